@@ -1,0 +1,30 @@
+"""The ``reclm`` command: a module a command, heavy imports inside the commands."""
+
+import sys
+
+import typer
+
+from reclm.cli import bench, data, profile, profiles
+from reclm.errors import ReclmError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="LLM-written user and item profiles for any recommender, and the truth about whether they helped.",
+)
+app.add_typer(data.app, name="data")
+app.command("profile")(profile.profile)
+app.add_typer(profiles.app, name="profiles")
+app.command("bench")(bench.bench)
+
+
+def main() -> None:
+    """Run the command line. A mistake in the input prints one line and exits with 2."""
+    try:
+        app()
+    except ReclmError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; what is done is kept: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

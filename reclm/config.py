@@ -1,0 +1,73 @@
+"""The base of every configuration: typed, bounded, closed to unknown keys, YAML in and out."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reclm.errors import ReclmError, unknown
+
+
+class Config(BaseModel):
+    """A frozen set of options. Unknown keys are errors, with the nearest known key offered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def build(cls, values: dict[str, Any], where: str = "config") -> Self:
+        """Validate ``values`` (as read from YAML or ``--set``); strings are converted to the field's type.
+
+        Raises:
+            ReclmError: one line naming the key, the value and what it should be.
+        """
+        for key in values:
+            if key not in cls.model_fields:
+                raise unknown(f"{where} key", str(key), cls.model_fields)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or where
+            raise ReclmError(f"{where}: {key} = {first['input']!r}: {first['msg']}") from error
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Self:
+        """Read a file written by :meth:`to_yaml`, or by hand."""
+        return cls.build(read_yaml(path), where=str(path))
+
+    def to_yaml(self, path: Path) -> None:
+        """Write every option, defaults included."""
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ReclmError: if the file is missing, is not YAML or holds something else.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReclmError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ReclmError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ReclmError(f"{path} must hold a mapping of options, found {type(values).__name__}")
+    return values
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """``["lr=1e-3", "layers=3"]`` (the values of ``--set``) as a mapping; values are read as YAML scalars.
+
+    Raises:
+        ReclmError: for a setting without ``=``.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ReclmError(f"--set {setting!r}: write key=value, as in --set lr=0.001")
+        values[key.strip()] = yaml.safe_load(text)
+    return values

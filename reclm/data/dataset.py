@@ -1,0 +1,261 @@
+"""The one container that data walks in: ids, splits, item text, protocols.
+
+A profiler is never handed a :class:`Dataset` but its :class:`TrainingView`, which has no validation and no test
+part: profile leakage is impossible, not forbidden.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from reclm.data.idmap import IdMap
+from reclm.errors import ReclmError, unknown
+
+ProfileKind = Literal["user", "item"]
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Who touched what, one row an interaction; all columns have the same length ``n``.
+
+    Attributes:
+        user_idx, item_idx: ``(n,)`` int64 rows of the data set's id maps.
+        timestamp: ``(n,)`` int64, seconds since 1970, where the source has it.
+        rating: ``(n,)`` float32, where the source has it.
+        review: ``(n,)`` strings, where the source has them.
+    """
+
+    user_idx: np.ndarray
+    item_idx: np.ndarray
+    timestamp: np.ndarray | None = None
+    rating: np.ndarray | None = None
+    review: pa.Array | None = None
+
+    def __post_init__(self) -> None:
+        for name, dtype in (
+            ("user_idx", np.int64),
+            ("item_idx", np.int64),
+            ("timestamp", np.int64),
+            ("rating", np.float32),
+        ):
+            column = getattr(self, name)
+            if column is None:
+                continue
+            column = np.ascontiguousarray(column, dtype)
+            column.flags.writeable = False
+            object.__setattr__(self, name, column)
+        for name in ("item_idx", "timestamp", "rating", "review"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.user_idx):
+                raise ValueError(f"column {name} has {len(column)} rows, user_idx has {len(self.user_idx)}")
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+    @classmethod
+    def empty(cls) -> "Interactions":
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def take(self, rows: np.ndarray) -> "Interactions":
+        """The interactions at ``rows`` (positions or a boolean mask), in that order."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Interactions(
+            self.user_idx[rows],
+            self.item_idx[rows],
+            None if self.timestamp is None else self.timestamp[rows],
+            None if self.rating is None else self.rating[rows],
+            None if self.review is None else self.review.take(pa.array(rows)),
+        )
+
+    def matrix(self, users: int, items: int) -> sparse.csr_array:
+        """A ``(users, items)`` float32 CSR matrix of ones; an interaction that occurs twice counts once."""
+        ones = np.ones(len(self), np.float32)
+        matrix = sparse.coo_array((ones, (self.user_idx, self.item_idx)), shape=(users, items)).tocsr()
+        matrix.data[:] = 1.0
+        matrix.sort_indices()
+        return matrix
+
+    def by(self, kind: ProfileKind, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Interactions grouped by user (or item), each group oldest first where there are timestamps.
+
+        Returns:
+            ``(indptr, rows)``: ``rows[indptr[u]:indptr[u + 1]]`` are the positions of u's interactions.
+        """
+        key = self.user_idx if kind == "user" else self.item_idx
+        order = np.lexsort((key,) if self.timestamp is None else (self.timestamp, key))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(key, minlength=count))])
+        return indptr, order
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to evaluate: which items are ranked, and what is left out of the ranking.
+
+    Attributes:
+        name: e.g. ``"full-shot"`` or ``"zero-shot"``.
+        candidates: ``(c,)`` sorted item_idx that are ranked for every user. Positives outside are not counted.
+        mask: the splits whose interactions a user cannot be recommended again.
+    """
+
+    name: str
+    candidates: np.ndarray
+    mask: tuple[Literal["train", "valid"], ...] = ("train", "valid")
+
+
+@dataclass
+class ReadReport:
+    """What a reader met: how much it kept, what it dropped and why, which lines were malformed."""
+
+    kept: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    malformed: list[str] = field(default_factory=list)
+    """The first few, as ``file:line: text``; ``dropped["malformed line"]`` counts all."""
+
+    def drop(self, why: str, count: int = 1) -> None:
+        """Count ``count`` records left out for the reason ``why``."""
+        if count:
+            self.dropped[why] = self.dropped.get(why, 0) + int(count)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingView:
+    """All that a profiler may read: the training part and the item text. It *has* no other part.
+
+    ``fingerprint`` is that of the data set it was taken from: it travels into every artefact made from the view.
+    """
+
+    name: str
+    users: IdMap
+    items: IdMap
+    train: Interactions
+    item_text: pa.Table
+    text_template: str
+    fingerprint: str
+
+    def idmap(self, kind: ProfileKind) -> IdMap:
+        """The id map of ``kind``."""
+        return self.users if kind == "user" else self.items
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {
+            "user": self.train.by("user", len(self.users)),
+            "item": self.train.by("item", len(self.items)),
+        }
+
+    def history(self, kind: ProfileKind, idx: int) -> np.ndarray:
+        """Positions in ``train`` of a user's (or an item's) interactions, oldest first."""
+        indptr, rows = self._groups[kind]
+        return rows[indptr[idx] : indptr[idx + 1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set, split and ready: see the module's head.
+
+    Attributes:
+        name: what it is called (a folder of that name holds it).
+        users, items: the id maps, ``U`` and ``I`` long.
+        train, valid, test: the splits. ``valid`` may be empty.
+        item_text: ``I`` rows, one string column a field, most telling field order kept; empty string = no text.
+        protocols: the evaluations it offers, in order.
+        text_template: how an item's fields are put into one text, e.g. ``"{title}[ ({year})][. {genre}]"``; empty
+            for all fields in order (:func:`reclm.text.items.item_texts`).
+        report: what the reader dropped; not part of the fingerprint.
+    """
+
+    name: str
+    users: IdMap
+    items: IdMap
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+    item_text: pa.Table
+    protocols: tuple[Protocol, ...]
+    text_template: str = ""
+    report: ReadReport = field(default_factory=ReadReport)
+
+    def __post_init__(self) -> None:
+        if self.item_text.num_rows != len(self.items):
+            raise ValueError(f"item_text has {self.item_text.num_rows} rows for {len(self.items)} items")
+        for name in ("train", "valid", "test"):
+            split: Interactions = getattr(self, name)
+            if len(split) and (
+                split.user_idx.max() >= len(self.users) or split.item_idx.max() >= len(self.items)
+            ):
+                raise ValueError(
+                    f"{name} refers to rows beyond the {len(self.users)} users × {len(self.items)} items"
+                )
+        if not len(self.train):
+            raise ReclmError(f"data set {self.name!r} has no training interactions")
+
+    def protocol(self, name: str) -> Protocol:
+        """The protocol called ``name``.
+
+        Raises:
+            ReclmError: if the data set does not offer it.
+        """
+        for one in self.protocols:
+            if one.name == name:
+                return one
+        raise unknown(f"protocol of data set {self.name!r}", name, [one.name for one in self.protocols])
+
+    def split(self, name: Literal["train", "valid", "test"]) -> Interactions:
+        """One of the three splits, by name."""
+        return getattr(self, name)
+
+    def joined(self, names: Sequence[Literal["train", "valid", "test"]]) -> Interactions:
+        """Several splits as one (user and item columns only)."""
+        parts = [self.split(name) for name in names]
+        return Interactions(
+            np.concatenate([part.user_idx for part in parts] or [np.empty(0, np.int64)]),
+            np.concatenate([part.item_idx for part in parts] or [np.empty(0, np.int64)]),
+        )
+
+    def view(self) -> TrainingView:
+        """What a profiler may see."""
+        return TrainingView(
+            self.name,
+            self.users,
+            self.items,
+            self.train,
+            self.item_text,
+            self.text_template,
+            self.fingerprint,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of ids, splits, item text and protocols (16 hex digits); equal content, equal fingerprint."""
+        digest = hashlib.sha256()
+
+        def add_strings(column: pa.Array | pa.ChunkedArray) -> None:
+            # length-prefixed, so that no two different columns give the same bytes
+            for text in column.to_pylist():
+                raw = (text or "").encode()
+                digest.update(len(raw).to_bytes(8, "little") + raw)
+
+        for ids in (self.users, self.items):
+            add_strings(ids.array)
+        for name in ("train", "valid", "test"):
+            split = self.split(name)
+            for column in (split.user_idx, split.item_idx, split.timestamp, split.rating):
+                digest.update(
+                    b"-" if column is None else len(column).to_bytes(8, "little") + column.tobytes()
+                )
+            if split.review is not None:
+                add_strings(split.review)
+        for field_name in self.item_text.column_names:
+            digest.update(field_name.encode())
+            add_strings(self.item_text.column(field_name))
+        digest.update(self.text_template.encode())
+        for protocol in self.protocols:
+            digest.update(f"{protocol.name} {protocol.mask}".encode())
+            digest.update(protocol.candidates.astype(np.int64).tobytes())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,85 @@
+"""What a profile is, and what writes one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+
+from reclm.config import Config
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.text.chat import Chat
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A plain-language description of one user or item, and how it came about.
+
+    Attributes:
+        kind, id: whose it is.
+        text: the profile.
+        prompt_hash: identifies what it was made from; the same hash is never written twice.
+        model: the language model, or the profiler's name where none was used.
+        settings: the generation settings as JSON.
+        prompt_tokens, new_tokens: 0 where no language model was used.
+        finish_reason: ``"stop"``, ``"length"`` or ``"none"`` (no language model).
+    """
+
+    kind: ProfileKind
+    id: str
+    text: str
+    prompt_hash: str
+    model: str
+    settings: str = "{}"
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    finish_reason: str = "none"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One user or item to be described: ``prompt_hash`` is known before anything is generated.
+
+    ``source`` is what the profile is made from: a chat for a language model, else the finished text.
+    """
+
+    kind: ProfileKind
+    id: str
+    prompt_hash: str
+    source: Chat | str
+
+
+class Profiler(ABC):
+    """Writes profiles. A subclass has a ``Config`` and is registered under ``reclm.profilers``.
+
+    ``generator`` is a :class:`~reclm.text.chat.TextGenerator` for profilers with ``needs_model``, else None.
+    """
+
+    needs_model: ClassVar[bool] = True
+    Config: ClassVar[type[Config]] = Config
+
+    @abstractmethod
+    def fit(self, view: TrainingView) -> Self:
+        """Learn from the view; a profiler with nothing to learn returns itself."""
+
+    @abstractmethod
+    def subjects(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+    ) -> Iterator[Subject]:
+        """What each row of ``idx`` would be asked. Rows without anything to go by are left out.
+
+        ``known`` maps user ids to their present profiles, for item prompts that quote them.
+        """
+
+    @abstractmethod
+    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
+        """The profiles, in any order, each as soon as it is done; equal prompt hashes are generated once."""
+
+    def save(self, folder: Path) -> None:
+        """Write the config (and whatever was learnt) to ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.to_yaml(folder / "config.yaml")
+
+    config: Config

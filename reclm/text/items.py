@@ -1,0 +1,45 @@
+"""An item's text fields as one text."""
+
+import re
+
+import pyarrow as pa
+
+from reclm.errors import unknown
+
+_SECTION = re.compile(r"\[([^\]]*)\]|([^\[]+)")
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+def item_texts(fields: pa.Table, template: str = "") -> list[str]:
+    """One text an item, in row order.
+
+    >>> item_texts(pa.table({"title": ["Alien", "Heat"], "year": ["1979", ""]}), "{title}[ ({year})]")
+    ['Alien (1979)', 'Heat']
+
+    Args:
+        fields: one string column a field.
+        template: names fields in braces; a section in square brackets is left out where its field is empty.
+            By default all fields, joined by ``". "``.
+
+    Raises:
+        ReclmError: if the template names a field that the table lacks.
+    """
+    template = template or "".join(f"[. {{{name}}}]" for name in fields.column_names)
+    for name in _FIELD.findall(template):
+        if name not in fields.column_names:
+            raise unknown("item text field", name, fields.column_names)
+    columns = {name: fields.column(name).to_pylist() for name in set(_FIELD.findall(template))}
+    sections = [
+        (bool(optional), _FIELD.split(optional or fixed)) for optional, fixed in _SECTION.findall(template)
+    ]
+
+    def text(row: int) -> str:
+        parts = []
+        for optional, pieces in sections:
+            values = [" ".join((columns[name][row] or "").split()) for name in pieces[1::2]]
+            if optional and not all(values):
+                continue
+            parts += [a + b for a, b in zip(pieces[0::2], [*values, ""], strict=True)]
+        return "".join(parts).lstrip(" .,;:").rstrip()
+
+    return [text(row) for row in range(fields.num_rows)]

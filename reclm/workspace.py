@@ -1,0 +1,35 @@
+"""Where things lie on disk: prepared data sets, profile stores, results."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def slug(name: str) -> str:
+    """A name from outside as one safe folder name: no separators, no leading dot, at most 80 characters."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:80] or "unnamed"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds a user's work: ``--home``, else ``$RECLM_HOME``, else ``./reclm-home``."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, home: Path | None = None) -> "Workspace":
+        """The workspace at ``home`` or, without one, at the default place. Creates nothing."""
+        return cls(home or Path(os.environ.get("RECLM_HOME", "reclm-home")))
+
+    def dataset(self, name: str) -> Path:
+        """Folder of the prepared data set ``name``."""
+        return self.root / "datasets" / slug(name)
+
+    def store(self, dataset: str, writer: str) -> Path:
+        """Folder of the profiles that ``writer`` (a profiler, with its model) wrote for ``dataset``."""
+        return self.root / "profiles" / slug(dataset) / slug(writer)
+
+    def runs(self) -> Path:
+        """Folder of benchmark results, one folder a run."""
+        return self.root / "runs"
