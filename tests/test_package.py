@@ -1,0 +1,99 @@
+"""What is shipped: the wheel, the entry points, the pins, and a command line that starts quickly."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from typer.main import get_command
+
+from reclm.cli import app
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+INSTALLED = distribution(PROJECT["name"])
+POINTS = [point for point in INSTALLED.entry_points if point.group.startswith("reclm.")]
+
+
+def test_what_is_installed_is_what_the_project_declares() -> None:
+    declared = {(group, name) for group, points in PROJECT["entry-points"].items() for name in points}
+    assert {(point.group, point.name) for point in POINTS} == declared
+    assert INSTALLED.version == PROJECT["version"]
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point.group}:{point.name}")
+def test_every_plugin_loads(point: Any) -> None:
+    assert point.load().__name__ == point.attr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The files of a wheel built from a copy of the tree."""
+    copy = tmp_path_factory.mktemp("built")
+    for name in ("reclm", "backbones", "profilers", "benchmarks"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(copy / "dist"), str(copy)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    (built,) = (copy / "dist").glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_the_wheel_holds_every_module_under_one_name(wheel: set[str]) -> None:
+    core = {path.relative_to(ROOT).as_posix() for path in (ROOT / "reclm").rglob("*.py")}
+    plugins = {
+        f"reclm/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("backbones", "profilers", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert {name for name in wheel if name.endswith(".py")} == core | plugins
+
+
+def test_the_wheel_holds_the_files_that_are_not_python(wheel: set[str]) -> None:
+    suites = {f"reclm/benchmarks/suites/{path.name}" for path in (ROOT / "benchmarks/suites").glob("*.yaml")}
+    assert {name for name in wheel if not name.endswith(".py")} == {"reclm/py.typed"} | suites
+
+
+def test_every_dependency_is_pinned_within_its_range() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    pins = {
+        canonicalize_name(name): Version(version) for name, version in (line.split("==") for line in lines)
+    }
+    extras = PROJECT["optional-dependencies"].values()
+    for text in chain(PYPROJECT["build-system"]["requires"], PROJECT["dependencies"], *extras):
+        requirement = Requirement(text)
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command of the command line, as its words."""
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(commands(get_command(app))), ids=" ".join)
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom reclm.cli import main\n"
+        "try: main()\nexcept SystemExit as done: assert not done.code, done.code\n"
+        "print(*{'torch', 'numpy', 'pyarrow', 'transformers', 'pandas'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *words, "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Usage:" in run.stdout
+    assert run.stderr.strip() == ""
