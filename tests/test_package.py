@@ -1,12 +1,13 @@
 """What is shipped: the wheel, the entry points, the pins, and a command line that starts quickly."""
 
+import ast
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from reclm.cli import app
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+TREE = ("reclm", "backbones", "profilers", "benchmarks")
 PROJECT = PYPROJECT["project"]
 INSTALLED = distribution(PROJECT["name"])
 POINTS = [point for point in INSTALLED.entry_points if point.group.startswith("reclm.")]
@@ -41,7 +43,7 @@ def test_every_plugin_loads(point: Any) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The files of a wheel built from a copy of the tree."""
     copy = tmp_path_factory.mktemp("built")
-    for name in ("reclm", "backbones", "profilers", "benchmarks"):
+    for name in TREE:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -57,7 +59,7 @@ def test_the_wheel_holds_every_module_under_one_name(wheel: set[str]) -> None:
     core = {path.relative_to(ROOT).as_posix() for path in (ROOT / "reclm").rglob("*.py")}
     plugins = {
         f"reclm/{path.relative_to(ROOT).as_posix()}"
-        for folder in ("backbones", "profilers", "benchmarks")
+        for folder in TREE[1:]
         for path in (ROOT / folder).rglob("*.py")
     }
     assert {name for name in wheel if name.endswith(".py")} == core | plugins
@@ -77,6 +79,24 @@ def test_every_dependency_is_pinned_within_its_range() -> None:
     for text in chain(PYPROJECT["build-system"]["requires"], PROJECT["dependencies"], *extras):
         requirement = Requirement(text)
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def test_every_import_is_declared() -> None:
+    files = [path for folder in TREE for path in (ROOT / folder).rglob("*.py")]
+    imported: set[str] = set()
+    for node in chain.from_iterable(ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for path in files):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module).partition(".")[0])
+    owners = packages_distributions()
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    undeclared = [
+        name
+        for name in imported - sys.stdlib_module_names - {"reclm"}
+        if declared.isdisjoint(map(canonicalize_name, owners.get(name, [])))
+    ]
+    assert undeclared == []
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
