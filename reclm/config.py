@@ -59,7 +59,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``["lr=1e-3", "layers=3"]`` (the values of ``--set``) as a mapping; values are read as YAML scalars.
+    """``["lr=1e-3", "layers=3"]`` (the values of ``--set``) as a mapping; values are read as YAML.
+
+    What is no YAML (``[. {title}``, ``2019-11-31``) or would be a mapping (``{title}``) stays a string.
 
     Raises:
         ReclmError: for a setting without ``=``.
@@ -69,5 +71,13 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise ReclmError(f"--set {setting!r}: write key=value, as in --set lr=0.001")
-        values[key.strip()] = yaml.safe_load(text)
+        values[key.strip()] = _value(text)
     return values
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+    return text if isinstance(value, dict) else value

@@ -1,0 +1,245 @@
+"""Delimited text, read in blocks as string columns that remember their line numbers."""
+
+import csv
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from rich.console import Console
+from rich.progress import wrap_file
+
+from reclm.data.reader import SHOWN, MalformedLines
+from reclm.errors import ReclmError
+
+BLOCK = 1 << 24
+"""Bytes parsed at a time; no line may be longer."""
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file on disk or inside a zip archive.
+
+    Attributes:
+        label: what messages call it, e.g. ``"MINDsmall_train.zip/behaviors.tsv"``.
+        open: opens it for reading bytes.
+        size: its uncompressed bytes.
+    """
+
+    label: str
+    open: Callable[[], BinaryIO]
+    size: int
+
+    @classmethod
+    def on_disk(cls, path: Path) -> Self:
+        """The file at ``path``.
+
+        Raises:
+            ReclmError: if there is no such file, or it is empty.
+        """
+        if not path.is_file():
+            raise ReclmError(f"no such file: {path}")
+        return cls(str(path), lambda: path.open("rb"), path.stat().st_size)._filled()
+
+    @classmethod
+    def in_zip(cls, archive: zipfile.ZipFile, member: str) -> Self:
+        """The ``member`` of an open archive.
+
+        Raises:
+            ReclmError: if it is empty.
+        """
+        label = f"{archive.filename}/{member}"
+        return cls(
+            label, lambda: cast(BinaryIO, archive.open(member)), archive.getinfo(member).file_size
+        )._filled()
+
+    def _filled(self) -> Self:
+        if not self.size:
+            raise ReclmError(f"{self.label} is empty")
+        return self
+
+    def first_row(self, delimiter: str, quoting: bool = False) -> list[str]:
+        """The fields of the first line: of a file with a header, its column names."""
+        with self.open() as stream:
+            line = stream.readline(BLOCK).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+        return next(csv.reader([line], delimiter=delimiter)) if quoting else line.split(delimiter)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a file, and where they stood.
+
+    Attributes:
+        file: what messages call the file.
+        table: ``n`` rows.
+        lines: ``(n,)`` int64 line numbers, from 1.
+    """
+
+    file: str
+    table: pa.Table
+    lines: np.ndarray
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        return self.table.column(column)
+
+    def keep(self, mask: np.ndarray) -> "Rows":
+        """The rows where ``mask`` is true."""
+        return self if mask.all() else Rows(self.file, self.table.filter(pa.array(mask)), self.lines[mask])
+
+    def reject(self, bad: np.ndarray, why: str, malformed: MalformedLines) -> "Rows":
+        """The rows that are not ``bad``; the bad ones are reported as malformed.
+
+        Raises:
+            ReclmError: for the first bad row, if reading is strict.
+        """
+        where = np.flatnonzero(bad)
+        for row in where[:SHOWN]:
+            text = "\t".join(_shown(column[int(row)]) for column in self.table.columns)
+            malformed.add(self.file, int(self.lines[row]), text, why)
+        malformed.count(max(0, len(where) - SHOWN))
+        return self.keep(~bad)
+
+
+def read_rows(
+    file: TextFile,
+    columns: Sequence[str],
+    malformed: MalformedLines,
+    *,
+    delimiter: str = "\t",
+    header: bool = False,
+    quoting: bool = False,
+    include: Sequence[str] | None = None,
+) -> Iterator[Rows]:
+    """The rows of a delimited text file, a block at a time, every column as strings.
+
+    Lines with too many or too few fields and lines that are not UTF-8 are reported to ``malformed``; empty lines
+    are passed over. A file that takes a while shows a progress bar on stderr.
+
+    Args:
+        columns: the names of all fields of a line.
+        header: the first line holds names, not values.
+        quoting: fields may stand in double quotes and then hold delimiters and line breaks.
+        include: the columns wanted (all, by default).
+
+    Raises:
+        ReclmError: for a file that is no such text, or at the first malformed line if reading is strict.
+    """
+    wrong_width: list[pa.csv.InvalidRow] = []
+
+    def skip(row: pa.csv.InvalidRow) -> str:
+        wrong_width.append(row)
+        return "skip"
+
+    wanted = list(include or columns)
+    parse = pa.csv.ParseOptions(
+        delimiter=delimiter,
+        quote_char='"' if quoting else False,
+        newlines_in_values=quoting,
+        ignore_empty_lines=False,  # they would upset the line numbers
+        invalid_row_handler=skip,
+    )
+    convert = pa.csv.ConvertOptions(
+        check_utf8=False,  # checked below, to lose a line and not the file
+        column_types={name: pa.string() for name in columns},
+        strings_can_be_null=False,
+        quoted_strings_can_be_null=False,
+        include_columns=wanted,
+    )
+    # one thread, because only then does the parser know line numbers
+    read = pa.csv.ReadOptions(
+        use_threads=False, block_size=BLOCK, column_names=list(columns), skip_rows=int(header)
+    )
+    done = reported = 0
+    console = Console(stderr=True)
+    with wrap_file(
+        file.open(),
+        file.size,
+        description=file.label,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as stream:
+        try:
+            for batch in pa.csv.open_csv(stream, read, parse, convert):
+                reported = _report(file, wrong_width, reported, malformed)
+                lines = _line_numbers(done, batch.num_rows, wrong_width, header)
+                done += batch.num_rows
+                rows = Rows(file.label, pa.Table.from_batches([batch]), lines)
+                rows = rows.reject(_not_utf8(batch), "not UTF-8", malformed)
+                yield rows.keep(~_blank(rows.table))
+        except pa.ArrowInvalid as error:
+            what = str(error).splitlines()[0]
+            if "Empty CSV" not in what or not header:
+                raise ReclmError(f"{file.label} cannot be read as delimited text: {what}") from error
+    _report(file, wrong_width, reported, malformed)
+
+
+def read_all(file: TextFile, columns: Sequence[str], malformed: MalformedLines, **options: object) -> Rows:
+    """All rows of :func:`read_rows` at once."""
+    parts = list(read_rows(file, columns, malformed, **options))  # pyright: ignore[reportArgumentType]
+    wanted = options.get("include") or columns
+    schema = pa.schema([(name, pa.string()) for name in wanted])  # pyright: ignore[reportGeneralTypeIssues]
+    return Rows(
+        file.label,
+        pa.concat_tables([schema.empty_table(), *(part.table for part in parts)]),
+        np.concatenate([np.empty(0, np.int64), *(part.lines for part in parts)]),
+    )
+
+
+def _report(
+    file: TextFile, wrong_width: list[pa.csv.InvalidRow], reported: int, malformed: MalformedLines
+) -> int:
+    for row in wrong_width[reported:]:
+        why = f"{row.actual_columns} fields, not {row.expected_columns}"
+        malformed.add(file.label, row.number, row.text, why)
+    return len(wrong_width)
+
+
+def _line_numbers(done: int, count: int, skipped: list[pa.csv.InvalidRow], header: bool) -> np.ndarray:
+    """Line numbers of ``count`` good rows after ``done`` earlier ones, given the skipped rows so far."""
+    first = 1 + int(header)
+    numbers = np.array([row.number for row in skipped], np.int64)
+    good_before = numbers - first - np.arange(len(numbers))
+    rows = np.arange(done, done + count)
+    return first + rows + np.searchsorted(good_before, rows, side="right")
+
+
+def _not_utf8(batch: pa.RecordBatch) -> np.ndarray:
+    bad = np.zeros(batch.num_rows, bool)
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        for column in batch.columns:
+            bad |= np.array([not _decodes(value) for value in column.cast(pa.binary()).to_pylist()])
+    return bad
+
+
+def _shown(value: pa.Scalar) -> str:
+    if pa.types.is_string(value.type) and value.is_valid:
+        return value.as_buffer().to_pybytes().decode(errors="backslashreplace")
+    return str(value)
+
+
+def _decodes(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _blank(table: pa.Table) -> np.ndarray:
+    empty = np.ones(table.num_rows, bool)
+    for column in table.columns:
+        if not empty.any():
+            break
+        empty &= pc.equal(pc.binary_length(column), 0).to_numpy()
+    return empty
