@@ -1,5 +1,176 @@
 """``reclm profile``: write profiles."""
 
+import shlex
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-def profile() -> None:
-    """Write a profile of every user and item."""
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from reclm.data.dataset import ProfileKind, TrainingView
+    from reclm.profiles.estimate import KindEstimate
+    from reclm.profiles.run import ProfileRun
+    from reclm.profiles.store import ProfileStore
+
+
+class Kind(StrEnum):
+    """Whose profiles."""
+
+    user = "user"
+    item = "item"
+    both = "both"
+
+    @property
+    def kinds(self) -> "tuple[ProfileKind, ...]":
+        """As the library names them."""
+        return ("user", "item") if self is Kind.both else (self.value,)
+
+
+Home = Annotated[
+    Path | None, typer.Option(help="Folder of your work; default $RECLM_HOME, else ./reclm-home.")
+]
+DatasetName = Annotated[str, typer.Option(help="A prepared data set, an embedded one, or a folder.")]
+StoreFolder = Annotated[Path | None, typer.Option(help="Folder of the profile store, in place of home's.")]
+EncoderName = Annotated[
+    str | None, typer.Option(help="Text encoder: hub name or directory; default all-MiniLM-L6-v2.")
+]
+ModelName = Annotated[
+    str | None, typer.Option(help="Language model: hub name, directory or GGUF file; default SmolLM2-135M.")
+]
+
+
+def profile(
+    dataset: DatasetName = "ml-100k",
+    profiler: Annotated[str, typer.Option(help="zero-shot, keywords, or a plug-in.")] = "zero-shot",
+    model: ModelName = None,
+    engine: Annotated[str | None, typer.Option(help="What runs the model: openvino, transformers.")] = None,
+    encoder: EncoderName = None,
+    kind: Annotated[Kind, typer.Option(help="Whose profiles.")] = Kind.both,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many users, and so many items.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
+    home: Home = None,
+    store: StoreFolder = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Set the store that is there aside, begin an empty one.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the profiler.")
+    ] = None,
+) -> None:
+    """Write a profile of every user and item, and embed it. Run again, it goes on where it stopped."""
+    from rich.console import Console
+
+    import reclm.data
+    from reclm.config import parse_settings
+    from reclm.profiles.embeddings import update
+    from reclm.profiles.ensure import ensure_profiles, estimate_profiles
+    from reclm.text.encoder import TextEncoder
+    from reclm.workspace import Workspace
+
+    workspace = Workspace.at(home)
+    view = reclm.data.load(dataset, workspace).view()
+    text_encoder = TextEncoder(encoder)
+    settings = parse_settings(set_ or [])
+    options = (view, workspace, profiler, settings, model, engine, kind.kinds, limit, store, fresh)
+    console = Console(highlight=False)
+    if dry_run:
+        console.print(_estimates(estimate_profiles(*options, encoder=text_encoder)))
+        return
+    profiles, run = ensure_profiles(*options)
+    for one in kind.kinds:
+        update(profiles, text_encoder, one)
+    console.print(_summary(run))
+    shown = _print_examples(console, view, profiles, kind.kinds)
+    where = f"--dataset {shlex.quote(dataset)}"
+    where += "" if profiler == "zero-shot" else f" --profiler {profiler}"
+    where += f" --model {shlex.quote(model)}" if model else ""
+    where += f" --home {shlex.quote(str(home))}" if home else ""
+    say = partial(console.print, markup=False, soft_wrap=True)
+    say(f"\nstored in {profiles.folder}")
+    say(f"next: reclm bench --backbone lightgcn --augment {where}")
+    if shown:
+        where = f"--store {shlex.quote(str(store))}" if store else where
+        say(f"      reclm profiles show {shlex.quote(shown)} {where}")
+
+
+def _summary(run: "ProfileRun") -> "Table":
+    from rich.table import Table
+
+    table = Table("", *(f"{one.kind}s" for one in run.kinds), title="profiles")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = {
+        "subjects": [f"{one.subjects:,}" for one in run.kinds],
+        "distinct prompts": [f"{one.distinct:,}" for one in run.kinds],
+        "stored before": [f"{one.stored:,}" for one in run.kinds],
+        "copied from an equal prompt": [f"{one.copied:,}" for one in run.kinds],
+        "prompts answered": [f"{one.generated:,}" for one in run.kinds],
+        "profiles written": [f"{one.written:,}" for one in run.kinds],
+        "cut at the token limit": [f"{one.cut:,}" for one in run.kinds],
+        "tokens read": [f"{one.prompt_tokens:,}" for one in run.kinds],
+        "tokens written": [f"{one.new_tokens:,}" for one in run.kinds],
+        "seconds": [f"{one.seconds:.1f}" for one in run.kinds],
+        "prompts a second": [f"{one.rate:.1f}" if one.generated else "–" for one in run.kinds],
+    }
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    return table
+
+
+def _estimates(estimates: "list[KindEstimate]") -> "Table":
+    from rich.table import Table
+
+    table = Table("", *(f"{one.plan.kind}s" for one in estimates), title="dry run: nothing is written")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = {
+        "subjects": [f"{one.plan.subjects:,}" for one in estimates],
+        "distinct prompts": [f"{one.plan.distinct:,}" for one in estimates],
+        "stored already": [f"{one.plan.stored:,}" for one in estimates],
+        "prompts to write": [f"{len(one.plan.prompts):,}" for one in estimates],
+        "tokens to read (estimate)": [f"{one.prompt_tokens:,}" for one in estimates],
+        "tokens to write (estimate)": [f"{one.new_tokens:,}" for one in estimates],
+        "time to write (estimate)": [_duration(one.seconds) for one in estimates],
+        "time to embed (estimate)": [_duration(one.embed_seconds) for one in estimates],
+        "prompts answered for the estimate": [f"{one.sample:,}" for one in estimates],
+    }
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _print_examples(
+    console: "Console", view: "TrainingView", store: "ProfileStore", kinds: "tuple[ProfileKind, ...]"
+) -> str | None:
+    """Print three profiles of each kind beside what they were made from; the first one's id."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from reclm.data.reader import printable
+    from reclm.profiles.run import examples
+
+    first = None
+    for kind in kinds:
+        left = "history, newest first" if kind == "user" else "item"
+        table = Table(f"{kind} id", left, "profile", title=f"{kind} profiles", show_lines=True)
+        for one in examples(view, store, kind):
+            first = first or one.profile.id
+            titles = "\n".join(printable(text, 70) for text in one.source)
+            table.add_row(printable(one.profile.id), Text(titles), Text(printable(one.profile.text)))
+        if table.row_count:
+            console.print(table)
+    return first

@@ -62,16 +62,15 @@ def update(store: ProfileStore, encoder: TextEncoder, kind: ProfileKind, progres
             wanted.setdefault(text, []).append(id)
     if not wanted:
         return table
-    store.lock()
     row_of = {hash: row for row, hash in enumerate(hashes.to_pylist())}
     known = [text for text in wanted if _hash(text) in row_of]
-    _write(table, kind, wanted, known, vectors[[row_of[_hash(text)] for text in known]])
     new = sorted((text for text in wanted if _hash(text) not in row_of), key=len, reverse=True)
-    with progress_bar(f"embedding {kind} profiles", len(new), progress) as advance:
+    with store.locked(), progress_bar(f"embedding {kind} texts", len(new), progress) as advance:
+        _write(table, kind, wanted, known, vectors[[row_of[_hash(text)] for text in known]])
         for start in range(0, len(new), CHUNK):
             chunk = new[start : start + CHUNK]
             _write(table, kind, wanted, chunk, encoder.encode(chunk, progress=advance))
-    compact(table)
+        compact(table)
     return table
 
 
@@ -80,7 +79,7 @@ def _table(store: ProfileStore, encoder: TextEncoder) -> Table:
     if safe != encoder.name:  # two names may have one slug
         safe += f"-{_hash(encoder.name)[:8]}"
     name = f"embeddings-{safe}"
-    if name in store.db.table_names(limit=1000):
+    if name in store.db.list_tables(limit=1000).tables:
         return store.db.open_table(name)
     columns = [("kind", pa.string()), ("id", pa.string()), ("text_hash", pa.string())]
     schema = pa.schema([*columns, ("vector", pa.list_(pa.float32(), encoder.dim))])

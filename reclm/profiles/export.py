@@ -22,6 +22,14 @@ from reclm.workspace import slug
 Format = Literal["parquet", "npy", "safetensors", "recbole"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
+NEXT: dict[Format, str] = {
+    "parquet": "pandas.read_parquet({out} + '/user.parquet')",
+    "npy": "numpy.load({out} + '/user.npy'), rows as in user.ids.json",
+    "safetensors": "safetensors.numpy.load_file({out} + '/profiles.safetensors'), rows as in user.ids.json",
+    "recbole": "copy the files beside the data set's .inter, add recbole.yaml to config_file_list",
+}
+"""How to go on from the files of a format."""
+
 _RECBOLE = {"user": ("useremb", "uid", "user_emb"), "item": ("itememb", "iid", "item_emb")}
 
 

@@ -1,7 +1,8 @@
 """Profiles on disk: one LanceDB folder a data set and writer."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,9 @@ from reclm.profiles.journal import Journal
 from reclm.profiles.profile import Profile
 
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
+
+PATIENCE = 5.0
+"""Seconds to wait for another writer: a reader that puts a killed run's journal into the table takes less."""
 
 SCHEMA = pa.schema(
     [
@@ -136,14 +140,18 @@ class ProfileStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def lock(self) -> None:
-        """Keep other writers out until :meth:`close`.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other writers out.
 
         Raises:
             ReclmError: if another process is writing to this store.
         """
-        if not self._lock.is_locked:
-            _acquire(self._lock, self.folder)
+        _acquire(self._lock, self.folder)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _recover(self) -> None:
         """Put what a killed run left in the journal into the table, unless that run is still alive."""
@@ -157,11 +165,14 @@ class ProfileStore:
     def add(self, profiles: Iterable[Profile]) -> None:
         """Store profiles, each as it comes; one under the same (kind, id) is replaced.
 
+        The store stays closed to other writers until :meth:`close`.
+
         Raises:
             ReclmError: if another process is writing to this store.
         """
         for profile in profiles:
-            self.lock()
+            if not self._lock.is_locked:
+                _acquire(self._lock, self.folder)
             row = vars(profile) | {"fingerprint": self.info.fingerprint, "created": time.time_ns() // 1000}
             self._journal.append(row)
             self._pending[profile.kind, profile.id] = row
@@ -237,7 +248,7 @@ def _lock_of(folder: Path) -> FileLock:
 
 def _acquire(lock: FileLock, folder: Path) -> None:
     try:
-        lock.acquire(timeout=5)  # longer than a reader takes to put a killed run's journal into the table
+        lock.acquire(timeout=PATIENCE)
     except Timeout as error:
         raise ReclmError(
             f"another run is writing to profile store {folder}; wait for it, or choose another --store"

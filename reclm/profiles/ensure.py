@@ -1,0 +1,130 @@
+"""Open a profiler and its store, and write what is missing: what ``reclm profile`` and ``reclm bench`` share."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reclm import plugins
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.errors import ReclmError
+from reclm.profiles.estimate import KindEstimate, dry_run
+from reclm.profiles.profile import Profiler
+from reclm.profiles.run import ProfileRun, make_profiles
+from reclm.profiles.store import KINDS, ProfileStore
+from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.text.encoder import TextEncoder
+from reclm.text.models import find_model, load_generator
+from reclm.workspace import Workspace
+
+
+class LazyGenerator(TextGenerator):
+    """A generator that knows its model's name, and loads it when it is first asked something.
+
+    Where every profile is stored already, none is asked.
+    """
+
+    def __init__(self, model: str, load: Callable[[], TextGenerator]) -> None:
+        self.model, self._load = model, load
+        self._generator: TextGenerator | None = None
+
+    @property
+    def loaded(self) -> TextGenerator:
+        """The generator itself."""
+        if self._generator is None:
+            self._generator = self._load()
+        return self._generator
+
+    def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
+        """Answer every chat (see :class:`~reclm.text.chat.TextGenerator`)."""
+        yield from self.loaded.generate(chats, params)
+
+    def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
+        """Prompt tokens of each chat."""
+        return self.loaded.count_tokens(chats)
+
+
+def open_profiler(
+    name: str = "zero-shot",
+    settings: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    engine: str | None = None,
+) -> tuple[Profiler, str]:
+    """The profiler called ``name``, and what its profiles are filed under: its name and its model's.
+
+    Args:
+        settings: values of its config.
+        model, engine: the language model and what runs it, for profilers that need one (see
+            :func:`reclm.text.models.load_generator`). The model is found, but not loaded before its first prompt.
+
+    Raises:
+        ReclmError: for an unknown profiler, setting or model.
+    """
+    cls = plugins.get("profiler", name)
+    config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
+    if not cls.needs_model:
+        if model or engine:
+            raise ReclmError(f"profiler {name!r} uses no language model; leave --model and --engine out")
+        return cls(config), name
+    found = find_model(model)
+    return cls(
+        config, LazyGenerator(found.name, lambda: load_generator(found, engine))
+    ), f"{name}-{found.name}"
+
+
+def ensure_profiles(
+    view: TrainingView,
+    workspace: Workspace,
+    profiler_name: str = "zero-shot",
+    settings: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    engine: str | None = None,
+    kinds: Sequence[ProfileKind] = KINDS,
+    limit: int | None = None,
+    store_path: Path | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+) -> tuple[ProfileStore, ProfileRun]:
+    """Open profiler and store, and write the profiles that are missing.
+
+    Args:
+        profiler_name, settings, model, engine: as in :func:`open_profiler`.
+        kinds, limit, progress: as in :func:`~reclm.profiles.run.make_profiles`.
+        store_path: the store's folder; by default the workspace's for this data set, profiler and model.
+        fresh: set a store that is there aside.
+
+    Returns:
+        The store, closed to writing and open to reading, and what was done.
+
+    Raises:
+        ReclmError: for an unknown profiler, setting or model, or a store that was written for other data.
+    """
+    profiler, writer = open_profiler(profiler_name, settings, model, engine)
+    folder = store_path or workspace.store(view.name, writer)
+    with ProfileStore.open(folder, view.fingerprint, writer, view.name, fresh=fresh) as store:
+        return store, make_profiles(view, profiler.fit(view), store, kinds, limit, progress)
+
+
+def estimate_profiles(
+    view: TrainingView,
+    workspace: Workspace,
+    profiler_name: str = "zero-shot",
+    settings: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    engine: str | None = None,
+    kinds: Sequence[ProfileKind] = KINDS,
+    limit: int | None = None,
+    store_path: Path | None = None,
+    fresh: bool = False,
+    encoder: TextEncoder | None = None,
+) -> list[KindEstimate]:
+    """What :func:`ensure_profiles` would do with these arguments; nothing is stored.
+
+    Args:
+        encoder: gives an estimate of the time to embed, too.
+    """
+    profiler, writer = open_profiler(profiler_name, settings, model, engine)
+    folder = store_path or workspace.store(view.name, writer)
+    store = None
+    if ProfileStore.at(folder) and not fresh:
+        store = ProfileStore.open(folder, view.fingerprint, writer)
+    return dry_run(view, profiler.fit(view), store, kinds, limit, encoder=encoder)

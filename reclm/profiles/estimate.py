@@ -1,0 +1,90 @@
+"""What a run would cost, before it is begun."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.run import Plan, plan
+from reclm.profiles.store import KINDS, ProfileStore
+from reclm.text.chat import Chat
+from reclm.text.encoder import TextEncoder
+
+
+@dataclass(frozen=True)
+class KindEstimate:
+    """What a run would do for one kind; tokens and seconds are extrapolated from a sample of the prompts."""
+
+    plan: Plan
+    prompt_tokens: int
+    new_tokens: int
+    seconds: float
+    embed_seconds: float
+    sample: int
+    """How many prompts were answered for it."""
+
+
+def dry_run(
+    view: TrainingView,
+    profiler: Profiler,
+    store: ProfileStore | None,
+    kinds: Sequence[ProfileKind] = KINDS,
+    limit: int | None = None,
+    sample: int = 24,
+    encoder: TextEncoder | None = None,
+) -> list[KindEstimate]:
+    """Estimate a run, and store nothing.
+
+    Up to ``sample`` of the missing prompts, drawn evenly, are answered and timed, and ten times as many counted.
+    Prompts of items quote one of these answers for every user who has no profile yet.
+    """
+    estimates: list[KindEstimate] = []
+    known = dict(store.texts("user")) if store else {}
+    for kind in KINDS:
+        if kind not in kinds:
+            continue
+        todo = plan(view, profiler, store, kind, known, limit)
+        estimate, answers = _calibrate(profiler, todo, sample, encoder)
+        estimates.append(estimate)
+        if kind == "user" and answers:
+            known = {one.id: answers[0].text for one in todo.missing} | known
+    return estimates
+
+
+def _calibrate(
+    profiler: Profiler, todo: Plan, sample: int, encoder: TextEncoder | None
+) -> tuple[KindEstimate, list[Profile]]:
+    prompts = todo.prompts
+    if not prompts:
+        return KindEstimate(todo, 0, 0, 0.0, 0.0, 0), []
+    drawn = list(_evenly(prompts, sample))
+    list(profiler.write(drawn[:1]))  # loads the model, compiles, fills caches
+    start = time.perf_counter()
+    answers = list(profiler.write(drawn))
+    seconds = time.perf_counter() - start
+    embed_seconds = 0.0
+    if encoder:
+        encoder.encode(["warm up"])
+        start = time.perf_counter()
+        encoder.encode([one.text for one in answers])
+        embed_seconds = time.perf_counter() - start
+    chats = {one.prompt_hash: one.source for one in _evenly(prompts, 10 * sample)}
+    chats = {key: chat for key, chat in chats.items() if isinstance(chat, Chat)}
+    tokens = list(profiler.generator.count_tokens(chats).values()) if chats and profiler.generator else [0]
+    estimate = KindEstimate(
+        todo,
+        prompt_tokens=round(np.mean(tokens) * len(prompts)),
+        new_tokens=round(np.mean([one.new_tokens for one in answers]) * len(prompts)),
+        seconds=seconds / len(drawn) * len(prompts),
+        embed_seconds=embed_seconds / len(drawn) * len(prompts),
+        sample=len(drawn),
+    )
+    return estimate, answers
+
+
+def _evenly(prompts: list[Subject], count: int) -> Iterator[Subject]:
+    for place in np.linspace(0, len(prompts) - 1, min(count, len(prompts))).astype(int):
+        yield prompts[place]

@@ -1,0 +1,78 @@
+"""Finding a store, and a profile in it, from what a user says."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from reclm.data.dataset import ProfileKind
+from reclm.errors import ReclmError
+from reclm.profiles.ensure import open_profiler
+from reclm.profiles.profile import Profile
+from reclm.profiles.store import KINDS, ProfileStore, StoreInfo
+from reclm.workspace import Workspace
+
+
+def stores(workspace: Workspace) -> list[tuple[Path, StoreInfo]]:
+    """The profile stores in a workspace, sorted by folder; caches of item texts and stores set aside left out."""
+    files = sorted((workspace.root / "profiles").glob("*/*/store.yaml"))
+    found = [(file.parent, StoreInfo.from_yaml(file)) for file in files]
+    return [one for one in found if one[1].writer != "item-text" and ".old-" not in one[0].name]
+
+
+def find_store(
+    home: Path | None,
+    dataset: str,
+    profiler: str | None = None,
+    model: str | None = None,
+    store: Path | None = None,
+) -> Path:
+    """The folder of the store that is meant.
+
+    Args:
+        home: the workspace.
+        dataset: its name, or the folder it was loaded from.
+        profiler, model: who wrote it; may be left out where only one wrote for the data set.
+        store: its folder, in place of all the rest.
+
+    Raises:
+        ReclmError: if there is none, or more than one.
+    """
+    if store is not None:
+        if not ProfileStore.at(store):
+            raise ReclmError(f"no profile store at {store}; see: reclm profiles list")
+        return store
+    workspace = Workspace.at(home)
+    if Path(dataset).is_dir():
+        import reclm.data
+
+        dataset = reclm.data.load(dataset, workspace).name
+    there = [folder for folder, info in stores(workspace) if info.dataset == dataset]
+    if profiler or model:
+        wanted = workspace.store(dataset, open_profiler(profiler or "zero-shot", {}, model)[1])
+        there = [folder for folder in there if folder == wanted]
+    if len(there) == 1:
+        return there[0]
+    if there:
+        found = ", ".join(str(folder) for folder in there)
+        raise ReclmError(f"several wrote profiles for {dataset!r}; choose one with --store: {found}")
+    by = f" by {profiler or 'zero-shot'}" if profiler or model else ""
+    raise ReclmError(
+        f"no profiles{by} for data set {dataset!r} in {workspace.root}; see: reclm profiles list, "
+        f"or write them: reclm profile --dataset {dataset}"
+    )
+
+
+def find_profiles(folder: Path, id: str, kinds: Sequence[ProfileKind] = KINDS) -> list[Profile]:
+    """The profiles of the user and the item called ``id``, of which there is at least one.
+
+    Raises:
+        ReclmError: if nobody is called so; the nearest ids are offered.
+    """
+    store = ProfileStore.read(folder)
+    found = [profile for kind in kinds if (profile := store.get(kind, id))]
+    if found:
+        return found
+    ids = sorted({one for kind in kinds for one in store.hashes(kind)})
+    near = get_close_matches(id, ids, n=3, cutoff=0.5) or ids[:3]
+    hint = f"did you mean {', '.join(map(repr, near))}?" if near else "the store is empty"
+    raise ReclmError(f"no profile of {' or '.join(kinds)} {id!r} in {folder}; {hint}")

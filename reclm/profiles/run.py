@@ -1,0 +1,192 @@
+"""From the training part of a data set to profiles in a store."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.store import KINDS, ProfileStore
+from reclm.progress import progress_bar
+from reclm.text.items import item_texts
+
+
+@dataclass
+class KindRun:
+    """What a run did for users, or for items.
+
+    Attributes:
+        subjects: how many there are to describe; ``distinct`` prompts among them.
+        stored: had their profile; ``copied``: got that of another with the same prompt.
+        generated: prompts answered; ``written``: the profiles that came of them.
+        cut: answers that ended at the token limit.
+        prompt_tokens, new_tokens, seconds: of what was generated.
+    """
+
+    kind: ProfileKind
+    subjects: int
+    distinct: int
+    stored: int
+    copied: int
+    generated: int = 0
+    written: int = 0
+    cut: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Prompts a second."""
+        return self.generated / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class ProfileRun:
+    """What a run did; :attr:`kinds` in the order of the work."""
+
+    kinds: list[KindRun] = field(default_factory=list)
+
+    @property
+    def generated(self) -> int:
+        """Prompts answered, users and items."""
+        return sum(one.generated for one in self.kinds)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do for one kind: subjects with a profile, those that can share one, those without."""
+
+    kind: ProfileKind
+    subjects: int
+    distinct: int
+    stored: int
+    copies: list[Profile]
+    missing: list[Subject]
+
+    @property
+    def prompts(self) -> list[Subject]:
+        """The missing subjects, one for each distinct prompt."""
+        return list({one.prompt_hash: one for one in reversed(self.missing)}.values())[::-1]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.subjects:,} {self.kind}s with {self.distinct:,} distinct prompts: {self.stored:,} have their "
+            f"profile, {len(self.copies):,} share one, {len(self.prompts):,} prompts to write"
+        )
+
+
+def plan(
+    view: TrainingView,
+    profiler: Profiler,
+    store: ProfileStore | None,
+    kind: ProfileKind,
+    known: Mapping[str, str],
+    limit: int | None = None,
+) -> Plan:
+    """Compare what the first ``limit`` subjects would be asked with what the store holds.
+
+    Args:
+        store: None stands for an empty one.
+        known: the users' present profiles, for item prompts.
+    """
+    every = np.arange(len(view.idmap(kind)))
+    subjects = list(islice(profiler.subjects(view, kind, every, known), limit))
+    stored = store.hashes(kind) if store else {}
+    open_ = [one for one in subjects if stored.get(one.id) != one.prompt_hash]
+    answered = store.by_hash({one.prompt_hash for one in open_}) if store and open_ else {}
+    return Plan(
+        kind,
+        subjects=len(subjects),
+        distinct=len({one.prompt_hash for one in subjects}),
+        stored=len(subjects) - len(open_),
+        copies=[
+            replace(answered[one.prompt_hash], kind=kind, id=one.id)
+            for one in open_
+            if one.prompt_hash in answered
+        ],
+        missing=[one for one in open_ if one.prompt_hash not in answered],
+    )
+
+
+def make_profiles(
+    view: TrainingView,
+    profiler: Profiler,
+    store: ProfileStore,
+    kinds: Sequence[ProfileKind] = KINDS,
+    limit: int | None = None,
+    progress: bool = True,
+) -> ProfileRun:
+    """Write the profiles that the store lacks, users before items (whose prompts may quote them).
+
+    What is stored under the same prompt hash is not generated again; each profile is safe as soon as the profiler
+    yields it, so that a run that is killed goes on where it stopped.
+
+    Args:
+        profiler: fitted.
+        kinds: whose profiles.
+        limit: only the first so many subjects of each kind.
+        progress: show plan and bar on stderr.
+
+    Raises:
+        ReclmError: if another process is writing to the store.
+    """
+    run = ProfileRun()
+    for kind in KINDS:
+        if kind in kinds:
+            known = store.texts("user") if kind == "item" else {}
+            run.kinds.append(
+                _write(profiler, store, plan(view, profiler, store, kind, known, limit), progress)
+            )
+    return run
+
+
+def _write(profiler: Profiler, store: ProfileStore, todo: Plan, progress: bool) -> KindRun:
+    run = KindRun(todo.kind, todo.subjects, todo.distinct, todo.stored, len(todo.copies))
+    store.add(todo.copies)
+    if progress:
+        print(todo, file=sys.stderr)
+    if not todo.missing:
+        return run
+    answered: set[str] = set()
+    start = time.perf_counter()
+    with progress_bar(f"writing {todo.kind} profiles", len(todo.prompts), progress) as advance:
+        for profile in profiler.write(todo.missing):
+            store.add([profile])
+            run.written += 1
+            if profile.prompt_hash not in answered:
+                answered.add(profile.prompt_hash)
+                run.prompt_tokens += profile.prompt_tokens
+                run.new_tokens += profile.new_tokens
+                run.cut += profile.finish_reason == "length"
+                advance(1)
+    run.seconds = time.perf_counter() - start
+    run.generated = len(answered)
+    return run
+
+
+@dataclass(frozen=True)
+class Example:
+    """A profile beside what it was made from: texts of the newest items of a user, or of the item itself."""
+
+    profile: Profile
+    source: list[str]
+
+
+def examples(view: TrainingView, store: ProfileStore, kind: ProfileKind, count: int = 3) -> list[Example]:
+    """The first ``count`` users or items of the data set that have a profile."""
+    rows = view.idmap(kind).find(store.texts(kind))
+    rows = np.sort(rows[rows >= 0])[:count]
+    found = []
+    for row, id in zip(rows, view.idmap(kind).ids(rows), strict=True):
+        history = view.train.item_idx[view.history("user", row)[::-1][:5]] if kind == "user" else [row]
+        profile = store.get(kind, id)
+        if profile:
+            fields = view.item_text.take(pa.array(history, pa.int64()))
+            found.append(Example(profile, item_texts(fields, view.text_template)))
+    return found

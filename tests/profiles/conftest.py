@@ -1,0 +1,91 @@
+"""A small data set, a profiler that needs no model, an encoder worked by hand."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from reclm.config import Config
+from reclm.data.dataset import Interactions, ProfileKind, TrainingView
+from reclm.data.idmap import IdMap
+from reclm.profiles.profile import Profile, Profiler, Subject
+
+
+class HistoryProfiler(Profiler):
+    """Writes "likes A, B" for users, "A, for those who like B" for items; notes which prompts it answered."""
+
+    needs_model = False
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config()
+        self.answered: list[str] = []
+
+    def fit(self, view: TrainingView) -> "HistoryProfiler":
+        return self
+
+    def subjects(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+    ) -> Iterator[Subject]:
+        titles = view.item_text.column("title").to_pylist()
+        for row, id in zip(idx, view.idmap(kind).ids(idx), strict=True):
+            history = view.history(kind, row)
+            if not len(history):
+                continue
+            if kind == "user":
+                text = "likes " + ", ".join(titles[item] for item in view.train.item_idx[history])
+            else:
+                users = view.users.ids(view.train.user_idx[history])
+                text = f"{titles[row]}, for: " + "; ".join(known[user] for user in users if user in known)
+            yield Subject(kind, id, hashlib.sha256(f"{kind} {text}".encode()).hexdigest()[:32], text)
+
+    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
+        groups: dict[str, list[Subject]] = {}
+        for one in subjects:
+            groups.setdefault(one.prompt_hash, []).append(one)
+        for key, group in groups.items():
+            self.answered.append(key)
+            for one in group:
+                yield Profile(one.kind, one.id, one.source, key, "history", "{}", 7, 3, "stop")
+
+
+class LetterEncoder:
+    """Counts the letters a, b, c of a text; notes the texts it encoded."""
+
+    name, dim = "letters/abc", 3
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def encode(
+        self, texts: Sequence[str], batch_size: int = 32, progress: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        self.encoded += texts
+        if progress:
+            progress(len(texts))
+        return np.array([[text.count(letter) for letter in "abc"] for text in texts], np.float32)
+
+
+@pytest.fixture
+def view() -> TrainingView:
+    """u1 and u2 have the same history (A, B), u3 has C, u4 none; nobody has touched item i4."""
+    return TrainingView(
+        "toy",
+        IdMap(["u1", "u2", "u3", "u4"], "user"),
+        IdMap(["i1", "i2", "i3", "i4"], "item"),
+        Interactions(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 2])),
+        pa.table({"title": ["A", "B", "C", "D"]}),
+        "",
+        "f00d",
+    )
+
+
+@pytest.fixture
+def profiler() -> HistoryProfiler:
+    return HistoryProfiler()
+
+
+@pytest.fixture
+def encoder() -> LetterEncoder:
+    return LetterEncoder()

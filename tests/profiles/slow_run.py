@@ -1,0 +1,73 @@
+"""A run of 300 users with a generator that takes its time: started, and killed, by test_kill.py.
+
+Run by ``runpy`` with ``FOLDER`` (of the store) and ``LOG`` (a file) among its globals.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from reclm.config import Config
+from reclm.data.dataset import Interactions, ProfileKind, TrainingView
+from reclm.data.idmap import IdMap
+from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.run import make_profiles
+from reclm.profiles.store import ProfileStore
+
+USERS, IN_FLIGHT = 300, 8
+
+
+def log(line: str) -> None:
+    with open(LOG, "a", buffering=1) as file:  # noqa: F821
+        file.write(line + "\n")
+
+
+class SlowProfiler(Profiler):
+    """Takes up ``IN_FLIGHT`` prompts at a time, answers them in any order; one user in three asks what another asks."""
+
+    needs_model = False
+    config = Config()
+
+    def fit(self, view: TrainingView) -> "SlowProfiler":
+        return self
+
+    def subjects(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+    ) -> Iterator[Subject]:
+        for row in idx:
+            prompt = row - 1 if row % 3 == 1 else row
+            yield Subject(kind, f"u{row}", f"h{prompt}", f"likes film {prompt}")
+
+    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
+        groups: dict[str, list[Subject]] = {}
+        for one in subjects:
+            groups.setdefault(one.prompt_hash, []).append(one)
+        keys = list(groups)
+        for start in range(0, len(keys), IN_FLIGHT):
+            flight = keys[start : start + IN_FLIGHT]
+            for key in flight:
+                log(f"begun {key}")
+            for key in random.sample(flight, len(flight)):
+                time.sleep(0.002)
+                for one in groups[key]:
+                    yield Profile(one.kind, one.id, str(one.source), key, "slow")
+                log(f"taken {key}")
+
+
+if __name__ == "__main__":
+    ProfileStore.FLUSH_ROWS = 20  # so that kills hit writes to the table, too
+    view = TrainingView(
+        "toy",
+        IdMap([f"u{row}" for row in range(USERS)], "user"),
+        IdMap(["i"], "item"),
+        Interactions(np.arange(USERS), np.zeros(USERS, np.int64)),
+        pa.table({"title": ["A"]}),
+        "",
+        "f00d",
+    )
+    with ProfileStore.open(FOLDER, view.fingerprint, "slow", "toy") as store:  # noqa: F821
+        make_profiles(view, SlowProfiler(), store, kinds=["user"], progress=False)
+    log("finished")

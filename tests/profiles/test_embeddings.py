@@ -1,0 +1,98 @@
+"""Profiles become vectors once, in the data set's order."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reclm.data.idmap import IdMap
+from reclm.profiles.embeddings import embed, search
+from reclm.profiles.profile import Profile
+from reclm.profiles.store import ProfileStore
+
+ANNE = Profile("user", "anne", "aab", "h1", "m")
+IDS = IdMap(["zoe", "ben", "cleo", "anne"], "user")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ProfileStore:
+    store = ProfileStore.open(tmp_path / "store", "f00d", "history", "toy")
+    store.add([ANNE, replace(ANNE, id="ben", text="ccc"), replace(ANNE, id="cleo")])
+    store.add([replace(ANNE, id="not in this data set"), replace(ANNE, kind="item", id="ben", text="b")])
+    store.close()
+    return store
+
+
+def test_rows_follow_the_id_map(store: ProfileStore, encoder: Any) -> None:
+    matrix, present = embed(store, encoder, "user", IDS, progress=False)
+    assert matrix.dtype == np.float32
+    assert matrix.tolist() == [[0, 0, 0], [0, 0, 3], [2, 1, 0], [2, 1, 0]]
+    assert present.tolist() == [False, True, True, True]
+    assert embed(store, encoder, "item", IDS, progress=False)[0].tolist()[1] == [0, 1, 0]
+
+
+def test_equal_texts_are_encoded_once(store: ProfileStore, encoder: Any) -> None:
+    embed(store, encoder, "user", IDS, progress=False)
+    assert sorted(encoder.encoded) == ["aab", "ccc"]
+
+
+def test_only_changed_and_new_texts_are_encoded_again(store: ProfileStore, encoder: Any) -> None:
+    embed(store, encoder, "user", IDS, progress=False)
+    encoder.encoded.clear()
+    store.add([replace(ANNE, text="bb"), replace(ANNE, id="ben", text="aab"), replace(ANNE, id="zoe")])
+    store.close()
+    matrix, present = embed(store, encoder, "user", IDS, progress=False)
+    assert encoder.encoded == ["bb"]
+    assert matrix.tolist() == [[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 2, 0]]
+    assert present.all()
+
+
+def test_chunks_that_were_stored_survive_an_interruption(
+    store: ProfileStore, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reclm.profiles.embeddings.CHUNK", 1)
+    whole = encoder.encode
+
+    def interrupted(texts: list[str], **options: Any) -> np.ndarray:
+        if encoder.encoded:
+            raise KeyboardInterrupt
+        return whole(texts, **options)
+
+    encoder.encode = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        embed(store, encoder, "user", IDS, progress=False)
+    first = list(encoder.encoded)
+    encoder.encode = whole
+    embed(store, encoder, "user", IDS, progress=False)
+    assert len(first) == 1
+    assert sorted(encoder.encoded) == ["aab", "ccc"]
+
+
+def test_encoders_do_not_mix(store: ProfileStore, encoder: Any) -> None:
+    embed(store, encoder, "user", IDS, progress=False)
+    other = type(encoder)()
+    other.name = "letters-abc"  # the same, once made a folder name
+    embed(store, other, "user", IDS, progress=False)
+    assert sorted(other.encoded) == ["aab", "ccc"]
+
+
+def test_no_profiles_give_zeros(tmp_path: Path, encoder: Any) -> None:
+    store = ProfileStore.open(tmp_path / "empty", "f00d", "history", "toy")
+    matrix, present = embed(store, encoder, "user", IDS, progress=False)
+    assert matrix.tolist() == [[0, 0, 0]] * 4
+    assert not present.any()
+
+
+def test_search_ranks_by_cosine(store: ProfileStore, encoder: Any) -> None:
+    store.add([replace(ANNE, id="dora", text="aaaabb"), replace(ANNE, id="eve", text="ab")])
+    store.close()
+    hits = search(store, encoder, "a", "user", 5)
+    # cosine with (1, 0, 0): (2, 1, 0) and (4, 2, 0) 2/√5, (1, 1, 0) 1/√2, (0, 0, 3) 0
+    scores = {profile.id: score for profile, score in hits}
+    assert scores["anne"] == pytest.approx(2 / 5**0.5, abs=1e-6)
+    assert scores["dora"] == pytest.approx(2 / 5**0.5, abs=1e-6)
+    assert scores["eve"] == pytest.approx(1 / 2**0.5, abs=1e-6)
+    assert [round(score, 4) for _, score in hits] == [0.8944] * 4 + [0.7071]
+    assert [hit.id for hit, _ in search(store, encoder, "b", "item", 5)] == ["ben"]

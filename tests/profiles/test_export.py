@@ -1,0 +1,80 @@
+"""Exports hold every profile, in files that others read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from reclm.errors import ReclmError
+from reclm.profiles.export import export
+from reclm.profiles.profile import Profile
+from reclm.profiles.store import ProfileStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ProfileStore:
+    with ProfileStore.open(tmp_path / "store", "f00d", "history", "toy") as store:
+        store.add([Profile("user", "u2", "ccc", "h2", "m"), Profile("user", "u1", "aab", "h1", "m")])
+        store.add([Profile("item", "i1", "b", "h3", "m")])
+    return store
+
+
+def test_parquet_holds_the_texts(store: ProfileStore, tmp_path: Path) -> None:
+    files = export(store, "parquet", tmp_path / "out")
+    assert [file.name for file in files] == ["user.parquet", "item.parquet", "manifest.json"]
+    users = pq.read_table(tmp_path / "out" / "user.parquet")
+    assert users.column("id").to_pylist() == ["u1", "u2"]
+    assert users.column("text").to_pylist() == ["aab", "ccc"]
+
+
+def test_npy_rows_follow_the_ids(store: ProfileStore, tmp_path: Path, encoder: Any) -> None:
+    export(store, "npy", tmp_path, encoder, kinds=["user"])
+    assert np.load(tmp_path / "user.npy").tolist() == [[2, 1, 0], [0, 0, 3]]
+    assert json.loads((tmp_path / "user.ids.json").read_text()) == ["u1", "u2"]
+    assert not (tmp_path / "item.npy").exists()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["fingerprint"], manifest["encoder"]) == ("f00d", "letters/abc")
+    assert manifest["profiles"] == {"user": 2}
+
+
+def test_safetensors_holds_a_tensor_a_kind(store: ProfileStore, tmp_path: Path, encoder: Any) -> None:
+    export(store, "safetensors", tmp_path, encoder)
+    tensors = load_file(tmp_path / "profiles.safetensors")
+    assert tensors["user"].tolist() == [[2, 1, 0], [0, 0, 3]]
+    assert tensors["item"].tolist() == [[0, 1, 0]]
+
+
+def test_recbole_files_are_atomic_files(store: ProfileStore, tmp_path: Path, encoder: Any) -> None:
+    export(store, "recbole", tmp_path, encoder)
+    assert (tmp_path / "toy.useremb").read_text() == ("uid:token\tuser_emb:float_seq\nu1\t2 1 0\nu2\t0 0 3\n")
+    assert (tmp_path / "toy.itememb").read_text() == "iid:token\titem_emb:float_seq\ni1\t0 1 0\n"
+    settings = yaml.safe_load((tmp_path / "recbole.yaml").read_text())
+    assert settings == {
+        "additional_feat_suffix": ["useremb", "itememb"],
+        "load_col": {
+            "inter": ["user_id", "item_id"],
+            "useremb": ["uid", "user_emb"],
+            "itememb": ["iid", "item_emb"],
+        },
+        "preload_weight": {"uid": "user_emb", "iid": "item_emb"},
+        "alias_of_user_id": ["uid"],
+        "alias_of_item_id": ["iid"],
+    }
+
+
+def test_recbole_files_cannot_carry_every_id(store: ProfileStore, tmp_path: Path, encoder: Any) -> None:
+    store.add([Profile("user", "a\tb", "a", "h", "m")])
+    with pytest.raises(ReclmError, match=r"user id 'a\\tb' cannot stand in RecBole's"):
+        export(store, "recbole", tmp_path, encoder)
+
+
+def test_an_empty_store_and_an_unknown_format_are_refused(tmp_path: Path, store: ProfileStore) -> None:
+    with pytest.raises(ReclmError, match="nothing to export"):
+        export(ProfileStore.open(tmp_path / "empty", "f00d", "w"), "parquet", tmp_path)
+    with pytest.raises(ReclmError, match="unknown export format 'parkuet'; did you mean 'parquet'"):
+        export(store, "parkuet", tmp_path)  # pyright: ignore[reportArgumentType]

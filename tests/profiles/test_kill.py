@@ -1,0 +1,68 @@
+"""A run that is killed again and again ends as one that was not, and repeats no more than what was in flight."""
+
+import multiprocessing
+import random
+import runpy
+import time
+from collections import Counter
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+from reclm.profiles.store import ProfileStore
+
+SCRIPT = Path(__file__).parent / "slow_run.py"
+USERS, DISTINCT, IN_FLIGHT, KILLS = 300, 200, 8, 10
+
+
+@pytest.fixture(scope="module")
+def context() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["reclm.profiles.run"])  # imported once, not once a run
+    return context
+
+
+def started(context: multiprocessing.context.ForkServerContext, folder: Path, log: Path) -> ForkServerProcess:
+    given = {"init_globals": {"FOLDER": folder, "LOG": log}, "run_name": "__main__"}
+    process = context.Process(target=runpy.run_path, args=(str(SCRIPT),), kwargs=given)
+    process.start()
+    return process
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def stored(folder: Path) -> list[tuple[str, str, str]]:
+    rows = ProfileStore.read(folder).rows("user", ["id", "text", "prompt_hash"]).to_pylist()
+    return sorted((row["id"], row["text"], row["prompt_hash"]) for row in rows)
+
+
+def test_ten_kills_change_nothing(context: multiprocessing.context.ForkServerContext, tmp_path: Path) -> None:
+    unbroken = started(context, tmp_path / "unbroken", tmp_path / "unbroken.log")
+    unbroken.join()
+    assert lines(tmp_path / "unbroken.log")[-1] == "finished"
+
+    moments, log = random.Random(7), tmp_path / "killed.log"
+    for _ in range(KILLS):
+        before = len(lines(log))
+        process = started(context, tmp_path / "killed", log)
+        while len(lines(log)) < before + moments.randrange(30):
+            time.sleep(0.001)
+            assert process.is_alive()
+        time.sleep(moments.random() * 0.02)
+        process.kill()
+        process.join()
+    assert "finished" not in lines(log), "else the kills came too late"
+    last = started(context, tmp_path / "killed", log)
+    last.join()
+    assert lines(log)[-1] == "finished"
+
+    assert len(stored(tmp_path / "killed")) == USERS, "each profile exactly once"
+    assert stored(tmp_path / "killed") == stored(tmp_path / "unbroken")
+    begun = Counter(line.split()[1] for line in lines(log) if line.startswith("begun"))
+    assert len(begun) == DISTINCT
+    assert 0 < begun.total() - DISTINCT <= KILLS * IN_FLIGHT
+    taken = [line for line in lines(log) if line.startswith("taken")]
+    assert len(taken) == len(set(taken)), "what the store has taken is never generated again"

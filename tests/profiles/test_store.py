@@ -1,0 +1,125 @@
+"""The store keeps what it is given, once, and says whose it is."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reclm.errors import ReclmError
+from reclm.profiles.profile import Profile
+from reclm.profiles.store import ProfileStore
+
+ANNE = Profile("user", "anne", "likes noir", "h1", "m", '{"seed": 0}', 12, 5, "stop")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def test_a_profile_comes_back_as_it_was(folder: Path) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add([ANNE])
+    assert ProfileStore.read(folder).get("user", "anne") == ANNE
+    assert ProfileStore.read(folder).get("item", "anne") is None
+
+
+def test_rows_carry_fingerprint_and_time(folder: Path) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add([ANNE])
+        row = store.rows("user").to_pylist()[0]
+    assert row["fingerprint"] == "f00d"
+    assert row["created"].year >= 2025
+
+
+def test_same_kind_and_id_is_replaced(folder: Path) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add([ANNE, replace(ANNE, kind="item"), replace(ANNE, text="likes opera", prompt_hash="h2")])
+        store.flush()
+        store.add([replace(ANNE, text="likes jazz", prompt_hash="h3")])
+        assert store.texts("user") == {"anne": "likes jazz"}
+        assert store.hashes("user") == {"anne": "h3"}
+        assert store.texts("item") == {"anne": "likes noir"}
+        assert (store.count(), store.count("user"), store.count("item")) == (2, 1, 1)
+
+
+def test_reads_are_not_cut_to_a_page_of_results(folder: Path) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add(replace(ANNE, id=f"u{n}", prompt_hash=f"h{n}") for n in range(2500))
+        assert len(store.texts("user")) == 2500
+        assert store.by_hash(["h7", "h2499", "none"]).keys() == {"h7", "h2499"}
+
+
+@pytest.mark.parametrize("id", ["o'neil", 'say "hi"', "a\tb\nc", "x' OR 'x'='x", "日本 🎬", ""])
+def test_any_id_can_be_looked_up(folder: Path, id: str) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add([ANNE, replace(ANNE, id=id)])
+        assert store.get("user", id) == replace(ANNE, id=id)
+
+
+def test_what_was_added_outlives_a_run_that_never_closed(folder: Path) -> None:
+    killed = ProfileStore.open(folder, "f00d", "zero-shot")
+    killed.add([ANNE])
+    assert killed._table.count_rows() == 0, "else this shows nothing"
+    killed._lock.release()  # as the operating system does for a killed process
+    (folder / "journal.jsonl").open("ab").write(b'{"kind": "user", "id": "be')  # cut short
+    again = ProfileStore.open(folder, "f00d", "zero-shot")
+    assert again.texts("user") == {"anne": "likes noir"}
+    again.add([replace(ANNE, id="ben")])
+    again.close()
+    assert ProfileStore.read(folder).texts("user").keys() == {"anne", "ben"}
+
+
+def test_leaving_by_an_exception_keeps_what_was_added(folder: Path) -> None:
+    def interrupted() -> Iterator[Profile]:
+        yield ANNE
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add(interrupted())
+    assert not (folder / "journal.jsonl").exists()
+    assert ProfileStore.read(folder).count() == 1
+
+
+def test_one_writer_at_a_time_but_many_readers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reclm.profiles.store.PATIENCE", 0.0)
+    with ProfileStore.open(folder, "f00d", "zero-shot") as writer:
+        writer.add([ANNE])
+        writer.flush()
+        other = ProfileStore.open(folder, "f00d", "zero-shot")
+        assert other.count() == 1
+        with pytest.raises(ReclmError, match="another run is writing"):
+            other.add([ANNE])
+    other.add([replace(ANNE, id="ben")])
+    assert writer.count() == 1, "not yet in the table"
+    other.close()
+    assert writer.count() == 2, "a store sees what others have written since"
+
+
+def test_a_store_for_other_data_is_refused(folder: Path) -> None:
+    ProfileStore.open(folder, "f00d", "zero-shot").close()
+    with pytest.raises(
+        ReclmError, match=r"store was written for data set f00d, not beef; .*--store.*--fresh"
+    ):
+        ProfileStore.open(folder, "beef", "zero-shot")
+    with pytest.raises(ReclmError, match="was written by zero-shot, not keywords"):
+        ProfileStore.open(folder, "f00d", "keywords")
+
+
+def test_fresh_sets_the_old_store_aside(folder: Path) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add([ANNE])
+    assert ProfileStore.open(folder, "beef", "zero-shot", fresh=True).count() == 0
+    (aside,) = folder.parent.glob("store.old-*")
+    assert ProfileStore.read(aside).count() == 1
+
+
+def test_other_folders_are_left_alone(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("precious")
+    with pytest.raises(ReclmError, match="not empty and no profile store"):
+        ProfileStore.open(folder, "f00d", "zero-shot")
+    with pytest.raises(ReclmError, match="no profile store at"):
+        ProfileStore.read(folder)
+    assert [one.name for one in folder.iterdir()] == ["thesis.tex"]
