@@ -114,7 +114,7 @@ def export(
         files = exports.export(opened, format.value, out, text_encoder, kind.kinds)
     for file in files:
         print(file)
-    print(f"next: {exports.NEXT[format.value].format(out=shlex.quote(str(out)))}")
+    print(f"next: {exports.NEXT[format.value].format(out=out)}")
 
 
 @app.command("list")

@@ -23,9 +23,9 @@ Format = Literal["parquet", "npy", "safetensors", "recbole"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 NEXT: dict[Format, str] = {
-    "parquet": "pandas.read_parquet({out} + '/user.parquet')",
-    "npy": "numpy.load({out} + '/user.npy'), rows as in user.ids.json",
-    "safetensors": "safetensors.numpy.load_file({out} + '/profiles.safetensors'), rows as in user.ids.json",
+    "parquet": "pandas.read_parquet('{out}/user.parquet')",
+    "npy": "numpy.load('{out}/user.npy'), rows as in user.ids.json",
+    "safetensors": "safetensors.numpy.load_file('{out}/profiles.safetensors'), rows as in user.ids.json",
     "recbole": "copy the files beside the data set's .inter, add recbole.yaml to config_file_list",
 }
 """How to go on from the files of a format."""
@@ -142,6 +142,7 @@ def _recbole(store: ProfileStore, out: Path, ids: _Ids, matrices: _Matrices) -> 
     head = (
         f"# RecBole's settings for these profiles: put the files beside {dataset}.inter, name this file in\n"
         "# config_file_list, and take the matrices with dataset.get_preload_weight('uid' or 'iid').\n"
+        "# A data set called ml-100k RecBole reads from its own package: give it another name there.\n"
     )
     paths[-1].write_text(head + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     return paths

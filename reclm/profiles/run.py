@@ -76,8 +76,8 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"{self.subjects:,} {self.kind}s with {self.distinct:,} distinct prompts: {self.stored:,} have their "
-            f"profile, {len(self.copies):,} share one, {len(self.prompts):,} prompts to write"
+            f"{self.subjects:,} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
+            f"shared with others: {len(self.copies):,}, prompts to write: {len(self.prompts):,}"
         )
 
 

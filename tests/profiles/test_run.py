@@ -76,7 +76,7 @@ def test_what_came_before_a_failure_is_kept(view: TrainingView, profiler: Any, s
 def test_a_plan_reads_as_a_sentence(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
     make_profiles(view, profiler, store, kinds=["user"], limit=1, progress=False)
     assert str(plan(view, profiler, store, "user", {})) == (
-        "3 users with 2 distinct prompts: 1 have their profile, 1 share one, 1 prompts to write"
+        "3 users, 2 distinct prompts; stored: 1, shared with others: 1, prompts to write: 1"
     )
 
 
