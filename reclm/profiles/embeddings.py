@@ -1,11 +1,13 @@
 """Profiles as vectors: one table an encoder, beside the profiles."""
 
 import hashlib
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.expr import col
+from lancedb.query import LanceVectorQueryBuilder
 from lancedb.table import Table
 
 from reclm.data.dataset import ProfileKind
@@ -44,7 +46,8 @@ def search(
 ) -> list[tuple[Profile, float]]:
     """The ``k`` profiles nearest to ``text`` with their cosine similarity, nearest first."""
     table = update(store, encoder, kind)
-    query = table.search(encoder.encode([text])[0]).distance_type("cosine").where(col("kind") == kind)
+    nearest = cast(LanceVectorQueryBuilder, table.search(encoder.encode([text])[0]))
+    query = nearest.distance_type("cosine").where(col("kind") == kind)
     hits = query.select(["id", "_distance"]).limit(k).to_list()
     found = [(store.get(kind, hit["id"]), 1.0 - hit["_distance"]) for hit in hits]
     return [(profile, score) for profile, score in found if profile is not None]

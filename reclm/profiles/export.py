@@ -112,7 +112,8 @@ def _npy(_: ProfileStore, out: Path, ids: _Ids, matrices: _Matrices) -> list[Pat
 
 def _safetensors(store: ProfileStore, out: Path, ids: _Ids, matrices: _Matrices) -> list[Path]:
     path = out / "profiles.safetensors"
-    save_file(dict(matrices), path, metadata={"fingerprint": store.info.fingerprint})
+    tensors: dict[str, np.ndarray] = {**matrices}
+    save_file(tensors, path, metadata={"fingerprint": store.info.fingerprint})
     return [path, *_write_ids(out, ids)]
 
 

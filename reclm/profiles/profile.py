@@ -8,9 +8,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from reclm.config import Config
+from reclm.config import Config as BaseConfig
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.text.chat import Chat
+from reclm.text.chat import Chat, TextGenerator
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,17 @@ class Subject:
 class Profiler(ABC):
     """Writes profiles. A subclass has a ``Config`` and is registered under ``reclm.profilers``.
 
-    ``generator`` is a :class:`~reclm.text.chat.TextGenerator` for profilers with ``needs_model``, else None.
+    Args:
+        config: its options; by default its ``Config`` as it comes.
+        generator: answers the prompts of a profiler with ``needs_model``; None for others.
     """
 
     needs_model: ClassVar[bool] = True
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[BaseConfig]] = BaseConfig
+
+    def __init__(self, config: BaseConfig | None = None, generator: TextGenerator | None = None) -> None:
+        self.config = config or self.Config()
+        self.generator = generator
 
     @abstractmethod
     def fit(self, view: TrainingView) -> Self:
@@ -81,5 +87,3 @@ class Profiler(ABC):
         """Write the config (and whatever was learnt) to ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.config.to_yaml(folder / "config.yaml")
-
-    config: Config

@@ -63,8 +63,8 @@ class ProfileStore:
     the table at the end, also when it is left by an exception.
     """
 
-    FLUSH_ROWS = 2048
-    FLUSH_SECONDS = 10.0
+    flush_rows = 2048
+    flush_seconds = 10.0
 
     def __init__(self, folder: Path, info: StoreInfo) -> None:
         self.folder, self.info = folder, info
@@ -176,8 +176,8 @@ class ProfileStore:
             row = vars(profile) | {"fingerprint": self.info.fingerprint, "created": time.time_ns() // 1000}
             self._journal.append(row)
             self._pending[profile.kind, profile.id] = row
-            late = time.monotonic() - self._flushed > self.FLUSH_SECONDS
-            if late or len(self._pending) >= self.FLUSH_ROWS:
+            late = time.monotonic() - self._flushed > self.flush_seconds
+            if late or len(self._pending) >= self.flush_rows:
                 self.flush()
 
     def flush(self) -> None:

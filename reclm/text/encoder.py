@@ -111,7 +111,8 @@ class TextEncoder:
         if not texts:
             return 0.0
         tokens = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        return float(np.mean([len(one) > self.model.max_seq_length for one in tokens]))
+        window = self.model.max_seq_length or np.inf
+        return float(np.mean([len(one) > window for one in tokens]))
 
 
 def item_text_features(

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from reclm.config import Config
 from reclm.data.dataset import Interactions, ProfileKind, TrainingView
 from reclm.data.idmap import IdMap
 from reclm.profiles.profile import Profile, Profiler, Subject
@@ -18,8 +17,8 @@ class HistoryProfiler(Profiler):
 
     needs_model = False
 
-    def __init__(self, config: Config | None = None) -> None:
-        self.config = config or Config()
+    def __init__(self) -> None:
+        super().__init__()
         self.answered: list[str] = []
 
     def fit(self, view: TrainingView) -> "HistoryProfiler":
@@ -47,7 +46,7 @@ class HistoryProfiler(Profiler):
         for key, group in groups.items():
             self.answered.append(key)
             for one in group:
-                yield Profile(one.kind, one.id, one.source, key, "history", "{}", 7, 3, "stop")
+                yield Profile(one.kind, one.id, str(one.source), key, "history", "{}", 7, 3, "stop")
 
 
 class LetterEncoder:

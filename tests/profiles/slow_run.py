@@ -6,11 +6,11 @@ Run by ``runpy`` with ``FOLDER`` (of the store) and ``LOG`` (a file) among its g
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from reclm.config import Config
 from reclm.data.dataset import Interactions, ProfileKind, TrainingView
 from reclm.data.idmap import IdMap
 from reclm.profiles.profile import Profile, Profiler, Subject
@@ -18,10 +18,12 @@ from reclm.profiles.run import make_profiles
 from reclm.profiles.store import ProfileStore
 
 USERS, IN_FLIGHT = 300, 8
+FOLDER: Path = globals()["FOLDER"]
+LOG: Path = globals()["LOG"]
 
 
 def log(line: str) -> None:
-    with open(LOG, "a", buffering=1) as file:  # noqa: F821
+    with LOG.open("a", buffering=1) as file:
         file.write(line + "\n")
 
 
@@ -29,7 +31,6 @@ class SlowProfiler(Profiler):
     """Takes up ``IN_FLIGHT`` prompts at a time, answers them in any order; one user in three asks what another asks."""
 
     needs_model = False
-    config = Config()
 
     def fit(self, view: TrainingView) -> "SlowProfiler":
         return self
@@ -58,7 +59,7 @@ class SlowProfiler(Profiler):
 
 
 if __name__ == "__main__":
-    ProfileStore.FLUSH_ROWS = 20  # so that kills hit writes to the table, too
+    ProfileStore.flush_rows = 20  # so that kills hit writes to the table, too
     view = TrainingView(
         "toy",
         IdMap([f"u{row}" for row in range(USERS)], "user"),
@@ -68,6 +69,6 @@ if __name__ == "__main__":
         "",
         "f00d",
     )
-    with ProfileStore.open(FOLDER, view.fingerprint, "slow", "toy") as store:  # noqa: F821
+    with ProfileStore.open(FOLDER, view.fingerprint, "slow", "toy") as store:
         make_profiles(view, SlowProfiler(), store, kinds=["user"], progress=False)
     log("finished")

@@ -5,7 +5,7 @@ import random
 import runpy
 import time
 from collections import Counter
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,13 @@ USERS, DISTINCT, IN_FLIGHT, KILLS = 300, 200, 8, 10
 
 
 @pytest.fixture(scope="module")
-def context() -> multiprocessing.context.ForkServerContext:
+def context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["reclm.profiles.run"])  # imported once, not once a run
     return context
 
 
-def started(context: multiprocessing.context.ForkServerContext, folder: Path, log: Path) -> ForkServerProcess:
+def started(context: ForkServerContext, folder: Path, log: Path) -> ForkServerProcess:
     given = {"init_globals": {"FOLDER": folder, "LOG": log}, "run_name": "__main__"}
     process = context.Process(target=runpy.run_path, args=(str(SCRIPT),), kwargs=given)
     process.start()
@@ -39,7 +39,7 @@ def stored(folder: Path) -> list[tuple[str, str, str]]:
     return sorted((row["id"], row["text"], row["prompt_hash"]) for row in rows)
 
 
-def test_ten_kills_change_nothing(context: multiprocessing.context.ForkServerContext, tmp_path: Path) -> None:
+def test_ten_kills_change_nothing(context: ForkServerContext, tmp_path: Path) -> None:
     unbroken = started(context, tmp_path / "unbroken", tmp_path / "unbroken.log")
     unbroken.join()
     assert lines(tmp_path / "unbroken.log")[-1] == "finished"

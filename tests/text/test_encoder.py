@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     bert, folder = tmp_path_factory.mktemp("bert"), tmp_path_factory.mktemp("encoder") / "tiny"
     vocabulary = bert / "vocab.txt"
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         BertModel(config).save_pretrained(bert)
-    BertTokenizerFast(vocab=str(vocabulary)).save_pretrained(bert)
+    BertTokenizer(vocab=str(vocabulary)).save_pretrained(bert)
     transformer = Transformer(str(bert), max_seq_length=6)
     SentenceTransformer(modules=[transformer, Pooling(8)], device="cpu").save(str(folder))
     return folder
