@@ -1,0 +1,143 @@
+"""Profiles without a language model: the terms that distinguish a history. The control every LLM profile must beat."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field
+from scipy import sparse
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
+
+from reclm.config import Config
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.errors import ReclmError
+from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.text.chat import plain
+from reclm.text.items import item_texts
+
+__all__ = ["Keywords", "KeywordsConfig"]
+
+_BLOCK = 4096
+_PUNCTUATION = re.compile(r"[^\w\s'’-]+|\s['’-]+|['’-]+(?:\s|$)")
+_WORD = re.compile(r"[^\W\d][\w'’-]+")
+
+
+class KeywordsConfig(Config):
+    """Which terms make a profile."""
+
+    terms: int = Field(8, ge=1)
+    """Terms in a profile."""
+    longest: int = Field(2, ge=1, le=3)
+    """Most words in a term."""
+    min_items: int = Field(2, ge=1)
+    """A term occurs in at least so many items, where there are that many: rarer ones are left out."""
+    stop_words: Literal["english"] | None = "english"
+    """Words that are no terms."""
+    history: int | None = Field(None, ge=1)
+    """Newest items of a user that count; all by default."""
+
+
+class Keywords(Profiler):
+    """TF-IDF over item texts: a user's terms are those with the greatest weight summed over the history.
+
+    Args:
+        config: see :class:`KeywordsConfig`.
+        generator: not used; no language model is needed.
+    """
+
+    needs_model: ClassVar[bool] = False
+    Config: ClassVar[type[Config]] = KeywordsConfig
+
+    def __init__(self, config: KeywordsConfig, generator: Any = None) -> None:
+        self.config: KeywordsConfig = config
+
+    @classmethod
+    def load(cls, folder: Path, generator: Any = None) -> Self:
+        """A profiler that :meth:`save` wrote; the weights are computed again by :meth:`fit`."""
+        return cls(KeywordsConfig.from_yaml(folder / "config.yaml"))
+
+    def fit(self, view: TrainingView) -> Self:
+        """Weigh the terms of all items.
+
+        Raises:
+            ReclmError: if no item has any text.
+        """
+        texts = [plain(text) for text in item_texts(view.item_text, view.text_template)]
+        described = sum(bool(text) for text in texts)
+        vectorizer = TfidfVectorizer(
+            analyzer=self._split,
+            min_df=min(self.config.min_items, max(1, described // 2)),
+            sublinear_tf=True,
+            dtype=np.float32,
+        )
+        try:
+            self._weights = sparse.csr_array(vectorizer.fit_transform(texts))
+        except ValueError as error:
+            raise ReclmError(
+                f"data set {view.name!r}: the item text has no terms for keyword profiles"
+            ) from error
+        self._terms = vectorizer.get_feature_names_out()
+        return self
+
+    def subjects(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+    ) -> Iterator[Subject]:
+        """The finished profile of each row of ``idx``; rows without any terms are left out."""
+        for start in range(0, len(idx), _BLOCK):
+            rows = idx[start : start + _BLOCK]
+            weights = sparse.csr_array(self._matrix(view, kind, rows) @ self._weights)
+            for at, one in enumerate(view.idmap(kind).ids(rows)):
+                span = slice(weights.indptr[at], weights.indptr[at + 1])
+                terms = self._best(weights.indices[span], weights.data[span])
+                if terms:
+                    text = ", ".join(terms) + "."
+                    key = hashlib.sha256(f"keywords {text}".encode()).hexdigest()[:32]
+                    yield Subject(kind, one, key, text)
+
+    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
+        """The profiles, in the order of the subjects."""
+        for one in subjects:
+            assert isinstance(one.source, str)
+            yield Profile(one.kind, one.id, one.source, one.prompt_hash, model="keywords")
+
+    def _split(self, text: str) -> list[str]:
+        """The terms of a text: words and runs of words with no stop word or punctuation in between."""
+        stop = ENGLISH_STOP_WORDS if self.config.stop_words == "english" else frozenset()
+        terms = []
+        for part in _PUNCTUATION.split(text.lower().replace("_", " ")):
+            words = [word if _WORD.fullmatch(word) and word not in stop else "" for word in part.split()]
+            for length in range(1, self.config.longest + 1):
+                runs = [words[at : at + length] for at in range(len(words) - length + 1)]
+                terms += [" ".join(run) for run in runs if all(run)]
+        return terms
+
+    def _matrix(self, view: TrainingView, kind: ProfileKind, rows: np.ndarray) -> sparse.csr_array:
+        """``(rows, items)``: ones where an item counts for a row."""
+        if kind == "item":
+            columns = [np.array([row]) for row in rows]
+        else:
+            newest = self.config.history
+            columns = [
+                view.train.item_idx[view.history("user", int(row))[-newest if newest else None :]]
+                for row in rows
+            ]
+        lengths = np.fromiter(map(len, columns), np.int64, len(columns))
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        flat = np.concatenate(columns) if columns else np.empty(0, np.int64)
+        return sparse.csr_array(
+            (np.ones(len(flat), np.float32), flat, indptr), (len(rows), self._weights.shape[0])
+        )
+
+    def _best(self, terms: np.ndarray, weights: np.ndarray) -> list[str]:
+        """The terms of greatest weight; a term within a chosen one is not chosen again."""
+        order = np.lexsort((terms, -weights))
+        kept: list[str] = []
+        for term in self._terms[terms[order[: 4 * self.config.terms]]]:
+            if not any(f" {term} " in f" {other} " or f" {other} " in f" {term} " for other in kept):
+                kept.append(str(term))
+            if len(kept) == self.config.terms:
+                break
+        return kept

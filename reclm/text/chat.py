@@ -6,10 +6,14 @@ engine tokenises message contents so that no special token can arise from them: 
 
 import hashlib
 import json
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+from pydantic import Field
 
 from reclm.config import Config
 
@@ -33,13 +37,18 @@ class Chat:
 class SamplingParams(Config):
     """How to generate. Part of what identifies a profile."""
 
-    max_new_tokens: int = 48
-    temperature: float = 0.0
+    max_new_tokens: int = Field(48, ge=1)
+    temperature: float = Field(0.0, ge=0)
     """0 takes the most likely token each time."""
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
+    top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    """Divides the (positive) logits of all tokens that occur in the prompt or the answer so far."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of all tokens that occur in the answer so far, the prompt not counted."""
     stop: tuple[str, ...] = ()
     """Generation ends behind the first of these strings; it is not part of the text."""
+    pattern: str | None = None
+    """A regular expression that the whole answer, behind its given begin, must match: no other token is allowed."""
     seed: int = 0
 
 
@@ -80,3 +89,46 @@ class TextGenerator(ABC):
     @abstractmethod
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
         """Prompt tokens of each chat, begun answer included."""
+
+
+_SPACES = {"Cc", "Zl", "Zp"}
+_INVISIBLE = {"Cf", "Co", "Cs"}
+_MARKERS = (
+    # <s>, </s>, <|im_start|>, <start_of_turn>, <<SYS>>, [INST], [/INST]: the brackets become round
+    (re.compile(r"<+(?=[^\W\d]|[|/])[|/]*"), "("),
+    (re.compile(r"(?<=[\w|/])[|/]*>+"), ")"),
+    (re.compile(r"\[(/?[A-Z][A-Z_]+)\]"), r"(\1)"),
+    # "### Instruction:", "USER: … ASSISTANT: …"
+    (re.compile(r"#{2,}"), "#"),
+    (re.compile(r"\b(user|assistant|system|human)\s*:", re.IGNORECASE), r"\1 -"),
+)
+
+
+def plain(text: str, limit: int | None = None) -> str:
+    """Text from data, made safe to stand in a prompt: one line, readable, and unable to act as chat markup.
+
+    >>> plain("The <|im_start|>system\\n[INST] Show", 40)
+    'The (im_start)system (INST) Show'
+
+    Compatibility forms are folded (NFKC), control and invisible characters go, brackets of role and template markers
+    of any common model become round ones.
+
+    Args:
+        text: anything.
+        limit: greatest length in characters; a longer text is cut at a word boundary.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    kinds = map(unicodedata.category, text)
+    text = "".join(
+        " " if kind in _SPACES else one
+        for one, kind in zip(text, kinds, strict=True)
+        if kind not in _INVISIBLE
+    )
+    for marker, harmless in _MARKERS:
+        text = marker.sub(harmless, text)
+    text = " ".join(text.split())
+    if limit is not None and len(text) > limit:
+        # the next character tells whether the limit falls between two words
+        head = text[: limit + 1].rpartition(" ")[0] or text[:limit]
+        text = head.rstrip(" ,;:-")
+    return text

@@ -1,0 +1,108 @@
+"""The profile format of RecLM: ``User identity: a, b, c; User interests: x, y, z.``"""
+
+import re
+from dataclasses import dataclass
+
+START = "User identity:"
+MIDDLE = "; User interests:"
+
+_WORD = r"[A-Za-z0-9]{1,16}(?:['-][A-Za-z0-9]{1,12})?"
+_PROFILE = re.compile(
+    r"User identity:\s*(?P<identities>.+?);\s*User interests:\s*(?P<interests>.+?)\.?\s*", re.DOTALL
+)
+_DANGLING = re.compile(
+    r"(?:[\s'-]+(?:a|an|and|as|at|by|for|from|in|into|is|of|on|or|that|the|their|to|up|with|without|about))+$|[\s'-]+$",
+    re.IGNORECASE,
+)
+
+
+class ProfileFormatError(ValueError):
+    """Why a text is not in the profile format."""
+
+
+@dataclass(frozen=True)
+class ProfileParts:
+    """Who somebody probably is, and what interests them."""
+
+    identities: tuple[str, ...]
+    interests: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{START} {', '.join(self.identities)}{MIDDLE} {', '.join(self.interests)}."
+
+
+def answer_pattern(phrases: int, words: int = 3) -> str:
+    """The regular expression of an answer that begins behind ``User identity:``.
+
+    Args:
+        phrases: identities, and as many interests.
+        words: most words in a phrase.
+    """
+    phrase = f"{_WORD}(?: {_WORD}){{0,{words - 1}}}"
+    listed = ", ".join([phrase] * phrases)
+    return f" {listed}{MIDDLE} {listed}\\."
+
+
+def parse(text: str, phrases: int | None = None) -> ProfileParts:
+    """Read a profile.
+
+    >>> parse("User identity: cook, baker; User interests: bread.")
+    ProfileParts(identities=('cook', 'baker'), interests=('bread',))
+
+    Args:
+        phrases: how many identities and interests there must be; any number by default.
+
+    Raises:
+        ProfileFormatError: if the text is not in the format, says why.
+    """
+    found = _PROFILE.fullmatch(text.strip())
+    if not found:
+        raise ProfileFormatError(f"not of the form '{START} a, b; User interests: x, y.'")
+    if not text.rstrip().endswith("."):
+        raise ProfileFormatError("breaks off: no full stop")
+    parts = ProfileParts(_phrases(found["identities"]), _phrases(found["interests"]))
+    for name, listed in (("identities", parts.identities), ("interests", parts.interests)):
+        if not all(listed):
+            raise ProfileFormatError(f"an empty phrase among the {name}")
+        if any(re.search(r"[;:\n]|User ", one) for one in listed):
+            raise ProfileFormatError(f"more than phrases among the {name}")
+        if phrases is not None and len(listed) != phrases:
+            raise ProfileFormatError(f"{len(listed)} {name} instead of {phrases}")
+    return parts
+
+
+def tidy(text: str) -> str:
+    """Trim a profile as it was written: an unfinished last phrase, loose ends of phrases, repeated phrases.
+
+    Nothing is added but the full stop. A text that has no identities or no interests is returned as it is.
+
+    >>> tidy("User identity: cook, cook of; User interests: bread, breads, jam and, rolling")
+    'User identity: cook; User interests: bread, jam.'
+    """
+    text = " ".join(text.split())
+    found = _PROFILE.fullmatch(text)
+    if not found:
+        return text
+    interests = found["interests"].split(",")
+    if not text.endswith(".") and len(interests) > 1:
+        interests = interests[:-1]
+    seen: set[str] = set()
+    identities = _once(found["identities"].split(","), seen)
+    kept = _once(interests, seen)
+    return str(ProfileParts(identities, kept)) if identities and kept else text
+
+
+def _phrases(listed: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in listed.split(","))
+
+
+def _once(phrases: list[str], seen: set[str]) -> tuple[str, ...]:
+    """The phrases, trimmed, without those that say what was said before."""
+    kept = []
+    for one in phrases:
+        phrase = _DANGLING.sub("", one.strip())
+        said = " ".join(word.removesuffix("s") for word in phrase.casefold().split())
+        if said and said not in seen:
+            seen.add(said)
+            kept.append(phrase)
+    return tuple(kept)

@@ -1,0 +1,50 @@
+"""Options of the zero-shot profiler."""
+
+from pydantic import Field
+
+from reclm.config import Config
+from reclm.profilers.format import answer_pattern
+from reclm.text.chat import SamplingParams
+
+
+class ZeroShotConfig(Config):
+    """What is asked, and how the answer is generated. Prompt tokens are what costs: keep the prompts short."""
+
+    history: int = Field(8, ge=1)
+    """Newest items of a user that a prompt names."""
+    text_chars: int = Field(260, ge=40)
+    """Most characters of titles and description in a prompt."""
+    topics: int = Field(5, ge=0)
+    """Most topics (genres, categories) named, the commonest of the history first."""
+    clickers: int = Field(5, ge=0)
+    """Newest users of an item whose profiles its prompt may quote; 5 in the paper."""
+    quoted: int = Field(6, ge=1)
+    """Most phrases quoted from those profiles."""
+    phrases: int = Field(3, ge=1, le=10)
+    """Identities, and as many interests, in a user's profile; 3 in the paper."""
+    item_phrases: int = Field(3, ge=1, le=10)
+    """The same of an item's profile; 5 in the paper, which takes half as long again."""
+    constrain: bool = True
+    """Let the model write nothing that is not in the profile format."""
+    max_new_tokens: int = Field(80, ge=8)
+    temperature: float = Field(0.0, ge=0)
+    """0 takes the most likely token each time; the paper samples at 0.9."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    """On the words of prompt and answer. The paper's 1.3 drives a small model away from the history's own words."""
+    presence_penalty: float = Field(2.0, ge=0)
+    """On the words of the answer alone: keeps phrases from being repeated."""
+    seed: int = 0
+
+    def sampling(self, phrases: int) -> SamplingParams:
+        """How to generate a profile of so many identities and interests."""
+        return SamplingParams(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            stop=("\n",),
+            pattern=answer_pattern(phrases) if self.constrain else None,
+            seed=self.seed,
+        )

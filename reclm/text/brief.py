@@ -1,0 +1,94 @@
+"""Items in few words, for prompts: what it is called, what it is about, how it is described.
+
+Which field is which is read off the values, so that one prompt serves every data set.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reclm.text.chat import plain
+
+_SEPARATORS = re.compile(r"\s*[,;|]\s*")
+
+
+@dataclass(frozen=True)
+class ItemBrief:
+    """An item, safe to stand in a prompt.
+
+    Attributes:
+        title: what it is called; empty where no field says so.
+        topics: genres, categories, tags.
+        details: its longer description; empty where there is none.
+    """
+
+    title: str
+    topics: tuple[str, ...]
+    details: str
+
+
+class ItemBriefs:
+    """The briefs of all items of a table, made when they are asked for.
+
+    A field of few distinct short values (genre, category, subcategory) holds topics, of the others the first short one
+    is the title and the longest is the description. Numbers (years, prices) are neither.
+
+    Args:
+        fields: one string column a field, a row an item.
+        title_limit, details_limit: greatest lengths in characters.
+    """
+
+    def __init__(self, fields: pa.Table, title_limit: int = 80, details_limit: int = 300) -> None:
+        self._fields = fields
+        self._limits = title_limit, details_limit
+        self.topic_fields, self.title_field, self.details_field = _roles(fields)
+        self._brief = lru_cache(maxsize=65536)(self._make)
+
+    def __getitem__(self, row: int) -> ItemBrief:
+        return self._brief(int(row))
+
+    def _make(self, row: int) -> ItemBrief:
+        def value(name: str | None) -> str:
+            return (self._fields.column(name)[row].as_py() or "") if name else ""
+
+        topics = [
+            plain(one.replace("_", " "), 40)
+            for name in self.topic_fields
+            for one in _SEPARATORS.split(value(name).strip())
+            if one
+        ]
+        title_limit, details_limit = self._limits
+        return ItemBrief(
+            plain(value(self.title_field), title_limit),
+            tuple(dict.fromkeys(topics)),
+            plain(value(self.details_field), details_limit),
+        )
+
+
+def _roles(fields: pa.Table) -> tuple[list[str], str | None, str | None]:
+    """Names of the topic fields, the title field and the field with the description."""
+    topics: list[str] = []
+    others: list[tuple[str, float]] = []
+    for name in fields.column_names:
+        values = pc.utf8_trim_whitespace(pc.fill_null(fields.column(name), "")).combine_chunks()
+        values = values.filter(pc.not_equal(values, ""))
+        if not len(values):
+            continue
+        pieces = pc.list_flatten(pc.split_pattern_regex(values, r"\s*[,;|]\s*"))
+        if pc.mean(pc.match_substring_regex(values, r"^[\d\s.,:/$€£+-]+$").cast(pa.float64())).as_py() > 0.5:
+            continue
+        length = float(np.mean(pc.utf8_length(values).to_numpy(zero_copy_only=False)))
+        piece_length = float(np.mean(pc.utf8_length(pieces).to_numpy(zero_copy_only=False)))
+        # a topic is shared by several items: each distinct one occurs three times and more
+        if pc.count_distinct(pieces).as_py() * 3 <= len(pieces) and piece_length <= 30:
+            topics.append(name)
+        else:
+            others.append((name, length))
+    called = [name for name, _ in others if name.lower() in {"title", "name"}]
+    title = next(iter(called + [name for name, length in others if length <= 120]), None)
+    rest = [(length, name) for name, length in others if name != title]
+    return topics, title, max(rest)[1] if rest else None

@@ -1,0 +1,56 @@
+"""What the engines that run a model on this machine share."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.text.models import LanguageModel, context_length, load_tokenizer, transformers_folder
+from reclm.text.prompt_tokens import PromptTokenizer
+
+Precision = Literal["auto", "f32", "bf16"]
+
+
+class LocalGenerator(TextGenerator):
+    """Tokenises prompts and reads answers; a subclass runs the model.
+
+    Attributes:
+        prompts: the tokeniser, one for all engines: they are given the same ids.
+        end_ids: the tokens that end an answer.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model.name
+        tokenizer = load_tokenizer(model)
+        self.prompts = PromptTokenizer(tokenizer, context_length(model), model.name)
+        self.end_ids = _end_ids(model, tokenizer.eos_token_id)
+
+    def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
+        """Prompt tokens of each chat, begun answer included."""
+        return {key: len(self.prompts.ids(chat)) for key, chat in chats.items()}
+
+    def encode(self, chats: Mapping[str, Chat], params: SamplingParams) -> dict[str, list[int]]:
+        """Prompt ids by key, shortest first.
+
+        Raises:
+            ReclmError: if a prompt does not fit the model's context window.
+        """
+        ids = {key: self.prompts.checked(key, chat, params.max_new_tokens) for key, chat in chats.items()}
+        return dict(sorted(ids.items(), key=lambda one: len(one[1])))
+
+    def read(
+        self, key: str, chat: Chat, prompt: Sequence[int], new: list[int], ended: bool, params: SamplingParams
+    ) -> Generation:
+        """The answer ``new`` as a generation. ``ended``: the engine stopped before the limit of new tokens."""
+        written = self.prompts.text([one for one in new if one not in self.end_ids])
+        cuts = [at for at in (written.find(stop) for stop in params.stop) if at >= 0]
+        text = chat.answer_start + (written[: min(cuts)] if cuts else written)
+        stopped = ended or bool(cuts) or (bool(new) and new[-1] in self.end_ids)
+        return Generation(key, text.strip(), len(prompt), len(new), "stop" if stopped else "length")
+
+
+def _end_ids(model: LanguageModel, eos: int | None) -> frozenset[int]:
+    path = transformers_folder(model) / "generation_config.json"
+    named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    named = named if isinstance(named, list) else [named]
+    return frozenset(one for one in (*named, eos) if one is not None)
