@@ -1,0 +1,59 @@
+"""The user-item graph and products with it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from reclm.data.dataset import Interactions
+
+
+class _Product(torch.autograd.Function):
+    """``A x`` whose backward pass is ``Aᵀ g`` with the transpose built once, not at every step."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return matrix @ dense
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transposed @ grads[0]
+
+
+class BipartiteGraph(torch.nn.Module):
+    """``R̂ = D_u^-½ R D_v^-½``, the symmetric normalisation of LightGCN (He et al., arXiv 2002.02126, equation 3).
+
+    Only the ``U × I`` block and its transpose are kept: the full adjacency holds each of them once and nothing else.
+    """
+
+    def __init__(self, train: Interactions, users: int, items: int) -> None:
+        super().__init__()
+        matrix = train.matrix(users, items)
+        user_degree, item_degree = matrix.sum(1), matrix.sum(0)
+        scale_user = 1 / np.sqrt(np.maximum(user_degree, 1))
+        scale_item = 1 / np.sqrt(np.maximum(item_degree, 1))
+        matrix = (sparse.diags_array(scale_user) @ matrix @ sparse.diags_array(scale_item)).tocsr()
+        self.register_buffer("to_users", _csr(matrix), persistent=False)
+        self.register_buffer("to_items", _csr(matrix.T.tocsr()), persistent=False)
+
+    def users_from(self, items: Tensor) -> Tensor:
+        """``R̂ x``: what users receive from their items, ``(I, d) -> (U, d)``."""
+        return _Product.apply(self.to_users, self.to_items, items)  # pyright: ignore[reportReturnType]
+
+    def items_from(self, users: Tensor) -> Tensor:
+        """``R̂ᵀ x``: what items receive from their users, ``(U, d) -> (I, d)``."""
+        return _Product.apply(self.to_items, self.to_users, users)  # pyright: ignore[reportReturnType]
+
+
+def _csr(matrix: sparse.csr_array) -> Tensor:
+    index = np.int32 if max(matrix.shape[1], matrix.nnz) < 2**31 else np.int64
+    return torch.sparse_csr_tensor(  # SciPy's arrays keep the invariants: no need to check them again
+        torch.from_numpy(matrix.indptr.astype(index)),
+        torch.from_numpy(matrix.indices.astype(index)),
+        torch.from_numpy(matrix.data.astype(np.float32)),
+        size=matrix.shape,
+        check_invariants=False,
+    )

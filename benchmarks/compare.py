@@ -1,0 +1,149 @@
+"""Base against Augment: the same backbone, the same data, the same seeds, with and without profiles."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from reclm import plugins
+from reclm.backbones.base import BackboneConfig, Inputs
+from reclm.benchmarks.significance import PairedTest, paired_t
+from reclm.config import Config
+from reclm.data.dataset import Dataset
+from reclm.errors import ReclmError
+from reclm.ranking.evaluate import DEFAULT_METRICS, PerUser, Task, evaluate
+from reclm.sampling import TripleSampler
+from reclm.training import Fit, TrainConfig, fit
+
+SelectOn = Literal["valid", "test"]
+
+
+class Plan(Config):
+    """What a comparison does; together with the data it determines every number."""
+
+    backbone: str = "lightgcn"
+    model: dict[str, float | int | str] = {}
+    """Options of the backbone."""
+    train: TrainConfig = TrainConfig()
+    seeds: int = 1
+    """Runs a variant, seeded 0, 1, …"""
+    select_on: SelectOn = "valid"
+    """``test`` is the paper's selection: each protocol's best *test* epoch. It flatters, and the table says so."""
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training of one variant."""
+
+    variant: str
+    seed: int
+    fit: Fit
+    results: dict[str, PerUser]
+    """Protocol name to per-user test results."""
+    best_epoch: dict[str, int]
+
+
+@dataclass(eq=False)
+class Comparison:
+    """All runs of all variants, and what they say."""
+
+    plan: Plan
+    dataset: Dataset
+    tasks: dict[str, Task]
+    runs: list[Run] = field(default_factory=list)
+
+    def variants(self) -> list[str]:
+        """The variants that ran, in order."""
+        return list(dict.fromkeys(run.variant for run in self.runs))
+
+    def values(self, variant: str, protocol: str, metric: str) -> np.ndarray:
+        """Mean over users of each seed's run: ``(seeds,)``."""
+        return np.array([run.results[protocol].mean()[metric] for run in self.runs if run.variant == variant])
+
+    def per_user(self, variant: str, protocol: str, metric: str) -> np.ndarray:
+        """Each user's value, averaged over seeds: ``(n,)``."""
+        return np.mean(
+            [r.results[protocol].values[metric] for r in self.runs if r.variant == variant], axis=0
+        )
+
+    def test(self, protocol: str, metric: str, before: str = "base", after: str = "augment") -> PairedTest:
+        """Paired t-test over users between two variants."""
+        return paired_t(self.per_user(before, protocol, metric), self.per_user(after, protocol, metric))
+
+
+def test_tasks(dataset: Dataset) -> dict[str, Task]:
+    """The ranking task of each protocol."""
+    return {
+        one.name: Task.of(
+            dataset.test, dataset.joined(one.mask), one.candidates, len(dataset.users), len(dataset.items)
+        )
+        for one in dataset.protocols
+    }
+
+
+def validation_task(dataset: Dataset) -> Task:
+    """Validation interactions against every item seen in training or validation; training items masked.
+
+    Raises:
+        ReclmError: if the data set has no validation part.
+    """
+    if not len(dataset.valid):
+        raise ReclmError(
+            f"data set {dataset.name!r} has no validation interactions to select on; prepare it with --set valid=0.1, "
+            "or use --select-on test (the paper's selection, which flatters)"
+        )
+    seen = np.unique(np.concatenate([dataset.train.item_idx, dataset.valid.item_idx]))
+    return Task.of(dataset.valid, dataset.train, seen, len(dataset.users), len(dataset.items))
+
+
+def compare(
+    plan: Plan,
+    dataset: Dataset,
+    variants: dict[str, Inputs],
+    on_epoch: Callable[[str, int, dict[str, float]], None] | None = None,
+) -> Comparison:
+    """Train and evaluate every variant with every seed.
+
+    With ``select_on="test"`` validation interactions join the training part, as in the paper.
+
+    Args:
+        plan: see :class:`Plan`.
+        dataset: splits and protocols.
+        variants: name to inputs; ``train`` of the inputs is set here.
+        on_epoch: called with variant, seed and the history row of each epoch.
+    """
+    tasks = test_tasks(dataset)
+    on_test = plan.select_on == "test"
+    train = dataset.joined(["train", "valid"]) if on_test else dataset.train
+    select = tasks if on_test else {"valid": validation_task(dataset)}
+    sampler = TripleSampler(train, len(dataset.users), len(dataset.items))
+    backbone = plugins.get("backbone", plan.backbone)
+    config: BackboneConfig = backbone.Config.build(dict(plan.model), where=f"backbone {plan.backbone}")
+    comparison = Comparison(plan, dataset, tasks)
+    for seed in range(plan.seeds):
+        for variant, inputs in variants.items():
+            init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
+            model = backbone(config, replace(inputs, train=train), init)
+
+            def tell(row: dict[str, float], variant: str = variant, seed: int = seed) -> None:
+                if on_epoch:
+                    on_epoch(variant, seed, row)
+
+            trained = fit(model, sampler, select, plan.train, draw, tell)
+            results = {}
+            for name, task in tasks.items():
+                if on_test and name in trained.weights:
+                    model.load_state_dict(trained.weights[name])
+                results[name] = evaluate(model.scorer(), task, plan.metrics)
+            best = {name: trained.best_epoch.get(name if on_test else "valid", 0) for name in tasks}
+            trained.weights.clear()
+            comparison.runs.append(Run(variant, seed, trained, results, best))
+    return comparison
+
+
+def headline(metrics: Sequence[str]) -> str:
+    """The metric a verdict is about: NDCG@20 where it was computed, else the first."""
+    return "ndcg@20" if "ndcg@20" in metrics else metrics[0]

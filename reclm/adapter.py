@@ -1,0 +1,102 @@
+"""Profiles of all users (or items), ready to be fused into a recommender's features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reclm.fusion import DualMLP
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileMatrix:
+    """Profile embeddings in row order.
+
+    Attributes:
+        vectors: ``(n, t)`` float32; rows without a profile are not read.
+        present: ``(n,)`` bool, whether the row has a profile.
+    """
+
+    vectors: np.ndarray
+    present: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.present.shape != self.vectors.shape[:1]:
+            raise ValueError(
+                f"vectors {self.vectors.shape} and present {self.present.shape} do not go together"
+            )
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def coverage(self) -> float:
+        """Share of rows that have a profile."""
+        return float(self.present.mean()) if len(self) else 0.0
+
+
+class ProfileAdapter(nn.Module):
+    """Fuses a side's profiles into its base features: ``Ψ(x ‖ T_pro(p))``.
+
+    Equal profiles are kept, and transformed, once: of MIND's 57,128 users only about a quarter differ. A row
+    without a profile is fused with zeros in place of ``T_pro(p)``.
+
+    Args:
+        profiles: the side's profile embeddings, ``(n, t)``.
+        mlp: the dual MLP; hand the same one to both sides to share it, as the paper does.
+        normalize: scale ``T_pro(p)`` to length one first (the release does so for users, not for items).
+    """
+
+    index: Tensor
+    vectors: Tensor
+    present: Tensor
+
+    def __init__(self, profiles: ProfileMatrix, mlp: DualMLP, *, normalize: bool) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.normalize = normalize
+        kept = np.where(profiles.present[:, None], profiles.vectors, 0).astype(np.float32)
+        vectors, index = _distinct_rows(kept)
+        self.register_buffer("vectors", torch.from_numpy(vectors), persistent=False)
+        self.register_buffer("index", torch.from_numpy(index), persistent=False)
+        self.register_buffer(
+            "present", torch.from_numpy(profiles.present.astype(np.float32)[:, None]), persistent=False
+        )
+        self.complete = bool(profiles.present.all())
+
+    def forward(self, base: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Fused features ``(n, d)``.
+
+        Args:
+            base: base features ``(n, d)`` of ``rows``, or of all rows.
+            rows: ``(n,)`` int64; only these rows' profiles are transformed.
+        """
+        if rows is None or len(rows) > len(self.vectors):
+            encoded = self._encode(self.vectors)
+            index = self.index if rows is None else self.index[rows]
+            encoded = encoded[index]
+        else:
+            encoded = self._encode(self.vectors[self.index[rows]])
+        if not self.complete:
+            encoded = encoded * (self.present if rows is None else self.present[rows])
+        return self.mlp.fuse(base, encoded)
+
+    def _encode(self, vectors: Tensor) -> Tensor:
+        encoded = self.mlp.encode(vectors)
+        return F.normalize(encoded, dim=-1) if self.normalize else encoded
+
+
+def _distinct_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows ``(m, t)`` in order of first occurrence, and each row's place among them ``(n,)``."""
+    raw = (
+        np.ascontiguousarray(matrix)
+        .view(np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1])))
+        .ravel()
+    )
+    _, first, inverse = np.unique(raw, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return matrix[first[order]], place[inverse]

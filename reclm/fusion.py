@@ -1,0 +1,51 @@
+"""The dual MLP that puts profile text into a recommender's features (RecLM, arXiv 2412.19302, equations 1 and 2)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
+    """A linear map with Xavier-uniform weights drawn from ``generator`` and zero bias."""
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def transform(text_dim: int, dim: int, generator: torch.Generator | None) -> nn.Sequential:
+    """``T_raw`` and ``T_pro``: text ``(…, text_dim)`` to latent ``(…, dim)``; two layers with a ReLU between."""
+    return nn.Sequential(linear(text_dim, dim, generator), nn.ReLU(), linear(dim, dim, generator))
+
+
+class DualMLP(nn.Module):
+    """``Ψ(x ‖ T_pro(p))``, one for users and items alike (equation 2).
+
+    ``Ψ`` is one linear layer with a ReLU, as in the paper's release.
+
+    Args:
+        text_dim: width of a profile embedding.
+        dim: latent width ``d``.
+        dropout: on ``T_pro(p)``.
+        generator: source of the initial weights.
+    """
+
+    def __init__(
+        self, text_dim: int, dim: int, *, dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.t_pro = transform(text_dim, dim, generator)
+        self.psi = linear(2 * dim, dim, generator)
+        self.dropout = nn.Dropout(dropout)
+
+    def encode(self, profile: Tensor) -> Tensor:
+        """``T_pro(p)``: ``(n, text_dim) -> (n, dim)``, dropout included."""
+        return self.dropout(self.t_pro(profile))
+
+    def fuse(self, base: Tensor, encoded: Tensor) -> Tensor:
+        """``Ψ(base ‖ encoded)``: two ``(n, dim)`` to one."""
+        return F.relu(self.psi(torch.cat([base, encoded], dim=-1)))
+
+    def forward(self, base: Tensor, profile: Tensor) -> Tensor:
+        """Fused features ``(n, dim)`` of base features ``(n, dim)`` and profile embeddings ``(n, text_dim)``."""
+        return self.fuse(base, self.encode(profile))

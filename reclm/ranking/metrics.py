@@ -1,0 +1,61 @@
+"""Ranking metrics of one user's top list. Each states its denominator first.
+
+All take ``hits (n, k) bool`` — which of the n users' top-k places hold a test item, best first — and
+``positives (n,)``, how many test items each user has, and return one value a user, ``(n,) float32``.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from reclm.errors import unknown
+
+
+def recall(hits: Tensor, positives: Tensor) -> Tensor:
+    """Hits over the number of the user's test items."""
+    return hits.sum(1) / positives
+
+
+def precision(hits: Tensor, positives: Tensor) -> Tensor:
+    """Hits over k, also where there are fewer than k candidates."""
+    return hits.sum(1) / hits.shape[1]
+
+
+def hit(hits: Tensor, positives: Tensor) -> Tensor:
+    """1 if any of the k places is a hit, else 0."""
+    return hits.any(1).float()
+
+
+def mrr(hits: Tensor, positives: Tensor) -> Tensor:
+    """1 over the rank of the first hit, 0 if there is none among the k."""
+    return hits.any(1) / (hits.float().argmax(1) + 1)
+
+
+def ndcg(hits: Tensor, positives: Tensor) -> Tensor:
+    """``Σ_hits 1/log2(rank + 1)`` over the same sum for the best possible list, ``min(positives, k)`` hits."""
+    k = hits.shape[1]
+    gain = 1.0 / torch.log2(torch.arange(2, k + 2, device=hits.device, dtype=torch.float32))
+    ideal = gain.cumsum(0)[positives.clamp(max=k).long() - 1]
+    return hits.float() @ gain / ideal
+
+
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "recall": recall,
+    "ndcg": ndcg,
+    "precision": precision,
+    "mrr": mrr,
+    "hit": hit,
+}
+
+
+def parse(name: str) -> tuple[str, int]:
+    """``"ndcg@20"`` as ``("ndcg", 20)``.
+
+    Raises:
+        ReclmError: for an unknown metric or a k that is no positive number.
+    """
+    metric, _, k = name.lower().partition("@")
+    if metric not in METRICS or not k.isdigit() or int(k) < 1:
+        raise unknown("metric", name, [f"{known}@20" for known in METRICS])
+    return metric, int(k)

@@ -1,0 +1,69 @@
+"""The all-rank evaluator against a plain reading of the protocol."""
+
+import numpy as np
+import pytest
+import torch
+
+from reclm.data.dataset import Interactions
+from reclm.ranking.evaluate import Task, evaluate
+
+
+def interactions(*pairs: tuple[int, int]) -> Interactions:
+    users, items = zip(*pairs, strict=True) if pairs else ((), ())
+    return Interactions(np.array(users, np.int64), np.array(items, np.int64))
+
+
+def scores_of(matrix: torch.Tensor):
+    return lambda users, items: matrix[users][:, items].clone()
+
+
+def test_masked_items_are_not_ranked_and_users_without_positives_left_out() -> None:
+    matrix = torch.tensor([[4.0, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1]])
+    test = interactions((0, 2), (2, 1), (2, 3))
+    task = Task.of(test, interactions((0, 0), (1, 0)), np.arange(4), users=3, items=4)
+    result = evaluate(scores_of(matrix), task, ["recall@1", "recall@2", "mrr@2"])
+    assert result.users.tolist() == [0, 2]
+    # user 0 sees 1, 2, 3 (0 is masked): its item 2 has rank 2; user 2 sees 0, 1, 2, 3: item 1 has rank 2
+    assert result.values["recall@1"].tolist() == [0, 0]
+    assert result.values["recall@2"].tolist() == [1, 0.5]
+    assert result.values["mrr@2"].tolist() == [0.5, 0.5]
+
+
+def test_only_candidates_are_ranked_and_counted() -> None:
+    task = Task.of(interactions((0, 0), (0, 3)), interactions(), np.array([1, 3]), users=1, items=4)
+    result = evaluate(scores_of(torch.tensor([[9.0, 1, 9, 2]])), task, ["recall@1", "ndcg@1"])
+    assert result.values["recall@1"].tolist() == [1]
+    assert result.values["ndcg@1"].tolist() == [1]
+
+
+def test_a_masked_positive_is_never_a_hit_even_when_k_exceeds_what_is_left() -> None:
+    task = Task.of(interactions((0, 0), (0, 1)), interactions((0, 0)), np.arange(2), users=1, items=2)
+    result = evaluate(scores_of(torch.tensor([[2.0, 1.0]])), task, ["recall@5", "precision@5"])
+    assert result.values["recall@5"].tolist() == [0.5]
+    assert result.values["precision@5"].tolist() == pytest.approx([0.2])
+
+
+def test_blocks_do_not_change_the_result_and_agree_with_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    users, items = 37, 23
+    pairs = np.argwhere(rng.random((users, items)) < 0.2)
+    seen = np.argwhere(rng.random((users, items)) < 0.2)
+    test, mask = Interactions(*pairs.T), Interactions(*seen.T)
+    candidates = np.flatnonzero(rng.random(items) < 0.7)
+    matrix = torch.from_numpy(rng.random((users, items), dtype=np.float32))
+    task = Task.of(test, mask, candidates, users, items)
+    results = [evaluate(scores_of(matrix), task, ["recall@3", "ndcg@3"], block=block) for block in (5, 1000)]
+    for name in ("recall@3", "ndcg@3"):
+        assert np.array_equal(results[0].values[name], results[1].values[name])
+    for row, user in enumerate(results[0].users):
+        positives = set(pairs[pairs[:, 0] == user, 1]) & set(candidates)
+        masked = set(seen[seen[:, 0] == user, 1])
+        ranking = [i for i in np.argsort(-matrix[user].numpy()) if i in set(candidates) - masked]
+        assert results[0].values["recall@3"][row] == pytest.approx(
+            len(set(ranking[:3]) & positives) / len(positives)
+        )
+
+
+def test_no_user_to_evaluate_gives_nan_not_zero() -> None:
+    task = Task.of(interactions(), interactions(), np.arange(2), users=1, items=2)
+    assert np.isnan(evaluate(scores_of(torch.ones(1, 2)), task, ["recall@1"]).mean()["recall@1"])
