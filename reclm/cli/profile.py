@@ -80,19 +80,20 @@ def profile(
     settings = parse_settings(set_ or [])
     options = (view, workspace, profiler, settings, model, engine, kind.kinds, limit, store, fresh)
     console = Console(highlight=False)
+    say = partial(console.print, markup=False, soft_wrap=True)
+    where = f"--dataset {shlex.quote(dataset)}"
+    where += "" if profiler == "zero-shot" else f" --profiler {profiler}"
+    where += f" --model {shlex.quote(model)}" if model else ""
+    where += f" --home {shlex.quote(str(home))}" if home else ""
     if dry_run:
         console.print(_estimates(estimate_profiles(*options, encoder=text_encoder)))
+        say(f"next: reclm profile {where}")
         return
     profiles, run = ensure_profiles(*options)
     for one in kind.kinds:
         update(profiles, text_encoder, one)
     console.print(_summary(run))
     shown = _print_examples(console, view, profiles, kind.kinds)
-    where = f"--dataset {shlex.quote(dataset)}"
-    where += "" if profiler == "zero-shot" else f" --profiler {profiler}"
-    where += f" --model {shlex.quote(model)}" if model else ""
-    where += f" --home {shlex.quote(str(home))}" if home else ""
-    say = partial(console.print, markup=False, soft_wrap=True)
     say(f"\nstored in {profiles.folder}")
     say(f"next: reclm bench --backbone lightgcn --augment {where}")
     if shown:
@@ -113,11 +114,16 @@ def _summary(run: "ProfileRun") -> "Table":
         "copied from an equal prompt": [f"{one.copied:,}" for one in run.kinds],
         "prompts answered": [f"{one.generated:,}" for one in run.kinds],
         "profiles written": [f"{one.written:,}" for one in run.kinds],
-        "cut at the token limit": [f"{one.cut:,}" for one in run.kinds],
         "tokens read": [f"{one.prompt_tokens:,}" for one in run.kinds],
         "tokens written": [f"{one.new_tokens:,}" for one in run.kinds],
         "seconds": [f"{one.seconds:.1f}" for one in run.kinds],
         "prompts a second": [f"{one.rate:.1f}" if one.generated else "–" for one in run.kinds],
+        "ended by the token limit": [f"{one.cut:,}" for one in run.kinds],
+        "profiles in the store": [f"{one.in_store:,}" for one in run.kinds],
+        "distinct texts": [f"{one.texts:,}" for one in run.kinds],
+        "in the profile format": [
+            f"{one.in_format / one.in_store:.1%}" if one.in_store else "–" for one in run.kinds
+        ],
     }
     for name, values in rows.items():
         table.add_row(name, *values)

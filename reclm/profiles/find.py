@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from reclm.data.dataset import ProfileKind
+from reclm.data.disk import is_dataset, read_head
 from reclm.errors import ReclmError
 from reclm.profiles.ensure import open_profiler
 from reclm.profiles.profile import Profile
@@ -42,10 +43,8 @@ def find_store(
             raise ReclmError(f"no profile store at {store}; see: reclm profiles list")
         return store
     workspace = Workspace.at(home)
-    if Path(dataset).is_dir():
-        import reclm.data
-
-        dataset = reclm.data.load(dataset, workspace).name
+    if is_dataset(Path(dataset)):
+        dataset = str(read_head(Path(dataset))["name"])
     there = [folder for folder, info in stores(workspace) if info.dataset == dataset]
     if profiler or model:
         wanted = workspace.store(dataset, open_profiler(profiler or "zero-shot", {}, model)[1])

@@ -83,6 +83,10 @@ class Profiler(ABC):
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
         """The profiles, in any order, each as soon as it is done; equal prompt hashes are generated once."""
 
+    def in_format(self, kind: ProfileKind, text: str) -> bool:
+        """Whether a profile has the form that this profiler promises; by default, whether it says anything."""
+        return bool(text.strip())
+
     def save(self, folder: Path) -> None:
         """Write the config (and whatever was learnt) to ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,8 @@ class KindRun:
         generated: prompts answered; ``written``: the profiles that came of them.
         cut: answers that ended at the token limit.
         prompt_tokens, new_tokens, seconds: of what was generated.
+        in_store: profiles in the store afterwards; ``texts`` that differ among them, and how many of the
+            profiles are ``in_format``.
     """
 
     kind: ProfileKind
@@ -39,6 +41,9 @@ class KindRun:
     prompt_tokens: int = 0
     new_tokens: int = 0
     seconds: float = 0.0
+    in_store: int = 0
+    texts: int = 0
+    in_format: int = 0
 
     @property
     def rate(self) -> float:
@@ -140,9 +145,11 @@ def make_profiles(
     for kind in KINDS:
         if kind in kinds:
             known = store.texts("user") if kind == "item" else {}
-            run.kinds.append(
-                _write(profiler, store, plan(view, profiler, store, kind, known, limit), progress)
-            )
+            one = _write(profiler, store, plan(view, profiler, store, kind, known, limit), progress)
+            texts = store.texts(kind).values()
+            one.in_store, one.texts = len(texts), len(set(texts))
+            one.in_format = sum(profiler.in_format(kind, text) for text in texts)
+            run.kinds.append(one)
     return run
 
 

@@ -33,6 +33,14 @@ def test_users_first_then_items_that_quote_them(
     assert (users.prompt_tokens, users.new_tokens, users.cut) == (14, 6, 0)
     assert (items.subjects, items.distinct, items.generated, items.written) == (3, 3, 3, 3)
     assert users.rate > 0
+    assert (users.in_store, users.texts, users.in_format) == (3, 2, 3)
+
+
+def test_profiles_out_of_format_are_counted(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
+    profiler.in_format = lambda kind, text: kind == "user" and "B" in text
+    store.add([Profile("user", "from an earlier run", "likes B", "h", "history")])
+    users, items = make_profiles(view, profiler, store, progress=False).kinds
+    assert (users.in_store, users.in_format, items.in_format) == (4, 3, 0)
 
 
 def test_a_second_run_generates_nothing(view: TrainingView, profiler: Any, store: ProfileStore) -> None:

@@ -1,0 +1,97 @@
+"""``reclm profile``, through the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reclm.profiles.store import ProfileStore
+
+BASIC = ("profile", "--dataset", "films", "--profiler", "titles")
+
+
+def cells(out: str) -> list[list[str]]:
+    """The rows of the tables, without their frames."""
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "│" in line]
+
+
+def test_profiles_are_written_shown_and_embedded(run: Any, home: Path) -> None:
+    code, out, err = run(*BASIC)
+    assert code == 0
+    assert ["subjects", "3", "3"] in cells(out)
+    assert ["profiles in the store", "3", "3"] in cells(out)
+    assert ["in the profile format", "100.0%", "100.0%"] in cells(out)
+    assert "3 users, 3 distinct prompts; stored: 0" in err
+    assert "next: reclm bench --backbone lightgcn --augment --dataset films --profiler titles" in out
+    assert "reclm profiles show anne --dataset films --profiler titles" in out
+    store = ProfileStore.read(home / "profiles" / "films" / "titles")
+    assert store.texts("user")["anne"] == "Alien, [bold]Heat[/bold]"
+    assert store.db.open_table("embeddings-letters").count_rows() == 6
+
+
+def test_text_from_data_cannot_style_the_terminal(run: Any) -> None:
+    _, out, _ = run(*BASIC)
+    assert "[bold]Heat[/bold]" in out
+    assert "Jaws\\x1b[31m" in out
+    assert "\x1b" not in out
+
+
+def test_a_second_run_and_a_limit(run: Any) -> None:
+    _, out, _ = run(*BASIC, "--limit", "1", "--kind", "user")
+    assert ["profiles written", "1"] in cells(out)
+    _, out, _ = run(*BASIC, "--kind", "user")
+    assert ["stored before", "1"] in cells(out)
+    assert ["profiles written", "2"] in cells(out)
+
+
+def test_settings_change_prompts(run: Any, home: Path) -> None:
+    run(*BASIC)
+    _, out, _ = run(*BASIC, "--kind", "user", "--set", "titles=1")
+    # only anne's history is longer than one item; what she is asked now, cleo has answered
+    assert ["stored before", "2"] in cells(out)
+    assert ["copied from an equal prompt", "1"] in cells(out)
+
+
+def test_a_dry_run_writes_nothing(run: Any, home: Path) -> None:
+    code, out, _ = run(*BASIC, "--dry-run")
+    assert code == 0
+    assert ["subjects", "3", "3"] in cells(out)
+    assert ["prompts to write", "3", "3"] in cells(out)
+    assert ["prompts answered for the estimate", "3", "3"] in cells(out)
+    assert "next: reclm profile --dataset films --profiler titles" in out
+    assert not (home / "profiles").exists()
+
+
+def test_a_store_of_other_data_is_kept_and_refused(run: Any, home: Path, request: Any) -> None:
+    run(*BASIC)
+    request.getfixturevalue("other_films")
+    code, out, err = run(*BASIC)
+    assert (code, out) == (2, "")
+    assert "was written for data set" in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("error: ")
+    assert run(*BASIC, "--dry-run")[0] == 2
+    assert run(*BASIC, "--store", "elsewhere")[0] == 0
+    assert run(*BASIC, "--fresh")[0] == 0
+    assert len(list((home / "profiles" / "films").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--dataset", "filns"), "did you mean 'films'?"),
+        (("--profiler", "keyword"), "unknown profiler 'keyword'; did you mean 'keywords'?"),
+        (("--set", "title=3"), "unknown profiler titles key 'title'; did you mean 'titles'?"),
+        (("--set", "titles=many"), "profiler titles: titles = 'many'"),
+        (("--set", "titles"), "write key=value"),
+        (("--model", "m"), "profiler 'titles' uses no language model; leave --model and --engine out"),
+        (("--profiler", "zero-shot", "--model", "./empty"), "the model folder empty has no weights"),
+        (("--store", "."), "is not empty and no profile store"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(run: Any, arguments: tuple[str, ...], told: str) -> None:
+    Path("empty").mkdir()
+    code, out, err = run(*BASIC, *arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert told in err
