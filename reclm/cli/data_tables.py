@@ -124,5 +124,6 @@ def _show_report(dataset: Dataset) -> None:
     for why, count in dataset.report.dropped.items():
         dropped.add_row(f"{count:,}", safe(why))
     _print(dropped)
+    say("kept: " + "; ".join(f"{count:,} {what}" for what, count in dataset.report.kept.items()))
     for line in dataset.report.malformed:
         say(f"  {line}")

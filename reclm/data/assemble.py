@@ -131,6 +131,7 @@ def from_snapshots(
     items: IdMap,
     train: Interactions,
     test: Interactions,
+    candidates: np.ndarray,
     item_text: pa.Table,
     valid: float,
     seed: int,
@@ -143,12 +144,13 @@ def from_snapshots(
     snapshot does not hold (if there are any).
 
     Args:
+        candidates: ``(c,)`` item_idx of the test snapshot, those included whose every test interaction repeats a
+            training one and so is not in ``test``.
         valid: fraction of ``train`` set aside for validation, from users who have two or more interactions.
         seed: chooses them.
     """
-    candidates = np.unique(test.item_idx)
     cold = np.setdiff1d(candidates, train.item_idx)
-    protocols = [Protocol("full-shot", candidates)]
+    protocols = [Protocol("full-shot", np.sort(candidates))]
     if len(cold):
         protocols.append(Protocol("zero-shot", cold))
     aside = splits.hold_out_validation(train.user_idx, train.timestamp, valid, np.random.default_rng(seed))

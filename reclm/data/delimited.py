@@ -1,8 +1,11 @@
 """Delimited text, read in blocks as string columns that remember their line numbers."""
 
+import codecs
 import csv
+import io
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self, cast
@@ -18,7 +21,12 @@ from reclm.data.reader import SHOWN, MalformedLines
 from reclm.errors import ReclmError
 
 BLOCK = 1 << 24
-"""Bytes parsed at a time; no line may be longer."""
+"""Bytes parsed at a time, at most; no line may be longer than 7/8 of it."""
+
+MARK = "\ufdd0"
+"""Stands for a byte that is not UTF-8, while a file is read. No text holds it: Unicode set it aside for such uses."""
+
+codecs.register_error("reclm.mark", lambda error: (MARK, getattr(error, "end", 0)))
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Rows:
         """
         where = np.flatnonzero(bad)
         for row in where[:SHOWN]:
-            text = "\t".join(_shown(column[int(row)]) for column in self.table.columns)
+            text = "\t".join(str(column[int(row)]) for column in self.table.columns).replace(MARK, "\ufffd")
             malformed.add(self.file, int(self.lines[row]), text, why)
         malformed.count(max(0, len(where) - SHOWN))
         return self.keep(~bad)
@@ -132,11 +140,19 @@ def read_rows(
     Raises:
         ReclmError: for a file that is no such text, or at the first malformed line if reading is strict.
     """
-    wrong_width: list[pa.csv.InvalidRow] = []
+    skipped: list[int] = []
+    unreported: list[pa.csv.InvalidRow] = []
 
     def skip(row: pa.csv.InvalidRow) -> str:
-        wrong_width.append(row)
+        skipped.append(row.number)
+        unreported.append(row)
         return "skip"
+
+    def report_skipped() -> None:
+        for row in unreported:
+            why = f"{row.actual_columns} fields, not {row.expected_columns}"
+            malformed.add(file.label, row.number, row.text.replace(MARK, "\ufffd"), why)
+        unreported.clear()
 
     wanted = list(include or columns)
     parse = pa.csv.ParseOptions(
@@ -147,7 +163,7 @@ def read_rows(
         invalid_row_handler=skip,
     )
     convert = pa.csv.ConvertOptions(
-        check_utf8=False,  # checked below, to lose a line and not the file
+        check_utf8=False,  # it is, once marked
         column_types={name: pa.string() for name in columns},
         strings_can_be_null=False,
         quoted_strings_can_be_null=False,
@@ -157,36 +173,42 @@ def read_rows(
     read = pa.csv.ReadOptions(
         use_threads=False, block_size=BLOCK, column_names=list(columns), skip_rows=int(header)
     )
-    done = reported = 0
-    console = Console(stderr=True)
-    with wrap_file(
-        file.open(),
-        file.size,
-        description=file.label,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as stream:
+    done = 0
+    with _opened(file) as stream:
         try:
-            for batch in pa.csv.open_csv(stream, read, parse, convert):
-                reported = _report(file, wrong_width, reported, malformed)
-                lines = _line_numbers(done, batch.num_rows, wrong_width, header)
+            text = MarkedStream(stream)
+            for batch in pa.csv.open_csv(text, read, parse, convert):
+                report_skipped()
+                lines = _line_numbers(done, batch.num_rows, skipped, header)
                 done += batch.num_rows
                 rows = Rows(file.label, pa.Table.from_batches([batch]), lines)
-                rows = rows.reject(_not_utf8(batch), "not UTF-8", malformed)
+                if text.marked:
+                    rows = rows.reject(_marked(batch), "not UTF-8", malformed)
                 yield rows.keep(~_blank(rows.table))
         except pa.ArrowInvalid as error:
             what = str(error).splitlines()[0]
             if "Empty CSV" not in what or not header:
                 raise ReclmError(f"{file.label} cannot be read as delimited text: {what}") from error
-    _report(file, wrong_width, reported, malformed)
+    report_skipped()
 
 
-def read_all(file: TextFile, columns: Sequence[str], malformed: MalformedLines, **options: object) -> Rows:
+def read_all(
+    file: TextFile,
+    columns: Sequence[str],
+    malformed: MalformedLines,
+    *,
+    delimiter: str = "\t",
+    header: bool = False,
+    quoting: bool = False,
+    include: Sequence[str] | None = None,
+) -> Rows:
     """All rows of :func:`read_rows` at once."""
-    parts = list(read_rows(file, columns, malformed, **options))  # pyright: ignore[reportArgumentType]
-    wanted = options.get("include") or columns
-    schema = pa.schema([(name, pa.string()) for name in wanted])  # pyright: ignore[reportGeneralTypeIssues]
+    wanted = list(include or columns)
+    blocks = read_rows(
+        file, columns, malformed, delimiter=delimiter, header=header, quoting=quoting, include=wanted
+    )
+    parts = list(blocks)
+    schema = pa.schema([(name, pa.string()) for name in wanted])
     return Rows(
         file.label,
         pa.concat_tables([schema.empty_table(), *(part.table for part in parts)]),
@@ -194,46 +216,59 @@ def read_all(file: TextFile, columns: Sequence[str], malformed: MalformedLines, 
     )
 
 
-def _report(
-    file: TextFile, wrong_width: list[pa.csv.InvalidRow], reported: int, malformed: MalformedLines
-) -> int:
-    for row in wrong_width[reported:]:
-        why = f"{row.actual_columns} fields, not {row.expected_columns}"
-        malformed.add(file.label, row.number, row.text, why)
-    return len(wrong_width)
+def _opened(file: TextFile) -> AbstractContextManager[BinaryIO]:
+    """The open file; what is read of it moves a progress bar, if stderr is a terminal."""
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    return wrap_file(
+        file.open(), file.size, description=file.label, console=console, transient=True, disable=quiet
+    )
 
 
-def _line_numbers(done: int, count: int, skipped: list[pa.csv.InvalidRow], header: bool) -> np.ndarray:
-    """Line numbers of ``count`` good rows after ``done`` earlier ones, given the skipped rows so far."""
+def _line_numbers(done: int, count: int, skipped: list[int], header: bool) -> np.ndarray:
+    """Line numbers of ``count`` good rows after ``done`` earlier ones, given the skipped lines so far."""
     first = 1 + int(header)
-    numbers = np.array([row.number for row in skipped], np.int64)
-    good_before = numbers - first - np.arange(len(numbers))
+    good_before = np.array(skipped, np.int64) - first - np.arange(len(skipped))
     rows = np.arange(done, done + count)
     return first + rows + np.searchsorted(good_before, rows, side="right")
 
 
-def _not_utf8(batch: pa.RecordBatch) -> np.ndarray:
+class MarkedStream(io.RawIOBase):
+    """A stream with every byte that is not UTF-8 replaced by ``MARK``, so that a line is lost and not the file.
+
+    It is made to be read in blocks: of 13 bytes or more.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.decoder = codecs.getincrementaldecoder("utf-8")("reclm.mark")
+        self.marked = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        # one bad byte becomes three, and up to three may be pending: the answer must not exceed the size
+        parts, left = [], size
+        while left > max(12, size // 8):
+            raw = self.stream.read(left // 3 - 3)
+            parts.append(self._decode(raw, final=not raw))
+            left -= len(parts[-1])
+            if not raw:
+                break
+        return b"".join(parts)
+
+    def _decode(self, raw: bytes, final: bool = False) -> bytes:
+        text = self.decoder.decode(raw, final)
+        self.marked = self.marked or MARK in text
+        return text.encode()
+
+
+def _marked(batch: pa.RecordBatch) -> np.ndarray:
     bad = np.zeros(batch.num_rows, bool)
-    try:
-        batch.validate(full=True)
-    except pa.ArrowInvalid:
-        for column in batch.columns:
-            bad |= np.array([not _decodes(value) for value in column.cast(pa.binary()).to_pylist()])
+    for column in batch.columns:
+        bad |= pc.match_substring(column, MARK).to_numpy(zero_copy_only=False)
     return bad
-
-
-def _shown(value: pa.Scalar) -> str:
-    if pa.types.is_string(value.type) and value.is_valid:
-        return value.as_buffer().to_pybytes().decode(errors="backslashreplace")
-    return str(value)
-
-
-def _decodes(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _blank(table: pa.Table) -> np.ndarray:

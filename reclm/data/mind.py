@@ -92,6 +92,8 @@ class Mind(Reader):
         assert clicks.timestamp is not None
         train_day, test_day = two_days(clicks.timestamp, config.train_day, config.test_day)
         day = clicks.timestamp // DAY
+        for part, one in (("train", train_day), ("test", test_day)):
+            report.kept[f"clicks read on {iso(one)}, the {part} day"] = int((day == one).sum())
         report.drop("click on another day", int(((day != train_day) & (day != test_day)).sum()))
         train, test = (clicks.take(day == one) for one in (train_day, test_day))
 
@@ -113,10 +115,11 @@ class Mind(Reader):
             splits.pairs(train.user_idx, train.item_idx, width),
         )
         report.drop("test click that repeats a training click", int(again.sum()))
+        candidates = np.unique(test.item_idx)
         # every user stays, also one whose test clicks were all repeats: there is still a history to profile
         user_rows = np.unique(train.user_idx)
         test = test.take(~again)
-        item_rows = np.union1d(train.item_idx, test.item_idx)
+        item_rows = np.union1d(train.item_idx, candidates)
 
         def numbered(part: Interactions) -> Interactions:
             return Interactions(
@@ -132,6 +135,7 @@ class Mind(Reader):
             kept,
             numbered(train),
             numbered(test),
+            np.searchsorted(item_rows, candidates),
             text_of(kept, news, "id", TEXT),
             config.valid,
             config.seed,

@@ -63,16 +63,16 @@ class MindRelease(Reader):
         def same(one: np.ndarray, other: np.ndarray) -> bool:
             return len(one) == len(other) and np.array_equal(np.sort(one), np.sort(other))
 
+        check(
+            same(item_ids, np.union1d(train_map, test_map)),
+            "item_info_dict does not describe just the items of both days",
+        )
         width = int(item_ids.max()) + 1
         train_pairs, test_pairs, masked_pairs, cold_pairs = (
             pairs(part[:, 0], part[:, 1], width) for part in (train, test, masked, cold)
         )
         clicked = _dict_pairs(folder / "user_item_dict_train.pkl", users, width)
         clicked_next = _dict_pairs(folder / "user_item_dict_test.pkl", users, width)
-        check(
-            same(item_ids, np.union1d(train_map, test_map)),
-            "item_info_dict does not describe just the items of both days",
-        )
         check(
             same(cold_map, np.setdiff1d(test_map, train_map)),
             "item_id_map_zero is not the test items absent from training",
@@ -103,6 +103,7 @@ class MindRelease(Reader):
             items,
             clicks(train),
             clicks(test),
+            np.searchsorted(item_ids, test_map),
             item_text,
             config.valid,
             config.seed,

@@ -1,14 +1,14 @@
 """Pickles from strangers, opened without letting them run anything.
 
-A pickle is a program that may call whatever it can name. Here it can name five things: NumPy's array, dtype and
-scalar and SciPy's COO matrix, and for each of them it gets a stand-in of ours that only keeps the data handed to
+A pickle is a program that may call whatever it can name. Here it can name only NumPy's array, dtype and
+scalar and SciPy's COO matrix, and for each it is given a stand-in of ours that only keeps the data handed to
 it. Nothing of NumPy, SciPy or any other package is called by the pickle itself.
 """
 
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -63,6 +63,22 @@ class _Array:
         return array.astype(array.dtype.newbyteorder("="))
 
 
+class _Buffer:
+    """An array as pickle protocol 5 has it; arrays that are neither C nor Fortran ordered are refused."""
+
+    def __init__(
+        self, data: bytes, dtype: _Dtype, shape: tuple, order: Literal["C", "F"], *_: object
+    ) -> None:
+        self.array = _Array()
+        self.array.state = (None, shape, dtype, {"C": False, "F": True}[order], data)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a NumPy buffer with a state")
+
+    def plain(self) -> np.ndarray:
+        return self.array.plain()
+
+
 class _Scalar:
     def __init__(self, dtype: _Dtype, data: bytes) -> None:
         self.dtype, self.data = dtype, data
@@ -93,6 +109,7 @@ class _Unpickler(pickle.Unpickler):
     ALLOWED: ClassVar = {
         **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
         **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
+        **{(f"numpy.{core}.numeric", "_frombuffer"): _Buffer for core in ("core", "_core")},
         **{(f"scipy.sparse.{module}", "coo_matrix"): _Coo for module in ("_coo", "coo")},
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Dtype,
@@ -116,7 +133,7 @@ def _plain(value: Any) -> Any:
         return {_plain(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_plain(one) for one in value]
-    if isinstance(value, (_Array, _Coo, _Scalar)):
+    if isinstance(value, (_Array, _Buffer, _Coo, _Scalar)):
         return value.plain()
     if isinstance(value, (str, int, float)):
         return value

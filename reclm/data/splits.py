@@ -83,7 +83,7 @@ def hold_out_validation(
 
 def hold_out_items(items: int, fraction: float, generator: np.random.Generator) -> np.ndarray:
     """``round(fraction · items)`` random item_idx, sorted; at least one if ``fraction`` is above 0."""
-    number = max(1, round(fraction * items)) if fraction else 0
+    number = min(items, max(1, round(fraction * items))) if fraction else 0
     return np.sort(generator.choice(items, number, replace=False))
 
 
