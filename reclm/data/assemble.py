@@ -17,6 +17,7 @@ from reclm.data.idmap import IdMap
 from reclm.errors import ReclmError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class SplitOptions(Config):
@@ -34,7 +35,7 @@ class SplitOptions(Config):
     """Users with fewer interactions are left out (repeated with ``min_item`` until both hold)."""
     min_item: Annotated[int, Field(ge=1)] = 1
     """Items with fewer interactions are left out."""
-    seed: int = 0
+    seed: Seed = 0
     """Chooses the held-out items and, without timestamps, the order of a user's interactions."""
 
     @model_validator(mode="after")

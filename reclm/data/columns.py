@@ -13,7 +13,7 @@ from reclm.data.dataset import Interactions
 from reclm.data.delimited import Rows
 from reclm.data.idmap import IdMap
 from reclm.data.reader import MalformedLines
-from reclm.errors import unknown
+from reclm.errors import ReclmError, unknown
 
 Column = pa.ChunkedArray
 TimeUnit = Literal["s", "ms", "us"]
@@ -105,13 +105,29 @@ def without_text(items: IdMap) -> pa.Table:
 
 
 def strings(column: Column) -> Column:
-    """Values as strings; whole numbers without a decimal point, also where they are stored as floats."""
+    """Values as strings: whole numbers without a decimal point, also where they are stored as floats; lists joined
+    by ``", "``.
+
+    Raises:
+        ReclmError: for a type that has no strings, such as records.
+    """
+    if pa.types.is_list(column.type):
+        return pc.binary_join(_cast(column, pa.list_(pa.string())), ", ")
     if pa.types.is_floating(column.type):
         try:
             column = column.cast(pa.int64())
         except pa.ArrowInvalid:  # not all whole
             return column.cast(pa.string())
-    return column.cast(pa.string())
+    return _cast(column, pa.string())
+
+
+def _cast(column: Column | pa.Array, to: pa.DataType) -> Column:
+    try:
+        return pc.cast(column, to)
+    except pa.ArrowNotImplementedError as error:
+        raise ReclmError(
+            f"a column of type {column.type} cannot be read as {to}; convert it first"
+        ) from error
 
 
 def numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +163,7 @@ def cast_or_null(column: Column, to: pa.DataType) -> Column:
 
     def convert(part: pa.Array) -> list[pa.Array]:
         try:
-            return [pc.cast(part, to)]
+            return [_cast(part, to)]
         except pa.ArrowInvalid:
             if len(part) == 1:
                 return [pa.nulls(1, to)]

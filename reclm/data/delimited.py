@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from reclm.errors import ReclmError
 BLOCK = 1 << 24
 """Bytes parsed at a time, at most; no line may be longer than 7/8 of it."""
 
+DAMAGE = (OSError, zipfile.BadZipFile, zlib.error)
+
 MARK = "\ufdd0"
 """Stands for a byte that is not UTF-8, while a file is read. No text holds it: Unicode set it aside for such uses."""
 
@@ -35,12 +38,12 @@ class TextFile:
 
     Attributes:
         label: what messages call it, e.g. ``"MINDsmall_train.zip/behaviors.tsv"``.
-        open: opens it for reading bytes.
+        opener: opens it for reading bytes.
         size: its uncompressed bytes.
     """
 
     label: str
-    open: Callable[[], BinaryIO]
+    opener: Callable[[], BinaryIO]
     size: int
 
     @classmethod
@@ -71,10 +74,24 @@ class TextFile:
             raise ReclmError(f"{self.label} is empty")
         return self
 
+    def open(self) -> BinaryIO:
+        """The file, open for reading bytes.
+
+        Raises:
+            ReclmError: if it may not be read, or is encrypted.
+        """
+        try:
+            return self.opener()
+        except (OSError, RuntimeError) as error:  # zipfile's word for a password is RuntimeError
+            raise ReclmError(f"cannot open {self.label}: {error}") from error
+
     def first_row(self, delimiter: str, quoting: bool = False) -> list[str]:
         """The fields of the first line: of a file with a header, its column names."""
-        with self.open() as stream:
-            line = stream.readline(BLOCK).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+        try:
+            with self.open() as stream:
+                line = stream.readline(BLOCK).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+        except DAMAGE as error:
+            raise ReclmError(f"{self.label} is damaged: {error}") from error
         return next(csv.reader([line], delimiter=delimiter)) if quoting else line.split(delimiter)
 
 
@@ -185,6 +202,8 @@ def read_rows(
                 if text.marked:
                     rows = rows.reject(_marked(batch), "not UTF-8", malformed)
                 yield rows.keep(~_blank(rows.table))
+        except DAMAGE as error:
+            raise ReclmError(f"{file.label} is damaged: {error}") from error
         except pa.ArrowInvalid as error:
             what = str(error).splitlines()[0]
             if "Empty CSV" not in what or not header:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from reclm.config import Config as BaseConfig
 from reclm.data import splits
-from reclm.data.assemble import Fraction, from_snapshots
+from reclm.data.assemble import Fraction, Seed, from_snapshots
 from reclm.data.columns import text_of
 from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.delimited import Rows, TextFile, read_all, read_rows
@@ -58,7 +58,7 @@ class Mind(Reader):
         """Items clicked by fewer users, both days together, are left out."""
         valid: Fraction = 0.1
         """Fraction of the training clicks set aside to choose the model, newest first."""
-        seed: int = 0
+        seed: Seed = 0
         """Chooses whose clicks validate."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from reclm.config import Config as BaseConfig
 from reclm.data import plain_pickle
-from reclm.data.assemble import Fraction, from_snapshots
+from reclm.data.assemble import Fraction, Seed, from_snapshots
 from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.idmap import IdMap
 from reclm.data.reader import Reader, existing
@@ -40,7 +40,7 @@ class MindRelease(Reader):
 
         valid: Fraction = 0.1
         """Fraction of the training clicks set aside to choose the model; 0 gives the paper's training set."""
-        seed: int = 0
+        seed: Seed = 0
         """Chooses the validation clicks."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:

@@ -26,6 +26,7 @@ from reclm.data.delimited import Rows, TextFile, read_all
 from reclm.data.idmap import IdMap
 from reclm.data.reader import MalformedLines, Reader, existing
 from reclm.errors import ReclmError, unknown
+from reclm.text.items import item_texts
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
@@ -85,6 +86,9 @@ class Table(Reader):
         log = read_log(_read(path, columns.names(), malformed), columns, malformed, config.time_unit)
         users, items = id_map("user", log.user), id_map("item", log.item)
         text = _item_text(items, config.items or _beside(path.parent, "items"), config, malformed)
+        item_texts(
+            text.slice(0, 0), config.text_template
+        )  # a wrong template is refused before anything is saved
         return from_log(
             self.name,
             users,

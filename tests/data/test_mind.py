@@ -165,6 +165,18 @@ def test_malformed_lines_and_lines_without_labels(tmp_path):
         read(source, strict=True)
 
 
+def test_a_damaged_archive(tmp_path):
+    path = make_zip(tmp_path / "mind.zip")
+    raw = path.read_bytes()
+    assert raw.count(b"U3\t11/14") == 1  # stored, not compressed
+    path.write_bytes(raw.replace(b"U3\t11/14", b"U5\t11/14"))
+    with pytest.raises(ReclmError, match=r"behaviors\.tsv is damaged: Bad CRC-32"):
+        read(path)
+    path.write_bytes(raw.replace(b"About 7", b"About 9"))
+    with pytest.raises(ReclmError, match=r"news\.tsv is damaged: Bad CRC-32"):
+        read(path)
+
+
 def test_minimum_counts(tmp_path):
     # N2 and N4 have one user each; without them U2 has no training click, without whom N1 has one user and goes
     behaviors = (

@@ -127,6 +127,8 @@ def test_nulls_in_parquet_are_malformed_rows(tmp_path):
         ({"time_column": "time"}, r"'time'.*known: item_id, rating, review, timestamp, user_id"),
         ({"item_id_column": "id"}, r"unknown column of .*items\.csv 'id'"),
         ({"text_columns": ["titel"]}, "'titel'; did you mean 'title'"),
+        ({"text_template": "{titel}"}, "unknown item text field 'titel'; did you mean 'title'"),
+        ({"seed": -1}, "table option|greater than or equal to 0"),
         ({"items": "nothing.csv"}, r"no such file: nothing\.csv"),
     ],
 )
@@ -179,6 +181,18 @@ def test_cast_or_null_loses_just_the_values_that_are_none(values):
 
     column = pa.chunked_array([values], pa.string())
     assert cast_or_null(column, pa.float64()).to_pylist() == [number(text) for text in values]
+
+
+def test_lists_become_text_and_records_are_refused(tmp_path):
+    log = pa.table({"user_id": ["u", "u"], "item_id": ["a", "b"]})
+    pq.write_table(log, tmp_path / "interactions.parquet")
+    tags = pa.array([["x", "y"], []], pa.list_(pa.string()))
+    pq.write_table(pa.table({"item_id": ["a", "b"], "tags": tags}), tmp_path / "items.parquet")
+    assert read(tmp_path, text_columns="tags").item_text["tags"].to_pylist() == ["x, y", ""]
+    records = pa.table({"user_id": [{"a": 1}], "item_id": ["a"]})
+    pq.write_table(records, tmp_path / "interactions.parquet")
+    with pytest.raises(ReclmError, match="a column of type struct<a: int64> cannot be read as string"):
+        read(tmp_path)
 
 
 def test_large_integers_stay_themselves_as_ids(tmp_path):
