@@ -21,13 +21,13 @@ from reclm.ranking.evaluate import Scorer
 class BackboneConfig(Config):
     """Options that every backbone has."""
 
-    dim: int = Field(32, ge=1)
+    dim: int = Field(default=32, ge=1)
     """Latent width d. RecLM, arXiv 2412.19302, section 6.1."""
     normalize: bool = False
     """Scale item features to length one before they are scored and before they enter a graph. RecLM's release does
     so for fused features only; here Base and Augment are always treated alike, so that they differ by the profiles
     and nothing else."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the transformed profiles. RecLM's release: 0."""
 
 

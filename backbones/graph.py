@@ -1,5 +1,6 @@
 """The user-item graph and products with it."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,13 @@ class BipartiteGraph(torch.nn.Module):
 
 def _csr(matrix: sparse.csr_array) -> Tensor:
     index = np.int32 if max(matrix.shape[1], matrix.nnz) < 2**31 else np.int64
-    return torch.sparse_csr_tensor(  # SciPy's arrays keep the invariants: no need to check them again
-        torch.from_numpy(matrix.indptr.astype(index)),
-        torch.from_numpy(matrix.indices.astype(index)),
-        torch.from_numpy(matrix.data.astype(np.float32)),
-        size=matrix.shape,
-        check_invariants=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        # check_invariants: SciPy keeps them already
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(index)),
+            torch.from_numpy(matrix.indices.astype(index)),
+            torch.from_numpy(matrix.data.astype(np.float32)),
+            size=matrix.shape,
+            check_invariants=False,
+        )

@@ -20,7 +20,7 @@ from reclm.backbones.graph import BipartiteGraph
 class LightGCNConfig(BackboneConfig):
     """Options of LightGCN."""
 
-    layers: int = Field(2, ge=1)
+    layers: int = Field(default=2, ge=1)
     """Propagation layers. RecLM, arXiv 2412.19302, section 6.1."""
 
 

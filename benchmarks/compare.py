@@ -1,11 +1,12 @@
 """Base against Augment: the same backbone, the same data, the same seeds, with and without profiles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from reclm import plugins
 from reclm.backbones.base import BackboneConfig, Inputs
@@ -24,10 +25,10 @@ class Plan(Config):
     """What a comparison does; together with the data it determines every number."""
 
     backbone: str = "lightgcn"
-    model: dict[str, float | int | str] = {}
+    model: dict[str, Any] = Field(default_factory=dict)
     """Options of the backbone."""
     train: TrainConfig = TrainConfig()
-    seeds: int = 1
+    seeds: int = Field(default=1, ge=1)
     """Runs a variant, seeded 0, 1, …"""
     select_on: SelectOn = "valid"
     """``test`` is the paper's selection: each protocol's best *test* epoch. It flatters, and the table says so."""
@@ -68,6 +69,10 @@ class Comparison:
         return np.mean(
             [r.results[protocol].values[metric] for r in self.runs if r.variant == variant], axis=0
         )
+
+    def headline(self) -> str:
+        """The metric a verdict is about: NDCG@20 where it was computed, else the first."""
+        return "ndcg@20" if "ndcg@20" in self.plan.metrics else self.plan.metrics[0]
 
     def test(self, protocol: str, metric: str, before: str = "base", after: str = "augment") -> PairedTest:
         """Paired t-test over users between two variants."""
@@ -142,8 +147,3 @@ def compare(
             trained.weights.clear()
             comparison.runs.append(Run(variant, seed, trained, results, best))
     return comparison
-
-
-def headline(metrics: Sequence[str]) -> str:
-    """The metric a verdict is about: NDCG@20 where it was computed, else the first."""
-    return "ndcg@20" if "ndcg@20" in metrics else metrics[0]

@@ -17,15 +17,15 @@ from reclm.sampling import TripleSampler
 class TrainConfig(Config):
     """How a backbone is trained. Defaults: RecLM, arXiv 2412.19302, section 6."""
 
-    epochs: int = Field(50, ge=0)
+    epochs: int = Field(default=50, ge=0)
     """Most epochs."""
-    batch_size: int = Field(4096, ge=1)
+    batch_size: int = Field(default=4096, ge=1)
     """Triples a step."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate."""
-    l2: float = Field(1e-4, ge=0)
+    l2: float = Field(default=1e-4, ge=0)
     """Weight of ``Σ θ²`` over all parameters. RecLM searches 1e-3 … 1e-7."""
-    patience: int = Field(10, ge=1)
+    patience: int = Field(default=10, ge=1)
     """Epochs without a better selection metric before training stops."""
     metric: str = "ndcg@20"
     """What the epoch is selected by."""

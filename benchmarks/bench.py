@@ -1,0 +1,122 @@
+"""``reclm bench`` as a library: data, profiles and features to a comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reclm import plugins
+from reclm.adapter import ProfileMatrix
+from reclm.backbones.base import Inputs
+from reclm.benchmarks.compare import Comparison, Plan, SelectOn, compare, validation_task
+from reclm.data.dataset import Dataset, Interactions, ProfileKind
+from reclm.errors import unknown
+from reclm.profiles.embeddings import embed
+from reclm.profiles.ensure import ensure_profiles
+from reclm.profiles.store import ProfileStore
+from reclm.progress import progress_bar
+from reclm.text.encoder import TextEncoder, item_text_features
+from reclm.training import TrainConfig
+from reclm.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ProfileSource:
+    """Where the profiles come from.
+
+    Attributes:
+        profiler, settings, model, engine, limit: as in :func:`reclm.profiles.ensure.ensure_profiles`.
+        kinds: the sides that are augmented.
+        store: a store to take as it is: nothing is generated.
+    """
+
+    profiler: str = "zero-shot"
+    settings: dict[str, Any] | None = None
+    model: str | None = None
+    engine: str | None = None
+    limit: int | None = None
+    kinds: Sequence[ProfileKind] = ("user", "item")
+    store: Path | None = None
+
+    def open(self, dataset: Dataset, workspace: Workspace) -> ProfileStore:
+        """The store, with everything written that was missing."""
+        view = dataset.view()
+        if self.store:
+            writer = ProfileStore.read(self.store).info.writer
+            return ProfileStore.open(self.store, view.fingerprint, writer)
+        return ensure_profiles(
+            view, workspace, self.profiler, self.settings, self.model, self.engine, self.kinds, self.limit
+        )[0]
+
+
+def make_plan(
+    backbone: str,
+    settings: dict[str, Any],
+    dataset: Dataset,
+    *,
+    seeds: int = 1,
+    epochs: int | None = None,
+    select_on: SelectOn = "valid",
+) -> Plan:
+    """A plan, checked against the data before anything slow begins.
+
+    Args:
+        settings: options of the backbone and of the training, by name.
+        select_on: with ``"test"`` the paper's selection: all epochs run, test Recall@20 chooses.
+
+    Raises:
+        ReclmError: for an unknown backbone or option, and where there is no validation part to select on.
+    """
+    model_config = plugins.get("backbone", backbone).Config
+    known = {*model_config.model_fields, *TrainConfig.model_fields}
+    for key in settings:
+        if key not in known:
+            raise unknown(f"option of backbone {backbone} and its training", key, known)
+    model = {key: value for key, value in settings.items() if key in model_config.model_fields}
+    model_config.build(model, where=f"backbone {backbone}")
+    train = {key: value for key, value in settings.items() if key in TrainConfig.model_fields}
+    if epochs is not None:
+        train["epochs"] = epochs
+    if select_on == "test":
+        train = {"metric": "recall@20", "patience": max(int(train.get("epochs", 50)), 1), **train}
+    else:
+        validation_task(dataset)
+    config = TrainConfig.build(train, where="training")
+    return Plan(backbone=backbone, model=model, train=config, seeds=seeds, select_on=select_on)
+
+
+def bench(
+    plan: Plan,
+    dataset: Dataset,
+    workspace: Workspace,
+    profiles: ProfileSource | None,
+    encoder: TextEncoder,
+    progress: bool = True,
+) -> tuple[Comparison, dict[str, Any]]:
+    """Train the plan's backbone plain and, where there are profiles, augmented.
+
+    Returns:
+        The comparison, and what there is to say of its inputs: encoder, profile writer, and the share of users and
+        items that have a profile.
+    """
+    about: dict[str, Any] = {"encoder": encoder.name}
+    matrices: dict[str, ProfileMatrix] = {}
+    if profiles is not None:
+        store = profiles.open(dataset, workspace)
+        for kind in profiles.kinds:
+            matrices[kind] = ProfileMatrix(*embed(store, encoder, kind, dataset.view().idmap(kind), progress))
+        about["profiles"] = {"writer": store.info.writer, "store": str(store.folder)}
+        about["coverage"] = {
+            kind: {"with profile": int(one.present.sum()), "of": len(one)} for kind, one in matrices.items()
+        }
+    text = item_text_features(dataset.view(), encoder, workspace, progress)
+    base = Inputs(len(dataset.users), len(dataset.items), Interactions.empty(), text)
+    variants = {"base": base}
+    if matrices:
+        variants["augment"] = Inputs(
+            base.users, base.items, base.train, text, matrices.get("user"), matrices.get("item")
+        )
+    total = plan.seeds * len(variants) * plan.train.epochs
+    with progress_bar(f"training {plan.backbone}, epochs", total, progress) as advance:
+        comparison = compare(plan, dataset, variants, lambda variant, seed, row: advance(1))
+    return comparison, about

@@ -1,0 +1,40 @@
+"""What the speed commands share: side-by-side timing, and a line about the machine."""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def arguments(what: str, dataset: str = "mind-release") -> argparse.ArgumentParser:
+    """``--dataset``, ``--home`` and ``--repeats``."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--dataset", default=dataset, help="name or folder of a prepared data set")
+    parser.add_argument("--home", type=Path, default=None, help="workspace folder")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds; medians are printed")
+    return parser
+
+
+def side_by_side(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each callable, taken in turns so that a slow moment of the machine hits all alike.
+
+    One round runs first and is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(repeats + 1):
+        for name, call in candidates.items():
+            begun = time.perf_counter()
+            call()
+            if turn:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine() -> str:
+    """Processor, threads and torch version."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} {capability}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -1,0 +1,147 @@
+"""What every backbone must keep to, and what each one computes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from reclm import plugins
+from reclm.adapter import ProfileMatrix
+from reclm.backbones.base import Backbone, Inputs
+from reclm.backbones.graph import BipartiteGraph
+from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
+from reclm.data.dataset import Interactions
+from reclm.sampling import TripleSampler
+from reclm.training import TrainConfig, make_optimizer
+from tests.synthetic import checkerboard, features
+
+DATA = checkerboard()
+PLAIN = Inputs(len(DATA.users), len(DATA.items), DATA.train, features(DATA))
+
+
+def profiles(count: int) -> ProfileMatrix:
+    vectors = np.random.default_rng(1).normal(size=(count, 6)).astype(np.float32)
+    return ProfileMatrix(vectors, np.ones(count, bool))
+
+
+AUGMENTED = replace(PLAIN, user_profiles=profiles(PLAIN.users), item_profiles=profiles(PLAIN.items))
+
+
+def build(name: str, inputs: Inputs = PLAIN, **options: object) -> Backbone:
+    cls = plugins.get("backbone", name)
+    return cls(cls.Config.build({"dim": 4, **options}), inputs, torch.Generator().manual_seed(0))
+
+
+def triples(n: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    users, positives, negatives = TripleSampler(DATA.train, PLAIN.users, PLAIN.items).epoch(
+        torch.Generator().manual_seed(0)
+    )
+    return users[:n], positives[:n], negatives[:n]
+
+
+@pytest.mark.parametrize("name", plugins.names("backbone"))
+@pytest.mark.parametrize("inputs", [PLAIN, AUGMENTED], ids=["base", "augment"])
+class TestEveryBackbone:
+    def test_scores_are_what_the_loss_ranks(self, name: str, inputs: Inputs) -> None:
+        model = build(name, inputs)
+        users, positives, negatives = triples()
+        scores = model.scorer()(users, torch.arange(PLAIN.items))
+        rows = torch.arange(len(users))
+        expected = -torch.log(torch.sigmoid(scores[rows, positives] - scores[rows, negatives])).mean()
+        torch.testing.assert_close(model.loss(users, positives, negatives).detach(), expected)
+
+    def test_candidates_are_scored_in_the_order_given(self, name: str, inputs: Inputs) -> None:
+        scorer = build(name, inputs).scorer()
+        some = torch.tensor([7, 0, 3])
+        everything = scorer(torch.arange(5), torch.arange(PLAIN.items))
+        torch.testing.assert_close(scorer(torch.arange(5), some), everything[:, some])
+
+    def test_every_parameter_gets_a_gradient(self, name: str, inputs: Inputs) -> None:
+        model = build(name, inputs)
+        with torch.no_grad():  # ReLUs that are all off at the start would hide a missing path
+            for parameter in model.parameters():
+                parameter.add_(0.1)
+        model.loss(*triples()).backward()
+        for label, parameter in model.named_parameters():
+            assert parameter.grad is not None, label
+            assert parameter.grad.abs().sum() > 0, label
+
+    def test_equal_seeds_give_equal_weights_whatever_the_global_state(
+        self, name: str, inputs: Inputs
+    ) -> None:
+        torch.manual_seed(1)
+        first = build(name, inputs).state_dict()
+        torch.manual_seed(2)
+        second = build(name, inputs).state_dict()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+    def test_permuting_users_with_their_rows_permutes_scores(self, name: str, inputs: Inputs) -> None:
+        model = build(name, inputs)
+        order = torch.randperm(PLAIN.users, generator=torch.Generator().manual_seed(3))
+        back = torch.argsort(order)
+        moved = replace(
+            inputs,
+            train=Interactions(back.numpy()[DATA.train.user_idx], DATA.train.item_idx),
+            user_profiles=inputs.user_profiles
+            and ProfileMatrix(inputs.user_profiles.vectors[order.numpy()], inputs.user_profiles.present),
+        )
+        other = build(name, moved)
+        with torch.no_grad():
+            other.user_embedding.copy_(model.user_embedding[order])
+        items = torch.arange(PLAIN.items)
+        torch.testing.assert_close(
+            other.scorer()(torch.arange(PLAIN.users), items),
+            model.scorer()(order, items),
+            rtol=1e-4,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("name", plugins.names("backbone"))
+def test_one_step_by_hand(name: str) -> None:
+    """Adam's first step moves each weight by lr against the sign of its gradient, L2 term included."""
+    config = TrainConfig(lr=0.01, l2=0.05)
+    model = build(name)
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    loss = model.loss(*triples()) + config.l2 * sum(value.square().sum() for value in model.parameters())
+    gradients = dict(zip(before, torch.autograd.grad(loss, list(model.parameters())), strict=True))
+    optimizer = make_optimizer(model, config)
+    model.loss(*triples()).backward()
+    optimizer.step()
+    for key, value in model.named_parameters():
+        expected = before[key] - 0.01 * gradients[key] / (gradients[key].abs() + 1e-8)
+        torch.testing.assert_close(value.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_lightgcn_sums_the_layers_of_its_equation(layers: int) -> None:
+    model = LightGCN(LightGCNConfig(dim=4, layers=layers), PLAIN, torch.Generator().manual_seed(0))
+    matrix = torch.from_numpy(DATA.train.matrix(PLAIN.users, PLAIN.items).toarray())
+    norm = (
+        matrix / (matrix.sum(1, keepdim=True).clamp(min=1) * matrix.sum(0, keepdim=True).clamp(min=1)).sqrt()
+    )
+    user, item = model.user_features(), model.item_features()
+    total = user
+    for _ in range(layers):
+        user, item = norm @ item, norm.T @ user
+        total = total + user
+    torch.testing.assert_close(model.represent()[0], total)
+
+
+def test_lightgcn_layer_equals_pytorch_geometrics() -> None:
+    lg_conv = pytest.importorskip("torch_geometric.nn").LGConv()
+    graph = BipartiteGraph(DATA.train, PLAIN.users, PLAIN.items)
+    x = torch.randn(PLAIN.users + PLAIN.items, 4, generator=torch.Generator().manual_seed(0))
+    edges = torch.from_numpy(np.stack([DATA.train.user_idx, DATA.train.item_idx + PLAIN.users]))
+    theirs = lg_conv(x, torch.cat([edges, edges.flip(0)], 1))
+    torch.testing.assert_close(graph.users_from(x[PLAIN.users :]), theirs[: PLAIN.users])
+    torch.testing.assert_close(graph.items_from(x[: PLAIN.users]), theirs[PLAIN.users :])
+
+
+def test_graph_gradient_is_the_transposed_product() -> None:
+    graph = BipartiteGraph(DATA.train, PLAIN.users, PLAIN.items)
+    x = torch.randn(PLAIN.items, 3, requires_grad=True)
+    graph.users_from(x).square().sum().backward()
+    dense = graph.to_users.to_dense()
+    torch.testing.assert_close(x.grad, 2 * dense.T @ (dense @ x.detach()))
