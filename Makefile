@@ -12,6 +12,7 @@ help: ## this list
 
 demo: setup ## profiles by a language model, and whether they help LightGCN on MovieLens-100k
 	$(BIN)/reclm bench --backbone lightgcn --augment
+	@echo "to type reclm yourself:  . $(BIN)/activate"
 
 setup: $(VENV)/ready ## what reclm needs to run, in .venv
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reclm.benchmarks.compare import Comparison
+from reclm.benchmarks.table import title
 
 COLOURS = ("#8a93a3", "#d9603b")
 """Base and Augment; told apart in grey print and by colour-blind readers."""
@@ -44,9 +45,7 @@ def _bars(axis: Axes, comparison: Comparison, protocol: str, metrics: list[str])
             capsize=3,
         )
         axis.bar_label(bars, fmt="%.3f", fontsize=7, padding=2)
-    axis.set_xticks(
-        range(len(metrics)), [metric.replace("ndcg", "NDCG").replace("mrr", "MRR") for metric in metrics]
-    )
+    axis.set_xticks(range(len(metrics)), [title(metric) for metric in metrics])
     task = comparison.tasks[protocol]
     axis.set_title(f"{protocol}\n{len(task.users):,} users × {len(task.candidates):,} items", fontsize=9)
     axis.margins(y=0.15)

@@ -21,7 +21,7 @@ def table(comparison: Comparison) -> Table:
         caption="p: paired t-test over users, * p < .05" if both else None,
         box=box.SIMPLE_HEAD,
     )
-    grid.add_column("")
+    grid.add_column("", no_wrap=True)
     for variant in comparison.variants():
         grid.add_column(variant, justify="right")
     if both:
@@ -34,7 +34,7 @@ def table(comparison: Comparison) -> Table:
             if both:
                 test = comparison.test(protocol, metric)
                 cells += [_change(comparison, protocol, metric), _p(test.p)]
-            grid.add_row(f"  {_title(metric)}", *cells)
+            grid.add_row(f"  {title(metric)}", *cells)
         grid.add_section()
     return grid
 
@@ -45,7 +45,9 @@ def verdicts(comparison: Comparison) -> list[str]:
     sentences = []
     for protocol in comparison.tasks:
         test = comparison.test(protocol, metric)
-        numbers = f"{_change(comparison, protocol, metric)}, p = {_p(test.p).rstrip('* ')}, {test.n:,} users"
+        p = _p(test.p).rstrip("* ")
+        p = f"p {p[0]} {p[1:]}" if p.startswith("<") else f"p = {p}"
+        numbers = f"{_change(comparison, protocol, metric)}, {p}, {test.n:,} users"
         if test.n == 0:
             verdict = "nobody to evaluate"
             numbers = "no user has a test item among the candidates"
@@ -53,7 +55,7 @@ def verdicts(comparison: Comparison) -> list[str]:
             verdict = "no significant difference"
         else:
             verdict = "the profiles helped" if test.difference > 0 else "the profiles hurt"
-        sentences.append(f"{protocol}: {verdict} in {_title(metric)} ({numbers})")
+        sentences.append(f"{protocol}: {verdict} in {title(metric)} ({numbers})")
     return sentences
 
 
@@ -73,6 +75,7 @@ def _p(p: float) -> str:
     return f"{text} *" if p < 0.05 else f"{text}  "
 
 
-def _title(metric: str) -> str:
+def title(metric: str) -> str:
+    """``"ndcg@20"`` as it is printed: ``"NDCG@20"``."""
     name, _, k = metric.partition("@")
     return f"{'NDCG' if name == 'ndcg' else 'MRR' if name == 'mrr' else name.capitalize()}@{k}"

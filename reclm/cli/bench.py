@@ -1,5 +1,7 @@
 """``reclm bench``: do the profiles help?"""
 
+import shlex
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -89,10 +91,10 @@ def bench(
     save(comparison, folder, about)
     draw(comparison, folder / "comparison.png")
     say(f"\nresults in {folder} (results.parquet, users.parquet, summary.json, comparison.png)")
-    same = f"reclm bench --backbone {backbone} --dataset {dataset}"
+    same = shlex.join(["reclm", *sys.argv[1:]])
     if not augment:
         say(f"next: {same} --augment")
-    elif profiler != "keywords":
-        say(f"next: {same} --augment --profiler keywords   (the control every language model must beat)")
-    else:
-        say(f"next: {same} --augment --seeds 3")
+    elif "keywords" not in about["profiles"]["writer"]:
+        say(f"next: {same} --profiler keywords   (the control that a language model must beat)")
+    elif seeds < 3:
+        say(f"next: {same} --seeds 3   (does it hold for other seeds?)")

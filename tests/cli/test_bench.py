@@ -1,0 +1,111 @@
+"""``reclm bench`` from the command line, on a small data set with the encoder that is installed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import reclm.cli
+from reclm.data.disk import save
+from tests.synthetic import checkerboard
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace that holds the checkerboard."""
+    home = tmp_path_factory.mktemp("home")
+    save(checkerboard(), home / "datasets" / "checkerboard")
+    return home
+
+
+def run(home: Path, *options: str) -> int:
+    """The exit code of ``reclm bench`` on the checkerboard."""
+    old = sys.argv
+    sys.argv = ["reclm", "bench", "--dataset", "checkerboard", "--home", str(home), "--epochs", "3", *options]
+    try:
+        reclm.cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = old
+    return 0
+
+
+@pytest.mark.real_model
+def test_base_and_augment_side_by_side_with_files_and_the_next_command(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        "--augment",
+        "--profiler",
+        "keywords",
+        "--seeds",
+        "2",
+        "--set",
+        "dim=4",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert run(home, *options) == 0
+    out = capsys.readouterr().out
+    for words in ("base", "augment", "full-shot", "zero-shot", "NDCG@20", "24 of 24 users", "--seeds 3"):
+        assert words in out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["plan"]["model"] == {"dim": 4}
+    assert summary["coverage"]["user"] == {"with profile": 24, "of": 24}
+    assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == 2 * 2 * 2 * 10
+    assert (tmp_path / "run" / "comparison.png").stat().st_size > 10_000
+
+    # again: the same numbers, bit for bit
+    options[-1] = str(tmp_path / "again")
+    assert run(home, *options) == 0
+    assert (tmp_path / "again" / "users.parquet").read_bytes() == (
+        tmp_path / "run" / "users.parquet"
+    ).read_bytes()
+
+
+@pytest.mark.real_model
+def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "profiles" / "checkerboard" / "keywords"
+    assert run(home, "--augment", "--profiler", "keywords", "--out", str(tmp_path / "first")) == 0
+    capsys.readouterr()
+    assert (
+        run(home, "--augment", "--store", str(folder), "--kind", "user", "--out", str(tmp_path / "run")) == 0
+    )
+    assert "profiles by keywords: 24 of 24 users;" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--backbone", "ligthgcn"], "did you mean 'lightgcn'?"),
+        (["--set", "layrs=3"], "did you mean 'layers'?"),
+        (["--set", "layers=none"], "layers = 'none'"),
+        (["--set", "lr"], "key=value"),
+        (["--augment", "--profiler", "keyword"], "did you mean 'keywords'?"),
+        (["--augment", "--store", "nowhere"], "no profile store at nowhere"),
+        (["--encoder", "./nowhere"], "no encoder at ./nowhere"),
+        (["--dataset", "checkerbord"], "did you mean 'checkerboard'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    home: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    assert run(home, *options) == 2
+    err = capsys.readouterr().err.strip()
+    assert words in err
+    assert err.startswith("error: ")
+    assert "\n" not in err
+
+
+def test_a_store_of_other_data_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reclm.profiles.store import ProfileStore
+
+    with ProfileStore.open(tmp_path / "store", "0123456789abcdef", "keywords"):
+        pass
+    assert run(home, "--augment", "--store", str(tmp_path / "store")) == 2
+    assert "0123456789abcdef" in capsys.readouterr().err
