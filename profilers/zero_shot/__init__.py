@@ -9,7 +9,7 @@ import numpy as np
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.profilers.format import tidy
+from reclm.profilers.format import ProfileFormatError, parse, tidy
 from reclm.profilers.zero_shot.config import ZeroShotConfig
 from reclm.profilers.zero_shot.prompts import item_chat, quoted_phrases, user_chat
 from reclm.profiles.profile import Profile, Profiler, Subject
@@ -92,6 +92,14 @@ class ZeroShot(Profiler):
                         new_tokens=answer.new_tokens,
                         finish_reason=answer.finish_reason,
                     )
+
+    def in_format(self, kind: ProfileKind, text: str) -> bool:
+        """Whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""
+        try:
+            parse(text, self.config.phrases if kind == "user" else self.config.item_phrases)
+        except ProfileFormatError:
+            return False
+        return True
 
 
 def _chat(subject: Subject) -> Chat:
