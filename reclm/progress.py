@@ -19,8 +19,10 @@ from rich.text import Text
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+        # over the whole time: answers come in bursts
+        elapsed = task.finished_time or task.elapsed
+        speed = f"{task.completed / elapsed:.1f}/s" if elapsed and task.completed else ""
+        return Text(speed, style="progress.data.speed")
 
 
 @contextmanager

@@ -81,13 +81,13 @@ def profile(
     options = (view, workspace, profiler, settings, model, engine, kind.kinds, limit, store, fresh)
     console = Console(highlight=False)
     say = partial(console.print, markup=False, soft_wrap=True)
-    where = f"--dataset {shlex.quote(dataset)}"
-    where += "" if profiler == "zero-shot" else f" --profiler {profiler}"
-    where += f" --model {shlex.quote(model)}" if model else ""
-    where += f" --home {shlex.quote(str(home))}" if home else ""
+    where = _options(dataset=dataset, profiler=profiler, model=model, home=home, store=store)
+    how = _options(
+        engine=engine, encoder=encoder, kind=None if kind is Kind.both else kind.value, limit=limit
+    )
     if dry_run:
         console.print(_estimates(estimate_profiles(*options, encoder=text_encoder)))
-        say(f"next: reclm profile {where}")
+        say(f"next: reclm profile{where}{how}{''.join(_options(set=one) for one in set_ or [])}")
         return
     profiles, run = ensure_profiles(*options)
     for one in kind.kinds:
@@ -95,10 +95,16 @@ def profile(
     console.print(_summary(run))
     shown = _print_examples(console, view, profiles, kind.kinds)
     say(f"\nstored in {profiles.folder}")
-    say(f"next: reclm bench --backbone lightgcn --augment {where}")
+    own = "".join(_options(profiler_set=one) for one in set_ or [])
+    say(f"next: reclm bench --backbone lightgcn --augment{where}{how}{own}")
     if shown:
-        where = f"--store {shlex.quote(str(store))}" if store else where
-        say(f"      reclm profiles show {shlex.quote(shown)} {where}")
+        say(f"      reclm profiles show {shlex.quote(shown)}{where}")
+
+
+def _options(**values: object) -> str:
+    """Those that were given, as one writes them on the command line."""
+    given = {name.replace("_", "-"): value for name, value in values.items() if value is not None}
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 
 def _summary(run: "ProfileRun") -> "Table":
