@@ -30,6 +30,9 @@ class BipartiteGraph(torch.nn.Module):
     Only the ``U × I`` block and its transpose are kept: the full adjacency holds each of them once and nothing else.
     """
 
+    to_users: Tensor
+    to_items: Tensor
+
     def __init__(self, train: Interactions, users: int, items: int) -> None:
         super().__init__()
         matrix = train.matrix(users, items)
@@ -50,7 +53,8 @@ class BipartiteGraph(torch.nn.Module):
 
 
 def _csr(matrix: sparse.csr_array) -> Tensor:
-    index = np.int32 if max(matrix.shape[1], matrix.nnz) < 2**31 else np.int64
+    rows, columns = matrix.shape  # pyright: ignore[reportGeneralTypeIssues]
+    index = np.int32 if max(rows, columns, matrix.nnz) < 2**31 else np.int64
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         # check_invariants: SciPy keeps them already

@@ -40,4 +40,5 @@ def paired_t(before: np.ndarray, after: np.ndarray) -> PairedTest:
         return PairedTest(mean, mean, mean, 0.0 if n >= 2 and mean != 0 else 1.0, n)
     test = stats.ttest_1samp(change, 0.0)
     interval = test.confidence_interval(0.95)
-    return PairedTest(float(change.mean()), float(interval.low), float(interval.high), float(test.pvalue), n)
+    p = float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+    return PairedTest(float(change.mean()), float(interval.low), float(interval.high), p, n)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
     """A linear map with Xavier-uniform weights drawn from ``generator`` and zero bias."""
-    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # pyright: ignore[reportAssignmentType]
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

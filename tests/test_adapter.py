@@ -29,8 +29,8 @@ def make(
 def test_fuses_as_the_equation_says() -> None:
     adapter, vectors = make()
     base = torch.randn(6, 4, generator=generator(1))
-    first, second = adapter.mlp.t_pro[0], adapter.mlp.t_pro[2]
-    encoded = F.relu(vectors @ first.weight.T + first.bias) @ second.weight.T + second.bias
+    weight_1, bias_1, weight_2, bias_2 = adapter.mlp.t_pro.parameters()
+    encoded = F.relu(vectors @ weight_1.T + bias_1) @ weight_2.T + bias_2
     encoded = encoded / encoded.norm(dim=1, keepdim=True)
     expected = torch.relu(torch.cat([base, encoded], 1) @ adapter.mlp.psi.weight.T + adapter.mlp.psi.bias)
     torch.testing.assert_close(adapter(base), expected)

@@ -8,8 +8,8 @@ from reclm.benchmarks.compare import test_tasks as tasks_of
 from reclm.benchmarks.compare import validation_task
 from reclm.ranking.evaluate import evaluate
 from reclm.sampling import TripleSampler
+from reclm.testing import checkerboard, features
 from reclm.training import Fit, TrainConfig, fit
-from tests.synthetic import checkerboard, features
 
 DATA = checkerboard()
 INPUTS = Inputs(len(DATA.users), len(DATA.items), DATA.train, features(DATA))

@@ -44,10 +44,10 @@ def floor(model: Backbone, sampler: TripleSampler, config: TrainConfig) -> Calla
             source = users
             if isinstance(model, LightGCN):
                 for _ in range(layers - 1):
-                    model.graph.to_items @ users
+                    _ = model.graph.to_items @ users
                 source = model.graph.to_users @ items
             rows = source[user]
-            (rows * items[positive]).sum(1) - (rows * items[positive]).sum(1)
+            _ = (rows * items[positive]).sum(1) - (rows * items[positive]).sum(1)
             gradient_items = (
                 torch.zeros_like(items).index_add_(0, positive, rows).index_add_(0, positive, rows)
             )
@@ -57,8 +57,7 @@ def floor(model: Backbone, sampler: TripleSampler, config: TrainConfig) -> Calla
                 for _ in range(layers - 1):
                     gradient_users += model.graph.to_users @ gradient_items
             gradient_hidden = gradient_items @ second
-            gradient_items.T @ hidden
-            gradient_hidden.T @ text
+            _ = gradient_items.T @ hidden, gradient_hidden.T @ text
             optimizer.step()
 
     return epoch

@@ -13,8 +13,8 @@ from reclm.backbones.graph import BipartiteGraph
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.data.dataset import Interactions
 from reclm.sampling import TripleSampler
+from reclm.testing import checkerboard, features
 from reclm.training import TrainConfig, make_optimizer
-from tests.synthetic import checkerboard, features
 
 DATA = checkerboard()
 PLAIN = Inputs(len(DATA.users), len(DATA.items), DATA.train, features(DATA))

@@ -16,7 +16,7 @@ from reclm.benchmarks.results import save
 from reclm.benchmarks.table import table, verdicts
 from reclm.data.dataset import Dataset, Interactions
 from reclm.errors import ReclmError
-from tests.synthetic import checkerboard, features
+from reclm.testing import checkerboard, features
 
 DATA = checkerboard(users=60, items=40, cold=8)
 

@@ -9,7 +9,7 @@ import pytest
 
 import reclm.cli
 from reclm.data.disk import save
-from tests.synthetic import checkerboard
+from reclm.testing import checkerboard
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_blocks_do_not_change_the_result_and_agree_with_a_plain_loop() -> None:
     users, items = 37, 23
     pairs = np.argwhere(rng.random((users, items)) < 0.2)
     seen = np.argwhere(rng.random((users, items)) < 0.2)
-    test, mask = Interactions(*pairs.T), Interactions(*seen.T)
+    test, mask = (Interactions(part[:, 0], part[:, 1]) for part in (pairs, seen))
     candidates = np.flatnonzero(rng.random(items) < 0.7)
     matrix = torch.from_numpy(rng.random((users, items), dtype=np.float32))
     task = Task.of(test, mask, candidates, users, items)

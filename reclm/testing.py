@@ -1,4 +1,4 @@
-"""Small data sets that tests make."""
+"""Small data sets for tests, the toolkit's own and those of plug-ins."""
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ def checkerboard(users: int = 24, items: int = 20, cold: int = 4, seed: int = 0)
     part[is_cold] = 2
 
     def split(which: int) -> Interactions:
-        return Interactions(*pairs[part == which].T)
+        return Interactions(pairs[part == which, 0], pairs[part == which, 1])
 
     words = ["even calm blue water", "odd loud red fire"]
     titles = [f"{words[i % 2]} {'abcdefghijklmnopqrstuvwxyz'[i % 26]}" for i in range(items)]
