@@ -6,7 +6,8 @@ from dataclasses import dataclass
 START = "User identity:"
 MIDDLE = "; User interests:"
 
-_WORD = r"[A-Za-z0-9]{1,16}(?:['-][A-Za-z0-9]{1,12})?"
+# no capital behind a small letter: a model that may not begin another word would write on without a space
+_WORD = r"[A-Z0-9]{0,6}[a-z0-9]{1,14}(?:['-][A-Za-z0-9][a-z0-9]{0,11})?|[A-Z]{1,6}"
 _PROFILE = re.compile(
     r"User identity:\s*(?P<identities>.+?);\s*User interests:\s*(?P<interests>.+?)\.?\s*", re.DOTALL
 )
@@ -31,16 +32,19 @@ class ProfileParts:
         return f"{START} {', '.join(self.identities)}{MIDDLE} {', '.join(self.interests)}."
 
 
-def answer_pattern(phrases: int, words: int = 3) -> str:
+def answer_pattern(phrases: int, spare: int = 1) -> str:
     """The regular expression of an answer that begins behind ``User identity:``.
+
+    An identity has two words and more, so that it is more than a topic. There are interests to spare, for the case
+    that one is said twice: :func:`tidy` takes out what is too much.
 
     Args:
         phrases: identities, and as many interests.
-        words: most words in a phrase.
+        spare: interests beyond that.
     """
-    phrase = f"{_WORD}(?: {_WORD}){{0,{words - 1}}}"
-    listed = ", ".join([phrase] * phrases)
-    return f" {listed}{MIDDLE} {listed}\\."
+    word = f"(?:{_WORD})"
+    identity, interest = f"{word}(?: {word}){{1,2}}", f"{word}(?: {word}){{0,4}}"
+    return f" {', '.join([identity] * phrases)}{MIDDLE} {', '.join([interest] * (phrases + spare))}\\."
 
 
 def parse(text: str, phrases: int | None = None) -> ProfileParts:
@@ -71,13 +75,16 @@ def parse(text: str, phrases: int | None = None) -> ProfileParts:
     return parts
 
 
-def tidy(text: str) -> str:
+def tidy(text: str, phrases: int | None = None) -> str:
     """Trim a profile as it was written: an unfinished last phrase, loose ends of phrases, repeated phrases.
 
     Nothing is added but the full stop. A text that has no identities or no interests is returned as it is.
 
     >>> tidy("User identity: cook, cook of; User interests: bread, breads, jam and, rolling")
     'User identity: cook; User interests: bread, jam.'
+
+    Args:
+        phrases: most identities, and most interests; any number by default.
     """
     text = " ".join(text.split())
     found = _PROFILE.fullmatch(text)
@@ -87,8 +94,8 @@ def tidy(text: str) -> str:
     if not text.endswith(".") and len(interests) > 1:
         interests = interests[:-1]
     seen: set[str] = set()
-    identities = _once(found["identities"].split(","), seen)
-    kept = _once(interests, seen)
+    identities = _once(found["identities"].split(","), seen)[:phrases]
+    kept = _once(interests, seen)[:phrases]
     return str(ProfileParts(identities, kept)) if identities and kept else text
 
 

@@ -48,7 +48,7 @@ class ZeroShot(Profiler):
         """The prompt for each row of ``idx``. Users without a history and items without any text are left out."""
         config = self.config
         briefs = ItemBriefs(view.item_text, details_limit=config.text_chars)
-        params = config.sampling(config.phrases if kind == "user" else config.item_phrases)
+        params = config.sampling(kind)
         for row, one in zip(idx, view.idmap(kind).ids(idx), strict=True):
             history = view.history(kind, int(row))[::-1]
             if kind == "user":
@@ -75,11 +75,11 @@ class ZeroShot(Profiler):
             wanted[subject.kind].setdefault(subject.prompt_hash, []).append(subject)
         for kind, by_prompt in wanted.items():
             phrases = self.config.phrases if kind == "user" else self.config.item_phrases
-            params = self.config.sampling(phrases)
+            params = self.config.sampling(kind)
             settings = json.dumps(params.model_dump(mode="json"))
             chats = {key: _chat(same[0]) for key, same in by_prompt.items()}
             for answer in self.generator.generate(chats, params):
-                text = tidy(answer.text)
+                text = tidy(answer.text, phrases)
                 for subject in by_prompt[answer.key]:
                     yield Profile(
                         kind=kind,

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from reclm.config import Config
+from reclm.data.dataset import ProfileKind
 from reclm.profilers.format import answer_pattern
 from reclm.text.chat import SamplingParams
 
@@ -18,8 +19,8 @@ class ZeroShotConfig(Config):
     """Most topics (genres, categories) named, the commonest of the history first."""
     clickers: int = Field(5, ge=0)
     """Newest users of an item whose profiles its prompt may quote; 5 in the paper."""
-    quoted: int = Field(6, ge=1)
-    """Most phrases quoted from those profiles."""
+    quoted: int = Field(4, ge=1)
+    """Most identities quoted from those profiles."""
     phrases: int = Field(3, ge=1, le=10)
     """Identities, and as many interests, in a user's profile; 3 in the paper."""
     item_phrases: int = Field(3, ge=1, le=10)
@@ -32,12 +33,14 @@ class ZeroShotConfig(Config):
     top_p: float = Field(1.0, gt=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0)
     """On the words of prompt and answer. The paper's 1.3 drives a small model away from the history's own words."""
-    presence_penalty: float = Field(2.0, ge=0)
+    presence_penalty: float = Field(2.0, ge=-2, le=2)
     """On the words of the answer alone: keeps phrases from being repeated."""
     seed: int = 0
 
-    def sampling(self, phrases: int) -> SamplingParams:
-        """How to generate a profile of so many identities and interests."""
+    def sampling(self, kind: ProfileKind) -> SamplingParams:
+        """How to generate profiles of a kind."""
+        # an item's prompt says less than a history, and more of the answer is said twice
+        phrases, spare = (self.phrases, 1) if kind == "user" else (self.item_phrases, 2)
         return SamplingParams(
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
@@ -45,6 +48,6 @@ class ZeroShotConfig(Config):
             repetition_penalty=self.repetition_penalty,
             presence_penalty=self.presence_penalty,
             stop=("\n",),
-            pattern=answer_pattern(phrases) if self.constrain else None,
+            pattern=answer_pattern(phrases, spare) if self.constrain else None,
             seed=self.seed,
         )

@@ -19,58 +19,89 @@ ITEM_TASK = (
     "You describe the users whom an item of a recommender is for, in one line: who they probably are, then what "
     "interests them. Go by the topics and the title given."
 )
-USER_EXAMPLES = (
-    (
-        "Topics: gardening, diy, cooking\n"
-        "Titles: Growing Tomatoes in Small Pots; Build a Cedar Planter in One Day; Ten Soups from Your Own Beds",
-        "User identity: home gardener, weekend builder, keen cook; "
-        "User interests: growing vegetables, wooden planters, homemade soups.",
-    ),
-    (
-        "Topics: jazz, piano, vinyl\nTitles: Kind of Blue; The Koln Concert; Restoring a 1970s Turntable",
-        "User identity: jazz listener, record collector, piano student; "
-        "User interests: modal jazz, solo piano concerts, vintage turntables.",
-    ),
-    (
-        "Topics: software, security\n"
-        "Titles: How a Stolen Password Emptied a Bank Account. Criminals used a leaked list of passwords",
-        "User identity: software engineer, security reader, bank customer; "
-        "User interests: password theft, online banking, data leaks.",
-    ),
+# Identities of two words, interests that name what the titles name: with topics alone a small model tells users of one
+# genre hardly apart. One example shows a list of titles, or a bare one, for data without descriptions.
+_PLANTER = (
+    "Topics: gardening, diy\n"
+    "Titles: Build a Cedar Planter in One Day. Plans, tools and a cutting list for a raised bed",
+    "User identity: home gardener, weekend builder, wood worker; "
+    "User interests: cedar planters, raised beds, cutting lists.",
 )
-ITEM_EXAMPLES = tuple((question.replace("Titles:", "Title:"), answer) for question, answer in USER_EXAMPLES)
+_PASSWORD = (
+    "Topics: software, security\n"
+    "Titles: How a Stolen Password Emptied a Bank Account. Criminals used a leaked list of passwords",
+    "User identity: software engineer, security reader, bank customer; "
+    "User interests: stolen passwords, data leaks, online crime.",
+)
+_TAPES = (
+    "Topics: music, jazz\n"
+    "Titles: The Lost Tapes of a Cologne Pianist. A recording of his most famous night was found in an attic",
+    "User identity: jazz listener, piano lover, record collector; "
+    "User interests: lost tapes, famous concerts, attic finds.",
+)
+_SOUPS = (
+    "Topics: gardening, diy, cooking\n"
+    "Titles: Growing Tomatoes in Small Pots; Build a Cedar Planter in One Day; Ten Soups from Your Own Beds",
+    "User identity: home gardener, weekend builder, keen cook; "
+    "User interests: tomatoes in pots, cedar planters, homemade soups.",
+)
+_GAMES = (
+    "Topics: strategy, fantasy, family\nTitles: The Settlers of Catan; Root; Ticket to Ride; Gloomhaven",
+    "User identity: strategy gamer, fantasy fan, family host; "
+    "User interests: Settlers of Catan, train journeys, Gloomhaven quests.",
+)
+_JAZZ = (
+    "Topics: jazz, piano, live\nTitles: Kind of Blue; The Koln Concert; Waltz for Debby; A Love Supreme",
+    "User identity: jazz listener, piano lover, record collector; "
+    "User interests: Kind of Blue, The Koln Concert, A Love Supreme.",
+)
+_GAME = (
+    "Topics: strategy, family\nTitles: The Settlers of Catan\nChosen by: board gamer, family host",
+    "User identity: strategy gamer, board gamer, family host; "
+    "User interests: Settlers of Catan, trading goods, building villages.",
+)
+_CONCERT = (
+    "Topics: piano, live\nTitles: The Koln Concert\nChosen by: night owl, jazz listener",
+    "User identity: piano lover, concert goer, record collector; "
+    "User interests: Koln Concert, solo piano, live recordings.",
+)
+LISTED = (_SOUPS, _PASSWORD, _GAMES, _JAZZ)
+DESCRIBED = (_GAME, _PLANTER, _TAPES, _PASSWORD)
+BARE = (_PLANTER, _PASSWORD, _CONCERT, _GAME)
 
 
 def user_chat(items: Sequence[ItemBrief], topics: int, chars: int) -> Chat:
     """The prompt for a user who chose ``items``, newest first."""
-    titles = _fitting([one.title for one in items if one.title], chars)
+    # commas stand between phrases in the answer, semicolons between titles
+    titles = _fitting([_unlisted(one.title) for one in items if one.title], chars)
     details = items[0].details if len(items) == 1 else ""
     lines = [
         _line("Topics", _commonest((one.topics for one in items), topics), ", "),
         _line("Titles", [_described(titles[0], details, chars), *titles[1:]] if titles else [], "; "),
     ]
-    return _chat(USER_TASK, USER_EXAMPLES, [line for line in lines if line])
+    examples = LISTED if len(titles) > 1 else DESCRIBED if details else BARE
+    return _chat(USER_TASK, examples, [line for line in lines if line])
 
 
 def item_chat(item: ItemBrief, topics: int, chars: int, chosen_by: Sequence[str]) -> Chat:
     """The prompt for an item, with phrases from the profiles of users who chose it."""
     lines = [
         _line("Topics", item.topics[:topics], ", "),
-        _line("Title", [_described(item.title, item.details, chars)], ""),
+        _line("Titles", [_described(_unlisted(item.title), item.details, chars)], ""),
         _line("Chosen by", chosen_by, ", "),
     ]
-    return _chat(ITEM_TASK, ITEM_EXAMPLES, [line for line in lines if line])
+    return _chat(ITEM_TASK, DESCRIBED if item.details else BARE, [line for line in lines if line])
 
 
 def quoted_phrases(profiles: Iterable[str], limit: int) -> list[str]:
-    """The commonest phrases of the profiles, at most ``limit``; a profile out of format is passed over."""
+    """The commonest identities of the profiles, at most ``limit``; a profile out of format is passed over."""
     phrases = []
     for text in profiles:
         try:
             parts = parse(text)
         except ProfileFormatError:
             continue
-        phrases.append([plain(one, 40) for one in (*parts.identities, *parts.interests)])
+        phrases.append([plain(one, 40) for one in parts.identities])
     return _commonest(phrases, limit)
 
 
@@ -85,6 +116,10 @@ def _chat(task: str, examples: Sequence[tuple[str, str]], lines: list[str]) -> C
 
 def _line(name: str, parts: Sequence[str], between: str) -> str:
     return f"{name}: {between.join(parts)}" if any(parts) else ""
+
+
+def _unlisted(title: str) -> str:
+    return title.replace(",", "").replace(";", "")
 
 
 def _described(title: str, details: str, chars: int) -> str:

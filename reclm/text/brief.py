@@ -56,7 +56,7 @@ class ItemBriefs:
             return (self._fields.column(name)[row].as_py() or "") if name else ""
 
         topics = [
-            plain(one.replace("_", " "), 40)
+            plain(one, 40)
             for name in self.topic_fields
             for one in _SEPARATORS.split(value(name).strip())
             if one
@@ -64,9 +64,18 @@ class ItemBriefs:
         title_limit, details_limit = self._limits
         return ItemBrief(
             plain(value(self.title_field), title_limit),
-            tuple(dict.fromkeys(topics)),
+            tuple(dict.fromkeys(_words(one, topics[0]) for one in topics)),
             plain(value(self.details_field), details_limit),
         )
+
+
+def _words(topic: str, first: str) -> str:
+    """A tag as words, without the broader topic it begins with: ``newsus`` of ``news`` is ``us``."""
+    topic = topic.replace("_", " ")
+    if topic.islower():
+        topic = topic.replace("-", " ")
+    rest = topic.removeprefix(first).strip()
+    return rest or topic
 
 
 def _roles(fields: pa.Table) -> tuple[list[str], str | None, str | None]:

@@ -43,7 +43,7 @@ class SamplingParams(Config):
     top_p: float = Field(1.0, gt=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0)
     """Divides the (positive) logits of all tokens that occur in the prompt or the answer so far."""
-    presence_penalty: float = 0.0
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
     """Subtracted from the logits of all tokens that occur in the answer so far, the prompt not counted."""
     stop: tuple[str, ...] = ()
     """Generation ends behind the first of these strings; it is not part of the text."""

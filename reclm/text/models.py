@@ -143,7 +143,6 @@ def _from_hub(name: str) -> LanguageModel:
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
-    from requests.exceptions import RequestException
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
@@ -153,7 +152,7 @@ def _from_hub(name: str) -> LanguageModel:
         raise ReclmError(
             f"there is no model {name!r} on the hub, or it is closed to you; set HF_TOKEN, or give a folder"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, RequestException, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ReclmError(
             f"model {name!r} is not on this machine and the hub cannot be reached; "
             "give a .gguf file or a model folder, or leave --model out for the embedded one"

@@ -1,0 +1,110 @@
+"""How good profiles are, as far as it can be counted: format, repetition, and whether they are about their history."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reclm.profilers.format import ProfileFormatError, parse, tidy
+from reclm.text.encoder import TextEncoder
+
+_WORD = re.compile(r"[^\W\d_]{4,}")
+
+
+@dataclass(frozen=True)
+class ProfileQuality:
+    """Shares of ``profiles``, each between 0 and 1, but for ``faults``.
+
+    Attributes:
+        profiles: how many there are, ``n``.
+        in_format: are in the profile format.
+        empty: say nothing.
+        repeated: say the same phrase twice.
+        named: have a word with their own history in common.
+        closer: are closer to their own history than to the median of the others'; 1 without an encoder.
+        good: in format, not empty, nothing repeated, and about their history: ``named`` or ``closer`` both.
+        distinct: distinct texts over distinct histories.
+        faults: how often which fault of format occurs.
+    """
+
+    profiles: int
+    in_format: float
+    empty: float
+    repeated: float
+    named: float
+    closer: float
+    good: float
+    distinct: float
+    faults: dict[str, int]
+
+
+def profiles_quality(
+    texts: Sequence[str],
+    histories: Sequence[str],
+    encoder: TextEncoder | None = None,
+    phrases: int | None = 3,
+) -> ProfileQuality:
+    """Measure profiles against the histories they were made from. Cost grows with ``n²``: take a sample.
+
+    Args:
+        texts: the profiles, ``n``.
+        histories: the text of each one's items, ``n``.
+        encoder: compares profiles with histories by cosine; without one only words are compared.
+        phrases: how many identities and interests a profile in format has; None for any number.
+    """
+    if len(texts) != len(histories):
+        raise ValueError(f"{len(texts)} profiles for {len(histories)} histories")
+    if not texts:
+        return ProfileQuality(0, *[0.0] * 7, {})
+    faults = [_fault(text, phrases) for text in texts]
+    in_format = np.array([fault is None for fault in faults])
+    empty = np.array([not text.strip() for text in texts])
+    repeated = np.array([_repeats(text) for text in texts])
+    named = np.array([bool(_stems(one) & _stems(own)) for one, own in zip(texts, histories, strict=True)])
+    closer = _closer(texts, histories, encoder) if encoder else np.ones(len(texts), bool)
+    good = in_format & ~empty & ~repeated & named & closer
+    return ProfileQuality(
+        profiles=len(texts),
+        in_format=float(in_format.mean()),
+        empty=float(empty.mean()),
+        repeated=float(repeated.mean()),
+        named=float(named.mean()),
+        closer=float(closer.mean()),
+        good=float(good.mean()),
+        distinct=len(set(texts)) / len(set(histories)),
+        faults=dict(Counter(fault for fault in faults if fault).most_common()),
+    )
+
+
+def _fault(text: str, phrases: int | None) -> str | None:
+    try:
+        parse(text, phrases)
+    except ProfileFormatError as error:
+        return str(error)
+    return None
+
+
+def _repeats(text: str) -> bool:
+    """Whether trimming would take a repeated phrase away."""
+    try:
+        before, after = parse(text), parse(tidy(text))
+    except ProfileFormatError:
+        return False
+    return len(before.identities + before.interests) != len(after.identities + after.interests)
+
+
+def _stems(text: str) -> set[str]:
+    """Words of four letters and more, cut to five; the format's own words are none."""
+    return {word[:5] for word in _WORD.findall(text.casefold())} - {"user", "ident", "inter"}
+
+
+def _closer(texts: Sequence[str], histories: Sequence[str], encoder: TextEncoder) -> np.ndarray:
+    one, other = _unit(encoder.encode(texts)), _unit(encoder.encode(histories))
+    cosine = one @ other.T
+    return cosine.diagonal() > np.median(cosine, axis=1)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
