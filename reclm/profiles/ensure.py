@@ -1,6 +1,6 @@
 """Open a profiler and its store, and write what is missing: what ``reclm profile`` and ``reclm bench`` share."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,39 +8,13 @@ from reclm import plugins
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profiles.estimate import KindEstimate, dry_run
+from reclm.profiles.lazy import LazyGenerator
 from reclm.profiles.profile import Profiler
 from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import KINDS, ProfileStore
-from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.text.encoder import TextEncoder
 from reclm.text.models import find_model, load_generator
 from reclm.workspace import Workspace
-
-
-class LazyGenerator(TextGenerator):
-    """A generator that knows its model's name, and loads it when it is first asked something.
-
-    Where every profile is stored already, none is asked.
-    """
-
-    def __init__(self, model: str, load: Callable[[], TextGenerator]) -> None:
-        self.model, self._load = model, load
-        self._generator: TextGenerator | None = None
-
-    @property
-    def loaded(self) -> TextGenerator:
-        """The generator itself."""
-        if self._generator is None:
-            self._generator = self._load()
-        return self._generator
-
-    def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
-        """Answer every chat (see :class:`~reclm.text.chat.TextGenerator`)."""
-        yield from self.loaded.generate(chats, params)
-
-    def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
-        """Prompt tokens of each chat."""
-        return self.loaded.count_tokens(chats)
 
 
 def open_profiler(

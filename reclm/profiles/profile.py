@@ -61,6 +61,7 @@ class Profiler(ABC):
 
     needs_model: ClassVar[bool] = True
     Config: ClassVar[type[BaseConfig]] = BaseConfig
+    generator: TextGenerator | None = None
 
     def __init__(self, config: BaseConfig | None = None, generator: TextGenerator | None = None) -> None:
         self.config = config or self.Config()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.profiles.lazy import LazyGenerator
 from reclm.profiles.profile import Profile, Profiler, Subject
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.progress import progress_bar
@@ -161,6 +162,8 @@ def _write(profiler: Profiler, store: ProfileStore, todo: Plan, progress: bool) 
     if not todo.missing:
         return run
     answered: set[str] = set()
+    if isinstance(profiler.generator, LazyGenerator):
+        profiler.generator.load()  # not part of the time that generating takes
     start = time.perf_counter()
     with progress_bar(f"writing {todo.kind} profiles", len(todo.prompts), progress) as advance:
         for profile in profiler.write(todo.missing):

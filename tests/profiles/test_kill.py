@@ -12,7 +12,6 @@ import pytest
 
 from reclm.profiles.store import ProfileStore
 
-SCRIPT = Path(__file__).parent / "slow_run.py"
 USERS, DISTINCT, IN_FLIGHT, KILLS = 300, 200, 8, 10
 
 
@@ -23,9 +22,12 @@ def context() -> ForkServerContext:
     return context
 
 
-def started(context: ForkServerContext, folder: Path, log: Path) -> ForkServerProcess:
+def started(
+    context: ForkServerContext, folder: Path, log: Path, script: str = "slow_run.py"
+) -> ForkServerProcess:
     given = {"init_globals": {"FOLDER": folder, "LOG": log}, "run_name": "__main__"}
-    process = context.Process(target=runpy.run_path, args=(str(SCRIPT),), kwargs=given)
+    path = str(Path(__file__).parent / script)
+    process = context.Process(target=runpy.run_path, args=(path,), kwargs=given)
     process.start()
     return process
 
@@ -66,3 +68,24 @@ def test_ten_kills_change_nothing(context: ForkServerContext, tmp_path: Path) ->
     assert 0 < begun.total() - DISTINCT <= KILLS * IN_FLIGHT
     taken = [line for line in lines(log) if line.startswith("taken")]
     assert len(taken) == len(set(taken)), "what the store has taken is never generated again"
+
+
+@pytest.mark.real_model
+def test_a_kill_changes_no_word_of_the_embedded_model(context: ForkServerContext, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    unbroken = started(context, tmp_path / "unbroken", log, "real_run.py")
+    unbroken.join()
+    assert lines(log) == ["finished 16"]
+    process = started(context, tmp_path / "killed", log, "real_run.py")
+    journal = tmp_path / "killed" / "journal.jsonl"
+    while not journal.exists() or len(journal.read_bytes().splitlines()) < 3:
+        time.sleep(0.01)
+        assert process.is_alive()
+    process.kill()
+    process.join()
+    kept = len(stored(tmp_path / "killed"))
+    assert 3 <= kept < 16
+    last = started(context, tmp_path / "killed", log, "real_run.py")
+    last.join()
+    assert lines(log)[-1] == f"finished {16 - kept}"
+    assert stored(tmp_path / "killed") == stored(tmp_path / "unbroken")

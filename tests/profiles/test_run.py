@@ -1,5 +1,6 @@
 """A run writes what is missing, once, users before items."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 
 from reclm.data.dataset import TrainingView
 from reclm.profiles.estimate import dry_run
+from reclm.profiles.lazy import LazyGenerator
 from reclm.profiles.profile import Profile, Subject
 from reclm.profiles.run import examples, make_profiles, plan
 from reclm.profiles.store import ProfileStore
+from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
 
 
 @pytest.fixture
@@ -116,3 +119,29 @@ def test_examples_show_what_a_profile_was_made_from(
     users = examples(view, store, "user", 2)
     assert [(one.profile.id, one.source) for one in users] == [("u1", ["B", "A"]), ("u2", ["B", "A"])]
     assert examples(view, store, "item", 1)[0].source == ["A"]
+
+
+def test_a_model_is_loaded_only_to_be_asked(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
+    loaded = []
+    profiler.generator = LazyGenerator("m", lambda: loaded.append(1) or Silent())
+    make_profiles(view, profiler, store, kinds=["user"], progress=False)
+    assert loaded == [1]
+    loaded.clear()
+    profiler.generator = LazyGenerator("m", lambda: loaded.append(1) or Silent())
+    make_profiles(view, profiler, store, kinds=["user"], progress=False)
+    assert loaded == []
+    assert profiler.generator.count_tokens({"a": Chat(())}) == {"a": 5}
+    assert [one.text for one in profiler.generator.generate({"a": Chat(())}, SamplingParams())] == ["…"]
+    assert loaded == [1]
+
+
+class Silent(TextGenerator):
+    """Says next to nothing."""
+
+    model = "m"
+
+    def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
+        return iter([Generation(key, "…", 5, 1, "stop") for key in chats])
+
+    def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
+        return dict.fromkeys(chats, 5)
