@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Profiler(ABC):
 
     needs_model: ClassVar[bool] = True
     Config: ClassVar[type[BaseConfig]] = BaseConfig
-    generator: TextGenerator | None = None
+    generator: Any = None
 
     def __init__(self, config: BaseConfig | None = None, generator: TextGenerator | None = None) -> None:
         self.config = config or self.Config()

@@ -131,7 +131,9 @@ def test_a_model_is_loaded_only_to_be_asked(view: TrainingView, profiler: Any, s
     make_profiles(view, profiler, store, kinds=["user"], progress=False)
     assert loaded == []
     assert profiler.generator.count_tokens({"a": Chat(())}) == {"a": 5}
-    assert [one.text for one in profiler.generator.generate({"a": Chat(())}, SamplingParams())] == ["…"]
+    assert [one.text for one in profiler.generator.generate({"a": Chat(())}, SamplingParams.build({}))] == [
+        "…"
+    ]
     assert loaded == [1]
 
 
