@@ -19,13 +19,18 @@ from reclm.text.encoder import TextEncoder, item_text_features
 from reclm.training import TrainConfig
 from reclm.workspace import Workspace
 
+FIRST_LOOK = 300
+"""Users, and items, that a bench writes profiles of unless told otherwise: minutes on two CPU cores, not hours."""
+
 
 @dataclass(frozen=True)
 class ProfileSource:
     """Where the profiles come from.
 
     Attributes:
-        profiler, settings, model, engine, limit: as in :func:`reclm.profiles.ensure.ensure_profiles`.
+        profiler, settings, model, engine: as in :func:`reclm.profiles.ensure.ensure_profiles`.
+        limit: missing profiles are written of the first so many users, and items, 0 for all. By default of
+            ``FIRST_LOOK`` with a language model and of all without one.
         kinds: the sides that are augmented.
         store: a store to take as it is: nothing is generated.
     """
@@ -44,8 +49,11 @@ class ProfileSource:
         if self.store:
             writer = ProfileStore.read(self.store).info.writer
             return ProfileStore.open(self.store, view.fingerprint, writer)
+        limit = self.limit
+        if limit is None:
+            limit = FIRST_LOOK if plugins.get("profiler", self.profiler).needs_model else 0
         return ensure_profiles(
-            view, workspace, self.profiler, self.settings, self.model, self.engine, self.kinds, self.limit
+            view, workspace, self.profiler, self.settings, self.model, self.engine, self.kinds, limit or None
         )[0]
 
 

@@ -30,7 +30,12 @@ def bench(
     encoder: EncoderName = None,
     kind: Annotated[Kind, typer.Option(help="Whose profiles are fused.")] = Kind.both,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Profiles of only the first so many users, and items.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Write missing profiles of the first so many users, and items, 0 for all; default "
+            "300 with a language model, all without one. Stored profiles are used in any case.",
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs a variant.")] = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a run; default 50.")] = None,
@@ -86,6 +91,10 @@ def bench(
             f"{one['with profile']:,} of {one['of']:,} {side}s" for side, one in about["coverage"].items()
         )
         say(f"profiles by {about['profiles']['writer']}: {covered}; embedded by {about['encoder']}")
+        if any(one["with profile"] < one["of"] for one in about["coverage"].values()):
+            say(
+                "who has no profile is recommended by the rest of the model; --limit 0 writes all profiles first"
+            )
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = out or workspace.runs() / f"{stamp}-{slug(data.name)}-{slug(backbone)}"
     save(comparison, folder, about)
