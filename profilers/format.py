@@ -6,14 +6,14 @@ from dataclasses import dataclass
 START = "User identity:"
 MIDDLE = "; User interests:"
 
-# no capital behind a small letter: a model that may not begin another word would write on without a space
-_WORD = r"[A-Z0-9]{0,6}[a-z0-9]{1,14}(?:['-][A-Za-z0-9][a-z0-9]{0,11})?|[A-Z]{1,6}"
+# no capital behind a small letter, no number within a word: a model that may not begin another word would write on
+# without a space
+_WORD = r"[A-Z]{0,6}[a-z]{1,14}(?:['-][A-Za-z][a-z]{0,11})?|[A-Z]{1,6}|[0-9]{1,4}(?:st|nd|rd|th|s)?"
 _PROFILE = re.compile(
     r"User identity:\s*(?P<identities>.+?);\s*User interests:\s*(?P<interests>.+?)\.?\s*", re.DOTALL
 )
 _DANGLING = re.compile(
-    r"(?:[\s'-]+(?:a|an|and|as|at|by|for|from|in|into|is|of|on|or|that|the|their|to|up|with|without|about))+$|[\s'-]+$",
-    re.IGNORECASE,
+    r"(?:[\s'-]+(?:a|an|and|as|at|by|for|from|is|of|or|that|the|their|to|with))+$|[\s'-]+$", re.IGNORECASE
 )
 
 

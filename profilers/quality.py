@@ -57,7 +57,7 @@ def profiles_quality(
     if len(texts) != len(histories):
         raise ValueError(f"{len(texts)} profiles for {len(histories)} histories")
     if not texts:
-        return ProfileQuality(0, *[0.0] * 7, {})
+        return ProfileQuality(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, {})
     faults = [_fault(text, phrases) for text in texts]
     in_format = np.array([fault is None for fault in faults])
     empty = np.array([not text.strip() for text in texts])

@@ -28,11 +28,11 @@ _WORD = re.compile(r"[^\W\d][\w'’-]+")
 class KeywordsConfig(Config):
     """Which terms make a profile."""
 
-    terms: int = Field(8, ge=1)
+    terms: int = Field(default=8, ge=1)
     """Terms in a profile."""
-    longest: int = Field(2, ge=1, le=3)
+    longest: int = Field(default=2, ge=1, le=3)
     """Most words in a term."""
-    min_items: int = Field(2, ge=1)
+    min_items: int = Field(default=2, ge=1)
     """A term occurs in at least so many items, where there are that many: rarer ones are left out."""
     stop_words: Literal["english"] | None = "english"
     """Words that are no terms."""
@@ -49,7 +49,7 @@ class Keywords(Profiler):
     """
 
     needs_model: ClassVar[bool] = False
-    Config: ClassVar[type[Config]] = KeywordsConfig
+    Config = KeywordsConfig
 
     def __init__(self, config: KeywordsConfig, generator: Any = None) -> None:
         self.config: KeywordsConfig = config
@@ -68,10 +68,10 @@ class Keywords(Profiler):
         texts = [plain(text) for text in item_texts(view.item_text, view.text_template)]
         described = sum(bool(text) for text in texts)
         vectorizer = TfidfVectorizer(
-            analyzer=self._split,
+            analyzer=self._split,  # pyright: ignore[reportArgumentType]
             min_df=min(self.config.min_items, max(1, described // 2)),
             sublinear_tf=True,
-            dtype=np.float32,
+            dtype=np.float32,  # pyright: ignore[reportArgumentType]
         )
         try:
             self._weights = sparse.csr_array(vectorizer.fit_transform(texts))
@@ -127,9 +127,8 @@ class Keywords(Profiler):
         lengths = np.fromiter(map(len, columns), np.int64, len(columns))
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         flat = np.concatenate(columns) if columns else np.empty(0, np.int64)
-        return sparse.csr_array(
-            (np.ones(len(flat), np.float32), flat, indptr), (len(rows), self._weights.shape[0])
-        )
+        items, _ = self._weights.shape  # pyright: ignore[reportGeneralTypeIssues]
+        return sparse.csr_array((np.ones(len(flat), np.float32), flat, indptr), (len(rows), items))
 
     def _best(self, terms: np.ndarray, weights: np.ndarray) -> list[str]:
         """The terms of greatest weight; a term within a chosen one is not chosen again."""

@@ -3,15 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
-from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.profilers.format import ProfileFormatError, parse, tidy
 from reclm.profilers.zero_shot.config import ZeroShotConfig
-from reclm.profilers.zero_shot.prompts import item_chat, quoted_phrases, user_chat
+from reclm.profilers.zero_shot.prompts import item_chat, quoted, user_chat
 from reclm.profiles.profile import Profile, Profiler, Subject
 from reclm.text.brief import ItemBriefs
 from reclm.text.chat import Chat, TextGenerator, prompt_hash
@@ -27,7 +26,7 @@ class ZeroShot(Profiler):
         generator: runs the language model.
     """
 
-    Config: ClassVar[type[Config]] = ZeroShotConfig
+    Config = ZeroShotConfig
 
     def __init__(self, config: ZeroShotConfig, generator: TextGenerator) -> None:
         self.config: ZeroShotConfig = config
@@ -64,7 +63,7 @@ class ZeroShot(Profiler):
                 clickers = view.users.ids(view.train.user_idx[history[: config.clickers]])
                 profiles = [known[user] for user in clickers if user in known]
                 chat = item_chat(
-                    item, config.topics, config.text_chars, quoted_phrases(profiles, config.quoted)
+                    item, config.topics, config.text_chars, quoted(profiles, config.quoted, item.title)
                 )
             yield Subject(kind, one, prompt_hash(chat, self.generator.model, params), chat)
 

@@ -11,29 +11,29 @@ from reclm.text.chat import SamplingParams
 class ZeroShotConfig(Config):
     """What is asked, and how the answer is generated. Prompt tokens are what costs: keep the prompts short."""
 
-    history: int = Field(8, ge=1)
+    history: int = Field(default=8, ge=1)
     """Newest items of a user that a prompt names."""
-    text_chars: int = Field(260, ge=40)
+    text_chars: int = Field(default=260, ge=40)
     """Most characters of titles and description in a prompt."""
-    topics: int = Field(5, ge=0)
+    topics: int = Field(default=5, ge=0)
     """Most topics (genres, categories) named, the commonest of the history first."""
-    clickers: int = Field(5, ge=0)
+    clickers: int = Field(default=5, ge=0)
     """Newest users of an item whose profiles its prompt may quote; 5 in the paper."""
-    quoted: int = Field(4, ge=1)
-    """Most identities quoted from those profiles."""
-    phrases: int = Field(3, ge=1, le=10)
+    quoted: int = Field(default=4, ge=1)
+    """Most interests quoted from those profiles, and half as many identities."""
+    phrases: int = Field(default=3, ge=1, le=10)
     """Identities, and as many interests, in a user's profile; 3 in the paper."""
-    item_phrases: int = Field(3, ge=1, le=10)
+    item_phrases: int = Field(default=3, ge=1, le=10)
     """The same of an item's profile; 5 in the paper, which takes half as long again."""
     constrain: bool = True
     """Let the model write nothing that is not in the profile format."""
-    max_new_tokens: int = Field(80, ge=8)
-    temperature: float = Field(0.0, ge=0)
+    max_new_tokens: int = Field(default=80, ge=8)
+    temperature: float = Field(default=0.0, ge=0)
     """0 takes the most likely token each time; the paper samples at 0.9."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
     """On the words of prompt and answer. The paper's 1.3 drives a small model away from the history's own words."""
-    presence_penalty: float = Field(2.0, ge=-2, le=2)
+    presence_penalty: float = Field(default=2.0, ge=-2, le=2)
     """On the words of the answer alone: keeps phrases from being repeated."""
     seed: int = 0
 

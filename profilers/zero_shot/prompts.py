@@ -7,7 +7,7 @@ prompts share is computed once, so the examples cost next to nothing.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from reclm.profilers.format import START, ProfileFormatError, parse
+from reclm.profilers.format import START, ProfileFormatError, ProfileParts, parse
 from reclm.text.brief import ItemBrief
 from reclm.text.chat import Chat, Message, plain
 
@@ -56,14 +56,16 @@ _JAZZ = (
     "User interests: Kind of Blue, The Koln Concert, A Love Supreme.",
 )
 _GAME = (
-    "Topics: strategy, family\nTitles: The Settlers of Catan\nChosen by: board gamer, family host",
+    "Chosen by: board gamer, family host\nThey like: trading goods, Ticket to Ride, long evenings\n"
+    "Topics: strategy, family\nTitles: The Settlers of Catan",
     "User identity: strategy gamer, board gamer, family host; "
-    "User interests: Settlers of Catan, trading goods, building villages.",
+    "User interests: Settlers of Catan, trading goods, family strategy games.",
 )
 _CONCERT = (
-    "Topics: piano, live\nTitles: The Koln Concert\nChosen by: night owl, jazz listener",
+    "Chosen by: record collector, concert goer\nThey like: jazz standards, Kind of Blue\n"
+    "Topics: piano, live\nTitles: The Koln Concert",
     "User identity: piano lover, concert goer, record collector; "
-    "User interests: Koln Concert, solo piano, live recordings.",
+    "User interests: Koln Concert, live piano, jazz standards.",
 )
 LISTED = (_SOUPS, _PASSWORD, _GAMES, _JAZZ)
 DESCRIBED = (_GAME, _PLANTER, _TAPES, _PASSWORD)
@@ -83,26 +85,35 @@ def user_chat(items: Sequence[ItemBrief], topics: int, chars: int) -> Chat:
     return _chat(USER_TASK, examples, [line for line in lines if line])
 
 
-def item_chat(item: ItemBrief, topics: int, chars: int, chosen_by: Sequence[str]) -> Chat:
+def item_chat(item: ItemBrief, topics: int, chars: int, chosen_by: ProfileParts) -> Chat:
     """The prompt for an item, with phrases from the profiles of users who chose it."""
+    # the title stands last, next to the answer, which is to be about it more than about what else its users like
     lines = [
+        _line("Chosen by", chosen_by.identities, ", "),
+        _line("They like", chosen_by.interests, ", "),
         _line("Topics", item.topics[:topics], ", "),
         _line("Titles", [_described(_unlisted(item.title), item.details, chars)], ""),
-        _line("Chosen by", chosen_by, ", "),
     ]
     return _chat(ITEM_TASK, DESCRIBED if item.details else BARE, [line for line in lines if line])
 
 
-def quoted_phrases(profiles: Iterable[str], limit: int) -> list[str]:
-    """The commonest identities of the profiles, at most ``limit``; a profile out of format is passed over."""
-    phrases = []
+def quoted(profiles: Iterable[str], limit: int, title: str) -> ProfileParts:
+    """What the profiles have in common: the commonest interests, at most ``limit``, and half as many identities.
+
+    A profile out of format is passed over, and so is the item's own title.
+    """
+    read = []
     for text in profiles:
         try:
-            parts = parse(text)
+            read.append(parse(text))
         except ProfileFormatError:
             continue
-        phrases.append([plain(one, 40) for one in parts.identities])
-    return _commonest(phrases, limit)
+    interests = ([one for one in parts.interests if one.casefold() not in title.casefold()] for parts in read)
+    identities = _commonest((parts.identities for parts in read), (limit + 1) // 2)
+    return ProfileParts(
+        tuple(plain(one, 40) for one in identities),
+        tuple(plain(one, 40) for one in _commonest(interests, limit)),
+    )
 
 
 def _chat(task: str, examples: Sequence[tuple[str, str]], lines: list[str]) -> Chat:

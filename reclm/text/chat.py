@@ -37,13 +37,13 @@ class Chat:
 class SamplingParams(Config):
     """How to generate. Part of what identifies a profile."""
 
-    max_new_tokens: int = Field(48, ge=1)
-    temperature: float = Field(0.0, ge=0)
+    max_new_tokens: int = Field(default=48, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
     """0 takes the most likely token each time."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
     """Divides the (positive) logits of all tokens that occur in the prompt or the answer so far."""
-    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     """Subtracted from the logits of all tokens that occur in the answer so far, the prompt not counted."""
     stop: tuple[str, ...] = ()
     """Generation ends behind the first of these strings; it is not part of the text."""
@@ -54,7 +54,10 @@ class SamplingParams(Config):
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote for the chat called ``key``; ``text`` includes the begun answer, ends stripped."""
+    """What a model wrote for the chat called ``key``; ``text`` includes the begun answer, ends stripped.
+
+    ``new_tokens`` does not count the token that ends an answer.
+    """
 
     key: str
     text: str
@@ -128,7 +131,8 @@ def plain(text: str, limit: int | None = None) -> str:
         text = marker.sub(harmless, text)
     text = " ".join(text.split())
     if limit is not None and len(text) > limit:
-        # the next character tells whether the limit falls between two words
-        head = text[: limit + 1].rpartition(" ")[0] or text[:limit]
+        head = text[:limit]
+        if head[-1:].isalnum() and text[limit].isalnum():
+            head = head.rpartition(" ")[0] or head
         text = head.rstrip(" ,;:-")
     return text

@@ -12,17 +12,21 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 
+from reclm.errors import ReclmError
+
 
 def half_copy(path: Path, name: str) -> Path:
     """The GGUF file with float16 matrices, for OpenVINO. ``name`` names the weights."""
-    import gguf
-
-    return _cached(f"half {name} {gguf.__file__}", lambda folder: _write_half(path, folder)) / "model.gguf"
+    return (
+        _cached(path, f"half {name} {version('gguf')}", lambda folder: _write_half(path, folder))
+        / "model.gguf"
+    )
 
 
 def transformers_copy(path: Path, name: str, weights: bool) -> Path:
@@ -30,11 +34,11 @@ def transformers_copy(path: Path, name: str, weights: bool) -> Path:
     import transformers
 
     key = f"transformers {transformers.__version__} {weights} {name}"
-    return _cached(key, lambda folder: _write_transformers(path, folder, weights))
+    return _cached(path, key, lambda folder: _write_transformers(path, folder, weights))
 
 
-def _cached(key: str, build: Callable[[Path], None]) -> Path:
-    """The cache folder for ``key``, built if it is not there; whole or not at all."""
+def _cached(path: Path, key: str, build: Callable[[Path], None]) -> Path:
+    """The cache folder for ``key``, built from ``path`` if it is not there; whole or not at all."""
     cache = Path(os.environ.get("RECLM_CACHE") or platformdirs.user_cache_path("reclm")) / "gguf"
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
     if folder.is_dir():
@@ -42,7 +46,12 @@ def _cached(key: str, build: Callable[[Path], None]) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix="unfinished-"))
     try:
-        build(fresh)
+        try:
+            build(fresh)
+        except (ValueError, IndexError, KeyError, NotImplementedError) as error:
+            raise ReclmError(
+                f"{path} is no GGUF file that can be read: {' '.join(str(error).split())}"
+            ) from error
         fresh.rename(folder)
     except OSError:
         # another process was first

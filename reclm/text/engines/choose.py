@@ -9,7 +9,6 @@ from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
 from transformers import TopPLogitsWarper
 
-from reclm.errors import ReclmError
 from reclm.text.chat import SamplingParams
 
 
@@ -20,15 +19,8 @@ class PatternCompiler:
         self._tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=list(end_ids))
 
     def matcher(self, pattern: str) -> LLMatcher:
-        """An automaton at its start.
-
-        Raises:
-            ReclmError: if the pattern is no regular expression (look-around and back references are none).
-        """
-        matcher = LLMatcher(self._tokens, LLMatcher.grammar_from_regex(pattern))
-        if matcher.is_error():
-            raise ReclmError(f"pattern {pattern!r}: {matcher.get_error()}")
-        return matcher
+        """An automaton at its start."""
+        return LLMatcher(self._tokens, LLMatcher.grammar_from_regex(pattern))
 
 
 class TokenChooser:
@@ -99,7 +91,7 @@ class TokenChooser:
     def _sample(self, logits: torch.Tensor) -> torch.Tensor:
         logits = logits / self._params.temperature
         if self._params.top_p < 1:
-            logits = TopPLogitsWarper(self._params.top_p)(torch.empty(0), logits)
+            logits = TopPLogitsWarper(self._params.top_p)(torch.empty(0, dtype=torch.long), logits)  # pyright: ignore[reportArgumentType]
         chances = logits.softmax(-1).cpu()
         drawn = [
             torch.multinomial(row, 1, generator=own) for row, own in zip(chances, self._random, strict=True)

@@ -4,6 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from llguidance import LLMatcher
+
+from reclm.errors import ReclmError
 from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.text.models import LanguageModel, context_length, load_tokenizer, transformers_folder
 from reclm.text.prompt_tokens import PromptTokenizer
@@ -33,8 +36,14 @@ class LocalGenerator(TextGenerator):
         """Prompt ids by key, shortest first.
 
         Raises:
-            ReclmError: if a prompt does not fit the model's context window.
+            ReclmError: if a prompt does not fit the model's context window, or the pattern is no regular expression.
         """
+        if params.pattern is not None:
+            fault = LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(params.pattern))
+            if fault:
+                raise ReclmError(
+                    f"pattern {params.pattern!r} is no regular expression: {' '.join(fault.split())}"
+                )
         ids = {key: self.prompts.checked(key, chat, params.max_new_tokens) for key, chat in chats.items()}
         return dict(sorted(ids.items(), key=lambda one: len(one[1])))
 
@@ -42,11 +51,12 @@ class LocalGenerator(TextGenerator):
         self, key: str, chat: Chat, prompt: Sequence[int], new: list[int], ended: bool, params: SamplingParams
     ) -> Generation:
         """The answer ``new`` as a generation. ``ended``: the engine stopped before the limit of new tokens."""
-        written = self.prompts.text([one for one in new if one not in self.end_ids])
+        ids = [one for one in new if one not in self.end_ids]
+        written = self.prompts.text(ids)
         cuts = [at for at in (written.find(stop) for stop in params.stop) if at >= 0]
         text = chat.answer_start + (written[: min(cuts)] if cuts else written)
-        stopped = ended or bool(cuts) or (bool(new) and new[-1] in self.end_ids)
-        return Generation(key, text.strip(), len(prompt), len(new), "stop" if stopped else "length")
+        stopped = ended or bool(cuts) or len(ids) < len(new)
+        return Generation(key, text.strip(), len(prompt), len(ids), "stop" if stopped else "length")
 
 
 def _end_ids(model: LanguageModel, eos: int | None) -> frozenset[int]:

@@ -55,8 +55,8 @@ class TransformersGenerator(LocalGenerator):
         finally:
             if bars:
                 logging.enable_progress_bar()
-        self._net.eval().to(self.device)
-        self._vocabulary = int(self._net.get_output_embeddings().weight.shape[0])
+        self._net.eval().to(self.device)  # pyright: ignore[reportArgumentType]
+        self._vocabulary = self._net.get_output_embeddings().weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess]
         self._patterns: PatternCompiler | None = None
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
