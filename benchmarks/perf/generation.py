@@ -9,6 +9,7 @@ spared the check of the profile format). It is slow and steady, so a few prompts
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,9 @@ def one_at_a_time(
 ) -> float:
     """Prompts a second of bare ``generate`` in fp32, over the first ``count`` prompts."""
     folder = transformers_folder(model, weights=True)
-    net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    net: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     keys = list(prompts)[: count + 1]
+    begun = time.perf_counter()
     with torch.inference_mode():
         for turn, key in enumerate(keys):
             if turn == 1:  # the first one warms up
@@ -70,6 +72,7 @@ def main() -> None:
     chats, rates, answers = {}, {}, {}
     for name in ("openvino", "transformers"):
         engine = load_generator(model, name)
+        assert isinstance(engine, LocalGenerator)
         profiler = profiler_class(profiler_class.Config(), engine)
         if not chats:
             subjects = profiler.subjects(view, "user", np.arange(options.prompts), {})
