@@ -15,6 +15,7 @@ _PROFILE = re.compile(
 _DANGLING = re.compile(
     r"(?:[\s'-]+(?:a|an|and|as|at|by|for|from|is|of|or|that|the|their|to|with))+$|[\s'-]+$", re.IGNORECASE
 )
+_COMMON = {"and", "for", "from", "its", "that", "the", "their", "with", "you", "your"}
 
 
 class ProfileFormatError(ValueError):
@@ -75,7 +76,7 @@ def parse(text: str, phrases: int | None = None) -> ProfileParts:
     return parts
 
 
-def tidy(text: str, phrases: int | None = None) -> str:
+def tidy(text: str, phrases: int | None = None, about: str = "") -> str:
     """Trim a profile as it was written: an unfinished last phrase, loose ends of phrases, repeated phrases.
 
     Nothing is added but the full stop. A text that has no identities or no interests is returned as it is.
@@ -85,6 +86,7 @@ def tidy(text: str, phrases: int | None = None) -> str:
 
     Args:
         phrases: most identities, and most interests; any number by default.
+        about: where there are too many interests, those that have no word in common with this go first.
     """
     text = " ".join(text.split())
     found = _PROFILE.fullmatch(text)
@@ -95,8 +97,16 @@ def tidy(text: str, phrases: int | None = None) -> str:
         interests = interests[:-1]
     seen: set[str] = set()
     identities = _once(found["identities"].split(","), seen)[:phrases]
-    kept = _once(interests, seen)[:phrases]
+    kept = _once(interests, seen)
+    named = stems(about)
+    best = sorted(range(len(kept)), key=lambda at: (not stems(kept[at]) & named, at))[:phrases]
+    kept = tuple(kept[at] for at in sorted(best))
     return str(ProfileParts(identities, kept)) if identities and kept else text
+
+
+def stems(text: str) -> set[str]:
+    """The words of a text of three letters and more, cut to five letters, so that inflections agree."""
+    return {word[:5] for word in re.findall(r"[^\W\d_]{3,}", text.casefold())} - _COMMON
 
 
 def _phrases(listed: str) -> tuple[str, ...]:

@@ -1,16 +1,15 @@
 """How good profiles are, as far as it can be counted: format, repetition, and whether they are about their history."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from reclm.profilers.format import ProfileFormatError, parse, tidy
+from reclm.profilers.format import ProfileFormatError, parse, stems, tidy
 from reclm.text.encoder import TextEncoder
 
-_WORD = re.compile(r"[^\W\d_]{4,}")
+_FORMAT = {"user", "ident", "inter"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,9 @@ def profiles_quality(
     in_format = np.array([fault is None for fault in faults])
     empty = np.array([not text.strip() for text in texts])
     repeated = np.array([_repeats(text) for text in texts])
-    named = np.array([bool(_stems(one) & _stems(own)) for one, own in zip(texts, histories, strict=True)])
+    named = np.array(
+        [bool((stems(one) & stems(own)) - _FORMAT) for one, own in zip(texts, histories, strict=True)]
+    )
     closer = _closer(texts, histories, encoder) if encoder else np.ones(len(texts), bool)
     good = in_format & ~empty & ~repeated & named & closer
     return ProfileQuality(
@@ -93,11 +94,6 @@ def _repeats(text: str) -> bool:
     except ProfileFormatError:
         return False
     return len(before.identities + before.interests) != len(after.identities + after.interests)
-
-
-def _stems(text: str) -> set[str]:
-    """Words of four letters and more, cut to five; the format's own words are none."""
-    return {word[:5] for word in _WORD.findall(text.casefold())} - {"user", "ident", "inter"}
 
 
 def _closer(texts: Sequence[str], histories: Sequence[str], encoder: TextEncoder) -> np.ndarray:

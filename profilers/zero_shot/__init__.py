@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -10,12 +11,15 @@ import numpy as np
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.profilers.format import ProfileFormatError, parse, tidy
 from reclm.profilers.zero_shot.config import ZeroShotConfig
-from reclm.profilers.zero_shot.prompts import item_chat, quoted, user_chat
+from reclm.profilers.zero_shot.prompts import TITLES, item_chat, quoted, user_chat
 from reclm.profiles.profile import Profile, Profiler, Subject
 from reclm.text.brief import ItemBriefs
 from reclm.text.chat import Chat, TextGenerator, prompt_hash
 
 __all__ = ["ZeroShot", "ZeroShotConfig"]
+
+# prompts asked before those that failed are asked again: no more than these wait, and are lost if the run is killed
+_TOGETHER = 512
 
 
 class ZeroShot(Profiler):
@@ -68,29 +72,58 @@ class ZeroShot(Profiler):
             yield Subject(kind, one, prompt_hash(chat, self.generator.model, params), chat)
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
-        """The profiles, each as soon as it is done; equal prompts are generated once."""
+        """The profiles, each as soon as it is done; equal prompts are generated once.
+
+        A profile with too few different phrases is written once more, with a penalty on repetition; the better one
+        stays.
+        """
         wanted: dict[ProfileKind, dict[str, list[Subject]]] = {"user": {}, "item": {}}
         for subject in subjects:
             wanted[subject.kind].setdefault(subject.prompt_hash, []).append(subject)
         for kind, by_prompt in wanted.items():
-            phrases = self.config.phrases if kind == "user" else self.config.item_phrases
-            params = self.config.sampling(kind)
-            settings = json.dumps(params.model_dump(mode="json"))
             chats = {key: _chat(same[0]) for key, same in by_prompt.items()}
-            for answer in self.generator.generate(chats, params):
-                text = tidy(answer.text, phrases)
-                for subject in by_prompt[answer.key]:
-                    yield Profile(
-                        kind=kind,
-                        id=subject.id,
-                        text=text,
-                        prompt_hash=subject.prompt_hash,
-                        model=self.generator.model,
-                        settings=settings,
-                        prompt_tokens=answer.prompt_tokens,
-                        new_tokens=answer.new_tokens,
-                        finish_reason=answer.finish_reason,
-                    )
+            keys = list(chats)
+            for start in range(0, len(keys), _TOGETHER):
+                some = {key: chats[key] for key in keys[start : start + _TOGETHER]}
+                for answer in self._answers(kind, some):
+                    for subject in by_prompt[answer.prompt_hash]:
+                        yield replace(answer, id=subject.id)
+
+    def _answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
+        """One profile a chat."""
+        poor: dict[str, Profile] = {}
+        for one in self._tries(kind, chats, again=False):
+            if self.config.second_penalty is None or self.in_format(kind, one.text):
+                yield one
+            else:
+                poor[one.prompt_hash] = one
+        for one in self._tries(kind, {key: chats[key] for key in poor}, again=True):
+            first = poor[one.prompt_hash]
+            yield replace(
+                one if self.in_format(kind, one.text) else first,
+                prompt_tokens=first.prompt_tokens + one.prompt_tokens,
+                new_tokens=first.new_tokens + one.new_tokens,
+            )
+
+    def _tries(self, kind: ProfileKind, chats: Mapping[str, Chat], again: bool) -> Iterator[Profile]:
+        if not chats:
+            return
+        config, params = self.config, self.config.sampling(kind, again)
+        settings = json.dumps(params.model_dump(mode="json"))
+        phrases = config.phrases if kind == "user" else config.item_phrases
+        for answer in self.generator.generate(chats, params):
+            titles = chats[answer.key].messages[-1].content.rpartition(TITLES)[2]
+            yield Profile(
+                kind=kind,
+                id="",
+                text=tidy(answer.text, phrases, titles),
+                prompt_hash=answer.key,
+                model=self.generator.model,
+                settings=settings,
+                prompt_tokens=answer.prompt_tokens,
+                new_tokens=answer.new_tokens,
+                finish_reason=answer.finish_reason,
+            )
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
         """Whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""

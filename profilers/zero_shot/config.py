@@ -35,17 +35,19 @@ class ZeroShotConfig(Config):
     """On the words of prompt and answer. The paper's 1.3 drives a small model away from the history's own words."""
     presence_penalty: float = Field(default=2.0, ge=-2, le=2)
     """On the words of the answer alone: keeps phrases from being repeated."""
+    second_penalty: float | None = Field(1.1, gt=1)
+    """Repetition penalty when a profile with too few different phrases is written once more; none: it stays."""
     seed: int = 0
 
-    def sampling(self, kind: ProfileKind) -> SamplingParams:
-        """How to generate profiles of a kind."""
+    def sampling(self, kind: ProfileKind, again: bool = False) -> SamplingParams:
+        """How to generate profiles of a kind; ``again``: those that said too much twice."""
         # an item's prompt says less than a history, and more of the answer is said twice
         phrases, spare = (self.phrases, 1) if kind == "user" else (self.item_phrases, 2)
         return SamplingParams(
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
-            repetition_penalty=self.repetition_penalty,
+            repetition_penalty=(again and self.second_penalty) or self.repetition_penalty,
             presence_penalty=self.presence_penalty,
             stop=("\n",),
             pattern=answer_pattern(phrases, spare) if self.constrain else None,

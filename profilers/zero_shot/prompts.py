@@ -11,6 +11,7 @@ from reclm.profilers.format import START, ProfileFormatError, ProfileParts, pars
 from reclm.text.brief import ItemBrief
 from reclm.text.chat import Chat, Message, plain
 
+TITLES = "Titles"
 USER_TASK = (
     "You describe a user of a recommender from what the user chose, in one line: who the user probably is, then what "
     "interests the user. Go by the topics and titles given."
@@ -79,7 +80,7 @@ def user_chat(items: Sequence[ItemBrief], topics: int, chars: int) -> Chat:
     details = items[0].details if len(items) == 1 else ""
     lines = [
         _line("Topics", _commonest((one.topics for one in items), topics), ", "),
-        _line("Titles", [_described(titles[0], details, chars), *titles[1:]] if titles else [], "; "),
+        _line(TITLES, [_described(titles[0], details, chars), *titles[1:]] if titles else [], "; "),
     ]
     examples = LISTED if len(titles) > 1 else DESCRIBED if details else BARE
     return _chat(USER_TASK, examples, [line for line in lines if line])
@@ -92,7 +93,7 @@ def item_chat(item: ItemBrief, topics: int, chars: int, chosen_by: ProfileParts)
         _line("Chosen by", chosen_by.identities, ", "),
         _line("They like", chosen_by.interests, ", "),
         _line("Topics", item.topics[:topics], ", "),
-        _line("Titles", [_described(_unlisted(item.title), item.details, chars)], ""),
+        _line(TITLES, [_described(_unlisted(item.title), item.details, chars)], ""),
     ]
     return _chat(ITEM_TASK, DESCRIBED if item.details else BARE, [line for line in lines if line])
 
