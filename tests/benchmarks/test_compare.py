@@ -40,16 +40,19 @@ def run(select_on: str = "valid", seeds: int = 2) -> Comparison:
 def test_numbers_files_and_table_agree(tmp_path) -> None:
     comparison = run()
     save(comparison, tmp_path, {"encoder": "none"})
-    rows = pq.read_table(tmp_path / "results.parquet").to_pandas()
-    users = pq.read_table(tmp_path / "users.parquet").to_pandas()
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    users = pq.read_table(tmp_path / "users.parquet").to_pylist()
     summary = json.loads((tmp_path / "summary.json").read_text())
     for protocol in ("full-shot", "zero-shot"):
         for variant in ("base", "augment"):
-            chosen = rows[
-                (rows.protocol == protocol) & (rows.variant == variant) & (rows.metric == "ndcg@20")
+            key = (protocol, variant)
+            chosen = [
+                one["value"]
+                for one in rows
+                if (*key, "ndcg@20") == (one["protocol"], one["variant"], one["metric"])
             ]
-            mean = users[(users.protocol == protocol) & (users.variant == variant)]["ndcg@20"].mean()
-            assert chosen.value.mean() == pytest.approx(mean, rel=1e-6)
+            mean = np.mean([one["ndcg@20"] for one in users if key == (one["protocol"], one["variant"])])
+            assert np.mean(chosen) == pytest.approx(mean, rel=1e-6)
             stored = summary["protocols"][protocol]["variants"][variant]["ndcg@20"]
             assert stored["mean"] == pytest.approx(mean, rel=1e-6)
             assert len(stored["seeds"]) == 2
