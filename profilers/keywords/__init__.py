@@ -41,7 +41,9 @@ class KeywordsConfig(Config):
 
 
 class Keywords(Profiler):
-    """TF-IDF over item texts: a user's terms are those with the greatest weight summed over the history.
+    """TF-IDF over item texts: a user's terms are those whose mean weight in the history exceeds what is usual most.
+
+    Usual is the mean over all training interactions: a genre that everybody watches distinguishes nobody.
 
     Args:
         config: see :class:`KeywordsConfig`.
@@ -80,6 +82,8 @@ class Keywords(Profiler):
                 f"data set {view.name!r}: the item text has no terms for keyword profiles"
             ) from error
         self._terms = vectorizer.get_feature_names_out()
+        clicks = np.bincount(view.train.item_idx, minlength=len(view.items)).astype(np.float32)
+        self._usual = np.asarray(clicks / max(1, clicks.sum()) @ self._weights)
         return self
 
     def subjects(
@@ -88,10 +92,11 @@ class Keywords(Profiler):
         """The finished profile of each row of ``idx``; rows without any terms are left out."""
         for start in range(0, len(idx), _BLOCK):
             rows = idx[start : start + _BLOCK]
-            weights = sparse.csr_array(self._matrix(view, kind, rows) @ self._weights)
+            weights = sparse.csr_array(self._shares(view, kind, rows) @ self._weights)
             for at, one in enumerate(view.idmap(kind).ids(rows)):
                 span = slice(weights.indptr[at], weights.indptr[at + 1])
-                terms = self._best(weights.indices[span], weights.data[span])
+                found = weights.indices[span]
+                terms = self._best(found, weights.data[span] - self._usual[found])
                 if terms:
                     text = ", ".join(terms) + "."
                     key = hashlib.sha256(f"keywords {text}".encode()).hexdigest()[:32]
@@ -114,8 +119,8 @@ class Keywords(Profiler):
                 terms += [" ".join(run) for run in runs if all(run)]
         return terms
 
-    def _matrix(self, view: TrainingView, kind: ProfileKind, rows: np.ndarray) -> sparse.csr_array:
-        """``(rows, items)``: ones where an item counts for a row."""
+    def _shares(self, view: TrainingView, kind: ProfileKind, rows: np.ndarray) -> sparse.csr_array:
+        """``(rows, items)``: the share of each item in a row's history; of an item, itself."""
         if kind == "item":
             columns = [np.array([row]) for row in rows]
         else:
@@ -128,10 +133,11 @@ class Keywords(Profiler):
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         flat = np.concatenate(columns) if columns else np.empty(0, np.int64)
         items, _ = self._weights.shape  # pyright: ignore[reportGeneralTypeIssues]
-        return sparse.csr_array((np.ones(len(flat), np.float32), flat, indptr), (len(rows), items))
+        shares = np.repeat(1 / np.maximum(lengths, 1), lengths).astype(np.float32)
+        return sparse.csr_array((shares, flat, indptr), (len(rows), items))
 
     def _best(self, terms: np.ndarray, weights: np.ndarray) -> list[str]:
-        """The terms of greatest weight; a term within a chosen one is not chosen again."""
+        """The terms of greatest excess; a term within a chosen one is not chosen again."""
         order = np.lexsort((terms, -weights))
         kept: list[str] = []
         for term in self._terms[terms[order[: 4 * self.config.terms]]]:
