@@ -1,97 +1,129 @@
-"""Prompts a second: our engines against transformers, one prompt at a time.
+"""Profile generation against one prompt at a time: ``python -m reclm.benchmarks.perf.generation --prompts 64``.
 
-    python -m reclm.benchmarks.perf.generation [--prompts 64] [--dataset ml-100k]
-
-All answer the same profile prompts of the first users with the embedded model. The baseline is transformers' own
-``generate`` in fp32, one prompt a call, made to write exactly as many tokens as our engine wrote for that prompt (and
-spared the check of the profile format). It is slow and steady, so a few prompts are enough for its rate.
+The prompts are the zero-shot profiler's for users of ml-100k. The yardstick is transformers' own ``generate`` in fp32,
+one prompt after the other, with the same weights, token ids and grammar, half of it before and half behind the
+engines. Loading does not count, and a prompt that is not among them warms everything up.
 """
 
+import argparse
 import time
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import LogitsProcessor, LogitsProcessorList
 
 import reclm.data
-from reclm import plugins
-from reclm.benchmarks.perf.common import arguments, machine
-from reclm.text.chat import Chat, Generation, SamplingParams
-from reclm.text.engines.local import LocalGenerator
-from reclm.text.models import LanguageModel, find_model, load_generator, transformers_folder
+from reclm.benchmarks.perf.common import machine
+from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
+from reclm.text.chat import Chat, SamplingParams, TextGenerator
+from reclm.text.engines.choose import TokenChooser
+from reclm.text.engines.openvino import OpenVINOGenerator
+from reclm.text.engines.transformers import TransformersGenerator
+from reclm.text.models import find_model
 from reclm.workspace import Workspace
 
 
+class _Chosen(LogitsProcessor):
+    """Leaves the one token that our rules choose; the end, once the answer is complete."""
+
+    def __init__(self, chooser: TokenChooser, end: int) -> None:
+        self._chooser, self._end, self._done = chooser, end, False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        token = torch.tensor([self._end])
+        if not self._done:
+            token, ended = self._chooser(scores)
+            self._done = bool(ended)
+        return torch.full_like(scores, float("-inf")).scatter_(1, token.unsqueeze(1), 0.0)
+
+
 def one_at_a_time(
-    model: LanguageModel, prompts: Mapping[str, list[int]], answers: Mapping[str, Generation], count: int
-) -> float:
-    """Prompts a second of bare ``generate`` in fp32, over the first ``count`` prompts."""
-    folder = transformers_folder(model, weights=True)
-    net: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    keys = list(prompts)[: count + 1]
-    begun = time.perf_counter()
-    with torch.inference_mode():
-        for turn, key in enumerate(keys):
-            if turn == 1:  # the first one warms up
-                begun = time.perf_counter()
-            tokens = max(answers[key].new_tokens, 1)
-            ids = torch.tensor([prompts[key]])
-            net.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                min_new_tokens=tokens,
-                max_new_tokens=tokens,
-                pad_token_id=0,
-            )
-    return count / (time.perf_counter() - begun)
+    reference: TransformersGenerator, chats: dict[str, Chat], params: SamplingParams
+) -> dict[str, str]:
+    """Texts by transformers' ``generate``, no batch, no prefix."""
+    texts, end = {}, min(reference.end_ids)
+    for key, chat in chats.items():
+        prompt = reference.prompts.ids(chat)
+        ids = torch.tensor([prompt])
+        written = reference.network.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=params.max_new_tokens,
+            do_sample=False,
+            pad_token_id=end,
+            logits_processor=LogitsProcessorList([_Chosen(reference.chooser([prompt], params), end)]),
+        )
+        new = written[0, len(prompt) :].tolist()
+        texts[key] = reference.read(key, chat, prompt, new, False, params).text
+    return texts
 
 
-def timed(
-    engine: LocalGenerator, chats: Mapping[str, Chat], params: SamplingParams
-) -> tuple[float, dict[str, Generation]]:
-    """Prompts a second, and the answers by key; the model is loaded and warm."""
-    warm, *_ = chats
-    list(engine.generate({"warm": Chat((*chats[warm].messages[:-1],), chats[warm].answer_start)}, params))
+def run(
+    engine: TextGenerator, chats: dict[str, Chat], params: SamplingParams
+) -> tuple[float, dict[str, str], float]:
+    """Seconds, texts and mean new tokens."""
     begun = time.perf_counter()
-    answers = {answer.key: answer for answer in engine.generate(chats, params)}
-    return len(chats) / (time.perf_counter() - begun), answers
+    answers = list(engine.generate(chats, params))
+    seconds = time.perf_counter() - begun
+    return (
+        seconds,
+        {one.key: one.text for one in answers},
+        float(np.mean([one.new_tokens for one in answers])),
+    )
 
 
 def main() -> None:
-    """Print the rates, their ratios and the share of equal texts."""
-    parser = arguments("prompts a second of our engines", dataset="ml-100k")
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--baseline-prompts", type=int, default=8)
+    """Print prompts/s of the yardstick and of both engines, their ratio, and how many texts are equal."""
+    parser = argparse.ArgumentParser(description="profile generation against one prompt at a time")
+    parser.add_argument("--prompts", type=int, default=64, help="for the engines")
+    parser.add_argument("--single", type=int, default=16, help="for the yardstick, of the same")
+    parser.add_argument("--dataset", default="ml-100k", help="name or folder of a prepared data set")
+    parser.add_argument("--model", default=None, help="as for reclm profile")
+    parser.add_argument("--precision", default="auto", choices=("auto", "f32", "bf16"), help="of the engines")
+    parser.add_argument("--home", type=Path, default=None, help="workspace folder")
     options = parser.parse_args()
+
+    found = find_model(options.model)
     view = reclm.data.load(options.dataset, Workspace.at(options.home)).view()
-    profiler_class = plugins.get("profiler", "zero-shot")
-    model = find_model(None)
-    chats, rates, answers = {}, {}, {}
-    for name in ("openvino", "transformers"):
-        engine = load_generator(model, name)
-        assert isinstance(engine, LocalGenerator)
-        profiler = profiler_class(profiler_class.Config(), engine)
-        if not chats:
-            subjects = profiler.subjects(view, "user", np.arange(options.prompts), {})
-            chats = {subject.id: subject.source for subject in subjects}
-        params = profiler.config.sampling("user")
-        prompts = engine.encode(chats, params)
-        rates[name], answers[name] = timed(engine, chats, params)
-        del engine, profiler
-    base = one_at_a_time(model, prompts, answers["transformers"], options.baseline_prompts)
-    shared = next(k for k, column in enumerate(zip(*prompts.values(), strict=False)) if len(set(column)) > 1)
-    lengths = [len(ids) for ids in prompts.values()]
-    written = [answer.new_tokens for answer in answers["transformers"].values()]
-    equal = np.mean([answers["openvino"][key].text == answers["transformers"][key].text for key in chats])
-    print(f"{len(chats)} prompts of {min(lengths)} to {max(lengths)} tokens, {shared} of them shared by all;")
-    print(f"{np.mean(written):.0f} new tokens on average; {machine()}")
-    print(f"transformers, one at a time, fp32   {base:6.2f} prompts/s")
-    for name, rate in rates.items():
-        print(f"our engine {name:24} {rate:6.2f} prompts/s   {rate / base:.1f}×")
-    print(f"texts equal between our engines: {equal:.0%}")
+    reference = TransformersGenerator(found, precision="f32", device="cpu")
+    profiler = ZeroShot(ZeroShotConfig(), reference)
+    params = profiler.config.sampling("user")
+    chats: dict[str, Chat] = {}
+    for subject in profiler.subjects(view, "user", np.arange(len(view.users)), {}):
+        assert isinstance(subject.source, Chat)
+        chats[subject.prompt_hash] = subject.source
+        if len(chats) > options.prompts:
+            break
+    warm_up = dict([chats.popitem()])
+    tokens = np.array([len(reference.prompts.ids(chat)) for chat in chats.values()])
+    print(f"{len(chats)} prompts of {tokens.min()} to {tokens.max()} tokens, {found.name}; {machine()}")
+
+    engines: dict[str, TextGenerator] = {
+        "transformers": TransformersGenerator(found, precision=options.precision),
+        "openvino": OpenVINOGenerator(found, precision=options.precision),
+    }
+    one_at_a_time(reference, warm_up, params)
+    for engine in engines.values():
+        run(engine, warm_up, params)
+
+    single = dict(list(chats.items())[: options.single])
+    halves = list(single.items())[::2], list(single.items())[1::2]
+    begun = time.perf_counter()
+    texts = one_at_a_time(reference, dict(halves[0]), params)
+    seconds = time.perf_counter() - begun
+    results = {name: run(engine, chats, params) for name, engine in engines.items()}
+    begun = time.perf_counter()
+    texts |= one_at_a_time(reference, dict(halves[1]), params)
+    rate = len(single) / (seconds + time.perf_counter() - begun)
+
+    print(f"{'one at a time, fp32':20} {rate:6.2f} prompts/s")
+    for name, (took, written, new) in results.items():
+        equal = np.mean([written[key] == text for key, text in texts.items()])
+        print(
+            f"{name:20} {len(chats) / took:6.2f} prompts/s   {len(chats) / took / rate:5.1f}x   "
+            f"{new:.1f} new tokens   {equal:.0%} of the texts equal"
+        )
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ def terms(view, kind="user", **settings):
 
 def test_terms_that_are_more_in_the_history_than_usual_come_first(view):
     found = terms(view)
-    # idf over 5 items: alien, heat ln(6/2) + 1 = 2.10, genres ln(6/4) + 1 = 1.41; Alien and Heat are
-    # √(2.10² + 2·1.41²) = 2.89 long: alien and heat .73, genres .49; the third film has three more words: genres .34. Of 7
-    # clicks Alien has 3, Heat 2, the third 1. Ada's mean less the usual:
+    # idf over 5 items: alien, heat ln(6/2) + 1 = 2.10, genres ln(6/4) + 1 = 1.41. Alien and Heat are
+    # √(2.10² + 2·1.41²) = 2.89 long: alien and heat .73, genres .49; the third film's three more words make its
+    # genres .34. Of 7 clicks Alien has 3, Heat 2, the third 1. Ada's mean less the usual:
     #   heat .73/2 - 2·.73/7 = .16, horror .49 - 5·.49/7 = .14, crime .49/2 - (2·.49 + .34)/7 = .056,
     #   alien .73/2 - 3·.73/7 = .052, sci-fi .49/2 - (3·.49 + .34)/7 = -.01
     assert found["ada"] == "heat, horror, crime, alien, sci-fi."

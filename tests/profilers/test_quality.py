@@ -23,7 +23,7 @@ TEXTS = [
 
 
 def test_shares_are_counted_over_all_profiles():
-    quality = profiles_quality(TEXTS, HISTORIES, WordEncoder(), phrases=2)
+    quality = profiles_quality(TEXTS, HISTORIES, WordEncoder(), phrases=2)  # pyright: ignore[reportArgumentType]
     assert quality.profiles == 4
     assert quality.in_format == 3 / 4
     assert quality.empty == 1 / 4

@@ -40,7 +40,7 @@ def alone(reference, chat, params):
     import torch
 
     ids = torch.tensor([reference.prompts.ids(chat)])
-    out = reference._net.generate(
+    out = reference.network.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=params.max_new_tokens,

@@ -7,7 +7,7 @@ from typing import Literal
 from llguidance import LLMatcher
 
 from reclm.errors import ReclmError
-from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.text.chat import Chat, Generation, Message, SamplingParams, TextGenerator
 from reclm.text.models import LanguageModel, context_length, load_tokenizer, transformers_folder
 from reclm.text.prompt_tokens import PromptTokenizer
 
@@ -32,8 +32,8 @@ class LocalGenerator(TextGenerator):
         """Prompt tokens of each chat, begun answer included."""
         return {key: len(self.prompts.ids(chat)) for key, chat in chats.items()}
 
-    def encode(self, chats: Mapping[str, Chat], params: SamplingParams) -> dict[str, list[int]]:
-        """Prompt ids by key, shortest first.
+    def encode(self, chats: Mapping[str, Chat], params: SamplingParams) -> list[dict[str, list[int]]]:
+        """Prompt ids by key, shortest first, in groups of chats that differ in their last message only.
 
         Raises:
             ReclmError: if a prompt does not fit the model's context window, or the pattern is no regular expression.
@@ -44,8 +44,11 @@ class LocalGenerator(TextGenerator):
                 raise ReclmError(
                     f"pattern {params.pattern!r} is no regular expression: {' '.join(fault.split())}"
                 )
-        ids = {key: self.prompts.checked(key, chat, params.max_new_tokens) for key, chat in chats.items()}
-        return dict(sorted(ids.items(), key=lambda one: len(one[1])))
+        groups: dict[tuple[Message, ...], dict[str, list[int]]] = {}
+        for key, chat in chats.items():
+            ids = self.prompts.checked(key, chat, params.max_new_tokens)
+            groups.setdefault(chat.messages[:-1], {})[key] = ids
+        return [dict(sorted(group.items(), key=lambda one: len(one[1]))) for group in groups.values()]
 
     def read(
         self, key: str, chat: Chat, prompt: Sequence[int], new: list[int], ended: bool, params: SamplingParams

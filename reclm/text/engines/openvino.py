@@ -74,7 +74,7 @@ class OpenVINOGenerator(LocalGenerator):
         Raises:
             ReclmError: if a prompt does not fit the model's context window or the KV cache.
         """
-        prompts = self.encode(chats, params)
+        prompts = {key: ids for group in self.encode(chats, params) for key, ids in group.items()}
         config = self._config(params)
         waiting = enumerate(prompts.items())
         running: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from reclm.text.models import LanguageModel, transformers_folder
 
 
 class TransformersGenerator(LocalGenerator):
-    """Runs a model in batches of prompts of like length, left-padded; what all prompts begin with is computed once.
+    """Runs a model in batches of prompts of like length, left-padded; what prompts begin with in common, once.
 
     Args:
         model: what :func:`~reclm.text.models.find_model` found.
@@ -47,7 +47,7 @@ class TransformersGenerator(LocalGenerator):
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            self._net = AutoModelForCausalLM.from_pretrained(
+            self.network = AutoModelForCausalLM.from_pretrained(
                 transformers_folder(model, weights=True),
                 dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
                 use_safetensors=True,
@@ -55,8 +55,8 @@ class TransformersGenerator(LocalGenerator):
         finally:
             if bars:
                 logging.enable_progress_bar()
-        self._net.eval().to(self.device)  # pyright: ignore[reportArgumentType]
-        self._vocabulary = self._net.get_output_embeddings().weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess]
+        self.network.eval().to(self.device)  # pyright: ignore[reportArgumentType]
+        self._vocabulary = self.network.get_output_embeddings().weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess]
         self._patterns: PatternCompiler | None = None
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
@@ -65,28 +65,32 @@ class TransformersGenerator(LocalGenerator):
         Raises:
             ReclmError: if a prompt does not fit the model's context window.
         """
-        prompts = self.encode(chats, params)
+        for prompts in self.encode(chats, params):
+            keys = list(prompts)
+            shared = _shared_prefix(list(prompts.values()))
+            prefix = self._prefix(shared)
+            for start in range(0, len(keys), self.batch_size):
+                batch = keys[start : start + self.batch_size]
+                cache = deepcopy(prefix)
+                cache.batch_repeat_interleave(len(batch))
+                rows = [prompts[key] for key in batch]
+                for row, new, ended in self._batch(rows, len(shared), cache, params):
+                    key = batch[row]
+                    yield self.read(key, chats[key], prompts[key], new, ended, params)
+
+    def chooser(self, prompts: list[list[int]], params: SamplingParams) -> TokenChooser:
+        """What picks the tokens behind these prompts, one row each."""
         if params.pattern is not None and self._patterns is None:
             self._patterns = PatternCompiler(self.prompts.tokenizer, self._vocabulary, sorted(self.end_ids))
-        shared = _shared_prefix(list(prompts.values()))
-        prefix = self._prefix(shared)
-        keys = list(prompts)
-        for start in range(0, len(keys), self.batch_size):
-            batch = keys[start : start + self.batch_size]
-            cache = deepcopy(prefix)
-            cache.batch_repeat_interleave(len(batch))
-            rows = [prompts[key] for key in batch]
-            for row, new, ended in self._batch(rows, len(shared), cache, params):
-                key = batch[row]
-                yield self.read(key, chats[key], prompts[key], new, ended, params)
+        return TokenChooser(prompts, params, self._vocabulary, self.end_ids, self._patterns, self.device)
 
     @torch.inference_mode()
     def _prefix(self, shared: list[int]) -> DynamicCache:
         """Keys and values of the tokens that all prompts begin with, one row."""
-        cache = DynamicCache(config=self._net.config)
+        cache = DynamicCache(config=self.network.config)
         if shared:
             ids = torch.tensor([shared], device=self.device)
-            self._net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return cache
 
     def _batch(
@@ -94,9 +98,7 @@ class TransformersGenerator(LocalGenerator):
     ) -> Iterator[tuple[int, list[int], bool]]:
         """Row, new tokens and whether it ended by itself, of each prompt, as soon as it is done."""
         with torch.inference_mode():
-            chooser = TokenChooser(
-                prompts, params, self._vocabulary, self.end_ids, self._patterns, self.device
-            )
+            chooser = self.chooser(prompts, params)
             ids, attended = _left_padded([prompt[shared:] for prompt in prompts], shared, self.device)
             new: list[list[int]] = [[] for _ in prompts]
             rows = list(range(len(prompts)))
@@ -104,7 +106,7 @@ class TransformersGenerator(LocalGenerator):
             done = [False] * len(prompts)
             for step in range(params.max_new_tokens):
                 positions = (attended.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-                logits = self._net(
+                logits = self.network(
                     input_ids=ids,
                     attention_mask=attended,
                     position_ids=positions,
