@@ -36,7 +36,7 @@ class KeywordsConfig(Config):
     """A term occurs in at least so many items, where there are that many: rarer ones are left out."""
     stop_words: Literal["english"] | None = "english"
     """Words that are no terms."""
-    history: int | None = Field(None, ge=1)
+    history: int | None = Field(default=None, ge=1)
     """Newest items of a user that count; all by default."""
 
 

@@ -35,7 +35,7 @@ class ZeroShotConfig(Config):
     """On the words of prompt and answer. The paper's 1.3 drives a small model away from the history's own words."""
     presence_penalty: float = Field(default=2.0, ge=-2, le=2)
     """On the words of the answer alone: keeps phrases from being repeated."""
-    second_penalty: float | None = Field(1.1, gt=1)
+    second_penalty: float | None = Field(default=1.1, gt=1)
     """Repetition penalty when a profile with too few different phrases is written once more; none: it stays."""
     seed: int = 0
 

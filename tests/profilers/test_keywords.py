@@ -2,13 +2,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from reclm.data.dataset import ProfileKind
 from reclm.errors import ReclmError
 from reclm.profilers.keywords import Keywords, KeywordsConfig
 
 EVERY = np.arange(5)
 
 
-def terms(view, kind="user", **settings):
+def terms(view, kind: ProfileKind = "user", **settings):
     keywords = Keywords(KeywordsConfig(min_items=1, **settings)).fit(view)
     return {one.id: one.source for one in keywords.subjects(view, kind, EVERY, {})}
 
