@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -47,7 +48,7 @@ class TransformersGenerator(LocalGenerator):
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            self.network = AutoModelForCausalLM.from_pretrained(
+            self.network: Any = AutoModelForCausalLM.from_pretrained(
                 transformers_folder(model, weights=True),
                 dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
                 use_safetensors=True,
@@ -55,8 +56,8 @@ class TransformersGenerator(LocalGenerator):
         finally:
             if bars:
                 logging.enable_progress_bar()
-        self.network.eval().to(self.device)  # pyright: ignore[reportArgumentType]
-        self._vocabulary = self.network.get_output_embeddings().weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess]
+        self.network.eval().to(self.device)
+        self._vocabulary = self.network.get_output_embeddings().weight.shape[0]
         self._patterns: PatternCompiler | None = None
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
