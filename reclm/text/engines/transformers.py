@@ -1,7 +1,6 @@
 """Hugging Face transformers: the reference engine, for GPUs and freshly tuned models."""
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from transformers.utils import logging
 
 from reclm.errors import ReclmError
 from reclm.text.chat import Chat, Generation, SamplingParams
+from reclm.text.engines.cache import repeated
 from reclm.text.engines.choose import PatternCompiler, TokenChooser
 from reclm.text.engines.local import LocalGenerator, Precision
 from reclm.text.models import LanguageModel, transformers_folder
@@ -72,8 +72,7 @@ class TransformersGenerator(LocalGenerator):
             prefix = self._prefix(shared)
             for start in range(0, len(keys), self.batch_size):
                 batch = keys[start : start + self.batch_size]
-                cache = deepcopy(prefix)
-                cache.batch_repeat_interleave(len(batch))
+                cache = repeated(prefix, len(batch))
                 rows = [prompts[key] for key in batch]
                 for row, new, ended in self._batch(rows, len(shared), cache, params):
                     key = batch[row]
