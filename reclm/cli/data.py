@@ -118,4 +118,8 @@ def _hint(dataset: "Dataset", name: str, home: Path | None) -> None:
     from reclm.cli import data_tables as tables
 
     at = f" --home {shlex.quote(str(home))}" if home else ""
+    if not dataset.item_text.num_columns:
+        tables.say("there is no item text: items are known by their ids alone, and no profile can be written")
+        tables.next_step(f"reclm bench --dataset {shlex.quote(name)}{at} --set items=id")
+        return
     tables.next_step(f"reclm profile --dataset {shlex.quote(name)}{at} --dry-run")

@@ -163,7 +163,8 @@ class Dataset:
         name: what it is called (a folder of that name holds it).
         users, items: the id maps, ``U`` and ``I`` long.
         train, valid, test: the splits. ``valid`` may be empty.
-        item_text: ``I`` rows, one string column a field, most telling field order kept; empty string = no text.
+        item_text: ``I`` rows, one string column a field, most telling field order kept; empty string = no text. No
+            column: nothing is known of the items but their ids.
         protocols: the evaluations it offers, in order.
         text_template: how an item's fields are put into one text, e.g. ``"{title}[ ({year})][. {genre}]"``; empty
             for all fields in order (:func:`reclm.text.items.item_texts`).

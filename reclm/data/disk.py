@@ -113,7 +113,8 @@ def load_folder(folder: Path) -> Dataset:
     try:
         tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("users", "items", *SPLITS)}
         items = tables["items"]
-        item_text = pa.table({name: items[f"text:{name}"] for name in head["text_fields"]})
+        fields = head["text_fields"]
+        item_text = items.select([f"text:{name}" for name in fields]).rename_columns(fields)
         protocols = tuple(
             Protocol(
                 one["name"],

@@ -44,7 +44,7 @@ class Summary:
     Attributes:
         density: interactions of all splits over users × items.
         filled: per text field, the share of items where it is not empty.
-        samples: an item id and its text, of items spread over the data set.
+        samples: an item id and its text, of items spread over the data set; none where there are no text fields.
     """
 
     splits: list[SplitSummary]
@@ -68,6 +68,8 @@ def summarise(dataset: Dataset, samples: int = 3) -> Summary:
         for name in dataset.item_text.column_names
     }
     rows = np.linspace(0, items - 1, min(samples, items)).astype(np.int64)
+    if not filled:  # a table without columns has no rows to take
+        rows = rows[:0]
     texts = item_texts(dataset.item_text.take(rows), dataset.text_template)
     return Summary(
         splits,

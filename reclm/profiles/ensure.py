@@ -45,6 +45,15 @@ def open_profiler(
     ), f"{name}-{found.name}"
 
 
+def _check_text(view: TrainingView) -> None:
+    """Refuse a data set that gives a profiler nothing to read."""
+    if not view.item_text.num_columns and view.train.review is None:
+        raise ReclmError(
+            f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
+            "bench it without --augment"
+        )
+
+
 def ensure_profiles(
     view: TrainingView,
     workspace: Workspace,
@@ -72,6 +81,7 @@ def ensure_profiles(
     Raises:
         ReclmError: for an unknown profiler, setting or model, or a store that was written for other data.
     """
+    _check_text(view)
     profiler, writer = open_profiler(profiler_name, settings, model, engine)
     folder = store_path or workspace.store(view.name, writer)
     with ProfileStore.open(folder, view.fingerprint, writer, view.name, fresh=fresh) as store:
@@ -96,6 +106,7 @@ def estimate_profiles(
     Args:
         encoder: gives an estimate of the time to embed, too.
     """
+    _check_text(view)
     profiler, writer = open_profiler(profiler_name, settings, model, engine)
     folder = store_path or workspace.store(view.name, writer)
     store = None

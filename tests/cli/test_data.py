@@ -109,6 +109,16 @@ def test_export_is_read_back(reclm, log, tmp_path):
         assert (before.split(split).item_idx == after.split(split).item_idx).all()
 
 
+def test_a_data_set_without_item_text_is_shown_and_benched_by_id(reclm, tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text(f"0 1 2\n1 {len(name)}\n")
+    code, out, _ = reclm("prepare", "adjacency", "--source", ".", "--as", "gowalla", "--mask", "train,valid")
+    assert code == 0
+    assert "there is no item text" in out
+    assert "next: reclm bench --dataset gowalla --set items=id" in out
+    assert reclm("show", "gowalla")[1].splitlines()[1:] == out.splitlines()[1:]
+
+
 def test_malformed_lines_are_shown_and_strict_stops(reclm, log):
     log.write_text(LOG + "broken\nu1,i1,yesterday\n")
     code, out, _ = reclm("prepare", "table", "--source", "log.csv")
