@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,16 +13,23 @@ from torch.nn import functional as F
 from reclm.adapter import ProfileAdapter, ProfileMatrix
 from reclm.config import Config
 from reclm.data.dataset import Interactions
+from reclm.errors import ReclmError
 from reclm.fusion import DualMLP, transform
-from reclm.losses import bpr_loss
+from reclm.losses import bpr_loss, l2_penalty
 from reclm.ranking.evaluate import Scorer
 
 
 class BackboneConfig(Config):
     """Options that every backbone has."""
 
+    items: Literal["id", "text", "id+text"] = "text"
+    """What an item is known by: an embedding of its own; its text ``f̂_v`` in place of one, the papers' cold-start
+    paradigm (RecLM, arXiv 2412.19302, equation 1); or the sum of both."""
     dim: int = Field(default=32, ge=1)
-    """Latent width d. RecLM, arXiv 2412.19302, section 6.1."""
+    """Latent width d. RecLM, section 6.1."""
+    l2: float = Field(default=1e-4, ge=0)
+    """Weight λ of ``λ/2 (‖e_u‖² + ‖e_v⁺‖² + ‖e_v⁻‖²)`` of each triple, on layer-0 features. RecLM searches
+    1e-3 … 1e-7."""
     normalize: bool = False
     """Scale item features to length one before they are scored and before they enter a graph. RecLM's release does
     so for fused features only; here Base and Augment are always treated alike, so that they differ by the profiles
@@ -38,26 +45,27 @@ class Inputs:
     Attributes:
         users, items: how many there are, ``U`` and ``I``.
         train: the training interactions (graph backbones build their graph from them).
-        item_text: ``(I, t)`` float32, raw text features ``f_v``.
+        item_text: ``(I, t)`` float32, raw text features ``f_v``; not needed where items are known by ID alone.
         user_profiles, item_profiles: profile embeddings; None leaves that side as it is.
     """
 
     users: int
     items: int
     train: Interactions
-    item_text: np.ndarray
+    item_text: np.ndarray | None = None
     user_profiles: ProfileMatrix | None = None
     item_profiles: ProfileMatrix | None = None
 
 
 class Backbone(nn.Module, ABC):
-    """A recommender whose items are known by their text, so that items unseen in training can be scored.
+    """A recommender whose users have an ID embedding ``x_u`` and whose items have what ``config.items`` says.
 
-    Users have an ID embedding ``x_u``; an item's is replaced by ``f̂_v = T_raw(f_v)`` (RecLM, equation 1). Where
-    profiles are given both go through the dual MLP (equation 2).
+    Where profiles are given both sides go through the dual MLP (RecLM, equation 2): the layer-0 features. Subclasses
+    set ``Config`` and write :meth:`represent`; those that score by something else than a dot product write
+    :meth:`loss` and :meth:`scorer` too.
 
-    Subclasses set ``Config`` and write :meth:`represent`; those that score by something else than a dot product
-    write :meth:`scorer` and :meth:`loss` too.
+    Raises:
+        ReclmError: if items are to be known by their text and there is none.
     """
 
     Config: ClassVar[type[BackboneConfig]] = BackboneConfig
@@ -66,13 +74,19 @@ class Backbone(nn.Module, ABC):
     def __init__(self, config: BackboneConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
-        self.user_embedding = nn.Parameter(torch.empty(inputs.users, config.dim))
-        nn.init.xavier_uniform_(self.user_embedding, generator=generator)
-        text_dim = inputs.item_text.shape[1]
-        self.t_raw = transform(text_dim, config.dim, generator)
-        self.register_buffer(
-            "item_text", torch.from_numpy(np.asarray(inputs.item_text, np.float32)), persistent=False
-        )
+        self.items = inputs.items
+        self.user_embedding = table(inputs.users, config.dim, generator)
+        self.item_embedding = self.t_raw = None
+        if config.items != "text":
+            self.item_embedding = table(inputs.items, config.dim, generator)
+        if config.items != "id":
+            if inputs.item_text is None:
+                raise ReclmError(
+                    f"items = {config.items!r} needs item text, and the data has none; use --set items=id"
+                )
+            self.t_raw = transform(inputs.item_text.shape[1], config.dim, generator)
+            text = torch.from_numpy(np.asarray(inputs.item_text, np.float32))
+            self.register_buffer("item_text", text, persistent=False)
         sides = [side for side in (inputs.user_profiles, inputs.item_profiles) if side is not None]
         self.user_adapter = self.item_adapter = None
         if sides:
@@ -87,26 +101,58 @@ class Backbone(nn.Module, ABC):
         base = self.user_embedding if rows is None else F.embedding(rows, self.user_embedding)
         return base if self.user_adapter is None else self.user_adapter(base, rows)
 
-    def item_features(self) -> Tensor:
-        """``f̂_v``, or ``Ψ(f̂_v ‖ T_pro(p_v))``: ``(I, d)``."""
-        features = self.t_raw(self.item_text)
+    def item_features(self, rows: Tensor | None = None) -> Tensor:
+        """``e_v``, ``f̂_v = T_raw(f_v)`` or their sum, fused with the profile: ``(n, d)``, by default of all items."""
+        if rows is not None and len(rows) >= self.items:
+            return F.embedding(rows, self.item_features())
+        parts: list[Tensor] = []
+        if self.item_embedding is not None:
+            parts.append(self.item_embedding if rows is None else F.embedding(rows, self.item_embedding))
+        if self.t_raw is not None:
+            parts.append(self.t_raw(self.item_text if rows is None else self.item_text[rows]))
+        features = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         if self.item_adapter is not None:
-            features = self.item_adapter(features)
+            features = self.item_adapter(features, rows)
         return F.normalize(features, dim=-1) if self.config.normalize else features
 
+    def begin_epoch(self, generator: torch.Generator) -> None:  # noqa: B027 (most have nothing to prepare)
+        """Told by the training loop before each epoch; ``generator`` is what the epoch's random numbers come from."""
+
     @abstractmethod
-    def represent(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What a dot product scores: users ``(n, d)`` (the given rows, by default all) and all items ``(I, d)``."""
+    def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """What a dot product scores, ``(U, d')`` and ``(I, d')``, of layer-0 features ``(U, d)`` and ``(I, d)``."""
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """BPR of the batch: three ``(B,)`` to ``()``."""
-        user, items = self.represent(users)
-        return bpr_loss(
-            (user * F.embedding(positives, items)).sum(-1), (user * F.embedding(negatives, items)).sum(-1)
-        )
+        """The loss ``()`` of a batch of triples, three ``(B,)``: BPR, and L2 of the layer-0 features."""
+        layer0 = self.user_features(), self.item_features()
+        return self.ranking_loss(layer0, self.represent(*layer0), users, torch.cat([positives, negatives]))
+
+    def ranking_loss(
+        self, layer0: tuple[Tensor, Tensor], final: tuple[Tensor, Tensor], users: Tensor, items: Tensor
+    ) -> Tensor:
+        """BPR of ``final`` and L2 of ``layer0``, at ``(B,)`` users and ``(2B,)`` positives and negatives."""
+        own = F.embedding(users, layer0[0]), *F.embedding(items, layer0[1]).chunk(2)
+        return self.objective(F.embedding(users, final[0]), F.embedding(items, final[1]), own)
+
+    def objective(self, users: Tensor, items: Tensor, layer0: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """BPR of dot products, and L2.
+
+        Args:
+            users: ``(B, d')`` representations.
+            items: ``(2B, d')``, of the positives and then of the negatives.
+            layer0: the batch's layer-0 features: users, positives, negatives, ``(B, d)`` each.
+        """
+        positive, negative = items.chunk(2)
+        loss = bpr_loss((users * positive).sum(-1), (users * negative).sum(-1))
+        return loss + self.config.l2 * l2_penalty(*layer0)
 
     @torch.no_grad()
     def scorer(self) -> Scorer:
         """Dot products of the present representations."""
-        users, items = self.represent()
+        users, items = self.represent(self.user_features(), self.item_features())
         return lambda user_idx, item_idx: users[user_idx] @ items[item_idx].T
+
+
+def table(rows: int, dim: int, generator: torch.Generator) -> nn.Parameter:
+    """Xavier-uniform weights ``(rows, dim)``."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, dim), generator=generator))

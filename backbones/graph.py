@@ -28,20 +28,48 @@ class BipartiteGraph(torch.nn.Module):
     """``R̂ = D_u^-½ R D_v^-½``, the symmetric normalisation of LightGCN (He et al., arXiv 2002.02126, equation 3).
 
     Only the ``U × I`` block and its transpose are kept: the full adjacency holds each of them once and nothing else.
+
+    Args:
+        interactions: ``(U, I)`` CSR matrix of ones.
     """
 
     to_users: Tensor
     to_items: Tensor
 
-    def __init__(self, train: Interactions, users: int, items: int) -> None:
+    def __init__(self, interactions: sparse.csr_array) -> None:
         super().__init__()
-        matrix = train.matrix(users, items)
-        user_degree, item_degree = matrix.sum(1), matrix.sum(0)
+        self.interactions = interactions
+        user_degree, item_degree = interactions.sum(1), interactions.sum(0)
         scale_user = 1 / np.sqrt(np.maximum(user_degree, 1))
         scale_item = 1 / np.sqrt(np.maximum(item_degree, 1))
-        matrix = (sparse.diags_array(scale_user) @ matrix @ sparse.diags_array(scale_item)).tocsr()
+        matrix = (sparse.diags_array(scale_user) @ interactions @ sparse.diags_array(scale_item)).tocsr()
         self.register_buffer("to_users", _csr(matrix), persistent=False)
         self.register_buffer("to_items", _csr(matrix.T.tocsr()), persistent=False)
+
+    @classmethod
+    def of(cls, train: Interactions, users: int, items: int) -> "BipartiteGraph":
+        """The graph of the training interactions."""
+        return cls(train.matrix(users, items))
+
+    def without_edges(self, rate: float, generator: torch.Generator) -> "BipartiteGraph":
+        """A copy that has lost each edge with chance ``rate`` (SGL, arXiv 2010.10783, equation 6)."""
+        kept = torch.rand(self.interactions.nnz, generator=generator).numpy() >= rate
+        return BipartiteGraph(self._kept(kept))
+
+    def without_nodes(self, rate: float, generator: torch.Generator) -> "BipartiteGraph":
+        """A copy that has lost each user and item, with its edges, with chance ``rate`` (SGL, equation 5)."""
+        users, items = (
+            torch.rand(count, generator=generator).numpy() >= rate for count in self.interactions.shape
+        )
+        matrix = self.interactions
+        return BipartiteGraph(self._kept(np.repeat(users, np.diff(matrix.indptr)) & items[matrix.indices]))
+
+    def _kept(self, kept: np.ndarray) -> sparse.csr_array:
+        matrix = self.interactions
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return sparse.csr_array(
+            (matrix.data[kept], matrix.indices[kept], before[matrix.indptr]), shape=matrix.shape
+        )
 
     def users_from(self, items: Tensor) -> Tensor:
         """``R̂ x``: what users receive from their items, ``(I, d) -> (U, d)``."""

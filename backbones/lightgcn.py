@@ -1,17 +1,18 @@
 """LightGCN (He et al., "LightGCN: Simplifying and Powering Graph Convolution Network", arXiv 2002.02126).
 
-Layers (equation 3), with ``R̂`` the normalised interactions:
+Layers (equation 3), with ``R̂`` the normalised interactions, and their combination (equation 4, α = 1/(K+1)):
 
-    e_u^(k+1) = R̂ e_v^(k)        e_v^(k+1) = R̂ᵀ e_u^(k)
+    e_u^(k+1) = R̂ e_v^(k)        e_v^(k+1) = R̂ᵀ e_u^(k)        e = 1/(K+1) Σ_k e^(k)
 
-In the cold-start mode of RecLM's release a user is the *sum* of its layers, and an item is scored by its text feature
-as it entered the graph, not by a propagated vector: a cold item and a warm one are scored alike.
+Where items are known by their text alone it is the cold-start mode of RecLM's release: a user is the *sum* of its
+layers, and an item is scored by its feature as it entered the graph, so that a cold item and a warm one are scored alike.
 """
+
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from reclm.backbones.base import Backbone, BackboneConfig, Inputs
 from reclm.backbones.graph import BipartiteGraph
@@ -21,7 +22,16 @@ class LightGCNConfig(BackboneConfig):
     """Options of LightGCN."""
 
     layers: int = Field(default=2, ge=1)
-    """Propagation layers. RecLM, arXiv 2412.19302, section 6.1."""
+    """Propagation layers K. RecLM, arXiv 2412.19302, section 6.1."""
+
+
+def layer_sum(graphs: Sequence[BipartiteGraph], users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """``Σ_{k=0..K} e^(k)``, layer k by the k-th graph: ``(U, d)`` and ``(I, d)`` to the same shapes."""
+    user, item = user_sum, item_sum = users, items
+    for graph in graphs:
+        user, item = graph.users_from(item), graph.items_from(user)
+        user_sum, item_sum = user_sum + user, item_sum + item
+    return user_sum, item_sum
 
 
 class LightGCN(Backbone):
@@ -32,13 +42,18 @@ class LightGCN(Backbone):
 
     def __init__(self, config: LightGCNConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
-        self.graph = BipartiteGraph(inputs.train, inputs.users, inputs.items)
+        self.graph = BipartiteGraph.of(inputs.train, inputs.users, inputs.items)
 
-    def propagate(self, users: Tensor, items: Tensor) -> Tensor:
-        """``Σ_{k=0..K} e_u^(k)`` of ``(U, d)`` and ``(I, d)`` features: ``(U, d)``.
+    def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """What is scored, ``(U, d)`` and ``(I, d)``, of layer-0 features of the same shapes."""
+        if self.config.items == "text":
+            return users + self.graph.users_from(self._item_layers(users, items)), items
+        graphs = [self.graph] * self.config.layers
+        user, item = layer_sum(graphs, users, items)
+        return user / (self.config.layers + 1), item / (self.config.layers + 1)
 
-        Written as ``e_u^(0) + R̂ Σ_{k<K} e_v^(k)``: K products where layer by layer takes 2K - 1.
-        """
+    def _item_layers(self, users: Tensor, items: Tensor) -> Tensor:
+        """``Σ_{k<K} e_v^(k)``: ``Σ_k e_u^(k) = e_u^(0) + R̂`` times it, K products where layer by layer takes 2K - 1."""
         user, item = users, items
         item_sum = items
         for layer in range(1, self.config.layers):
@@ -47,10 +62,4 @@ class LightGCN(Backbone):
                 self.graph.items_from(user),
             )
             item_sum = item_sum + item
-        return users + self.graph.users_from(item_sum)
-
-    def represent(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Propagated users ``(n, d)`` and the items' features ``(I, d)``."""
-        items = self.item_features()
-        propagated = self.propagate(self.user_features(), items)
-        return propagated if users is None else F.embedding(users, propagated), items
+        return item_sum

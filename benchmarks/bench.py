@@ -117,7 +117,10 @@ def bench(
         about["coverage"] = {
             kind: {"with profile": int(one.present.sum()), "of": len(one)} for kind, one in matrices.items()
         }
-    text = item_text_features(dataset.view(), encoder, workspace, progress)
+    config = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model))
+    text = None
+    if config.items != "id":
+        text = item_text_features(dataset.view(), encoder, workspace, progress)
     base = Inputs(len(dataset.users), len(dataset.items), Interactions.empty(), text)
     variants = {"base": base}
     if matrices:

@@ -120,30 +120,67 @@ def compare(
         variants: name to inputs; ``train`` of the inputs is set here.
         on_epoch: called with variant, seed and the history row of each epoch.
     """
-    tasks = test_tasks(dataset)
-    on_test = plan.select_on == "test"
-    train = dataset.joined(["train", "valid"]) if on_test else dataset.train
-    select = tasks if on_test else {"valid": validation_task(dataset)}
-    sampler = TripleSampler(train, len(dataset.users), len(dataset.items))
-    backbone = plugins.get("backbone", plan.backbone)
-    config: BackboneConfig = backbone.Config.build(dict(plan.model), where=f"backbone {plan.backbone}")
-    comparison = Comparison(plan, dataset, tasks)
+    runs = Runner(plan, dataset)
+    comparison = Comparison(plan, dataset, runs.tasks)
     for seed in range(plan.seeds):
         for variant, inputs in variants.items():
-            init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
-            model = backbone(config, replace(inputs, train=train), init)
 
             def tell(row: dict[str, float], variant: str = variant, seed: int = seed) -> None:
                 if on_epoch:
                     on_epoch(variant, seed, row)
 
-            trained = fit(model, sampler, select, plan.train, draw, tell)
-            results = {}
-            for name, task in tasks.items():
-                if on_test and name in trained.weights:
-                    model.load_state_dict(trained.weights[name])
-                results[name] = evaluate(model.scorer(), task, plan.metrics)
-            best = {name: trained.best_epoch.get(name if on_test else "valid", 0) for name in tasks}
-            trained.weights.clear()
-            comparison.runs.append(Run(variant, seed, trained, results, best))
+            comparison.runs.append(runs.run(variant, inputs, seed, tell))
     return comparison
+
+
+class Runner:
+    """What all runs of a plan have in common, laid out once.
+
+    Args:
+        plan: see :class:`Plan`.
+        dataset: splits and protocols.
+
+    Raises:
+        ReclmError: for an unknown backbone or option, and where there is nothing to select on.
+    """
+
+    def __init__(self, plan: Plan, dataset: Dataset) -> None:
+        self.plan = plan
+        self.tasks = test_tasks(dataset)
+        self.on_test = plan.select_on == "test"
+        self.backbone = plugins.get("backbone", plan.backbone)
+        self.config: BackboneConfig = self.backbone.Config.build(
+            dict(plan.model), where=f"backbone {plan.backbone}"
+        )
+        self.train = dataset.joined(["train", "valid"]) if self.on_test else dataset.train
+        self.select = self.tasks if self.on_test else {"valid": validation_task(dataset)}
+        self.sampler = TripleSampler(self.train, len(dataset.users), len(dataset.items))
+
+    def run(
+        self,
+        variant: str,
+        inputs: Inputs,
+        seed: int,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+    ) -> Run:
+        """Train and evaluate one variant with one seed. A backbone without parameters is evaluated as it is.
+
+        Args:
+            variant: what to call it.
+            inputs: their ``train`` is set here.
+            seed: of initial weights and of all draws.
+            on_epoch: called with the history row of each epoch.
+        """
+        init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
+        model = self.backbone(self.config, replace(inputs, train=self.train), init)
+        trained = Fit()
+        if any(True for _ in model.parameters()):
+            trained = fit(model, self.sampler, self.select, self.plan.train, draw, on_epoch)
+        results = {}
+        for name, task in self.tasks.items():
+            if self.on_test and name in trained.weights:
+                model.load_state_dict(trained.weights[name])
+            results[name] = evaluate(model.scorer(), task, self.plan.metrics)
+        best = {name: trained.best_epoch.get(name if self.on_test else "valid", 0) for name in self.tasks}
+        trained.weights.clear()
+        return Run(variant, seed, trained, results, best)

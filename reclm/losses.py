@@ -1,5 +1,8 @@
 """Losses of recommenders, pure functions of tensors; means over the batch."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -7,3 +10,65 @@ from torch.nn import functional as F
 def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
     """``-mean ln σ(s⁺ - s⁻)``: two ``(B,)`` of scores to ``()``. Rendle et al., arXiv 1205.2618, section 4."""
     return F.softplus(negative - positive).mean()
+
+
+def l2_penalty(*rows: Tensor) -> Tensor:
+    """``½ Σ ‖row‖²`` over tensors ``(B, d)`` of a batch, divided by ``B``: ``()``.
+
+    Given the layer-0 rows of users, positives and negatives: the regulariser of LightGCN (arXiv 2002.02126, equation 15).
+    """
+    return sum((one.square().sum() for one in rows), torch.zeros(())) / (2 * len(rows[0]))
+
+
+def info_nce(anchors: Tensor, positives: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """``-mean ln exp(cos(a, p)/τ) / Σ_k exp(cos(a, k)/τ)`` (SGL, arXiv 2010.10783, equation 10).
+
+    The ``B × N`` similarities are never held at once: a block of anchors is multiplied, reduced and differentiated
+    before the next one.
+
+    Args:
+        anchors, positives: ``(B, d)``, paired by row.
+        keys: ``(N, d)``, what the positive is told from; contains it.
+        temperature: ``τ``.
+    """
+    anchors, positives, keys = (F.normalize(one, dim=-1) for one in (anchors, positives, keys))
+    attraction = (anchors * positives).sum(-1).mean() / temperature
+    repulsion: Tensor = _MeanLogSumExp.apply(anchors / temperature, keys)  # pyright: ignore[reportAssignmentType]
+    return repulsion - attraction
+
+
+class _MeanLogSumExp(torch.autograd.Function):
+    """``mean_b ln Σ_n exp(a_b · k_n)`` of ``(B, d)`` and ``(N, d)``, with gradients found on the way.
+
+    A scalar's gradient is known up to a factor as soon as a block's softmax is: three products a block in all, as many
+    as autograd takes, and ``ENTRIES`` similarities in memory instead of ``B·N``.
+    """
+
+    ENTRIES = 1 << 22
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, keys: Tensor) -> Tensor:
+        wanted = any(ctx.needs_input_grad)
+        block = max(1, _MeanLogSumExp.ENTRIES // len(keys))
+        grad_anchors = torch.empty_like(anchors) if wanted else anchors
+        grad_keys = torch.zeros_like(keys)
+        total = anchors.new_zeros(())
+        for start in range(0, len(anchors), block):
+            rows = anchors[start : start + block]
+            similarity = rows @ keys.T
+            largest = similarity.amax(1, keepdim=True)
+            chances = similarity.sub_(largest).exp_()
+            mass = chances.sum(1, keepdim=True)
+            total += (mass.log() + largest).sum()
+            if wanted:
+                chances /= mass
+                grad_anchors[start : start + block] = chances @ keys
+                grad_keys.addmm_(chances.T, rows)
+        ctx.grads = (grad_anchors, grad_keys)
+        return total / len(anchors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        grad_anchors, grad_keys = ctx.grads
+        scale = grads[0] / len(grad_anchors)
+        return grad_anchors * scale, grad_keys * scale

@@ -23,16 +23,20 @@ class TrainConfig(Config):
     """Triples a step."""
     lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate."""
-    l2: float = Field(default=1e-4, ge=0)
-    """Weight of ``Σ θ²`` over all parameters. RecLM searches 1e-3 … 1e-7."""
     patience: int = Field(default=10, ge=1)
     """Epochs without a better selection metric before training stops."""
+    eval_every: int = Field(default=1, ge=1)
+    """Epochs from one look at the selection metric to the next."""
     metric: str = "ndcg@20"
     """What the epoch is selected by."""
 
 
 class Trainable(Protocol):
     """What the loop asks of a model (an ``nn.Module`` besides)."""
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Whatever is drawn once an epoch."""
+        ...
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """The loss ``()`` of a batch of triples, each ``(B,)``."""
@@ -73,6 +77,7 @@ def train_epoch(
     generator: torch.Generator,
 ) -> float:
     """One pass over all triples; returns the mean loss."""
+    model.begin_epoch(generator)
     users, positives, negatives = sampler.epoch(generator)
     total = torch.zeros(())
     for start in range(0, len(users), batch_size):
@@ -86,8 +91,8 @@ def train_epoch(
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam in its fused form: one pass over parameters and moments a step, which adds the L2 gradient ``2 λ θ`` too."""
-    return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=2 * config.l2, fused=True)
+    """Adam in its fused form: one pass over parameters and moments a step."""
+    return torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
 
 
 def fit(
@@ -122,8 +127,9 @@ def fit(
         row: dict[str, float] = {"epoch": epoch, "loss": loss, "seconds": time.perf_counter() - begun}
         model.eval()
         waited += 1
-        scorer = model.scorer()  # pyright: ignore[reportCallIssue]
-        for name, task in select.items():
+        looked = epoch % config.eval_every == 0 or epoch == config.epochs
+        scorer = model.scorer() if looked else None  # pyright: ignore[reportCallIssue]
+        for name, task in select.items() if scorer else ():
             value = evaluate(scorer, task, [config.metric]).mean()[config.metric]
             row[f"{name} {config.metric}"] = value
             if value > result.best_value[name]:
@@ -133,7 +139,7 @@ def fit(
         result.history.append(row)
         if on_epoch:
             on_epoch(row)
-        if waited >= config.patience:
+        if looked and waited >= config.patience:
             break
     if len(result.weights) == 1:
         model.load_state_dict(next(iter(result.weights.values())))

@@ -16,11 +16,9 @@ INPUTS = Inputs(len(DATA.users), len(DATA.items), DATA.train, features(DATA))
 
 
 def run(**options: object) -> tuple[BiasMF, Fit]:
-    model = BiasMF(BackboneConfig(dim=8), INPUTS, torch.Generator().manual_seed(0))
+    model = BiasMF(BackboneConfig(dim=8, l2=0), INPUTS, torch.Generator().manual_seed(0))
     sampler = TripleSampler(DATA.train, INPUTS.users, INPUTS.items)
-    config = TrainConfig.build(
-        {"epochs": 60, "lr": 0.02, "l2": 0, "batch_size": 32, "metric": "recall@5", **options}
-    )
+    config = TrainConfig.build({"epochs": 60, "lr": 0.02, "batch_size": 32, "metric": "recall@5", **options})
     return model, fit(
         model, sampler, {"valid": validation_task(DATA)}, config, torch.Generator().manual_seed(1)
     )

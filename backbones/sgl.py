@@ -1,0 +1,86 @@
+"""SGL (Wu et al., "Self-supervised Graph Learning for Recommendation", arXiv 2010.10783).
+
+LightGCN, and beside its loss the agreement of two damaged views of the graph, drawn anew at every epoch (equation 10):
+
+    L_ssl^user = -mean_u ln exp(s(z'_u, z''_u)/τ) / Σ_{v ∈ U} exp(s(z'_u, z''_v)/τ)        L = L_bpr + λ (L_ssl^user + L_ssl^item)
+
+A view has lost nodes (equation 5) or edges (equation 6), or other edges at every layer (random walk, equation 7).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from reclm.backbones.base import Inputs
+from reclm.backbones.graph import BipartiteGraph
+from reclm.backbones.lightgcn import LightGCN, LightGCNConfig, layer_sum
+from reclm.losses import info_nce
+
+View = Sequence[BipartiteGraph]
+"""A graph for each layer."""
+
+
+class SGLConfig(LightGCNConfig):
+    """Options of SGL."""
+
+    damage: Literal["edge-dropout", "node-dropout", "random-walk"] = "edge-dropout"
+    """What a view is robbed of. SGL, table 4: edges, on most data sets."""
+    drop_rate: float = Field(default=0.1, ge=0, lt=1)
+    """Chance ρ of each edge or node to go."""
+    temperature: float = Field(default=0.2, gt=0)
+    """τ. RecLM, arXiv 2412.19302, searches .1, .5, 1."""
+    ssl: float = Field(default=0.1, ge=0)
+    """Weight λ of the contrastive loss."""
+    negatives: Literal["all", "batch"] = "all"
+    """What a node is told from: all others of its side, as in equation 10, or those of the batch, which costs less."""
+
+
+class SGL(LightGCN):
+    """LightGCN with contrastive learning on damaged graphs."""
+
+    Config = SGLConfig
+    config: SGLConfig
+
+    def __init__(self, config: SGLConfig, inputs: Inputs, generator: torch.Generator) -> None:
+        super().__init__(config, inputs, generator)
+        self.views: tuple[View, View] | None = None
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Draw the epoch's two views."""
+        self.views = self._view(generator), self._view(generator)
+
+    def _view(self, generator: torch.Generator) -> View:
+        rate, layers = self.config.drop_rate, self.config.layers
+        if self.config.damage == "random-walk":
+            return [self.graph.without_edges(rate, generator) for _ in range(layers)]
+        damaged = (
+            self.graph.without_edges(rate, generator)
+            if self.config.damage == "edge-dropout"
+            else self.graph.without_nodes(rate, generator)
+        )
+        return [damaged] * layers
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE.
+
+        Raises:
+            RuntimeError: before :meth:`begin_epoch`.
+        """
+        if self.views is None:
+            raise RuntimeError("SGL draws its views in begin_epoch, which was not called")
+        layer0 = self.user_features(), self.item_features()
+        loss = self.ranking_loss(layer0, self.represent(*layer0), users, torch.cat([positives, negatives]))
+        first, second = (layer_sum(view, *layer0) for view in self.views)
+        return loss + self.config.ssl * sum(
+            self._agreement(one, other, rows.unique())
+            for one, other, rows in zip(first, second, (users, positives), strict=True)
+        )
+
+    def _agreement(self, one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
+        positives = F.embedding(rows, other)
+        keys = other if self.config.negatives == "all" else positives
+        return info_nce(F.embedding(rows, one), positives, keys, self.config.temperature)
