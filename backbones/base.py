@@ -115,7 +115,7 @@ class Backbone(nn.Module, ABC):
             features = self.item_adapter(features, rows)
         return F.normalize(features, dim=-1) if self.config.normalize else features
 
-    def begin_epoch(self, generator: torch.Generator) -> None:  # noqa: B027 (most have nothing to prepare)
+    def begin_epoch(self, generator: torch.Generator) -> None:
         """Told by the training loop before each epoch; ``generator`` is what the epoch's random numbers come from."""
 
     @abstractmethod

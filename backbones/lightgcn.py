@@ -5,7 +5,7 @@ Layers (equation 3), with ``R̂`` the normalised interactions, and their combina
     e_u^(k+1) = R̂ e_v^(k)        e_v^(k+1) = R̂ᵀ e_u^(k)        e = 1/(K+1) Σ_k e^(k)
 
 Where items are known by their text alone it is the cold-start mode of RecLM's release: a user is the *sum* of its
-layers, and an item is scored by its feature as it entered the graph, so that a cold item and a warm one are scored alike.
+layers, and an item is scored by its feature as it entered the graph: a cold item and a warm one are scored alike.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,8 @@
 
 LightGCN, and beside its loss the agreement of two damaged views of the graph, drawn anew at every epoch (equation 10):
 
-    L_ssl^user = -mean_u ln exp(s(z'_u, z''_u)/τ) / Σ_{v ∈ U} exp(s(z'_u, z''_v)/τ)        L = L_bpr + λ (L_ssl^user + L_ssl^item)
+    L_ssl^user = -mean_u ln exp(cos(z'_u, z''_u)/τ) / Σ_{v ∈ U} exp(cos(z'_u, z''_v)/τ)
+    L = L_bpr + λ (L_ssl^user + L_ssl^item)
 
 A view has lost nodes (equation 5) or edges (equation 6), or other edges at every layer (random walk, equation 7).
 """

@@ -15,7 +15,7 @@ def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
 def l2_penalty(*rows: Tensor) -> Tensor:
     """``½ Σ ‖row‖²`` over tensors ``(B, d)`` of a batch, divided by ``B``: ``()``.
 
-    Given the layer-0 rows of users, positives and negatives: the regulariser of LightGCN (arXiv 2002.02126, equation 15).
+    Given layer-0 rows of users, positives and negatives: the regulariser of LightGCN, arXiv 2002.02126, equation 15.
     """
     return sum((one.square().sum() for one in rows), torch.zeros(())) / (2 * len(rows[0]))
 
