@@ -1,0 +1,255 @@
+"""RecBole's models, trained by RecBole's own trainer, on a reclm data set and with its profiles.
+
+    run = recbole_run("LightGCN", dataset, profiles={"user": users, "item": items}, config={"epochs": 50})
+    run.metrics["ndcg@20"], run.results["full-shot"].mean()["ndcg@20"]
+
+RecBole is handed our splits (``benchmark_filename``), so that both sides train and test on the same interactions. It
+ranks *all* items, those that only the zero-shot protocol asks for as well; our own results rank each protocol's.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from reclm.adapter import ProfileMatrix
+from reclm.augmentation import Augmented, augment
+from reclm.data.atomic import write_atomic
+from reclm.data.dataset import Dataset, ProfileKind
+from reclm.profiles.store import ProfileStore
+from reclm.progress import progress_bar
+from reclm.ranking.evaluate import DEFAULT_METRICS, PerUser, Scorer, Task, evaluate
+from reclm.recbole.compat import patch
+from reclm.recbole.settings import NAME, check_splits, embedding_rows, make_config
+from reclm.recbole.surroundings import as_a_library
+
+Profiles = ProfileStore | Path | Mapping[ProfileKind, ProfileMatrix]
+
+EMBEDDINGS: dict[str, list[tuple[str, str]]] = {
+    "NeuMF": [("user_mf_embedding", "item_mf_embedding"), ("user_mlp_embedding", "item_mlp_embedding")]
+}
+"""The user and item embeddings of models that do not call them ``user_embedding`` and ``item_embedding``."""
+
+
+@dataclass(eq=False)
+class RecBole:
+    """A RecBole model with its data, before and after training.
+
+    Attributes:
+        config: RecBole's ``Config``.
+        data: RecBole's ``Dataset``.
+        rows: the embedding row of every user (item) of our data set, ``(n,)`` int64; row 0 is nobody's.
+        loaders: RecBole's data loaders: train, valid (None without validation interactions), test.
+        model: the recommender.
+        trainer: RecBole's trainer, from :meth:`train` on.
+        handles: the augmentations, one a pair of embeddings.
+        epoch_seconds, evaluation_seconds: of every training epoch, and every evaluation (validation and test).
+    """
+
+    dataset: Dataset
+    folder: Path
+    config: Any
+    data: Any
+    rows: dict[ProfileKind, np.ndarray]
+    loaders: tuple[Any, Any, Any]
+    model: nn.Module
+    trainer: Any = None
+    handles: list[Augmented] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
+    evaluation_seconds: list[float] = field(default_factory=list)
+
+    def augment(self, profiles: Profiles, **options: Any) -> None:
+        """Fuse profiles into the model's embeddings, by :func:`reclm.augmentation.augment`; before :meth:`train`.
+
+        NeuMF has two pairs of embeddings, and gets an adapter for each.
+
+        Args:
+            profiles: a store, its folder, or matrices in the data set's row order; a side that is left out stays as
+                it is.
+            options: passed on.
+        """
+        given = profiles if isinstance(profiles, Mapping) else ("user", "item")
+        rows = {f"{kind}_rows": self.rows[kind] for kind in given}
+        options = {"generator": torch.Generator().manual_seed(self.config["seed"])} | options
+        for users, items in EMBEDDINGS.get(self.config["model"], [("user_embedding", "item_embedding")]):
+            paths = {"users": users if "user" in given else None, "items": items if "item" in given else None}
+            handle = augment(self.model, profiles=profiles, dataset=self.dataset, **paths, **rows, **options)
+            self.handles.append(handle)
+
+    def train(self, progress: bool = False) -> dict[str, float]:
+        """Train with RecBole's trainer, load the best epoch's weights, and test.
+
+        Returns:
+            RecBole's test metrics, e.g. ``"recall@20"``, as floats.
+        """
+        from recbole.utils import init_seed
+
+        train, valid, test = self.loaders
+        name, epochs = self.config["model"], self.config["epochs"]
+        with as_a_library(self.folder), progress_bar(f"RecBole {name}", epochs, progress) as advance:
+            init_seed(self.config["seed"], self.config["reproducibility"])
+            trainer = self.make_trainer(on_epoch=lambda: advance(1))
+            trainer.fit(train, valid, verbose=False, saved=True, show_progress=False)
+            found = trainer.evaluate(test)
+            trainer.tensorboard.close()
+        return {metric: float(value) for metric, value in found.items()}
+
+    def make_trainer(self, on_epoch: Callable[[], None] = lambda: None) -> Any:
+        """RecBole's trainer for the model as it is now, its epochs and evaluations timed; kept as :attr:`trainer`.
+
+        During an evaluation augmented tables are fused once, not in every batch.
+        """
+        from recbole.utils import get_trainer
+
+        trainer = get_trainer(self.config["MODEL_TYPE"], self.config["model"])(self.config, self.model)
+        train_epoch, evaluate = trainer._train_epoch, trainer.evaluate
+
+        def timed_epoch(*args: Any, **options: Any) -> Any:
+            with _timed(self.epoch_seconds):
+                loss = train_epoch(*args, **options)
+            on_epoch()
+            return loss
+
+        def timed_evaluation(*args: Any, **options: Any) -> Any:
+            with _timed(self.evaluation_seconds), parametrize.cached():
+                return evaluate(*args, **options)
+
+        trainer._train_epoch, trainer.evaluate = timed_epoch, timed_evaluation
+        self.trainer = trainer
+        return trainer
+
+    def scorer(self) -> Scorer:
+        """Scores of the model as it is now, for our evaluator; in rows of the data set."""
+        from recbole.data.interaction import Interaction
+
+        model: Any = self.model
+        user_rows, item_rows = (torch.from_numpy(self.rows[kind]) for kind in ("user", "item"))
+        user_field, item_field = self.data.uid_field, self.data.iid_field
+        model.eval()
+        for name in model.other_parameter_name if hasattr(model, "other_parameter_name") else ():
+            setattr(model, name, None)  # what a graph model keeps from its last evaluation
+
+        def full(users: Tensor) -> Tensor:
+            return model.full_sort_predict(Interaction({user_field: users})).view(len(users), -1)
+
+        def pairs(users: Tensor, items: Tensor) -> Tensor:
+            every = {user_field: users.repeat_interleave(len(items)), item_field: items.repeat(len(users))}
+            return model.predict(Interaction(every)).view(len(users), -1)
+
+        def score(user_idx: Tensor, item_idx: Tensor) -> Tensor:
+            users = user_rows[user_idx].to(model.device)
+            items = item_rows[item_idx].to(model.device)
+            try:
+                return full(users)[:, items].cpu()
+            except NotImplementedError:  # NeuMF scores pairs only
+                return pairs(users, items).cpu()
+
+        return score
+
+    def evaluate(self, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, PerUser]:
+        """Our all-rank evaluation of the model as it is now: protocol name to per-user results."""
+        block = max(1, 2**20 // len(self.dataset.items))  # NeuMF holds 2 d numbers for every pair
+        sizes = len(self.dataset.users), len(self.dataset.items)
+        results = {}
+        with torch.no_grad(), parametrize.cached():
+            scorer = self.scorer()
+            for one in self.dataset.protocols:
+                task = Task.of(self.dataset.test, self.dataset.joined(one.mask), one.candidates, *sizes)
+                results[one.name] = evaluate(scorer, task, metrics, block)
+        return results
+
+
+@dataclass(frozen=True, eq=False)
+class RecBoleRun:
+    """What a run found.
+
+    Attributes:
+        metrics: RecBole's own test metrics, over all items.
+        results: ours of the same model, by protocol, per user.
+        epoch_seconds, evaluation_seconds: of every epoch; of every validation, and last the test.
+        model: the trained model, with the profiles' adapters in it.
+    """
+
+    metrics: dict[str, float]
+    results: dict[str, PerUser]
+    epoch_seconds: list[float]
+    evaluation_seconds: list[float]
+    model: nn.Module
+
+
+def recbole_run(
+    model_name: str,
+    dataset: Dataset,
+    profiles: Profiles | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    progress: bool = False,
+    **options: Any,
+) -> RecBoleRun:
+    """Train and evaluate a RecBole model on a data set, with or without profiles.
+
+    Args:
+        model_name: as RecBole calls it: ``"BPR"``, ``"NeuMF"``, ``"LightGCN"``, ``"SGL"``, …
+        profiles: a profile store, its folder, or matrices of the sides to augment, in the data set's row order.
+        config: RecBole's settings. Where nothing is said: its own defaults, NDCG@20 on the validation part chooses
+            the epoch, metrics at 20 and 40 are not rounded.
+        folder: where checkpoint and TensorBoard events go; by default a temporary folder.
+        metrics: what our evaluation computes.
+        options: passed on to :func:`reclm.augmentation.augment`.
+
+    Raises:
+        ReclmError: if RecBole is missing or of another version, for an unknown model or setting, or a data set
+            without a test part.
+    """
+    with ExitStack() as stack:
+        place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="reclm-recbole-")))
+        one = open_recbole(model_name, dataset, place, config)
+        if profiles:
+            one.augment(profiles, **options)
+        found = one.train(progress)
+        return RecBoleRun(found, one.evaluate(metrics), one.epoch_seconds, one.evaluation_seconds, one.model)
+
+
+def open_recbole(
+    model_name: str, dataset: Dataset, folder: Path, config: Mapping[str, Any] | None = None
+) -> RecBole:
+    """Data, loaders and an untrained model, seeded by RecBole's setting ``seed``; files go into ``folder``.
+
+    Raises:
+        ReclmError: as :func:`recbole_run`.
+    """
+    patch()
+    check_splits(dataset)
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import init_seed
+
+    files = folder / NAME
+    if not files.exists():
+        write_atomic(dataset, files)
+    with as_a_library(folder):
+        made = make_config(model_name, dataset, folder, config or {})
+        init_seed(made["seed"], made["reproducibility"])
+        data = create_dataset(made)
+        rows = embedding_rows(data, dataset)
+        train, valid, test = data_preparation(made, data)
+        init_seed(made["seed"], made["reproducibility"])
+        model = made.model_class(made, train._dataset).to(made["device"])
+    loaders = train, valid if len(dataset.valid) else None, test
+    return RecBole(dataset, folder, made, data, rows, loaders, model)
+
+
+@contextmanager
+def _timed(seconds: list[float]) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    seconds.append(time.perf_counter() - begun)
