@@ -77,12 +77,17 @@ def summary(comparison: Comparison, about: dict[str, Any]) -> dict[str, Any]:
         if comparison.plan.select_on == "test"
         else "valid",
         "protocols": protocols,
-        "environment": {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Machine, threads and the versions that numbers may depend on."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        **{name: version(name) for name in PACKAGES},
     }
 
 

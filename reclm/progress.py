@@ -1,7 +1,8 @@
 """The progress bar of everything that takes more than two seconds: on stderr, with rate and time left."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -25,8 +26,14 @@ class _Rate(ProgressColumn):
         return Text(speed, style="progress.data.speed")
 
 
+class Advance(Protocol):
+    """Moves a bar by some steps; ``what`` says from now on what it is at."""
+
+    def __call__(self, steps: int, what: str | None = None) -> None: ...
+
+
 @contextmanager
-def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Callable[[int], None]]:
+def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Advance]:
     """A bar that reads ``what``; yields the function that advances it by some steps.
 
     >>> with progress_bar("reading", total=3, show=False) as advance:
@@ -43,4 +50,4 @@ def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Callable[
     )
     with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda steps: progress.advance(task, steps)
+        yield lambda steps, what=None: progress.update(task, advance=steps, description=what)

@@ -30,6 +30,10 @@ class Workspace:
         """Folder of the profiles that ``writer`` (a profiler, with its model) wrote for ``dataset``."""
         return self.root / "profiles" / slug(dataset) / slug(writer)
 
+    def cells(self) -> Path:
+        """Folder of the trainings of suites, each under the hash of what defines it."""
+        return self.root / "cells"
+
     def runs(self) -> Path:
         """Folder of benchmark results, one folder a run."""
         return self.root / "runs"

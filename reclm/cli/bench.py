@@ -1,14 +1,18 @@
-"""``reclm bench``: do the profiles help?"""
+"""``reclm bench``: do the profiles help? And does a suite come out as published?"""
 
 import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reclm.cli.profile import DatasetName, EncoderName, Home, Kind, ModelName
+from reclm.cli.profile import EncoderName, Home, Kind, ModelName
+from reclm.errors import ReclmError
+
+if TYPE_CHECKING:
+    from reclm.workspace import Workspace
 
 
 class SelectOn(StrEnum):
@@ -18,48 +22,121 @@ class SelectOn(StrEnum):
     test = "test"
 
 
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="A prepared data set: its name or folder. Default: ml-100k, or what the suite says."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Write missing profiles of the first so many users, and items, 0 for all; default "
+        "300 with a language model, all without one. Stored profiles are used in any case.",
+    ),
+]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Runs a variant; default 1, or what the suite says.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Most epochs of a run; default 50, or what the suite says.")
+]
+Chosen = Annotated[
+    SelectOn, typer.Option(help="What chooses the epoch; test is the papers' way, and flatters.")
+]
+Store = Annotated[Path | None, typer.Option(help="A profile store to take as it is; nothing is generated.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the results; default a new one in home.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Option of the backbone or of its training."),
+]
+ProfilerSettings = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the profiler.")
+]
+SuiteName = Annotated[
+    str | None,
+    typer.Option(help="Run a suite beside its published numbers: its name or YAML file."),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes of a suite; they share the cores.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Run all of a suite again, also what is kept.")]
+
+OF_SUITES = {"suite", "jobs", "fresh"}
+OF_BOTH = {"dataset", "seeds", "epochs", "home", "out"}
+
+
 def bench(
+    context: typer.Context,
     backbone: Annotated[str, typer.Option(help="biasmf, lightgcn, or a plug-in.")] = "lightgcn",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train it with profiles too, and compare.")
     ] = False,
-    dataset: DatasetName = "ml-100k",
+    dataset: Dataset = None,
     profiler: Annotated[str, typer.Option(help="zero-shot, keywords, or a plug-in.")] = "zero-shot",
     model: ModelName = None,
     engine: Annotated[str | None, typer.Option(help="What runs the model: openvino, transformers.")] = None,
     encoder: EncoderName = None,
     kind: Annotated[Kind, typer.Option(help="Whose profiles are fused.")] = Kind.both,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Write missing profiles of the first so many users, and items, 0 for all; default "
-            "300 with a language model, all without one. Stored profiles are used in any case.",
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs a variant.")] = 1,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a run; default 50.")] = None,
-    select_on: Annotated[
-        SelectOn, typer.Option(help="What chooses the epoch; test is the papers' way, and flatters.")
-    ] = SelectOn.valid,
+    limit: Limit = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    select_on: Chosen = SelectOn.valid,
     home: Home = None,
-    store: Annotated[
-        Path | None, typer.Option(help="A profile store to take as it is; nothing is generated.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; default a new one in home.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Option of the backbone or of its training."),
-    ] = None,
-    profiler_set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the profiler.")
-    ] = None,
+    store: Store = None,
+    out: Out = None,
+    set_: Settings = None,
+    profiler_set: ProfilerSettings = None,
+    suite: SuiteName = None,
+    jobs: Jobs = 1,
+    fresh: Fresh = False,
 ) -> None:
-    """Train a backbone with and without profiles, and say whether they helped."""
-    from datetime import datetime
+    """Train a backbone with and without profiles, and say whether they helped; or run a suite of backbones."""
+    from reclm.config import parse_settings
+    from reclm.workspace import Workspace
 
+    _check_options(context, suite is not None)
+    workspace = Workspace.at(home)
+    if suite is not None:
+        changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs}
+        _suite(suite, changes, workspace, jobs, fresh, out)
+        return
+    settings = parse_settings(set_ or [])
+    source = None
+    if augment:
+        source = {
+            "profiler": profiler,
+            "settings": parse_settings(profiler_set or []),
+            "model": model,
+            "engine": engine,
+            "limit": limit,
+            "kinds": kind.kinds,
+            "store": store,
+        }
+    plan = {"seeds": seeds or 1, "epochs": epochs, "select_on": select_on.value}
+    _compare(backbone, settings, plan, dataset or "ml-100k", workspace, source, encoder, out)
+
+
+def _check_options(context: typer.Context, suite: bool) -> None:
+    """Refuse options that were given and would do nothing."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in OF_BOTH:
+            continue
+        flag = "--" + name.strip("_").replace("_", "-")
+        if suite and name not in OF_SUITES:
+            raise ReclmError(
+                f"{flag} does not go with --suite: the suite's file says it; copy the file and edit it"
+            )
+        if not suite and name in OF_SUITES:
+            raise ReclmError(f"{flag} goes with --suite NAME only")
+
+
+def _compare(
+    backbone: str,
+    settings: dict[str, Any],
+    plan_options: dict[str, Any],
+    dataset: str,
+    workspace: "Workspace",
+    source: dict[str, Any] | None,
+    encoder: str | None,
+    out: Path | None,
+) -> None:
     from rich.console import Console
 
     import reclm.data
@@ -68,42 +145,72 @@ def bench(
     from reclm.benchmarks.picture import draw
     from reclm.benchmarks.results import save
     from reclm.benchmarks.table import table, verdicts
-    from reclm.config import parse_settings
     from reclm.text.encoder import TextEncoder
-    from reclm.workspace import Workspace, slug
 
-    workspace = Workspace.at(home)
     data = reclm.data.load(dataset, workspace)
-    plan = make_plan(
-        backbone, parse_settings(set_ or []), data, seeds=seeds, epochs=epochs, select_on=select_on.value
-    )
-    settings = parse_settings(profiler_set or [])
-    source = ProfileSource(profiler, settings, model, engine, limit, kind.kinds, store) if augment else None
-    comparison, about = run_bench(plan, data, workspace, source, TextEncoder(encoder))
+    plan = make_plan(backbone, settings, data, **plan_options)
+    profiles = ProfileSource(**source) if source else None
+    comparison, about = run_bench(plan, data, workspace, profiles, TextEncoder(encoder))
 
-    console = Console(highlight=False)
-    console.print(table(comparison))
-    say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
-    if augment:
-        for line in verdicts(comparison):
-            say(line)
-        covered = ", ".join(
-            f"{one['with profile']:,} of {one['of']:,} {side}s" for side, one in about["coverage"].items()
-        )
-        say(f"profiles by {about['profiles']['writer']}: {covered}; embedded by {about['encoder']}")
-        if any(one["with profile"] < one["of"] for one in about["coverage"].values()):
-            say(
-                "who has no profile is recommended by the rest of the model; --limit 0 writes all profiles first"
-            )
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = out or workspace.runs() / f"{stamp}-{slug(data.name)}-{slug(backbone)}"
+    Console(highlight=False).print(table(comparison))
+    if profiles:
+        for line in [*verdicts(comparison), *_coverage(about)]:
+            _say(line)
+    folder = out or _run_folder(workspace, data.name, backbone)
     save(comparison, folder, about)
     draw(comparison, folder / "comparison.png")
-    say(f"\nresults in {folder} (results.parquet, users.parquet, summary.json, comparison.png)")
+    _say(f"\nresults in {folder} (results.parquet, users.parquet, summary.json, comparison.png)")
     same = shlex.join(["reclm", *sys.argv[1:]])
-    if not augment:
-        say(f"next: {same} --augment")
+    if not profiles:
+        _say(f"next: {same} --augment")
     elif "keywords" not in about["profiles"]["writer"]:
-        say(f"next: {same} --profiler keywords   (the control that a language model must beat)")
-    elif seeds < 3:
-        say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
+        _say(f"next: {same} --profiler keywords   (the control that a language model must beat)")
+    elif plan.seeds < 3:
+        _say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
+
+
+def _suite(
+    name: str, changes: dict[str, Any], workspace: "Workspace", jobs: int, fresh: bool, out: Path | None
+) -> None:
+    from rich.console import Console
+
+    from reclm.benchmarks.suite import changed, load_suite, run_suite
+    from reclm.benchmarks.suite_table import remarks, save, tables
+
+    suite = changed(load_suite(name), **changes)
+    run = run_suite(suite, workspace, jobs=jobs, fresh=fresh)
+    folder = out or _run_folder(workspace, Path(name).stem)
+    save(run, folder)
+    for grid in tables(run):
+        Console(highlight=False).print(grid)
+    for remark in remarks(run):
+        _say(remark)
+    _say(f"\nresults in {folder} (results.parquet, summary.json, table.md, suite.yaml)")
+    if any(run.failures()):
+        raise typer.Exit(1)
+
+
+def _coverage(about: dict[str, Any]) -> list[str]:
+    sides = about["coverage"]
+    covered = ", ".join(f"{one['with profile']:,} of {one['of']:,} {side}s" for side, one in sides.items())
+    lines = [f"profiles by {about['profiles']['writer']}: {covered}; embedded by {about['encoder']}"]
+    if any(one["with profile"] < one["of"] for one in sides.values()):
+        lines.append(
+            "who has no profile is recommended by the rest of the model; --limit 0 writes all profiles first"
+        )
+    return lines
+
+
+def _run_folder(workspace: "Workspace", *names: str) -> Path:
+    from datetime import datetime
+
+    from reclm.workspace import slug
+
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return workspace.runs() / "-".join([stamp, *map(slug, names)])
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)

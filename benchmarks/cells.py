@@ -1,0 +1,242 @@
+"""A cell of a grid: one training with one seed, known by the hash of all that defines it, kept once it has run."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from pydantic import Field
+
+from reclm import plugins
+from reclm.backbones.base import Inputs
+from reclm.benchmarks.compare import Plan, Runner
+from reclm.benchmarks.results import environment
+from reclm.config import Config
+from reclm.data.dataset import Dataset
+from reclm.errors import ReclmError
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One backbone, one set of inputs, one seed.
+
+    Attributes:
+        plan: what to train, how, and what to measure; its ``seeds`` is not used.
+        seed: of this run.
+        inputs: item text and profiles; their ``train`` is not used.
+        fingerprint: of the data set, its protocols included.
+    """
+
+    plan: Plan
+    seed: int
+    inputs: Inputs
+    fingerprint: str
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """All that the numbers depend on, defaults written out: two cells of equal definition are the same."""
+        config = plugins.get("backbone", self.plan.backbone).Config.build(
+            dict(self.plan.model), where=f"backbone {self.plan.backbone}"
+        )
+        inputs = self.inputs
+        return {
+            "toolkit": version("reclm-toolkit"),
+            "dataset": self.fingerprint,
+            **self.plan.model_dump(mode="json", exclude={"seeds", "model"}),
+            "model": config.model_dump(mode="json"),
+            "item_text": None if inputs.item_text is None else _digest(inputs.item_text),
+            "user_profiles": inputs.user_profiles and _digest(*_arrays(inputs.user_profiles)),
+            "item_profiles": inputs.item_profiles and _digest(*_arrays(inputs.item_profiles)),
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the definition, 20 hex digits."""
+        text = json.dumps(self.definition, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _arrays(profiles: Any) -> tuple[np.ndarray, np.ndarray]:
+    return profiles.vectors, profiles.present
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:20]
+
+
+class Result(Config):
+    """What a cell came to.
+
+    A cell that failed has an ``error`` and no numbers.
+    """
+
+    cell: dict[str, Any]
+    """Its definition."""
+    run: str
+    """Which run of a grid it belongs to."""
+    error: str | None = None
+    """Why it failed, in one line."""
+    traceback: str | None = None
+    means: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    """Protocol and metric to the mean over users; null where there is no user."""
+    best_epoch: dict[str, int] = Field(default_factory=dict)
+    """Of each protocol; 0 where nothing was trained."""
+    history: list[dict[str, float]] = Field(default_factory=list)
+    """Loss, seconds and selection metric of every epoch."""
+    seconds: float = 0.0
+    """Of training and evaluation together."""
+    environment: dict[str, Any] = Field(default_factory=dict)
+    """Machine and versions."""
+
+
+class CellStore:
+    """Results by key in a folder: ``KEY/cell.json`` and ``KEY/users.parquet``.
+
+    Args:
+        folder: is made where it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> Result | None:
+        """The result kept under ``key``.
+
+        Raises:
+            ReclmError: if it is damaged.
+        """
+        path = self.folder / key / "cell.json"
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ReclmError(f"{path} is damaged; remove {path.parent} to run the cell again") from error
+        return Result.build(values, where=str(path))
+
+    def finished(self, key: str, run: str) -> Result | None:
+        """The result under ``key``, unless it failed in another run than ``run``: then it is worth a second try."""
+        result = self.get(key)
+        return result if result and (result.error is None or result.run == run) else None
+
+    def put(self, key: str, result: Result, users: pa.Table | None = None) -> None:
+        """Keep a result as a whole or, if the process is killed, not at all."""
+        scratch = self.folder / f".{key}.{os.getpid()}.new"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        if users is not None:
+            pq.write_table(users, scratch / "users.parquet")
+        text = json.dumps(result.model_dump(mode="json"), indent=1)
+        (scratch / "cell.json").write_text(text, encoding="utf-8")
+        self.remove(key)
+        scratch.rename(self.folder / key)
+
+    def remove(self, key: str) -> None:
+        """Forget what is kept under ``key``, if anything is."""
+        if (self.folder / key).exists():
+            shutil.rmtree(self.folder / key)
+
+    @contextmanager
+    def claim(self, key: str, wait: float = 0) -> Iterator[bool]:
+        """Whether the cell is ours to run, for as long as the context lasts: no other process gets it meanwhile.
+
+        The lock goes with the process that holds it, however that ends.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / f".{key}.lock", timeout=wait)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def begin(self, key: str, run: str) -> bool:
+        """Note that ``run`` begins with a claimed cell; False if it did before, in a process that then died."""
+        mark = self.folder / f".{key}.begun"
+        if mark.is_file() and mark.read_text(encoding="utf-8") == run:
+            return False
+        mark.write_text(run, encoding="utf-8")
+        return True
+
+    def end(self, key: str) -> None:
+        """Take the note of :meth:`begin` away."""
+        (self.folder / f".{key}.begun").unlink(missing_ok=True)
+
+
+def run_cell(
+    cell: Cell,
+    dataset: Dataset,
+    store: CellStore,
+    run: str,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Result:
+    """Train and evaluate a claimed cell, and keep the result; a failure is a result too.
+
+    Args:
+        cell: what to run.
+        dataset: the one that ``cell.fingerprint`` is of.
+        store: where the result is kept.
+        run: the run of the grid.
+        on_epoch: called with the history row of each epoch.
+    """
+    begun = time.perf_counter()
+    if not store.begin(cell.key, run):
+        result = Result(cell=cell.definition, run=run, error="the process that ran it died (out of memory?)")
+        store.put(cell.key, result)
+        store.end(cell.key)
+        return result
+    users = None
+    try:
+        trained = Runner(cell.plan, dataset).run("cell", cell.inputs, cell.seed, on_epoch)
+        means = {
+            protocol: {name: None if np.isnan(value) else value for name, value in found.mean().items()}
+            for protocol, found in trained.results.items()
+        }
+        users = pa.concat_tables(
+            pa.table(
+                {
+                    "protocol": pa.array([protocol] * len(found.users), pa.string()),
+                    "user_id": dataset.users.array.take(pa.array(found.users)),
+                    **found.values,
+                }
+            )
+            for protocol, found in trained.results.items()
+        )
+        result = Result(
+            cell=cell.definition,
+            run=run,
+            means=means,
+            best_epoch=trained.best_epoch,
+            history=trained.fit.history,
+            seconds=time.perf_counter() - begun,
+            environment=environment(),
+        )
+    except Exception as error:  # recorded and shown: one cell's failure must not cost the others
+        line = " ".join(str(error).split()) or "no message"
+        line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
+        result = Result(cell=cell.definition, run=run, error=line, traceback=traceback.format_exc())
+    store.put(cell.key, result, users)
+    store.end(cell.key)
+    return result

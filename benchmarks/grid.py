@@ -1,0 +1,162 @@
+"""Runs the cells of a grid: each once, in one process or several, beside other runs in the same workspace."""
+
+import multiprocessing
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import torch
+
+from reclm.benchmarks.cells import Cell, CellStore, Result, run_cell
+from reclm.data.dataset import Dataset
+from reclm.errors import ReclmError
+from reclm.progress import progress_bar
+
+PAUSE = 0.2
+"""Seconds between looks at cells that another process has."""
+
+Tell = Callable[[int, str | None], None]
+"""Told the place of a cell, and its epoch while it runs or None once it is finished."""
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    dataset: Dataset,
+    store: CellStore,
+    *,
+    what: str = "cells",
+    labels: Sequence[str] | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> list[Result]:
+    """The results of ``cells``, in their order. What is kept already is not run again, unless it had failed.
+
+    Killed at any time and called again, it goes on with the cells that were not finished. Several runs may share a
+    store: they divide the work between them.
+
+    Args:
+        cells: what to run; equal cells run once.
+        dataset: what they run on.
+        store: where results are kept.
+        what: the progress bar's title.
+        labels: what the bar calls each cell.
+        jobs: processes; the cores are divided between them.
+        progress: show the bar.
+    """
+    run, labels = uuid.uuid4().hex, labels or [cell.plan.backbone for cell in cells]
+    left = {place for place, cell in enumerate(cells) if not store.finished(cell.key, run)}
+    with progress_bar(what, len(cells), progress) as advance:
+        advance(len(cells) - len(left))
+
+        def tell(place: int, epoch: str | None) -> None:
+            if epoch is not None:
+                advance(0, f"{what}: {labels[place]}, epoch {epoch}")
+            elif place in left:
+                left.discard(place)
+                advance(1)
+
+        if jobs == 1:
+            _work([(place, cells[place]) for place in sorted(left)], dataset, store, run, tell)
+        elif left:
+            _in_processes(cells, left, dataset, store, run, jobs, tell)
+    return [_kept(store, cell) for cell in cells]
+
+
+def _kept(store: CellStore, cell: Cell) -> Result:
+    result = store.get(cell.key)
+    if result is None:
+        raise ReclmError(f"{store.folder / cell.key} was removed while the grid ran; run it again")
+    return result
+
+
+def _work(
+    cells: Sequence[tuple[int, Cell]], dataset: Dataset, store: CellStore, run: str, tell: Tell
+) -> None:
+    """Run all cells that nobody else runs, then wait for those that somebody does."""
+    while cells:
+        busy = []
+        for place, cell in cells:
+            with store.claim(cell.key) as ours:
+                if not ours:
+                    busy.append((place, cell))
+                    continue
+                if not store.finished(cell.key, run):
+                    epochs = cell.plan.train.epochs
+
+                    def on_epoch(row: dict[str, float], place: int = place, epochs: int = epochs) -> None:
+                        tell(place, f"{row['epoch']:.0f}/{epochs}")
+
+                    run_cell(cell, dataset, store, run, on_epoch)
+            tell(place, None)
+        if len(busy) == len(cells):
+            time.sleep(PAUSE)
+        cells = busy
+
+
+def _in_processes(
+    cells: Sequence[Cell],
+    left: set[int],
+    dataset: Dataset,
+    store: CellStore,
+    run: str,
+    jobs: int,
+    tell: Tell,
+) -> None:
+    """Several processes that all walk the cells. If one dies, its cell is recorded as failed by the next to claim it.
+
+    Args:
+        left: places of what is to do; ``tell`` takes the finished ones out.
+    """
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    threads = max(1, torch.get_num_threads() // jobs)
+    for _ in range(len(left) + 1):
+        open_pipes: dict[Connection, SpawnProcess] = {}
+        todo = [(place, cells[place]) for place in sorted(left)]
+        for _ in range(min(jobs, len(todo))):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_worker, args=(sender, threads, todo, dataset, store, run), daemon=True
+            )
+            process.start()
+            sender.close()
+            open_pipes[receiver] = process
+        workers = list(open_pipes.values())
+        try:
+            while open_pipes:
+                for pipe in wait(list(open_pipes)):
+                    assert isinstance(pipe, Connection)
+                    try:
+                        tell(*pipe.recv())
+                    except EOFError:
+                        open_pipes.pop(pipe).join()
+        finally:
+            for process in workers:
+                process.terminate()
+        if not left:
+            return
+    codes = ", ".join(str(process.exitcode) for process in workers)
+    raise ReclmError(f"the worker processes ended early (exit codes {codes}); try --jobs 1")
+
+
+def _worker(
+    sender: Connection,
+    threads: int,
+    cells: Sequence[tuple[int, Cell]],
+    dataset: Dataset,
+    store: CellStore,
+    run: str,
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says what there is to say
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+
+    def tell(place: int, epoch: str | None) -> None:
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # killed: nobody waits for this
+        sender.send((place, epoch))
+
+    _work(cells, dataset, store, run, tell)
