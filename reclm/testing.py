@@ -3,7 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from reclm.data.dataset import Dataset, Interactions, Protocol
+from reclm.adapter import ProfileMatrix
+from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol
 from reclm.data.idmap import IdMap
 
 
@@ -42,7 +43,19 @@ def checkerboard(users: int = 24, items: int = 20, cold: int = 4, seed: int = 0)
 
 def features(dataset: Dataset, width: int = 8, seed: int = 0) -> np.ndarray:
     """Text features ``(I, width)`` that tell the parity of an item, with noise."""
-    rng = np.random.default_rng(seed)
-    vectors = rng.normal(0, 0.1, (len(dataset.items), width)).astype(np.float32)
-    vectors[np.arange(len(vectors)), np.arange(len(vectors)) % 2] += 1
+    return _parity(len(dataset.items), width, seed)
+
+
+def profiles(dataset: Dataset, width: int = 8, seed: int = 0) -> dict[ProfileKind, ProfileMatrix]:
+    """Profile embeddings ``(U, width)`` and ``(I, width)`` that tell the parity, with noise; nobody is without."""
+    counts: dict[ProfileKind, int] = {"user": len(dataset.users), "item": len(dataset.items)}
+    return {
+        kind: ProfileMatrix(_parity(count, width, seed + place), np.ones(count, bool))
+        for place, (kind, count) in enumerate(counts.items())
+    }
+
+
+def _parity(rows: int, width: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(0, 0.1, (rows, width)).astype(np.float32)
+    vectors[np.arange(rows), np.arange(rows) % 2] += 1
     return vectors
