@@ -1,0 +1,100 @@
+"""A matrix factorisation of ten lines, as users have one."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import reclm
+from reclm.augmentation import Augmented
+from reclm.data.dataset import Dataset
+from reclm.errors import ReclmError
+from reclm.profiles.profile import Profile
+from reclm.profiles.store import ProfileStore
+from reclm.testing import checkerboard, profiles
+
+
+class ParityEncoder:
+    """ "even" and "odd" as vectors."""
+
+    name, dim = "parity", 2
+
+    def encode(self, texts: list[str], batch_size: int = 32, progress: Any = None) -> np.ndarray:
+        return np.array([["even" in text, "odd" in text] for text in texts], np.float32)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return checkerboard(users=40, items=40, cold=12)
+
+
+def store_of(folder: Path, dataset: Dataset, fingerprint: str) -> ProfileStore:
+    """Everybody's profile tells the parity; users 30 … 39 have none."""
+    with ProfileStore.open(folder, fingerprint, "hand") as store:
+        for kind, ids in (("user", dataset.users.ids()[:30]), ("item", dataset.items.ids())):
+            texts = [("even", "odd")[row % 2] for row in range(len(ids))]
+            store.add(Profile(kind, id, text, "h", "m") for id, text in zip(ids, texts, strict=True))
+    return store
+
+
+def test_the_example_runs(plain_mf: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    plain_mf.main()
+    said = capsys.readouterr().out
+    assert "12 are cold, 0 of them without" in said
+    assert "baked     zero-shot recall@6 1.000, Embedding(40, 8)" in said
+
+
+def test_it_trains_and_ranks_items_that_nobody_has_touched(plain_mf: ModuleType, dataset: Dataset) -> None:
+    torch.manual_seed(3)
+    plain, model = (plain_mf.MF(40, 40, 8) for _ in range(2))
+    reclm.augment(model, profiles=profiles(dataset), dataset=dataset, cold="text")
+    losses = plain_mf.train(model, dataset)
+    assert losses[-1] < 0.25 * losses[0]
+    assert plain_mf.recall(model, dataset, "full-shot") > 0.95
+    # six of the twelve cold items are each user's own: chance is a half
+    assert plain_mf.recall(model, dataset, "zero-shot") > 0.95
+    plain_mf.train(plain, dataset)
+    assert plain_mf.recall(plain, dataset, "zero-shot") < 0.75
+
+
+def test_switched_off_it_trains_as_the_plain_model_to_the_bit(plain_mf: ModuleType, dataset: Dataset) -> None:
+    trained = []
+    for augmented in (False, True):
+        torch.manual_seed(3)
+        model = plain_mf.MF(40, 40, 8)
+        if augmented:
+            reclm.augment(model, profiles=profiles(dataset)).enabled = False
+        plain_mf.train(model, dataset, epochs=2)
+        trained.append((model.user_embedding.weight, model.item_embedding.weight))
+    assert all(torch.equal(before, after) for before, after in zip(*trained, strict=True))
+
+
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_profiles_from_a_store(
+    plain_mf: ModuleType, dataset: Dataset, tmp_path: Path, by_folder: bool
+) -> None:
+    store = store_of(tmp_path / "store", dataset, dataset.fingerprint)
+    given: Any = {"encoder": ParityEncoder(), "progress": False, "dataset": dataset.view()}
+    model = plain_mf.MF(40, 40, 8)
+    with pytest.warns(UserWarning, match="30 of 40 users have a profile; 10 without"):
+        handle = reclm.augment(model, profiles=store.folder if by_folder else store, **given)
+    adapter = handle.fusions[0].sides["user"].adapter
+    assert adapter.vectors[adapter.index[:3]].tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert adapter.present.squeeze(1).tolist() == [1] * 30 + [0] * 10
+    assert Augmented(model).coverage["item"].with_profile == 40
+
+
+def test_a_store_needs_its_data_set(plain_mf: ModuleType, dataset: Dataset, tmp_path: Path) -> None:
+    model = plain_mf.MF(40, 40, 8)
+    store = store_of(tmp_path / "store", dataset, "f00d")
+    with pytest.raises(ReclmError, match="a profile store goes by ids; give dataset= too"):
+        reclm.augment(model, profiles=store)
+    with pytest.raises(
+        ReclmError, match=r"written for data set f00d, not for checkerboard [0-9a-f]{16}; give"
+    ):
+        reclm.augment(model, profiles=store, dataset=dataset)
+    with pytest.raises(ReclmError, match=r"no profile store at .*nowhere"):
+        reclm.augment(model, profiles=tmp_path / "nowhere", dataset=dataset)
