@@ -8,6 +8,9 @@ and are drawn to each other among the nodes of the batch (equation 6). What is r
 layer 0: the mean of layers 1 … K.
 """
 
+import functools
+
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -30,50 +33,68 @@ class SimGCLConfig(LightGCNConfig):
 
 
 class SimGCL(LightGCN):
-    """LightGCN with contrastive learning between noisy features."""
+    """LightGCN with contrastive learning between noisy features.
+
+    Propagation is linear and ``Δ`` has no gradient, so a view is the plain features plus a constant: one pass with a
+    gradient serves the ranking and both views, and what noise adds is propagated beside it without one.
+    """
 
     Config = SimGCLConfig
     config: SimGCLConfig
 
     def __init__(self, config: SimGCLConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
-        self._noise: torch.Generator | None = None
+        self._random: np.random.Generator | None = None
 
     def begin_epoch(self, generator: torch.Generator) -> None:
-        """Take the source of the epoch's noise."""
-        self._noise = generator
+        """Seed the epoch's noise: numbers come several times as fast from NumPy's SFC64 as from torch."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        self._random = np.random.Generator(np.random.SFC64(seed))
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """What is scored: without noise."""
         if self.config.items == "text":
             return super().represent(users, items)
-        return self.layer_means(users, items, views=0)[0]
+        return self._mean(self.layers(users, items))
 
-    def layer_means(self, users: Tensor, items: Tensor, views: int = 2) -> list[tuple[Tensor, Tensor]]:
-        """Means of layers 1 … K, ``(U, d)`` and ``(I, d)``: first the plain ones, then those of ``views`` noisy views.
+    def layers(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Layers 1 … K, each ``(U, d)`` and ``(I, d)``."""
+        layers = [(users, items)]
+        for _ in range(self.config.layers):
+            layers.append((self.graph.users_from(layers[-1][1]), self.graph.items_from(layers[-1][0])))
+        return layers[1:]
 
-        All go side by side through one product a layer, and share the first one, which no noise precedes.
-        """
-        width = users.shape[1]
-        plain = self.graph.users_from(items), self.graph.items_from(users)
-        sides = [self._streams(one, one.repeat(1, views)) for one in plain]
-        sums = sides
-        for _ in range(1, self.config.layers):
-            products = self.graph.users_from(sides[1]), self.graph.items_from(sides[0])
-            sides = [self._streams(one[:, :width], one[:, width:]) for one in products]
-            sums = [total + side for total, side in zip(sums, sides, strict=True)]
-        user, item = ((total / self.config.layers).chunk(1 + views, dim=1) for total in sums)
-        return list(zip(user, item, strict=True))
+    def _mean(self, layers: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        users, items = (functools.reduce(torch.add, side) / len(layers) for side in zip(*layers, strict=True))
+        return users, items
 
-    def _streams(self, plain: Tensor, noisy: Tensor) -> Tensor:
-        """``plain (n, d)``, and beside it the views ``(n, views · d)`` with fresh noise on each."""
-        if not noisy.shape[1]:
-            return plain
-        if self._noise is None:
-            raise RuntimeError("SimGCL takes its source of noise in begin_epoch, which was not called")
-        drawn = torch.rand(noisy.shape, generator=self._noise).view(len(plain), -1, plain.shape[1])
-        noise = self.config.noise * F.normalize(drawn, dim=-1).view_as(noisy)
-        return torch.cat([plain, noisy + noise.mul_(noisy.detach().sign())], 1)
+    @torch.no_grad()
+    def view_noise(self, layers: list[tuple[Tensor, Tensor]], rows: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """What two views add to the mean of ``layers`` at ``rows``: users ``(n, 2d)`` and items ``(m, 2d)``."""
+        carried = [torch.zeros(len(side), 2 * self.config.dim) for side in layers[0]]
+        sums = [torch.zeros(len(row), 2 * self.config.dim) for row in rows]
+        for number, layer in enumerate(layers, 1):
+            if number > 1:
+                carried = [self.graph.users_from(carried[1]), self.graph.items_from(carried[0])]
+            if number == len(layers):  # nothing comes after it: the batch's rows will do
+                own = [
+                    self._noisy(side[row], noise[row])
+                    for side, noise, row in zip(layer, carried, rows, strict=True)
+                ]
+            else:
+                carried = [self._noisy(side, noise) for side, noise in zip(layer, carried, strict=True)]
+                own = [side[row] for side, row in zip(carried, rows, strict=True)]
+            sums = [total + noise for total, noise in zip(sums, own, strict=True)]
+        return [total / len(layers) for total in sums]
+
+    def _noisy(self, plain: Tensor, carried: Tensor) -> Tensor:
+        """``carried (n, 2d)`` plus ``Δ`` of ``plain (n, d) + carried``, a view a half."""
+        if self._random is None:
+            raise RuntimeError("SimGCL seeds its noise in begin_epoch, which was not called")
+        shape = len(plain), -1, self.config.dim
+        drawn = torch.from_numpy(self._random.random(carried.shape, dtype=np.float32)).view(shape)
+        sign = (plain.unsqueeze(1) + carried.view(shape)).sign_()
+        return carried + F.normalize(drawn, dim=-1).mul_(sign).mul_(self.config.noise).view_as(carried)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE.
@@ -82,12 +103,14 @@ class SimGCL(LightGCN):
             RuntimeError: before :meth:`begin_epoch`.
         """
         layer0 = self.user_features(), self.item_features()
-        final, first, second = self.layer_means(*layer0)
+        layers = self.layers(*layer0)
+        final = mean = self._mean(layers)
         if self.config.items == "text":
-            final = layer0[0] + self.config.layers * final[0], layer0[1]
+            final = layer0[0] + len(layers) * mean[0], layer0[1]
         loss = self.ranking_loss(layer0, final, users, torch.cat([positives, negatives]))
-        for one, other, rows in zip(first, second, (users.unique(), positives.unique()), strict=True):
-            positive = F.embedding(rows, other)
-            agreement = info_nce(F.embedding(rows, one), positive, positive, self.config.temperature)
-            loss = loss + self.config.ssl * agreement
+        rows = users.unique(), positives.unique()
+        for side, row, noise in zip(mean, rows, self.view_noise(layers, rows), strict=True):
+            plain = F.embedding(row, side)
+            one, other = (plain + half for half in noise.chunk(2, dim=1))
+            loss = loss + self.config.ssl * info_nce(one, other, other, self.config.temperature)
         return loss

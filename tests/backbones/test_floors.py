@@ -1,0 +1,38 @@
+import numpy as np
+import torch
+
+from reclm.backbones.base import BackboneConfig, Inputs
+from reclm.backbones.floors import MostPopular, Random
+from reclm.benchmarks.compare import Plan, compare
+from reclm.data.dataset import Interactions
+from reclm.testing import checkerboard
+
+INPUTS = Inputs(3, 4, Interactions(np.array([0, 1, 2, 0]), np.array([2, 2, 2, 1])))
+
+
+def test_most_popular_counts_interactions_for_everyone_alike() -> None:
+    scores = MostPopular(BackboneConfig(), INPUTS, torch.Generator()).scorer()(
+        torch.arange(2), torch.arange(4)
+    )
+    assert torch.equal(scores, torch.tensor([[0.0, 1.0, 3.0, 0.0]] * 2))
+    scores[0, 0] = 9  # a scorer's memory is its caller's
+    assert scores[1, 0] == 0
+
+
+def test_random_is_the_seeds_alone() -> None:
+    def draw(seed: int, times: int = 1) -> torch.Tensor:
+        model = Random(BackboneConfig(), INPUTS, torch.Generator().manual_seed(seed))
+        return [model.scorer()(torch.arange(3), torch.arange(4)) for _ in range(times)][-1]
+
+    assert torch.equal(draw(1), draw(1, times=2))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_floors_are_compared_without_training() -> None:
+    data = checkerboard()
+    for name in ("popularity", "random"):
+        (run,) = compare(
+            Plan(backbone=name), data, {"base": Inputs(len(data.users), len(data.items), data.train)}
+        ).runs
+        assert run.fit.history == []
+        assert 0 < run.results["full-shot"].mean()["recall@20"] <= 1
