@@ -1,29 +1,30 @@
 """A suite: a table of results as a YAML file, beside the numbers that were published for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field, model_validator
 
 import reclm.data
 from reclm import plugins
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Inputs
-from reclm.benchmarks.bench import ProfileSource
 from reclm.benchmarks.cells import Cell, CellStore, Result
 from reclm.benchmarks.compare import Plan, SelectOn, validation_task
 from reclm.benchmarks.grid import run_grid
 from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import ReclmError, unknown
-from reclm.profiles.embeddings import embed
 from reclm.ranking.evaluate import DEFAULT_METRICS
 from reclm.ranking.metrics import parse
-from reclm.text.encoder import TextEncoder, item_text_features
 from reclm.training import TrainConfig
 from reclm.workspace import Workspace
+
+if TYPE_CHECKING:
+    from reclm.text.encoder import TextEncoder
 
 FOLDER = Path(__file__).parent / "suites"
 
@@ -258,7 +259,7 @@ class _Inputs:
                     f"items = {config.items!r} needs; set items: id in the suite"
                 )
             text = self._once("text", self._text)
-        sides: dict[str, ProfileMatrix] = {}
+        sides: dict[ProfileKind, ProfileMatrix] = {}
         if profiles is not None:
             sides = self._once(profiles.model_dump_json(), lambda: self._profiles(profiles))
         return Inputs(
@@ -270,20 +271,26 @@ class _Inputs:
             sides.get("item"),
         )
 
-    def _once(self, key: str, make: Any) -> Any:
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self.made:
             self.made[key] = make()
         return self.made[key]
 
-    def _encoder(self) -> TextEncoder:
+    def _encoder(self) -> "TextEncoder":
+        from reclm.text.encoder import TextEncoder  # slow to import, and not needed where items are IDs
+
         return self._once("encoder", lambda: TextEncoder(self.encoder_name))
 
-    def _text(self) -> Any:
+    def _text(self) -> np.ndarray:
+        from reclm.text.encoder import item_text_features
+
         return item_text_features(self.dataset.view(), self._encoder(), self.workspace, self.progress)
 
-    def _profiles(self, profiles: Profiles) -> dict[str, ProfileMatrix]:
-        source = ProfileSource(**profiles.model_dump())
-        store = source.open(self.dataset, self.workspace)
+    def _profiles(self, profiles: Profiles) -> dict[ProfileKind, ProfileMatrix]:
+        from reclm.benchmarks.bench import ProfileSource
+        from reclm.profiles.embeddings import embed
+
+        store = ProfileSource(**profiles.model_dump()).open(self.dataset, self.workspace)
         view = self.dataset.view()
         return {
             kind: ProfileMatrix(*embed(store, self._encoder(), kind, view.idmap(kind), self.progress))

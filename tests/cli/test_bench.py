@@ -88,6 +88,10 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--augment", "--store", "nowhere"], "no profile store at nowhere"),
         (["--encoder", "./nowhere"], "no encoder at ./nowhere"),
         (["--dataset", "checkerbord"], "did you mean 'checkerboard'?"),
+        (["--suite", "lasftm"], "did you mean 'lastfm'?"),
+        (["--suite", "lastfm", "--backbone", "sgl"], "--backbone does not go with --suite"),
+        (["--suite", "lastfm", "--set", "lr=1"], "--set does not go with --suite"),
+        (["--jobs", "2"], "--jobs goes with --suite NAME only"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -109,3 +113,40 @@ def test_a_store_of_other_data_is_refused(
         pass
     assert run(home, "--augment", "--store", str(tmp_path / "store")) == 2
     assert "0123456789abcdef" in capsys.readouterr().err
+
+
+SUITE = """
+title: parity
+dataset: elsewhere
+metrics: [ndcg@5]
+model: {items: id, dim: 4}
+train: {metric: ndcg@5, epochs: 9}
+rows:
+  - {name: plain, backbone: biasmf, published: {full-shot: {ndcg@5: 0.5}}}
+  - {name: broken, backbone: lightgcn}
+"""
+
+
+def test_a_suite_is_printed_beside_what_was_published_and_a_failed_cell_is_exit_code_1(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reclm.backbones.lightgcn import LightGCN
+
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    options = ["--suite", str(tmp_path / "suite.yaml"), "--seeds", "2", "--out", str(tmp_path / "run")]
+
+    def broken(*given: object) -> None:
+        raise RuntimeError("no luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LightGCN, "__init__", broken)
+        assert run(home, *options) == 1
+    out = capsys.readouterr().out
+    assert "FAILED: broken, seed 1: RuntimeError: no luck" in out
+    assert "published" in out
+    rows = pq.read_table(tmp_path / "run" / "results.parquet").to_pylist()
+    assert {(row["row"], row["seed"]) for row in rows} == {("plain", 0), ("plain", 1)}
+    assert run(home, *options) == 0
+    assert "FAILED" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["dataset"]["name"] == "checkerboard"
+    assert len(list((home / "cells").glob("*/cell.json"))) == 4

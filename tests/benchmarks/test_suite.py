@@ -1,0 +1,410 @@
+"""Suites: each cell once, killed or not, in one process or several; and the table beside the published numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from rich.console import Console
+
+from reclm.adapter import ProfileMatrix
+from reclm.backbones.base import Inputs
+from reclm.benchmarks.cells import Cell, CellStore, Result, run_cell
+from reclm.benchmarks.compare import Plan, Runner
+from reclm.benchmarks.grid import run_grid
+from reclm.benchmarks.suite import SuiteRun, changed, load_suite, row_plan, run_suite, suite_names
+from reclm.benchmarks.suite_table import markdown, remarks, save, summary, tables
+from reclm.data.dataset import Interactions
+from reclm.data.disk import save as save_dataset
+from reclm.errors import ReclmError
+from reclm.testing import checkerboard
+from reclm.training import TrainConfig
+from reclm.workspace import Workspace
+
+DATA = checkerboard()
+SUITE: dict[str, Any] = {
+    "title": "parity",
+    "dataset": "checkerboard",
+    "seeds": 2,
+    "metrics": ["recall@5", "ndcg@5"],
+    "model": {"items": "id", "dim": 4},
+    "train": {"epochs": 2, "batch_size": 64, "metric": "ndcg@5"},
+    "rows": [
+        {"name": "plain", "backbone": "biasmf", "published": {"full-shot": {"ndcg@5": 0.5}}},
+        {"name": "wide", "backbone": "biasmf", "model": {"dim": 8}, "note": "twice as wide"},
+    ],
+}
+
+
+def workspace(folder: Path) -> Workspace:
+    """One that holds the checkerboard."""
+    space = Workspace(folder)
+    save_dataset(DATA, space.dataset("checkerboard"))
+    return space
+
+
+def write(folder: Path, **changes: Any) -> str:
+    """The suite's file."""
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump(SUITE | changes))
+    return str(path)
+
+
+def run(folder: Path, **options: Any) -> SuiteRun:
+    """The suite, in a workspace in ``folder``."""
+    return run_suite(load_suite(write(folder)), workspace(folder / "home"), progress=False, **options)
+
+
+def means(ran: SuiteRun) -> dict[str, list[dict[str, Any]]]:
+    return {row: [result.means for result in results] for row, results in ran.results.items()}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Width and seed of each training, as they begin."""
+    seen: list[tuple[int, int]] = []
+    real = Runner.run
+
+    def counted(self: Runner, variant: str, inputs: Inputs, seed: int, on_epoch: Any = None) -> Any:
+        seen.append((self.config.dim, seed))
+        return real(self, variant, inputs, seed, on_epoch)
+
+    monkeypatch.setattr(Runner, "run", counted)
+    return seen
+
+
+def test_each_cell_is_trained_once_and_again_when_asked(
+    tmp_path: Path, trained: list[tuple[int, int]]
+) -> None:
+    first = run(tmp_path)
+    assert trained == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    again = run(tmp_path)
+    assert len(trained) == 4
+    assert means(again) == means(first)
+    assert means(run(tmp_path, fresh=True)) == means(first)
+    assert len(trained) == 8
+
+
+def test_a_cell_holds_every_users_values_and_the_epochs(tmp_path: Path) -> None:
+    ran = run(tmp_path)
+    cell, result = ran.cells["plain"][1], ran.results["plain"][1]
+    users = pq.read_table(tmp_path / "home" / "cells" / cell.key / "users.parquet").to_pylist()
+    full = [row["ndcg@5"] for row in users if row["protocol"] == "full-shot"]
+    assert np.mean(full) == pytest.approx(result.means["full-shot"]["ndcg@5"], rel=1e-6)
+    assert {row["user_id"] for row in users} <= set(DATA.users.ids())
+    assert [row["epoch"] for row in result.history] == [1, 2]
+    assert result.best_epoch["full-shot"] in (1, 2)
+    assert result.cell["seed"] == 1
+    assert result.cell["model"]["items"] == "id"
+    assert not list((tmp_path / "home" / "cells").glob(".*.new"))
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from reclm.benchmarks.compare import Runner
+from reclm.benchmarks.suite import load_suite, run_suite
+from reclm.workspace import Workspace
+
+folder, dies = Path(sys.argv[1]), int(sys.argv[2])
+log, real = folder / "trained", Runner.run
+
+def run(self, variant, inputs, seed, on_epoch=None):
+    def tell(row):
+        if dies and len(log.read_text().splitlines()) == dies:
+            os.kill(os.getpid(), 9)
+        on_epoch(row)
+    with log.open("a") as stream:
+        stream.write(f"{self.config.dim} {seed}\\n")
+    return real(self, variant, inputs, seed, tell)
+
+Runner.run = run
+run_suite(load_suite(str(folder / "suite.yaml")), Workspace(folder / "home"), progress=False)
+"""
+
+
+def start(folder: Path, dies: int = 0) -> subprocess.Popen[bytes]:
+    """A process that runs the suite, notes each training, and kills itself in the one numbered ``dies``."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(dies)], env=environment)
+
+
+def test_killed_it_goes_on_where_it_stopped_and_two_that_share_it_train_no_cell_twice(
+    tmp_path: Path, trained: list[tuple[int, int]]
+) -> None:
+    write(tmp_path)
+    workspace(tmp_path / "home")
+    assert start(tmp_path, dies=2).wait() == -signal.SIGKILL
+    assert (tmp_path / "trained").read_text().splitlines() == ["4 0", "4 1"]
+    both = [start(tmp_path), start(tmp_path)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert sorted((tmp_path / "trained").read_text().splitlines()[2:]) == ["4 1", "8 0", "8 1"]
+    resumed = run(tmp_path)
+    assert trained == []
+    (tmp_path / "unbroken").mkdir()
+    assert means(resumed) == means(run(tmp_path / "unbroken"))
+
+
+def test_two_jobs_come_to_the_same(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    assert means(run(tmp_path / "two", jobs=2)) == means(run(tmp_path / "one"))
+
+
+def test_a_cell_that_fails_costs_no_other_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Runner.run
+
+    def failing(self: Runner, variant: str, inputs: Inputs, seed: int, on_epoch: Any = None) -> Any:
+        if (self.config.dim, seed) == (4, 1):
+            raise ValueError("no\nluck")
+        return real(self, variant, inputs, seed, on_epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "run", failing)
+        ran = run(tmp_path)
+    assert list(ran.failures()) == [("plain", 1, "ValueError: no luck")]
+    assert "FAILED: plain, seed 1: ValueError: no luck" in remarks(ran)
+    assert "raise ValueError" in str(ran.results["plain"][1].traceback)
+    assert [line["seeds"] for line in summary(ran)] == [1] * 4 + [2] * 4
+    assert not list(run(tmp_path).failures())
+
+
+def cell(seed: int = 0, **changes: Any) -> Cell:
+    """A cell of the plain row."""
+    options: dict[str, Any] = {"backbone": "biasmf", "model": {"items": "id", "dim": 4}}
+    options |= {"train": TrainConfig(epochs=1, batch_size=64), "metrics": ("ndcg@5",)}
+    inputs = Inputs(len(DATA.users), len(DATA.items), Interactions.empty())
+    return Cell(Plan(**(options | changes)), seed, inputs, DATA.fingerprint)
+
+
+def test_a_cell_is_known_by_all_that_defines_it() -> None:
+    one = cell()
+    assert one.key == cell(model={"items": "id", "dim": 4, "l2": 1e-4}).key  # a default, spelt out
+    assert one.key == cell(seeds=3).key
+    vectors = np.eye(len(DATA.users), 8, dtype=np.float32)
+    present = np.ones(len(DATA.users), bool)
+    profiles = [ProfileMatrix(vectors, present), ProfileMatrix(vectors[::-1].copy(), present)]
+    others = [
+        cell(seed=1),
+        cell(model={"items": "id", "dim": 5}),
+        cell(train=TrainConfig(epochs=2, batch_size=64)),
+        cell(select_on="test"),
+        cell(metrics=("ndcg@10",)),
+        replace(one, fingerprint="0123456789abcdef"),
+        replace(one, inputs=replace(one.inputs, item_text=vectors)),
+        *(replace(one, inputs=replace(one.inputs, user_profiles=given)) for given in profiles),
+        replace(one, inputs=replace(one.inputs, item_profiles=profiles[0])),
+    ]
+    assert len({one.key, *(other.key for other in others)}) == 1 + len(others)
+
+
+def test_a_cell_whose_process_died_in_this_run_is_not_tried_again_in_it(tmp_path: Path) -> None:
+    store, one = CellStore(tmp_path), cell()
+    with store.claim(one.key) as ours:
+        assert ours
+        assert store.begin(one.key, "this run")  # … and the process dies
+    assert "died" in str(run_cell(one, DATA, store, "this run").error)
+    assert store.finished(one.key, "this run")
+    assert store.finished(one.key, "another run") is None
+    assert run_cell(one, DATA, store, "another run").error is None
+
+
+def test_workers_that_cannot_begin_are_named(tmp_path: Path) -> None:
+    deadly = replace(cell(), inputs=Deadly())  # pyright: ignore[reportArgumentType]
+    deadly.__dict__.update(key="0", definition={})
+    with pytest.raises(ReclmError, match=r"ended early \(exit codes 7\)"):
+        run_grid([deadly], DATA, CellStore(tmp_path), jobs=2, progress=False)
+
+
+class Deadly:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], Any], tuple[int]]:
+        return os._exit, (7,)
+
+
+def test_equal_cells_run_once(tmp_path: Path, trained: list[tuple[int, int]]) -> None:
+    results = run_grid([cell(), cell(), cell(1)], DATA, CellStore(tmp_path), progress=False)
+    assert len(trained) == 2
+    assert results[0] == results[1] != results[2]
+
+
+def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
+    store, one = CellStore(tmp_path), cell()
+    store.put(one.key, Result(cell={}, run="x"))
+    (tmp_path / one.key / "cell.json").write_text("{")
+    with pytest.raises(ReclmError, match=rf"{one.key}/cell\.json is damaged; remove"):
+        store.get(one.key)
+
+
+def made_up(name: str, seeds: int, value: float) -> SuiteRun:
+    """A suite of the toolkit with the published number times ``value`` (and .0001 more each seed), or .01."""
+    suite = changed(load_suite(name), seeds=seeds)
+    cells: dict[str, list[Any]] = {row.name: [cell(seed) for seed in range(seeds)] for row in suite.rows}
+    results = {
+        row.name: [
+            Result(
+                cell={},
+                run="x",
+                best_epoch={one.name: 123 for one in DATA.protocols},
+                means={
+                    one.name: {
+                        metric: row.published.get(one.name, {}).get(metric, 0.01) * value + 0.0001 * seed
+                        for metric in suite.metrics
+                    }
+                    for one in DATA.protocols
+                },
+            )
+            for seed in range(seeds)
+        ]
+        for row in suite.rows
+    }
+    return SuiteRun(suite, DATA, cells, results)
+
+
+def printed(ran: SuiteRun, width: int = 100) -> str:
+    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    for grid in tables(ran):
+        console.print(grid)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_the_table_of_a_suite_fits_100_columns(name: str) -> None:
+    ran = made_up(name, seeds=3, value=1.1)
+    text = printed(ran)
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(text.splitlines()) == len(printed(ran, width=300).splitlines())  # nothing is wrapped
+    for row in ran.suite.rows:
+        assert row.name in text
+
+
+def test_ours_stands_above_the_published_number_with_the_difference() -> None:
+    # LightGCN on LastFM: .1741 published; ours .17410, .17420, .17430: mean .1742, sd .0001, +.06 %
+    lines = [line.split() for line in printed(made_up("lastfm", seeds=3, value=1.0)).splitlines()]
+    at = next(place for place, line in enumerate(lines) if line[:1] == ["LightGCN"])
+    assert lines[at][1:3] == ["0.1742", "±0.0001"]
+    assert lines[at][-3:] == ["123", "123", "123"]
+    assert lines[at + 1] == ["published", "0.1741", "+0.1%", "0.1996", "+0.1%"]
+    # one seed: no spread
+    ran = made_up("lastfm", seeds=1, value=1.02)
+    assert ["published", "0.1741", "+2.0%", "0.1996", "+2.0%"] in [
+        line.split() for line in printed(ran).splitlines()
+    ]
+    assert "| LightGCN | 0.1776 | 0.1741 | +2.0% | 0.0102 | 0.2036 | 0.1996 | +2.0% | 0.0102 |" in markdown(
+        ran
+    )
+    assert "| SGL | 0.0102 |  |  | 0.0102 | 0.0102 |  |  | 0.0102 |" in markdown(ran)
+
+
+def test_files_agree_with_the_cells(tmp_path: Path) -> None:
+    ran = run(tmp_path)
+    save(ran, tmp_path / "run")
+    rows = pq.read_table(tmp_path / "run" / "results.parquet").to_pylist()
+    assert len(rows) == 2 * 2 * 2 * 2
+    about = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (line,) = [
+        one
+        for one in about["results"]
+        if (one["row"], one["protocol"], one["metric"]) == ("plain", "full-shot", "ndcg@5")
+    ]
+    values = [
+        row["value"]
+        for row in rows
+        if (row["row"], row["protocol"], row["metric"]) == ("plain", "full-shot", "ndcg@5")
+    ]
+    assert line["mean"] == pytest.approx(sum(values) / 2)
+    assert line["sd"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert line["difference"] == pytest.approx(line["mean"] / 0.5 - 1)
+    assert "- wide: twice as wide" in (tmp_path / "run" / "table.md").read_text()
+    assert load_suite(str(tmp_path / "run" / "suite.yaml")) == ran.suite
+
+
+def test_names_cannot_style_the_table(tmp_path: Path) -> None:
+    ran = made_up("lastfm", 1, 1.0)
+    row = ran.suite.rows[0].model_copy(update={"name": "[red]a|b[/]"})
+    ran = SuiteRun(
+        ran.suite.model_copy(update={"rows": (row,), "title": "[bold]x"}),
+        DATA,
+        {row.name: ran.cells["BPR-MF"]},
+        {row.name: ran.results["BPR-MF"]},
+    )
+    assert "[red]a|b[/]" in printed(ran)
+    assert r"\[red\]a\|b\[/\]" in markdown(ran)
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_the_suites_of_the_toolkit_are_sound(name: str) -> None:
+    suite = load_suite(name)
+    assert {protocol for row in suite.rows for protocol in row.published} <= {"full-shot", "zero-shot"}
+    for row in suite.rows:
+        plan = row_plan(suite, row)
+        assert plan.select_on == suite.select_on
+        assert plan.train.metric in suite.metrics
+
+
+def test_seeds_epochs_and_data_can_be_changed() -> None:
+    suite = load_suite("lastfm")
+    row = suite.rows[0].model_copy(update={"train": {"epochs": 9, "lr": 0.1}})
+    suite = changed(suite.model_copy(update={"rows": (row,)}), dataset="gowalla", seeds=5, epochs=3)
+    assert (suite.dataset, suite.seeds) == ("gowalla", 5)
+    plan = row_plan(suite, suite.rows[0])
+    assert (plan.train.epochs, plan.train.lr) == (3, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sedes": 3}, r"key 'sedes'; did you mean 'seeds'"),
+        ({"seeds": 0}, r"suite\.yaml: seeds = 0"),
+        ({"rows": []}, "rows"),
+        ({"rows": [{"name": "a", "backbone": "biasmf", "modle": {}}]}, r"rows\.0\.modle"),
+        ({"rows": [{"name": "a", "backbone": "biasfm"}]}, "did you mean 'biasmf'"),
+        ({"rows": [{"name": "a", "backbone": "biasmf"}] * 2}, "two rows have the same name: a, a"),
+        (
+            {"rows": [{"name": "a", "backbone": "biasmf", "model": {"dmi": 4}}]},
+            "row 'a': .*did you mean 'dim'",
+        ),
+        (
+            {"rows": [{"name": "a", "backbone": "biasmf", "train": {"epoch": 4}}]},
+            "row 'a': .*did you mean 'epochs'",
+        ),
+        ({"model": {"itmes": "id"}}, "did you mean 'items'"),
+        ({"train": {"lr": -1}}, "lr = -1"),
+        ({"metrics": ["recal@5"]}, "did you mean 'recall@20'"),
+        (
+            {"rows": [{"name": "a", "backbone": "biasmf", "published": {"full-shot": {"mrr@5": 0.1}}}]},
+            "row 'a', full-shot: mrr@5 is not among the metrics",
+        ),
+        (
+            {"rows": [{"name": "a", "backbone": "biasmf", "published": {"fullshot": {"ndcg@5": 0.1}}}]},
+            "'fullshot'; did you mean 'full-shot'",
+        ),
+        ({"dataset": "chekerboard"}, "did you mean 'checkerboard'"),
+    ],
+)
+def test_a_suite_that_cannot_be_run_says_so_before_anything_is_trained(
+    tmp_path: Path, trained: list[tuple[int, int]], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ReclmError, match=message) as caught:
+        run_suite(load_suite(write(tmp_path, **changes)), workspace(tmp_path / "home"), progress=False)
+    assert "\n" not in str(caught.value)
+    assert trained == []
+
+
+def test_an_unknown_suite_offers_the_nearest() -> None:
+    with pytest.raises(ReclmError, match="did you mean 'lastfm'"):
+        load_suite("lasftm")
+    with pytest.raises(ReclmError, match=r"cannot read nowhere\.yaml"):
+        load_suite("nowhere.yaml")
