@@ -65,12 +65,12 @@ class Augmented:
         return [table for module in self.tables.values() if (table := fused_table(module)) is not None]
 
     @property
-    def coverage(self) -> dict[ProfileKind, Coverage]:
-        """What was done to users and to items."""
-        return {kind: one for table in self.fusions for kind, one in table.coverage.items()}
+    def coverage(self) -> list[Coverage]:
+        """How far the profiles reach, for each side in each embedding."""
+        return [one for table in self.fusions for one in table.coverage.values()]
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.coverage.values()))
+        return "\n".join(map(str, self.coverage))
 
     def parameters(self) -> list[nn.Parameter]:
         """What augmentation added: the weights of the dual MLP (and gates).
@@ -91,7 +91,7 @@ class Augmented:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """The plain model, for as long as the context lasts."""
+        """The plain model while the context lasts (``parametrize.cached()``, around it, may keep fused tables)."""
         before = self.enabled
         self.enabled = False
         try:
@@ -140,9 +140,10 @@ def augment(
     """Fuse profiles into a model's own embeddings: ``Ψ(x ‖ T_pro(p))`` (RecLM, arXiv 2412.19302, equation 2).
 
     The weight of each ``nn.Embedding`` gets a ``torch.nn.utils.parametrize`` parametrization: the model's code stays
-    as it is, ``embedding.weight`` is the fused table, and ``embedding(ids)`` fuses only the rows asked for. The base
-    table is ``embedding.parametrizations.weight.original``. Users' and items' embeddings share one dual MLP if they
-    are of one width; ``T_pro(p)`` is scaled to length one for users and not for items, as in the paper's release.
+    as it is, ``embedding.weight`` is the fused table, and ``embedding(ids)`` fuses only the rows asked for. Within
+    ``parametrize.cached()``, as for an evaluation, a table is fused once. The base table is
+    ``embedding.parametrizations.weight.original``. Users' and items' embeddings share one dual MLP if they are of one
+    width; ``T_pro(p)`` is scaled to length one for users and not for items, as in the paper's release.
 
     Initialise the model first: what is later written into ``embedding.weight`` (``reset_parameters()``) is lost. Make
     the optimiser after, or give it ``Augmented.parameters()``. A model that regularises the rows it looks up now
@@ -194,11 +195,10 @@ def augment(
     check_disjoint(placements)
     for embedding, table in _fused(placements, missing, residual, dropout, generator).items():
         attach(embedding, table)
-    handle = Augmented(model)
-    for counted in handle.coverage.values():
+    for counted in (one.coverage(missing) for one in placements):
         if counted.without:
             warnings.warn(str(counted), stacklevel=2)
-    return handle
+    return Augmented(model)
 
 
 def _paths(users: str | None, items: str | None, side: Side) -> dict[ProfileKind, str]:
@@ -206,7 +206,9 @@ def _paths(users: str | None, items: str | None, side: Side) -> dict[ProfileKind
     if side not in ("user", "item", "both"):
         raise unknown("side", side, ["user", "item", "both"])
     given: dict[ProfileKind, str | None] = {"user": users, "item": items}
-    paths = {kind: path for kind, path in given.items() if path is not None and side in (kind, "both")}
+    paths: dict[ProfileKind, str] = {
+        kind: path for kind, path in given.items() if path is not None and side in (kind, "both")
+    }
     if not paths:
         raise ReclmError(f"nothing to augment: side={side!r} with users={users!r} and items={items!r}")
     return paths
@@ -246,7 +248,7 @@ def _matrices(
     """
     if isinstance(profiles, Mapping):
         check_kinds(profiles, "kind of profiles")
-        found = {kind: profiles[kind] for kind in kinds if kind in profiles}
+        found: dict[ProfileKind, ProfileMatrix] = {kind: profiles[kind] for kind in kinds if kind in profiles}
     else:
         found = _embedded(profiles, dataset, kinds, encoder, progress)
     for kind in kinds:

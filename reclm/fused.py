@@ -3,6 +3,8 @@
 ``embedding.weight`` is then the whole table, fused; ``embedding(ids)`` fuses only the rows asked for.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -75,20 +77,30 @@ class FusedTable(nn.Module):
     """The parametrization: the sides that have rows in the table, one after the other.
 
     Attributes:
+        user, item: the sides that have rows in it.
         enabled: where False the table is the base table itself, to the bit.
         coverage: what was done to each side.
     """
 
+    user: FusedSide | None
+    item: FusedSide | None
+
     def __init__(self) -> None:
         super().__init__()
-        self.sides = nn.ModuleDict()
+        self.user = self.item = None
         self.coverage: dict[ProfileKind, Coverage] = {}
         self.enabled = True
 
     def add(self, side: FusedSide, coverage: Coverage) -> None:
         """One more side."""
-        self.sides[coverage.kind] = side
+        setattr(self, coverage.kind, side)
         self.coverage[coverage.kind] = coverage
+
+    @property
+    def sides(self) -> dict[ProfileKind, FusedSide]:
+        """The sides that have rows in the table."""
+        both: tuple[tuple[ProfileKind, FusedSide | None], ...] = (("user", self.user), ("item", self.item))
+        return {kind: side for kind, side in both if side is not None}
 
     def forward(self, base: Tensor) -> Tensor:
         """The whole table: ``(N, d)`` to ``(N, d)``."""
@@ -105,17 +117,11 @@ class FusedTable(nn.Module):
             base: the base table ``(N, d)``.
             embedding: the module looked up in, for its ``padding_idx``, ``scale_grad_by_freq`` and ``sparse``.
         """
-        padding, scale, sparse = embedding.padding_idx, embedding.scale_grad_by_freq, embedding.sparse
-        if not self.enabled:
-            return F.embedding(ids, base, padding, scale_grad_by_freq=scale, sparse=sparse)
-        if ids.numel() >= len(base) and not sparse:  # finding the distinct rows costs more than it saves
-            return F.embedding(ids, self(base), padding, scale_grad_by_freq=scale)
         distinct, inverse = torch.unique(ids, return_inverse=True)
-        rows = F.embedding(distinct, base, padding, sparse=sparse)
+        rows = F.embedding(distinct, base, embedding.padding_idx, sparse=embedding.sparse)
         for side in self.sides.values():
-            assert isinstance(side, FusedSide)
             rows = side.at(distinct, rows)
-        return F.embedding(inverse, rows, scale_grad_by_freq=scale)
+        return F.embedding(inverse, rows, scale_grad_by_freq=embedding.scale_grad_by_freq)
 
 
 def attach(embedding: nn.Embedding, table: FusedTable) -> None:
@@ -132,10 +138,17 @@ def attach(embedding: nn.Embedding, table: FusedTable) -> None:
 
 
 def _forward(self: nn.Embedding, input: Tensor) -> Tensor:
-    stacked = self.parametrizations.weight  # pyright: ignore[reportAttributeAccessIssue]
-    if len(stacked) > 1:  # somebody has put another parametrization on top
+    stacked = _parametrizations(self)
+    table, base = stacked[0], base_table(self)
+    assert isinstance(table, FusedTable)
+    # with as many ids as rows, finding the distinct ones costs more than it saves; only a look-up of rows has a
+    # sparse gradient
+    whole = parametrize._cache_enabled or input.numel() >= len(base)
+    if self.sparse and torch.is_grad_enabled():
+        whole = False
+    if whole or len(stacked) > 1 or not table.enabled:
         return nn.Embedding.forward(self, input)
-    return stacked[0].lookup(input, stacked.original, self)
+    return table.lookup(input, base, self)
 
 
 @torch.no_grad()
@@ -147,7 +160,8 @@ def detach(embedding: nn.Embedding, *, bake: bool) -> None:
     table.eval()
     # copy.deepcopy lets a copy share the class that torch is about to strip of its property
     shared = type(embedding)
-    embedding.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    own = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    embedding.__class__ = own  # pyright: ignore[reportAttributeAccessIssue]
     parametrize.remove_parametrizations(embedding, "weight", leave_parametrized=bake)
 
 
@@ -155,5 +169,13 @@ def fused_table(module: nn.Module) -> FusedTable | None:
     """The module's parametrization, if it is augmented."""
     if not parametrize.is_parametrized(module, "weight"):
         return None
-    stacked = module.parametrizations.weight  # pyright: ignore[reportAttributeAccessIssue]
-    return next((one for one in stacked if isinstance(one, FusedTable)), None)
+    return next((one for one in _parametrizations(module) if isinstance(one, FusedTable)), None)
+
+
+def base_table(module: nn.Embedding) -> nn.Parameter:
+    """What lies under the fused table of an augmented embedding: its own weight ``(N, d)``."""
+    return cast(nn.Parameter, _parametrizations(module).original)
+
+
+def _parametrizations(module: nn.Module) -> parametrize.ParametrizationList:
+    return cast(nn.ModuleDict, module.parametrizations)["weight"]  # pyright: ignore[reportReturnType]

@@ -20,7 +20,8 @@ from reclm.adapter import ProfileMatrix
 from reclm.augmentation import Augmented
 from reclm.data.dataset import Dataset
 from reclm.errors import ReclmError
-from reclm.fused import fused_table
+from reclm.fused import base_table, fused_table
+from reclm.fusion import DualMLP
 from reclm.testing import checkerboard, profiles
 
 USERS, ITEMS, DIM, TEXT = 24, 20, 8, 6
@@ -65,7 +66,7 @@ class Joint(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.encoder = nn.ModuleDict({"nodes": nn.Embedding(USERS + ITEMS + 3, DIM)})
+        self.encoder: Any = nn.ModuleDict({"nodes": nn.Embedding(USERS + ITEMS + 3, DIM)})
 
 
 def augment(model: nn.Module, given: Any, **options: Any) -> Augmented:
@@ -79,6 +80,10 @@ def augmented(given: Any, offset: int = 0, **options: Any) -> MF:
     return model
 
 
+def mlp_of(model: MF) -> DualMLP:
+    return fused_table(model.user_embedding).user.adapter.mlp
+
+
 def plain_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -86,7 +91,7 @@ def plain_weights(model: nn.Module) -> dict[str, Tensor]:
 def test_the_fused_table_is_what_the_equation_says(matrices: Any) -> None:
     model = augmented(matrices, offset=1)
     base = MF(offset=1)
-    mlp = Augmented(model).fusions[0].sides["user"].adapter.mlp
+    mlp = mlp_of(model)
     first, first_bias, second, second_bias = mlp.t_pro.parameters()
 
     def fused(rows: Tensor, text: np.ndarray, normalize: bool) -> Tensor:
@@ -109,7 +114,8 @@ def test_only_the_named_side_changes(matrices: Any, side: str) -> None:
         touched = side in (kind, "both")
         assert (fused_table(getattr(model, table)) is not None) == touched
         assert torch.equal(getattr(model, table).weight, getattr(plain, table).weight) != touched
-    assert list(Augmented(model).coverage) == (["user", "item"] if side == "both" else [side])
+    counted = [one.kind for one in Augmented(model).coverage]
+    assert counted == (["user", "item"] if side == "both" else [side])
 
 
 def test_a_side_is_left_out_by_none_too(matrices: Any) -> None:
@@ -120,7 +126,7 @@ def test_a_side_is_left_out_by_none_too(matrices: Any) -> None:
 
 def test_equal_widths_share_one_mlp_and_others_do_not(matrices: Any) -> None:
     one, two = (
-        [table.sides[kind].adapter.mlp for table, kind in zip(handle.fusions, ("user", "item"), strict=True)]
+        [side.adapter.mlp for table in handle.fusions for side in table.sides.values()]
         for handle in (augment(MF(), matrices), augment(MF(dim=5), matrices))
     )
     assert one[0] is one[1]
@@ -137,7 +143,8 @@ def step(model: MF, look_up: bool) -> dict[str, Tensor]:
         scores = (model.user_embedding.weight[users] * rows).sum(-1)
     model.zero_grad()
     (scores.square() + scores).sum().backward()
-    return {name: one.grad.clone() for name, one in model.named_parameters()} | {"scores": scores.detach()}
+    gradients = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+    return gradients | {"scores": scores.detach()}
 
 
 @pytest.mark.parametrize("missing", ["zeros", "plain"])
@@ -160,12 +167,38 @@ def test_a_look_up_transforms_the_rows_asked_for_once_and_no_others(
     matrices: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = augmented(matrices)
-    mlp = Augmented(model).fusions[0].sides["user"].adapter.mlp
+    mlp = mlp_of(model)
     seen: list[int] = []
     fuse = mlp.fuse
-    monkeypatch.setattr(mlp, "fuse", lambda base, encoded: seen.append(len(base)) or fuse(base, encoded))
+    monkeypatch.setattr(mlp, "fuse", lambda base, *rest: seen.append(len(base)) or fuse(base, *rest))
     assert model.user_embedding(torch.tensor([[5, 5], [2, 5]])).shape == (2, 2, DIM)
     assert seen == [2]
+
+
+def test_a_cached_table_is_fused_once_for_all_its_look_ups(
+    matrices: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = augmented(matrices, offset=1)
+    expected = model.item_embedding(EVERYTHING)
+    mlp = mlp_of(model)
+    seen: list[int] = []
+    fuse = mlp.fuse
+    monkeypatch.setattr(mlp, "fuse", lambda base, *rest: seen.append(len(base)) or fuse(base, *rest))
+    with parametrize.cached():
+        for id in EVERYTHING:
+            torch.testing.assert_close(model.item_embedding(id), expected[id])
+    assert seen == [ITEMS]
+
+
+def test_two_pairs_of_embeddings(matrices: Any) -> None:
+    model = MF()
+    model.users, model.items = nn.Embedding(USERS, 3), nn.Embedding(ITEMS, 3)
+    augment(model, matrices)
+    handle = augment(model, matrices, users="users", items="items")
+    assert list(handle.tables) == ["user_embedding", "item_embedding", "users", "items"]
+    assert [one.embedding for one in handle.coverage] == list(handle.tables)
+    reclm.remove(model)
+    assert not any(parametrize.is_parametrized(one) for one in model.modules())
 
 
 def test_padding_gets_no_gradient_and_stays_as_it_is(matrices: Any) -> None:
@@ -173,7 +206,7 @@ def test_padding_gets_no_gradient_and_stays_as_it_is(matrices: Any) -> None:
     rows = model.item_embedding(torch.tensor([0, 3, 0]))
     assert torch.equal(rows[0], torch.zeros(DIM))
     rows.sum().backward()
-    grad = model.item_embedding.parametrizations.weight.original.grad
+    grad = base_table(model.item_embedding).grad
     assert torch.equal(grad[0], torch.zeros(DIM))
     assert grad[3].abs().sum() > 0
 
@@ -186,14 +219,12 @@ def test_off_is_the_plain_model_to_the_bit(matrices: Any) -> None:
         assert not handle.enabled
         assert torch.equal(model.scores(), plain.scores())
         assert torch.equal(model(EVERYTHING, EVERYTHING), plain(EVERYTHING, EVERYTHING))
-        off, expected = step(plain, True), {}
-        model.zero_grad()
-        scores = model(torch.tensor([[3, 5], [3, 0]]), torch.tensor([[1, 1], [4, 19]]))
-        (scores.square() + scores).sum().backward()
-        expected = {name: one.grad for name, one in model.named_parameters()}
+        expected, off = step(plain, True), step(model, True)
+    assert torch.equal(off["scores"], expected["scores"])
     for table in ("user_embedding", "item_embedding"):
-        assert torch.equal(off[f"{table}.weight"], expected.pop(f"{table}.parametrizations.weight.original"))
-    assert set(expected.values()) == {None}
+        gradient = off.pop(f"{table}.parametrizations.weight.original")
+        assert torch.equal(gradient, expected[f"{table}.weight"])
+    assert list(off) == ["scores"]  # the MLP has no gradient at all
     assert torch.equal(model.scores(), before)
 
 
@@ -320,28 +351,27 @@ def test_residual_begins_at_the_plain_model_and_trains_away_from_it(matrices: An
         model(EVERYTHING, EVERYTHING).sum().backward()
         optimizer.step()
     assert all(one.grad.abs().sum() > 0 for one in Augmented(model).parameters())
-    handle = Augmented(model)
-    side = handle.fusions[0].sides["user"]
-    base = model.user_embedding.parametrizations.weight.original
+    side = fused_table(model.user_embedding).user
+    base = base_table(model.user_embedding)
     expected = base + side.gate * side.adapter(base)
     torch.testing.assert_close(model.user_embedding.weight, expected)
 
 
 def test_cold_rows_come_from_text_alone(matrices: Any, dataset: Dataset) -> None:
     model = augmented(matrices, dataset=dataset, cold="text")
-    base = model.item_embedding.parametrizations.weight.original
+    base = base_table(model.item_embedding)
     before = model.item_embedding.weight.detach().clone()
     with torch.no_grad():
         base += 1.0
     changed = (model.item_embedding.weight != before).any(1)
     assert changed.tolist() == [True] * (ITEMS - 4) + [False] * 4
-    side = Augmented(model).fusions[1].sides["item"]
+    side = fused_table(model.item_embedding).item
     alone = side.adapter(torch.zeros(ITEMS, DIM))
     torch.testing.assert_close(model.item_embedding.weight[-4:], alone[-4:])
     model.item_embedding(EVERYTHING[-6:]).sum().backward()
     assert (base.grad.abs().sum(1) > 0).tolist() == [False] * 14 + [True] * 2 + [False] * 4
     counted = Augmented(model).coverage
-    assert [counted["user"].cold, counted["item"].cold] == [0, 4]
+    assert [(one.kind, one.cold, one.cold_without) for one in counted] == [("user", 0, 0), ("item", 4, 0)]
     with Augmented(model).off():
         assert torch.equal(model.item_embedding.weight, base)
 
@@ -356,14 +386,14 @@ def test_half_of_the_users_without_profile_are_counted_and_reported(
     model = MF()
     with pytest.warns(UserWarning, match=f"12 of 24 users have a profile; 12 without .*{said}"):
         handle = augment(model, matrices, missing=missing)
-    counted = handle.coverage["user"]
+    counted = handle.coverage[0]
     assert (counted.with_profile, counted.without, counted.missing) == (12, 12, missing)
     assert str(handle).splitlines()[1] == "item_embedding: 20 of 20 items have a profile"
     table, base = model.user_embedding.weight, MF().user_embedding.weight
     if missing == "plain":
         assert torch.equal(table[1::2], base[1::2])
     else:
-        mlp = handle.fusions[0].sides["user"].adapter.mlp
+        mlp = mlp_of(model)
         torch.testing.assert_close(table[1::2], mlp.fuse(base[1::2], torch.zeros(12, DIM)))
     assert not torch.equal(table[::2], base[::2])
     torch.testing.assert_close(model.user_embedding(EVERYONE[:3]), table[:3])
@@ -380,7 +410,7 @@ def test_sparse_gradients_stay_sparse(matrices: Any) -> None:
     for one in (model, dense):
         augment(one, matrices)
         one(EVERYTHING, EVERYTHING).square().sum().backward()
-    grad, expected = (one.item_embedding.parametrizations.weight.original.grad for one in (model, dense))
+    grad, expected = (base_table(one.item_embedding).grad for one in (model, dense))
     assert grad.is_sparse
     torch.testing.assert_close(grad.to_dense(), expected)
 
@@ -388,7 +418,7 @@ def test_sparse_gradients_stay_sparse(matrices: Any) -> None:
 def test_gradients_scaled_by_frequency(matrices: Any) -> None:
     model = MF(scale_grad_by_freq=True)
     augment(model, matrices)
-    original = model.item_embedding.parametrizations.weight.original
+    original = base_table(model.item_embedding)
     gradients = []
     for ids in (torch.tensor([3, 3, 3, 4]), torch.tensor([3, 4])):
         original.grad = None

@@ -78,7 +78,7 @@ def main() -> None:
         f"batch {options.batch}; {machine()}"
     )
     for what, train in (("forward and backward", False), ("with Adam", True)):
-        candidates = {
+        candidates: dict[str, Callable[[], object]] = {
             "plain": step(plain, batch, look_up, train),
             "rows": step(model, batch, look_up, train),
             "table": step(model, batch, whole_table, train),

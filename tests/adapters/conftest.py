@@ -14,6 +14,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def load(name: str) -> ModuleType:
     """An example, by its file's name."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

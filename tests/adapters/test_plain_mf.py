@@ -1,5 +1,6 @@
 """A matrix factorisation of ten lines, as users have one."""
 
+import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 import reclm
+from reclm.adapter import ProfileMatrix
 from reclm.augmentation import Augmented
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, ProfileKind
 from reclm.errors import ReclmError
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
@@ -34,7 +36,11 @@ def dataset() -> Dataset:
 def store_of(folder: Path, dataset: Dataset, fingerprint: str) -> ProfileStore:
     """Everybody's profile tells the parity; users 30 … 39 have none."""
     with ProfileStore.open(folder, fingerprint, "hand") as store:
-        for kind, ids in (("user", dataset.users.ids()[:30]), ("item", dataset.items.ids())):
+        everybody: dict[ProfileKind, list[str]] = {
+            "user": dataset.users.ids()[:30],
+            "item": dataset.items.ids(),
+        }
+        for kind, ids in everybody.items():
             texts = [("even", "odd")[row % 2] for row in range(len(ids))]
             store.add(Profile(kind, id, text, "h", "m") for id, text in zip(ids, texts, strict=True))
     return store
@@ -78,13 +84,25 @@ def test_profiles_from_a_store(
 ) -> None:
     store = store_of(tmp_path / "store", dataset, dataset.fingerprint)
     given: Any = {"encoder": ParityEncoder(), "progress": False, "dataset": dataset.view()}
+    torch.manual_seed(0)
     model = plain_mf.MF(40, 40, 8)
+    expected = copy.deepcopy(model)
     with pytest.warns(UserWarning, match="30 of 40 users have a profile; 10 without"):
-        handle = reclm.augment(model, profiles=store.folder if by_folder else store, **given)
-    adapter = handle.fusions[0].sides["user"].adapter
-    assert adapter.vectors[adapter.index[:3]].tolist() == [[1, 0], [0, 1], [1, 0]]
-    assert adapter.present.squeeze(1).tolist() == [1] * 30 + [0] * 10
-    assert Augmented(model).coverage["item"].with_profile == 40
+        reclm.augment(model, profiles=store.folder if by_folder else store, generator=seeded(), **given)
+    parity = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
+    by_hand = {
+        "user": ProfileMatrix(parity, np.arange(40) < 30),
+        "item": ProfileMatrix(parity, np.ones(40, bool)),
+    }
+    with pytest.warns(UserWarning, match="10 without"):
+        reclm.augment(expected, profiles=by_hand, generator=seeded())  # pyright: ignore[reportArgumentType]
+    for name in ("user_embedding", "item_embedding"):
+        assert torch.equal(getattr(model, name).weight, getattr(expected, name).weight)
+    assert [one.with_profile for one in Augmented(model).coverage] == [30, 40]
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
 
 
 def test_a_store_needs_its_data_set(plain_mf: ModuleType, dataset: Dataset, tmp_path: Path) -> None:
