@@ -6,8 +6,9 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 import torch
 
@@ -111,39 +112,58 @@ def _in_processes(
     Args:
         left: places of what is to do; ``tell`` takes the finished ones out.
     """
+    codes: list[int | None] = []
+    in_vain = 0
+    while left and in_vain < 2:  # a round in which all died settles nothing, the next records why
+        before = len(left)
+        codes = _round([(place, cells[place]) for place in sorted(left)], dataset, store, run, jobs, tell)
+        in_vain = 0 if len(left) < before else in_vain + 1
+    if not left:
+        return
+    ended = ", ".join(map(str, codes))
+    raise ReclmError(f"the worker processes ended early (exit codes {ended}); try --jobs 1")
+
+
+def _round(
+    cells: Sequence[tuple[int, Cell]],
+    dataset: Dataset,
+    store: CellStore,
+    run: str,
+    jobs: int,
+    tell: Tell,
+) -> list[int | None]:
+    """The exit codes of processes that walked the cells until the last of them ended."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     threads = max(1, torch.get_num_threads() // jobs)
-    for _ in range(len(left) + 1):
-        open_pipes: dict[Connection, SpawnProcess] = {}
-        todo = [(place, cells[place]) for place in sorted(left)]
-        for _ in range(min(jobs, len(todo))):
+    pipes: list[Any] = []
+    workers: list[SpawnProcess] = []
+    try:
+        for _ in range(min(jobs, len(cells))):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_worker, args=(sender, threads, todo, dataset, store, run), daemon=True
+            worker = context.Process(
+                target=_worker, args=(sender, threads, cells, dataset, store, run), daemon=True
             )
-            process.start()
+            worker.start()
             sender.close()
-            open_pipes[receiver] = process
-        workers = list(open_pipes.values())
-        try:
-            while open_pipes:
-                for pipe in wait(list(open_pipes)):
-                    assert isinstance(pipe, Connection)
-                    try:
-                        tell(*pipe.recv())
-                    except EOFError:
-                        open_pipes.pop(pipe).join()
-        finally:
-            for process in workers:
-                process.terminate()
-        if not left:
-            return
-    codes = ", ".join(str(process.exitcode) for process in workers)
-    raise ReclmError(f"the worker processes ended early (exit codes {codes}); try --jobs 1")
+            pipes.append(receiver)
+            workers.append(worker)
+        while pipes:
+            ready: list[Any] = wait(pipes)
+            for pipe in ready:
+                try:
+                    tell(*pipe.recv())
+                except EOFError:
+                    pipes.remove(pipe)
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            worker.terminate()
+    return [worker.exitcode for worker in workers]
 
 
 def _worker(
-    sender: Connection,
+    sender: Any,
     threads: int,
     cells: Sequence[tuple[int, Cell]],
     dataset: Dataset,

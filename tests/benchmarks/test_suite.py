@@ -1,10 +1,13 @@
 """Suites: each cell once, killed or not, in one process or several; and the table beside the published numbers."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,12 +157,6 @@ def test_killed_it_goes_on_where_it_stopped_and_two_that_share_it_train_no_cell_
     assert means(resumed) == means(run(tmp_path / "unbroken"))
 
 
-def test_two_jobs_come_to_the_same(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    assert means(run(tmp_path / "two", jobs=2)) == means(run(tmp_path / "one"))
-
-
 def test_a_cell_that_fails_costs_no_other_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +215,25 @@ def test_a_cell_whose_process_died_in_this_run_is_not_tried_again_in_it(tmp_path
     assert store.finished(one.key, "this run")
     assert store.finished(one.key, "another run") is None
     assert run_cell(one, DATA, store, "another run").error is None
+
+
+def test_workers_come_to_the_same_and_one_that_dies_costs_its_cell_only(tmp_path: Path) -> None:
+    endless = cell(train=TrainConfig(epochs=10**9, patience=10**9, batch_size=64))
+    store, others = CellStore(tmp_path / "two"), [cell(1), cell(2)]
+
+    def kill() -> None:
+        mark = store.folder / f".{endless.key}.begun"
+        while not (mark.exists() and all(store.get(one.key) for one in others)):
+            time.sleep(0.05)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    results = run_grid([endless, *others], DATA, store, jobs=2, progress=False)
+    assert "died" in str(results[0].error)
+    alone = run_grid(others, DATA, CellStore(tmp_path / "one"), progress=False)
+    assert [one.means for one in results[1:]] == [one.means for one in alone]
 
 
 def test_workers_that_cannot_begin_are_named(tmp_path: Path) -> None:
