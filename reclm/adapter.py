@@ -51,20 +51,18 @@ class ProfileAdapter(nn.Module):
 
     index: Tensor
     vectors: Tensor
-    present: Tensor
 
     def __init__(self, profiles: ProfileMatrix, mlp: DualMLP, *, normalize: bool) -> None:
         super().__init__()
         self.mlp = mlp
         self.normalize = normalize
-        kept = np.where(profiles.present[:, None], profiles.vectors, 0).astype(np.float32)
-        vectors, index = _distinct_rows(kept)
+        vectors, place = _distinct_rows(profiles.vectors[profiles.present].astype(np.float32))
+        # who has no profile points at a row of zeros behind the transformed profiles
+        index = np.full(len(profiles), len(vectors))
+        index[profiles.present] = place
+        self.complete = bool(profiles.present.all())
         self.register_buffer("vectors", torch.from_numpy(vectors), persistent=False)
         self.register_buffer("index", torch.from_numpy(index), persistent=False)
-        self.register_buffer(
-            "present", torch.from_numpy(profiles.present.astype(np.float32)[:, None]), persistent=False
-        )
-        self.complete = bool(profiles.present.all())
 
     def forward(self, base: Tensor, rows: Tensor | None = None) -> Tensor:
         """Fused features ``(n, d)``.
@@ -73,19 +71,20 @@ class ProfileAdapter(nn.Module):
             base: base features ``(n, d)`` of ``rows``, or of all rows.
             rows: ``(n,)`` int64; only these rows' profiles are transformed.
         """
-        if rows is None or len(rows) > len(self.vectors):
-            encoded = self._encode(self.vectors)
-            index = self.index if rows is None else self.index[rows]
-            encoded = encoded[index]
-        else:
-            encoded = self._encode(self.vectors[self.index[rows]])
-        if not self.complete:
-            encoded = encoded * (self.present if rows is None else self.present[rows])
-        return self.mlp.fuse(base, encoded)
-
-    def _encode(self, vectors: Tensor) -> Tensor:
+        index = self.index if rows is None else self.index[rows]
+        vectors = self.vectors
+        if len(index) <= len(vectors):
+            # fewer rows than profiles: theirs alone
+            needed, index = torch.unique(index, return_inverse=True)
+            if not self.complete and len(needed) and needed[-1] == len(vectors):
+                needed = needed[:-1]
+            vectors = vectors[needed]
         encoded = self.mlp.encode(vectors)
-        return F.normalize(encoded, dim=-1) if self.normalize else encoded
+        if self.normalize:
+            encoded = F.normalize(encoded, dim=-1)
+        if not self.complete:
+            encoded = torch.cat([encoded, encoded.new_zeros(1, encoded.shape[1])])
+        return self.mlp.fuse(base, encoded, index)
 
 
 def _distinct_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

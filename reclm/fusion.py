@@ -42,9 +42,19 @@ class DualMLP(nn.Module):
         """``T_pro(p)``: ``(n, text_dim) -> (n, dim)``, dropout included."""
         return self.dropout(self.t_pro(profile))
 
-    def fuse(self, base: Tensor, encoded: Tensor) -> Tensor:
-        """``Ψ(base ‖ encoded)``: two ``(n, dim)`` to one."""
-        return F.relu(self.psi(torch.cat([base, encoded], dim=-1)))
+    def fuse(self, base: Tensor, encoded: Tensor, index: Tensor | None = None) -> Tensor:
+        """``Ψ(base ‖ encoded)``, each half of ``Ψ`` applied where it is smallest and nothing put side by side.
+
+        Args:
+            base: ``(n, dim)``.
+            encoded: ``(m, dim)``, ``T_pro`` of profiles.
+            index: ``(n,)``, the profile of each row; by default ``m = n`` and one follows the other.
+        """
+        of_base, of_profile = self.psi.weight.chunk(2, dim=1)
+        shift = F.linear(encoded, of_profile, self.psi.bias)
+        if index is not None:
+            shift = F.embedding(index, shift)
+        return F.relu(shift + F.linear(base, of_base))
 
     def forward(self, base: Tensor, profile: Tensor) -> Tensor:
         """Fused features ``(n, dim)`` of base features ``(n, dim)`` and profile embeddings ``(n, text_dim)``."""

@@ -49,6 +49,17 @@ def test_a_missing_profile_contributes_nothing_whatever_stands_in_its_row() -> N
     base = torch.randn(6, 4, generator=generator(1))
     zero = torch.relu(torch.cat([base[2], torch.zeros(4)]) @ adapter.mlp.psi.weight.T + adapter.mlp.psi.bias)
     torch.testing.assert_close(adapter(base)[2], zero)
+    for rows in (torch.tensor([2]), torch.tensor([4, 2, 4]), torch.tensor([5, 2])):
+        torch.testing.assert_close(adapter(base[rows], rows), adapter(base)[rows])
+
+
+def test_no_profile_at_all() -> None:
+    profiles = ProfileMatrix(np.zeros((3, 5), np.float32), np.zeros(3, bool))
+    adapter = ProfileAdapter(profiles, DualMLP(5, 4, generator=generator()), normalize=True)
+    base = torch.randn(3, 4, generator=generator(1))
+    bare = torch.relu(base @ adapter.mlp.psi.weight[:, :4].T + adapter.mlp.psi.bias)
+    torch.testing.assert_close(adapter(base), bare)
+    torch.testing.assert_close(adapter(base[[1]], torch.tensor([1])), bare[[1]])
 
 
 def test_gradients_reach_both_mlps() -> None:

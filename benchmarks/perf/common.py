@@ -2,7 +2,9 @@
 
 import argparse
 import platform
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,3 +40,9 @@ def machine() -> str:
     """Processor, threads and torch version."""
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{platform.machine()} {capability}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has held at once (resident)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
