@@ -50,7 +50,6 @@ class RecBole:
         loaders: RecBole's data loaders: train, valid (None without validation interactions), test.
         model: the recommender.
         trainer: RecBole's trainer, from :meth:`train` on.
-        handles: the augmentations, one a pair of embeddings.
         epoch_seconds, evaluation_seconds: of every training epoch, and every evaluation (validation and test).
     """
 
@@ -62,27 +61,29 @@ class RecBole:
     loaders: tuple[Any, Any, Any]
     model: nn.Module
     trainer: Any = None
-    handles: list[Augmented] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
     evaluation_seconds: list[float] = field(default_factory=list)
 
-    def augment(self, profiles: Profiles, **options: Any) -> None:
-        """Fuse profiles into the model's embeddings, by :func:`reclm.augmentation.augment`; before :meth:`train`.
+    def augment(self, profiles: Profiles, **options: Any) -> Augmented:
+        """Fuse profiles into the model's embeddings, by :func:`reclm.augment`; before :meth:`train`.
 
-        NeuMF has two pairs of embeddings, and gets an adapter for each.
+        NeuMF has two pairs of embeddings, and gets a dual MLP for each.
 
         Args:
             profiles: a store, its folder, or matrices in the data set's row order; a side that is left out stays as
                 it is.
             options: passed on.
+
+        Returns:
+            The handle of all that was augmented.
         """
         given = profiles if isinstance(profiles, Mapping) else ("user", "item")
         rows = {f"{kind}_rows": self.rows[kind] for kind in given}
         options = {"generator": torch.Generator().manual_seed(self.config["seed"])} | options
         for users, items in EMBEDDINGS.get(self.config["model"], [("user_embedding", "item_embedding")]):
             paths = {"users": users if "user" in given else None, "items": items if "item" in given else None}
-            handle = augment(self.model, profiles=profiles, dataset=self.dataset, **paths, **rows, **options)
-            self.handles.append(handle)
+            augment(self.model, profiles=profiles, dataset=self.dataset, **paths, **rows, **options)
+        return Augmented(self.model)
 
     def train(self, progress: bool = False) -> dict[str, float]:
         """Train with RecBole's trainer, load the best epoch's weights, and test.
@@ -105,14 +106,21 @@ class RecBole:
     def make_trainer(self, on_epoch: Callable[[], None] = lambda: None) -> Any:
         """RecBole's trainer for the model as it is now, its epochs and evaluations timed; kept as :attr:`trainer`.
 
-        During an evaluation augmented tables are fused once, not in every batch.
+        During an evaluation augmented tables are fused once, not in every batch; during a training step of a graph
+        model, which reads whole tables and some of their rows besides, once too.
         """
         from recbole.utils import get_trainer
 
         trainer = get_trainer(self.config["MODEL_TYPE"], self.config["model"])(self.config, self.model)
         train_epoch, evaluate = trainer._train_epoch, trainer.evaluate
 
+        def with_tables_fused_once(interaction: Any) -> Any:
+            with parametrize.cached():
+                return trainer.model.calculate_loss(interaction)
+
         def timed_epoch(*args: Any, **options: Any) -> Any:
+            if self._kept():
+                options["loss_func"] = with_tables_fused_once
             with _timed(self.epoch_seconds):
                 loss = train_epoch(*args, **options)
             on_epoch()
@@ -126,6 +134,15 @@ class RecBole:
         self.trainer = trainer
         return trainer
 
+    def forget(self) -> None:
+        """Drop the propagated embeddings that a graph model keeps from one evaluation to the next."""
+        for name in self._kept():
+            setattr(self.model, name, None)
+
+    def _kept(self) -> tuple[str, ...]:
+        kept = getattr(self.model, "other_parameter_name", None) or ()
+        return tuple(name for name in kept if name.startswith("restore_"))
+
     def scorer(self) -> Scorer:
         """Scores of the model as it is now, for our evaluator; in rows of the data set."""
         from recbole.data.interaction import Interaction
@@ -134,8 +151,7 @@ class RecBole:
         user_rows, item_rows = (torch.from_numpy(self.rows[kind]) for kind in ("user", "item"))
         user_field, item_field = self.data.uid_field, self.data.iid_field
         model.eval()
-        for name in model.other_parameter_name if hasattr(model, "other_parameter_name") else ():
-            setattr(model, name, None)  # what a graph model keeps from its last evaluation
+        self.forget()
 
         def full(users: Tensor) -> Tensor:
             return model.full_sort_predict(Interaction({user_field: users})).view(len(users), -1)
@@ -205,7 +221,7 @@ def recbole_run(
             the epoch, metrics at 20 and 40 are not rounded.
         folder: where checkpoint and TensorBoard events go; by default a temporary folder.
         metrics: what our evaluation computes.
-        options: passed on to :func:`reclm.augmentation.augment`.
+        options: passed on to :func:`reclm.augment`.
 
     Raises:
         ReclmError: if RecBole is missing or of another version, for an unknown model or setting, or a data set

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
+from reclm import testing
 from reclm.adapter import ProfileMatrix
 from reclm.data.dataset import Dataset, ProfileKind
-from reclm.testing import checkerboard, features
 
 Settings = Callable[[str], dict[str, Any]]
 
@@ -45,19 +44,13 @@ def _with_recbole() -> None:
 @pytest.fixture
 def dataset() -> Dataset:
     """24 users, 20 items of which 4 are cold."""
-    return checkerboard()
+    return testing.checkerboard()
 
 
 @pytest.fixture
 def profiles(dataset: Dataset) -> dict[ProfileKind, ProfileMatrix]:
-    """Everybody's parity, 6 wide."""
-    users = np.random.default_rng(1).normal(0, 0.1, (len(dataset.users), 6)).astype(np.float32)
-    users[np.arange(len(users)), np.arange(len(users)) % 2] += 1
-    items = features(dataset, width=6)
-    return {
-        "user": ProfileMatrix(users, np.ones(len(users), bool)),
-        "item": ProfileMatrix(items, np.ones(len(items), bool)),
-    }
+    """Everybody's parity."""
+    return testing.profiles(dataset)
 
 
 @dataclass(frozen=True, eq=False)
