@@ -50,7 +50,7 @@ def summary(run: SuiteRun) -> list[dict[str, Any]]:
 
 
 def tables(run: SuiteRun) -> list[Table]:
-    """A table for each protocol, no wider than 100 columns: two lines a row, ours and the published one."""
+    """A table for each protocol, that fits 80 columns if names are short: two lines a row, ours and the published."""
     lines = {(line["row"], line["protocol"], line["metric"]): line for line in summary(run)}
     metrics = _shown(run)
     drawn = []
@@ -59,8 +59,10 @@ def tables(run: SuiteRun) -> list[Table]:
             title=f"{escape(run.suite.title)}: {escape(protocol.name)}",
             title_justify="left",
             box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
         )
-        grid.add_column("", max_width=24)
+        grid.add_column("", min_width=9, max_width=24)
         for metric in metrics:
             grid.add_column(title(metric), justify="right", no_wrap=True)
         grid.add_column("epoch", justify="right", no_wrap=True)
@@ -68,7 +70,7 @@ def tables(run: SuiteRun) -> list[Table]:
             found = [lines[row.name, protocol.name, metric] for metric in metrics]
             grid.add_row(escape(row.name), *map(_ours, found), _epochs(run, row.name, protocol.name))
             if row.published.get(protocol.name):
-                grid.add_row("  published", *map(_published, found), style="dim")
+                grid.add_row("published", *map(_published, found), style="dim")
         drawn.append(grid)
     return drawn
 
@@ -82,23 +84,29 @@ def _shown(run: SuiteRun) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return "–" if value is None else f"{value:.4f}".removeprefix("0")
+
+
+def _percent(change: float) -> str:
+    return f"{change:+.1%}" if abs(change) < 1 else f"{change:+.0%}"
 
 
 def _ours(line: dict[str, Any]) -> str:
-    return _number(line["mean"]) + ("" if line["sd"] is None else f" ±{line['sd']:.4f}")
+    return _number(line["mean"]) + ("" if line["sd"] is None else f" ±{_number(line['sd'])}")
 
 
 def _published(line: dict[str, Any]) -> str:
     if line["published"] is None:
         return ""
-    return _number(line["published"]) + ("" if line["difference"] is None else f" {line['difference']:+.1%}")
+    return _number(line["published"]) + (
+        "" if line["difference"] is None else f" {_percent(line['difference'])}"
+    )
 
 
 def _epochs(run: SuiteRun, row: str, protocol: str) -> str:
-    """The best epoch of each seed."""
+    """The best epoch, as a mean over seeds."""
     found = [result.best_epoch[protocol] for result in run.results[row] if protocol in result.best_epoch]
-    return " ".join(map(str, found)) if any(found) else ""
+    return f"{np.mean(found):.0f}" if any(found) else ""
 
 
 def remarks(run: SuiteRun) -> list[str]:
@@ -133,7 +141,7 @@ def markdown(run: SuiteRun) -> str:
                 if metric in published:
                     difference = line["difference"]
                     cells.append("" if line["published"] is None else _number(line["published"]))
-                    cells.append("" if difference is None else f"{difference:+.1%}")
+                    cells.append("" if difference is None else _percent(difference))
             body.append(cells)
         parts += [f"### {_plain(protocol.name)}", _markdown_table(head, body)]
     parts += [f"- {_plain(remark)}" for remark in remarks(run)]
