@@ -49,8 +49,7 @@ class FusedSide(nn.Module):
         """The whole table ``(N, d)``, this side's rows fused and all others as they are."""
         if self.in_order:
             return self._fuse(table, None)
-        fused = self._fuse(table.index_select(0, self.rows), None)
-        return table.index_copy(0, self.rows, fused.to(table.dtype))
+        return table.index_copy(0, self.rows, self._fuse(table.index_select(0, self.rows), None))
 
     def at(self, table_rows: Tensor, base: Tensor) -> Tensor:
         """The same for some rows of the table.
@@ -63,14 +62,15 @@ class FusedSide(nn.Module):
             return self._fuse(base, table_rows)
         place = self.place[table_rows]
         mine = (place >= 0).nonzero().squeeze(1)
-        fused = self._fuse(base.index_select(0, mine), place[mine])
-        return base.index_copy(0, mine, fused.to(base.dtype))
+        return base.index_copy(0, mine, self._fuse(base.index_select(0, mine), place[mine]))
 
     def _fuse(self, base: Tensor, rows: Tensor | None) -> Tensor:
         if self.any_cold:
             base = base.masked_fill(self.cold if rows is None else self.cold[rows], 0.0)
         fused = self.adapter(base, rows)
-        return fused if self.gate is None else base + self.gate * fused
+        if self.gate is not None:
+            fused = base + self.gate * fused
+        return fused.to(base.dtype)  # autocast computes in another
 
 
 class FusedTable(nn.Module):
