@@ -32,6 +32,7 @@ class TextEncoder:
 
     Attributes:
         name: equal names mean equal vectors; a directory's name carries a digest of its weights.
+        source: the name or directory that loads it again.
 
     Raises:
         ReclmError: if the directory holds no weights, or the hub has no such model or cannot be reached.
@@ -45,12 +46,14 @@ class TextEncoder:
         folder = Path(name).expanduser()
         if name in _EMBEDDED:
             self.name, self._source = DEFAULT_ENCODER, str(_embedded_folder())
+            self.source = DEFAULT_ENCODER
         elif folder.is_dir():
             self.name, self._source = f"{folder.resolve().name}@{_digest(folder)}", str(folder)
+            self.source = str(folder.resolve())
         elif name.startswith(("/", "./", "../", "~")):
             raise ReclmError(f"no encoder at {name}: there is no such directory")
         else:
-            self.name, self._source = name, name
+            self.name = self.source = self._source = name
             self.model  # noqa: B018 - a name that the hub lacks must fail now, not after hours of generation
         if normalize:
             self.name += "-normalized"

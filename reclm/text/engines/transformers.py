@@ -68,7 +68,7 @@ class TransformersGenerator(LocalGenerator):
         """
         for prompts in self.encode(chats, params):
             keys = list(prompts)
-            shared = _shared_prefix(list(prompts.values()))
+            shared = shared_prefix(list(prompts.values()))
             prefix = self._prefix(shared)
             for start in range(0, len(keys), self.batch_size):
                 batch = keys[start : start + self.batch_size]
@@ -156,7 +156,7 @@ def _left_padded(
     return ids, torch.tensor(mask, device=device)
 
 
-def _shared_prefix(prompts: list[list[int]]) -> list[int]:
+def shared_prefix(prompts: list[list[int]]) -> list[int]:
     """The tokens that all prompts begin with; each prompt keeps at least one of its own."""
     if not prompts:
         return []
