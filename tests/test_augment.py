@@ -209,6 +209,7 @@ def test_padding_gets_no_gradient_and_stays_as_it_is(matrices: Any) -> None:
     grad = base_table(model.item_embedding).grad
     assert torch.equal(grad[0], torch.zeros(DIM))
     assert grad[3].abs().sum() > 0
+    assert torch.equal(model.item_embedding(torch.zeros(2, 1, dtype=torch.long)), torch.zeros(2, 1, DIM))
 
 
 def test_off_is_the_plain_model_to_the_bit(matrices: Any) -> None:
