@@ -54,7 +54,7 @@ _MODULES = (
 
 
 def patch() -> None:
-    """Make the installed RecBole run beside today's libraries; calling it again does nothing more.
+    """Make the installed RecBole run beside today's libraries; a second call reaches what was imported since.
 
     Raises:
         ReclmError: if RecBole is not installed, has another version, or lacks one of its own dependencies.
@@ -142,7 +142,7 @@ class _DokMatrix(sparse.dok_matrix):
 
     def _update(self, entries: Mapping[tuple[int, int], float]) -> None:
         """Take entries by ``(row, column)`` without checking them."""
-        self._dict.update(entries)
+        self._dict.update(entries)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _save(state: Any, file: Any, **_: Any) -> None:

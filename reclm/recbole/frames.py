@@ -26,7 +26,7 @@ class Frame(pd.DataFrame):
         return Frame
 
     @property
-    def _constructor_sliced(self) -> Any:
+    def _constructor_sliced(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return Column
 
 

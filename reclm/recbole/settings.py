@@ -95,7 +95,7 @@ def make_config(model_name: str, dataset: Dataset, folder: Path, settings: Mappi
         "metric_decimal_place": 10,
         "show_progress": False,
     }
-    made = Config(model=model_name, dataset=NAME, config_dict=chosen | dict(settings) | ours)
+    made: Any = Config(model=model_name, dataset=NAME, config_dict=chosen | dict(settings) | ours)
     computed = [f"{metric}@{k}".lower() for metric in made["metrics"] for k in made["topk"]]
     if made["valid_metric"].lower() not in computed:
         raise unknown("valid_metric among RecBole's metrics", made["valid_metric"].lower(), computed)

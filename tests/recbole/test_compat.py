@@ -90,14 +90,18 @@ def test_the_process_is_given_back_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["prog", "--epochs=7"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+
+    def drawn() -> tuple[list[int], list[int]]:
+        return np.random.get_state(legacy=False)["state"]["key"].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+
+    state = drawn()
     with as_a_library(tmp_path):
         config = Config(model="BPR", dataset="x", config_dict={"gpu_id": "3"})
         init_seed(1, True)
+        assert drawn() != state
+    assert drawn() == state
     assert config["epochs"] == 300
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
-    assert np.array_equal(np.random.get_state()[1], state[0])  # noqa: NPY002
-    assert torch.equal(torch.get_rng_state(), state[1])
 
 
 def test_another_version_is_refused(monkeypatch):
