@@ -1,12 +1,22 @@
-"""The examples, as modules."""
+"""The examples, as modules, and profiles for the models that are made here."""
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from made import ITEMS, TEXT, USERS
+
+from reclm.adapter import ProfileMatrix
+from reclm.data.dataset import Dataset
+from reclm.testing import checkerboard, profiles
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -38,3 +48,13 @@ def plain_mf() -> ModuleType:
 @pytest.fixture(scope="session")
 def pyg_lightgcn() -> ModuleType:
     return load("pyg_lightgcn")
+
+
+@pytest.fixture(scope="module")
+def small() -> Dataset:
+    return checkerboard(USERS, ITEMS)
+
+
+@pytest.fixture
+def matrices(small: Dataset) -> dict[Any, ProfileMatrix]:
+    return profiles(small, TEXT)
