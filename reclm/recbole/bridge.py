@@ -106,20 +106,24 @@ class RecBole:
     def make_trainer(self, on_epoch: Callable[[], None] = lambda: None) -> Any:
         """RecBole's trainer for the model as it is now, its epochs and evaluations timed; kept as :attr:`trainer`.
 
-        During an evaluation augmented tables are fused once, not in every batch; during a training step of a graph
-        model, which reads whole tables and some of their rows besides, once too.
+        During an evaluation augmented tables are fused once, not in every batch; in a training step once too, where
+        that is less than to fuse the rows looked up.
         """
         from recbole.utils import get_trainer
 
         trainer = get_trainer(self.config["MODEL_TYPE"], self.config["model"])(self.config, self.model)
         train_epoch, evaluate = trainer._train_epoch, trainer.evaluate
 
+        # a step looks up a user and two items a triple; a graph model reads whole tables besides
+        rows = len(self.dataset.users) + len(self.dataset.items)
+        fuse_tables = bool(self._kept()) or rows <= 3 * self.config["train_batch_size"]
+
         def with_tables_fused_once(interaction: Any) -> Any:
             with parametrize.cached():
                 return trainer.model.calculate_loss(interaction)
 
         def timed_epoch(*args: Any, **options: Any) -> Any:
-            if self._kept():
+            if fuse_tables:
                 options["loss_func"] = with_tables_fused_once
             with _timed(self.epoch_seconds):
                 loss = train_epoch(*args, **options)

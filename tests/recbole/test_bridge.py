@@ -91,6 +91,17 @@ def test_padding_stays_as_it_is_and_one_side_may_be_left_out(dataset, profiles, 
     assert one.rows["item"].min() == 1
 
 
+def test_fused_rows_train_as_fused_tables_do(dataset, profiles, tmp_path, settings):
+    losses = []
+    for folder, batch in (("rows", 8), ("tables", 10**6)):
+        one = open_recbole("BPR", dataset, tmp_path / folder, settings("BPR") | {"train_batch_size": 8})
+        one.config["train_batch_size"] = batch  # the loaders are made already
+        one.augment(profiles)
+        one.train()
+        losses.append(one.trainer.train_loss_dict)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_a_run_depends_on_its_seed_alone(dataset, profiles, tmp_path, settings):
     first = recbole_run("SGL", dataset, profiles, settings("SGL"), metrics=METRICS)
     np.random.seed(99)  # noqa: NPY002
