@@ -7,10 +7,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reclm.adapter import ProfileAdapter, ProfileMatrix
+from reclm.backbones.fold_in import fold_in
 from reclm.config import Config
 from reclm.data.dataset import Interactions
 from reclm.errors import ReclmError
@@ -62,19 +64,27 @@ class Backbone(nn.Module, ABC):
 
     Where profiles are given both sides go through the dual MLP (RecLM, equation 2): the layer-0 features. Subclasses
     set ``Config`` and write :meth:`represent`; those that score by something else than a dot product write
-    :meth:`loss` and :meth:`scorer` too.
+    :meth:`loss` and :meth:`scorer_of` too, and those whose representation of one depends on others :meth:`new_users`
+    and :meth:`new_items`.
 
     Raises:
         ReclmError: if items are to be known by their text and there is none.
     """
 
     Config: ClassVar[type[BackboneConfig]] = BackboneConfig
+    history_by: ClassVar[str] = "its own vector fitted to the history by BPR, all else as trained"
+    """What :meth:`new_users` makes of a history, in words."""
     item_text: Tensor
+    trained_users: Tensor
+    trained_items: Tensor
 
     def __init__(self, config: BackboneConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.items = inputs.items
+        for name, idx in (("trained_users", inputs.train.user_idx), ("trained_items", inputs.train.item_idx)):
+            trained = torch.from_numpy(np.flatnonzero(np.bincount(idx)))
+            self.register_buffer(name, trained, persistent=False)
         self.user_embedding = table(inputs.users, config.dim, generator)
         self.item_embedding = self.t_raw = None
         if config.items != "text":
@@ -146,13 +156,98 @@ class Backbone(nn.Module, ABC):
         loss = bpr_loss((users * positive).sum(-1), (users * negative).sum(-1))
         return loss + self.config.l2 * l2_penalty(*layer0)
 
+    def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
+        """Scores of representations ``(n, d')`` and ``(m, d')``, by their rows: dot products."""
+        return lambda user_idx, item_idx: users[user_idx] @ items[item_idx].T
+
     @torch.no_grad()
     def scorer(self) -> Scorer:
-        """Dot products of the present representations."""
-        users, items = self.represent(self.user_features(), self.item_features())
-        return lambda user_idx, item_idx: users[user_idx] @ items[item_idx].T
+        """Scores of the present representations."""
+        return self.scorer_of(*self.represent(self.user_features(), self.item_features()))
+
+    def user_prior(self, count: int) -> Tensor:
+        """``x_u`` of ``count`` users of whom nothing is known, ``(count, d)``: the mean of the trained users'.
+
+        Where scores are linear in ``x_u``, that ranks by the mean of all users' scores: what most would like.
+        """
+        return self.user_embedding[self.trained_users].detach().mean(0).expand(count, -1)
+
+    def new_user_features(self, base: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
+        """Layer-0 features ``(n, d)`` of users with ``base (n, d)`` in place of ``x_u``.
+
+        Raises:
+            ReclmError: for profiles, if the model was trained without profiles of users.
+        """
+        return _fused(self.user_adapter, base, profiles, "user")
+
+    def new_item_features(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
+        """Layer-0 features ``(n, d)`` of items with text ``(n, t)``; for ``e_v`` the mean of the trained items'.
+
+        Raises:
+            ReclmError: if items are known by their ID alone, or for profiles if the model was trained without them.
+        """
+        if self.t_raw is None:
+            raise ReclmError(
+                "this model knows items by their ID alone, and a new item has none that was trained; train one that "
+                "reads text: --set items=text"
+            )
+        features = self.t_raw(text)
+        if self.item_embedding is not None:
+            features = features + self.item_embedding[self.trained_items].mean(0)
+        features = _fused(self.item_adapter, features, profiles, "item")
+        return F.normalize(features, dim=-1) if self.config.normalize else features
+
+    @torch.no_grad()
+    def new_users(
+        self,
+        base: Tensor,
+        profiles: ProfileMatrix | None = None,
+        histories: sparse.csr_array | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Representations ``(n, d')`` of users that came after training: what :meth:`scorer_of` takes.
+
+        Args:
+            base: ``(n, d)`` in place of ``x_u``, e.g. :meth:`user_prior`; fitted to the histories where there are any
+                (:func:`~reclm.backbones.fold_in.fold_in`).
+            profiles: of the ``n`` users.
+            histories: ``(n, I)`` matrix of ones: items they touched.
+            generator: of what is drawn for the fit.
+
+        Raises:
+            ReclmError: for profiles, if the model was trained without profiles of users.
+        """
+        if histories is not None:
+            base = fold_in(self, base, profiles, histories, generator)
+        features = self.new_user_features(base, profiles)
+        return self.represent(features, features[:0])[0]
+
+    @torch.no_grad()
+    def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
+        """Representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
+
+        Raises:
+            ReclmError: as :meth:`new_item_features`.
+        """
+        features = self.new_item_features(text, profiles)
+        return self.represent(features[:0], features)[1]
 
 
 def table(rows: int, dim: int, generator: torch.Generator) -> nn.Parameter:
     """Xavier-uniform weights ``(rows, dim)``."""
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, dim), generator=generator))
+
+
+def _fused(adapter: ProfileAdapter | None, base: Tensor, profiles: ProfileMatrix | None, kind: str) -> Tensor:
+    """``base (n, d)`` fused with profiles that the adapter was not built with, or with none."""
+    if adapter is None:
+        if profiles is not None:
+            raise ReclmError(
+                f"this model was trained without {kind} profiles and cannot take one; train one with: --augment"
+            )
+        return base
+    if profiles is None:
+        profiles = ProfileMatrix(
+            np.zeros((len(base), adapter.vectors.shape[1]), np.float32), np.zeros(len(base), bool)
+        )
+    return ProfileAdapter(profiles, adapter.mlp, normalize=adapter.normalize)(base)

@@ -39,9 +39,11 @@ class Random(_Floor):
 
     def __init__(self, config: BackboneConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
-        self.seed = int(torch.randint(2**62, (), generator=generator))
+        self.register_buffer("seed", torch.randint(2**62, (), generator=generator))
+
+    seed: Tensor
 
     def scorer(self) -> Scorer:
         """Uniform draws, block after block; every scorer of one model draws the same."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(int(self.seed))
         return lambda user_idx, item_idx: torch.rand(len(user_idx), len(item_idx), generator=generator)

@@ -39,10 +39,7 @@ class BipartiteGraph(torch.nn.Module):
     def __init__(self, interactions: sparse.csr_array) -> None:
         super().__init__()
         self.interactions = interactions
-        user_degree, item_degree = interactions.sum(1), interactions.sum(0)
-        scale_user = 1 / np.sqrt(np.maximum(user_degree, 1))
-        scale_item = 1 / np.sqrt(np.maximum(item_degree, 1))
-        matrix = (sparse.diags_array(scale_user) @ interactions @ sparse.diags_array(scale_item)).tocsr()
+        matrix = _normalised(interactions, interactions.sum(0))
         self.register_buffer("to_users", _csr(matrix), persistent=False)
         self.register_buffer("to_items", _csr(matrix.T.tocsr()), persistent=False)
 
@@ -71,6 +68,10 @@ class BipartiteGraph(torch.nn.Module):
             (matrix.data[kept], matrix.indices[kept], before[matrix.indptr]), shape=matrix.shape
         )
 
+    def rows(self, histories: sparse.csr_array) -> Tensor:
+        """The rows ``(n, I)`` that ``R̂`` would have for new users; the items' degrees stay those of training."""
+        return _csr(_normalised(histories, self.interactions.sum(0)))
+
     def users_from(self, items: Tensor) -> Tensor:
         """``R̂ x``: what users receive from their items, ``(I, d) -> (U, d)``."""
         return _Product.apply(self.to_users, self.to_items, items)  # pyright: ignore[reportReturnType]
@@ -78,6 +79,13 @@ class BipartiteGraph(torch.nn.Module):
     def items_from(self, users: Tensor) -> Tensor:
         """``R̂ᵀ x``: what items receive from their users, ``(U, d) -> (I, d)``."""
         return _Product.apply(self.to_items, self.to_users, users)  # pyright: ignore[reportReturnType]
+
+
+def _normalised(interactions: sparse.csr_array, item_degree: np.ndarray) -> sparse.csr_array:
+    scale_user, scale_item = (
+        1 / np.sqrt(np.maximum(degree, 1)) for degree in (interactions.sum(1), item_degree)
+    )
+    return (sparse.diags_array(scale_user) @ interactions @ sparse.diags_array(scale_item)).tocsr()
 
 
 def _csr(matrix: sparse.csr_array) -> Tensor:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import Field
+from scipy import sparse
 from torch import Tensor
 
+from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Backbone, BackboneConfig, Inputs
 from reclm.backbones.graph import BipartiteGraph
 
@@ -39,6 +41,7 @@ class LightGCN(Backbone):
 
     Config = LightGCNConfig
     config: LightGCNConfig
+    history_by = "features of its items propagated to it, as to a trained user"
 
     def __init__(self, config: LightGCNConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
@@ -47,10 +50,39 @@ class LightGCN(Backbone):
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """What is scored, ``(U, d)`` and ``(I, d)``, of layer-0 features of the same shapes."""
         if self.config.items == "text":
-            return users + self.graph.users_from(self._item_layers(users, items)), items
+            return self.combine(users, self.graph.users_from(self._item_layers(users, items))), items
         graphs = [self.graph] * self.config.layers
         user, item = layer_sum(graphs, users, items)
         return user / (self.config.layers + 1), item / (self.config.layers + 1)
+
+    def combine(self, first: Tensor, later: Tensor) -> Tensor:
+        """A representation ``(n, d)`` of layer 0 and of the sum of layers 1 … K."""
+        total = first + later
+        return total if self.config.items == "text" else total / (self.config.layers + 1)
+
+    @torch.no_grad()
+    def new_users(
+        self,
+        base: Tensor,
+        profiles: ProfileMatrix | None = None,
+        histories: sparse.csr_array | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``e_u^(0)`` and what the history's items send, ``Σ_k e_u^(k) = e_u^(0) + R̂ Σ_{k<K} e_v^(k)``.
+
+        The items' layers and degrees stay those of training: a new user changes nobody else. See :class:`Backbone`.
+        """
+        features = self.new_user_features(base, profiles)
+        if histories is None:
+            return self.combine(features, torch.zeros_like(features))
+        sent = self._item_layers(self.user_features(), self.item_features())
+        return self.combine(features, self.graph.rows(histories) @ sent)
+
+    @torch.no_grad()
+    def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
+        """Items without neighbours: their layers 1 … K are zero. See :class:`Backbone`."""
+        features = self.new_item_features(text, profiles)
+        return features if self.config.items == "text" else self.combine(features, torch.zeros_like(features))
 
     def _item_layers(self, users: Tensor, items: Tensor) -> Tensor:
         """``Σ_{k<K} e_v^(k)``: ``Σ_k e_u^(k) = e_u^(0) + R̂`` times it, K products where layer by layer takes 2K - 1."""

@@ -56,10 +56,8 @@ class NCF(Backbone):
         loss = bpr_loss(self.score(user, positive), self.score(user, negative))
         return loss + self.config.l2 * l2_penalty(user, positive, negative)
 
-    @torch.no_grad()
-    def scorer(self) -> Scorer:
-        """All pairs of a block in ``b·c`` memory."""
-        users, items = self.user_features(), self.item_features()
+    def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
+        """Scores of features ``(n, d)`` and ``(m, d)``, by their rows: all pairs of a block in ``b·c`` memory."""
         weight = self.out.squeeze(0)
         user_hidden, item_hidden = self.from_user(users), items @ self.from_item.T
         # one dot product holds all that is linear in either side

@@ -13,11 +13,14 @@ import functools
 import numpy as np
 import torch
 from pydantic import Field
+from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
+from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Inputs
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
+from reclm.errors import ReclmError
 from reclm.losses import info_nce
 
 
@@ -56,6 +59,42 @@ class SimGCL(LightGCN):
         if self.config.items == "text":
             return super().represent(users, items)
         return self._mean(self.layers(users, items))
+
+    def combine(self, first: Tensor, later: Tensor) -> Tensor:
+        """The mean of layers 1 … K; where items are known by text alone, as in LightGCN."""
+        return super().combine(first, later) if self.config.items == "text" else later / self.config.layers
+
+    def new_users(
+        self,
+        base: Tensor,
+        profiles: ProfileMatrix | None = None,
+        histories: sparse.csr_array | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """As LightGCN's.
+
+        Raises:
+            ReclmError: for a user without a history where layer 0 is left out.
+        """
+        if self.config.items != "text" and (histories is None or not histories.sum(1).all()):
+            raise self._no_layers("a user without a history")
+        return super().new_users(base, profiles, histories, generator)
+
+    def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
+        """As LightGCN's.
+
+        Raises:
+            ReclmError: where layer 0 is left out.
+        """
+        if self.config.items == "id+text":
+            raise self._no_layers("an item without interactions")
+        return super().new_items(text, profiles)
+
+    def _no_layers(self, who: str) -> ReclmError:
+        return ReclmError(
+            f"SimGCL with items = {self.config.items!r} ranks by layers 1 … {self.config.layers}, and {who} has none; "
+            "train it with --set items=text"
+        )
 
     def layers(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Layers 1 … K, each ``(U, d)`` and ``(I, d)``."""
