@@ -153,7 +153,7 @@ class Backbone(nn.Module, ABC):
             layer0: the batch's layer-0 features: users, positives, negatives, ``(B, d)`` each.
         """
         positive, negative = items.chunk(2)
-        loss = bpr_loss((users * positive).sum(-1), (users * negative).sum(-1))
+        loss = bpr_loss(torch.linalg.vecdot(users, positive), torch.linalg.vecdot(users, negative))
         return loss + self.config.l2 * l2_penalty(*layer0)
 
     def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:

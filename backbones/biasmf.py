@@ -2,14 +2,13 @@
 
 ``ŷ_uv = x_uᵀ e_v + b_v + b_u``. The user bias is constant over a user's candidates: it changes neither a BPR difference
 nor a ranking, so it has no parameter here. The item bias is read off the item's features, ``b_v = wᵀ e_v``, so that a
-cold item has one too; without it the model cannot tell popular items from others.
+cold item has one too; without it the model cannot tell popular items from others. Put together, ``ŷ_uv = (x_u + w)ᵀ e_v``.
 """
 
 import torch
 from torch import Tensor
 
-from reclm.backbones.base import Backbone, BackboneConfig, Inputs
-from reclm.fusion import linear
+from reclm.backbones.base import Backbone, BackboneConfig, Inputs, table
 
 
 class BiasMF(Backbone):
@@ -17,12 +16,11 @@ class BiasMF(Backbone):
 
     def __init__(self, config: BackboneConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
-        self.bias = linear(config.dim, 1, generator)
+        self.bias = table(1, config.dim, generator)
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """``x_u ‖ 1`` and ``e_v ‖ b_v``: users ``(n, d + 1)``, items ``(n, d + 1)``."""
-        ones = users.new_ones(len(users), 1)
-        return torch.cat([users, ones], 1), torch.cat([items, self.bias(items)], 1)
+        """``x_u + w`` and ``e_v``."""
+        return users + self.bias, items
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR and L2, of the batch's own rows and no others."""

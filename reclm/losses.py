@@ -17,7 +17,8 @@ def l2_penalty(*rows: Tensor) -> Tensor:
 
     Given layer-0 rows of users, positives and negatives: the regulariser of LightGCN, arXiv 2002.02126, equation 15.
     """
-    return sum((one.square().sum() for one in rows), torch.zeros(())) / (2 * len(rows[0]))
+    squares = (torch.dot(one.flatten(), one.flatten()) for one in rows)
+    return sum(squares, torch.zeros(())) / (2 * len(rows[0]))
 
 
 def info_nce(anchors: Tensor, positives: Tensor, keys: Tensor, temperature: float) -> Tensor:
