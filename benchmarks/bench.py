@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from reclm import plugins
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.compare import Comparison, Plan, SelectOn, compare, validation_task
+from reclm.benchmarks.results import environment
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import unknown
 from reclm.profiles.embeddings import embed
 from reclm.profiles.ensure import ensure_profiles
 from reclm.profiles.store import ProfileStore
 from reclm.progress import progress_bar
+from reclm.serving.saved import SavedModel, save_model
 from reclm.text.encoder import TextEncoder, item_text_features
 from reclm.training import TrainConfig
 from reclm.workspace import Workspace
@@ -100,8 +104,15 @@ def bench(
     profiles: ProfileSource | None,
     encoder: TextEncoder,
     progress: bool = True,
+    models: Path | None = None,
+    dataset_folder: Path | None = None,
 ) -> tuple[Comparison, dict[str, Any]]:
     """Train the plan's backbone plain and, where there are profiles, augmented.
+
+    Args:
+        models: folder for the last seed's model of each variant, ``models/VARIANT``
+            (:func:`reclm.serving.saved.save_model`); by default none is kept.
+        dataset_folder: where the data set is, for the models' record.
 
     Returns:
         The comparison, and what there is to say of its inputs: encoder, profile writer, and the share of users and
@@ -127,7 +138,27 @@ def bench(
         variants["augment"] = Inputs(
             base.users, base.items, base.train, text, matrices.get("user"), matrices.get("item")
         )
+
+    def keep(variant: str, seed: int, model: nn.Module) -> None:
+        if models is None or seed + 1 < plan.seeds:
+            return
+        saved = SavedModel(
+            backbone=plan.backbone,
+            config=config.model_dump(mode="json"),
+            variant=variant,
+            seed=seed,
+            dataset=dataset.name,
+            dataset_folder=dataset_folder and str(dataset_folder.resolve()),
+            fingerprint=dataset.fingerprint,
+            trained_on=("train", "valid") if plan.select_on == "test" else ("train",),
+            encoder=encoder.name,
+            encoder_source=encoder.source,
+            profiles=about["profiles"] if variant == "augment" else None,
+            environment=environment(),
+        )
+        save_model(models / variant, saved, model, variants[variant])
+
     total = plan.seeds * len(variants) * plan.train.epochs
     with progress_bar(f"training {plan.backbone}, epochs", total, progress) as advance:
-        comparison = compare(plan, dataset, variants, lambda variant, seed, row: advance(1))
+        comparison = compare(plan, dataset, variants, lambda variant, seed, row: advance(1), keep)
     return comparison, about

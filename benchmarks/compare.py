@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from torch import nn
 
 from reclm import plugins
 from reclm.backbones.base import BackboneConfig, Inputs
@@ -109,6 +110,7 @@ def compare(
     dataset: Dataset,
     variants: dict[str, Inputs],
     on_epoch: Callable[[str, int, dict[str, float]], None] | None = None,
+    on_model: Callable[[str, int, nn.Module], None] | None = None,
 ) -> Comparison:
     """Train and evaluate every variant with every seed.
 
@@ -119,6 +121,7 @@ def compare(
         dataset: splits and protocols.
         variants: name to inputs; ``train`` of the inputs is set here.
         on_epoch: called with variant, seed and the history row of each epoch.
+        on_model: called with variant, seed and each trained model, which is let go of afterwards.
     """
     runs = Runner(plan, dataset)
     comparison = Comparison(plan, dataset, runs.tasks)
@@ -129,7 +132,11 @@ def compare(
                 if on_epoch:
                     on_epoch(variant, seed, row)
 
-            comparison.runs.append(runs.run(variant, inputs, seed, tell))
+            def hand_out(model: nn.Module, variant: str = variant, seed: int = seed) -> None:
+                if on_model:
+                    on_model(variant, seed, model)
+
+            comparison.runs.append(runs.run(variant, inputs, seed, tell, hand_out))
     return comparison
 
 
@@ -162,6 +169,7 @@ class Runner:
         inputs: Inputs,
         seed: int,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
+        on_model: Callable[[nn.Module], None] | None = None,
     ) -> Run:
         """Train and evaluate one variant with one seed. A backbone without parameters is evaluated as it is.
 
@@ -170,6 +178,7 @@ class Runner:
             inputs: their ``train`` is set here.
             seed: of initial weights and of all draws.
             on_epoch: called with the history row of each epoch.
+            on_model: called with the model and its best weights, those of the first protocol where each has its own.
         """
         init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
         model = self.backbone(self.config, replace(inputs, train=self.train), init)
@@ -181,6 +190,8 @@ class Runner:
             if self.on_test and name in trained.weights:
                 model.load_state_dict(trained.weights[name])
             results[name] = evaluate(model.scorer(), task, self.plan.metrics)
+            if on_model and len(results) == 1:
+                on_model(model)
         best = {name: trained.best_epoch.get(name if self.on_test else "valid", 0) for name in self.tasks}
         trained.weights.clear()
         return Run(variant, seed, trained, results, best)

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from reclm.cli import bench, data, profile, profiles
+from reclm.cli import bench, data, profile, profiles, recommend
 from reclm.errors import ReclmError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app.add_typer(data.app, name="data")
 app.command("profile")(profile.profile)
 app.add_typer(profiles.app, name="profiles")
 app.command("bench")(bench.bench)
+app.command("recommend")(recommend.recommend)
 
 
 def main() -> None:

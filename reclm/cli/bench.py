@@ -145,21 +145,25 @@ def _compare(
     from reclm.benchmarks.picture import draw
     from reclm.benchmarks.results import save
     from reclm.benchmarks.table import table, verdicts
+    from reclm.data.disk import is_dataset
     from reclm.text.encoder import TextEncoder
 
     data = reclm.data.load(dataset, workspace)
     plan = make_plan(backbone, settings, data, **plan_options)
     profiles = ProfileSource(**source) if source else None
-    comparison, about = run_bench(plan, data, workspace, profiles, TextEncoder(encoder))
+    folder = out or _run_folder(workspace, data.name, backbone)
+    place = Path(dataset) if is_dataset(Path(dataset)) else workspace.dataset(dataset)
+    comparison, about = run_bench(
+        plan, data, workspace, profiles, TextEncoder(encoder), models=folder / "models", dataset_folder=place
+    )
 
     Console(highlight=False).print(table(comparison))
     if profiles:
         for line in [*verdicts(comparison), *_coverage(about)]:
             _say(line)
-    folder = out or _run_folder(workspace, data.name, backbone)
     save(comparison, folder, about)
     draw(comparison, folder / "comparison.png")
-    _say(f"\nresults in {folder} (results.parquet, users.parquet, summary.json, comparison.png)")
+    _say(f"\nresults in {folder} (results.parquet, users.parquet, summary.json, comparison.png, models)")
     same = shlex.join(["reclm", *sys.argv[1:]])
     if not profiles:
         _say(f"next: {same} --augment")
@@ -167,6 +171,8 @@ def _compare(
         _say(f"next: {same} --profiler keywords   (the control that a language model must beat)")
     elif plan.seeds < 3:
         _say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
+    one = shlex.join(["--user", data.users.ids(data.train.user_idx[:1])[0], "--run", str(folder)])
+    _say(f"next: reclm recommend {one}")
 
 
 def _suite(

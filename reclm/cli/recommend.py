@@ -1,0 +1,94 @@
+"""``reclm recommend``: the best items for a user, trained on or new."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reclm.cli.profile import Home
+
+if TYPE_CHECKING:
+    from reclm.serving.recommend import Recommendation
+    from reclm.serving.saved import Trained
+
+LONGEST = 90
+"""Characters of a title that are shown."""
+
+
+def recommend(
+    user: Annotated[str | None, typer.Option(help="A user of the data set.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A new user's profile; needs an augmented model.")
+    ] = None,
+    history: Annotated[
+        str | None, typer.Option(metavar="ID,ID,…", help="A new user's items; with --profile or without.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many.")] = 10,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run, or of one of its models; default the newest run in home."),
+    ] = None,
+    new_items: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Items to rank too: CSV, TSV, Parquet or JSON lines with item_id and text."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    home: Home = None,
+) -> None:
+    """Recommend items to a user of the data set, or to a new one, with a model that `reclm bench` trained."""
+    from reclm.serving.new_items import read_new_items
+    from reclm.serving.recommend import Who
+    from reclm.serving.recommend import recommend as recommend_items
+    from reclm.serving.saved import find_model, load_model
+    from reclm.workspace import Workspace
+
+    ids = None if history is None else [id for part in history.split(",") if (id := part.strip())]
+    who = Who(user, profile, ids)
+    workspace = Workspace.at(home)
+    folder = find_model(run, workspace)
+    trained = load_model(folder, workspace)
+    items = read_new_items(new_items, trained.dataset) if new_items else None
+    result = recommend_items(trained, who, k, items)
+    (_print_json if json else _print)(trained, folder, result)
+
+
+def _print(trained: "Trained", folder: Path, result: "Recommendation") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from reclm.data.reader import printable
+
+    console = Console(highlight=False)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, justify in (("rank", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
+        table.add_column(name, justify=justify)
+    for rank, one in enumerate(result.items, start=1):
+        title = printable(one.title, LONGEST) + " (new)" * one.new
+        table.add_row(str(rank), Text(printable(one.item_id)), Text(title), f"{one.score:.4f}")
+    console.print(table)
+    about = trained.about
+    for line in (
+        f"for {result.built_from}",
+        f"ranked: {result.ranked}",
+        f"model: {about.backbone}, {about.variant}, items by {about.config['items']}, in {folder}",
+    ):
+        console.print(printable(line), markup=False, soft_wrap=True)
+
+
+def _print_json(trained: "Trained", folder: Path, result: "Recommendation") -> None:
+    import json
+    from dataclasses import asdict
+
+    about = trained.about
+    values = {
+        "model": {"folder": str(folder), "backbone": about.backbone, "variant": about.variant},
+        "dataset": about.dataset,
+        "built_from": result.built_from,
+        "ranked": result.ranked,
+        "items": [{"rank": rank, **asdict(one)} for rank, one in enumerate(result.items, start=1)],
+    }
+    print(json.dumps(values, indent=2, ensure_ascii=False))

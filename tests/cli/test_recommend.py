@@ -1,0 +1,162 @@
+"""``reclm bench``, then ``reclm recommend``, with an encoder that knows two words."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import reclm.cli
+from reclm.data.disk import save
+from reclm.testing import checkerboard
+
+
+class Parity:
+    """An encoder."""
+
+    name = source = "parity"
+    dim = 8
+
+    def __init__(self, name: str | None = None) -> None:
+        pass
+
+    def encode(
+        self, texts: Sequence[str], batch_size: int = 32, progress: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        return np.array([["even" in text, "odd" in text, *[0] * 6] for text in texts], np.float32)
+
+
+def command(*words: object) -> int:
+    """The exit code of ``reclm …``."""
+    old = sys.argv
+    sys.argv = ["reclm", *map(str, words)]
+    try:
+        reclm.cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = old
+    return 0
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """A workspace, the folder of a run in it, and what ``reclm bench`` printed."""
+    home = tmp_path_factory.mktemp("home")
+    data = checkerboard()
+    titles = [f"[bold]{title}[/bold]\x1b[31m" for title in data.item_text["title"].to_pylist()]
+    save(replace(data, item_text=pa.table({"title": titles})), home / "datasets" / "checkerboard")
+    with pytest.MonkeyPatch.context() as patch, (home / "out").open("w") as out:
+        patch.setattr("reclm.text.encoder.TextEncoder", Parity)
+        patch.setattr(sys, "stdout", out)
+        settings = [f"--set={one}" for one in ("dim=8", "lr=0.05", "batch_size=64", "patience=40")]
+        plain = ["bench", "--dataset", "checkerboard", "--home", home, "--epochs", "40", *settings]
+        assert command(*plain, "--augment", "--profiler", "keywords") == 0
+    (run,) = (home / "runs").iterdir()
+    return home, run, (home / "out").read_text()
+
+
+@pytest.fixture
+def ask(
+    bench: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs ``reclm recommend …``: exit code, stdout, stderr."""
+
+    def ask(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("reclm.serving.saved.TextEncoder", Parity)
+        monkeypatch.setenv("COLUMNS", "120")
+        code = command("recommend", *words, "--home", bench[0])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return ask
+
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+def test_bench_keeps_a_model_a_variant_and_names_the_command(bench: tuple[Path, Path, str], ask: Ask) -> None:
+    _, run, out = bench
+    assert {one.parent.name for one in run.glob("models/*/model.yaml")} == {"base", "augment"}
+    (line,) = [line for line in out.splitlines() if "reclm recommend" in line]
+    code, out, _ = ask(*line.removeprefix("next: reclm recommend ").split())
+    assert code == 0
+    assert "for user u0, trained on " in out
+
+
+def test_a_table_with_titles_as_text(ask: Ask) -> None:
+    code, out, err = ask("--user", "u0", "--k", "5")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines() if line.split() and line.split()[0].isdigit()]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5"]
+    parities = [int(row[1][1:]) % 2 for row in rows]
+    assert parities == sorted(parities)  # an even user likes even items
+    assert parities[0] == 0
+    assert "[bold]even calm" in out
+    assert "\x1b" not in out
+    assert "model: lightgcn, augment, items by text, in " in out
+
+
+def test_json_of_a_new_user_with_a_history_a_profile_and_new_items(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("item_id,title\nn1,odd loud fire\nn2,even blue water\n")
+    code, out, _ = ask(
+        "--history",
+        "i1, i3,i5",
+        "--profile",
+        "likes odd things",
+        "--new-items",
+        tmp_path / "new.csv",
+        "--json",
+    )
+    assert code == 0
+    found = json.loads(out)
+    assert found["model"]["variant"] == "augment"
+    assert found["built_from"].startswith(
+        "a new user: a history of 3 items (features of its items propagated"
+    )
+    assert [one["rank"] for one in found["items"]] == list(range(1, 11))
+    names = [one["item_id"] for one in found["items"]]
+    assert not {"i1", "i3", "i5"} & {*names}
+    order = json.loads(
+        ask("--history", "i1,i3,i5", "--k", "99", "--new-items", tmp_path / "new.csv", "--json")[1]
+    )
+    at = {one["item_id"]: one["rank"] for one in order["items"]}
+    assert at["n1"] < at["n2"]
+    assert {one["item_id"] for one in order["items"] if one["new"]} == {"n1", "n2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--user", "u77"], "unknown user 'u77' among the 24 users"),
+        (["--history", "i1,zz"], "unknown item 'zz' among the 20 items"),
+        (["--history", " , "], "--history names no item"),
+        (["--profile", ""], "--profile is empty"),
+        ([], "--user ID for a user"),
+        (["--user", "u1", "--run", "nowhere"], "no trained model in nowhere"),
+        (["--user", "u1", "--new-items", "nowhere.csv"], "no such file: nowhere.csv"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(ask: Ask, words: list[str], says: str) -> None:
+    code, out, err = ask(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_profile_is_no_use_to_a_plain_model(ask: Ask, bench: tuple[Path, Path, str]) -> None:
+    code, _, err = ask("--profile", "likes odd things", "--run", bench[1] / "models" / "base")
+    assert code == 2
+    assert "reclm bench --backbone lightgcn --augment" in err
+
+
+def test_without_a_run_the_command_that_makes_one_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("recommend", "--user", "u1", "--home", tmp_path) == 2
+    assert "train one: reclm bench" in capsys.readouterr().err

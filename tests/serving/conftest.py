@@ -1,0 +1,76 @@
+"""A workspace with the checkerboard, and models trained on it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reclm import plugins
+from reclm.adapter import ProfileMatrix
+from reclm.backbones.base import Inputs
+from reclm.data.disk import save
+from reclm.serving.saved import SavedModel, Trained, load_model, save_model
+from reclm.testing import checkerboard, features, profiles
+from reclm.workspace import Workspace
+
+DATA = checkerboard()
+TOLD = profiles(DATA)
+PLAIN = Inputs(len(DATA.users), len(DATA.items), DATA.train, features(DATA))
+HALF = ProfileMatrix(TOLD["user"].vectors, np.arange(PLAIN.users) % 3 > 0)
+AUGMENTED = replace(PLAIN, user_profiles=HALF, item_profiles=TOLD["item"])
+
+
+class Parity:
+    """An encoder that knows two words, in vectors of eight."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = self.source = name or "parity"
+
+    def encode(
+        self, texts: Sequence[str], batch_size: int = 32, progress: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        return np.array([["even" in text, "odd" in text, *[0] * 6] for text in texts], np.float32)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Holds the checkerboard; texts are read by :class:`Parity`."""
+    monkeypatch.setattr("reclm.serving.saved.TextEncoder", Parity)
+    save(DATA, tmp_path / "home" / "datasets" / "checkerboard")
+    return Workspace(tmp_path / "home")
+
+
+Keep = Callable[..., Path]
+
+
+@pytest.fixture
+def keep(workspace: Workspace) -> Keep:
+    """Builds a model, with random weights, and saves it; returns the folder."""
+
+    def keep(name: str, inputs: Inputs = PLAIN, folder: str = "model", **options: object) -> Path:
+        cls = plugins.get("backbone", name)
+        config = cls.Config.build({"dim": 4, **options})
+        model = cls(config, inputs, torch.Generator().manual_seed(7)).eval()
+        about = SavedModel(
+            backbone=name,
+            config=config.model_dump(mode="json"),
+            variant="base" if inputs.user_profiles is None else "augment",
+            seed=0,
+            dataset=DATA.name,
+            fingerprint=DATA.fingerprint,
+            encoder="parity",
+            encoder_source="parity",
+        )
+        save_model(workspace.root / folder, about, model, inputs)
+        return workspace.root / folder
+
+    return keep
+
+
+@pytest.fixture
+def trained(keep: Keep, workspace: Workspace) -> Callable[..., Trained]:
+    """A model with random weights, saved and loaded."""
+    return lambda *given, **options: load_model(keep(*given, **options), workspace)

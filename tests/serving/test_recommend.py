@@ -1,0 +1,157 @@
+"""The best items for users trained on and new."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from scipy import sparse
+
+from reclm import plugins
+from reclm.backbones.base import Backbone
+from reclm.data.dataset import Interactions
+from reclm.data.idmap import IdMap
+from reclm.errors import ReclmError
+from reclm.ranking.evaluate import Task, evaluate
+from reclm.serving.new_items import NewItems
+from reclm.serving.recommend import Recommendation, Who, new_user_rows, recommend
+from reclm.serving.saved import Trained
+
+from .conftest import AUGMENTED, DATA, PLAIN, Parity
+
+Make = Callable[..., Trained]
+NEW = NewItems(
+    IdMap(["n1", "n2"], "item"), pa.table({"title": ["even calm blue water z", "odd loud red fire z"]})
+)
+
+
+def ids(found: Recommendation) -> list[str]:
+    return [one.item_id for one in found.items]
+
+
+@pytest.mark.parametrize("name", plugins.names("backbone"))
+@pytest.mark.parametrize("inputs", [PLAIN, AUGMENTED], ids=["base", "augment"])
+def test_a_known_users_list_is_the_evaluators_ranking(trained: Make, name: str, inputs: object) -> None:
+    one = trained(name, inputs)
+    found = recommend(one, Who("u5"), k=20)
+    model: Any = one.model
+    mask = DATA.joined(["train", "valid"])
+    scores = model.scorer()(torch.tensor([5]), torch.arange(20))[0]
+    if name == "random":  # each scorer draws anew, in the order it is asked
+        assert sorted(ids(found)) == sorted(f"i{i}" for i in set(range(20)) - touched(5))
+        return
+    scores[mask.item_idx[mask.user_idx == 5]] = -torch.inf
+    kept = int((scores > -torch.inf).sum())
+    torch.testing.assert_close(torch.tensor([item.score for item in found.items]), scores.topk(kept).values)
+    if name != "popularity":  # where ties may go either way
+        assert ids(found) == [f"i{i}" for i in scores.topk(kept).indices.tolist()]
+    # and by the evaluator itself: whatever place an item has in the list, it is a hit from there on
+    place = {id: at for at, id in enumerate(ids(found), 1)}
+    item = int(ids(found)[2][1:])
+    task = Task.of(
+        Interactions(np.array([5]), np.array([item])), mask, np.arange(20), PLAIN.users, PLAIN.items
+    )
+    hits = evaluate(model.scorer(), task, ["hit@2", "hit@3"]).mean()
+    if name != "popularity":
+        assert place[f"i{item}"] == 3
+        assert (hits["hit@2"], hits["hit@3"]) == (0, 1)
+
+
+def touched(user: int) -> set[int]:
+    mask = DATA.joined(["train", "valid"])
+    return set(mask.item_idx[mask.user_idx == user].tolist())
+
+
+@pytest.mark.parametrize("name", ["biasmf", "ncf", "lightgcn"])
+def test_a_new_item_scores_as_the_known_item_of_its_text(trained: Make, name: str) -> None:
+    one = trained(name, replace(PLAIN, item_text=Parity().encode(DATA.item_text["title"].to_pylist())))
+    scores = {item.item_id: item.score for item in recommend(one, Who("u5"), 99, NEW).items}
+    assert scores["n2"] == pytest.approx(scores["i19"], rel=1e-5)
+    assert scores["n1"] == pytest.approx(scores["i18"], rel=1e-5)
+    found = recommend(one, Who("u5"), 99, NEW)
+    assert [(item.title, item.new) for item in found.items if item.item_id in ("n1", "i18")] in (
+        [("even calm blue water z", True), ("even calm blue water s", False)],
+        [("even calm blue water s", False), ("even calm blue water z", True)],
+    )
+    assert found.ranked.endswith(", and 2 items new")
+
+
+def test_a_new_user_with_a_known_users_history_is_close_to_it_but_for_its_own_vector(trained: Make) -> None:
+    one = trained("lightgcn")
+    history = [f"i{i}" for i in DATA.train.item_idx[DATA.train.user_idx == 5]]
+    found = recommend(one, Who(history=history), k=20)
+    assert not {*history} & {*ids(found)}
+    assert f"a history of {len(history)} items (features of its items propagated" in found.built_from
+    model = one.model
+    assert isinstance(model, Backbone)
+    own = one.final[0][5] - model.user_embedding[5] + model.user_prior(1)[0]
+    rows = [int(id[1:]) for id in ids(found)]
+    torch.testing.assert_close(
+        torch.tensor([item.score for item in found.items]), (one.final[1][rows] @ own).detach()
+    )
+
+
+@pytest.mark.parametrize("name", ["biasmf", "lightgcn"])
+def test_several_new_users_at_once_are_as_one_by_one(trained: Make, name: str) -> None:
+    one = trained(name, AUGMENTED)
+    model = one.model
+    assert isinstance(model, Backbone)
+    texts = ["even", None, "odd"]
+    together = new_user_rows(one, model, texts, None)
+    for row, text in enumerate(texts):
+        torch.testing.assert_close(new_user_rows(one, model, [text], None)[0], together[row])
+    histories = sparse.csr_array(np.eye(3, PLAIN.items, dtype=np.float32))
+    assert new_user_rows(one, model, texts, histories).shape == together.shape
+
+
+def test_a_profile_alone_and_with_a_history(trained: Make) -> None:
+    one = trained("biasmf", AUGMENTED)
+    alone, other = (recommend(one, Who(profile=text), k=20) for text in ("even things", "odd things"))
+    assert [item.score for item in alone.items] != [item.score for item in other.items]
+    assert alone.built_from == (
+        "a new user: a profile of 2 words (embedded by parity), the mean of the trained users to begin with"
+    )
+    both = recommend(one, Who(profile="even things", history=["i0", "i2"]), k=20)
+    assert "a history of 2 items (its own vector fitted" in both.built_from
+    assert "a profile of 2 words" in both.built_from
+    again = recommend(one, Who(profile="even things", history=["i2", "i0", "i0"]), k=20)
+    assert again == both
+
+
+def test_ids_alone_rank_what_was_trained_and_pass_over_the_rest_of_a_history(trained: Make) -> None:
+    one = trained("ncf", items="id")
+    assert {*ids(recommend(one, Who("u5"), 99))} <= {f"i{i}" for i in range(16)}
+    found = recommend(one, Who(history=["i0", "i19"]), 99)
+    assert "a history of 1 item (" in found.built_from
+    assert "without 1 item of it that training never saw" in found.built_from
+    with pytest.raises(ReclmError, match="training saw none of the items"):
+        recommend(one, Who(history=["i19"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "who", "new", "words"),
+    [
+        ({}, {"user": "u99"}, None, "unknown user 'u99' among the 24 users of data set 'checkerboard'"),
+        ({}, {"history": ["i1", "i77"]}, None, "unknown item 'i77' among the 20 items"),
+        ({}, {"profile": "even"}, None, "trained without user profiles"),
+        ({"items": "id"}, {"user": "u1"}, NEW, "knows items by their ID alone"),
+        ({}, {}, None, "--user ID for a user"),
+        ({}, {"user": "u1", "history": ["i1"]}, None, "--user ID for a user"),
+        ({}, {"profile": " "}, None, "--profile is empty"),
+        ({}, {"history": []}, None, "--history names no item"),
+        ({}, {"history": [f"i{i}" for i in range(20)]}, None, "touched every item"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    trained: Make, options: dict[str, str], who: dict[str, Any], new: NewItems | None, words: str
+) -> None:
+    with pytest.raises(ReclmError, match=words):
+        recommend(trained("biasmf", **options), Who(**who), new_items=new)
+
+
+def test_a_floor_has_no_place_for_anybody_new(trained: Make) -> None:
+    with pytest.raises(ReclmError, match="'popularity' has no place"):
+        recommend(trained("popularity"), Who(history=["i1"]))

@@ -1,0 +1,107 @@
+"""What is saved comes back: the same scores, or one line that says why not."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reclm import plugins
+from reclm.data.disk import save
+from reclm.errors import ReclmError
+from reclm.serving.saved import HEAD, Trained, find_model, load_model
+from reclm.testing import checkerboard
+from reclm.workspace import Workspace
+
+from .conftest import AUGMENTED, DATA, PLAIN, Keep
+
+
+@pytest.mark.parametrize("name", plugins.names("backbone"))
+@pytest.mark.parametrize("items", ["id", "text", "id+text"])
+@pytest.mark.parametrize("inputs", [PLAIN, AUGMENTED], ids=["base", "augment"])
+def test_scores_are_the_same_to_the_bit(
+    keep: Keep, workspace: Workspace, name: str, items: str, inputs: object
+) -> None:
+    config = plugins.get("backbone", name).Config.build({"dim": 4, "items": items})
+    model = plugins.get("backbone", name)(config, inputs, torch.Generator().manual_seed(7)).eval()
+    loaded: Any = load_model(keep(name, inputs, items=items), workspace).model
+    rows = torch.arange(len(DATA.users)), torch.arange(len(DATA.items))
+    assert torch.equal(loaded.scorer()(*rows), model.scorer()(*rows))
+
+
+def test_the_data_set_is_found_by_its_folder_and_else_by_its_name(
+    keep: Keep, workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = keep("biasmf")
+    head = (folder / HEAD).read_text()
+    (folder / HEAD).write_text(head.replace("dataset_folder: null", "dataset_folder: /nowhere"))
+    assert load_model(folder, workspace).dataset.fingerprint == DATA.fingerprint
+    save(DATA, tmp_path / "elsewhere")
+    (folder / HEAD).write_text(
+        head.replace("dataset_folder: null", f"dataset_folder: {tmp_path / 'elsewhere'}")
+    )
+    assert load_model(folder, Workspace(tmp_path / "empty")).dataset.fingerprint == DATA.fingerprint
+
+
+def test_another_data_set_of_that_name_is_refused(keep: Keep, workspace: Workspace) -> None:
+    folder = keep("biasmf")
+    other = checkerboard(seed=1)
+    save(other, workspace.dataset("checkerboard"))
+    with pytest.raises(ReclmError, match=f"{DATA.fingerprint}, that of today's is {other.fingerprint}"):
+        load_model(folder, workspace)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "inputs.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_damage_is_told_in_one_line(keep: Keep, workspace: Workspace, file: str, damage: str) -> None:
+    path = keep("lightgcn", AUGMENTED) / file
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-50])
+    else:
+        path.unlink()
+    with pytest.raises(ReclmError, match="damaged model") as error:
+        load_model(path.parent, workspace)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_shape_and_a_newer_format_are_refused(keep: Keep, workspace: Workspace) -> None:
+    folder = keep("biasmf")
+    head = (folder / HEAD).read_text()
+    (folder / HEAD).write_text(head.replace("dim: 4", "dim: 5"))
+    with pytest.raises(ReclmError, match="size mismatch"):
+        load_model(folder, workspace)
+    (folder / HEAD).write_text(head.replace("format: 1", "format: 2"))
+    with pytest.raises(ReclmError, match="format 2"):
+        load_model(folder, workspace)
+
+
+def test_an_encoder_that_has_changed_is_refused(trained: Callable[..., Trained]) -> None:
+    one = trained("biasmf")
+    other = Trained(one.about.model_copy(update={"encoder": "parity@1234"}), one.model, one.dataset)
+    with pytest.raises(ReclmError, match="is now 'parity'"):
+        _ = other.encoder
+
+
+def test_the_newest_run_is_found_and_in_it_the_augmented_model(keep: Keep, workspace: Workspace) -> None:
+    with pytest.raises(ReclmError, match="reclm bench --backbone"):
+        find_model(None, workspace)
+    older = keep("biasmf", folder="runs/z/models/base")
+    base, augment = (keep("biasmf", folder=f"runs/a/models/{name}") for name in ("base", "augment"))
+    for seconds, folder in ((1, older), (2, augment), (3, base)):
+        os.utime(folder / HEAD, (seconds, seconds))
+    assert find_model(None, workspace) == augment
+    assert find_model(workspace.runs() / "z", workspace) == older
+    assert find_model(base, workspace) == base
+    with pytest.raises(ReclmError, match="no trained model in nowhere"):
+        find_model(Path("nowhere"), workspace)
+
+
+def test_profiles_of_some_are_kept_as_they_were(trained: Callable[..., Trained]) -> None:
+    model: Any = trained("biasmf", replace(AUGMENTED, item_profiles=None)).model
+    assert model.item_adapter is None
+    assert AUGMENTED.user_profiles is not None
+    own = model.new_user_features(model.user_embedding, AUGMENTED.user_profiles)
+    torch.testing.assert_close(model.user_features(), own)
