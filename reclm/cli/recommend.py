@@ -64,8 +64,8 @@ def _print(trained: "Trained", folder: Path, result: "Recommendation") -> None:
 
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD)
-    for name, justify in (("rank", "right"), ("item", "left"), ("title", "left"), ("score", "right")):
-        table.add_column(name, justify=justify)
+    for name in ("rank", "item", "title", "score"):
+        table.add_column(name, justify="right" if name in ("rank", "score") else "left")
     for rank, one in enumerate(result.items, start=1):
         title = printable(one.title, LONGEST) + " (new)" * one.new
         table.add_row(str(rank), Text(printable(one.item_id)), Text(title), f"{one.score:.4f}")

@@ -128,7 +128,9 @@ def new_user_rows(
     Raises:
         ReclmError: if the model takes no profiles, or none of such users.
     """
-    count = len(profiles) if profiles is not None else 0 if histories is None else histories.shape[0]
+    if profiles is None and histories is None:
+        raise ValueError("a new user needs a profile or a history")
+    count = len(profiles) if profiles is not None else len(histories.indptr) - 1  # pyright: ignore[reportOptionalMemberAccess]
     matrix = None
     if profiles is not None:
         if model.user_adapter is None:

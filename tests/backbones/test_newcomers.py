@@ -87,6 +87,7 @@ def test_an_item_nobody_trained_on_scores_by_its_mean_layer_as_it_does_in_the_ca
     model = build("lightgcn", items="id+text", layers=2)
     with torch.no_grad():
         mean = model.item_embedding[np.unique(DATA.train.item_idx)].mean(0)
+        assert model.t_raw is not None
         expected = (mean + model.t_raw(TEXT[:2])) / 3
     torch.testing.assert_close(model.new_items(TEXT[:2]), expected)
     with torch.no_grad():
@@ -122,8 +123,10 @@ def test_the_prior_is_the_mean_of_the_users_that_were_trained() -> None:
 
 
 def trained(name: str, **options: object) -> Backbone:
-    contrast = {"ssl": 0.0} if name in ("sgl", "simgcl") else {}  # so little data is learnt sooner without it
-    model = build(name, dim=8, **contrast, **options)
+    contrast: dict[str, object] = (
+        {"ssl": 0.0} if name in ("sgl", "simgcl") else {}
+    )  # so little data is learnt sooner without it
+    model = build(name, PLAIN, **{"dim": 8, **contrast, **options})
     config = TrainConfig(epochs=40, lr=0.05, batch_size=128, patience=40)
     fit(
         model,

@@ -1,6 +1,7 @@
 """A whole comparison on a data set whose answer is known: profiles that tell the answer must be found to help."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,12 +11,14 @@ from rich.console import Console
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.bench import make_plan
-from reclm.benchmarks.compare import Comparison, compare
+from reclm.benchmarks.compare import Comparison, SelectOn, compare
+from reclm.benchmarks.compare import test_tasks as tasks_of
 from reclm.benchmarks.picture import draw
 from reclm.benchmarks.results import save
 from reclm.benchmarks.table import table, verdicts
 from reclm.data.dataset import Dataset, Interactions
 from reclm.errors import ReclmError
+from reclm.ranking.evaluate import evaluate
 from reclm.testing import checkerboard, features
 
 DATA = checkerboard(users=60, items=40, cold=8)
@@ -100,3 +103,18 @@ def test_unknown_options_offer_the_nearest_and_a_missing_validation_part_is_name
     with pytest.raises(ReclmError, match="--select-on test"):
         make_plan("biasmf", {}, bare)
     assert make_plan("biasmf", {}, bare, select_on="test").train.metric == "recall@20"
+
+
+@pytest.mark.parametrize("select_on", ["valid", "test"])
+def test_models_are_handed_out_with_the_weights_of_their_first_protocol(select_on: SelectOn) -> None:
+    plan = make_plan("biasmf", {"dim": 4, "lr": 0.01}, DATA, seeds=2, epochs=3, select_on=select_on)
+    base = Inputs(len(DATA.users), len(DATA.items), Interactions.empty(), features(DATA))
+    found = []
+
+    def look(variant: str, seed: int, model: Any) -> None:
+        result = evaluate(model.scorer(), tasks_of(DATA)["full-shot"], ["ndcg@20"])
+        found.append((variant, seed, result.mean()["ndcg@20"]))
+
+    comparison = compare(plan, DATA, {"base": base}, on_model=look)
+    values = comparison.values("base", "full-shot", "ndcg@20")
+    assert found == [("base", 0, values[0]), ("base", 1, values[1])]

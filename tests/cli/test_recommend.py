@@ -55,7 +55,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
         patch.setattr(sys, "stdout", out)
         settings = [f"--set={one}" for one in ("dim=8", "lr=0.05", "batch_size=64", "patience=40")]
         plain = ["bench", "--dataset", "checkerboard", "--home", home, "--epochs", "40", *settings]
-        assert command(*plain, "--augment", "--profiler", "keywords") == 0
+        assert command(*plain, "--augment", "--profiler", "keywords", "--seeds", 2) == 0
     (run,) = (home / "runs").iterdir()
     return home, run, (home / "out").read_text()
 
@@ -81,7 +81,9 @@ Ask = Callable[..., tuple[int, str, str]]
 
 def test_bench_keeps_a_model_a_variant_and_names_the_command(bench: tuple[Path, Path, str], ask: Ask) -> None:
     _, run, out = bench
-    assert {one.parent.name for one in run.glob("models/*/model.yaml")} == {"base", "augment"}
+    heads = {one.parent.name: one.read_text() for one in run.glob("models/*/model.yaml")}
+    assert heads.keys() == {"base", "augment"}
+    assert all("\nseed: 1\n" in head for head in heads.values())  # the last one
     (line,) = [line for line in out.splitlines() if "reclm recommend" in line]
     code, out, _ = ask(*line.removeprefix("next: reclm recommend ").split())
     assert code == 0
@@ -101,7 +103,9 @@ def test_a_table_with_titles_as_text(ask: Ask) -> None:
     assert "model: lightgcn, augment, items by text, in " in out
 
 
-def test_json_of_a_new_user_with_a_history_a_profile_and_new_items(ask: Ask, tmp_path: Path) -> None:
+def test_json_of_a_new_user_with_a_history_a_profile_and_new_items(
+    ask: Ask, bench: tuple[Path, Path, str], tmp_path: Path
+) -> None:
     (tmp_path / "new.csv").write_text("item_id,title\nn1,odd loud fire\nn2,even blue water\n")
     code, out, _ = ask(
         "--history",
@@ -121,9 +125,8 @@ def test_json_of_a_new_user_with_a_history_a_profile_and_new_items(ask: Ask, tmp
     assert [one["rank"] for one in found["items"]] == list(range(1, 11))
     names = [one["item_id"] for one in found["items"]]
     assert not {"i1", "i3", "i5"} & {*names}
-    order = json.loads(
-        ask("--history", "i1,i3,i5", "--k", "99", "--new-items", tmp_path / "new.csv", "--json")[1]
-    )
+    base = ["--run", bench[1] / "models" / "base", "--new-items", tmp_path / "new.csv"]
+    order = json.loads(ask("--history", "i1,i3,i5", "--k", "99", *base, "--json")[1])
     at = {one["item_id"]: one["rank"] for one in order["items"]}
     assert at["n1"] < at["n2"]
     assert {one["item_id"] for one in order["items"] if one["new"]} == {"n1", "n2"}
