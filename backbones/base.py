@@ -85,26 +85,32 @@ class Backbone(nn.Module, ABC):
         for name, idx in (("trained_users", inputs.train.user_idx), ("trained_items", inputs.train.item_idx)):
             trained = torch.from_numpy(np.flatnonzero(np.bincount(idx)))
             self.register_buffer(name, trained, persistent=False)
-        self.user_embedding = table(inputs.users, config.dim, generator)
+        width = self.width(config)
+        self.user_embedding = table(inputs.users, width, generator)
         self.item_embedding = self.t_raw = None
         if config.items != "text":
-            self.item_embedding = table(inputs.items, config.dim, generator)
+            self.item_embedding = table(inputs.items, width, generator)
         if config.items != "id":
             if inputs.item_text is None:
                 raise ReclmError(
                     f"items = {config.items!r} needs item text, and the data has none; use --set items=id"
                 )
-            self.t_raw = transform(inputs.item_text.shape[1], config.dim, generator)
+            self.t_raw = transform(inputs.item_text.shape[1], width, generator)
             text = torch.from_numpy(np.asarray(inputs.item_text, np.float32))
             self.register_buffer("item_text", text, persistent=False)
         sides = [side for side in (inputs.user_profiles, inputs.item_profiles) if side is not None]
         self.user_adapter = self.item_adapter = None
         if sides:
-            mlp = DualMLP(sides[0].vectors.shape[1], config.dim, dropout=config.dropout, generator=generator)
+            mlp = DualMLP(sides[0].vectors.shape[1], width, dropout=config.dropout, generator=generator)
             if inputs.user_profiles is not None:
                 self.user_adapter = ProfileAdapter(inputs.user_profiles, mlp, normalize=True)
             if inputs.item_profiles is not None:
                 self.item_adapter = ProfileAdapter(inputs.item_profiles, mlp, normalize=False)
+
+    @classmethod
+    def width(cls, config: BackboneConfig) -> int:
+        """Width of a layer-0 feature: ``d``, or what the model needs for its parts side by side."""
+        return config.dim
 
     def user_features(self, rows: Tensor | None = None) -> Tensor:
         """``x_u``, or ``Ψ(x_u ‖ T_pro(p_u))``: ``(n, d)`` for the given rows, by default all."""

@@ -2,7 +2,7 @@
 
 ``ŷ_uv = x_uᵀ e_v + b_v + b_u``. The user bias is constant over a user's candidates: it changes neither a BPR difference
 nor a ranking, so it has no parameter here. The item bias is read off the item's features, ``b_v = wᵀ e_v``, so that a
-cold item has one too; without it the model cannot tell popular items from others. Put together, ``ŷ_uv = (x_u + w)ᵀ e_v``.
+cold item has one too; without it the model cannot tell popular items from others. Together: ``ŷ_uv = (x_u + w)ᵀ e_v``.
 """
 
 import torch

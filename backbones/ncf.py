@@ -1,17 +1,20 @@
 """NCF (He et al., "Neural Collaborative Filtering", arXiv 1708.05031).
 
-NeuMF, the fusion of its two branches (equation 12), over one pair of features as in RecLM's release:
+NeuMF, the fusion of its two branches (equation 12), with features of each branch's own:
 
-    ŷ_uv = hᵀ(x_u ∘ e_v)  +  gᵀ ReLU(W[x_u ‖ e_v] + b)
-            GMF              MLP with one hidden layer
+    ŷ_uv = gᵀ(x_u^G ∘ e_v^G)  +  hᵀ ReLU(W [x_u^M ‖ e_v^M] + b)
+           GMF                   MLP with one hidden layer
+
+It begins as plain matrix factorisation, ``g = 1`` and ``h = 0`` (the paper gets there by pre-training), and drops
+hidden units while it trains: without, the second branch learns the training pairs by heart.
 
 Since ``W [x ‖ e] = W_u x + W_v e``, each side is projected once. Of all pairs the hidden layer is never written down:
-``ReLU(z) = (z + |z|)/2`` makes ``gᵀ ReLU(a + c)`` a linear part and a weighted L1 distance between ``a`` and ``-c``.
+``ReLU(z) = (z + |z|)/2`` makes ``hᵀ ReLU(a + c)`` a linear part and a weighted L1 distance between ``a`` and ``-c``.
 """
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reclm.backbones.base import Backbone, BackboneConfig, Inputs, table
@@ -23,8 +26,10 @@ from reclm.ranking.evaluate import Scorer
 class NCFConfig(BackboneConfig):
     """Options of NCF."""
 
-    hidden: int = Field(default=32, ge=1)
-    """Width of the MLP branch's hidden layer."""
+    hidden: int = Field(default=8, ge=1)
+    """Width of the MLP branch's hidden layer. NCF, section 4.1, has 8 to 64 of these "predictive factors"."""
+    hidden_dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Dropout on the hidden layer."""
 
 
 class NCF(Backbone):
@@ -35,31 +40,52 @@ class NCF(Backbone):
 
     def __init__(self, config: NCFConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
-        self.gmf = table(1, config.dim, generator)
+        self.gmf = nn.Parameter(torch.ones(1, config.dim))
         self.from_user = linear(config.dim, config.hidden, generator)
         self.from_item = table(config.hidden, config.dim, generator)
-        self.out = table(1, config.hidden, generator)
+        self.out = nn.Parameter(torch.zeros(1, config.hidden))
+        self._random: torch.Generator | None = None
+
+    @classmethod
+    def width(cls, config: BackboneConfig) -> int:
+        """``2d``: the GMF branch's features, then the MLP branch's."""
+        return 2 * config.dim
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Take the source of the epoch's dropout."""
+        self._random = generator
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """The features as they are: pairs of them are scored by :meth:`score`."""
         return users, items
 
-    def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """Scores ``(B,)`` of pairs of features ``(B, d)``."""
-        hidden = F.relu(self.from_user(users) + items @ self.from_item.T)
-        return ((users * items) @ self.gmf.T + hidden @ self.out.T).squeeze(1)
+    def score(self, users: Tensor, items: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Scores ``(B,)`` of pairs of features ``(B, 2d)``; ``kept (B, hidden)`` scales the hidden layer."""
+        (user, user_mlp), (item, item_mlp) = users.chunk(2, dim=1), items.chunk(2, dim=1)
+        hidden = F.relu(self.from_user(user_mlp) + item_mlp @ self.from_item.T)
+        if kept is not None:
+            hidden = hidden * kept
+        return ((user * item) @ self.gmf.T + hidden @ self.out.T).squeeze(1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """BPR and L2 of the batch's own rows."""
+        """BPR and L2 of the batch's own rows. A triple's two pairs lose the same hidden units."""
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
         positive, negative = items.chunk(2)
-        loss = bpr_loss(self.score(user, positive), self.score(user, negative))
+        kept = self._kept(len(users)) if self.training and self.config.hidden_dropout else None
+        loss = bpr_loss(self.score(user, positive, kept), self.score(user, negative, kept))
         return loss + self.config.l2 * l2_penalty(user, positive, negative)
 
+    def _kept(self, rows: int) -> Tensor:
+        if self._random is None:
+            raise RuntimeError("NCF takes its source of dropout in begin_epoch, which was not called")
+        stays = 1 - self.config.hidden_dropout
+        return torch.empty(rows, self.config.hidden).bernoulli_(stays, generator=self._random).div_(stays)
+
     def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
-        """Scores of features ``(n, d)`` and ``(m, d)``, by their rows: all pairs of a block in ``b·c`` memory."""
+        """Scores of features ``(n, 2d)`` and ``(m, 2d)``, by their rows: all pairs of a block in ``b·c`` memory."""
         weight = self.out.squeeze(0)
-        user_hidden, item_hidden = self.from_user(users), items @ self.from_item.T
+        (users, user_mlp), (items, item_mlp) = users.chunk(2, dim=1), items.chunk(2, dim=1)
+        user_hidden, item_hidden = self.from_user(user_mlp), item_mlp @ self.from_item.T
         # one dot product holds all that is linear in either side
         user_share, item_share = (hidden @ self.out.T / 2 for hidden in (user_hidden, item_hidden))
         left = torch.cat([users * self.gmf, user_share, torch.ones_like(user_share)], 1)

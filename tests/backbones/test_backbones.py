@@ -52,7 +52,7 @@ LEARNERS = [name for name in plugins.names("backbone") if name not in FLOORS]
 class TestEveryBackbone:
     def test_scores_are_what_the_loss_ranks(self, name: str, items: str, inputs: Inputs) -> None:
         plain = {"ssl": 0.0} if name in ("sgl", "simgcl") else {}
-        model = build(name, inputs, items=items, l2=0.0, **plain)
+        model = build(name, inputs, items=items, l2=0.0, **plain).eval()
         users, positives, negatives = triples()
         scores = model.scorer()(users, torch.arange(PLAIN.items))
         rows = torch.arange(len(users))

@@ -123,10 +123,9 @@ def test_the_prior_is_the_mean_of_the_users_that_were_trained() -> None:
 
 
 def trained(name: str, **options: object) -> Backbone:
-    contrast: dict[str, object] = (
-        {"ssl": 0.0} if name in ("sgl", "simgcl") else {}
-    )  # so little data is learnt sooner without it
-    model = build(name, PLAIN, **{"dim": 8, **contrast, **options})
+    # so little data is learnt sooner without contrast and dropout
+    plain = {"sgl": {"ssl": 0.0}, "simgcl": {"ssl": 0.0}, "ncf": {"hidden_dropout": 0.0}}
+    model = build(name, PLAIN, **{"dim": 8, **plain.get(name, {}), **options})
     config = TrainConfig(epochs=40, lr=0.05, batch_size=128, patience=40)
     fit(
         model,

@@ -46,7 +46,12 @@ def test_a_known_users_list_is_the_evaluators_ranking(trained: Make, name: str, 
     scores[mask.item_idx[mask.user_idx == 5]] = -torch.inf
     kept = int((scores > -torch.inf).sum())
     torch.testing.assert_close(torch.tensor([item.score for item in found.items]), scores.topk(kept).values)
-    if name != "popularity":  # where ties may go either way
+    no_ties = len(scores.topk(kept).values.unique()) == kept  # which may go either way
+    assert no_ties or name in (
+        "popularity",
+        "ncf",
+    )  # the latter's features may be all zeros behind their ReLU
+    if no_ties:
         assert ids(found) == [f"i{i}" for i in scores.topk(kept).indices.tolist()]
     # and by the evaluator itself: whatever place an item has in the list, it is a hit from there on
     place = {id: at for at, id in enumerate(ids(found), 1)}
@@ -55,7 +60,7 @@ def test_a_known_users_list_is_the_evaluators_ranking(trained: Make, name: str, 
         Interactions(np.array([5]), np.array([item])), mask, np.arange(20), PLAIN.users, PLAIN.items
     )
     hits = evaluate(model.scorer(), task, ["hit@2", "hit@3"]).mean()
-    if name != "popularity":
+    if no_ties:
         assert place[f"i{item}"] == 3
         assert (hits["hit@2"], hits["hit@3"]) == (0, 1)
 
@@ -76,7 +81,7 @@ def test_a_new_item_scores_as_the_known_item_of_its_text(trained: Make, name: st
         [("even calm blue water z", True), ("even calm blue water s", False)],
         [("even calm blue water s", False), ("even calm blue water z", True)],
     )
-    assert found.ranked.endswith(", and 2 items new")
+    assert found.ranked.endswith(", and 2 new items")
 
 
 def test_a_new_user_with_a_known_users_history_is_close_to_it_but_for_its_own_vector(trained: Make) -> None:
