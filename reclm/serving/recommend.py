@@ -247,7 +247,7 @@ def _best(
         )
     ]
     ranked = f"{_items(len(candidates) - count)} of data set {dataset.name} that the user has not touched"
-    return Recommendation(built_from, ranked + f", and {_items(count)} new" * bool(count), items)
+    return Recommendation(built_from, ranked + f", and {_items(count, 'new ')}" * bool(count), items)
 
 
 def _titles(fields: pa.Table, template: str) -> list[str]:
@@ -257,5 +257,5 @@ def _titles(fields: pa.Table, template: str) -> list[str]:
     return item_texts(fields, template)
 
 
-def _items(count: int) -> str:
-    return f"{count:,} item{'s' * (count != 1)}"
+def _items(count: int, what: str = "") -> str:
+    return f"{count:,} {what}item{'s' * (count != 1)}"

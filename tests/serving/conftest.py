@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,20 +44,29 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return Workspace(tmp_path / "home")
 
 
+def make(name: str, inputs: Inputs = PLAIN, **options: object) -> Any:
+    """A model whose weights are random, those that begin with zeros too."""
+    cls = plugins.get("backbone", name)
+    generator = torch.Generator().manual_seed(7)
+    model = cls(cls.Config.build({"dim": 8, **options}), inputs, generator).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) / 3)
+    return model
+
+
 Keep = Callable[..., Path]
 
 
 @pytest.fixture
 def keep(workspace: Workspace) -> Keep:
-    """Builds a model, with random weights, and saves it; returns the folder."""
+    """Saves a model of :func:`make`; returns the folder."""
 
     def keep(name: str, inputs: Inputs = PLAIN, folder: str = "model", **options: object) -> Path:
-        cls = plugins.get("backbone", name)
-        config = cls.Config.build({"dim": 4, **options})
-        model = cls(config, inputs, torch.Generator().manual_seed(7)).eval()
+        model = make(name, inputs, **options)
         about = SavedModel(
             backbone=name,
-            config=config.model_dump(mode="json"),
+            config=model.config.model_dump(mode="json"),
             variant="base" if inputs.user_profiles is None else "augment",
             seed=0,
             dataset=DATA.name,

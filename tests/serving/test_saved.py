@@ -10,23 +10,23 @@ import pytest
 import torch
 
 from reclm import plugins
+from reclm.backbones.base import Inputs
 from reclm.data.disk import save
 from reclm.errors import ReclmError
 from reclm.serving.saved import HEAD, Trained, find_model, load_model
 from reclm.testing import checkerboard
 from reclm.workspace import Workspace
 
-from .conftest import AUGMENTED, DATA, PLAIN, Keep
+from .conftest import AUGMENTED, DATA, PLAIN, Keep, make
 
 
 @pytest.mark.parametrize("name", plugins.names("backbone"))
 @pytest.mark.parametrize("items", ["id", "text", "id+text"])
 @pytest.mark.parametrize("inputs", [PLAIN, AUGMENTED], ids=["base", "augment"])
 def test_scores_are_the_same_to_the_bit(
-    keep: Keep, workspace: Workspace, name: str, items: str, inputs: object
+    keep: Keep, workspace: Workspace, name: str, items: str, inputs: Inputs
 ) -> None:
-    config = plugins.get("backbone", name).Config.build({"dim": 4, "items": items})
-    model = plugins.get("backbone", name)(config, inputs, torch.Generator().manual_seed(7)).eval()
+    model = make(name, inputs, items=items)
     loaded: Any = load_model(keep(name, inputs, items=items), workspace).model
     rows = torch.arange(len(DATA.users)), torch.arange(len(DATA.items))
     assert torch.equal(loaded.scorer()(*rows), model.scorer()(*rows))
@@ -70,7 +70,7 @@ def test_damage_is_told_in_one_line(keep: Keep, workspace: Workspace, file: str,
 def test_weights_of_another_shape_and_a_newer_format_are_refused(keep: Keep, workspace: Workspace) -> None:
     folder = keep("biasmf")
     head = (folder / HEAD).read_text()
-    (folder / HEAD).write_text(head.replace("dim: 4", "dim: 5"))
+    (folder / HEAD).write_text(head.replace("dim: 8", "dim: 5"))
     with pytest.raises(ReclmError, match="size mismatch"):
         load_model(folder, workspace)
     (folder / HEAD).write_text(head.replace("format: 1", "format: 2"))
