@@ -150,7 +150,7 @@ class Backbone(nn.Module, ABC):
         own = F.embedding(users, layer0[0]), *F.embedding(items, layer0[1]).chunk(2)
         return self.objective(F.embedding(users, final[0]), F.embedding(items, final[1]), own)
 
-    def objective(self, users: Tensor, items: Tensor, layer0: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def objective(self, users: Tensor, items: Tensor, layer0: tuple[Tensor, ...]) -> Tensor:
         """BPR of dot products, and L2.
 
         Args:

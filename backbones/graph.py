@@ -40,8 +40,8 @@ class BipartiteGraph(torch.nn.Module):
         super().__init__()
         self.interactions = interactions
         matrix = _normalised(interactions, interactions.sum(0))
-        self.register_buffer("to_users", _csr(matrix), persistent=False)
-        self.register_buffer("to_items", _csr(matrix.T.tocsr()), persistent=False)
+        self.register_buffer("to_users", csr_tensor(matrix), persistent=False)
+        self.register_buffer("to_items", csr_tensor(matrix.T.tocsr()), persistent=False)
 
     @classmethod
     def of(cls, train: Interactions, users: int, items: int) -> "BipartiteGraph":
@@ -55,9 +55,8 @@ class BipartiteGraph(torch.nn.Module):
 
     def without_nodes(self, rate: float, generator: torch.Generator) -> "BipartiteGraph":
         """A copy that has lost each user and item, with its edges, with chance ``rate`` (SGL, equation 5)."""
-        users, items = (
-            torch.rand(count, generator=generator).numpy() >= rate for count in self.interactions.shape
-        )
+        rows, columns = self.interactions.shape  # pyright: ignore[reportGeneralTypeIssues]
+        users, items = (torch.rand(n, generator=generator).numpy() >= rate for n in (rows, columns))
         matrix = self.interactions
         return BipartiteGraph(self._kept(np.repeat(users, np.diff(matrix.indptr)) & items[matrix.indices]))
 
@@ -70,7 +69,7 @@ class BipartiteGraph(torch.nn.Module):
 
     def rows(self, histories: sparse.csr_array) -> Tensor:
         """The rows ``(n, I)`` that ``R̂`` would have for new users; the items' degrees stay those of training."""
-        return _csr(_normalised(histories, self.interactions.sum(0)))
+        return csr_tensor(_normalised(histories, self.interactions.sum(0)))
 
     def users_from(self, items: Tensor) -> Tensor:
         """``R̂ x``: what users receive from their items, ``(I, d) -> (U, d)``."""
@@ -88,7 +87,8 @@ def _normalised(interactions: sparse.csr_array, item_degree: np.ndarray) -> spar
     return (sparse.diags_array(scale_user) @ interactions @ sparse.diags_array(scale_item)).tocsr()
 
 
-def _csr(matrix: sparse.csr_array) -> Tensor:
+def csr_tensor(matrix: sparse.csr_array) -> Tensor:
+    """The same matrix for torch, float32."""
     rows, columns = matrix.shape  # pyright: ignore[reportGeneralTypeIssues]
     index = np.int32 if max(rows, columns, matrix.nnz) < 2**31 else np.int64
     with warnings.catch_warnings():

@@ -44,7 +44,7 @@ class SGL(LightGCN):
     """LightGCN with contrastive learning on damaged graphs."""
 
     Config = SGLConfig
-    config: SGLConfig
+    config: SGLConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: SGLConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)

@@ -43,7 +43,7 @@ class SimGCL(LightGCN):
     """
 
     Config = SimGCLConfig
-    config: SimGCLConfig
+    config: SimGCLConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: SimGCLConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)

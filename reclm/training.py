@@ -128,14 +128,15 @@ def fit(
         model.eval()
         waited += 1
         looked = epoch % config.eval_every == 0 or epoch == config.epochs
-        scorer = model.scorer() if looked else None  # pyright: ignore[reportCallIssue]
-        for name, task in select.items() if scorer else ():
-            value = evaluate(scorer, task, [config.metric]).mean()[config.metric]
-            row[f"{name} {config.metric}"] = value
-            if value > result.best_value[name]:
-                result.best_value[name], result.best_epoch[name] = value, epoch
-                result.weights[name] = {key: weight.clone() for key, weight in model.state_dict().items()}
-                waited = 0
+        if looked:
+            scorer = model.scorer()  # pyright: ignore[reportCallIssue]
+            for name, task in select.items():
+                value = evaluate(scorer, task, [config.metric]).mean()[config.metric]
+                row[f"{name} {config.metric}"] = value
+                if value > result.best_value[name]:
+                    result.best_value[name], result.best_epoch[name] = value, epoch
+                    result.weights[name] = {key: weight.clone() for key, weight in model.state_dict().items()}
+                    waited = 0
         result.history.append(row)
         if on_epoch:
             on_epoch(row)

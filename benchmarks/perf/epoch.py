@@ -29,6 +29,7 @@ def floor(model: Backbone, sampler: TripleSampler, config: TrainConfig) -> Calla
     gradients = {parameter: torch.zeros_like(parameter) for parameter in model.parameters()}
     for parameter, gradient in gradients.items():
         parameter.grad = gradient
+    assert model.t_raw is not None
     first, second = (parameter.detach() for parameter in model.t_raw.parameters() if parameter.dim() == 2)
     text, users = model.item_text, model.user_embedding.detach()
     layers = model.config.layers if isinstance(model, LightGCN) else 0

@@ -24,7 +24,7 @@ def main() -> None:
     task = test_tasks(dataset)["full-shot"]
     model = BiasMF(BiasMF.Config(), inputs(dataset), torch.Generator().manual_seed(0))
     with torch.no_grad():
-        users, items = model.represent()
+        users, items = model.represent(model.user_features(), model.item_features())
         users, items = users[task.users].contiguous(), items[task.candidates].contiguous()
     pointers, columns = task.mask
     rows = torch.repeat_interleave(torch.arange(len(users)), pointers.diff())

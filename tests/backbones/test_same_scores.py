@@ -19,6 +19,7 @@ def test_lightgcn_scores_as_pytorch_geometrics(layers: int) -> None:
     config = LightGCNConfig.build({"items": "id", "dim": 8, "layers": layers, "l2": 0.0})
     ours = LightGCN(config, INPUTS, torch.Generator().manual_seed(0))
     other = theirs.LightGCN(INPUTS.users + INPUTS.items, 8, num_layers=layers)
+    assert ours.item_embedding is not None
     with torch.no_grad():
         other.embedding.weight.copy_(torch.cat([ours.user_embedding, ours.item_embedding]))
     edges = torch.from_numpy(np.stack([DATA.train.user_idx, DATA.train.item_idx + INPUTS.users]))

@@ -25,6 +25,8 @@ class RoomyLayer(DynamicLayer):
         """``rows`` copies of a layer's one row."""
         roomy = cls()
         if layer.is_initialized:
+            assert layer.keys is not None
+            assert layer.values is not None
             roomy.lazy_initialization(layer.keys, layer.values)
             roomy._fill(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))
         return roomy
@@ -40,15 +42,21 @@ class RoomyLayer(DynamicLayer):
             self._fill(key_states, value_states)
         else:
             if length > self._buffers[0].shape[-2]:
+                assert self.keys is not None
+                assert self.values is not None
                 self._fill(self.keys, self.values, length - self._length)
             for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
                 buffer[..., self._length : length, :] = new
             self._show(length)
+        assert self.keys is not None
+        assert self.values is not None
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Go on with these rows only."""
         if self._buffers:
+            assert self.keys is not None
+            assert self.values is not None
             self._fill(self.keys[indices], self.values[indices])
 
     def _fill(self, keys: torch.Tensor, values: torch.Tensor, room: int = 0) -> None:
@@ -70,7 +78,7 @@ def repeated(prefix: DynamicCache, rows: int) -> DynamicCache:
     """A cache of ``rows`` rows that each begin with the one row of ``prefix``, which stays as it is."""
     if all(type(layer) is DynamicLayer for layer in prefix.layers):
         cache = DynamicCache()
-        cache.layers = [RoomyLayer.repeated(layer, rows) for layer in prefix.layers]
+        cache.layers = [RoomyLayer.repeated(layer, rows) for layer in prefix.layers]  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         return cache
     # sliding windows, linear attention: as transformers keeps them
     cache = deepcopy(prefix)
