@@ -65,7 +65,7 @@ class NCF(Backbone):
         hidden = F.relu(self.from_user(user_mlp) + item_mlp @ self.from_item.T)
         if kept is not None:
             hidden = hidden * kept
-        return ((user * item) @ self.gmf.T + hidden @ self.out.T).squeeze(1)
+        return torch.linalg.vecdot(user * self.gmf, item) + (hidden @ self.out.T).squeeze(1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR and L2 of the batch's own rows. A triple's two pairs lose the same hidden units."""

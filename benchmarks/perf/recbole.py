@@ -2,8 +2,7 @@
 
 Same interactions, width, layers, batch and threads, items known by ID; the runs take turns. What the two do not share:
 
-- RecBole's NeuMF has two pairs of embeddings and a pointwise loss, our NCF one pair and BPR. Its batch is doubled, so
-  that a step has as many positives.
+- RecBole's NeuMF has a pointwise loss, our NCF BPR. Its batch is doubled, so that a step has as many positives.
 - RecBole's BPR and NeuMF are not regularised, ours are, at the same cost a step.
 - Both evaluations rank all items for everyone who is tested on, with validation and training items masked, and compute
   five metrics at 20 and 40; the time includes what a graph model propagates.
@@ -26,7 +25,7 @@ import torch
 import reclm.data
 from reclm import plugins
 from reclm.backbones.base import Inputs
-from reclm.benchmarks.perf.common import arguments, machine, side_by_side
+from reclm.benchmarks.perf.common import arguments, machine, peak_memory, side_by_side
 from reclm.data.dataset import Dataset
 from reclm.ranking.evaluate import Task, evaluate
 from reclm.recbole.bridge import open_recbole
@@ -119,17 +118,11 @@ def peak(side: str, name: str, dataset: str, home: Path | None, sizes: Sizes) ->
             from reclm.recbole.compat import patch
 
             patch()
-        before = peak_rss()
+        before = peak_memory()
         work = theirs(name, data, sizes, Path(folder)) if side == "RecBole" else ours(name, data, sizes)
         work.epoch()
         work.evaluation()
-        return peak_rss() - before
-
-
-def peak_rss() -> float:
-    """Peak RSS of this process in MiB, from Linux; what ``getrusage`` says is inherited from the parent."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").split()
-    return int(status[status.index("VmHWM:") + 1]) / 1024
+        return (peak_memory() - before) / 2**20
 
 
 def peak_of(*of: Any) -> float:
