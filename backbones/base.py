@@ -147,19 +147,18 @@ class Backbone(nn.Module, ABC):
         self, layer0: tuple[Tensor, Tensor], final: tuple[Tensor, Tensor], users: Tensor, items: Tensor
     ) -> Tensor:
         """BPR of ``final`` and L2 of ``layer0``, at ``(B,)`` users and ``(2B,)`` positives and negatives."""
-        own = F.embedding(users, layer0[0]), *F.embedding(items, layer0[1]).chunk(2)
+        own = F.embedding(users, layer0[0]), F.embedding(items, layer0[1])
         return self.objective(F.embedding(users, final[0]), F.embedding(items, final[1]), own)
 
-    def objective(self, users: Tensor, items: Tensor, layer0: tuple[Tensor, ...]) -> Tensor:
+    def objective(self, users: Tensor, items: Tensor, layer0: tuple[Tensor, Tensor]) -> Tensor:
         """BPR of dot products, and L2.
 
         Args:
             users: ``(B, d')`` representations.
             items: ``(2B, d')``, of the positives and then of the negatives.
-            layer0: the batch's layer-0 features: users, positives, negatives, ``(B, d)`` each.
+            layer0: the layer-0 features of the same, ``(B, d)`` and ``(2B, d)``.
         """
-        positive, negative = items.chunk(2)
-        loss = bpr_loss(torch.linalg.vecdot(users, positive), torch.linalg.vecdot(users, negative))
+        loss = bpr_loss(*torch.linalg.vecdot(users, items.view(2, *users.shape)))
         return loss + self.config.l2 * l2_penalty(*layer0)
 
     def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:

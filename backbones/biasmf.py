@@ -25,4 +25,4 @@ class BiasMF(Backbone):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR and L2, of the batch's own rows and no others."""
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
-        return self.objective(*self.represent(user, items), (user, *items.chunk(2)))
+        return self.objective(*self.represent(user, items), (user, items))

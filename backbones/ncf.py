@@ -60,20 +60,19 @@ class NCF(Backbone):
         return users, items
 
     def score(self, users: Tensor, items: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Scores ``(B,)`` of pairs of features ``(B, 2d)``; ``kept (B, hidden)`` scales the hidden layer."""
-        (user, user_mlp), (item, item_mlp) = users.chunk(2, dim=1), items.chunk(2, dim=1)
+        """Scores ``(…, B)`` of features ``(B, 2d)`` and ``(…, B, 2d)``; ``kept (B, hidden)`` scales hidden units."""
+        (user, user_mlp), (item, item_mlp) = users.chunk(2, dim=-1), items.chunk(2, dim=-1)
         hidden = F.relu(self.from_user(user_mlp) + item_mlp @ self.from_item.T)
         if kept is not None:
             hidden = hidden * kept
-        return torch.linalg.vecdot(user * self.gmf, item) + (hidden @ self.out.T).squeeze(1)
+        return torch.linalg.vecdot(user * self.gmf, item) + (hidden @ self.out.T).squeeze(-1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR and L2 of the batch's own rows. A triple's two pairs lose the same hidden units."""
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
-        positive, negative = items.chunk(2)
         kept = self._kept(len(users)) if self.training and self.config.hidden_dropout else None
-        loss = bpr_loss(self.score(user, positive, kept), self.score(user, negative, kept))
-        return loss + self.config.l2 * l2_penalty(user, positive, negative)
+        loss = bpr_loss(*self.score(user, items.view(2, *user.shape), kept))
+        return loss + self.config.l2 * l2_penalty(user, items)
 
     def _kept(self, rows: int) -> Tensor:
         if self._random is None:

@@ -13,9 +13,10 @@ def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def l2_penalty(*rows: Tensor) -> Tensor:
-    """``½ Σ ‖row‖²`` over tensors ``(B, d)`` of a batch, divided by ``B``: ``()``.
+    """``½ Σ ‖row‖²`` over the rows of all tensors, divided by how many the first one has: ``()``.
 
-    Given layer-0 rows of users, positives and negatives: the regulariser of LightGCN, arXiv 2002.02126, equation 15.
+    Given layer-0 rows of a batch's users, and of its positives and negatives: LightGCN's regulariser (arXiv 2002.02126,
+    equation 15).
     """
     squares = (torch.dot(one.flatten(), one.flatten()) for one in rows)
     return sum(squares, torch.zeros(())) / (2 * len(rows[0]))

@@ -94,7 +94,7 @@ def ours(name: str, dataset: Dataset, sizes: Sizes) -> Work:
     if name in ("lightgcn", "sgl"):
         options["layers"] = sizes.layers
     if name == "ncf":
-        options["hidden"] = sizes.dim
+        options |= {"hidden": sizes.dim, "hidden_dropout": 0.0}  # as RecBole's
     cls = plugins.get("backbone", name)
     config = TrainConfig(batch_size=sizes.batch)
     model = cls(

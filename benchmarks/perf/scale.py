@@ -66,6 +66,7 @@ def measure(users: int, batch: int, dim: int) -> dict[str, float]:
 def draw(rows: list[dict[str, float]], out: Path) -> None:
     """Seconds and GiB against users, both axes by doublings."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -77,6 +78,8 @@ def draw(rows: list[dict[str, float]], out: Path) -> None:
         axes.set(xscale="log", yscale="log", title=title, xlabel="users", xticks=users)
         axes.set_xticklabels([f"{count / 1e6:g} M" for count in users])
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
     left.legend(frameon=False)
     figure.savefig(out, dpi=150)

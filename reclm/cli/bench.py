@@ -63,7 +63,9 @@ OF_BOTH = {"dataset", "seeds", "epochs", "home", "out"}
 
 def bench(
     context: typer.Context,
-    backbone: Annotated[str, typer.Option(help="biasmf, lightgcn, or a plug-in.")] = "lightgcn",
+    backbone: Annotated[
+        str, typer.Option(help="biasmf, ncf, lightgcn, sgl, simgcl, popularity, random, or a plug-in.")
+    ] = "lightgcn",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train it with profiles too, and compare.")
     ] = False,
@@ -166,7 +168,8 @@ def _compare(
     _say(f"\nresults in {folder} (results.parquet, users.parquet, summary.json, comparison.png, models)")
     same = shlex.join(["reclm", *sys.argv[1:]])
     if not profiles:
-        _say(f"next: {same} --augment")
+        if data.item_text.num_columns:
+            _say(f"next: {same} --augment")
     elif "keywords" not in about["profiles"]["writer"]:
         _say(f"next: {same} --profiler keywords   (the control that a language model must beat)")
     elif plan.seeds < 3:
