@@ -36,6 +36,7 @@ from reclm.profilers.policy.losses import (
     whiten,
 )
 from reclm.profilers.policy.model import Policy, TokenScores
+from reclm.profilers.policy.order import batch_rows, generator
 from reclm.profilers.policy.rollout import Rollout, Sampler, roll_out
 from reclm.text.chat import SamplingParams
 
@@ -150,7 +151,7 @@ class PPO:
         }
 
     def save(self, folder: Path) -> Path:
-        """Write a checkpoint ``folder/step-000012``; returns its path. See :mod:`reclm.profilers.policy.checkpoints`."""
+        """Write a checkpoint ``folder/step-000012``, complete or not at all; returns its path."""
         state = {"step": self.step, "kl_coefficient": self.kl.coefficient, "stopped": self.stopped}
         path = folder / f"step-{self.step:06d}"
         if self.accelerator.is_main_process:
@@ -183,15 +184,15 @@ class PPO:
 
     def _batch(self) -> tuple[list[int], list[int]]:
         """The prompts that this process answers in this step, and a seed for each."""
-        size, count = self.config.batch_size, len(self.prompts)
-        places = range(self.step * size, (self.step + 1) * size)
-        orders = {
-            epoch: torch.randperm(count, generator=_generator(self.config.seed, 0, epoch)).tolist()
-            for epoch in range(places[0] // count, places[-1] // count + 1)
-        }
-        own = places[self.accelerator.process_index :: self.accelerator.num_processes]
-        rows = [orders[place // count][place % count] for place in own]
-        return rows, [self.config.seed * 1_000_003 + place for place in own]
+        config, processes = self.config, self.accelerator
+        return batch_rows(
+            self.step,
+            config.batch_size,
+            len(self.prompts),
+            config.seed,
+            processes.process_index,
+            processes.num_processes,
+        )
 
     def _rewards(self, rollout: Rollout, rows: Sequence[int]) -> Tensor:
         """``(B,)``."""
@@ -240,7 +241,7 @@ class PPO:
         sums: dict[str, Tensor] = {}
         done, size = 0, len(experience.advantages)
         for epoch in range(self.config.epochs):
-            order = torch.randperm(size, generator=_generator(self.config.seed, 1, self.step, epoch))
+            order = torch.randperm(size, generator=generator(self.config.seed, 1, self.step, epoch))
             for rows in order.to(experience.advantages.device).split(self.config.minibatch_size):
                 loss, terms = self._loss(experience, rows)
                 self.optimizer.zero_grad()
@@ -285,14 +286,16 @@ class PPO:
     def _scores(self, rollout: Rollout) -> TokenScores:
         """Scores of all answers, computed a minibatch at a time."""
         parts = [
-            self.policy(rollout.ids[rows], rollout.attention[rows], rollout.answers[rows], *self._scoring)
+            self.policy(
+                rollout.ids[rows],
+                rollout.attention[rows],
+                rollout.answers[rows],
+                self.config.temperature,
+                self.config.chunk,
+            )
             for rows in torch.arange(len(rollout.ids)).split(self.config.minibatch_size)
         ]
         return TokenScores(*map(torch.cat, zip(*parts, strict=True)))
-
-    @property
-    def _scoring(self) -> tuple[float, int]:
-        return self.config.temperature, self.config.chunk
 
     def _set_rate(self) -> float:
         config = self.config
@@ -309,11 +312,3 @@ class PPO:
         """Means over the processes, as numbers."""
         together = self._sum(torch.stack([one.float() for one in metrics.values()]))
         return dict(zip(metrics, (together / self.accelerator.num_processes).tolist(), strict=True))
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    """A generator of its own for each tuple of numbers."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 6_364_136_223_846_793_005 + number + 1_442_695_040_888_963_407) % 2**63
-    return torch.Generator().manual_seed(seed)
