@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from reclm.errors import ReclmError
+from reclm.profilers.policy.config import PPOConfig
 from reclm.profilers.policy.model import Policy
 
 
@@ -50,13 +51,12 @@ def latest(folder: Path) -> Path | None:
     return max(found, key=lambda one: int(one.name.removeprefix("step-")), default=None)
 
 
-def read(path: Path, policy: Policy) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(path: Path, policy: Policy, config: PPOConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Set the policy's weights and torch's random states; returns the optimiser's state and the rest.
 
     Raises:
-        ReclmError: if the checkpoint is damaged, or of another model.
+        ReclmError: if the checkpoint is damaged, of another model, or of other options than ``config``.
     """
-    policy.load(path)
     try:
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
         states = load_file(path / "random.safetensors")
@@ -66,6 +66,13 @@ def read(path: Path, policy: Policy) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ReclmError(
             f"the checkpoint {path} is damaged; delete it to go on from the one before ({reason})"
         ) from error
+    for name, value in config.model_dump(mode="json", exclude={"steps"}).items():
+        if state["config"].get(name) != value:
+            raise ReclmError(
+                f"the checkpoint {path} was written with {name} = {state['config'].get(name)}, not {value}; "
+                "go on with the same options, or begin in another folder"
+            )
+    policy.load(path)
     torch.set_rng_state(states["cpu"])
     for number in range(torch.cuda.device_count()):
         if f"cuda{number}" in states:
@@ -74,5 +81,7 @@ def read(path: Path, policy: Policy) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _random_states() -> dict[str, torch.Tensor]:
-    states = {f"cuda{number}": torch.cuda.get_rng_state(number) for number in range(torch.cuda.device_count())}
+    states = {
+        f"cuda{number}": torch.cuda.get_rng_state(number) for number in range(torch.cuda.device_count())
+    }
     return states | {"cpu": torch.get_rng_state()}

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from reclm.config import Config
+from reclm.text.chat import SamplingParams
 
 
 class PPOConfig(Config):
@@ -66,3 +67,10 @@ class PPOConfig(Config):
     """Tokens whose logits are in memory at once."""
     seed: int = 0
     """Of the order of the prompts, the answers and the minibatches."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How answers are drawn."""
+        return SamplingParams(
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p
+        )

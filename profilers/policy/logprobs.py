@@ -36,7 +36,9 @@ class LogitHead:
             )
         config = network.config.get_text_config()
         # what Cohere, Granite and Gemma do to logits behind the output layer
-        self._scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+        self._scale = (getattr(config, "logit_scale", None) or 1) / (
+            getattr(config, "logits_scaling", None) or 1
+        )
         self._cap = getattr(config, "final_logit_softcapping", None)
 
     def hidden(self, ids: Tensor, attention: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def ppo_policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, 
 def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
     """``L = ½ E[max((V − R)², (clip(V, V_old − ε, V_old + ε) − R)²)]``: ``(B, T) × 4 -> ()``.
 
-    The pessimistic one of the squared errors with and without the clip, as OpenAI's implementation of 1707.06347 has it.
+    The worse of the squared errors with and without the clip, as in the implementation of 1707.06347's authors.
 
     Args:
         new: values with gradient.
@@ -134,7 +134,10 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """``1 − Var(R − V) / Var(R)`` over the tokens, ``()``: 1 is perfect, 0 as good as a constant; 0 if R is constant."""
+    """``1 − Var(R − V) / Var(R)`` over the tokens, ``()``: 1 is perfect, 0 no better than a constant.
+
+    0 if the returns are all equal.
+    """
     error, known = (returns - values)[mask], returns[mask]
     variance = known.var(correction=0)
     if variance == 0:

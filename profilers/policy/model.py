@@ -176,9 +176,13 @@ def _existing(folder: Path) -> None:
     # peft would look for a missing folder on the hub
     for name in (_ADAPTER_FILE, _VALUE_FILE):
         if not (folder / name).is_file():
-            raise ReclmError(f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote")
+            raise ReclmError(
+                f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote"
+            )
 
 
 def _unreadable(folder: Path, error: Exception) -> ReclmError:
     reason = " ".join(str(error).split())[:200]
-    return ReclmError(f"{folder} holds no policy for this model; give a folder that Policy.save wrote ({reason})")
+    return ReclmError(
+        f"{folder} holds no policy for this model; give a folder that Policy.save wrote ({reason})"
+    )

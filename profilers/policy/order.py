@@ -1,4 +1,4 @@
-"""Which prompts a step answers, and with what chance: functions of the seed and the step, so that nothing need be kept."""
+"""Which prompts a step answers, and with which seeds: a function of the step, so that no state need be kept."""
 
 import torch
 

@@ -8,14 +8,13 @@ What a step's metrics mean, means over the batch of all processes: ``reward`` as
 ``entropy`` a token (nats), ``tokens`` of an answer, ``unfinished`` share of cut answers; over the step's updates:
 ``policy_loss``, ``value_loss``, ``clip_fraction``, ``update_kl`` old to new policy, ``updates`` done;
 ``explained_variance`` of the returns by the values; ``learning_rate``; ``rollout_seconds``, ``reward_seconds``,
-``update_seconds``, ``rollout_tokens`` a second; ``stopped`` 1 if KL ran away.
+``update_seconds`` with scoring, ``rollout_tokens`` a second; ``stopped`` 1 if KL ran away.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -37,18 +36,10 @@ from reclm.profilers.policy.losses import (
 )
 from reclm.profilers.policy.model import Policy, TokenScores
 from reclm.profilers.policy.order import batch_rows, generator
+from reclm.profilers.policy.rewards import Reward, judge
 from reclm.profilers.policy.rollout import Rollout, Sampler, roll_out
-from reclm.text.chat import SamplingParams
 
 Metrics = dict[str, float]
-
-
-class Reward(Protocol):
-    """What answers are worth."""
-
-    def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> Sequence[float]:
-        """A number an answer; ``rows`` says which of the prompts each answers."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -129,10 +120,10 @@ class PPO:
         """
         started = perf_counter()
         rows, seeds = self._batch()
-        rollout = roll_out(self.sampler, [self.prompts[row] for row in rows], self._params(), seeds)
+        rollout = roll_out(self.sampler, [self.prompts[row] for row in rows], self.config.sampling, seeds)
         rollout = rollout.to(self.accelerator.device)
         written = perf_counter()
-        rewards = self._rewards(rollout, rows)
+        rewards = judge(self.reward, rollout, rows, self.config.unfinished_reward)
         judged = perf_counter()
         metrics, experience = self._experience(rollout, rewards)
         limit = self.config.runaway and self.config.kl_target and self.config.runaway * self.config.kl_target
@@ -152,7 +143,12 @@ class PPO:
 
     def save(self, folder: Path) -> Path:
         """Write a checkpoint ``folder/step-000012``, complete or not at all; returns its path."""
-        state = {"step": self.step, "kl_coefficient": self.kl.coefficient, "stopped": self.stopped}
+        state = {
+            "step": self.step,
+            "kl_coefficient": self.kl.coefficient,
+            "stopped": self.stopped,
+            "config": self.config.model_dump(mode="json"),
+        }
         path = folder / f"step-{self.step:06d}"
         if self.accelerator.is_main_process:
             checkpoints.write(path, self.policy, self.optimizer.state_dict(), state)
@@ -163,24 +159,17 @@ class PPO:
         """Go on from the latest checkpoint in ``folder``; False if there is none.
 
         Raises:
-            ReclmError: if it cannot be read or is of another model.
+            ReclmError: if it cannot be read, or is of another model or of other options (``steps`` may change).
         """
         latest = checkpoints.latest(folder)
         if latest is None:
             return False
-        optimizer, state = checkpoints.read(latest, self.policy)
+        optimizer, state = checkpoints.read(latest, self.policy, self.config)
         self.optimizer.load_state_dict(optimizer)
         self.step = int(state["step"])
         self.kl.coefficient = float(state["kl_coefficient"])
         self.stopped = bool(state["stopped"])
         return True
-
-    def _params(self) -> SamplingParams:
-        return SamplingParams(
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
-            top_p=self.config.top_p,
-        )
 
     def _batch(self) -> tuple[list[int], list[int]]:
         """The prompts that this process answers in this step, and a seed for each."""
@@ -193,17 +182,6 @@ class PPO:
             processes.process_index,
             processes.num_processes,
         )
-
-    def _rewards(self, rollout: Rollout, rows: Sequence[int]) -> Tensor:
-        """``(B,)``."""
-        given = torch.tensor([float(one) for one in self.reward(rollout.texts, rows)], device=rollout.ids.device)
-        if given.shape != (len(rows),) or not given.isfinite().all():
-            bad = [one for one in given.tolist() if one - one != 0]
-            found = f"{bad[0]} among them" if bad else f"{len(given)} numbers"
-            raise ReclmError(f"the reward must give {len(rows)} answers a finite number each; got {found}")
-        if self.config.unfinished_reward is not None:
-            given = given.masked_fill(rollout.unfinished, self.config.unfinished_reward)
-        return given
 
     @torch.no_grad()
     def _experience(self, rollout: Rollout, rewards: Tensor) -> tuple[Metrics, Experience]:
@@ -263,13 +241,13 @@ class PPO:
         """The objective of a minibatch, and its terms by name."""
         config, rollout, old = self.config, experience.rollout, experience.old
         answers = rollout.answers[rows]
-        new = self.model(rollout.ids[rows], rollout.attention[rows], answers, config.temperature, config.chunk)
+        new = self.model(
+            rollout.ids[rows], rollout.attention[rows], answers, config.temperature, config.chunk
+        )
         policy = ppo_policy_loss(
             new.logprobs, old.logprobs[rows], experience.advantages[rows], answers, config.clip
         )
-        value = value_loss(
-            new.values, old.values[rows], experience.returns[rows], answers, config.value_clip
-        )
+        value = value_loss(new.values, old.values[rows], experience.returns[rows], answers, config.value_clip)
         bonus = masked_mean(new.entropy, answers)
         loss = policy.loss + config.value_weight * value - config.entropy_weight * bonus
         # processes are averaged: each counts by its share of the tokens, so that one process gives the same
@@ -308,7 +286,7 @@ class PPO:
     def _sum(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum")  # pyright: ignore[reportReturnType]
 
-    def _mean(self, metrics: dict[str, Any]) -> Metrics:
+    def _mean(self, metrics: dict[str, Tensor]) -> Metrics:
         """Means over the processes, as numbers."""
         together = self._sum(torch.stack([one.float() for one in metrics.values()]))
         return dict(zip(metrics, (together / self.accelerator.num_processes).tolist(), strict=True))

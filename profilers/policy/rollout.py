@@ -58,6 +58,8 @@ class PolicyGenerator(TransformersGenerator):
                 f"a prompt is too long: {longest} tokens and up to {params.max_new_tokens} new ones, "
                 f"{self.model} takes {context}; shorten the history or the item text"
             )
+        # accelerate may have moved the network since
+        self.device = self.network.device
         return super().sample(prompts, params, seeds)
 
 
@@ -96,7 +98,11 @@ class Rollout:
 
     @classmethod
     def build(
-        cls, prompts: Sequence[list[int]], answers: Sequence[list[int]], ended: Sequence[bool], texts: list[str]
+        cls,
+        prompts: Sequence[list[int]],
+        answers: Sequence[list[int]],
+        ended: Sequence[bool],
+        texts: list[str],
     ) -> Self:
         """From token ids.
 

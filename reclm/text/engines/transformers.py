@@ -109,7 +109,9 @@ class TransformersGenerator(LocalGenerator):
         """What picks the tokens behind these prompts, one row each."""
         if params.pattern is not None and self._patterns is None:
             self._patterns = PatternCompiler(self.prompts.tokenizer, self._vocabulary, sorted(self.end_ids))
-        return TokenChooser(prompts, params, self._vocabulary, self.end_ids, self._patterns, self.device, seeds)
+        return TokenChooser(
+            prompts, params, self._vocabulary, self.end_ids, self._patterns, self.device, seeds
+        )
 
     @torch.inference_mode()
     def _prefix(self, shared: list[int]) -> DynamicCache:

@@ -35,7 +35,10 @@ def llama(tmp_path_factory) -> LanguageModel:
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tiny_tokenizer(), eos_token="<|im_end|>", bos_token="<|im_start|>", chat_template=TEMPLATE
+        tokenizer_object=tiny_tokenizer(),
+        eos_token="<|im_end|>",
+        bos_token="<|im_start|>",
+        chat_template=TEMPLATE,
     )
     tokenizer.save_pretrained(folder)
     return find_model(str(folder))
@@ -58,5 +61,5 @@ def moved(policy) -> Policy:
     with torch.no_grad():
         for one in [*policy.network.parameters(), *policy.value_head.parameters()]:
             if one.requires_grad:
-                one += 0.1 * torch.randn(one.shape, generator=generator)
+                one.add_(torch.randn(one.shape, generator=generator), alpha=0.1)
     return policy

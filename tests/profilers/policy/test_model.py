@@ -33,7 +33,7 @@ def test_with_the_adapter_off_it_is_the_base_model_bit_for_bit(network, llama):
     with torch.no_grad():
         for name, one in policy.named_parameters():
             if "lora_B" in name:
-                one += 0.1
+                one.add_(0.1)
         ours = policy.network(input_ids=IDS).logits
         with policy.reference():
             reference = policy.network(input_ids=IDS).logits
@@ -109,7 +109,7 @@ def test_a_tuned_model_is_its_own_reference(network):
 
 
 def test_a_folder_without_a_policy(policy, network, tmp_path):
-    with pytest.raises(ReclmError, match="adapter_model.safetensors is missing"):
+    with pytest.raises(ReclmError, match=r"adapter_model\.safetensors is missing"):
         policy.load(tmp_path)
     policy.save(tmp_path / "damaged")
     (tmp_path / "damaged" / "value_head.safetensors").write_bytes(b"torn")

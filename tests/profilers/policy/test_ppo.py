@@ -13,7 +13,6 @@ from reclm.profilers.policy.model import LoraOptions, Policy
 from reclm.profilers.policy.order import batch_rows
 from reclm.profilers.policy.ppo import PPO
 from reclm.profilers.policy.rollout import PolicyGenerator, roll_out
-from reclm.text.chat import SamplingParams
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 TOY = PPOConfig(
@@ -70,8 +69,7 @@ def test_one_update_by_hand(llama):
     ppo.train_step()
 
     rows, seeds = batch_rows(0, 8, len(PROMPTS), config.seed)
-    params = SamplingParams(max_new_tokens=8, temperature=1.0, top_p=1.0)
-    rollout = roll_out(other.sampler, [PROMPTS[row] for row in rows], params, seeds)
+    rollout = roll_out(other.sampler, [PROMPTS[row] for row in rows], config.sampling, seeds)
     score = torch.tensor([float(text.count("e")) for text in rollout.texts])
     answers, width = rollout.answers, rollout.answers.shape[1]
     # values are 0 and policy and reference are equal: what is left of GAE is the discounted score
@@ -163,6 +161,13 @@ def test_checkpoints_are_whole_or_not_there(llama, tmp_path):
         ppo.save(blocked)
 
 
+def test_a_checkpoint_of_other_options(llama, tmp_path):
+    make(llama, TOY).save(tmp_path)
+    with pytest.raises(ReclmError, match=r"written with clip = 0\.2, not 0\.3"):
+        make(llama, with_(clip=0.3)).resume(tmp_path)
+    assert make(llama, with_(steps=90)).resume(tmp_path)
+
+
 def test_kl_is_held_near_its_target(llama):
     free = list(make(llama, with_(steps=30)).run())
     held = list(make(llama, with_(steps=30, kl_target=0.5, kl_gain=1.0, runaway=None)).run())
@@ -233,9 +238,7 @@ def test_no_prompts(policy, llama):
 
 
 def test_every_metric_is_named(llama):
-    first, second = (
-        set(one) for one in make(llama, with_(steps=2)).run()
-    )
+    first, second = (set(one) for one in make(llama, with_(steps=2)).run())
     assert first == second
     text = ppo_module.__doc__
     assert {name for name in first if f"``{name}``" not in text} == set()

@@ -110,7 +110,7 @@ def test_sampling_follows_the_policy_as_it_changes(policy, llama):
     with torch.no_grad():
         for name, one in policy.named_parameters():
             if "lora_B" in name:
-                one += 0.5
+                one.add_(0.5)
     assert roll_out(sampler, PROMPTS, SAMPLED, seeds=range(4)).texts != before
     with policy.reference():
         assert roll_out(sampler, PROMPTS, SAMPLED, seeds=range(4)).texts == before
