@@ -16,7 +16,7 @@ from reclm.profilers.policy.rollout import PolicyGenerator, roll_out
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 TOY = PPOConfig(
-    steps=50,
+    steps=40,
     batch_size=32,
     minibatch_size=16,
     epochs=2,
@@ -169,8 +169,8 @@ def test_a_checkpoint_of_other_options(llama, tmp_path):
 
 
 def test_kl_is_held_near_its_target(llama):
-    free = list(make(llama, with_(steps=30)).run())
-    held = list(make(llama, with_(steps=30, kl_target=0.5, kl_gain=1.0, runaway=None)).run())
+    free = list(make(llama, with_(steps=20)).run())
+    held = list(make(llama, with_(steps=20, kl_target=0.5, kl_gain=1.0, runaway=None)).run())
     assert held[-1]["kl_coefficient"] > 2 * TOY.kl_coefficient
     assert held[-1]["kl"] < 0.6 * free[-1]["kl"]
 
