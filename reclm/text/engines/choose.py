@@ -34,6 +34,7 @@ class TokenChooser:
         size: size ``V`` of the vocabulary.
         end_ids: tokens that end an answer.
         patterns: needed where ``params.pattern`` is set.
+        seeds: a seed each row, in place of ``params.seed``.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class TokenChooser:
         end_ids: frozenset[int],
         patterns: PatternCompiler | None,
         device: torch.device,
+        seeds: Sequence[int] | None = None,
     ) -> None:
         self._params = params
         self._end_ids = end_ids
@@ -57,7 +59,8 @@ class TokenChooser:
             assert patterns is not None
             start = patterns.matcher(params.pattern)
             self._matchers = [start.deep_copy() for _ in prompts]
-        self._random = [_generator(prompt, params.seed) for prompt in prompts]
+        seeds = [params.seed] * len(prompts) if seeds is None else seeds
+        self._random = [_generator(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
     def __call__(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The next token of each row, and whether the row's answer ends with it: ``(B, V) -> (B,), (B,)``."""

@@ -1,6 +1,6 @@
 """Hugging Face transformers: the reference engine, for GPUs and freshly tuned models."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class TransformersGenerator(LocalGenerator):
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            self.network: Any = AutoModelForCausalLM.from_pretrained(
+            network = AutoModelForCausalLM.from_pretrained(
                 transformers_folder(model, weights=True),
                 dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
                 use_safetensors=True,
@@ -56,8 +56,13 @@ class TransformersGenerator(LocalGenerator):
         finally:
             if bars:
                 logging.enable_progress_bar()
-        self.network.eval().to(self.device)
-        self._vocabulary = self.network.get_output_embeddings().weight.shape[0]
+        self._run(network.to(self.device))
+
+    def _run(self, network: Any) -> None:
+        """Sample from ``network``, where it is, from now on."""
+        self.network: Any = network.eval()
+        self.device = network.device
+        self._vocabulary = network.get_output_embeddings().weight.shape[0]
         self._patterns: PatternCompiler | None = None
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
@@ -68,21 +73,45 @@ class TransformersGenerator(LocalGenerator):
         """
         for prompts in self.encode(chats, params):
             keys = list(prompts)
-            shared = shared_prefix(list(prompts.values()))
-            prefix = self._prefix(shared)
-            for start in range(0, len(keys), self.batch_size):
-                batch = keys[start : start + self.batch_size]
-                cache = repeated(prefix, len(batch))
-                rows = [prompts[key] for key in batch]
-                for row, new, ended in self._batch(rows, len(shared), cache, params):
-                    key = batch[row]
-                    yield self.read(key, chats[key], prompts[key], new, ended, params)
+            for row, new, ended in self.sample(list(prompts.values()), params):
+                key = keys[row]
+                yield self.read(key, chats[key], prompts[key], new, ended, params)
 
-    def chooser(self, prompts: list[list[int]], params: SamplingParams) -> TokenChooser:
+    def sample(
+        self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, list[int], bool]]:
+        """Continue prompts of token ids; rows are batched in the order given.
+
+        Args:
+            prompts: token ids of each row.
+            seeds: a seed each row, in place of ``params.seed``.
+
+        Yields:
+            Row, new tokens (the one that ends the answer included) and whether it ended by itself, as soon as it is
+            done.
+        """
+        shared = shared_prefix(prompts)
+        prefix = self._prefix(shared)
+        for start in range(0, len(prompts), self.batch_size):
+            rows = prompts[start : start + self.batch_size]
+            own = None if seeds is None else seeds[start : start + self.batch_size]
+            cache = repeated(prefix, len(rows))
+            for row, new, ended in self._batch(rows, len(shared), cache, params, own):
+                yield start + row, new, ended
+
+    def decode(self, ids: list[int]) -> str:
+        """New tokens as text, special tokens left out."""
+        return self.prompts.text([one for one in ids if one not in self.end_ids])
+
+    def chooser(
+        self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
+    ) -> TokenChooser:
         """What picks the tokens behind these prompts, one row each."""
         if params.pattern is not None and self._patterns is None:
             self._patterns = PatternCompiler(self.prompts.tokenizer, self._vocabulary, sorted(self.end_ids))
-        return TokenChooser(prompts, params, self._vocabulary, self.end_ids, self._patterns, self.device)
+        return TokenChooser(
+            prompts, params, self._vocabulary, self.end_ids, self._patterns, self.device, seeds
+        )
 
     @torch.inference_mode()
     def _prefix(self, shared: list[int]) -> DynamicCache:
@@ -94,11 +123,16 @@ class TransformersGenerator(LocalGenerator):
         return cache
 
     def _batch(
-        self, prompts: list[list[int]], shared: int, cache: DynamicCache, params: SamplingParams
+        self,
+        prompts: list[list[int]],
+        shared: int,
+        cache: DynamicCache,
+        params: SamplingParams,
+        seeds: Sequence[int] | None,
     ) -> Iterator[tuple[int, list[int], bool]]:
         """Row, new tokens and whether it ended by itself, of each prompt, as soon as it is done."""
         with torch.inference_mode():
-            chooser = self.chooser(prompts, params)
+            chooser = self.chooser(prompts, params, seeds)
             ids, attended = _left_padded([prompt[shared:] for prompt in prompts], shared, self.device)
             new: list[list[int]] = [[] for _ in prompts]
             rows = list(range(len(prompts)))

@@ -1,0 +1,76 @@
+"""Options of PPO."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from reclm.config import Config
+from reclm.text.chat import SamplingParams
+
+
+class PPOConfig(Config):
+    """Defaults are those of RecLM's release where it states them, else those of Ziegler et al. (1909.08593)."""
+
+    steps: int = Field(default=100, ge=1)
+    """Updates; each is a batch of new answers."""
+    batch_size: int = Field(default=64, ge=1)
+    """Prompts a step, of all processes together."""
+    minibatch_size: int = Field(default=16, ge=1)
+    """Answers a gradient step, on each process."""
+    epochs: int = Field(default=4, ge=1)
+    """Passes over a batch."""
+    learning_rate: float = Field(default=1e-5, ge=0)
+    """Of the adapter, with AdamW."""
+    value_rate: float = Field(default=10.0, ge=0)
+    """Learning rate of the value head, in learning rates of the adapter: it begins at 0 and has a line to learn."""
+    schedule: Literal["constant", "linear"] = "linear"
+    """``linear`` falls to 0 behind the last step."""
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    """Gradients of adapter and value head together are scaled down to this length."""
+
+    max_new_tokens: int = Field(default=100, ge=1)
+    """Most tokens of an answer."""
+    temperature: float = Field(default=0.9, gt=0)
+    """Of sampling; the probabilities of policy and reference are those at this temperature."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """Answers are drawn from the most likely tokens that hold this share; probabilities are not cut."""
+    unfinished_reward: float | None = None
+    """Reward of an answer that was cut at ``max_new_tokens``, in place of its own; None leaves it."""
+    whiten_rewards: bool = True
+    """Rewards are brought to mean 0 and variance 1 within a batch, so that KL weighs alike whatever their scale."""
+
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    """Discount of later rewards."""
+    lam: float = Field(default=0.95, ge=0, le=1)
+    """λ of generalised advantage estimation."""
+    clip: float = Field(default=0.2, gt=0)
+    """The probability ratio earns nothing beyond 1 ± clip."""
+    value_clip: float = Field(default=0.2, gt=0)
+    """Values may move this far in a step before their error stops counting as smaller."""
+    value_weight: float = Field(default=0.1, ge=0)
+    """Weight of the value loss beside the policy loss."""
+    entropy_weight: float = Field(default=0.0, ge=0)
+    """Weight of the entropy bonus, a nat a token."""
+
+    kl_coefficient: float = Field(default=0.2, ge=0)
+    """β at the start: a nat of KL from the reference costs this much (whitened) reward."""
+    kl_target: float | None = Field(default=6.0, gt=0)
+    """KL of an answer that β is steered towards, in nats; None leaves β as it is."""
+    kl_gain: float = Field(default=0.1, ge=0, le=1)
+    """K of the controller: β changes by at most a fifth of it in a step."""
+    runaway: float | None = Field(default=5.0, gt=1)
+    """Training ends once an answer's KL exceeds this many targets; None, or no target: never."""
+    update_kl: float | None = Field(default=0.1, gt=0)
+    """A step's updates end once the policy is this far, in nats a token, from the one that wrote the answers."""
+
+    chunk: int = Field(default=512, ge=1)
+    """Tokens whose logits are in memory at once."""
+    seed: int = 0
+    """Of the order of the prompts, the answers and the minibatches."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How answers are drawn."""
+        return SamplingParams(
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p
+        )

@@ -1,0 +1,145 @@
+"""The terms of PPO as pure functions of tensors.
+
+Shapes: ``(B, T)``, a row an answer, a column a token. ``mask`` is true where there is a token; what stands elsewhere
+(padding on either side) has no influence on any result and gets no gradient. A loss is the mean over the tokens.
+
+Papers: PPO https://arxiv.org/abs/1707.06347, GAE https://arxiv.org/abs/1506.02438, the KL estimators
+http://joschu.net/blog/kl-approx.html.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PolicyLoss(NamedTuple):
+    """The clipped objective and what it says about the update; all of shape ``()``.
+
+    Attributes:
+        loss: to be minimised.
+        clip_fraction: share of the tokens whose ratio lies beyond the clip range.
+        approx_kl: mean ``k3`` estimate of KL(old ‖ new), in nats a token.
+    """
+
+    loss: Tensor
+    clip_fraction: Tensor
+    approx_kl: Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values under the mask, 0 where there is none: ``(B, T), (B, T) -> ()``."""
+    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(
+    values: Tensor,
+    mask: Tensor,
+    *,
+    shift_mean: bool = True,
+    add_up: Callable[[Tensor], Tensor] = lambda total: total,
+) -> Tensor:
+    """``(x − mean) / √(var + 1e-8)`` over all values under the mask, 0 elsewhere: ``(…), (…) -> (…)``.
+
+    The variance is that of the values at hand (divided by their number).
+
+    Args:
+        shift_mean: False keeps the mean and only scales.
+        add_up: adds a tensor up over processes, where each holds a part of the values.
+    """
+    known = values.masked_fill(~mask, 0)
+    count, total = add_up(torch.stack([mask.sum().to(known), known.sum()]))
+    mean = total / count.clamp(min=1)
+    squares = (values - mean).masked_fill(~mask, 0).square().sum()
+    variance = add_up(squares) / count.clamp(min=1)
+    white = (values - mean) * torch.rsqrt(variance + 1e-8)
+    return (white if shift_mean else white + mean).masked_fill(~mask, 0)
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation: advantages and returns, ``(B, T)`` each, without gradient.
+
+    ``δ_t = r_t + γ V_{t+1} − V_t``, ``A_t = δ_t + γ λ A_{t+1}``, ``R_t = A_t + V_t`` (1506.02438, eqs 11, 16).
+    Behind a row's last token V and A are 0: an answer ends there. The tokens of a row must be next to each other.
+
+    Args:
+        rewards: reward of each token.
+        values: V of the state in which each token was chosen.
+        gamma: discount in [0, 1].
+        lam: 0 is the one-step error, 1 the return less V.
+    """
+    rewards, values = rewards.detach().masked_fill(~mask, 0), values.detach().masked_fill(~mask, 0)
+    advantages = torch.zeros_like(rewards)
+    later = next_value = rewards.new_zeros(len(rewards))
+    for step in reversed(range(rewards.shape[1])):
+        delta = rewards[:, step] + gamma * next_value - values[:, step]
+        later = (delta + gamma * lam * later).masked_fill(~mask[:, step], 0)
+        next_value = values[:, step]
+        advantages[:, step] = later
+    return advantages, advantages + values
+
+
+def ppo_policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> PolicyLoss:
+    """``L = −E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]``, ``ρ = exp(new − old)`` (1707.06347, eq. 7).
+
+    Args:
+        new: log-probabilities under the policy, with gradient.
+        old: those when the answers were written.
+        clip: ε.
+    """
+    log_ratio = (new - old.detach()).masked_fill(~mask, 0)
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    advantages = advantages.detach().masked_fill(~mask, 0)
+    loss = masked_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask)
+    with torch.no_grad():
+        beyond = masked_mean(((ratio - 1).abs() > clip).to(loss), mask)
+        approx_kl = masked_mean(kl_k3(old, new), mask)
+    return PolicyLoss(loss, beyond, approx_kl)
+
+
+def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """``L = ½ E[max((V − R)², (clip(V, V_old − ε, V_old + ε) − R)²)]``: ``(B, T) × 4 -> ()``.
+
+    The worse of the squared errors with and without the clip, as in the implementation of 1707.06347's authors.
+
+    Args:
+        new: values with gradient.
+        old: values when the answers were written.
+        returns: what they should be.
+        clip: ε.
+    """
+    new, old, returns = new.masked_fill(~mask, 0), old.detach(), returns.detach()
+    clipped = old + (new - old).clamp(-clip, clip)
+    worse = torch.maximum((new - returns).square(), (clipped - returns).square())
+    return 0.5 * masked_mean(worse, mask)
+
+
+def kl_k1(policy: Tensor, other: Tensor) -> Tensor:
+    """``k1 = log p − log q`` of each token drawn from p; its mean is KL(p ‖ q), a single one may be negative."""
+    return policy - other
+
+
+def kl_k3(policy: Tensor, other: Tensor) -> Tensor:
+    """``k3 = (ρ − 1) − log ρ``, ``ρ = q / p``, of each token drawn from p; its mean is KL(p ‖ q), none is negative."""
+    log_ratio = other - policy
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """``H = −Σ p log p = log Z − Σ p · logit`` in nats: ``(…, V) -> (…)``; a logit of −∞ counts for nothing."""
+    chances = logits.softmax(-1)
+    return logits.logsumexp(-1) - (chances * logits.masked_fill(chances == 0, 0)).sum(-1)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """``1 − Var(R − V) / Var(R)`` over the tokens, ``()``: 1 is perfect, 0 no better than a constant.
+
+    0 if the returns are all equal.
+    """
+    error, known = (returns - values)[mask], returns[mask]
+    variance = known.var(correction=0)
+    if variance == 0:
+        return torch.zeros_like(variance)
+    return 1 - error.var(correction=0) / variance

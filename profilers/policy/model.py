@@ -1,0 +1,188 @@
+"""The policy, its reference and its value function: one copy of the weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from reclm.config import Config
+from reclm.errors import ReclmError
+from reclm.profilers.policy.logprobs import LogitHead, token_logprobs
+
+_ADAPTER_FILE = "adapter_model.safetensors"
+_VALUE_FILE = "value_head.safetensors"
+
+
+class LoraOptions(Config):
+    """Size of the adapter that is trained."""
+
+    r: int = Field(default=4, ge=1)
+    """Rank; RecLM's release has 4 for PPO."""
+    alpha: int = Field(default=8, ge=1)
+    """The update is scaled by alpha / r; RecLM's release has 8."""
+    modules: str | list[str] = "all-linear"
+    """Layers that get one; ``all-linear`` is all but the output layer."""
+
+
+class TokenScores(NamedTuple):
+    """Of each token of the answers, ``(B, T)`` in float32; 0 where there is none.
+
+    Attributes:
+        logprobs: log π of the token.
+        entropy: of the distribution that it was drawn from, in nats.
+        values: V of the state in which it was drawn.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor
+    values: Tensor
+
+
+class Policy(nn.Module):
+    """A causal language model with a LoRA adapter and a value head.
+
+    The reference that the policy must stay near to is the same network with the adapter switched off
+    (:meth:`reference`): bit for bit the model that training began with. Dropout is off at all times, so that the
+    probability ratio of PPO is 1 before the first update.
+
+    Args:
+        network: the adapted model; the adapter's matrices are what is trained.
+
+    Raises:
+        ReclmError: if the model has no output layer, or one that computes in an unknown way.
+
+    Attributes:
+        network: the adapted model.
+        value_head: ``(h,) -> (1,)``, 0 everywhere at the start.
+    """
+
+    def __init__(self, network: PeftModel) -> None:
+        super().__init__()
+        self.network = network
+        base: Any = network.get_base_model()
+        self.value_head = nn.Linear(base.config.get_text_config().hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.value_head.to(next(network.parameters()).device)
+        self._head = LogitHead(base)
+        self.eval()
+        self._head.check()
+
+    @classmethod
+    def adapt(cls, network: Any, options: LoraOptions | None = None, *, seed: int = 0) -> Self:
+        """A policy that begins as ``network``, which is changed in place.
+
+        Args:
+            network: a transformers causal language model. One that has an adapter already (a tuned one) is merged
+                with it first: the reference is then the tuned model.
+            options: size of the new adapter.
+            seed: of the new adapter's random half; torch's global state is left as it was.
+        """
+        if isinstance(network, PeftModel):
+            network = network.merge_and_unload()  # pyright: ignore[reportCallIssue]
+        options = options or LoraOptions()
+        config = LoraConfig(
+            r=options.r,
+            lora_alpha=options.alpha,
+            lora_dropout=0.0,
+            target_modules=options.modules,
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls(get_peft_model(network, config))  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def read(cls, network: Any, folder: Path) -> Self:
+        """The policy that :meth:`save` wrote, on the model that it was begun with.
+
+        Raises:
+            ReclmError: if the folder does not hold one.
+        """
+        _existing(folder)
+        try:
+            policy = cls(PeftModel.from_pretrained(network, str(folder), is_trainable=True))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _unreadable(folder, error) from error
+        policy.load(folder)
+        return policy
+
+    @property
+    def base(self) -> Any:
+        """The transformers model with the adapter's matrices inside; engines run this one."""
+        return self.network.get_base_model()
+
+    @contextmanager
+    def reference(self) -> Iterator[Self]:
+        """Within, the policy is the model that it began as."""
+        with self.network.disable_adapter():
+            yield self
+
+    def forward(
+        self, ids: Tensor, attention: Tensor, answers: Tensor, temperature: float = 1.0, chunk: int = 512
+    ) -> TokenScores:
+        """Score the answers at the end of the rows.
+
+        Args:
+            ids: ``(B, P + T)``, prompts padded on the left and answers on the right.
+            attention: ``(B, P + T)``, 0 on padding.
+            answers: ``(B, T)``, true on tokens of the answer.
+            temperature: the distribution is softmax(logits / temperature).
+            chunk: see :func:`~reclm.profilers.policy.logprobs.token_logprobs`.
+        """
+        tokens = answers.shape[1]
+        hidden = self._head.hidden(ids, attention)[:, -tokens - 1 : -1]
+        logprobs, entropies = token_logprobs(
+            self._head, hidden, ids[:, -tokens:], answers, temperature, chunk
+        )
+        values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
+        return TokenScores(logprobs, entropies, values.float().masked_fill(~answers, 0))
+
+    def train(self, mode: bool = True) -> Self:
+        """Dropout stays off in either mode."""
+        return super().train(False)
+
+    def save(self, folder: Path) -> None:
+        """Write a PEFT folder and the value head, both as safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # the base model's embeddings are not trained, whether or not its vocabulary can be looked up
+        self.network.save_pretrained(str(folder), save_embedding_layers=False)
+        head = {name: one.detach().cpu().contiguous() for name, one in self.value_head.state_dict().items()}
+        save_file(head, folder / _VALUE_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Take over the weights that :meth:`save` wrote.
+
+        Raises:
+            ReclmError: if the folder does not hold them, or an adapter of another size.
+        """
+        _existing(folder)
+        device = str(self.value_head.weight.device)
+        try:
+            set_peft_model_state_dict(self.network, load_peft_weights(str(folder), device=device))
+            self.value_head.load_state_dict(load_file(folder / _VALUE_FILE, device=device))
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise _unreadable(folder, error) from error
+
+
+def _existing(folder: Path) -> None:
+    # peft would look for a missing folder on the hub
+    for name in (_ADAPTER_FILE, _VALUE_FILE):
+        if not (folder / name).is_file():
+            raise ReclmError(
+                f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote"
+            )
+
+
+def _unreadable(folder: Path, error: Exception) -> ReclmError:
+    reason = " ".join(str(error).split())[:200]
+    return ReclmError(
+        f"{folder} holds no policy for this model; give a folder that Policy.save wrote ({reason})"
+    )

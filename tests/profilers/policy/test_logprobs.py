@@ -1,0 +1,139 @@
+"""Log-probabilities in chunks against the dense computation of transformers."""
+
+from copy import deepcopy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.testing import assert_close
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+from reclm.errors import ReclmError
+from reclm.profilers.policy.logprobs import LogitHead, token_logprobs
+
+SIZE = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "initializer_range": 0.2,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SIZE),
+    "gpt2": GPT2Config(
+        vocab_size=50, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=1
+    ),
+    "gemma2": Gemma2Config(**SIZE, head_dim=16, query_pre_attn_scalar=16, final_logit_softcapping=3.0),
+    "granite": GraniteConfig(**SIZE, logits_scaling=4.0),
+    "cohere": CohereConfig(**SIZE, logit_scale=0.25),
+}
+
+
+def made(name: str):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
+
+
+@pytest.fixture
+def batch():
+    """Three rows: prompts of 3, 5 and 1 tokens, answers of 4, 2 and 1."""
+    ids = torch.randint(2, 50, (3, 9), generator=torch.Generator().manual_seed(0))
+    prompt, answer = torch.tensor([3, 5, 1]), torch.tensor([4, 2, 1])
+    column = torch.arange(9)
+    attention = (column >= 5 - prompt.unsqueeze(1)) & (column < 5 + answer.unsqueeze(1))
+    return SimpleNamespace(ids=ids.masked_fill(~attention, 0), attention=attention, answers=attention[:, 5:])
+
+
+def dense(network, batch, temperature: float):
+    positions = (batch.attention.long().cumsum(-1) - 1).clamp(min=0)
+    logits = network(
+        input_ids=batch.ids, attention_mask=batch.attention.long(), position_ids=positions, use_cache=False
+    ).logits[:, 4:-1]
+    spread = torch.distributions.Categorical(logits=logits.float() / temperature)
+    return [one * batch.answers for one in (spread.log_prob(batch.ids[:, 5:]), spread.entropy())]
+
+
+def chunked(network, batch, temperature: float, chunk: int):
+    head = LogitHead(network)
+    hidden = head.hidden(batch.ids, batch.attention)[:, 4:-1]
+    return token_logprobs(head, hidden, batch.ids[:, 5:], batch.answers, temperature, chunk)
+
+
+def gradients(network, results) -> dict[str, torch.Tensor]:
+    logprobs, entropies = results
+    (logprobs.square().sum() + entropies.sum()).backward()
+    return {name: one.grad for name, one in network.named_parameters() if one.grad is not None}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_equal_to_the_dense_computation(name, batch):
+    network = made(name)
+    LogitHead(network).check()
+    other = deepcopy(network)
+    for chunk in (1, 3, 100):
+        ours = chunked(network, batch, 0.7, chunk)
+        for got, wanted in zip(ours, dense(other, batch, 0.7), strict=True):
+            assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    wanted = gradients(other, dense(other, batch, 0.7))
+    got = gradients(network, chunked(network, batch, 0.7, 3))
+    assert got.keys() == wanted.keys()
+    for key, one in got.items():
+        assert_close(one, wanted[key], rtol=1e-4, atol=1e-4, msg=key)
+
+
+def test_equal_under_peft_with_an_adapter_on_the_output_layer(batch):
+    config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False, lora_dropout=0.0)
+    network = get_peft_model(made("llama"), config).eval()
+    base = network.get_base_model()
+    wanted = gradients(base, dense(base, batch, 1.0))
+    base.zero_grad()
+    got = gradients(base, chunked(base, batch, 1.0, 2))
+    assert any("lm_head.lora_A" in key for key in got)
+    for key, one in got.items():
+        assert_close(one, wanted[key], rtol=1e-4, atol=1e-4, msg=key)
+
+
+def test_no_more_than_a_chunk_of_logits_at_a_time(batch, monkeypatch):
+    sizes = []
+    logits = LogitHead.logits
+    monkeypatch.setattr(
+        LogitHead, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden)
+    )
+    results = chunked(made("llama"), batch, 1.0, 3)
+    # 4 + 2 + 1 tokens; padding is not computed
+    assert sizes == [3, 3, 1]
+    results[0].sum().backward()
+    assert sorted(sizes) == sorted([3, 3, 1] * 2)
+
+
+def test_no_answer_tokens(batch):
+    batch.answers = torch.zeros_like(batch.answers)
+    for one in chunked(made("llama"), batch, 1.0, 3):
+        assert one.shape == (3, 4)
+        assert not one.any()
+
+
+def test_a_model_that_changes_its_logits_in_an_unknown_way_is_refused():
+    class Odd(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits * 2
+            return output
+
+    with pytest.raises(ReclmError, match="Odd changes its logits"):
+        LogitHead(Odd(LlamaConfig(**SIZE)).eval()).check()
