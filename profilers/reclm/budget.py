@@ -37,31 +37,6 @@ class Budget:
         return len(self.prompts.training_ids(messages)[0])
 
 
-def newest(
-    user_idx: np.ndarray, item_idx: np.ndarray, order: np.ndarray, users: int, limit: int
-) -> np.ndarray:
-    """``(users, limit)`` int64: each user's last distinct items, newest first, -1 where there are fewer.
-
-    Args:
-        user_idx, item_idx: ``(n,)`` interactions.
-        order: ``(n,)`` positions sorted by user, each user's oldest first
-            (:meth:`~reclm.data.dataset.Interactions.by`).
-    """
-    backwards = order[::-1]
-    user, item = user_idx[backwards], item_idx[backwards]
-    pair = user * (int(item_idx.max(initial=0)) + 1) + item
-    first = np.sort(np.unique(pair, return_index=True)[1])
-    user, item = user[first], item[first]
-    # users stand in falling order now, each with its newest item first
-    counts = np.bincount(user, minlength=users)
-    starts = np.cumsum(counts[::-1])[::-1] - counts
-    place = np.arange(len(user)) - starts[user]
-    lists = np.full((users, limit), -1, np.int64)
-    kept = place < limit
-    lists[user[kept], place[kept]] = item[kept]
-    return lists
-
-
 def fitted(
     lists: np.ndarray, item_cost: np.ndarray, list_cost: np.ndarray, fixed: np.ndarray, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:

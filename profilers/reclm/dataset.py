@@ -12,7 +12,8 @@ import yaml
 
 from reclm.data.dataset import ReadReport, TrainingView
 from reclm.errors import ReclmError
-from reclm.profilers.reclm.instructions import InstructionConfig, Sample
+from reclm.profilers.reclm.config import InstructionConfig
+from reclm.profilers.reclm.instructions import Sample
 
 ABOUT = "about.yaml"
 _WRITTEN = 1000

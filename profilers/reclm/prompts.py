@@ -105,6 +105,10 @@ def cold_item(item: str, similar: Sequence[str], phrases: int) -> tuple[Message,
     return _asked(task, ["The item:", f"- {item}", *listed, "Describe the users whom the item is for."])
 
 
+ITEM_PROMPTS = {"warm-item": warm_item, "cold-item": cold_item}
+"""The two phases of item profiles by name."""
+
+
 def described(item: str, profile: str) -> str:
     """A similar item: its text, and its profile."""
     return f"{item} For: {profile}"

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-_SCORES = 1 << 24
-"""Scores held at once, by default: 64 MiB of float32."""
+_SCORES = 1 << 22
+"""Scores held at once, by default: 16 MiB of float32."""
 _VALUES = 1 << 22
 """Values of the vectors that are scored again in float64 at once."""
 
@@ -20,7 +20,7 @@ def similar(
     Args:
         vectors: ``(n, d)``, any float type. A row of zeros has no direction: it has no neighbours and is nobody's.
         k: how many.
-        block: rows scored at once, ``(block, n)`` float32; by default as many as fit 64 MiB.
+        block: rows scored at once, ``(block, n)`` float32; by default as many as fit 16 MiB.
         among: rows that count, as searchers and as neighbours; all by default.
 
     Returns:
@@ -37,13 +37,15 @@ def similar(
         return indices, scores
     units = np.asarray(vectors[rows], np.float64) / lengths[rows, None]
     single = torch.from_numpy(units.astype(np.float32))
-    # each product of d terms is wrong by at most about d·ε/2 in float32, and so is the k-th best it is compared with
-    margin = 4 * (units.shape[1] + 2) * float(np.finfo(np.float32).eps)
+    # a product of two unit vectors of d float32 terms is wrong by at most (d + 2) ε/2, and so is the k-th best that it
+    # is compared with; twice that is kept
+    margin = 2 * (units.shape[1] + 2) * float(np.finfo(np.float32).eps)
     width = min(k, len(rows) - 1)
     block = block or max(1, _SCORES // len(rows))
+    memory = torch.empty(min(block, len(rows)), len(rows))
     for start in range(0, len(rows), block):
-        products = single[start : start + block] @ single.T
-        count = len(products)
+        count = min(block, len(rows) - start)
+        products = torch.mm(single[start : start + count], single.T, out=memory[:count])
         products[torch.arange(count), torch.arange(start, start + count)] = -torch.inf
         least = products.topk(width, dim=1).values[:, -1:] - margin
         query, found = (one.numpy() for one in (products >= least).nonzero(as_tuple=True))

@@ -5,7 +5,8 @@ import pytest
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.idmap import IdMap
 from reclm.profilers.reclm.budget import Budget
-from reclm.profilers.reclm.instructions import InstructionConfig, Instructions
+from reclm.profilers.reclm.config import InstructionConfig
+from reclm.profilers.reclm.instructions import Instructions
 from reclm.text.models import find_model, load_tokenizer
 from reclm.text.prompt_tokens import PromptTokenizer
 

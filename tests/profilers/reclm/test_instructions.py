@@ -1,10 +1,18 @@
 """Who and what a sample shows, worked by hand on the films of conftest."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from reclm.profilers.reclm.budget import fitted, newest
+from reclm.profilers.reclm.budget import Budget, fitted
+from reclm.profilers.reclm.config import InstructionConfig
+from reclm.profilers.reclm.instructions import Instructions
 from reclm.profilers.reclm.prompts import whole_sentences
+from reclm.profilers.reclm.shown import newest
+
+TITLES = ["Alien", "Heat", "The Show", "Up", "Solaris", "Stalker", ""]
 
 
 def question(sample) -> str:
@@ -87,6 +95,35 @@ def test_the_positive_is_not_in_the_targets_list_but_in_a_neighbours(made, profi
     assert {one[0] for one in asked} == {"ada", "bob", "cyd"}
 
 
+def test_items_that_read_the_same_count_as_one(view, profiles, neighbours, smollm):
+    fields = pa.table({"title": [*TITLES[:5], "Alien", ""], "kind": ["A film"] * 6 + [""]})
+    config = InstructionConfig()
+    twins = Instructions(replace(view, item_text=fields), config, Budget(smollm, config.max_tokens))
+    asked = {
+        (one.subject, one.item, one.label)
+        for seed in range(20)
+        for one in twins.collaborative(neighbours, profiles, np.random.default_rng(seed))
+    }
+    # Cyd's f5 reads as f0 does, which Ada saw: it is no negative for her, and f0 none for Cyd
+    assert {one[1:] for one in asked if one[0] == "ada"} == {("f0", "Yes"), ("f1", "Yes"), ("f2", "No")}
+    assert {one[1:] for one in asked if one[0] == "cyd"} == {("f1", "Yes"), ("f4", "No")}
+
+
+def test_nothing_is_asked_for_that_would_leave_no_history(made):
+    lists = np.array([[[3, -1], [3, 0]]])
+    own, positive, negative = made().shown.asked(np.array([3]), lists, np.random.default_rng(0))
+    assert (own.tolist(), positive.tolist(), negative.tolist()) == ([[-1, -1]], [-1], [0])
+
+
+def test_histories_are_as_long_as_asked_for(made, profiles, neighbours):
+    for seed in range(5):
+        samples = made(history=1).collaborative(neighbours, profiles, np.random.default_rng(seed))
+        ada = next(iter(samples))
+        # the newest of Alien, Solaris, Heat without the one asked for
+        assert shown_to(question(ada), 1) == ["Solaris. A film" if ada.item == "f0" else "Alien. A film"]
+        assert len(shown_to(question(ada), 2)) == len(shown_to(question(ada), 3)) == 2
+
+
 def test_labels_are_balanced_and_the_first_turn_tells_nothing(made, profiles, neighbours):
     instructions = made()
     samples = list(instructions.collaborative(neighbours, profiles, np.random.default_rng(0)))
@@ -144,7 +181,7 @@ def test_data_cannot_forge_a_turn(made, profiles, neighbours, smollm):
         *instructions.kd(profiles),
         *instructions.collaborative(neighbours, profiles, np.random.default_rng(0)),
     ]
-    marks = [one for one in smollm.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])]
+    marks = smollm.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     for sample in samples:
         ids, _ = smollm.training_ids(sample.messages)
         for mark in marks:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from reclm.errors import ReclmError
 from reclm.profilers.reclm.masking import NO_LOSS, masked, token_table, tokenised
-from reclm.text.chat import Message
+from reclm.text.chat import Chat, Message
 from reclm.text.prompt_tokens import PromptTokenizer
 
 CHAT = [
@@ -97,6 +97,15 @@ def test_ids_are_those_of_the_chat_template(smollm, made, profiles, neighbours):
         turns = [{"role": one.role, "content": one.content} for one in sample.messages]
         theirs = smollm.tokenizer.apply_chat_template(turns)["input_ids"]
         assert masked(smollm, sample.messages).input_ids == theirs
+
+
+def test_the_prompt_of_a_generator_is_how_a_sample_begins(smollm):
+    ids = masked(smollm, CHAT[:3]).input_ids
+    asked = smollm.ids(Chat(tuple(CHAT[:2])))
+    begun = smollm.ids(Chat(tuple(CHAT[:2]), "User 1: User identity:"))
+    assert ids[: len(asked)] == asked
+    assert ids[: len(begun)] == begun
+    assert len(begun) > len(asked)
 
 
 def test_llama_template_without_an_own_mask():

@@ -5,7 +5,8 @@ import pytest
 
 from reclm.data.mind_release import MindRelease
 from reclm.profilers.reclm.budget import Budget
-from reclm.profilers.reclm.instructions import InstructionConfig, Instructions
+from reclm.profilers.reclm.config import InstructionConfig
+from reclm.profilers.reclm.instructions import Instructions
 from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher
 from reclm.profiles.similar import similar
 
@@ -37,12 +38,12 @@ def test_samples_fit_and_do_not_leak(release, smollm):
     vectors = np.random.default_rng(0).normal(size=(len(view.items), 16))
     matrix = view.train.matrix(len(view.users), len(view.items))
     near = similar(matrix @ vectors, 5, among=rows)[0]
-    limit = 768
+    limit = 1024
     instructions = Instructions(view, InstructionConfig(max_tokens=limit), Budget(smollm, limit))
     samples = list(instructions.collaborative(near, profiles, np.random.default_rng(0)))
     assert len(samples) > 100
     assert sum(one.label == "Yes" for one in samples) * 2 == len(samples)
-    lines = instructions._lines
+    lines = instructions.shown.lines
     for sample in samples:
         item = int(view.items.find([sample.item])[0])
         target, *others = sample.messages[1].content.split("User 2 chose:")

@@ -73,7 +73,7 @@ def test_columns_by_name(tmp_path, view):
         read_teacher(path, view, "user", TeacherConfig())
     with pytest.raises(ReclmError, match="no text column"):
         read_teacher(path, view, "user", TeacherConfig(id_column="who"))
-    with pytest.raises(ReclmError, match="unknown column .* 'whta'; did you mean 'what'"):
+    with pytest.raises(ReclmError, match=r"unknown column .* 'whta'; did you mean 'what'"):
         read_teacher(path, view, "user", TeacherConfig(id_column="who", text_column="whta"))
     assert read_teacher(path, view, "user", TeacherConfig(id_column="who", text_column="what")).profiles
 
