@@ -42,10 +42,14 @@ def save(
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
-    if folder.exists() and not (folder / ABOUT).is_file() and any(folder.iterdir()):
+    ours = (folder / ABOUT).is_file()
+    if folder.exists() and not ours and not (folder.is_dir() and not any(folder.iterdir())):
         raise ReclmError(f"{folder} holds something else than instruction data; give another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-unfinished-"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-unfinished-"))
+    except OSError as error:
+        raise ReclmError(f"cannot write {folder}: {error.strerror or error}") from error
     try:
         with ArrowWriter(features=_features(), path=str(fresh / "rows.arrow")) as writer:
             for rows in _batches(samples):
@@ -66,7 +70,7 @@ def save(
         text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
         (fresh / "whole" / ABOUT).write_text(text, encoding="utf-8")
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, fresh / "before")
         os.replace(fresh / "whole", folder)
     except OSError as error:
         raise ReclmError(f"cannot write {folder}: {error.strerror or error}") from error

@@ -52,6 +52,10 @@ def test_written_again_and_never_over_something_else(saved, made, view, profiles
     with pytest.raises(ReclmError, match="holds something else"):
         save(other, instructions.kd(profiles), view, instructions.config, instructions.report)
     assert (other / "thesis.txt").read_text() == "mine"
+    for taken in (other / "thesis.txt", other / "thesis.txt" / "kd"):
+        with pytest.raises(ReclmError, match=r"something else|cannot write"):
+            save(taken, instructions.kd(profiles), view, instructions.config, instructions.report)
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
 
 
 def test_no_sample_is_an_error_and_leaves_nothing(made, view, profiles, tmp_path):
