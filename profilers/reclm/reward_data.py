@@ -15,7 +15,9 @@ from reclm.config import Config
 from reclm.data.dataset import ReadReport
 from reclm.profilers.format import MIDDLE, START, parse
 from reclm.profilers.reclm.instructions import Sample
+from reclm.profilers.reclm.masking import messages_of
 from reclm.text.chat import Message
+from reclm.text.prompt_tokens import PromptTokenizer
 
 Negative = Literal["neighbour", "mixed", "identities", "repeated", "header", "dot"]
 OF_NEIGHBOUR: tuple[Negative, ...] = ("neighbour", "mixed")
@@ -145,6 +147,21 @@ def as_dataset(pairs: Iterable[Pair]) -> Any:
         for pair in pairs
     ]
     return Dataset.from_list(rows, features=Features(columns))
+
+
+def tokenised(pairs: Any, prompts: PromptTokenizer) -> Any:
+    """:func:`as_dataset`'s pairs as ``chosen_ids`` and ``rejected_ids``, which RewardTrainer takes as they are.
+
+    The same tokens as everywhere else: nothing that the data say becomes a special token, and a template without
+    system messages does.
+    """
+
+    def tokens(row: Mapping[str, Any]) -> dict[str, list[int]]:
+        asked = messages_of(row["prompt"])
+        ids = [prompts.training_ids((*asked, *messages_of(row[name])))[0] for name in ("chosen", "rejected")]
+        return {"chosen_ids": ids[0], "rejected_ids": ids[1]}
+
+    return pairs.map(tokens, remove_columns=pairs.column_names, load_from_cache_file=False, desc="tokens")
 
 
 def _different(sample: Sample, profiles: Mapping[str, str]) -> list[str]:

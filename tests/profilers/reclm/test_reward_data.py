@@ -14,6 +14,7 @@ from reclm.profilers.reclm.reward_data import (
     rejected,
     reward_pairs,
     split_users,
+    tokenised,
 )
 from reclm.text.chat import Message
 
@@ -142,3 +143,14 @@ def test_columns_are_what_the_reward_trainer_reads():
     assert row["chosen"] == [{"role": "assistant", "content": pairs[0].chosen}]
     assert row["rejected"] == [{"role": "assistant", "content": pairs[0].rejected}]
     assert (row["subject"], row["negative"]) == (pairs[0].subject, pairs[0].negative)
+
+
+def test_tokens_of_a_pair_are_those_of_the_chat_template(smollm):
+    asked, profiles = samples(3)
+    pairs = as_dataset(
+        reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), ReadReport())
+    )
+    for row, ids in zip(pairs, tokenised(pairs, smollm), strict=True):
+        for name in ("chosen", "rejected"):
+            theirs = smollm.tokenizer.apply_chat_template([*row["prompt"], *row[name]])["input_ids"]
+            assert ids[f"{name}_ids"] == theirs
