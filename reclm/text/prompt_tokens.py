@@ -76,25 +76,99 @@ class PromptTokenizer:
             )
         return ids
 
+    def training_ids(self, messages: tuple[Message, ...]) -> tuple[list[int], list[int]]:
+        """Token ids of a finished chat, and whose each one is.
+
+        A message owns every token that holds a character of its content, and the token that ends the turn where one
+        follows at once. What the model must write is what the assistant's messages own.
+
+        Returns:
+            ``(ids, owners)``, equally long: the number of the message, or -1 for what the template says.
+
+        Raises:
+            ReclmError: if the template refuses the messages, or the tokenizer cannot say which characters a token
+                holds.
+        """
+        if not self.tokenizer.is_fast:
+            raise ReclmError(
+                f"the tokenizer of {self.model!r} gives no offsets; a fast one is needed to tune"
+            )
+        layout = self._template(Chat(messages), finished=True)
+        if layout is None:
+            # the system message is part of the first user message now, and all others count one less
+            ids, owners = self.training_ids(_without_system(messages))
+            return ids, [owner + 1 if owner >= 0 else owner for owner in owners]
+        ids: list[int] = []
+        owners: list[int] = []
+        run, closing = "", -1
+        spans: list[tuple[int, int, int]] = []
+        end: tuple[tuple[str, Any], ...] = (("end", None),)
+        for piece in layout + end:
+            match piece:
+                case ("slot", number):
+                    content = messages[number].content.strip()
+                    spans.append((len(run), len(run) + len(content), number))
+                    run += content
+                    closing = number
+                case ("text", text):
+                    run += text
+                    closing = closing if not text.strip() else -1
+                case (kind, token):
+                    if kind == "token" and closing >= 0:
+                        # white space between an answer and the token that ends it is to be written too
+                        spans[-1] = (spans[-1][0], len(run), closing)
+                    some, theirs = self._owned(run, spans)
+                    ids += some
+                    owners += theirs
+                    if kind == "token":
+                        ids.append(token)
+                        owners.append(closing)
+                    run, spans, closing = "", [], -1
+        return ids, owners
+
+    def _owned(self, text: str, spans: list[tuple[int, int, int]]) -> tuple[list[int], list[int]]:
+        """The ids of a text, and the number of the ``(start, end, number)`` span that each has a character of."""
+        if not text:
+            return [], []
+        found = self._added_pattern.search(text)
+        if found:
+            cut = found.start() + 1
+            ids, owners = self._owned(text[:cut], spans)
+            rest, theirs = self._owned(text[cut:], [(start - cut, end - cut, of) for start, end, of in spans])
+            return ids + rest, owners + theirs
+        coded = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        owners = [-1] * len(coded["input_ids"])
+        for at, (first, last) in enumerate(coded["offset_mapping"]):
+            for start, end, number in spans:
+                if first < end and last > start:
+                    owners[at] = number
+        return coded["input_ids"], owners
+
     def text(self, ids: list[int]) -> str:
         """Generated ids as text, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _template(self, chat: Chat) -> tuple[tuple[str, Any], ...] | None:
+    def _template(self, chat: Chat, finished: bool = False) -> tuple[tuple[str, Any], ...] | None:
         """The template's layout for the chat, None where the template knows no system message."""
         try:
-            return self._layout(tuple(one.role for one in chat.messages))
+            return self._layout(tuple(one.role for one in chat.messages), finished)
         except TemplateError as error:
             if chat.messages[0].role == "system":
                 return None
             raise ReclmError(f"the chat template of {self.model!r} refuses the prompt: {error}") from error
 
-    def _render(self, roles: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
-        """The template for messages of these roles: ``("text", str)``, ``("token", id)``, ``("slot", number)``."""
+    def _render(self, roles: tuple[str, ...], finished: bool = False) -> tuple[tuple[str, Any], ...]:
+        """The template for messages of these roles: ``("text", str)``, ``("token", id)``, ``("slot", number)``.
+
+        Args:
+            finished: no answer is to follow.
+        """
         rendered = self.tokenizer.apply_chat_template(
             [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)],
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=not finished,
             # some templates begin a reasoning or write today's date, which would make equal prompts differ
             enable_thinking=False,
             date_string="26 Jul 2024",

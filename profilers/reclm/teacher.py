@@ -1,0 +1,149 @@
+"""Teacher profiles from a file: what the model is to learn from (RecLM, arXiv 2412.19302, section 2.2)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from reclm.config import Config
+from reclm.data.columns import strings
+from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
+from reclm.data.delimited import TextFile, read_all
+from reclm.data.reader import MalformedLines
+from reclm.errors import ReclmError, unknown
+from reclm.profilers.format import ProfileFormatError, parse
+from reclm.text.chat import plain
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PARQUET = (".parquet", ".pq")
+LINES = (".jsonl", ".ndjson")
+ID_NAMES = ("id", "user_id", "item_id", "uid")
+TEXT_NAMES = ("text", "profile", "response")
+EMPTY = "no text"
+UNKNOWN = "id not in the data set"
+
+
+class TeacherConfig(Config):
+    """How a file of teacher profiles is read. RecLM, section 2.2."""
+
+    id_column: str | None = None
+    """Whose profile it is; by default the column called id, user_id, item_id or UID (the paper's release)."""
+    text_column: str | None = None
+    """The profile; by default the column called text, profile or Response (the paper's release)."""
+    phrases: int | None = Field(default=3, ge=1)
+    """Identities, and as many interests, of a user; 3 in the paper. None takes any number."""
+    item_phrases: int | None = Field(default=5, ge=1)
+    """The same of an item; 5 in the paper."""
+    strict: bool = True
+    """Refuse a file with ids that are not in the data set; otherwise they are left out and counted."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Profiles by id, and what was left out.
+
+    Attributes:
+        profiles: id to text, one line each, in the order of the file.
+        report: rows kept and dropped by reason; ``malformed`` shows the first few.
+    """
+
+    kind: ProfileKind
+    profiles: dict[str, str]
+    report: ReadReport = field(default_factory=ReadReport)
+
+
+def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: TeacherConfig) -> Teacher:
+    """Profiles from CSV or TSV (with a header line), Parquet or JSON lines.
+
+    Of several profiles of one id the first in format counts.
+
+    Raises:
+        ReclmError: if the file is missing, empty or unreadable, lacks a column, names ids that are not in the data
+            set, or holds no profile in the format.
+    """
+    table = _read(path)
+    if not table.num_rows:
+        raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
+    ids = strings(table[_column(path, table, config.id_column, ID_NAMES, "id")]).fill_null("")
+    texts = strings(table[_column(path, table, config.text_column, TEXT_NAMES, "text")]).fill_null("")
+    known = view.idmap(kind).find(ids.combine_chunks()) >= 0
+    missing = int((~known).sum())
+    if missing and (config.strict or not known.any()):
+        example = ids[int(np.flatnonzero(~known)[0])].as_py()
+        raise ReclmError(
+            f"{path}: {missing} of {len(known)} {kind} ids are not in data set {view.name!r}, such as {example!r} "
+            f"(its ids look like {', '.join(view.idmap(kind).ids(np.arange(min(3, len(view.idmap(kind))))))}); "
+            "give the file of this data set, or set strict=false to leave them out"
+        )
+    report = ReadReport()
+    report.drop(UNKNOWN, missing)
+    phrases = config.phrases if kind == "user" else config.item_phrases
+    profiles: dict[str, str] = {}
+    for row in np.flatnonzero(known):
+        id, text = ids[int(row)].as_py(), plain(texts[int(row)].as_py())
+        why = _fault(text, phrases) or ("another profile of the same id" if id in profiles else "")
+        if not why:
+            profiles[id] = text
+            continue
+        report.drop(why)
+        if len(report.malformed) < 5:
+            report.malformed.append(f"{path.name}: {kind} {id}: {why}: {text[:80]}")
+    report.kept[kind] = len(profiles)
+    if not profiles:
+        reasons = ", ".join(f"{many} {why}" for why, many in report.dropped.items())
+        raise ReclmError(
+            f"{path}: none of {len(known)} profiles is in the format 'User identity: a, b, c; User interests: "
+            f"x, y, z.' ({reasons})"
+        )
+    return Teacher(kind, profiles, report)
+
+
+def _fault(text: str, phrases: int | None) -> str:
+    """Why a profile cannot be learned from; empty if it can."""
+    if not text:
+        return EMPTY
+    try:
+        parse(text, phrases)
+    except ProfileFormatError as error:
+        return str(error)
+    return ""
+
+
+def _column(path: Path, table: pa.Table, asked: str | None, usual: tuple[str, ...], what: str) -> str:
+    names = table.column_names
+    if asked is not None:
+        if asked not in names:
+            raise unknown(f"column of {path}", asked, names)
+        return asked
+    found = [name for name in names if name.lower() in usual]
+    if len(found) == 1:
+        return found[0]
+    problem = f"several {what} columns ({', '.join(found)})" if found else f"no {what} column"
+    raise ReclmError(
+        f"{path} has {problem}; one of {', '.join(usual)} is wanted, or name it: {what}_column=NAME "
+        f"(found: {', '.join(names)})"
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    """The file's table; text columns of CSV are read as strings."""
+    file = TextFile.on_disk(path)
+    if not path.stat().st_size:
+        raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
+    if path.suffix in DELIMITERS:
+        delimiter = DELIMITERS[path.suffix]
+        names = file.first_row(delimiter, quoting=True)
+        malformed = MalformedLines(ReadReport(), strict=True)
+        return read_all(file, names, malformed, delimiter=delimiter, header=True, quoting=True).table
+    try:
+        if path.suffix in PARQUET:
+            return pq.read_table(path)
+        if path.suffix in LINES:
+            return pj.read_json(path)
+    except pa.ArrowInvalid as error:
+        raise ReclmError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    raise unknown(f"kind of file {path}: ending", path.suffix, [*DELIMITERS, *PARQUET, *LINES])

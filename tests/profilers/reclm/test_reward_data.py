@@ -1,0 +1,156 @@
+"""Reward-model pairs: shares, what each negative is, and who is in which part."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from reclm.data.dataset import ReadReport
+from reclm.errors import ReclmError
+from reclm.profilers.reclm.instructions import Sample
+from reclm.profilers.reclm.reward_data import (
+    RewardDataConfig,
+    as_dataset,
+    rejected,
+    reward_pairs,
+    split_users,
+    tokenised,
+)
+from reclm.text.chat import Message
+
+OWN = "User identity: cook, baker; User interests: bread, jam."
+THEIRS = "User identity: pilot, sailor; User interests: wind, maps."
+ASKED = (Message("system", "Describe."), Message("user", "Bread."))
+
+
+def samples(count: int, lonely: int = 0) -> tuple[list[Sample], dict[str, str]]:
+    """Users ``0 … count - 1``, each the next one's neighbour; the first ``lonely`` have none."""
+    made = [
+        Sample(
+            ASKED, "user", str(at), "inference", neighbours=(str((at + 1) % count),) if at >= lonely else ()
+        )
+        for at in range(count)
+    ]
+    texts = {
+        str(at): f"User identity: one {at}, two {at}; User interests: three {at}, four {at}."
+        for at in range(count)
+    }
+    return made, texts
+
+
+def test_each_negative_word_for_word():
+    assert rejected("neighbour", OWN, THEIRS) == THEIRS
+    assert rejected("mixed", OWN, THEIRS) == f"{OWN} {THEIRS}"
+    assert rejected("identities", OWN) == "User identity: cook, baker."
+    assert rejected("repeated", OWN) == "User identity: cook, baker; User identity: cook, baker."
+    assert rejected("header", OWN) == "User identity:; User interests:"
+    assert rejected("dot", OWN) == "."
+
+
+def test_kinds_have_the_shares_of_the_config():
+    asked, profiles = samples(50)
+    report = ReadReport()
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), report))
+    counts = {"neighbour": 15, "mixed": 15, "identities": 5, "repeated": 5, "header": 5, "dot": 5}
+    assert Counter(one.negative for one in pairs) == counts == report.kept
+    for pair in pairs:
+        neighbour = profiles[str((int(pair.subject) + 1) % 50)]
+        assert pair.chosen == profiles[pair.subject]
+        assert pair.rejected == rejected(pair.negative, pair.chosen, neighbour)
+        assert pair.prompt == ASKED
+
+
+def test_users_without_a_neighbour_get_what_needs_none():
+    asked, profiles = samples(50, lonely=10)
+    profiles["11"] = profiles["12"]  # 11's only neighbour has the same profile: as good as none
+    report = ReadReport()
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), report))
+    assert len(pairs) == 50
+    assert Counter(one.negative for one in pairs)["neighbour"] == 15
+    for pair in pairs:
+        if int(pair.subject) < 10 or pair.subject == "11":
+            assert pair.negative not in {"neighbour", "mixed"}
+
+
+def test_users_too_many_without_a_neighbour_are_left_out_and_counted():
+    asked, profiles = samples(50, lonely=44)
+    report = ReadReport()
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), report))
+    # 6 users with a neighbour are 60 % of 10 pairs
+    assert Counter(one.negative for one in pairs) == {
+        "neighbour": 3,
+        "mixed": 3,
+        "identities": 1,
+        "repeated": 1,
+        "header": 1,
+        "dot": 1,
+    }
+    assert report.dropped == {"reward: no neighbour with another profile": 40}
+
+
+def test_pairs_come_from_the_generator_alone():
+    asked, profiles = samples(40)
+
+    def drawn(seed: int) -> list:
+        return list(
+            reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(seed), ReadReport())
+        )
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_users_without_a_profile_are_left_out():
+    asked, profiles = samples(10)
+    del profiles["3"]
+    report = ReadReport()
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), report))
+    assert {one.subject for one in pairs} == set(profiles)
+    assert report.dropped == {"reward: no profile": 1}
+
+
+def test_split_is_disjoint_whole_and_seeded():
+    users = np.arange(100, 203)
+    parts = split_users(users, RewardDataConfig(), np.random.default_rng(4))
+    assert {name: len(part) for name, part in parts.items()} == {"train": 41, "eval": 21, "rl": 41}
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == users.tolist()
+    again = split_users(users, RewardDataConfig(), np.random.default_rng(4))
+    assert all(np.array_equal(parts[name], again[name]) for name in parts)
+    other = split_users(users, RewardDataConfig(), np.random.default_rng(5))
+    assert set(other["train"].tolist()) != set(parts["train"].tolist())
+
+
+@pytest.mark.parametrize(
+    ("key", "shares", "total"),
+    [
+        ("negatives", {"neighbour": 0.5, "dot": 0.4}, "0.9"),
+        ("split", {"train": 0.5, "eval": 0.2, "rl": 0.4}, "1.1"),
+    ],
+)
+def test_shares_must_sum_to_one(key, shares, total):
+    with pytest.raises(ReclmError, match=f"{key} = .*sum to {total} and must sum to 1") as caught:
+        RewardDataConfig.build({key: shares})
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_are_what_the_reward_trainer_reads():
+    asked, profiles = samples(2)
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), ReadReport()))
+    row = as_dataset(pairs)[0]
+    assert row["prompt"] == [
+        {"role": "system", "content": "Describe."},
+        {"role": "user", "content": "Bread."},
+    ]
+    assert row["chosen"] == [{"role": "assistant", "content": pairs[0].chosen}]
+    assert row["rejected"] == [{"role": "assistant", "content": pairs[0].rejected}]
+    assert (row["subject"], row["negative"]) == (pairs[0].subject, pairs[0].negative)
+
+
+def test_tokens_of_a_pair_are_those_of_the_chat_template(smollm):
+    asked, profiles = samples(3)
+    pairs = as_dataset(
+        reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), ReadReport())
+    )
+    for row, ids in zip(pairs, tokenised(pairs, smollm), strict=True):
+        for name in ("chosen", "rejected"):
+            theirs = smollm.tokenizer.apply_chat_template([*row["prompt"], *row[name]])["input_ids"]
+            assert ids[f"{name}_ids"] == theirs

@@ -1,0 +1,102 @@
+"""Teacher profiles from files of every kind, and what is wrong with them."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reclm.errors import ReclmError
+from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher
+
+GOOD = "User identity: a, b, c; User interests: x, y, z."
+ROWS = [
+    ("ada", GOOD),
+    ("bob", "User identity: a, b; User interests: x, y, z."),
+    ("cyd", ""),
+    ("dan", "User identity: a,\n b, c; User interests: x, y, <|im_end|>z."),
+    ("ada", GOOD.replace("a,", "other,")),
+    ("eve", "User identity: a, b, c; User interests: x, y"),
+]
+
+
+def written(tmp_path, suffix, rows=ROWS, names=("UID", "Response")):
+    path = tmp_path / f"teacher{suffix}"
+    table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(names)})
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    else:
+        quoted = [",".join(json.dumps(one).replace("\\n", "\n") for one in row) for row in rows]
+        path.write_text("\n".join([",".join(names), *quoted]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_malformed_profiles_are_left_out_and_counted(tmp_path, view, suffix):
+    teacher = read_teacher(written(tmp_path, suffix), view, "user", TeacherConfig())
+    assert teacher.profiles == {
+        "ada": GOOD,
+        "dan": "User identity: a, b, c; User interests: x, y, (im_end)z.",
+    }
+    assert teacher.report.kept == {"user": 2}
+    assert teacher.report.dropped == {
+        "2 identities instead of 3": 1,
+        "no text": 1,
+        "another profile of the same id": 1,
+        "breaks off: no full stop": 1,
+    }
+    assert teacher.report.malformed[0].startswith(
+        f"teacher{suffix}: user bob: 2 identities instead of 3: User"
+    )
+
+
+def test_any_number_of_phrases_when_asked(tmp_path, view):
+    teacher = read_teacher(written(tmp_path, ".csv"), view, "user", TeacherConfig(phrases=None))
+    assert set(teacher.profiles) == {"ada", "bob", "dan"}
+
+
+def test_ids_that_are_not_in_the_data_set(tmp_path, view):
+    path = written(tmp_path, ".csv", [*ROWS, ("zoe", GOOD), ("yan", GOOD)])
+    with pytest.raises(ReclmError, match=r"2 of 8 user ids are not in data set 'films', such as 'zoe'"):
+        read_teacher(path, view, "user", TeacherConfig())
+    teacher = read_teacher(path, view, "user", TeacherConfig(strict=False))
+    assert teacher.report.dropped["id not in the data set"] == 2
+    with pytest.raises(ReclmError, match="8 of 8 item ids"):
+        read_teacher(path, view, "item", TeacherConfig(strict=False))
+
+
+def test_columns_by_name(tmp_path, view):
+    path = written(tmp_path, ".csv", names=("who", "what"))
+    with pytest.raises(ReclmError, match=r"no id column; .*id_column=NAME \(found: who, what\)"):
+        read_teacher(path, view, "user", TeacherConfig())
+    with pytest.raises(ReclmError, match="no text column"):
+        read_teacher(path, view, "user", TeacherConfig(id_column="who"))
+    with pytest.raises(ReclmError, match=r"unknown column .* 'whta'; did you mean 'what'"):
+        read_teacher(path, view, "user", TeacherConfig(id_column="who", text_column="whta"))
+    assert read_teacher(path, view, "user", TeacherConfig(id_column="who", text_column="what")).profiles
+
+
+@pytest.mark.parametrize("content", ["", "UID,Response\n"])
+def test_empty_file(tmp_path, view, content):
+    path = tmp_path / "teacher.csv"
+    path.write_text(content)
+    with pytest.raises(ReclmError, match="is empty"):
+        read_teacher(path, view, "user", TeacherConfig())
+
+
+def test_nothing_in_format(tmp_path, view):
+    path = written(tmp_path, ".jsonl", [("ada", "Sorry."), ("bob", "Sorry.")])
+    with pytest.raises(ReclmError, match=r"none of 2 profiles is in the format .* \(2 not of the form"):
+        read_teacher(path, view, "user", TeacherConfig())
+
+
+@pytest.mark.parametrize(("name", "content"), [("t.jsonl", "{"), ("t.parquet", "no"), ("t.xlsx", "x")])
+def test_files_that_cannot_be_read_are_named_in_one_line(tmp_path, view, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ReclmError, match=name) as caught:
+        read_teacher(tmp_path / name, view, "user", TeacherConfig())
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ReclmError, match=r"missing\.csv"):
+        read_teacher(tmp_path / "missing.csv", view, "user", TeacherConfig())

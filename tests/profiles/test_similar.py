@@ -1,0 +1,57 @@
+"""Nearest neighbours against every product computed."""
+
+import numpy as np
+import pytest
+
+from reclm.profiles.similar import similar
+
+
+def brute(vectors: np.ndarray, k: int) -> np.ndarray:
+    """The whole matrix of cosines in float64, sorted by score and then by row."""
+    units = vectors.astype(np.float64) / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    scores = np.einsum("nd,md->nm", units, units)
+    np.fill_diagonal(scores, -np.inf)
+    rows = np.broadcast_to(np.arange(len(vectors)), scores.shape)
+    return np.lexsort((rows, -scores), axis=1)[:, :k]
+
+
+@pytest.mark.parametrize("block", [None, 1, 7, 300])
+def test_equal_to_brute_force_in_blocks_of_any_size(block):
+    vectors = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+    indices, scores = similar(vectors, 6, block)
+    assert np.array_equal(indices, brute(vectors, 6))
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert np.allclose(scores, np.einsum("nkd,nd->nk", units[indices], units), atol=1e-6)
+
+
+def test_nearly_equal_directions_are_told_apart():
+    # differences far below what float32 products resolve
+    angles = np.random.default_rng(1).permutation(200) * 1e-6
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    indices, _ = similar(vectors, 3, block=13)
+    gaps = np.abs(angles[indices] - angles[:, None])
+    exact = np.abs(angles[None] - angles[:, None])
+    np.fill_diagonal(exact, np.inf)
+    assert np.allclose(gaps, np.sort(exact, axis=1)[:, :3], atol=1e-12)
+
+
+def test_equally_near_rows_come_in_their_order_and_never_oneself():
+    vectors = np.array([[1.0, 0], [2, 0], [0, 3], [3, 0], [1, 0]])
+    indices, scores = similar(vectors, 3, block=2)
+    assert indices.tolist() == [[1, 3, 4], [0, 3, 4], [0, 1, 3], [0, 1, 4], [0, 1, 3]]
+    assert scores[0].tolist() == [1, 1, 1]
+    assert scores[2].tolist() == [0, 0, 0]
+
+
+def test_zero_rows_and_rows_not_asked_for_are_nobodys_neighbours():
+    vectors = np.array([[1.0, 0], [0, 0], [1, 1], [1, 2]])
+    assert similar(vectors, 3)[0].tolist() == [[2, 3, -1], [-1, -1, -1], [3, 0, -1], [2, 0, -1]]
+    indices, scores = similar(vectors, 2, among=np.array([0, 3]))
+    assert indices.tolist() == [[3, -1], [-1, -1], [-1, -1], [0, -1]]
+    assert scores[1].tolist() == [0, 0]
+    assert similar(vectors[:1], 2)[0].tolist() == [[-1, -1]]
+
+
+def test_no_neighbour_is_an_error():
+    with pytest.raises(ValueError, match="at least one"):
+        similar(np.ones((2, 2)), 0)
