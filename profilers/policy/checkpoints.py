@@ -61,7 +61,15 @@ def read(path: Path, policy: Policy, config: PPOConfig) -> tuple[dict[str, Any],
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
         states = load_file(path / "random.safetensors")
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        EOFError,
+        UnpicklingError,
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise ReclmError(
             f"the checkpoint {path} is damaged; delete it to go on from the one before ({reason})"

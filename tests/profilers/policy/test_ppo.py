@@ -57,7 +57,9 @@ def with_(**changes) -> PPOConfig:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_reward_rises(llama, seed):
-    rewards = torch.tensor([one["reward"] for one in make(llama, with_(seed=seed)).run()])
+    # slow enough not to reach the ceiling of 8 before the end
+    config = with_(seed=seed, learning_rate=5e-3)
+    rewards = torch.tensor([one["reward"] for one in make(llama, config).run()])
     means = rewards.view(10, -1).mean(1)
     assert means[-1] > means[0] + 2
     assert (means.diff() > 0).sum() >= 7
@@ -169,9 +171,10 @@ def test_a_checkpoint_of_other_options(llama, tmp_path):
 
 
 def test_kl_is_held_near_its_target(llama):
-    free = list(make(llama, with_(steps=20)).run())
-    held = list(make(llama, with_(steps=20, kl_target=0.5, kl_gain=1.0, runaway=None)).run())
-    assert held[-1]["kl_coefficient"] > 2 * TOY.kl_coefficient
+    free = list(make(llama, with_(steps=20, kl_coefficient=0.2)).run())
+    steered = with_(steps=20, kl_coefficient=0.2, kl_target=0.5, kl_gain=1.0, runaway=None)
+    held = list(make(llama, steered).run())
+    assert held[-1]["kl_coefficient"] > 0.4
     assert held[-1]["kl"] < 0.6 * free[-1]["kl"]
 
 
