@@ -126,8 +126,8 @@ class Rollout:
 
     def to(self, device: torch.device) -> "Rollout":
         """The tensors on ``device``."""
-        moved = (one.to(device) for one in (self.ids, self.attention, self.answers))
-        return Rollout(*moved, self.texts, self.finish_reasons)
+        ids, attention, answers = (one.to(device) for one in (self.ids, self.attention, self.answers))
+        return Rollout(ids, attention, answers, self.texts, self.finish_reasons)
 
 
 def roll_out(

@@ -88,7 +88,7 @@ def load(folder: Path) -> Any:
     import datasets
 
     if not (folder / ABOUT).is_file():
-        raise ReclmError(f"no instruction data at {folder}; write them with: reclm tune")
+        raise ReclmError(f"no instruction data at {folder}; name the folder that they were saved to")
     return datasets.load_from_disk(str(folder))
 
 

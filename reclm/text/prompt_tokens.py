@@ -121,7 +121,7 @@ class PromptTokenizer:
                     ids += some
                     owners += theirs
                     if kind == "token":
-                        ids.append(token)
+                        ids.append(token)  # pyright: ignore[reportArgumentType]
                         owners.append(closing)
                     run, spans, closing = "", [], -1
         return ids, owners

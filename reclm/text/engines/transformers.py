@@ -56,7 +56,7 @@ class TransformersGenerator(LocalGenerator):
         finally:
             if bars:
                 logging.enable_progress_bar()
-        self._run(network.to(self.device))
+        self._run(network.to(self.device))  # pyright: ignore[reportArgumentType]
 
     def _run(self, network: Any) -> None:
         """Sample from ``network``, where it is, from now on."""

@@ -12,7 +12,7 @@ from reclm.text.models import LanguageModel, find_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "text"))
 
-from tiny import TEMPLATE, tiny_tokenizer
+from tiny import TEMPLATE, tiny_tokenizer  # pyright: ignore[reportMissingImports]
 
 
 @pytest.fixture(scope="session")

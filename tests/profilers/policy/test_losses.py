@@ -50,9 +50,9 @@ def test_gae_does_not_see_padding_on_either_side():
     rewards, values = tensor([[1.0, 0.0, 2.0]]), tensor([[0.5, 1.0, 0.25]])
     wanted, _ = gae(rewards, values, ALL, gamma=0.9, lam=0.8)
     for left, right in ((0, 2), (2, 0), (1, 1)):
-        padded = [torch.nn.functional.pad(one, (left, right), value=nan) for one in (rewards, values)]
+        first, second = (torch.nn.functional.pad(one, (left, right), value=nan) for one in (rewards, values))
         mask = torch.nn.functional.pad(ALL, (left, right))
-        advantages, returns = gae(*padded, mask, gamma=0.9, lam=0.8)
+        advantages, returns = gae(first, second, mask, gamma=0.9, lam=0.8)
         assert torch.equal(advantages[mask], wanted[0])
         assert not advantages[~mask].any()
         assert not returns[~mask].any()

@@ -243,5 +243,5 @@ def test_no_prompts(policy, llama):
 def test_every_metric_is_named(llama):
     first, second = (set(one) for one in make(llama, with_(steps=2)).run())
     assert first == second
-    text = ppo_module.__doc__
+    text = str(ppo_module.__doc__)
     assert {name for name in first if f"``{name}``" not in text} == set()

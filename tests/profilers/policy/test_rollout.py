@@ -32,7 +32,7 @@ class _Recorder:
 class Recording(PolicyGenerator):
     """Keeps the log-probabilities of sampling, row by row."""
 
-    def chooser(self, prompts, params, seeds=None):
+    def chooser(self, prompts, params, seeds=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         self.logprobs = [[] for _ in prompts]
         return _Recorder(super().chooser(prompts, params, seeds), list(self.logprobs))
 

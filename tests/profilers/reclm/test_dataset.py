@@ -20,9 +20,9 @@ def saved(made, view, profiles, neighbours, tmp_path):
 
 def test_an_ordinary_folder_of_datasets_with_everything_in_it(saved):
     folder, samples = saved
-    opened = datasets.load_from_disk(str(folder))
+    opened = datasets.Dataset.load_from_disk(str(folder))
     assert len(opened) == len(samples) == 6
-    for row, sample in zip(opened, samples, strict=True):
+    for row, sample in zip(opened.to_list(), samples, strict=True):
         assert [Message(**turn) for turn in row["messages"]] == list(sample.messages)
         assert (row["subject"], row["label"], row["item"]) == (sample.subject, sample.label, sample.item)
         assert (row["stage"], row["kind"]) == ("collab", "user")
