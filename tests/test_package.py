@@ -90,7 +90,8 @@ def test_every_import_is_declared() -> None:
         elif isinstance(node, ast.ImportFrom):
             imported.add(str(node.module).partition(".")[0])
     owners = packages_distributions()
-    needed = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["recbole"]
+    extras = PROJECT["optional-dependencies"]
+    needed = PROJECT["dependencies"] + extras["pyg"] + extras["recbole"]
     declared = {canonicalize_name(Requirement(text).name) for text in needed}
     undeclared = [
         name
