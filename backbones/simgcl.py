@@ -50,7 +50,7 @@ class SimGCL(LightGCN):
         self._random: np.random.Generator | None = None
 
     def begin_epoch(self, generator: torch.Generator) -> None:
-        """Seed the epoch's noise: numbers come several times as fast from NumPy's SFC64 as from torch."""
+        """Seed the epoch's noise: NumPy's SFC64 draws faster than torch's Mersenne Twister."""
         seed = int(torch.randint(2**62, (), generator=generator))
         self._random = np.random.Generator(np.random.SFC64(seed))
 

@@ -44,7 +44,8 @@ def test_half_of_the_users_without_profile_are_counted_and_reported(
 def test_complete_profiles_are_no_matter_for_a_warning(matrices: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        augment(MF(), matrices, missing="error")
+        handle = augment(MF(), matrices, missing="error")
+    assert len(handle.coverage) == 2
 
 
 def test_importing_reclm_stays_light() -> None:
