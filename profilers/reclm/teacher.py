@@ -5,22 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.json as pj
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from reclm.config import Config
 from reclm.data.columns import strings
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
-from reclm.data.delimited import TextFile, read_all
-from reclm.data.reader import MalformedLines
+from reclm.data.records import read_records
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.format import ProfileFormatError, parse
 from reclm.text.chat import plain
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PARQUET = (".parquet", ".pq")
-LINES = (".jsonl", ".ndjson")
 ID_NAMES = ("id", "user_id", "item_id", "uid")
 TEXT_NAMES = ("text", "profile", "response")
 EMPTY = "no text"
@@ -65,7 +59,9 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
         ReclmError: if the file is missing, empty or unreadable, lacks a column, names ids that are not in the data
             set, or holds no profile in the format.
     """
-    table = _read(path)
+    if path.is_file() and not path.stat().st_size:
+        raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
+    table = read_records(path)
     if not table.num_rows:
         raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
     ids = strings(table[_column(path, table, config.id_column, ID_NAMES, "id")]).fill_null("")
@@ -127,23 +123,3 @@ def _column(path: Path, table: pa.Table, asked: str | None, usual: tuple[str, ..
         f"{path} has {problem}; one of {', '.join(usual)} is wanted, or name it: {what}_column=NAME "
         f"(found: {', '.join(names)})"
     )
-
-
-def _read(path: Path) -> pa.Table:
-    """The file's table; text columns of CSV are read as strings."""
-    file = TextFile.on_disk(path)
-    if not path.stat().st_size:
-        raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
-    if path.suffix in DELIMITERS:
-        delimiter = DELIMITERS[path.suffix]
-        names = file.first_row(delimiter, quoting=True)
-        malformed = MalformedLines(ReadReport(), strict=True)
-        return read_all(file, names, malformed, delimiter=delimiter, header=True, quoting=True).table
-    try:
-        if path.suffix in PARQUET:
-            return pq.read_table(path)
-        if path.suffix in LINES:
-            return pj.read_json(path)
-    except pa.ArrowInvalid as error:
-        raise ReclmError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    raise unknown(f"kind of file {path}: ending", path.suffix, [*DELIMITERS, *PARQUET, *LINES])

@@ -1,26 +1,18 @@
 """Items that came after training, read from a file."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from reclm.data.columns import strings
-from reclm.data.dataset import Dataset, ReadReport
-from reclm.data.delimited import TextFile, read_all
+from reclm.data.dataset import Dataset
 from reclm.data.idmap import IdMap
-from reclm.data.reader import MalformedLines
-from reclm.errors import ReclmError, unknown
+from reclm.data.records import read_records
+from reclm.errors import ReclmError
 from reclm.text.items import item_texts
 
 ID, PROFILE = "item_id", "profile"
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-LINES = (".jsonl", ".ndjson")
-PARQUET = (".parquet", ".pq")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +56,7 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
         ReclmError: if the file is missing, empty, malformed or lacks a column, or an item is in the data set already.
     """
     fields = dataset.item_text.column_names
-    table = _read(path)
+    table = read_records(path)
     for name in (ID, *fields):
         if name not in table.column_names:
             raise ReclmError(
@@ -90,42 +82,3 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
 
 def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return strings(column).fill_null("")
-
-
-def _read(path: Path) -> pa.Table:
-    file = TextFile.on_disk(path)
-    if path.suffix in DELIMITERS:
-        delimiter = DELIMITERS[path.suffix]
-        names = file.first_row(delimiter, quoting=True)
-        malformed = MalformedLines(ReadReport(), strict=True)
-        return read_all(file, names, malformed, delimiter=delimiter, header=True, quoting=True).table
-    if path.suffix in LINES:
-        return _json_lines(path)
-    if path.suffix in PARQUET:
-        try:
-            return pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise ReclmError(f"{path} is no Parquet file: {' '.join(str(error).split())}") from error
-    raise unknown(f"kind of table {path}: ending", path.suffix, [*DELIMITERS, *PARQUET, *LINES])
-
-
-def _json_lines(path: Path) -> pa.Table:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ReclmError(f"{path}:{number}: no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ReclmError(f"{path}:{number}: a JSON object is wanted, found {type(row).__name__}")
-        rows.append(row)
-    names: Sequence[str] = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: pa.array([_string(row.get(name)) for row in rows], pa.string()) for name in names})
-
-
-def _string(value: Any) -> str | None:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return value if value is None else str(value)
