@@ -2,30 +2,15 @@
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from reclm.backbones.base import Inputs
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
-from reclm.config import Config
 from reclm.data.dataset import TrainingView
+from reclm.profilers.reclm.config import NeighbourConfig
 from reclm.profiles.similar import similar
 from reclm.progress import progress_bar
 from reclm.sampling import TripleSampler
 from reclm.training import TrainConfig, fit
-
-
-class NeighbourConfig(Config):
-    """Who is similar to whom. RecLM, arXiv 2412.19302, section 2.3."""
-
-    count: int = Field(default=5, ge=1)
-    """Neighbours of a user, and of an item; 5 in the paper's release."""
-    epochs: int = Field(default=50, ge=1)
-    """Epochs of the LightGCN, which knows users and items by ID; section 6.1."""
-    dim: int = Field(default=32, ge=1)
-    """Its latent width d; section 6.1."""
-    layers: int = Field(default=2, ge=1)
-    """Its layers; section 6.1."""
-    seed: int = 0
 
 
 def user_vectors(view: TrainingView, config: NeighbourConfig, progress: bool = True) -> np.ndarray:

@@ -5,35 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
-from reclm.config import Config
 from reclm.data.columns import strings
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.records import read_records
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.format import ProfileFormatError, parse
+from reclm.profilers.reclm.config import TeacherConfig
 from reclm.text.chat import plain
 
 ID_NAMES = ("id", "user_id", "item_id", "uid")
 TEXT_NAMES = ("text", "profile", "response")
 EMPTY = "no text"
 UNKNOWN = "id not in the data set"
-
-
-class TeacherConfig(Config):
-    """How a file of teacher profiles is read. RecLM, section 2.2."""
-
-    id_column: str | None = None
-    """Whose profile it is; by default the column called id, user_id, item_id or UID (the paper's release)."""
-    text_column: str | None = None
-    """The profile; by default the column called text, profile or Response (the paper's release)."""
-    phrases: int | None = Field(default=3, ge=1)
-    """Identities, and as many interests, of a user; 3 in the paper. None takes any number."""
-    item_phrases: int | None = Field(default=5, ge=1)
-    """The same of an item; 5 in the paper."""
-    strict: bool = True
-    """Refuse a file with ids that are not in the data set; otherwise they are left out and counted."""
 
 
 @dataclass(frozen=True)
