@@ -17,6 +17,8 @@ class LoraOptions(Config):
     """The update is scaled by alpha / r; RecLM's release has 8."""
     modules: str | list[str] = "all-linear"
     """Layers that get one; ``all-linear`` is all but the output layer."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that are dropped in supervised training."""
 
 
 class PPOConfig(Config):
