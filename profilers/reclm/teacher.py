@@ -12,6 +12,7 @@ from reclm.data.records import read_records
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.format import ProfileFormatError, parse
 from reclm.profilers.reclm.config import TeacherConfig
+from reclm.profiles.store import ProfileStore
 from reclm.text.chat import plain
 
 ID_NAMES = ("id", "user_id", "item_id", "uid")
@@ -35,7 +36,7 @@ class Teacher:
 
 
 def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: TeacherConfig) -> Teacher:
-    """Profiles from CSV or TSV (with a header line), Parquet or JSON lines.
+    """Profiles from CSV or TSV (with a header line), Parquet or JSON lines, or from a profile store's folder.
 
     Of several profiles of one id the first in format counts.
 
@@ -45,7 +46,7 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
     """
     if path.is_file() and not path.stat().st_size:
         raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
-    table = read_records(path)
+    table = _stored(path, kind) if ProfileStore.at(path) else read_records(path)
     if not table.num_rows:
         raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
     ids = strings(table[_column(path, table, config.id_column, ID_NAMES, "id")]).fill_null("")
@@ -80,6 +81,11 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
             f"x, y, z.' ({reasons})"
         )
     return Teacher(kind, profiles, report)
+
+
+def _stored(folder: Path, kind: ProfileKind) -> pa.Table:
+    texts = ProfileStore.read(folder).texts(kind)
+    return pa.table({"id": pa.array(texts, pa.string()), "text": pa.array(texts.values(), pa.string())})
 
 
 def _fault(text: str, phrases: int | None) -> str:

@@ -96,7 +96,7 @@ def _local(path: Path) -> LanguageModel:
     if path.is_file():
         if path.suffix != ".gguf":
             raise ReclmError(f"{path} is no model; give a .gguf file, a model folder or a name on the hub")
-        return LanguageModel(f"{path.stem}@{_digest([path])}", path, "gguf")
+        return LanguageModel(f"{path.stem}@{digest([path])}", path, "gguf")
     formats: tuple[Format, ...] = ("openvino", "safetensors", "gguf")
     for one in formats:
         weights = _weights(path, one)
@@ -104,7 +104,7 @@ def _local(path: Path) -> LanguageModel:
             continue
         if one == "gguf":
             return _local(weights[0])
-        return LanguageModel(f"{path.resolve().name}@{_digest(weights)}", path, one)
+        return LanguageModel(f"{path.resolve().name}@{digest(weights)}", path, one)
     raise ReclmError(
         f"the model folder {path} has no weights; "
         "it needs config.json with *.safetensors, openvino_model.xml and .bin, or one .gguf file"
@@ -123,13 +123,13 @@ def _weights(folder: Path, form: Format) -> list[Path]:
     return files
 
 
-def _digest(files: list[Path]) -> str:
+def digest(files: list[Path]) -> str:
     """Eight hex digits of the files' content."""
     digest = hashlib.sha256()
     for path in files:
         try:
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(hashlib.filedigest(file, "sha256").digest())
         except OSError as error:
             raise ReclmError(f"cannot read {path}: {error.strerror}") from error
     return digest.hexdigest()[:8]
