@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reclm.cli.profile import EncoderName, Home, Kind, ModelName
+from reclm.cli.profile import EncoderName, EngineName, Home, Kind, ModelName
 from reclm.errors import ReclmError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def bench(
     dataset: Dataset = None,
     profiler: Annotated[str, typer.Option(help="zero-shot, keywords, or a plug-in.")] = "zero-shot",
     model: ModelName = None,
-    engine: Annotated[str | None, typer.Option(help="What runs the model: openvino, transformers.")] = None,
+    engine: EngineName = None,
     encoder: EncoderName = None,
     kind: Annotated[Kind, typer.Option(help="Whose profiles are fused.")] = Kind.both,
     limit: Limit = None,

@@ -40,7 +40,17 @@ EncoderName = Annotated[
     str | None, typer.Option(help="Text encoder: hub name or directory; default all-MiniLM-L6-v2.")
 ]
 ModelName = Annotated[
-    str | None, typer.Option(help="Language model: hub name, directory or GGUF file; default SmolLM2-135M.")
+    str | None,
+    typer.Option(
+        help="Language model: hub name, directory or GGUF file; default SmolLM2-135M. With --engine server, what the "
+        "server calls it."
+    ),
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs the model: openvino, transformers, or server, the OpenAI-compatible one at $OPENAI_BASE_URL."
+    ),
 ]
 
 
@@ -48,7 +58,7 @@ def profile(
     dataset: DatasetName = "ml-100k",
     profiler: Annotated[str, typer.Option(help="zero-shot, keywords, or a plug-in.")] = "zero-shot",
     model: ModelName = None,
-    engine: Annotated[str | None, typer.Option(help="What runs the model: openvino, transformers.")] = None,
+    engine: EngineName = None,
     encoder: EncoderName = None,
     kind: Annotated[Kind, typer.Option(help="Whose profiles.")] = Kind.both,
     limit: Annotated[
@@ -81,10 +91,8 @@ def profile(
     options = (view, workspace, profiler, settings, model, engine, kind.kinds, limit, store, fresh)
     console = Console(highlight=False)
     say = partial(console.print, markup=False, soft_wrap=True)
-    where = _options(dataset=dataset, profiler=profiler, model=model, home=home, store=store)
-    how = _options(
-        engine=engine, encoder=encoder, kind=None if kind is Kind.both else kind.value, limit=limit
-    )
+    where = _options(dataset=dataset, profiler=profiler, model=model, engine=engine, home=home, store=store)
+    how = _options(encoder=encoder, kind=None if kind is Kind.both else kind.value, limit=limit)
     if dry_run:
         console.print(_estimates(estimate_profiles(*options, encoder=text_encoder)))
         say(f"next: reclm profile{where}{how}{''.join(_options(set=one) for one in set_ or [])}")
