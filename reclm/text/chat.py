@@ -78,10 +78,12 @@ class TextGenerator(ABC):
     Attributes:
         local: whether the model is on this machine, as :func:`~reclm.text.models.find_model` finds it; an engine that
             is not local is given the model's name as it is.
+        unsupported: the sampling parameters that it leaves out.
         model: the name that goes into profiles and prompt hashes; equal names must mean equal weights.
     """
 
     local: ClassVar[bool] = True
+    unsupported: frozenset[str] = frozenset()
     model: str
 
     @abstractmethod

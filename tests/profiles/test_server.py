@@ -85,3 +85,10 @@ def test_what_was_answered_before_an_error_is_kept(server: FakeServer, tmp_path:
         assert store.count() == 30
     server.reply = lambda request: completion(PROFILE)
     assert run(tmp_path / "store").generated == USERS - 30
+
+
+def test_a_poor_profile_is_not_asked_again_in_the_same_words(server: FakeServer, tmp_path: Path) -> None:
+    server.reply = lambda request: completion("I am ready to help.")
+    done = run(tmp_path / "store").kinds[0]
+    assert (done.generated, done.in_format) == (USERS, 0)
+    assert set(questions(server).values()) == {1}

@@ -186,6 +186,13 @@ def test_an_unknown_model_is_told_with_those_there_are(server):
     )
 
 
+def test_words_of_other_frameworks_are_shown(server):
+    server.reply = lambda request: (422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}, {})
+    assert "refuses the prompt of 'u0' (422): [{'loc': ['body', 'seed'], 'msg': 'Extra inputs'}]" in told(
+        engine(server)
+    )
+
+
 def test_an_address_without_the_api_is_told(server):
     assert "mostly …/v1" in told(engine(server, base_url=server.url.removesuffix("/v1")))
     for body, kind in (
@@ -325,14 +332,15 @@ def test_an_iterator_that_is_left_leaves_nothing_behind(server):
         return completion(PROFILE)
 
     server.reply = reply
-    before = set(threading.enumerate())
     generator = engine(server, in_flight=5)
     left = cast(Generator, generator.generate(chats(20), GREEDY))
     assert {next(left).key, next(left).key} == {"u0", "u1"}
+    portals = [one for one in threading.enumerate() if "portal" in one.name]
+    assert portals
     start = time.monotonic()
     left.close()
     assert time.monotonic() - start < 1, "nobody waits for what was cancelled"
-    assert not [one for one in set(threading.enumerate()) - before if "portal" in one.name.lower()]
+    assert not any(one.is_alive() for one in portals)
     released.set()
     assert len(answers(generator, chats(3))) == 3
 

@@ -72,6 +72,7 @@ class ServerGenerator(TextGenerator):
         given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip()
         key = (api_key or os.environ.get("OPENAI_API_KEY", "")).strip()
         self.in_flight, self.extensions = in_flight, extensions
+        self.unsupported = frozenset() if extensions else frozenset({"pattern", "repetition_penalty"})
         self._server = Server.at(given or _OPENAI, model.strip(), key, retries, timeout)
         # a server of one's own takes any key
         self._key = key or ("none" if given else "")

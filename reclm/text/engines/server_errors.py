@@ -57,7 +57,7 @@ class Server:
     def said(self, error: openai.APIError) -> str:
         """The server's own words: one short line, the key taken out."""
         body = error.body
-        words = body.get("message") if isinstance(body, dict) else body
+        words = (body.get("message") or body.get("detail")) if isinstance(body, dict) else body
         text = " ".join(str(words or error.message).split())
         return (text.replace(self._key, "***") if self._key else text)[:200].rstrip(".")
 
