@@ -75,8 +75,8 @@ class ZeroShot(Profiler):
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
         """The profiles, each as soon as it is done; equal prompts are generated once.
 
-        A profile with too few different phrases is written once more, with a penalty on repetition; the better one
-        stays.
+        A profile with too few different phrases is written once more, with a penalty on repetition, where the generator
+        has one; the better one stays.
         """
         wanted: dict[ProfileKind, dict[str, list[Subject]]] = {"user": {}, "item": {}}
         for subject in subjects:
@@ -93,8 +93,10 @@ class ZeroShot(Profiler):
     def _answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
         """One profile a chat."""
         poor: dict[str, Profile] = {}
+        # a model that cannot be penalised would be asked the same again
+        once = self.config.second_penalty is None or "repetition_penalty" in self.generator.unsupported
         for one in self._tries(kind, chats, again=False):
-            if self.config.second_penalty is None or self.in_format(kind, one.text):
+            if once or self.in_format(kind, one.text):
                 yield one
             else:
                 poor[one.prompt_hash] = one

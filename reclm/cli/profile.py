@@ -40,9 +40,18 @@ EncoderName = Annotated[
     str | None, typer.Option(help="Text encoder: hub name or directory; default all-MiniLM-L6-v2.")
 ]
 ModelName = Annotated[
-    str | None, typer.Option(help="Language model: hub name, directory or GGUF file; default SmolLM2-135M.")
+    str | None,
+    typer.Option(
+        help="Language model: hub name, directory or GGUF file; default SmolLM2-135M. With --engine server, what the "
+        "server calls it."
+    ),
 ]
-EngineName = Annotated[str | None, typer.Option(help="What runs the model: openvino, transformers.")]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs the model: openvino, transformers, or server, the OpenAI-compatible one at $OPENAI_BASE_URL."
+    ),
+]
 AdapterFolder = Annotated[
     Path | None, typer.Option(help="Folder of what was tuned, for a profiler that is: reclm tune writes it.")
 ]
@@ -86,9 +95,9 @@ def profile(
     options = (view, workspace, choice, kind.kinds, limit, store, fresh)
     console = Console(highlight=False)
     say = partial(console.print, markup=False, soft_wrap=True)
-    where = _options(dataset=dataset, profiler=profiler, model=model, home=home, store=store)
+    where = _options(dataset=dataset, profiler=profiler, model=model, engine=engine, home=home, store=store)
     sides = None if kind is Kind.both else kind.value
-    how = _options(engine=engine, adapter=adapter, encoder=encoder, kind=sides, limit=limit)
+    how = _options(adapter=adapter, encoder=encoder, kind=sides, limit=limit)
     if dry_run:
         console.print(_estimates(estimate_profiles(*options, encoder=text_encoder)))
         say(f"next: reclm profile{where}{how}{''.join(_options(set=one) for one in set_ or [])}")

@@ -9,12 +9,11 @@ from reclm import plugins
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profiles.estimate import KindEstimate, dry_run
-from reclm.profiles.lazy import LazyGenerator
+from reclm.profiles.lazy import open_generator
 from reclm.profiles.profile import Profiler
 from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.text.encoder import TextEncoder
-from reclm.text.models import find_model, load_generator
 from reclm.workspace import Workspace
 
 
@@ -61,10 +60,8 @@ def open_profiler(
         if model or engine:
             raise ReclmError(f"profiler {name!r} uses no language model; leave --model and --engine out")
         return cls(config), name
-    found = find_model(model)
-    return cls(
-        config, LazyGenerator(found.name, lambda: load_generator(found, engine))
-    ), f"{name}-{found.name}"
+    generator = open_generator(model, engine)
+    return cls(config, generator), f"{name}-{generator.model}"
 
 
 def ensure_profiles(

@@ -72,7 +72,8 @@ def load_generator(
     """A text generator that runs ``model``.
 
     Args:
-        model: as in :func:`find_model`, or what it returned.
+        model: as in :func:`find_model`, or what it returned; for an engine that is not local, the name that it
+            knows the model by.
         engine: a plug-in of kind ``generator``; by default ``openvino`` for GGUF files and OpenVINO folders on a
             machine without a GPU, else ``transformers``.
         options: passed to the engine, e.g. ``precision="f32"``.
@@ -80,8 +81,19 @@ def load_generator(
     Raises:
         ReclmError: if model or engine are not there, or the engine cannot read the model.
     """
+    if engine is not None and not is_local(engine):
+        return plugins.get("generator", engine)(model, **options)
     found = model if isinstance(model, LanguageModel) else find_model(model)
     return plugins.get("generator", engine or _default_engine(found))(found, **options)
+
+
+def is_local(engine: str | None) -> bool:
+    """Whether the engine runs models that are on this machine, as those chosen by default do.
+
+    Raises:
+        ReclmError: if there is no such engine, or it lacks a package.
+    """
+    return engine is None or plugins.get("generator", engine).local
 
 
 def _default_engine(model: LanguageModel) -> str:
