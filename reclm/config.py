@@ -59,7 +59,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``["lr=1e-3", "layers=3"]`` (the values of ``--set``) as a mapping; values are read as YAML.
+    """``["lr=1e-3", "kd.epochs=3"]`` (the values of ``--set``) as a mapping, ``{"lr": 1e-3, "kd": {"epochs": 3}}``.
+
+    Values are read as YAML.
 
     What is no YAML (``[. {title}``, ``2019-11-31``) or would be a mapping (``{title}``) stays a string.
 
@@ -71,7 +73,13 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise ReclmError(f"--set {setting!r}: write key=value, as in --set lr=0.001")
-        values[key.strip()] = _value(text)
+        *parts, last = key.strip().split(".")
+        place = values
+        for part in parts:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ReclmError(f"--set {setting!r}: {part} is given a value of its own, too; leave one of them out")
+        place[last] = _value(text)
     return values
 
 

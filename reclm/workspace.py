@@ -30,6 +30,10 @@ class Workspace:
         """Folder of the profiles that ``writer`` (a profiler, with its model) wrote for ``dataset``."""
         return self.root / "profiles" / slug(dataset) / slug(writer)
 
+    def tuned(self, dataset: str, name: str) -> Path:
+        """Folder of a profiler that is tuned on ``dataset``."""
+        return self.root / "tuned" / slug(dataset) / slug(name)
+
     def cells(self) -> Path:
         """Folder of the trainings of suites, each under the hash of what defines it."""
         return self.root / "cells"

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from reclm.profilers.reclm.config import InstructionConfig
 from reclm.text.chat import Message
 from reclm.text.prompt_tokens import PromptTokenizer
 
@@ -35,6 +36,11 @@ class Budget:
     def frame(self, messages: tuple[Message, ...]) -> int:
         """Tokens of a whole sample: what the template and the fixed words take, if the lists in it are empty."""
         return len(self.prompts.training_ids(messages)[0])
+
+
+def budget(prompts: PromptTokenizer, config: InstructionConfig) -> Budget:
+    """What a prompt and its answer may take: what is asked for, or what the model takes if that is less."""
+    return Budget(prompts, min(config.max_tokens, prompts.context))
 
 
 def fitted(

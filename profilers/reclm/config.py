@@ -125,6 +125,8 @@ class TuningConfig(Config):
     max_gradient_norm: float = Field(default=1.0, gt=0)
     limit: int | None = Field(default=None, ge=1)
     """Samples to learn from, drawn evenly; all by default."""
+    evaluated: int = Field(default=100, ge=0)
+    """Held-out samples, drawn evenly, whose loss is logged after each pass."""
     checkpoint_steps: int = Field(default=1, ge=1)
     """Updates between checkpoints: what a killed run does again. Writing one is quick beside an update of a 135M model
     on a CPU; on a GPU take more."""

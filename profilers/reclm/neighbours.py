@@ -72,7 +72,9 @@ class UserNeighbours:
         folder: where they are kept; None keeps them in memory.
     """
 
-    def __init__(self, view: TrainingView, config: NeighbourConfig, folder: Path | None, progress: bool = True) -> None:
+    def __init__(
+        self, view: TrainingView, config: NeighbourConfig, folder: Path | None, progress: bool = True
+    ) -> None:
         self.view, self.config, self.folder, self.progress = view, config, folder, progress
 
     @cached_property

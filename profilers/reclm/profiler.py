@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.format import START, ProfileFormatError, parse
-from reclm.profilers.reclm.budget import Budget
+from reclm.profilers.reclm.budget import Budget, budget
 from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.instructions import Instructions, Sample
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
@@ -24,7 +24,10 @@ from reclm.text.encoder import TextEncoder
 from reclm.text.items import item_texts
 from reclm.text.models import LanguageModel, context_length, find_model, load_tokenizer
 from reclm.text.prompt_tokens import PromptTokenizer
-from reclm.workspace import Workspace, slug
+from reclm.workspace import Workspace
+
+if TYPE_CHECKING:
+    from reclm.profilers.reclm.stages import Tuning
 
 
 class RecLMProfiler(Profiler):
@@ -42,6 +45,7 @@ class RecLMProfiler(Profiler):
     """
 
     Config = RecLMConfig
+    tunable = True
     config: RecLMConfig
 
     def __init__(
@@ -89,19 +93,25 @@ class RecLMProfiler(Profiler):
             ReclmError: without teacher profiles, and what the stages raise.
         """
         if self.tuned is None and self.generator is None:
-            from reclm.profilers.reclm.stages import Tuning
-
-            model = find_model(self.asked_model)
-            folder = self.folder or Workspace.at().tuned(view.name, f"reclm-{model.name}")
-            tuning = Tuning(view, self.config, model, folder, asked_model=self.asked_model, encoder=self.encoder)
+            tuning = self.tuning(view)
             tuning.run()
-            self._use(tuning.tuned, model)
+            self._use(tuning.tuned, tuning.model)
         elif self.tuned is None and self.config.stages:
             raise ReclmError(
                 "profiler 'reclm' is tuned first: give --adapter DIR, which reclm tune writes, "
                 "or --set stages=[] to ask the model as it is"
             )
         return self
+
+    def tuning(self, view: TrainingView) -> "Tuning":
+        """What :meth:`fit` runs."""
+        from reclm.profilers.reclm.stages import Tuning
+
+        model = find_model(self.asked_model)
+        self.folder = self.folder or Workspace.at().tuned(view.name, f"reclm-{model.name}")
+        return Tuning(
+            view, self.config, model, self.folder, asked_model=self.asked_model, encoder=self.encoder
+        )
 
     def _use(self, tuned: Tuned, model: LanguageModel) -> None:
         self.tuned, self._model = tuned, model
@@ -124,13 +134,17 @@ class RecLMProfiler(Profiler):
         if self._generators:
             # one network in memory: that of the kind in hand
             self.generator = self._generators[kind]
-        phrases = self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
+        phrases = (
+            self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
+        )
         params = self.config.generation.params(phrases)
         for sample in self._asked(view, kind, idx, known):
             chat = Chat(sample.messages, START)
             yield Subject(kind, sample.subject, prompt_hash(chat, self.generator.model, params), chat)
 
-    def _asked(self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known) -> Iterator[Sample]:
+    def _asked(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
+    ) -> Iterator[Sample]:
         instructions = self._instructions(view)
         if kind == "user":
             alone = self.tuned is None or self.tuned.last("user") in {None, "kd"}
@@ -183,10 +197,12 @@ class RecLMProfiler(Profiler):
 
     @cached_property
     def _budget(self) -> Budget:
-        """Of the model that is asked; characters by four where its tokenizer is not at hand."""
-        model = self._model or self.generator.model
-        tokens = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
-        return Budget(tokens, min(self.config.instructions.max_tokens, tokens.context))
+        """Of the model that is tuned; of one that is only asked, about: in tokens of the embedded model."""
+        model = self._model or find_model()
+        return budget(
+            PromptTokenizer(load_tokenizer(model), context_length(model), model.name),
+            self.config.instructions,
+        )
 
     def _near(self, view: TrainingView) -> UserNeighbours:
         return UserNeighbours(view, self.config.neighbours, self.folder and self.folder / "neighbours")
@@ -202,7 +218,9 @@ def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return {
         **values,
         **{
-            key: _merged(values[key], one) if isinstance(one, Mapping) and isinstance(values.get(key), dict) else one
+            key: _merged(values[key], one)
+            if isinstance(one, Mapping) and isinstance(values.get(key), dict)
+            else one
             for key, one in changes.items()
         },
     }

@@ -95,6 +95,7 @@ class _Journal:
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / METRICS
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
         self._path.write_text("".join(f"{line}\n" for line in lines[:step]), encoding="utf-8")

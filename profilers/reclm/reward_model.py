@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.profilers.reclm.masking import messages_of
 from reclm.profilers.reclm.reward_data import tokenised
-from reclm.profilers.reclm.tuning import adapted, arguments, arranged, load_network, train
+from reclm.profilers.reclm.tuning import adapted, arguments, arranged, evenly, load_network, train
 from reclm.text.chat import Message
 from reclm.text.models import LanguageModel
 from reclm.text.prompt_tokens import PromptTokenizer
@@ -49,7 +49,8 @@ def tune_reward(
         [max(map(len, both)) for both in zip(tokens["chosen_ids"], tokens["rejected_ids"], strict=True)]
     )
     order = arranged(lengths, config, np.random.default_rng([seed, 1]))
-    tested = tokenised(held_out, prompts) if len(held_out) else None
+    tested = held_out.select(evenly(len(held_out), config.evaluated))
+    tested = tokenised(tested, prompts) if len(tested) else None
     network = load_network(model, config.four_bit, scores=True)
     with torch.random.fork_rng():
         # transformers draws the new layer from the global state

@@ -8,7 +8,7 @@ import numpy as np
 
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.profilers.reclm.masking import Variant, tokenised
-from reclm.profilers.reclm.tuning import adapted, arguments, arranged, load_network, train
+from reclm.profilers.reclm.tuning import adapted, arguments, arranged, evenly, load_network, train
 from reclm.text.models import LanguageModel
 from reclm.text.prompt_tokens import PromptTokenizer
 
@@ -32,7 +32,7 @@ def tune(
     Args:
         prompts: the model's tokenizer.
         samples, held_out: ``datasets.Dataset`` of ``messages`` (see :mod:`~reclm.profilers.reclm.dataset`); the loss on
-            ``held_out`` is logged after each pass. None or empty: it is not.
+            ``held_out`` is logged after each pass.
         folder: where everything goes.
         variant: which answers carry loss.
         start: an adapter to go on with.
@@ -45,7 +45,8 @@ def tune(
     tokens = tokenised(samples, prompts, variant)
     lengths = np.fromiter(map(len, tokens["input_ids"]), np.int64, len(tokens))
     order = arranged(lengths, config, np.random.default_rng([seed, 1]))
-    tested = tokenised(held_out, prompts, variant) if held_out is not None and len(held_out) else None
+    tested = held_out.select(evenly(len(held_out), config.evaluated))
+    tested = tokenised(tested, prompts, variant) if len(tested) else None
     network = adapted(load_network(model, config.four_bit), config.lora, "CAUSAL_LM", start, seed)
     trainer = SFTTrainer(
         model=network,

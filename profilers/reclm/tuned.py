@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from peft import PeftModel
 
-from reclm.config import Config, read_yaml
+from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.policy.rollout import PolicyGenerator
@@ -50,8 +50,12 @@ class Tuned:
             ReclmError: if there is no tuned profiler.
         """
         if not (folder / "about.yaml").is_file():
-            raise ReclmError(f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)")
-        return cls(folder, RecLMConfig.from_yaml(folder / "config.yaml"), About.from_yaml(folder / "about.yaml"))
+            raise ReclmError(
+                f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)"
+            )
+        return cls(
+            folder, RecLMConfig.from_yaml(folder / "config.yaml"), About.from_yaml(folder / "about.yaml")
+        )
 
     @classmethod
     def begin(
@@ -69,7 +73,9 @@ class Tuned:
             _same(folder, vars(there.about), vars(about), ("fingerprint", "weights"))
             _same(folder, _options(there.config), _options(config))
         elif folder.is_dir() and any(folder.iterdir()):
-            raise ReclmError(f"{folder} holds something else than a tuned profiler; give another folder (--out)")
+            raise ReclmError(
+                f"{folder} holds something else than a tuned profiler; give another folder (--out)"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             config.to_yaml(folder / "config.yaml")
@@ -105,7 +111,9 @@ class Tuned:
     def generator(self, stage: StageName | None, model: LanguageModel) -> LazyGenerator:
         """The model as ``stage`` left it, loaded when it is first needed; None: as it came."""
         adapter = self.adapter(stage) if stage else None
-        name = f"{model.name}+{stage}@{digest(sorted(adapter.glob('*.safetensors')))}" if adapter else model.name
+        name = (
+            f"{model.name}+{stage}@{digest(sorted(adapter.glob('*.safetensors')))}" if adapter else model.name
+        )
 
         def load() -> TextGenerator:
             network = load_network(model)
@@ -122,12 +130,17 @@ def _options(config: RecLMConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"stages", "measured", "generation"})
 
 
-def _same(folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any], names: tuple[str, ...] = ()) -> None:
+def _same(
+    folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any], names: tuple[str, ...] = ()
+) -> None:
     for name in names or asked:
         one, other = there.get(name), asked[name]
         if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-            _same(folder, {f"{name}.{key}": value for key, value in one.items()},
-                  {f"{name}.{key}": value for key, value in other.items()})
+            _same(
+                folder,
+                {f"{name}.{key}": value for key, value in one.items()},
+                {f"{name}.{key}": value for key, value in other.items()},
+            )
         elif one != other:
             raise ReclmError(
                 f"{folder} was tuned with {name} = {one}, not {other}; go on with the same options, "

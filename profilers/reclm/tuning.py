@@ -1,10 +1,12 @@
 """What the supervised stages share: network, order of samples, Trainer's arguments, going on from a checkpoint."""
 
+import errno
 import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,12 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PrinterCallback,
+    TrainerCallback,
+)
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -26,6 +33,8 @@ from reclm.text.models import LanguageModel, transformers_folder
 METRICS = "metrics.jsonl"
 ADAPTER = "adapter"
 _POOL = 16
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO}
+_SAID = ("PytorchStreamWriter", "inline_container", "No space left", "os error 28", "Quota exceeded")
 
 
 def load_network(
@@ -55,7 +64,7 @@ def load_network(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=options["dtype"]
         )
     kind: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
-    with _quiet():
+    with quiet():
         network = kind.from_pretrained(
             transformers_folder(model, weights=True), **options, **({"num_labels": 1} if scores else {})
         )
@@ -92,12 +101,16 @@ def arranged(lengths: np.ndarray, config: TuningConfig, generator: np.random.Gen
     Args:
         lengths: ``(n,)`` tokens of each sample.
     """
-    count = len(lengths) if config.limit is None else min(config.limit, len(lengths))
-    chosen = np.linspace(0, len(lengths) - 1, count).round().astype(np.int64)
+    chosen = evenly(len(lengths), config.limit)
     passes = [
         _one_pass(chosen, lengths, config.batch_size, generator) for _ in range(int(np.ceil(config.epochs)))
     ]
-    return np.concatenate(passes)[: max(1, round(config.epochs * count))]
+    return np.concatenate(passes)[: max(1, round(config.epochs * len(chosen)))]
+
+
+def evenly(total: int, most: int | None) -> np.ndarray:
+    """Places of at most ``most`` of ``total``, spread over all of them."""
+    return np.linspace(0, total - 1, total if most is None else min(most, total)).round().astype(np.int64)
 
 
 def _one_pass(
@@ -156,8 +169,9 @@ def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
     with progress_bar(
         what, trainer.args.max_steps if trainer.args.max_steps > 0 else _updates(trainer), progress
     ) as bar:
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Journal(folder, bar))
-        with writing(folder), _quiet():
+        with writing(folder), quiet():
             trainer.train(resume_from_checkpoint=_latest(folder / "checkpoints"))
             partial = folder / f"{ADAPTER}.partial"
             shutil.rmtree(partial, ignore_errors=True)
@@ -169,15 +183,14 @@ def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
 
 
 @contextmanager
-def writing(folder: Path) -> Any:
+def writing(folder: Path) -> Iterator[None]:
     """What fails within because something cannot be written is a ReclmError."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        raise _unwritten(folder, error) from error
-    except RuntimeError as error:
-        # torch.save on a full disk
-        if "PytorchStreamWriter" not in str(error) and "write" not in str(error):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch.save and safetensors have errors of their own for a full disk
+        full = getattr(error, "errno", None) in _UNWRITABLE or any(one in str(error) for one in _SAID)
+        if not full:
             raise
         raise _unwritten(folder, error) from error
 
@@ -249,12 +262,22 @@ def _line(row: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
-    """Without the progress bars of transformers."""
-    bars = logging.is_progress_bar_enabled()
+def quiet() -> Iterator[None]:
+    """Without the bars, tables and deprecation notes of transformers, datasets and TRL."""
+    import datasets
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    data_bars = datasets.are_progress_bars_disabled()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    datasets.disable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
+        logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+        if not data_bars:
+            datasets.enable_progress_bars()

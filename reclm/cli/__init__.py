@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from reclm.cli import bench, data, profile, profiles, recommend
+from reclm.cli import bench, data, profile, profiles, recommend, tune
 from reclm.errors import ReclmError
 
 app = typer.Typer(
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command("profile")(profile.profile)
+app.command("tune")(tune.tune)
 app.add_typer(profiles.app, name="profiles")
 app.command("bench")(bench.bench)
 app.command("recommend")(recommend.recommend)

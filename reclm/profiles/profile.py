@@ -62,9 +62,13 @@ class Profiler(ABC):
     Args:
         config: its options; by default its ``Config`` as it comes.
         generator: answers the prompts of a profiler with ``needs_model``; None for others.
+
+    One that is ``tunable`` takes ``model``, ``folder`` and ``encoder`` in place of a generator; :meth:`fit` then tunes
+    that model in the folder, and ``tuning(view)`` says what it is about to do.
     """
 
     needs_model: ClassVar[bool] = True
+    tunable: ClassVar[bool] = False
     Config: ClassVar[type[BaseConfig]] = BaseConfig
     generator: Any = None
 

@@ -141,7 +141,7 @@ def digest(files: list[Path]) -> str:
     for path in files:
         try:
             with path.open("rb") as file:
-                digest.update(hashlib.filedigest(file, "sha256").digest())
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise ReclmError(f"cannot read {path}: {error.strerror}") from error
     return digest.hexdigest()[:8]
