@@ -1,11 +1,13 @@
 """Stages side by side: what each wrote for the same subjects, and how good it is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reclm.errors import unknown
 from reclm.profilers.format import fault
 from reclm.profilers.reclm.report.quality import HeldOut, StageQuality, Vectors, stage_quality
+
+TEACHER = "the teacher"
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,11 +18,14 @@ class Comparison:
         held_out: who is measured.
         texts: by stage, profiles by id.
         quality: one a stage.
+        teacher: the same of the teacher's own profiles of those whom the stages wrote for, which is what to expect of
+            a model that learned all from it; None where it wrote none.
     """
 
     held_out: HeldOut
     texts: Mapping[str, Mapping[str, str]]
     quality: tuple[StageQuality, ...]
+    teacher: StageQuality | None = None
 
     def malformed(self, stage: str) -> dict[str, tuple[str, str]]:
         """By fault of format, most frequent first: the id and the text of the first profile that has it."""
@@ -62,4 +67,7 @@ def compare(texts: Mapping[str, Mapping[str, str]], held_out: HeldOut, vectors: 
         vectors: compares texts.
     """
     quality = tuple(stage_quality(stage, some, held_out, vectors) for stage, some in texts.items())
-    return Comparison(held_out, texts, quality)
+    everyone = {one for some in texts.values() for one in some}
+    taught = {one: text for one, text in held_out.teacher.items() if one in everyone}
+    itself = stage_quality(TEACHER, taught, replace(held_out, teacher={}), vectors) if taught else None
+    return Comparison(held_out, texts, quality, itself)

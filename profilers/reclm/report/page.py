@@ -44,7 +44,8 @@ NOTES = (
     "**teacher**: cosine to the teacher's profile of the same subject. **another's teacher**: cosine to the teacher's "
     "profiles of the others, which is what a profile of nobody in particular gets.",
     "**neighbours**: cosine to the profiles that the same stage wrote for a subject's neighbours. **strangers**: to "
-    "all others. Profiles whose neighbours are closer than the histories' row gives reason for are over-smoothed.",
+    "all others. The profiles of a stage are over-smoothed where neighbours are closer than they are by the teacher's "
+    "own profiles and by their histories.",
 )
 _NONE = "–"
 
@@ -52,8 +53,9 @@ Row = tuple[str, list[tuple[str, str]]]
 
 
 def quality_rows(comparison: Comparison) -> list[Row]:
-    """A name and, for each of ``COLUMNS``, a number and its interval (or nothing): the stages, and the histories."""
-    rows = [(one.stage, _cells(one)) for one in comparison.quality]
+    """A name and, for each of ``COLUMNS``, a number and its interval (or nothing): stages, teacher, histories."""
+    measured = [*comparison.quality, *([comparison.teacher] if comparison.teacher else [])]
+    rows = [(one.stage, _cells(one)) for one in measured]
     # of the stages the one that wrote for most: a history has no stage
     told = [one for one in comparison.quality if one.history_neighbours is not None]
     if told:
@@ -145,6 +147,7 @@ def save(
         "kind": comparison.held_out.kind,
         "subjects": len(comparison.held_out.subjects),
         "stages": [asdict(one) for one in comparison.quality],
+        "teacher": asdict(comparison.teacher) if comparison.teacher else None,
         "remarks": list(remarks),
     }
     text = page(comparison, title, examples, remarks)

@@ -46,6 +46,7 @@ def encoder() -> TableEncoder:
             "Show | <b>": (0.0, -1.0),
             "teacher of ann": (1.0, 0.0),
             "teacher of bob": (0.6, 0.8),
+            "teacher of cyd": (0.0, 1.0),
         }
     )
 
@@ -56,7 +57,12 @@ def held_out() -> HeldOut:
     return HeldOut(
         "user",
         subjects=("ann", "bob", "dan"),
-        teacher={"ann": "teacher of ann", "bob": "teacher of bob"},
+        teacher={
+            "ann": "teacher of ann",
+            "bob": "teacher of bob",
+            "cyd": "teacher of cyd",
+            "eve": "of whom nobody wrote",
+        },
         histories={"ann": "Alien\nHeat", "bob": "Up", "cyd": "Heat", "dan": "Show | <b>"},
         neighbours={"ann": ["bob", "cyd"], "bob": ["cyd", "who?", "bob", "cyd"]},
         phrases=1,

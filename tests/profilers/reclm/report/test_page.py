@@ -25,8 +25,8 @@ def headings(text: str) -> list[str]:
     return [tokens[at + 1].content for at, one in enumerate(tokens) if one.type == "heading_open"]
 
 
-def test_a_row_a_stage_and_one_of_the_histories(comparison):
-    before, kd, histories = rows(quality_table(comparison))
+def test_a_row_a_stage_and_one_of_the_teacher_and_of_the_histories(comparison):
+    before, kd, teacher, histories = rows(quality_table(comparison))
     shown = dict(zip(COLUMNS, kd[1:], strict=True))
     assert kd[0] == "kd"
     assert shown["n"] == "3"
@@ -37,6 +37,9 @@ def test_a_row_a_stage_and_one_of_the_histories(comparison):
     assert shown["teacher"].startswith(".900 [-.371–2.171]")
     assert (shown["neighbours"].split()[0], shown["strangers"]) == (".550", ".550")
     assert before[:3] == ["before", "3", "0.0% [0–56.1]"]
+    # its words are "teacher of" and a name; Bob's profile by it is .8 from Cyd's and .6 from Ann's, who has no stranger
+    assert teacher[:8] == ["the teacher", "2", "0.0% [0–65.8]", "3.0", ".667", ".750", "0.0%", "–"]
+    assert teacher[8:] == ["–", ".800", ".600"]
     assert histories == ["histories", *[""] * 8, ".530", "-.250"]
 
 
@@ -46,10 +49,10 @@ def test_the_terminal_shows_the_same(comparison):
     text = console.export_text()
     assert "profiles of 3 held-out users by stage" in text
     lines = [line.split() for line in text.splitlines()]
-    assert ["before", "kd", "histories"] in lines
-    assert ["in", "format", "0.0%", "66.7%"] in lines
-    assert ["0–56.1", "20.8–93.9"] in lines
-    assert ["neighbours", "1.000", ".550", ".530"] in lines
+    assert ["before", "kd", "the", "teacher", "histories"] in lines
+    assert ["in", "format", "0.0%", "66.7%", "0.0%"] in lines
+    assert ["0–56.1", "20.8–93.9", "0–65.8"] in lines
+    assert ["neighbours", "1.000", ".550", ".800", ".530"] in lines
 
 
 def test_malformed_profiles_are_named_with_an_example(comparison, vectors_of):
@@ -131,6 +134,7 @@ def test_saved_numbers_are_the_shown_ones(comparison, tmp_path):
     assert [one["stage"] for one in numbers["stages"]] == ["before", "kd"]
     assert numbers["stages"][1]["compliance"]["mean"] == 2 / 3
     assert numbers["stages"][1] == dataclasses.asdict(comparison.quality[1])
+    assert numbers["teacher"]["neighbours"]["n"] == 1
     assert (numbers["subjects"], numbers["remarks"]) == (3, ["one"])
 
 
