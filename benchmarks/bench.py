@@ -15,7 +15,7 @@ from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.environment import environment
 from reclm.errors import unknown
 from reclm.profiles.embeddings import embed
-from reclm.profiles.ensure import ensure_profiles
+from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
 from reclm.profiles.store import ProfileStore
 from reclm.progress import progress_bar
 from reclm.serving.saved import SavedModel, save_model
@@ -32,17 +32,14 @@ class ProfileSource:
     """Where the profiles come from.
 
     Attributes:
-        profiler, settings, model, engine: as in :func:`reclm.profiles.ensure.ensure_profiles`.
+        profiler: who writes them.
         limit: missing profiles are written of the first so many users, and items, 0 for all. By default of
             ``FIRST_LOOK`` with a language model and of all without one.
         kinds: the sides that are augmented.
         store: a store to take as it is: nothing is generated.
     """
 
-    profiler: str = "zero-shot"
-    settings: dict[str, Any] | None = None
-    model: str | None = None
-    engine: str | None = None
+    profiler: ProfilerChoice
     limit: int | None = None
     kinds: Sequence[ProfileKind] = ("user", "item")
     store: Path | None = None
@@ -55,10 +52,8 @@ class ProfileSource:
             return ProfileStore.open(self.store, view.fingerprint, writer)
         limit = self.limit
         if limit is None:
-            limit = FIRST_LOOK if plugins.get("profiler", self.profiler).needs_model else 0
-        return ensure_profiles(
-            view, workspace, self.profiler, self.settings, self.model, self.engine, self.kinds, limit or None
-        )[0]
+            limit = FIRST_LOOK if plugins.get("profiler", self.profiler.name).needs_model else 0
+        return ensure_profiles(view, workspace, self.profiler, self.kinds, limit or None)[0]
 
 
 def make_plan(

@@ -30,12 +30,14 @@ FOLDER = Path(__file__).parent / "suites"
 
 
 class Profiles(Config):
-    """Profiles that a row is augmented with; see :class:`~reclm.benchmarks.bench.ProfileSource`."""
+    """Profiles that a row is augmented with; see :class:`~reclm.profiles.ensure.ProfilerChoice`."""
 
     profiler: str = "zero-shot"
     settings: dict[str, Any] = Field(default_factory=dict)
     model: str | None = None
     engine: str | None = None
+    adapter: Path | None = None
+    """Of a tuned profiler; a relative path starts where the command runs."""
     limit: int | None = Field(default=None, ge=0)
     kinds: tuple[ProfileKind, ...] = ("user", "item")
 
@@ -289,8 +291,12 @@ class _Inputs:
     def _profiles(self, profiles: Profiles) -> dict[ProfileKind, ProfileMatrix]:
         from reclm.benchmarks.bench import ProfileSource
         from reclm.profiles.embeddings import embed
+        from reclm.profiles.ensure import ProfilerChoice
 
-        store = ProfileSource(**profiles.model_dump()).open(self.dataset, self.workspace)
+        choice = ProfilerChoice(
+            profiles.profiler, profiles.settings, profiles.model, profiles.engine, profiles.adapter
+        )
+        store = ProfileSource(choice, profiles.limit, profiles.kinds).open(self.dataset, self.workspace)
         view = self.dataset.view()
         return {
             kind: ProfileMatrix(*embed(store, self._encoder(), kind, view.idmap(kind), self.progress))

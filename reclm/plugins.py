@@ -23,6 +23,12 @@ def names(kind: Kind) -> list[str]:
     return sorted(_found(kind))
 
 
+def name_of(kind: Kind, plugin: type) -> str:
+    """What a plug-in is called; its class's own name where it is not installed as one."""
+    value = f"{plugin.__module__}:{plugin.__qualname__}"
+    return next((name for name, point in _found(kind).items() if point.value == value), plugin.__name__)
+
+
 def get(kind: Kind, name: str) -> Any:
     """Import and return the plug-in called ``name``.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
-from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.text.chat import plain
 from reclm.text.items import item_texts
 
@@ -87,7 +87,7 @@ class Keywords(Profiler):
         return self
 
     def subjects(
-        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         """The finished profile of each row of ``idx``; rows without any terms are left out."""
         for start in range(0, len(idx), _BLOCK):

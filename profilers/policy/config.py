@@ -1,4 +1,4 @@
-"""Options of PPO."""
+"""Options of the adapter that is trained, and of PPO."""
 
 from typing import Literal
 
@@ -6,6 +6,19 @@ from pydantic import Field
 
 from reclm.config import Config
 from reclm.text.chat import SamplingParams
+
+
+class LoraOptions(Config):
+    """Size of the adapter that is trained."""
+
+    r: int = Field(default=4, ge=1)
+    """Rank; RecLM's release has 4 for PPO."""
+    alpha: int = Field(default=8, ge=1)
+    """The update is scaled by alpha / r; RecLM's release has 8."""
+    modules: str | list[str] = "all-linear"
+    """Layers that get one; ``all-linear`` is all but the output layer."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that are dropped in supervised training."""
 
 
 class PPOConfig(Config):

@@ -7,28 +7,16 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from reclm.config import Config
 from reclm.errors import ReclmError
+from reclm.profilers.policy.config import LoraOptions
 from reclm.profilers.policy.logprobs import LogitHead, token_logprobs
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 _VALUE_FILE = "value_head.safetensors"
-
-
-class LoraOptions(Config):
-    """Size of the adapter that is trained."""
-
-    r: int = Field(default=4, ge=1)
-    """Rank; RecLM's release has 4 for PPO."""
-    alpha: int = Field(default=8, ge=1)
-    """The update is scaled by alpha / r; RecLM's release has 8."""
-    modules: str | list[str] = "all-linear"
-    """Layers that get one; ``all-linear`` is all but the output layer."""
 
 
 class TokenScores(NamedTuple):

@@ -61,16 +61,26 @@ class Instructions:
 
     def kd(self, profiles: Mapping[str, str]) -> Iterator[Sample]:
         """Knowledge distillation: the history of each user in ``profiles`` (id to text), and the profile."""
-        phrases = self.config.phrases
-        frame = self._frame(prompts.distillation([], phrases))
         for rows in blocks(self.shown.known("user", profiles)):
             texts = self.shown.texts("user", profiles, rows)
-            lists = self.shown.histories[rows, None, : self.config.history]
-            heading = np.zeros((len(rows), 1), np.int64)
-            kept, fits = self._fitted("kd", lists, heading, frame + self.budget.lines(texts, ""))
-            for at in np.flatnonzero(fits):
-                asked = prompts.distillation(self._named(kept[at, 0]), phrases)
+            for at, asked in self._alone(rows, self.budget.lines(texts, "")):
                 yield self._sample("kd", "user", rows[at], (*asked, Message("assistant", texts[at])))
+
+    def alone(self, rows: np.ndarray) -> Iterator[Sample]:
+        """The question of :meth:`kd` to each user of ``rows`` ``(n,)``; users without a history are left out."""
+        for some in blocks(rows[(self.shown.histories[rows] >= 0).any(1)]):
+            for at, asked in self._alone(some, np.full(len(some), self.config.answer_tokens)):
+                yield self._sample("kd", "user", some[at], asked)
+
+    def _alone(self, rows: np.ndarray, room: np.ndarray) -> Iterator[tuple[int, tuple[Message, ...]]]:
+        """Place in ``rows`` and question of those whose history fits beside an answer of ``room`` tokens."""
+        phrases = self.config.phrases
+        lists = self.shown.histories[rows, None, : self.config.history]
+        heading = np.zeros((len(rows), 1), np.int64)
+        fixed = self._frame(prompts.distillation([], phrases)) + room
+        kept, fits = self._fitted("kd", lists, heading, fixed)
+        for at in np.flatnonzero(fits):
+            yield at, prompts.distillation(self._named(kept[at, 0]), phrases)
 
     def collaborative(
         self, neighbours: np.ndarray, profiles: Mapping[str, str], generator: np.random.Generator

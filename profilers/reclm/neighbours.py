@@ -1,31 +1,26 @@
 """Similar users by a LightGCN trained on the view, similar items by raw text (RecLM, section 2.3)."""
 
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
 import numpy as np
 import torch
-from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from reclm.backbones.base import Inputs
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
-from reclm.config import Config
 from reclm.data.dataset import TrainingView
+from reclm.profilers.reclm.config import NeighbourConfig
+from reclm.profilers.reclm.shown import packed
 from reclm.profiles.similar import similar
 from reclm.progress import progress_bar
 from reclm.sampling import TripleSampler
 from reclm.training import TrainConfig, fit
-
-
-class NeighbourConfig(Config):
-    """Who is similar to whom. RecLM, arXiv 2412.19302, section 2.3."""
-
-    count: int = Field(default=5, ge=1)
-    """Neighbours of a user, and of an item; 5 in the paper's release."""
-    epochs: int = Field(default=50, ge=1)
-    """Epochs of the LightGCN, which knows users and items by ID; section 6.1."""
-    dim: int = Field(default=32, ge=1)
-    """Its latent width d; section 6.1."""
-    layers: int = Field(default=2, ge=1)
-    """Its layers; section 6.1."""
-    seed: int = 0
 
 
 def user_vectors(view: TrainingView, config: NeighbourConfig, progress: bool = True) -> np.ndarray:
@@ -56,6 +51,56 @@ def similar_users(
         among: rows that count, e.g. of users with a profile; all by default.
     """
     return similar(user_vectors(view, config, progress), config.count, among=among)[0]
+
+
+def among_learned(
+    vectors: np.ndarray, config: NeighbourConfig, everyone: np.ndarray, learned: np.ndarray
+) -> np.ndarray:
+    """``(n, count)`` neighbours of the rows ``everyone`` that are in ``learned``, nearest first, -1 where fewer.
+
+    Rows of the result are those of ``vectors``; rows that are not in ``everyone`` have no neighbours.
+    """
+    # of several times as many the learned ones are kept: enough of them where most are learned
+    near = similar(vectors, 4 * config.count, among=everyone)[0]
+    return packed(np.where(np.isin(near, learned), near, -1))[:, : config.count]
+
+
+class UserNeighbours:
+    """Similar users of a view, computed once and kept in a folder.
+
+    Args:
+        folder: where they are kept; None keeps them in memory.
+    """
+
+    def __init__(self, view: TrainingView, config: NeighbourConfig, folder: Path | None, progress: bool = True) -> None:
+        self.view, self.config, self.folder, self.progress = view, config, folder, progress
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """See :func:`user_vectors`."""
+        return self._kept("vectors", lambda: user_vectors(self.view, self.config, self.progress))
+
+    @cached_property
+    def nearest(self) -> np.ndarray:
+        """``(U, count)`` user_idx of all users, nearest first, -1 where there are fewer."""
+        return self._kept("nearest", lambda: similar(self.vectors, self.config.count)[0])
+
+    def _kept(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        known = json.dumps([self.view.fingerprint, self.config.model_dump(mode="json")])
+        path = self.folder / f"{name}.safetensors" if self.folder else None
+        if path and path.is_file():
+            with suppress(OSError, SafetensorError), safe_open(path, "np") as file:
+                if (file.metadata() or {}).get("of") == known:
+                    return file.get_tensor(name)
+        values = make()
+        if path:
+            # a folder that cannot be written to costs the time of computing them again
+            with suppress(OSError, SafetensorError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".partial")
+                save_file({name: np.ascontiguousarray(values)}, partial, metadata={"of": known})
+                os.replace(partial, path)
+        return values
 
 
 def similar_items(text: np.ndarray, config: NeighbourConfig, among: np.ndarray | None = None) -> np.ndarray:

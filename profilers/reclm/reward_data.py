@@ -6,52 +6,19 @@ little. Columns as TRL's RewardTrainer reads them: ``prompt``, ``chosen``, ``rej
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import AfterValidator, Field
 
-from reclm.config import Config
 from reclm.data.dataset import ReadReport
 from reclm.profilers.format import MIDDLE, START, parse
+from reclm.profilers.reclm.config import Negative, RewardDataConfig
 from reclm.profilers.reclm.instructions import Sample
 from reclm.profilers.reclm.masking import messages_of
 from reclm.text.chat import Message
 from reclm.text.prompt_tokens import PromptTokenizer
 
-Negative = Literal["neighbour", "mixed", "identities", "repeated", "header", "dot"]
 OF_NEIGHBOUR: tuple[Negative, ...] = ("neighbour", "mixed")
-
-
-def _whole(shares: dict[Any, float]) -> dict[Any, float]:
-    total = sum(shares.values())
-    if abs(total - 1) > 1e-6:
-        raise ValueError(f"they sum to {total:g} and must sum to 1")
-    return shares
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class RewardDataConfig(Config):
-    """What the reward model is shown. RecLM, section 2.4; the proportions are the release's."""
-
-    negatives: Annotated[dict[Negative, Share], AfterValidator(_whole)] = {  # noqa: RUF012 - pydantic copies it
-        "neighbour": 0.3,
-        "mixed": 0.3,
-        "identities": 0.1,
-        "repeated": 0.1,
-        "header": 0.1,
-        "dot": 0.1,
-    }
-    """Shares of the negatives, which sum to 1: a neighbour's profile; the own one with a neighbour's appended; its
-    identities only; its identities said twice; the bare header; a full stop."""
-    split: Annotated[dict[Literal["train", "eval", "rl"], Share], AfterValidator(_whole)] = {  # noqa: RUF012
-        "train": 0.4,
-        "eval": 0.2,
-        "rl": 0.4,
-    }
-    """Shares of the users: to train the reward model, to evaluate it, and for reinforcement learning."""
 
 
 @dataclass(frozen=True)

@@ -5,35 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
-from reclm.config import Config
 from reclm.data.columns import strings
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.records import read_records
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.format import fault
+from reclm.profilers.reclm.config import TeacherConfig
+from reclm.profiles.store import ProfileStore
 from reclm.text.chat import plain
 
 ID_NAMES = ("id", "user_id", "item_id", "uid")
 TEXT_NAMES = ("text", "profile", "response")
 EMPTY = "no text"
 UNKNOWN = "id not in the data set"
-
-
-class TeacherConfig(Config):
-    """How a file of teacher profiles is read. RecLM, section 2.2."""
-
-    id_column: str | None = None
-    """Whose profile it is; by default the column called id, user_id, item_id or UID (the paper's release)."""
-    text_column: str | None = None
-    """The profile; by default the column called text, profile or Response (the paper's release)."""
-    phrases: int | None = Field(default=3, ge=1)
-    """Identities, and as many interests, of a user; 3 in the paper. None takes any number."""
-    item_phrases: int | None = Field(default=5, ge=1)
-    """The same of an item; 5 in the paper."""
-    strict: bool = True
-    """Refuse a file with ids that are not in the data set; otherwise they are left out and counted."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,7 @@ class Teacher:
 
 
 def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: TeacherConfig) -> Teacher:
-    """Profiles from CSV or TSV (with a header line), Parquet or JSON lines.
+    """Profiles from CSV or TSV (with a header line), Parquet or JSON lines, or from a profile store's folder.
 
     Of several profiles of one id the first in format counts.
 
@@ -61,7 +46,7 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
     """
     if path.is_file() and not path.stat().st_size:
         raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
-    table = read_records(path)
+    table = _stored(path, kind) if ProfileStore.at(path) else read_records(path)
     if not table.num_rows:
         raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
     ids = strings(table[_column(path, table, config.id_column, ID_NAMES, "id")]).fill_null("")
@@ -98,6 +83,11 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
             f"x, y, z.' ({reasons})"
         )
     return Teacher(kind, profiles, report)
+
+
+def _stored(folder: Path, kind: ProfileKind) -> pa.Table:
+    texts = ProfileStore.read(folder).texts(kind)
+    return pa.table({"id": pa.array(texts, pa.string()), "text": pa.array(texts.values(), pa.string())})
 
 
 def _column(path: Path, table: pa.Table, asked: str | None, usual: tuple[str, ...], what: str) -> str:

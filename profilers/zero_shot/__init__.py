@@ -12,7 +12,7 @@ from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.profilers.format import ProfileFormatError, parse, tidy
 from reclm.profilers.zero_shot.config import ZeroShotConfig
 from reclm.profilers.zero_shot.prompts import TITLES, item_chat, quoted, user_chat
-from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.text.brief import ItemBriefs
 from reclm.text.chat import Chat, TextGenerator, prompt_hash
 
@@ -46,12 +46,13 @@ class ZeroShot(Profiler):
         return self
 
     def subjects(
-        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         """The prompt for each row of ``idx``. Users without a history and items without any text are left out."""
         config = self.config
         briefs = ItemBriefs(view.item_text, details_limit=config.text_chars)
         params = config.sampling(kind)
+        users = known.get("user", {})
         for row, one in zip(idx, view.idmap(kind).ids(idx), strict=True):
             history = view.history(kind, int(row))[::-1]
             if kind == "user":
@@ -65,7 +66,7 @@ class ZeroShot(Profiler):
                 if not (item.title or item.topics or item.details):
                     continue
                 clickers = view.users.ids(view.train.user_idx[history[: config.clickers]])
-                profiles = [known[user] for user in clickers if user in known]
+                profiles = [users[user] for user in clickers if user in users]
                 chat = item_chat(
                     item, config.topics, config.text_chars, quoted(profiles, config.quoted, item.title)
                 )
@@ -74,8 +75,8 @@ class ZeroShot(Profiler):
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
         """The profiles, each as soon as it is done; equal prompts are generated once.
 
-        A profile with too few different phrases is written once more, with a penalty on repetition; the better one
-        stays.
+        A profile with too few different phrases is written once more, with a penalty on repetition, where the generator
+        has one; the better one stays.
         """
         wanted: dict[ProfileKind, dict[str, list[Subject]]] = {"user": {}, "item": {}}
         for subject in subjects:
@@ -92,8 +93,10 @@ class ZeroShot(Profiler):
     def _answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
         """One profile a chat."""
         poor: dict[str, Profile] = {}
+        # a model that cannot be penalised would be asked the same again
+        once = self.config.second_penalty is None or "repetition_penalty" in self.generator.unsupported
         for one in self._tries(kind, chats, again=False):
-            if self.config.second_penalty is None or self.in_format(kind, one.text):
+            if once or self.in_format(kind, one.text):
                 yield one
             else:
                 poor[one.prompt_hash] = one

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reclm.cli.profile import EncoderName, Home, Kind, ModelName
+from reclm.cli.profile import AdapterFolder, EncoderName, EngineName, Home, Kind, ModelName
 from reclm.errors import ReclmError
 
 if TYPE_CHECKING:
+    from reclm.benchmarks.bench import ProfileSource
     from reclm.workspace import Workspace
 
 
@@ -58,6 +59,7 @@ Jobs = Annotated[int, typer.Option(min=1, help="Processes of a suite; they share
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run all of a suite again, also what is kept.")]
 
 OF_SUITES = {"suite", "jobs", "fresh"}
+OF_WRITER = ("--profiler", "--model", "--engine", "--adapter", "--profiler-set", "--store")
 OF_BOTH = {"dataset", "seeds", "epochs", "home", "out"}
 
 
@@ -72,7 +74,8 @@ def bench(
     dataset: Dataset = None,
     profiler: Annotated[str, typer.Option(help="zero-shot, keywords, or a plug-in.")] = "zero-shot",
     model: ModelName = None,
-    engine: Annotated[str | None, typer.Option(help="What runs the model: openvino, transformers.")] = None,
+    engine: EngineName = None,
+    adapter: AdapterFolder = None,
     encoder: EncoderName = None,
     kind: Annotated[Kind, typer.Option(help="Whose profiles are fused.")] = Kind.both,
     limit: Limit = None,
@@ -101,15 +104,11 @@ def bench(
     settings = parse_settings(set_ or [])
     source = None
     if augment:
-        source = {
-            "profiler": profiler,
-            "settings": parse_settings(profiler_set or []),
-            "model": model,
-            "engine": engine,
-            "limit": limit,
-            "kinds": kind.kinds,
-            "store": store,
-        }
+        from reclm.benchmarks.bench import ProfileSource
+        from reclm.profiles.ensure import ProfilerChoice
+
+        choice = ProfilerChoice(profiler, parse_settings(profiler_set or []), model, engine, adapter)
+        source = ProfileSource(choice, limit, kind.kinds, store)
     plan = {"seeds": seeds or 1, "epochs": epochs, "select_on": select_on.value}
     _compare(backbone, settings, plan, dataset or "ml-100k", workspace, source, encoder, out)
 
@@ -135,15 +134,15 @@ def _compare(
     plan_options: dict[str, Any],
     dataset: str,
     workspace: "Workspace",
-    source: dict[str, Any] | None,
+    profiles: "ProfileSource | None",
     encoder: str | None,
     out: Path | None,
 ) -> None:
     from rich.console import Console
 
     import reclm.data
-    from reclm.benchmarks.bench import ProfileSource, make_plan
     from reclm.benchmarks.bench import bench as run_bench
+    from reclm.benchmarks.bench import make_plan
     from reclm.benchmarks.picture import draw
     from reclm.benchmarks.results import save
     from reclm.benchmarks.table import table, verdicts
@@ -152,7 +151,6 @@ def _compare(
 
     data = reclm.data.load(dataset, workspace)
     plan = make_plan(backbone, settings, data, **plan_options)
-    profiles = ProfileSource(**source) if source else None
     folder = out or _run_folder(workspace, data.name, backbone)
     place = Path(dataset) if is_dataset(Path(dataset)) else workspace.dataset(dataset)
     comparison, about = run_bench(
@@ -171,7 +169,8 @@ def _compare(
         if data.item_text.num_columns:
             _say(f"next: {same} --augment")
     elif "keywords" not in about["profiles"]["writer"]:
-        _say(f"next: {same} --profiler keywords   (the control that a language model must beat)")
+        control = shlex.join(["reclm", *_without(sys.argv[1:], OF_WRITER), "--profiler", "keywords"])
+        _say(f"next: {control}   (the control that a language model must beat)")
     elif plan.seeds < 3:
         _say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
     one = shlex.join(["--user", data.users.ids(data.train.user_idx[:1])[0], "--run", str(folder)])
@@ -197,6 +196,16 @@ def _suite(
     _say(f"\nresults in {folder} (results.parquet, summary.json, table.md, suite.yaml)")
     if any(run.failures()):
         raise typer.Exit(1)
+
+
+def _without(arguments: list[str], flags: tuple[str, ...]) -> list[str]:
+    """A command's arguments, less these options and their values."""
+    kept, skip = [], False
+    for one in arguments:
+        if not skip and one.partition("=")[0] not in flags:
+            kept.append(one)
+        skip = not skip and one in flags
+    return kept
 
 
 def _coverage(about: dict[str, Any]) -> list[str]:

@@ -40,7 +40,20 @@ EncoderName = Annotated[
     str | None, typer.Option(help="Text encoder: hub name or directory; default all-MiniLM-L6-v2.")
 ]
 ModelName = Annotated[
-    str | None, typer.Option(help="Language model: hub name, directory or GGUF file; default SmolLM2-135M.")
+    str | None,
+    typer.Option(
+        help="Language model: hub name, directory or GGUF file; default SmolLM2-135M. With --engine server, what the "
+        "server calls it."
+    ),
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs the model: openvino, transformers, or server, the OpenAI-compatible one at $OPENAI_BASE_URL."
+    ),
+]
+AdapterFolder = Annotated[
+    Path | None, typer.Option(help="Folder of what was tuned, for a profiler that is: reclm tune writes it.")
 ]
 
 
@@ -48,7 +61,8 @@ def profile(
     dataset: DatasetName = "ml-100k",
     profiler: Annotated[str, typer.Option(help="zero-shot, keywords, or a plug-in.")] = "zero-shot",
     model: ModelName = None,
-    engine: Annotated[str | None, typer.Option(help="What runs the model: openvino, transformers.")] = None,
+    engine: EngineName = None,
+    adapter: AdapterFolder = None,
     encoder: EncoderName = None,
     kind: Annotated[Kind, typer.Option(help="Whose profiles.")] = Kind.both,
     limit: Annotated[
@@ -70,21 +84,20 @@ def profile(
     import reclm.data
     from reclm.config import parse_settings
     from reclm.profiles.embeddings import update
-    from reclm.profiles.ensure import ensure_profiles, estimate_profiles
+    from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, estimate_profiles
     from reclm.text.encoder import TextEncoder
     from reclm.workspace import Workspace
 
     workspace = Workspace.at(home)
     view = reclm.data.load(dataset, workspace).view()
     text_encoder = TextEncoder(encoder)
-    settings = parse_settings(set_ or [])
-    options = (view, workspace, profiler, settings, model, engine, kind.kinds, limit, store, fresh)
+    choice = ProfilerChoice(profiler, parse_settings(set_ or []), model, engine, adapter)
+    options = (view, workspace, choice, kind.kinds, limit, store, fresh)
     console = Console(highlight=False)
     say = partial(console.print, markup=False, soft_wrap=True)
-    where = _options(dataset=dataset, profiler=profiler, model=model, home=home, store=store)
-    how = _options(
-        engine=engine, encoder=encoder, kind=None if kind is Kind.both else kind.value, limit=limit
-    )
+    where = _options(dataset=dataset, profiler=profiler, model=model, engine=engine, home=home, store=store)
+    sides = None if kind is Kind.both else kind.value
+    how = _options(adapter=adapter, encoder=encoder, kind=sides, limit=limit)
     if dry_run:
         console.print(_estimates(estimate_profiles(*options, encoder=text_encoder)))
         say(f"next: reclm profile{where}{how}{''.join(_options(set=one) for one in set_ or [])}")
@@ -98,7 +111,8 @@ def profile(
     own = "".join(_options(profiler_set=one) for one in set_ or [])
     say(f"next: reclm bench --backbone lightgcn --augment{where}{how}{own}")
     if shown:
-        say(f"      reclm profiles show {shlex.quote(shown)}{where}")
+        place = _options(store=profiles.folder) if adapter else where
+        say(f"      reclm profiles show {shlex.quote(shown)}{place}")
 
 
 def _options(**values: object) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reclm.cli.profile import DatasetName, EncoderName, Home, Kind, ModelName, StoreFolder
+from reclm.cli.profile import DatasetName, EncoderName, EngineName, Home, Kind, ModelName, StoreFolder
 
 if TYPE_CHECKING:
     from rich.panel import Panel
@@ -37,6 +37,7 @@ def show(
     dataset: DatasetName = "ml-100k",
     profiler: Writer = None,
     model: ModelName = None,
+    engine: EngineName = None,
     kind: Annotated[Kind, typer.Option(help="Where to look.")] = Kind.both,
     home: Home = None,
     store: StoreFolder = None,
@@ -46,7 +47,7 @@ def show(
 
     from reclm.profiles.find import find_profiles, find_store
 
-    folder = find_store(home, dataset, profiler, model, store)
+    folder = find_store(home, dataset, profiler, model, engine, store)
     console = Console(highlight=False)
     found = find_profiles(folder, id, kind.kinds)
     for one in found:
@@ -61,6 +62,7 @@ def search(
     dataset: DatasetName = "ml-100k",
     profiler: Writer = None,
     model: ModelName = None,
+    engine: EngineName = None,
     encoder: EncoderName = None,
     kind: Annotated[Kind, typer.Option(help="Whose profiles.")] = Kind.both,
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 5,
@@ -78,7 +80,7 @@ def search(
     from reclm.profiles.store import ProfileStore
     from reclm.text.encoder import TextEncoder
 
-    folder = find_store(home, dataset, profiler, model, store)
+    folder = find_store(home, dataset, profiler, model, engine, store)
     table = Table("kind", "id", "similarity", "profile")
     with ProfileStore.read(folder) as opened:
         text_encoder = TextEncoder(encoder)
@@ -97,6 +99,7 @@ def export(
     dataset: DatasetName = "ml-100k",
     profiler: Writer = None,
     model: ModelName = None,
+    engine: EngineName = None,
     encoder: EncoderName = None,
     kind: Annotated[Kind, typer.Option(help="Whose profiles.")] = Kind.both,
     home: Home = None,
@@ -108,7 +111,7 @@ def export(
     from reclm.profiles.store import ProfileStore
     from reclm.text.encoder import TextEncoder
 
-    folder = find_store(home, dataset, profiler, model, store)
+    folder = find_store(home, dataset, profiler, model, engine, store)
     with ProfileStore.read(folder) as opened:
         text_encoder = None if format is Format.parquet else TextEncoder(encoder)
         files = exports.export(opened, format.value, out, text_encoder, kind.kinds)

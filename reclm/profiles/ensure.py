@@ -1,6 +1,7 @@
 """Open a profiler and its store, and write what is missing: what ``reclm profile`` and ``reclm bench`` share."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,31 @@ from reclm import plugins
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profiles.estimate import KindEstimate, dry_run
-from reclm.profiles.lazy import LazyGenerator
+from reclm.profiles.lazy import open_generator
 from reclm.profiles.profile import Profiler
 from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.text.encoder import TextEncoder
-from reclm.text.models import find_model, load_generator
 from reclm.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ProfilerChoice:
+    """Which profiler, and what it works with.
+
+    Attributes:
+        name: a plug-in.
+        settings: values of its config.
+        model, engine: the language model and what runs it, for profilers that need one (see
+            :func:`reclm.text.models.load_generator`).
+        adapter: the folder of what was tuned for it, for profilers that are.
+    """
+
+    name: str = "zero-shot"
+    settings: Mapping[str, Any] | None = None
+    model: str | None = None
+    engine: str | None = None
+    adapter: Path | None = None
 
 
 def open_profiler(
@@ -22,45 +41,33 @@ def open_profiler(
     settings: Mapping[str, Any] | None = None,
     model: str | None = None,
     engine: str | None = None,
+    adapter: Path | None = None,
 ) -> tuple[Profiler, str]:
     """The profiler called ``name``, and what its profiles are filed under: its name and its model's.
 
     Args:
-        settings: values of its config.
-        model, engine: the language model and what runs it, for profilers that need one (see
-            :func:`reclm.text.models.load_generator`). The model is found, but not loaded before its first prompt.
+        settings, model, engine, adapter: as in :class:`ProfilerChoice`. The model is found, but not loaded before
+            its first prompt.
 
     Raises:
-        ReclmError: for an unknown profiler, setting or model.
+        ReclmError: for an unknown profiler, setting or model, and for an adapter where nothing is tuned.
     """
     cls = plugins.get("profiler", name)
+    if adapter:
+        return cls.open(adapter, settings, model, engine)
     config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
     if not cls.needs_model:
         if model or engine:
             raise ReclmError(f"profiler {name!r} uses no language model; leave --model and --engine out")
         return cls(config), name
-    found = find_model(model)
-    return cls(
-        config, LazyGenerator(found.name, lambda: load_generator(found, engine))
-    ), f"{name}-{found.name}"
-
-
-def _check_text(view: TrainingView) -> None:
-    """Refuse a data set that gives a profiler nothing to read."""
-    if not view.item_text.num_columns and view.train.review is None:
-        raise ReclmError(
-            f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
-            "bench it without --augment"
-        )
+    generator = open_generator(model, engine)
+    return cls(config, generator), f"{name}-{generator.model}"
 
 
 def ensure_profiles(
     view: TrainingView,
     workspace: Workspace,
-    profiler_name: str = "zero-shot",
-    settings: Mapping[str, Any] | None = None,
-    model: str | None = None,
-    engine: str | None = None,
+    profiler: ProfilerChoice,
     kinds: Sequence[ProfileKind] = KINDS,
     limit: int | None = None,
     store_path: Path | None = None,
@@ -70,7 +77,7 @@ def ensure_profiles(
     """Open profiler and store, and write the profiles that are missing.
 
     Args:
-        profiler_name, settings, model, engine: as in :func:`open_profiler`.
+        profiler: opened by :func:`open_profiler`.
         kinds, limit, progress: as in :func:`~reclm.profiles.run.make_profiles`.
         store_path: the store's folder; by default the workspace's for this data set, profiler and model.
         fresh: set a store that is there aside.
@@ -81,20 +88,15 @@ def ensure_profiles(
     Raises:
         ReclmError: for an unknown profiler, setting or model, or a store that was written for other data.
     """
-    _check_text(view)
-    profiler, writer = open_profiler(profiler_name, settings, model, engine)
-    folder = store_path or workspace.store(view.name, writer)
+    opened, writer, folder = _open(view, workspace, profiler, store_path)
     with ProfileStore.open(folder, view.fingerprint, writer, view.name, fresh=fresh) as store:
-        return store, make_profiles(view, profiler.fit(view), store, kinds, limit, progress)
+        return store, make_profiles(view, opened.fit(view), store, kinds, limit, progress)
 
 
 def estimate_profiles(
     view: TrainingView,
     workspace: Workspace,
-    profiler_name: str = "zero-shot",
-    settings: Mapping[str, Any] | None = None,
-    model: str | None = None,
-    engine: str | None = None,
+    profiler: ProfilerChoice,
     kinds: Sequence[ProfileKind] = KINDS,
     limit: int | None = None,
     store_path: Path | None = None,
@@ -106,10 +108,25 @@ def estimate_profiles(
     Args:
         encoder: gives an estimate of the time to embed, too.
     """
-    _check_text(view)
-    profiler, writer = open_profiler(profiler_name, settings, model, engine)
-    folder = store_path or workspace.store(view.name, writer)
+    opened, writer, folder = _open(view, workspace, profiler, store_path)
     store = None
     if ProfileStore.at(folder) and not fresh:
         store = ProfileStore.open(folder, view.fingerprint, writer)
-    return dry_run(view, profiler.fit(view), store, kinds, limit, encoder=encoder)
+    return dry_run(view, opened.fit(view), store, kinds, limit, encoder=encoder)
+
+
+def _open(
+    view: TrainingView, workspace: Workspace, choice: ProfilerChoice, store_path: Path | None
+) -> tuple[Profiler, str, Path]:
+    """The profiler, the name and the folder its profiles are filed under.
+
+    Raises:
+        ReclmError: also for a data set that gives a profiler nothing to read.
+    """
+    if not view.item_text.num_columns and view.train.review is None:
+        raise ReclmError(
+            f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
+            "bench it without --augment"
+        )
+    profiler, writer = open_profiler(**vars(choice))
+    return profiler, writer, store_path or workspace.store(view.name, writer)

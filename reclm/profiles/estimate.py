@@ -8,7 +8,7 @@ import numpy as np
 
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.profiles.profile import Profile, Profiler, Subject
-from reclm.profiles.run import Plan, plan
+from reclm.profiles.run import Plan, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.text.chat import Chat
 from reclm.text.encoder import TextEncoder
@@ -19,12 +19,22 @@ class KindEstimate:
     """What a run would do for one kind; tokens and seconds are extrapolated from a sample of the prompts."""
 
     plan: Plan
-    prompt_tokens: int
-    new_tokens: int
-    seconds: float
-    embed_seconds: float
-    sample: int
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    seconds: float = 0.0
+    embed_seconds: float = 0.0
+    sample: int = 0
     """How many prompts were answered for it."""
+
+    def __add__(self, other: "KindEstimate") -> "KindEstimate":
+        return KindEstimate(
+            self.plan + other.plan,
+            self.prompt_tokens + other.prompt_tokens,
+            self.new_tokens + other.new_tokens,
+            self.seconds + other.seconds,
+            self.embed_seconds + other.embed_seconds,
+            self.sample + other.sample,
+        )
 
 
 def dry_run(
@@ -38,20 +48,30 @@ def dry_run(
 ) -> list[KindEstimate]:
     """Estimate a run, and store nothing.
 
-    Up to ``sample`` of the missing prompts, drawn evenly, are answered and timed, and ten times as many counted.
-    Prompts of items quote one of these answers for every user who has no profile yet.
+    Up to ``sample`` of each round's missing prompts, drawn evenly, are answered and timed, and ten times as many
+    counted. Where later prompts quote a profile that is not written yet, one of these answers stands in for it.
     """
     estimates: list[KindEstimate] = []
-    known = dict(store.texts("user")) if store else {}
+    users: dict[str, str] = store.texts("user") if store else {}
     for kind in KINDS:
-        if kind not in kinds:
-            continue
-        todo = plan(view, profiler, store, kind, known, limit)
-        estimate, answers = _calibrate(profiler, todo, sample, encoder)
-        estimates.append(estimate)
-        if kind == "user" and answers:
-            known = {one.id: answers[0].text for one in todo.missing} | known
+        if kind in kinds:
+            known: dict[ProfileKind, dict[str, str]] = {"user": users if kind == "item" else {}, "item": {}}
+            whole = KindEstimate(Plan(kind))
+            for todo in plans(view, profiler, store, kind, known, limit):
+                part, answers = _calibrate(profiler, todo, sample, encoder)
+                known[kind] |= _stand_ins(store, todo, answers)
+                whole += part
+            estimates.append(whole)
+            if kind == "user":
+                users = known["user"] | users
     return estimates
+
+
+def _stand_ins(store: ProfileStore | None, todo: Plan, answers: list[Profile]) -> dict[str, str]:
+    """A text for each subject of a plan: its own where it has one, else the first of the answers."""
+    texts = dict.fromkeys(todo.asked, answers[0].text) if answers else {}
+    texts |= {one.id: one.text for one in todo.copies}
+    return texts | (written(store, todo) if store else {})
 
 
 def _calibrate(
@@ -59,7 +79,7 @@ def _calibrate(
 ) -> tuple[KindEstimate, list[Profile]]:
     prompts = todo.prompts
     if not prompts:
-        return KindEstimate(todo, 0, 0, 0.0, 0.0, 0), []
+        return KindEstimate(todo), []
     drawn = list(_evenly(prompts, sample))
     list(profiler.write(drawn[:1]))  # loads the model, compiles, fills caches
     start = time.perf_counter()

@@ -25,6 +25,7 @@ def find_store(
     dataset: str,
     profiler: str | None = None,
     model: str | None = None,
+    engine: str | None = None,
     store: Path | None = None,
 ) -> Path:
     """The folder of the store that is meant.
@@ -32,7 +33,7 @@ def find_store(
     Args:
         home: the workspace.
         dataset: its name, or the folder it was loaded from.
-        profiler, model: who wrote it; may be left out where only one wrote for the data set.
+        profiler, model, engine: who wrote it; may be left out where only one wrote for the data set.
         store: its folder, in place of all the rest.
 
     Raises:
@@ -46,15 +47,15 @@ def find_store(
     if is_dataset(Path(dataset)):
         dataset = str(read_head(Path(dataset))["name"])
     there = [folder for folder, info in stores(workspace) if info.dataset == dataset]
-    if profiler or model:
-        wanted = workspace.store(dataset, open_profiler(profiler or "zero-shot", {}, model)[1])
+    if profiler or model or engine:
+        wanted = workspace.store(dataset, open_profiler(profiler or "zero-shot", {}, model, engine)[1])
         there = [folder for folder in there if folder == wanted]
     if len(there) == 1:
         return there[0]
     if there:
         found = ", ".join(str(folder) for folder in there)
         raise ReclmError(f"several wrote profiles for {dataset!r}; choose one with --store: {found}")
-    by = f" by {profiler or 'zero-shot'}" if profiler or model else ""
+    by = f" by {profiler or 'zero-shot'}" if profiler or model or engine else ""
     raise ReclmError(
         f"no profiles{by} for data set {dataset!r} in {workspace.root}; see: reclm profiles list, "
         f"or write them: reclm profile --dataset {dataset}"

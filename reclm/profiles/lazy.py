@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.text.models import find_model, is_local, load_generator
 
 
 class LazyGenerator(TextGenerator):
@@ -28,3 +29,18 @@ class LazyGenerator(TextGenerator):
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
         """Prompt tokens of each chat."""
         return self.load().count_tokens(chats)
+
+
+def open_generator(model: str | None = None, engine: str | None = None) -> TextGenerator:
+    """A generator that can say its model's name at once, and loads it, or asks its server, when it is first needed.
+
+    Args:
+        model, engine: as in :func:`~reclm.text.models.load_generator`.
+
+    Raises:
+        ReclmError: for an unknown engine or model.
+    """
+    if not is_local(engine):
+        return load_generator(model, engine)
+    found = find_model(model)
+    return LazyGenerator(found.name, lambda: load_generator(found, engine))

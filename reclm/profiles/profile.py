@@ -1,16 +1,21 @@
 """What a profile is, and what writes one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from reclm import plugins
 from reclm.config import Config as BaseConfig
 from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.errors import ReclmError
 from reclm.text.chat import Chat, TextGenerator
+
+Known = Mapping[ProfileKind, Mapping[str, str]]
+"""Profiles that may be quoted: their texts by kind and id; a kind may be missing."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +72,41 @@ class Profiler(ABC):
         self.config = config or self.Config()
         self.generator = generator
 
+    @classmethod
+    def open(
+        cls, adapter: Path, settings: Mapping[str, Any] | None, model: str | None, engine: str | None
+    ) -> tuple["Profiler", str]:
+        """The profiler with what was tuned for it, and what its profiles are filed under; by default it cannot be.
+
+        Args:
+            adapter: the folder of what was tuned.
+            settings, model, engine: as in :func:`reclm.profiles.ensure.open_profiler`.
+
+        Raises:
+            ReclmError: if this profiler is not tuned, or the folder holds nothing of it.
+        """
+        name = plugins.name_of("profiler", cls)
+        raise ReclmError(f"profiler {name!r} is not tuned: leave --adapter out")
+
     @abstractmethod
     def fit(self, view: TrainingView) -> Self:
         """Learn from the view; a profiler with nothing to learn returns itself."""
 
+    def rounds(self, view: TrainingView, kind: ProfileKind) -> Sequence[np.ndarray]:
+        """Rows of ``kind`` in the order of the work: those of a round may quote profiles of the rounds before.
+
+        No row stands in two rounds. By default all are in one.
+        """
+        return [np.arange(len(view.idmap(kind)))]
+
     @abstractmethod
     def subjects(
-        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         """What each row of ``idx`` would be asked. Rows without anything to go by are left out.
 
-        ``known`` maps user ids to their present profiles, for item prompts that quote them.
+        ``known`` has the profiles that prompts may quote: of the rounds before this one and, for items, of all
+        users. It never has those of the round itself, so that a run that goes on asks what it asked before.
         """
 
     @abstractmethod

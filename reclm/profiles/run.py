@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.profiles.lazy import LazyGenerator
-from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.progress import progress_bar
 from reclm.text.items import item_texts
@@ -19,7 +19,7 @@ from reclm.text.items import item_texts
 
 @dataclass
 class KindRun:
-    """What a run did for users, or for items.
+    """What a run did for users, or for items, all rounds together.
 
     Attributes:
         subjects: how many there are to describe; ``distinct`` prompts among them.
@@ -32,10 +32,10 @@ class KindRun:
     """
 
     kind: ProfileKind
-    subjects: int
-    distinct: int
-    stored: int
-    copied: int
+    subjects: int = 0
+    distinct: int = 0
+    stored: int = 0
+    copied: int = 0
     generated: int = 0
     written: int = 0
     cut: int = 0
@@ -66,50 +66,87 @@ class ProfileRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do for one kind: subjects with a profile, those that can share one, those without."""
+    """What there is to do in one round of a kind, or in several together.
+
+    Attributes:
+        asked: id to prompt hash of every subject.
+        stored: how many of them have their profile; ``copies``: of others with the same prompt, for those who can
+            share one; ``missing``: the rest.
+        round: which one, where there are several.
+    """
 
     kind: ProfileKind
-    subjects: int
-    distinct: int
-    stored: int
-    copies: list[Profile]
-    missing: list[Subject]
+    asked: dict[str, str] = field(default_factory=dict)
+    stored: int = 0
+    copies: list[Profile] = field(default_factory=list)
+    missing: list[Subject] = field(default_factory=list)
+    round: str = ""
+
+    @property
+    def subjects(self) -> int:
+        """How many there are to describe."""
+        return len(self.asked)
+
+    @property
+    def distinct(self) -> int:
+        """How many prompts that takes."""
+        return len(set(self.asked.values()))
 
     @property
     def prompts(self) -> list[Subject]:
         """The missing subjects, one for each distinct prompt."""
         return list({one.prompt_hash: one for one in reversed(self.missing)}.values())[::-1]
 
+    def __add__(self, other: "Plan") -> "Plan":
+        return Plan(
+            self.kind,
+            self.asked | other.asked,
+            self.stored + other.stored,
+            self.copies + other.copies,
+            self.missing + other.missing,
+        )
+
     def __str__(self) -> str:
         return (
+            f"{self.round}{': ' if self.round else ''}"
             f"{self.subjects:,} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
             f"shared with others: {len(self.copies):,}, prompts to write: {len(self.prompts):,}"
         )
 
 
-def plan(
+def plans(
     view: TrainingView,
     profiler: Profiler,
     store: ProfileStore | None,
     kind: ProfileKind,
-    known: Mapping[str, str],
+    known: Known,
     limit: int | None = None,
-) -> Plan:
-    """Compare what the first ``limit`` subjects would be asked with what the store holds.
+) -> Iterator[Plan]:
+    """Compare what the first ``limit`` subjects would be asked with what the store holds, a round at a time.
+
+    A round is planned when its plan is asked for: by then the caller has put into ``known`` what the rounds before
+    wrote.
 
     Args:
         store: None stands for an empty one.
-        known: the users' present profiles, for item prompts.
     """
-    every = np.arange(len(view.idmap(kind)))
-    subjects = list(islice(profiler.subjects(view, kind, every, known), limit))
+    rounds = profiler.rounds(view, kind)
+    for number, idx in enumerate(rounds, start=1):
+        subjects = list(islice(profiler.subjects(view, kind, idx, known), limit))
+        yield _plan(store, kind, subjects, f"round {number} of {len(rounds)}" if len(rounds) > 1 else "")
+        if limit is not None:
+            limit -= len(subjects)
+            if not limit:
+                return
+
+
+def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject], round: str) -> Plan:
     stored = store.hashes(kind) if store else {}
     open_ = [one for one in subjects if stored.get(one.id) != one.prompt_hash]
     answered = store.by_hash({one.prompt_hash for one in open_}) if store and open_ else {}
     return Plan(
         kind,
-        subjects=len(subjects),
-        distinct=len({one.prompt_hash for one in subjects}),
+        asked={one.id: one.prompt_hash for one in subjects},
         stored=len(subjects) - len(open_),
         copies=[
             replace(answered[one.prompt_hash], kind=kind, id=one.id)
@@ -117,7 +154,14 @@ def plan(
             if one.prompt_hash in answered
         ],
         missing=[one for one in open_ if one.prompt_hash not in answered],
+        round=round,
     )
+
+
+def written(store: ProfileStore, todo: Plan) -> dict[str, str]:
+    """``{id: profile text}`` of a plan's subjects, where the store has one."""
+    texts = store.texts(todo.kind)
+    return {id: texts[id] for id in todo.asked if id in texts}
 
 
 def make_profiles(
@@ -128,7 +172,7 @@ def make_profiles(
     limit: int | None = None,
     progress: bool = True,
 ) -> ProfileRun:
-    """Write the profiles that the store lacks, users before items (whose prompts may quote them).
+    """Write the profiles that the store lacks, users before items (whose prompts may quote them), round by round.
 
     What is stored under the same prompt hash is not generated again; each profile is safe as soon as the profiler
     yields it, so that a run that is killed goes on where it stopped.
@@ -136,7 +180,7 @@ def make_profiles(
     Args:
         profiler: fitted.
         kinds: whose profiles.
-        limit: only the first so many subjects of each kind.
+        limit: only the first so many subjects of each kind, its rounds in order.
         progress: show plan and bar on stderr.
 
     Raises:
@@ -145,8 +189,15 @@ def make_profiles(
     run = ProfileRun()
     for kind in KINDS:
         if kind in kinds:
-            known = store.texts("user") if kind == "item" else {}
-            one = _write(profiler, store, plan(view, profiler, store, kind, known, limit), progress)
+            users = store.texts("user") if kind == "item" else {}
+            known: dict[ProfileKind, dict[str, str]] = {"user": users, "item": {}}
+            one, whole = KindRun(kind), Plan(kind)
+            for todo in plans(view, profiler, store, kind, known, limit):
+                _write(profiler, store, todo, one, progress)
+                known[kind] |= written(store, todo)
+                whole += todo
+            one.subjects, one.distinct = whole.subjects, whole.distinct
+            one.stored, one.copied = whole.stored, len(whole.copies)
             texts = store.texts(kind).values()
             one.in_store, one.texts = len(texts), len(set(texts))
             one.in_format = sum(profiler.in_format(kind, text) for text in texts)
@@ -154,18 +205,19 @@ def make_profiles(
     return run
 
 
-def _write(profiler: Profiler, store: ProfileStore, todo: Plan, progress: bool) -> KindRun:
-    run = KindRun(todo.kind, todo.subjects, todo.distinct, todo.stored, len(todo.copies))
+def _write(profiler: Profiler, store: ProfileStore, todo: Plan, run: KindRun, progress: bool) -> None:
+    """Carry a plan out, and add what was generated to ``run``."""
     store.add(todo.copies)
     if progress:
         print(todo, file=sys.stderr)
     if not todo.missing:
-        return run
+        return
     answered: set[str] = set()
     if isinstance(profiler.generator, LazyGenerator):
         profiler.generator.load()  # not part of the time that generating takes
     start = time.perf_counter()
-    with progress_bar(f"writing {todo.kind} profiles", len(todo.prompts), progress) as advance:
+    what = f"writing {todo.kind} profiles{', ' if todo.round else ''}{todo.round}"
+    with progress_bar(what, len(todo.prompts), progress) as advance:
         for profile in profiler.write(todo.missing):
             store.add([profile])
             run.written += 1
@@ -175,9 +227,8 @@ def _write(profiler: Profiler, store: ProfileStore, todo: Plan, progress: bool) 
                 run.new_tokens += profile.new_tokens
                 run.cut += profile.finish_reason == "length"
                 advance(1)
-    run.seconds = time.perf_counter() - start
-    run.generated = len(answered)
-    return run
+    run.seconds += time.perf_counter() - start
+    run.generated += len(answered)
 
 
 @dataclass(frozen=True)

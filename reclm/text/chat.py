@@ -11,7 +11,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -76,9 +76,14 @@ class TextGenerator(ABC):
     """An engine that runs one language model.
 
     Attributes:
+        local: whether the model is on this machine, as :func:`~reclm.text.models.find_model` finds it; an engine that
+            is not local is given the model's name as it is.
+        unsupported: the sampling parameters that it leaves out.
         model: the name that goes into profiles and prompt hashes; equal names must mean equal weights.
     """
 
+    local: ClassVar[bool] = True
+    unsupported: frozenset[str] = frozenset()
     model: str
 
     @abstractmethod

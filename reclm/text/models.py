@@ -72,7 +72,8 @@ def load_generator(
     """A text generator that runs ``model``.
 
     Args:
-        model: as in :func:`find_model`, or what it returned.
+        model: as in :func:`find_model`, or what it returned; for an engine that is not local, the name that it
+            knows the model by.
         engine: a plug-in of kind ``generator``; by default ``openvino`` for GGUF files and OpenVINO folders on a
             machine without a GPU, else ``transformers``.
         options: passed to the engine, e.g. ``precision="f32"``.
@@ -80,8 +81,19 @@ def load_generator(
     Raises:
         ReclmError: if model or engine are not there, or the engine cannot read the model.
     """
+    if engine is not None and not is_local(engine):
+        return plugins.get("generator", engine)(model, **options)
     found = model if isinstance(model, LanguageModel) else find_model(model)
     return plugins.get("generator", engine or _default_engine(found))(found, **options)
+
+
+def is_local(engine: str | None) -> bool:
+    """Whether the engine runs models that are on this machine, as those chosen by default do.
+
+    Raises:
+        ReclmError: if there is no such engine, or it lacks a package.
+    """
+    return engine is None or plugins.get("generator", engine).local
 
 
 def _default_engine(model: LanguageModel) -> str:
@@ -96,7 +108,7 @@ def _local(path: Path) -> LanguageModel:
     if path.is_file():
         if path.suffix != ".gguf":
             raise ReclmError(f"{path} is no model; give a .gguf file, a model folder or a name on the hub")
-        return LanguageModel(f"{path.stem}@{_digest([path])}", path, "gguf")
+        return LanguageModel(f"{path.stem}@{digest([path])}", path, "gguf")
     formats: tuple[Format, ...] = ("openvino", "safetensors", "gguf")
     for one in formats:
         weights = _weights(path, one)
@@ -104,7 +116,7 @@ def _local(path: Path) -> LanguageModel:
             continue
         if one == "gguf":
             return _local(weights[0])
-        return LanguageModel(f"{path.resolve().name}@{_digest(weights)}", path, one)
+        return LanguageModel(f"{path.resolve().name}@{digest(weights)}", path, one)
     raise ReclmError(
         f"the model folder {path} has no weights; "
         "it needs config.json with *.safetensors, openvino_model.xml and .bin, or one .gguf file"
@@ -123,13 +135,13 @@ def _weights(folder: Path, form: Format) -> list[Path]:
     return files
 
 
-def _digest(files: list[Path]) -> str:
+def digest(files: list[Path]) -> str:
     """Eight hex digits of the files' content."""
     digest = hashlib.sha256()
     for path in files:
         try:
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(hashlib.filedigest(file, "sha256").digest())
         except OSError as error:
             raise ReclmError(f"cannot read {path}: {error.strerror}") from error
     return digest.hexdigest()[:8]

@@ -405,6 +405,18 @@ def test_seeds_epochs_and_data_can_be_changed() -> None:
             {"rows": [{"name": "a", "backbone": "biasmf", "published": {"fullshot": {"ndcg@5": 0.1}}}]},
             "'fullshot'; did you mean 'full-shot'",
         ),
+        (
+            {
+                "rows": [
+                    {
+                        "name": "a",
+                        "backbone": "biasmf",
+                        "profiles": {"profiler": "keywords", "adapter": "x"},
+                    }
+                ]
+            },
+            "profiler 'keywords' is not tuned: leave --adapter out",
+        ),
         ({"dataset": "chekerboard"}, "did you mean 'checkerboard'"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
 from reclm.data.disk import save
 from reclm.data.idmap import IdMap
-from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.workspace import Workspace
 
 Run = Callable[..., tuple[int, str, str]]
@@ -38,7 +38,7 @@ class Titles(Profiler):
         return self
 
     def subjects(
-        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         titles = view.item_text.column("title").to_pylist()
         for row, id in zip(idx, view.idmap(kind).ids(idx), strict=True):
@@ -67,6 +67,8 @@ class Letters:
 
 class Found:
     """An entry point."""
+
+    value = f"{Titles.__module__}:Titles"
 
     @staticmethod
     def load() -> type[Titles]:

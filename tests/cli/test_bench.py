@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import reclm.cli
+from reclm.cli.bench import OF_WRITER, _without
 from reclm.data.disk import save
 from reclm.testing import checkerboard
 
@@ -85,6 +86,11 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--set", "layers=none"], "layers = 'none'"),
         (["--set", "lr"], "key=value"),
         (["--augment", "--profiler", "keyword"], "did you mean 'keywords'?"),
+        (
+            ["--augment", "--profiler", "keywords", "--adapter", "x"],
+            "profiler 'keywords' is not tuned: leave --adapter out",
+        ),
+        (["--suite", "lastfm", "--adapter", "x"], "--adapter does not go with --suite"),
         (["--augment", "--store", "nowhere"], "no profile store at nowhere"),
         (["--encoder", "./nowhere"], "no encoder at ./nowhere"),
         (["--dataset", "checkerbord"], "did you mean 'checkerboard'?"),
@@ -113,6 +119,11 @@ def test_a_store_of_other_data_is_refused(
         pass
     assert run(home, "--augment", "--store", str(tmp_path / "store")) == 2
     assert "0123456789abcdef" in capsys.readouterr().err
+
+
+def test_the_control_command_leaves_the_model_out() -> None:
+    given = ["bench", "--adapter", "a", "--model=m", "--seeds", "3", "--profiler", "reclm", "--engine", "e"]
+    assert _without(given, OF_WRITER) == ["bench", "--seeds", "3"]
 
 
 SUITE = """

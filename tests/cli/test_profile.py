@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from reclm import plugins
 from reclm.profiles.store import ProfileStore
 
 BASIC = ("profile", "--dataset", "films", "--profiler", "titles")
@@ -75,6 +76,26 @@ def test_a_store_of_other_data_is_kept_and_refused(run: Any, home: Path, request
     assert len(list((home / "profiles" / "films").iterdir())) == 2
 
 
+def test_a_tuned_profiler_is_opened_from_its_adapter(
+    run: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(cls: Any, adapter: Path, settings: dict[str, Any], model: str, engine: str) -> Any:
+        assert (model, engine) == ("m", "e")
+        return cls(cls.Config.build(settings)), f"titles-{adapter.name}"
+
+    monkeypatch.setattr(plugins.get("profiler", "titles"), "open", classmethod(opened))
+    tuned = ("--model", "m", "--engine", "e", "--adapter", "tuned here", "--set", "titles=1")
+    _, out, _ = run(*BASIC, *tuned, "--dry-run")
+    given = "--dataset films --profiler titles --model m --engine e --adapter 'tuned here'"
+    assert f"next: reclm profile {given} --set titles=1" in out
+    _, out, _ = run(*BASIC, *tuned)
+    assert f"next: reclm bench --backbone lightgcn --augment {given} --profiler-set titles=1" in out
+    folder = home / "profiles" / "films" / "titles-tuned-here"
+    assert ProfileStore.read(folder).texts("user")["anne"] == "[bold]Heat[/bold]"
+    assert f"reclm profiles show anne --store {folder}" in out
+    assert run("profiles", "show", "anne", "--store", folder)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -84,6 +105,12 @@ def test_a_store_of_other_data_is_kept_and_refused(run: Any, home: Path, request
         (("--set", "titles=many"), "profiler titles: titles = 'many'"),
         (("--set", "titles"), "write key=value"),
         (("--model", "m"), "profiler 'titles' uses no language model; leave --model and --engine out"),
+        (("--adapter", "a"), "profiler 'titles' is not tuned: leave --adapter out"),
+        (
+            ("--profiler", "zero-shot", "--adapter", "a"),
+            "profiler 'zero-shot' is not tuned: leave --adapter out",
+        ),
+        (("--dry-run", "--adapter", "a"), "profiler 'titles' is not tuned: leave --adapter out"),
         (("--profiler", "zero-shot", "--model", "./empty"), "the model folder empty has no weights"),
         (("--store", "."), "is not empty and no profile store"),
     ],

@@ -13,7 +13,7 @@ from reclm.data.dataset import Dataset, Interactions
 from reclm.data.disk import load_folder, save
 from reclm.data.summary import summarise
 from reclm.errors import ReclmError
-from reclm.profiles.ensure import ensure_profiles, estimate_profiles
+from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, estimate_profiles
 from reclm.workspace import Workspace
 
 TRAIN = "10 5 7 5\n2 7\n\n3\n10 9\n"
@@ -164,7 +164,7 @@ def test_no_item_text_is_kept_shown_and_no_profile_is_written_from_it(tmp_path):
     assert (shown.filled, shown.samples) == ({}, [])
     for asked in (ensure_profiles, estimate_profiles):
         with pytest.raises(ReclmError, match="data set 'gowalla' has no item text"):
-            asked(again.view(), workspace, "keywords")
+            asked(again.view(), workspace, ProfilerChoice("keywords"))
     assert not workspace.store("gowalla", "keywords").exists()
 
 

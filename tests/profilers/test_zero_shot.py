@@ -6,6 +6,7 @@ import pytest
 
 from reclm.errors import ReclmError
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
+from reclm.profiles.profile import Known
 from reclm.text.chat import Generation, TextGenerator
 
 GOOD = "User identity: film fan, night owl, home cook; User interests: Alien, space, robots, ships."
@@ -63,19 +64,30 @@ def test_equal_histories_share_a_prompt_and_other_settings_do_not(view):
     assert other["ada"].prompt_hash != subjects["ada"].prompt_hash
 
 
+def test_what_identifies_a_prompt_stays_as_it_was(view):
+    # were these to change, every profile that anybody has stored would be written anew
+    users = by_id(profiler().subjects(view, "user", EVERY, {}))
+    assert users["ada"].prompt_hash == "481c95fd068b61ab6b24a5e9c9b0cc27"
+    items = by_id(profiler().subjects(view, "item", EVERY, {"user": {"ada": GOOD}}))
+    assert items["f0"].prompt_hash == "0d9ac90a57a713570a580b77ecc92412"
+
+
 def test_data_cannot_forge_markup_in_a_prompt(view):
+    known: Known = {"user": {"ada": GOOD.replace("night owl", "<|im_end|>")}}
     for kind in ("user", "item"):
-        for one in profiler().subjects(view, kind, EVERY, {"ada": GOOD.replace("night owl", "<|im_end|>")}):
+        for one in profiler().subjects(view, kind, EVERY, known):
             text = question(one)
             assert "<|" not in text
             assert "[INST]" not in text
 
 
 def test_items_quote_the_users_who_chose_them(view):
-    known = {
-        "ada": "User identity: film fan, night owl; User interests: Alien, ghosts.",
-        "bob": "User identity: film fan, <s>chef; User interests: robots, ghosts.",
-        "cyd": "not in the format",
+    known: Known = {
+        "user": {
+            "ada": "User identity: film fan, night owl; User interests: Alien, ghosts.",
+            "bob": "User identity: film fan, <s>chef; User interests: robots, ghosts.",
+            "cyd": "not in the format",
+        }
     }
     subjects = by_id(profiler(quoted=2).subjects(view, "item", EVERY, known))
     # the item's own title is not quoted

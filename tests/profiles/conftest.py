@@ -1,7 +1,7 @@
 """A small data set, a profiler that needs no model, an encoder worked by hand."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,11 @@ import pytest
 
 from reclm.data.dataset import Interactions, ProfileKind, TrainingView
 from reclm.data.idmap import IdMap
-from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
+
+
+def subject(kind: ProfileKind, id: str, text: str) -> Subject:
+    return Subject(kind, id, hashlib.sha256(f"{kind} {text}".encode()).hexdigest()[:32], text)
 
 
 class HistoryProfiler(Profiler):
@@ -25,7 +29,7 @@ class HistoryProfiler(Profiler):
         return self
 
     def subjects(
-        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         titles = view.item_text.column("title").to_pylist()
         for row, id in zip(idx, view.idmap(kind).ids(idx), strict=True):
@@ -36,8 +40,9 @@ class HistoryProfiler(Profiler):
                 text = "likes " + ", ".join(titles[item] for item in view.train.item_idx[history])
             else:
                 users = view.users.ids(view.train.user_idx[history])
-                text = f"{titles[row]}, for: " + "; ".join(known[user] for user in users if user in known)
-            yield Subject(kind, id, hashlib.sha256(f"{kind} {text}".encode()).hexdigest()[:32], text)
+                quoted = [known["user"][user] for user in users if user in known["user"]]
+                text = f"{titles[row]}, for: " + "; ".join(quoted)
+            yield subject(kind, id, text)
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
         groups: dict[str, list[Subject]] = {}
@@ -47,6 +52,23 @@ class HistoryProfiler(Profiler):
             self.answered.append(key)
             for one in group:
                 yield Profile(one.kind, one.id, str(one.source), key, "history", "{}", 7, 3, "stop")
+
+
+class RoundsProfiler(HistoryProfiler):
+    """Writes of items i2 and i3 first, then i1 and i4, "A, near: …", quoting what is known of items."""
+
+    def rounds(self, view: TrainingView, kind: ProfileKind) -> Sequence[np.ndarray]:
+        return [np.array([1, 2]), np.array([0, 3])] if kind == "item" else super().rounds(view, kind)
+
+    def subjects(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
+    ) -> Iterator[Subject]:
+        if kind == "user" or idx[0] == 1:
+            yield from super().subjects(view, kind, idx, known)
+        else:
+            near = " | ".join(known["item"].values())
+            for row, id in zip(idx, view.items.ids(idx), strict=True):
+                yield subject(kind, id, f"{'ABCD'[row]}, near: {near}")
 
 
 class LetterEncoder:
@@ -66,8 +88,7 @@ class LetterEncoder:
         return np.array([[text.count(letter) for letter in "abc"] for text in texts], np.float32)
 
 
-@pytest.fixture
-def view() -> TrainingView:
+def toy() -> TrainingView:
     """u1 and u2 have the same history (A, B), u3 has C, u4 none; nobody has touched item i4."""
     return TrainingView(
         "toy",
@@ -78,6 +99,16 @@ def view() -> TrainingView:
         "",
         "f00d",
     )
+
+
+@pytest.fixture
+def view() -> TrainingView:
+    return toy()
+
+
+@pytest.fixture
+def in_rounds() -> RoundsProfiler:
+    return RoundsProfiler()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import reclm.data
-from reclm.profiles.ensure import ensure_profiles
+from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
 from reclm.workspace import Workspace
 
 FOLDER: Path = globals()["FOLDER"]
@@ -14,6 +14,8 @@ if __name__ == "__main__":
     workspace = Workspace.at(FOLDER.parent / "home")
     view = reclm.data.load("ml-100k", workspace).view()
     logging.disable()
-    store, run = ensure_profiles(view, workspace, kinds=["user"], limit=16, store_path=FOLDER, progress=False)
+    store, run = ensure_profiles(
+        view, workspace, ProfilerChoice(), ["user"], limit=16, store_path=FOLDER, progress=False
+    )
     with LOG.open("a") as file:
         file.write(f"finished {run.generated}\n")

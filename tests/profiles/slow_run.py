@@ -5,7 +5,7 @@ Run by ``runpy`` with ``FOLDER`` (of the store) and ``LOG`` (a file) among its g
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from reclm.data.dataset import Interactions, ProfileKind, TrainingView
 from reclm.data.idmap import IdMap
-from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.run import make_profiles
 from reclm.profiles.store import ProfileStore
 
@@ -36,7 +36,7 @@ class SlowProfiler(Profiler):
         return self
 
     def subjects(
-        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Mapping[str, str]
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         for row in idx:
             prompt = row - 1 if row % 3 == 1 else row

@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import runpy
+import signal
 import time
 from collections import Counter
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reclm.data.dataset import ProfileKind
 from reclm.profiles.store import ProfileStore
 
 USERS, DISTINCT, IN_FLIGHT, KILLS = 300, 200, 8, 10
@@ -23,9 +25,9 @@ def context() -> ForkServerContext:
 
 
 def started(
-    context: ForkServerContext, folder: Path, log: Path, script: str = "slow_run.py"
+    context: ForkServerContext, folder: Path, log: Path, script: str = "slow_run.py", dies: int = 0
 ) -> ForkServerProcess:
-    given = {"init_globals": {"FOLDER": folder, "LOG": log}, "run_name": "__main__"}
+    given = {"init_globals": {"FOLDER": folder, "LOG": log, "DIES": dies}, "run_name": "__main__"}
     path = str(Path(__file__).parent / script)
     process = context.Process(target=runpy.run_path, args=(path,), kwargs=given)
     process.start()
@@ -36,8 +38,8 @@ def lines(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def stored(folder: Path) -> list[tuple[str, str, str]]:
-    rows = ProfileStore.read(folder).rows("user", ["id", "text", "prompt_hash"]).to_pylist()
+def stored(folder: Path, kind: ProfileKind = "user") -> list[tuple[str, str, str]]:
+    rows = ProfileStore.read(folder).rows(kind, ["id", "text", "prompt_hash"]).to_pylist()
     return sorted((row["id"], row["text"], row["prompt_hash"]) for row in rows)
 
 
@@ -68,6 +70,23 @@ def test_ten_kills_change_nothing(context: ForkServerContext, tmp_path: Path) ->
     assert 0 < begun.total() - DISTINCT <= KILLS * IN_FLIGHT
     taken = [line for line in lines(log) if line.startswith("taken")]
     assert len(taken) == len(set(taken)), "what the store has taken is never generated again"
+
+
+def test_a_kill_in_either_round_changes_nothing(context: ForkServerContext, tmp_path: Path) -> None:
+    def run(name: str, dies: int = 0) -> list[str]:
+        log = tmp_path / f"{name}.log"
+        process = started(context, tmp_path / name, log, "rounds_run.py", dies)
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if dies else 0)
+        return lines(log)
+
+    whole = run("unbroken")
+    assert whole == ["u1", "u2", "u3", "i2", "i3", "i1", "i4"]
+    assert run("killed", dies=3) == whole[:4], "two prompts of users, and the first of two in round one"
+    assert run("killed", dies=2) == whole[:6], "the other one, and the first of two in round two"
+    assert run("killed") == whole
+    assert stored(tmp_path / "killed", "item") == stored(tmp_path / "unbroken", "item")
+    assert run("killed") == whole, "nothing is left to do"
 
 
 @pytest.mark.real_model

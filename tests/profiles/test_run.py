@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from reclm.data.dataset import TrainingView
 from reclm.profiles.estimate import dry_run
 from reclm.profiles.lazy import LazyGenerator
 from reclm.profiles.profile import Profile, Subject
-from reclm.profiles.run import examples, make_profiles, plan
+from reclm.profiles.run import examples, make_profiles, plans
 from reclm.profiles.store import ProfileStore
 from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
 
@@ -86,9 +87,71 @@ def test_what_came_before_a_failure_is_kept(view: TrainingView, profiler: Any, s
 
 def test_a_plan_reads_as_a_sentence(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
     make_profiles(view, profiler, store, kinds=["user"], limit=1, progress=False)
-    assert str(plan(view, profiler, store, "user", {})) == (
+    assert str(next(plans(view, profiler, store, "user", {}))) == (
         "3 users, 2 distinct prompts; stored: 1, shared with others: 1, prompts to write: 1"
     )
+
+
+ITEMS_IN_ROUNDS = {
+    "i2": "B, for: likes A, B; likes A, B",
+    "i3": "C, for: likes C",
+    "i1": "A, near: B, for: likes A, B; likes A, B | C, for: likes C",
+    "i4": "D, near: B, for: likes A, B; likes A, B | C, for: likes C",
+}
+
+
+def test_a_round_quotes_the_rounds_before_and_no_other(
+    view: TrainingView, in_rounds: Any, store: ProfileStore
+) -> None:
+    store.add([Profile("item", "i4", "of an earlier run", "h", "history")])
+    users, items = make_profiles(view, in_rounds, store, progress=False).kinds
+    assert store.texts("item") == ITEMS_IN_ROUNDS
+    assert (users.subjects, users.distinct, users.generated, users.written) == (3, 2, 2, 3)
+    assert (items.subjects, items.distinct, items.stored, items.copied) == (4, 4, 0, 0)
+    assert (items.generated, items.written, items.prompt_tokens, items.new_tokens) == (4, 4, 28, 12)
+    assert (items.in_store, items.texts, items.in_format) == (4, 4, 4)
+    in_rounds.answered.clear()
+    again = make_profiles(view, in_rounds, store, progress=False).kinds[1]
+    assert in_rounds.answered == []
+    assert (again.subjects, again.stored, again.generated, again.seconds) == (4, 4, 0, 0)
+
+
+def test_a_limit_counts_over_the_rounds(view: TrainingView, in_rounds: Any, store: ProfileStore) -> None:
+    make_profiles(view, in_rounds, store, kinds=["user"], progress=False)
+    for limit in (2, 3):  # the whole of round one; one of round two
+        (items,) = make_profiles(view, in_rounds, store, ["item"], limit, progress=False).kinds
+        assert store.texts("item").keys() == set(list(ITEMS_IN_ROUNDS)[:limit])
+        assert (items.subjects, items.in_store) == (limit, limit)
+    (items,) = make_profiles(view, in_rounds, store, ["item"], progress=False).kinds
+    assert (items.stored, items.generated) == (3, 1)
+    assert store.texts("item") == ITEMS_IN_ROUNDS
+
+
+def test_an_equal_prompt_in_another_round_is_no_other_prompt(
+    view: TrainingView, profiler: Any, store: ProfileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profiler.rounds = lambda view, kind: [np.array([row]) for row in range(4)]
+    (users,) = make_profiles(view, profiler, store, kinds=["user"]).kinds
+    assert (users.subjects, users.distinct, users.copied, users.generated, users.written) == (3, 2, 1, 2, 2)
+    told = "round 2 of 4: 1 users, 1 distinct prompts; stored: 0, shared with others: 1, prompts to write: 0"
+    assert told in capsys.readouterr().err
+
+
+def test_dry_run_of_rounds_is_one_estimate(view: TrainingView, in_rounds: Any, store: ProfileStore) -> None:
+    _, items = dry_run(view, in_rounds, None)
+    assert (items.plan.subjects, items.plan.distinct, len(items.plan.prompts)) == (4, 4, 4)
+    assert (items.new_tokens, items.sample) == (12, 4)
+    answer = "B, for: likes A, B; likes A, B"
+    assert [one.source for one in items.plan.missing[2:]] == [
+        f"A, near: {answer} | {answer}",
+        f"D, near: {answer} | {answer}",
+    ]
+    make_profiles(view, in_rounds, store, kinds=["user"], progress=False)
+    make_profiles(view, in_rounds, store, kinds=["item"], limit=3, progress=False)
+    (items,) = dry_run(view, in_rounds, store, kinds=["item"])
+    assert (items.plan.subjects, items.plan.stored, items.sample) == (4, 3, 1)
+    assert [one.source for one in items.plan.missing] == [ITEMS_IN_ROUNDS["i4"]]
+    assert dry_run(view, in_rounds, None, limit=3)[1].plan.asked.keys() == {"i2", "i3", "i1"}
 
 
 def test_dry_run_counts_and_stores_nothing(view: TrainingView, profiler: Any, encoder: Any) -> None:

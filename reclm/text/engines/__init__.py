@@ -1,4 +1,4 @@
-"""Engines that run a language model on this machine."""
+"""Engines that run a language model on this machine, or ask a server."""
 
 import sys
 

@@ -1,0 +1,208 @@
+"""Profiles by a model tuned for it (RecLM, arXiv 2412.19302): the prompts, and what comes back."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.errors import ReclmError
+from reclm.profilers.format import START, ProfileFormatError, parse
+from reclm.profilers.reclm.budget import Budget
+from reclm.profilers.reclm.config import RecLMConfig
+from reclm.profilers.reclm.instructions import Instructions, Sample
+from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
+from reclm.profilers.reclm.tuned import Tuned
+from reclm.profiles.lazy import LazyGenerator
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
+from reclm.text.chat import Chat, TextGenerator, plain, prompt_hash
+from reclm.text.encoder import TextEncoder
+from reclm.text.items import item_texts
+from reclm.text.models import LanguageModel, context_length, find_model, load_tokenizer
+from reclm.text.prompt_tokens import PromptTokenizer
+from reclm.workspace import Workspace, slug
+
+
+class RecLMProfiler(Profiler):
+    """User profiles from the histories of a user and of similar users; item profiles in two rounds.
+
+    With a ``generator`` it asks that model as it is, one user at a time (LLMRec-style profiles, and how a teacher is
+    asked); without, :meth:`fit` tunes ``model`` in ``folder`` and asks the tuned one.
+
+    Args:
+        config: see :class:`RecLMConfig`.
+        generator: a model that is not to be tuned.
+        model: what is tuned: a name as in :func:`~reclm.text.models.find_model`; the embedded one by default.
+        folder: where it is tuned, or was; by default in the workspace.
+        encoder: finds similar items, and compares profiles with the teacher's; all-MiniLM-L6-v2 by default.
+    """
+
+    Config = RecLMConfig
+    config: RecLMConfig
+
+    def __init__(
+        self,
+        config: RecLMConfig | None = None,
+        generator: TextGenerator | None = None,
+        *,
+        model: str | None = None,
+        folder: Path | None = None,
+        encoder: TextEncoder | None = None,
+    ) -> None:
+        super().__init__(config or RecLMConfig(), generator)
+        self.asked_model, self.folder = model, folder
+        self.encoder = encoder
+        self.tuned: Tuned | None = None
+        self._generators: dict[ProfileKind, LazyGenerator] = {}
+        self._model: LanguageModel | None = None
+        self._view: TrainingView | None = None
+
+    @classmethod
+    def open(
+        cls, adapter: Path, settings: Mapping[str, Any] | None, model: str | None, engine: str | None
+    ) -> tuple["RecLMProfiler", str]:
+        """The profiler that was tuned in the folder ``adapter``; ``settings`` change how it writes.
+
+        Raises:
+            ReclmError: if none was, it has no adapter yet, or the model or the engine is not its own.
+        """
+        if engine not in {None, "transformers"}:
+            raise ReclmError(f"a tuned model runs on transformers, not on {engine!r}; leave --engine out")
+        tuned = Tuned.read(adapter)
+        if not tuned.last("user"):
+            raise ReclmError(f"{adapter} has no finished stage; run the same reclm tune again, it goes on")
+        config = RecLMConfig.build(
+            _merged(tuned.config.model_dump(mode="json"), settings or {}), where="profiler reclm"
+        )
+        profiler = cls(config, model=model, folder=adapter)
+        profiler._use(replace(tuned, config=config), tuned.model(model))
+        return profiler, f"reclm-{profiler.generator.model}"
+
+    def fit(self, view: TrainingView) -> Self:
+        """Tune, or go on where tuning stopped; nothing where it is done, or there is nothing to tune.
+
+        Raises:
+            ReclmError: without teacher profiles, and what the stages raise.
+        """
+        if self.tuned is None and self.generator is None:
+            from reclm.profilers.reclm.stages import Tuning
+
+            model = find_model(self.asked_model)
+            folder = self.folder or Workspace.at().tuned(view.name, f"reclm-{model.name}")
+            tuning = Tuning(view, self.config, model, folder, asked_model=self.asked_model, encoder=self.encoder)
+            tuning.run()
+            self._use(tuning.tuned, model)
+        elif self.tuned is None and self.config.stages:
+            raise ReclmError(
+                "profiler 'reclm' is tuned first: give --adapter DIR, which reclm tune writes, "
+                "or --set stages=[] to ask the model as it is"
+            )
+        return self
+
+    def _use(self, tuned: Tuned, model: LanguageModel) -> None:
+        self.tuned, self._model = tuned, model
+        self._generators = {kind: tuned.generator(tuned.last(kind), model) for kind in ("user", "item")}
+        self.generator = self._generators["user"]
+
+    def rounds(self, view: TrainingView, kind: ProfileKind) -> list[np.ndarray]:
+        """Items that have users, whose profiles they quote; then the others, which quote similar items'."""
+        everyone = np.arange(len(view.idmap(kind)))
+        if kind == "user":
+            return [everyone]
+        warm = np.zeros(len(everyone), bool)
+        warm[view.train.item_idx] = True
+        return [everyone[warm], everyone[~warm]] if not warm.all() else [everyone]
+
+    def subjects(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
+    ) -> Iterator[Subject]:
+        """The prompt for each row of ``idx``; rows without anything to go by are left out."""
+        if self._generators:
+            # one network in memory: that of the kind in hand
+            self.generator = self._generators[kind]
+        phrases = self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
+        params = self.config.generation.params(phrases)
+        for sample in self._asked(view, kind, idx, known):
+            chat = Chat(sample.messages, START)
+            yield Subject(kind, sample.subject, prompt_hash(chat, self.generator.model, params), chat)
+
+    def _asked(self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known) -> Iterator[Sample]:
+        instructions = self._instructions(view)
+        if kind == "user":
+            alone = self.tuned is None or self.tuned.last("user") in {None, "kd"}
+            return instructions.alone(idx) if alone else instructions.inference(idx, self._near(view).nearest)
+        warm = np.isin(idx, view.train.item_idx)
+        users, items = known.get("user", {}), known.get("item", {})
+        if not warm.any() and items:
+            return instructions.cold_items(idx, self._similar_items(view, items), items)
+        return instructions.warm_items(idx, users)
+
+    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
+        """The profiles, each as soon as it is done; equal prompts are generated once."""
+        wanted: dict[tuple[ProfileKind, str], list[Subject]] = {}
+        for subject in subjects:
+            wanted.setdefault((subject.kind, subject.prompt_hash), []).append(subject)
+        for kind, phrases in self._phrases.items():
+            chats = {key: same[0].source for (of, key), same in wanted.items() if of == kind}
+            params = self.config.generation.params(phrases)
+            settings = json.dumps(params.model_dump(mode="json"))
+            for answer in self.generator.generate(chats, params) if chats else ():
+                for subject in wanted[kind, answer.key]:
+                    yield Profile(
+                        kind=kind,
+                        id=subject.id,
+                        text=plain(answer.text),
+                        prompt_hash=answer.key,
+                        model=self.generator.model,
+                        settings=settings,
+                        prompt_tokens=answer.prompt_tokens,
+                        new_tokens=answer.new_tokens,
+                        finish_reason=answer.finish_reason,
+                    )
+
+    def in_format(self, kind: ProfileKind, text: str) -> bool:
+        """Whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""
+        try:
+            parse(text, self._phrases[kind])
+        except ProfileFormatError:
+            return False
+        return True
+
+    @property
+    def _phrases(self) -> dict[ProfileKind, int]:
+        return {"user": self.config.instructions.phrases, "item": self.config.instructions.item_phrases}
+
+    def _instructions(self, view: TrainingView) -> Instructions:
+        if self._view is not view or not hasattr(self, "_made"):
+            self._view, self._made = view, Instructions(view, self.config.instructions, self._budget)
+        return self._made
+
+    @cached_property
+    def _budget(self) -> Budget:
+        """Of the model that is asked; characters by four where its tokenizer is not at hand."""
+        model = self._model or self.generator.model
+        tokens = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
+        return Budget(tokens, min(self.config.instructions.max_tokens, tokens.context))
+
+    def _near(self, view: TrainingView) -> UserNeighbours:
+        return UserNeighbours(view, self.config.neighbours, self.folder and self.folder / "neighbours")
+
+    def _similar_items(self, view: TrainingView, known: Mapping[str, str]) -> np.ndarray:
+        encoder = self.encoder or TextEncoder()
+        features = encoder.encode(item_texts(view.item_text, view.text_template))
+        rows = view.items.find(known)
+        return similar_items(features, self.config.neighbours, rows[rows >= 0])
+
+
+def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **values,
+        **{
+            key: _merged(values[key], one) if isinstance(one, Mapping) and isinstance(values.get(key), dict) else one
+            for key, one in changes.items()
+        },
+    }

@@ -1,0 +1,110 @@
+"""PPO on the tuned model (RecLM, arXiv 2412.19302, section 2.4, equations 7 and 8), and one adapter out of two."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft import PeftModel
+
+from reclm.profilers.policy import checkpoints
+from reclm.profilers.policy.config import LoraOptions, PPOConfig
+from reclm.profilers.policy.model import Policy
+from reclm.profilers.policy.ppo import PPO, Metrics
+from reclm.profilers.policy.rewards import Reward
+from reclm.profilers.policy.rollout import PolicyGenerator
+from reclm.profilers.reclm.tuning import ADAPTER, METRICS, load_network, writing
+from reclm.progress import progress_bar
+from reclm.text.models import LanguageModel
+
+_KEPT = 2
+
+
+def refine(
+    model: LanguageModel,
+    prompts: Sequence[list[int]],
+    reward: Reward,
+    folder: Path,
+    config: PPOConfig,
+    lora: LoraOptions,
+    *,
+    start: Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train the tuned model for ``reward``, and return where the adapter lies; a run that was broken goes on.
+
+    The adapter stands for all stages: the tuned one and PPO's in one, on the model as it came. Where KL ran away it is
+    that of the step before.
+
+    Args:
+        prompts: token ids, answers begun.
+        start: the tuned adapter; the reference is the model with it. None: the model as it is.
+
+    Raises:
+        ReclmError: if something cannot be written, or a checkpoint is of other options.
+    """
+    network = load_network(model)
+    if start is not None:
+        network = PeftModel.from_pretrained(network, str(start))
+    policy = Policy.adapt(network, lora, seed=config.seed)
+    ppo = PPO(policy, PolicyGenerator(policy.base, model), prompts, reward, config)
+    steps = folder / "checkpoints"
+    with progress_bar("PPO", config.steps, progress) as advance, writing(folder):
+        ppo.resume(steps)
+        advance(ppo.step)
+        journal = _Journal(folder, ppo.step)
+        for metrics in ppo.run():
+            path = ppo.save(steps)
+            for old in sorted(path.parent.glob("step-*"))[:-_KEPT]:
+                shutil.rmtree(old)
+            journal.add(ppo.step, metrics)
+            advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
+        journal.close()
+        last = checkpoints.latest(steps)
+        assert last is not None
+        if ppo.stopped:
+            last = min(steps.glob("step-*"), key=lambda one: int(one.name.removeprefix("step-")))
+        if ppo.accelerator.is_main_process:
+            partial = folder / f"{ADAPTER}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            combined(model, start, last, partial)
+            os.replace(partial, folder / ADAPTER)
+            shutil.rmtree(steps, ignore_errors=True)
+        ppo.accelerator.wait_for_everyone()
+    return folder / ADAPTER
+
+
+def combined(model: LanguageModel, first: Path | None, second: Path, folder: Path) -> None:
+    """Write the adapter whose update is the sum of two: their matrices side by side, ranks added."""
+    if first is None:
+        network = PeftModel.from_pretrained(load_network(model, device="cpu"), str(second))
+    else:
+        network = PeftModel.from_pretrained(
+            load_network(model, device="cpu"), str(first), adapter_name="first"
+        )
+        network.load_adapter(str(second), "second")
+        network.add_weighted_adapter(["first", "second"], [1.0, 1.0], "default", combination_type="cat")
+        network.set_adapter("default")
+    network.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
+
+
+class _Journal:
+    """``metrics.jsonl`` and TensorBoard; what lies behind ``step`` is of a run that was broken, and is cut off."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = folder / METRICS
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        self._path.write_text("".join(f"{line}\n" for line in lines[:step]), encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._board.close()

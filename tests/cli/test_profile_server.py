@@ -1,0 +1,105 @@
+"""``reclm profile --engine server``, through the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_server import KEY, PROFILE, FakeServer, completion, fault
+
+from reclm import plugins
+from reclm.profilers.zero_shot import ZeroShot
+from reclm.text.engines.server import ServerGenerator
+
+ASKED = ("--dataset", "films", "--engine", "server", "--model", "org/teacher")
+
+
+class Found:
+    """An entry point."""
+
+    def __init__(self, plugin: type) -> None:
+        self.plugin = plugin
+
+    def load(self) -> type:
+        return self.plugin
+
+
+@pytest.fixture(autouse=True)
+def environment(home: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    found = {"profiler": {"zero-shot": Found(ZeroShot)}, "generator": {"server": Found(ServerGenerator)}}
+    monkeypatch.setattr(plugins, "_found", lambda kind: found.get(kind, {}))
+
+
+def cells(out: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "│" in line]
+
+
+def test_profiles_are_written_and_found_again(run: Any, home: Path, server: FakeServer) -> None:
+    code, out, err = run("profile", *ASKED)
+    assert code == 0, err
+    assert ["prompts answered", "3", "3"] in cells(out)
+    assert ["tokens read", "300", "300"] in cells(out)
+    assert ["in the profile format", "100.0%", "100.0%"] in cells(out)
+    assert {request["model"] for request in server.asked} == {"org/teacher"}
+    (store,) = (home / "profiles" / "films").iterdir()
+    assert store.name == f"zero-shot-org-teacher-{server.host.replace(':', '-')}"
+    (hint,) = [line for line in out.splitlines() if "reclm profiles show" in line]
+    code, out, _ = run(*hint.split()[1:])
+    assert code == 0
+    assert f"org/teacher@{server.host}" in out
+    assert KEY not in out + err
+
+
+def test_stored_profiles_are_found_without_key_and_server(
+    run: Any, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("profile", *ASKED)
+    asked = len(server.asked)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    server.reply = lambda request: fault(401, "no")
+    code, out, _ = run("profile", *ASKED)
+    assert code == 0
+    assert ["stored before", "3", "3"] in cells(out)
+    assert len(server.asked) == asked
+
+
+def test_a_dry_run_prints_tokens_as_the_server_counts_them_and_stores_nothing(
+    run: Any, home: Path, server: FakeServer
+) -> None:
+    def tokens(request: Any) -> int:
+        return sum(len(message["content"]) for message in request["messages"]) // 3
+
+    server.reply = lambda request: completion(PROFILE, usage=(tokens(request), 20))
+    code, out, _ = run("profile", *ASKED, "--dry-run")
+    assert code == 0
+    printed = {row[0]: row[1:] for row in cells(out)}
+    users = {request["messages"][-1]["content"]: tokens(request) for request in server.asked[:4]}
+    assert int(printed["tokens to read (estimate)"][0].replace(",", "")) == pytest.approx(
+        sum(users.values()), rel=0.01
+    )
+    assert printed["tokens to write (estimate)"] == ["60", "60"]
+    assert not (home / "profiles").exists()
+    assert "--engine server" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ("--engine", "server"),
+            "engine 'server' needs the name that the server gives the model; --model NAME",
+        ),
+        (("--engine", "sever", "--model", "m"), "unknown generator 'sever'; did you mean 'server'?"),
+        (("--engine", "server", "--model", "gpt"), "has no model 'gpt'; it has: teacher"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    run: Any, server: FakeServer, options: tuple[str, ...], told: str
+) -> None:
+    server.reply = lambda request: fault(404, "no such model")
+    code, _, err = run("profile", "--dataset", "films", *options)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: ")
+    assert told in err.splitlines()[-1]
+    assert KEY not in err
