@@ -11,8 +11,8 @@ from reclm import plugins
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.compare import Comparison, Plan, SelectOn, compare, validation_task
-from reclm.benchmarks.results import environment
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
+from reclm.environment import environment
 from reclm.errors import unknown
 from reclm.profiles.embeddings import embed
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles

@@ -23,9 +23,9 @@ from pydantic import Field
 from reclm import plugins
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.compare import Plan, Runner
-from reclm.benchmarks.results import environment
 from reclm.config import Config
 from reclm.data.dataset import Dataset
+from reclm.environment import environment
 from reclm.errors import ReclmError
 
 

@@ -4,30 +4,21 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from reclm.benchmarks.compare import Comparison
 from reclm.benchmarks.table import title
-
-COLOURS = ("#8a93a3", "#d9603b")
-"""Base and Augment; told apart in grey print and by colour-blind readers."""
+from reclm.pictures import COLOURS, panels, save
 
 
 def draw(comparison: Comparison, path: Path) -> None:
     """Bars of every variant for each protocol, and the learning curves, as one PNG."""
-    panels = len(comparison.tasks) + 1
-    figure = Figure(figsize=(4.2 * panels, 3.8), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    count = len(comparison.tasks) + 1
+    figure, axes = panels(count, count, f"{comparison.plan.backbone} on {comparison.dataset.name}")
     names = [name for name in ("recall@20", "ndcg@20", "mrr@20", "hit@20") if name in comparison.plan.metrics]
     for axis, protocol in zip(axes, comparison.tasks, strict=False):
         _bars(axis, comparison, protocol, names or list(comparison.plan.metrics[:4]))
     _curves(axes[-1], comparison)
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        f"{comparison.plan.backbone} on {comparison.dataset.name}".replace("$", r"\$"), fontsize=12
-    )
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _bars(axis: Axes, comparison: Comparison, protocol: str, metrics: list[str]) -> None:

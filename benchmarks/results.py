@@ -1,19 +1,15 @@
 """A comparison as files: every number a table shows can be computed again from them."""
 
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from reclm.benchmarks.compare import Comparison
-
-PACKAGES = ("reclm-toolkit", "torch", "numpy", "scipy", "sentence-transformers", "transformers")
+from reclm.environment import environment
 
 
 def save(comparison: Comparison, folder: Path, about: dict[str, Any]) -> None:
@@ -78,16 +74,6 @@ def summary(comparison: Comparison, about: dict[str, Any]) -> dict[str, Any]:
         else "valid",
         "protocols": protocols,
         "environment": environment(),
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Machine, threads and the versions that numbers may depend on."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        **{name: version(name) for name in PACKAGES},
     }
 
 

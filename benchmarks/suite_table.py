@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from reclm.benchmarks.results import environment
 from reclm.benchmarks.suite import SuiteRun
 from reclm.benchmarks.table import title
+from reclm.environment import environment
+from reclm.markdown import literal
+from reclm.markdown import table as markdown_table
 
 COLUMNS = 4
 """Metrics that the printed table has room for; published ones first."""
@@ -126,7 +127,7 @@ def remarks(run: SuiteRun) -> list[str]:
 def markdown(run: SuiteRun) -> str:
     """The whole table for a page: a section a protocol, and for each metric ours, published and the difference."""
     lines = {(line["row"], line["protocol"], line["metric"]): line for line in summary(run)}
-    parts = [f"## {_plain(run.suite.title)}"]
+    parts = [f"## {literal(run.suite.title)}"]
     for protocol in run.dataset.protocols:
         published = {metric for row in run.suite.rows for metric in row.published.get(protocol.name, {})}
         head = [""]
@@ -134,7 +135,7 @@ def markdown(run: SuiteRun) -> str:
             head += [title(metric), "published", "difference"] if metric in published else [title(metric)]
         body = []
         for row in run.suite.rows:
-            cells = [_plain(row.name)]
+            cells = [literal(row.name)]
             for metric in run.suite.metrics:
                 line = lines[row.name, protocol.name, metric]
                 cells.append(_ours(line).replace("±", "± "))
@@ -143,19 +144,9 @@ def markdown(run: SuiteRun) -> str:
                     cells.append("" if line["published"] is None else _number(line["published"]))
                     cells.append("" if difference is None else _percent(difference))
             body.append(cells)
-        parts += [f"### {_plain(protocol.name)}", _markdown_table(head, body)]
-    parts += [f"- {_plain(remark)}" for remark in remarks(run)]
+        parts += [f"### {literal(protocol.name)}", markdown_table(head, body)]
+    parts += [f"- {literal(remark)}" for remark in remarks(run)]
     return re.sub(r"\n\n(- .*)\n\n(?=- )", r"\n\n\1\n", "\n\n".join(parts)) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Text that neither ends a cell nor is read as markup."""
-    return re.sub(r"([\\|`*_<>\[\]#])", r"\\\1", " ".join(text.split()))
-
-
-def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
 
 
 def save(run: SuiteRun, folder: Path) -> None:

@@ -76,6 +76,24 @@ def parse(text: str, phrases: int | None = None) -> ProfileParts:
     return parts
 
 
+def fault(text: str, phrases: int | None = None) -> str | None:
+    """Why a text is not in the format (see :func:`parse`); None if it is."""
+    try:
+        parse(text, phrases)
+    except ProfileFormatError as error:
+        return str(error)
+    return None
+
+
+def repeats(text: str) -> bool:
+    """Whether a profile says a phrase twice: trimming would take it away. False for what is not in the format."""
+    try:
+        before, after = parse(text), parse(tidy(text))
+    except ProfileFormatError:
+        return False
+    return len(before.identities + before.interests) != len(after.identities + after.interests)
+
+
 def tidy(text: str, phrases: int | None = None, about: str = "") -> str:
     """Trim a profile as it was written: an unfinished last phrase, loose ends of phrases, repeated phrases.
 

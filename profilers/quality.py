@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reclm.profilers.format import ProfileFormatError, parse, stems, tidy
+from reclm.profilers.format import fault, repeats, stems
 from reclm.text.encoder import TextEncoder
 
 _FORMAT = {"user", "ident", "inter"}
@@ -57,10 +57,10 @@ def profiles_quality(
         raise ValueError(f"{len(texts)} profiles for {len(histories)} histories")
     if not texts:
         return ProfileQuality(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, {})
-    faults = [_fault(text, phrases) for text in texts]
-    in_format = np.array([fault is None for fault in faults])
+    faults = [fault(text, phrases) for text in texts]
+    in_format = np.array([one is None for one in faults])
     empty = np.array([not text.strip() for text in texts])
-    repeated = np.array([_repeats(text) for text in texts])
+    repeated = np.array([repeats(text) for text in texts])
     named = np.array(
         [bool((stems(one) & stems(own)) - _FORMAT) for one, own in zip(texts, histories, strict=True)]
     )
@@ -75,32 +75,16 @@ def profiles_quality(
         closer=float(closer.mean()),
         good=float(good.mean()),
         distinct=len(set(texts)) / len(set(histories)),
-        faults=dict(Counter(fault for fault in faults if fault).most_common()),
+        faults=dict(Counter(one for one in faults if one).most_common()),
     )
 
 
-def _fault(text: str, phrases: int | None) -> str | None:
-    try:
-        parse(text, phrases)
-    except ProfileFormatError as error:
-        return str(error)
-    return None
-
-
-def _repeats(text: str) -> bool:
-    """Whether trimming would take a repeated phrase away."""
-    try:
-        before, after = parse(text), parse(tidy(text))
-    except ProfileFormatError:
-        return False
-    return len(before.identities + before.interests) != len(after.identities + after.interests)
-
-
 def _closer(texts: Sequence[str], histories: Sequence[str], encoder: TextEncoder) -> np.ndarray:
-    one, other = _unit(encoder.encode(texts)), _unit(encoder.encode(histories))
+    one, other = unit(encoder.encode(texts)), unit(encoder.encode(histories))
     cosine = one @ other.T
     return cosine.diagonal() > np.median(cosine, axis=1)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """``(n, t)``: each row scaled to length 1; a row of zeros stays."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

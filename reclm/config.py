@@ -78,7 +78,9 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         for part in parts:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
-                raise ReclmError(f"--set {setting!r}: {part} is given a value of its own, too; leave one of them out")
+                raise ReclmError(
+                    f"--set {setting!r}: {part} is given a value of its own, too; leave one of them out"
+                )
         place[last] = _value(text)
     return values
 

@@ -10,7 +10,7 @@ from reclm.data.columns import strings
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.records import read_records
 from reclm.errors import ReclmError, unknown
-from reclm.profilers.format import ProfileFormatError, parse
+from reclm.profilers.format import fault
 from reclm.profilers.reclm.config import RecLMConfig, TeacherConfig
 from reclm.profiles.lazy import open_generator
 from reclm.profiles.run import make_profiles
@@ -68,7 +68,9 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
     profiles: dict[str, str] = {}
     for row in np.flatnonzero(known):
         id, text = ids[int(row)].as_py(), plain(texts[int(row)].as_py())
-        why = _fault(text, phrases) or ("another profile of the same id" if id in profiles else "")
+        why = fault(text, phrases) if text else EMPTY
+        if not why and id in profiles:
+            why = "another profile of the same id"
         if not why:
             profiles[id] = text
             continue
@@ -120,17 +122,6 @@ def _ask(
 def _stored(folder: Path, kind: ProfileKind) -> pa.Table:
     texts = ProfileStore.read(folder).texts(kind)
     return pa.table({"id": pa.array(texts, pa.string()), "text": pa.array(texts.values(), pa.string())})
-
-
-def _fault(text: str, phrases: int | None) -> str:
-    """Why a profile cannot be learned from; empty if it can."""
-    if not text:
-        return EMPTY
-    try:
-        parse(text, phrases)
-    except ProfileFormatError as error:
-        return str(error)
-    return ""
 
 
 def _column(path: Path, table: pa.Table, asked: str | None, usual: tuple[str, ...], what: str) -> str:

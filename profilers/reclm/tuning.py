@@ -27,10 +27,11 @@ from transformers.utils import logging
 from reclm.errors import ReclmError
 from reclm.profilers.policy.config import LoraOptions
 from reclm.profilers.reclm.config import TuningConfig
+from reclm.profilers.reclm.report import curves
 from reclm.progress import progress_bar
 from reclm.text.models import LanguageModel, transformers_folder
 
-METRICS = "metrics.jsonl"
+METRICS = curves.FILE
 ADAPTER = "adapter"
 _POOL = 16
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO}

@@ -29,12 +29,15 @@ def tune(
         str | None, typer.Option(help="Which stages, such as kd,collab,reward,ppo,items; all by default.")
     ] = None,
     variant: Annotated[
-        str | None, typer.Option(help="Of the profiler; of reclm, loss on both answers (mask) or the last (naive).")
+        str | None,
+        typer.Option(help="Of the profiler; of reclm, loss on both answers (mask) or the last (naive)."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where it is tuned; by default in home. Run again, it goes on there.")
     ] = None,
-    show: Annotated[int, typer.Option(min=0, help="Print so many samples of each stage, and do nothing.")] = 0,
+    show: Annotated[
+        int, typer.Option(min=0, help="Print so many samples of each stage, and do nothing.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; tune nothing.")] = False,
     encoder: EncoderName = None,
     home: Home = None,
@@ -54,7 +57,9 @@ def tune(
 
     cls = plugins.get("profiler", profiler)
     if not cls.tunable:
-        raise ReclmError(f"profiler {profiler!r} has nothing to tune; use it with reclm profile --profiler {profiler}")
+        raise ReclmError(
+            f"profiler {profiler!r} has nothing to tune; use it with reclm profile --profiler {profiler}"
+        )
     settings = parse_settings(set_ or [])
     if stages is not None:
         settings["stages"] = [one.strip() for one in stages.split(",") if one.strip()]

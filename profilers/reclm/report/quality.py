@@ -1,0 +1,212 @@
+"""How good the profiles are that one stage's model wrote for subjects it was not tuned on."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Protocol
+
+import numpy as np
+
+from reclm.data.dataset import ProfileKind
+from reclm.data.idmap import IdMap
+from reclm.profilers.format import MIDDLE, START, fault, repeats
+from reclm.profilers.quality import unit
+from reclm.profilers.reclm.report.intervals import Estimate, mean, share
+from reclm.progress import progress_bar
+
+_HEADINGS = re.compile(f"{re.escape(START)}|{re.escape(MIDDLE)}")
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+
+
+class Encoder(Protocol):
+    """From texts to vectors, as :class:`reclm.text.encoder.TextEncoder` does."""
+
+    def encode(
+        self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
+    ) -> np.ndarray: ...
+
+
+class Vectors:
+    """Texts as vectors of length 1; a text is encoded once, however many stages wrote it.
+
+    Args:
+        encoder: what encodes.
+        progress: show a bar.
+    """
+
+    def __init__(self, encoder: Encoder, progress: bool = True) -> None:
+        self.encoder, self.progress = encoder, progress
+        self._known: dict[str, np.ndarray] = {}
+
+    def __call__(self, texts: Iterable[str]) -> np.ndarray:
+        """``(n, t)`` float64; a text without direction is all 0."""
+        texts = list(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            with progress_bar("encoding texts to compare", len(new), self.progress) as advance:
+                found = self.encoder.encode(new, progress=advance)
+            self._known.update(zip(new, unit(np.asarray(found, np.float64)), strict=True))
+        return np.stack([self._known[text] for text in texts]) if texts else np.zeros((0, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Who is measured, and against what: the same for every stage.
+
+    Attributes:
+        subjects: ids of those whom no stage was tuned on.
+        teacher: the teacher's profiles by id.
+        histories: by id what subjects and neighbours were described by: a line an item, newest first.
+        neighbours: by subject the ids of similar ones.
+        phrases: how many identities, and interests, a profile in format has; None for any number.
+    """
+
+    kind: ProfileKind
+    subjects: tuple[str, ...]
+    teacher: Mapping[str, str] = field(default_factory=dict)
+    histories: Mapping[str, str] = field(default_factory=dict)
+    neighbours: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    phrases: int | None = 3
+
+
+@dataclass(frozen=True)
+class StageQuality:
+    """Means over the held-out subjects that have a profile; what cannot be told is None.
+
+    Attributes:
+        stage: which one wrote them.
+        subjects: how many have a profile, ``n``.
+        compliance: share in the profile format, with Wilson's interval.
+        words: length of a profile.
+        distinct_1, distinct_2: distinct words, and pairs of successive words, over all of them in the ``n`` profiles
+            (Li et al. 2016, https://arxiv.org/abs/1510.03055); the two headings of the format are not counted.
+        repetition: share that say a phrase twice; what cannot be read as a profile does not count as such.
+        teacher: cosine to the teacher's profile of the same subject, with Student's interval.
+        other_teacher: cosine to the teacher's profiles of the other subjects: what ``teacher`` must exceed.
+        neighbours: over-smoothing: cosine of a subject's profile to those that the same stage wrote for its
+            neighbours; a mean over subjects, with Student's interval.
+        strangers: the same to everybody else whom the stage wrote for.
+        history_neighbours, history_strangers: the same two of the histories, where both have one.
+        faults: how often which fault of format occurs, most frequent first.
+    """
+
+    stage: str
+    subjects: int
+    compliance: Estimate | None = None
+    words: float | None = None
+    distinct_1: float | None = None
+    distinct_2: float | None = None
+    repetition: float | None = None
+    teacher: Estimate | None = None
+    other_teacher: float | None = None
+    neighbours: Estimate | None = None
+    strangers: float | None = None
+    history_neighbours: float | None = None
+    history_strangers: float | None = None
+    faults: dict[str, int] = field(default_factory=dict)
+
+
+def stage_quality(stage: str, texts: Mapping[str, str], held_out: HeldOut, vectors: Vectors) -> StageQuality:
+    """Measure what a stage wrote.
+
+    Floors are exact: the mean over all others, not over some that were drawn.
+
+    Args:
+        texts: profiles by id, of the held-out subjects and, for over-smoothing, of their neighbours.
+        vectors: compares texts; to be shared by the stages.
+    """
+    ids = [one for one in held_out.subjects if one in texts]
+    written = [texts[one] for one in ids]
+    if not written:
+        return StageQuality(stage, 0)
+    faults = [fault(text, held_out.phrases) for text in written]
+    teacher, other_teacher = _to_teacher(ids, texts, held_out.teacher, vectors)
+    near, far = closeness(ids, texts, held_out.neighbours, vectors)
+    told = {one: held_out.histories[one] for one in texts if one in held_out.histories}
+    history_near, history_far = closeness(ids, told, held_out.neighbours, vectors)
+    return StageQuality(
+        stage,
+        subjects=len(ids),
+        compliance=share([why is None for why in faults]),
+        words=float(np.mean([len(_WORD.findall(text)) for text in written])),
+        distinct_1=distinct(written, 1),
+        distinct_2=distinct(written, 2),
+        repetition=float(np.mean([repeats(text) for text in written])),
+        teacher=mean(teacher),
+        other_teacher=_average(other_teacher),
+        neighbours=mean(near),
+        strangers=_average(far),
+        history_neighbours=_average(history_near),
+        history_strangers=_average(history_far),
+        faults=dict(Counter(why for why in faults if why).most_common()),
+    )
+
+
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """Distinct-n of a set: different n-grams of words over all of them; None where there is none.
+
+    No n-gram reaches over a heading of the profile format or from one text into the next.
+
+    >>> distinct(["red red wine"], 1), distinct(["red red wine"], 2)
+    (0.6666666666666666, 1.0)
+    """
+    parts = (_WORD.findall(part.casefold()) for text in texts for part in _HEADINGS.split(text))
+    grams = [gram for words in parts for gram in zip(*(words[at:] for at in range(n)), strict=False)]
+    return len(set(grams)) / len(grams) if grams else None
+
+
+def closeness(
+    ids: Sequence[str],
+    texts: Mapping[str, str],
+    neighbours: Mapping[str, Sequence[str]],
+    vectors: Vectors,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How close subjects' texts are to those of their neighbours, and to those of all others.
+
+    Returns:
+        Two arrays ``(m,)``: mean cosine to neighbours and to others, of the ``m`` subjects that have a text, a
+        neighbour with one, and somebody else with one.
+    """
+    people = IdMap(texts, "subject")
+    ids = [one for one in ids if one in texts]
+    rows = people.find(ids)
+    named = [neighbours.get(one, ()) for one in ids]
+    owner = np.repeat(np.arange(len(ids)), [len(some) for some in named])
+    other = people.find(chain.from_iterable(named))
+    usable = (other >= 0) & (other != rows[owner])
+    owner, other = np.unique(np.stack([owner, other])[:, usable], axis=1)
+    if not len(owner):
+        return np.zeros(0), np.zeros(0)
+    matrix = vectors(texts.values())
+    own = matrix[rows]
+    count = np.bincount(owner, minlength=len(ids))
+    near = np.bincount(owner, _cosine(own[owner], matrix[other]), minlength=len(ids))
+    # a sum of cosines is the cosine with the sum: no pair is visited
+    far = own @ matrix.sum(0) - _cosine(own, own) - near
+    others = len(matrix) - 1 - count
+    known = (count > 0) & (others > 0)
+    return near[known] / count[known], far[known] / others[known]
+
+
+def _to_teacher(
+    ids: Sequence[str], texts: Mapping[str, str], teacher: Mapping[str, str], vectors: Vectors
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines ``(m,)`` to one's own profile by the teacher, and to the mean other one; empty if there is no other."""
+    taught = [one for one in ids if one in teacher]
+    if not taught:
+        return np.zeros(0), np.zeros(0)
+    written, wanted = vectors(texts[one] for one in taught), vectors(teacher[one] for one in taught)
+    own = _cosine(written, wanted)
+    if len(taught) < 2:
+        return own, np.zeros(0)
+    return own, (written @ wanted.sum(0) - own) / (len(taught) - 1)
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.einsum("nt,nt->n", one, other)
+
+
+def _average(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,24 @@
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from reclm.environment import environment
+
+
+def test_versions_of_what_is_installed():
+    found = environment(("torch", "no-such-package-of-anybody"))
+    assert found["torch"] == version("torch")
+    assert "no-such-package-of-anybody" not in found
+    assert found["python"] == platform.python_version()
+    assert found["threads"] == torch.get_num_threads()
+
+
+def test_it_does_not_say_whose_machine_it_is():
+    text = json.dumps(environment())
+    assert str(Path.cwd()) not in text
+    assert str(Path.home()) not in text
+    assert "/" not in text
+    assert platform.node() not in text.split('"')
