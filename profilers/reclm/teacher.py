@@ -11,10 +11,8 @@ from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.records import read_records
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.format import fault
-from reclm.profilers.reclm.config import RecLMConfig, TeacherConfig
-from reclm.profiles.lazy import open_generator
-from reclm.profiles.run import make_profiles
-from reclm.profiles.store import KINDS, ProfileStore
+from reclm.profilers.reclm.config import TeacherConfig
+from reclm.profiles.store import ProfileStore
 from reclm.text.chat import plain
 
 ID_NAMES = ("id", "user_id", "item_id", "uid")
@@ -85,38 +83,6 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
             f"x, y, z.' ({reasons})"
         )
     return Teacher(kind, profiles, report)
-
-
-def find_teacher(
-    view: TrainingView, config: RecLMConfig, folder: Path, progress: bool = True
-) -> dict[ProfileKind, Teacher]:
-    """The teacher's profiles by kind: from the files that ``config.teacher`` names, or asked of its model.
-
-    What is asked is stored in ``folder/teacher``, answer by answer: a run that was broken asks only for the rest.
-
-    Raises:
-        ReclmError: as :func:`read_teacher` does, and if the model is not there.
-    """
-    asked = config.teacher
-    paths = {"user": asked.users, "item": asked.items}
-    if asked.model or asked.engine:
-        missing: list[ProfileKind] = [kind for kind in KINDS if paths[kind] is None]
-        _ask(view, config, folder / "teacher", missing, progress)
-        paths |= dict.fromkeys(missing, folder / "teacher")
-    return {kind: read_teacher(path, view, kind, asked) for kind in KINDS if (path := paths[kind])}
-
-
-def _ask(
-    view: TrainingView, config: RecLMConfig, folder: Path, kinds: list[ProfileKind], progress: bool
-) -> None:
-    """Have the teacher's model write profiles, one subject at a time, its answers begun as the format begins."""
-    from reclm.profilers.reclm.profiler import RecLMProfiler
-
-    untuned = RecLMConfig(instructions=config.instructions, generation=config.generation, stages=())
-    profiler = RecLMProfiler(untuned, open_generator(config.teacher.model, config.teacher.engine))
-    writer = f"reclm-{profiler.generator.model}"
-    with ProfileStore.open(folder, view.fingerprint, writer, view.name) as store:
-        make_profiles(view, profiler, store, kinds, config.teacher.limit, progress)
 
 
 def _stored(folder: Path, kind: ProfileKind) -> pa.Table:
