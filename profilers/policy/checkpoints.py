@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from reclm.errors import ReclmError
-from reclm.profilers.policy.config import PPOConfig
+from reclm.profilers.policy.config import OnPolicyConfig
 from reclm.profilers.policy.model import Policy
 
 
@@ -51,7 +51,7 @@ def latest(folder: Path) -> Path | None:
     return max(found, key=lambda one: int(one.name.removeprefix("step-")), default=None)
 
 
-def read(path: Path, policy: Policy, config: PPOConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(path: Path, policy: Policy, config: OnPolicyConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Set the policy's weights and torch's random states; returns the optimiser's state and the rest.
 
     Raises:
