@@ -45,10 +45,15 @@ def write(path: Path, policy: Policy, optimizer: dict[str, Any], state: dict[str
         ) from error
 
 
+def complete(folder: Path) -> list[Path]:
+    """The complete checkpoints, by step."""
+    found = [one for one in folder.glob("step-*") if one.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda one: int(one.name.removeprefix("step-")))
+
+
 def latest(folder: Path) -> Path | None:
     """The complete checkpoint of the highest step, None if there is none."""
-    found = [one for one in folder.glob("step-*") if one.name.removeprefix("step-").isdigit()]
-    return max(found, key=lambda one: int(one.name.removeprefix("step-")), default=None)
+    return next(reversed(complete(folder)), None)
 
 
 def read(path: Path, policy: Policy, config: OnPolicyConfig) -> tuple[dict[str, Any], dict[str, Any]]:

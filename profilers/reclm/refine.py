@@ -49,26 +49,24 @@ def refine(
         network = PeftModel.from_pretrained(network, str(start))
     policy = Policy.adapt(network, lora, seed=config.seed)
     ppo = PPO(policy, PolicyGenerator(policy.base, model), prompts, reward, config)
-    steps = folder / "checkpoints"
-    with progress_bar("PPO", config.steps, progress) as advance, writing(folder):
+    steps, first = folder / "checkpoints", ppo.accelerator.is_main_process
+    with progress_bar("PPO", config.steps, progress and first) as advance, writing(folder):
         ppo.resume(steps)
         advance(ppo.step)
-        journal = _Journal(folder, ppo.step)
+        journal = _Journal(folder, ppo.step) if first else None
         for metrics in ppo.run():
-            path = ppo.save(steps)
-            for old in sorted(path.parent.glob("step-*"))[:-_KEPT]:
-                shutil.rmtree(old)
-            journal.add(ppo.step, metrics)
+            ppo.save(steps)
+            if journal:
+                for old in checkpoints.complete(steps)[:-_KEPT]:
+                    shutil.rmtree(old)
+                journal.add(ppo.step, metrics)
             advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
-        journal.close()
-        last = checkpoints.latest(steps)
-        assert last is not None
-        if ppo.stopped:
-            last = min(steps.glob("step-*"), key=lambda one: int(one.name.removeprefix("step-")))
-        if ppo.accelerator.is_main_process:
+        if journal:
+            journal.close()
+            done = checkpoints.complete(steps)
             partial = folder / f"{ADAPTER}.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            combined(model, start, last, partial)
+            combined(model, start, done[0] if ppo.stopped else done[-1], partial)
             os.replace(partial, folder / ADAPTER)
             shutil.rmtree(steps, ignore_errors=True)
         ppo.accelerator.wait_for_everyone()
