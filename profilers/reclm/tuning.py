@@ -167,19 +167,21 @@ def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
     Raises:
         ReclmError: if something cannot be written.
     """
-    with progress_bar(
-        what, trainer.args.max_steps if trainer.args.max_steps > 0 else _updates(trainer), progress
-    ) as bar:
+    first = trainer.is_world_process_zero()
+    with progress_bar(what, _updates(trainer), progress and first) as bar:
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_Journal(folder, bar))
+        if first:
+            trainer.add_callback(_Journal(folder, bar))
         with writing(folder), quiet():
             trainer.train(resume_from_checkpoint=_latest(folder / "checkpoints"))
-            partial = folder / f"{ADAPTER}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            # the embeddings are not trained, whether or not its vocabulary can be looked up
-            trainer.model.save_pretrained(str(partial), save_embedding_layers=False)
-            os.replace(partial, folder / ADAPTER)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if first:
+                partial = folder / f"{ADAPTER}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                # the embeddings are not trained, whether or not its vocabulary can be looked up
+                trainer.model.save_pretrained(str(partial), save_embedding_layers=False)
+                os.replace(partial, folder / ADAPTER)
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            trainer.accelerator.wait_for_everyone()
     return folder / ADAPTER
 
 
