@@ -45,10 +45,15 @@ def write(path: Path, policy: Policy, optimizer: dict[str, Any], state: dict[str
         ) from error
 
 
+def complete(folder: Path) -> list[Path]:
+    """The complete checkpoints in the order of their steps."""
+    found = {one: one.name.removeprefix("step-") for one in folder.glob("step-*")}
+    return sorted((one for one, step in found.items() if step.isdigit()), key=lambda one: int(found[one]))
+
+
 def latest(folder: Path) -> Path | None:
     """The complete checkpoint of the highest step, None if there is none."""
-    found = [one for one in folder.glob("step-*") if one.name.removeprefix("step-").isdigit()]
-    return max(found, key=lambda one: int(one.name.removeprefix("step-")), default=None)
+    return next(reversed(complete(folder)), None)
 
 
 def read(path: Path, policy: Policy, config: PPOConfig) -> tuple[dict[str, Any], dict[str, Any]]:

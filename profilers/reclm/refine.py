@@ -51,21 +51,23 @@ def refine(
     ppo = PPO(policy, PolicyGenerator(policy.base, model), prompts, reward, config)
     steps = folder / "checkpoints"
     with progress_bar("PPO", config.steps, progress) as advance, writing(folder):
-        ppo.resume(steps)
+        if not ppo.resume(steps):
+            ppo.save(steps)
         advance(ppo.step)
-        journal = _Journal(folder, ppo.step)
+        main = ppo.accelerator.is_main_process
+        journal = _Journal(folder, ppo.step + ppo.stopped) if main else None
         for metrics in ppo.run():
-            path = ppo.save(steps)
-            for old in sorted(path.parent.glob("step-*"))[:-_KEPT]:
+            # before the checkpoint: what is behind the latest checkpoint is cut off, what is missing stays missing
+            if journal:
+                journal.add(ppo.step + ppo.stopped, metrics)
+            ppo.save(steps)
+            for old in checkpoints.complete(steps)[:-_KEPT] if main else ():
                 shutil.rmtree(old)
-            journal.add(ppo.step, metrics)
             advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
-        journal.close()
-        last = checkpoints.latest(steps)
-        assert last is not None
-        if ppo.stopped:
-            last = min(steps.glob("step-*"), key=lambda one: int(one.name.removeprefix("step-")))
-        if ppo.accelerator.is_main_process:
+        if journal:
+            journal.close()
+            # of the two that are kept, the older one is the one before KL ran away
+            last = checkpoints.complete(steps)[0 if ppo.stopped else -1]
             partial = folder / f"{ADAPTER}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             combined(model, start, last, partial)

@@ -174,12 +174,14 @@ def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
         trainer.add_callback(_Journal(folder, bar))
         with writing(folder), quiet():
             trainer.train(resume_from_checkpoint=_latest(folder / "checkpoints"))
-            partial = folder / f"{ADAPTER}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            # the embeddings are not trained, whether or not its vocabulary can be looked up
-            trainer.model.save_pretrained(str(partial), save_embedding_layers=False)
-            os.replace(partial, folder / ADAPTER)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if trainer.is_world_process_zero():
+                partial = folder / f"{ADAPTER}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                # the embeddings are not trained, whether or not its vocabulary can be looked up
+                trainer.model.save_pretrained(str(partial), save_embedding_layers=False)
+                os.replace(partial, folder / ADAPTER)
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            trainer.accelerator.wait_for_everyone()
     return folder / ADAPTER
 
 
@@ -231,6 +233,8 @@ class _Journal(TrainerCallback):
         self.board: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.global_step or None)
