@@ -51,3 +51,15 @@ def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
         task = progress.add_task(what, total=total)
         yield lambda steps, what=None: progress.update(task, advance=steps, description=what)
+
+
+def duration(seconds: float) -> str:
+    """A time as one says it.
+
+    >>> duration(40), duration(1000), duration(9000)
+    ('40 s', '17 min', '2 h 30 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -57,7 +57,10 @@ def save(
             count, _ = writer.finalize()
         if not count:
             why = ", ".join(f"{many} {reason}" for reason, many in report.dropped.items())
-            raise ReclmError(f"no instruction data from {view.name!r}: {why or 'nobody has a profile'}")
+            raise ReclmError(
+                f"no instruction data from {view.name!r}: {why or 'nobody has a profile'}; give profiles of more "
+                "subjects, or leave the stage out (--stages)"
+            )
         datasets.Dataset.from_file(str(fresh / "rows.arrow")).save_to_disk(str(fresh / "whole"))
         about = {
             "dataset": view.name,

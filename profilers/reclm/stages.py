@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from reclm.profilers.reclm import dataset
 from reclm.profilers.reclm.budget import budget
 from reclm.profilers.reclm.config import RecLMConfig, StageName
 from reclm.profilers.reclm.instructions import Instructions, Sample
-from reclm.profilers.reclm.masking import Variant
+from reclm.profilers.reclm.masking import Variant, messages_of, token_table
 from reclm.profilers.reclm.neighbours import UserNeighbours, among_learned
 from reclm.profilers.reclm.refine import refine
 from reclm.profilers.reclm.reward_data import as_dataset, reward_pairs, split_users
@@ -27,12 +27,15 @@ from reclm.profilers.reclm.reward_model import RewardModel, tune_reward
 from reclm.profilers.reclm.sft import subset, tune
 from reclm.profilers.reclm.teacher import Teacher, find_teacher
 from reclm.profilers.reclm.tuned import USER_STAGES, Tuned
-from reclm.profilers.reclm.tuning import quiet
+from reclm.profilers.reclm.tuning import evenly, quiet
 from reclm.text.chat import Chat
 from reclm.text.encoder import TextEncoder
 from reclm.text.items import item_texts
 from reclm.text.models import LanguageModel, context_length, load_tokenizer
 from reclm.text.prompt_tokens import PromptTokenizer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Tuning:
@@ -83,6 +86,37 @@ class Tuning:
         with quiet():
             for stage in self.stages:
                 self._finish(stage)
+
+    def results(self) -> "list[Table | str]":
+        """Measure on held-out subjects what is not measured yet, and write report, curves and model card.
+
+        Returns:
+            Tables and lines to be printed.
+        """
+        from reclm.profilers.reclm.measure import Measurement
+
+        return Measurement(self).run() if self.config.measured else []
+
+    def shown(self, count: int) -> Iterator[str]:
+        """``count`` samples of each stage as a person reads them, and which tokens of a two-turn one carry loss."""
+        for stage in self.stages:
+            if stage == "ppo":
+                continue
+            if stage == "reward":
+                yield f"══ reward\n{_pairs_shown(self.pairs(self.reward_users['train']), count)}"
+                continue
+            samples = self.samples(stage)
+            yield f"══ {stage}: {len(samples):,} samples in {self.folder / stage / 'data'}"
+            yield dataset.show(samples, count)
+            if stage == "collab":
+                yield token_table(self.prompts, messages_of(samples[0]["messages"]))
+
+    def estimate(self) -> "Table":
+        """What every stage would take: samples, tokens, updates, and time from what one update takes here."""
+        from reclm.profilers.reclm.estimate import estimate
+
+        with quiet():
+            return estimate(self)
 
     def _finish(self, stage: StageName) -> None:
         if self.tuned.adapter(stage):
@@ -233,3 +267,12 @@ class Tuning:
     def _say(self, text: str) -> None:
         if self.progress:
             print(text, file=sys.stderr)
+
+
+def _pairs_shown(pairs: Any, count: int) -> str:
+    rows = pairs.select(evenly(len(pairs), count))
+    return "\n\n".join(
+        f"── {row['subject']}: {row['negative']}\n[better] {row['chosen'][0]['content']}\n"
+        f"[worse]  {row['rejected'][0]['content']}"
+        for row in rows
+    )

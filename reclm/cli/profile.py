@@ -153,6 +153,8 @@ def _summary(run: "ProfileRun") -> "Table":
 def _estimates(estimates: "list[KindEstimate]") -> "Table":
     from rich.table import Table
 
+    from reclm.progress import duration
+
     table = Table("", *(f"{one.plan.kind}s" for one in estimates), title="dry run: nothing is written")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -163,20 +165,13 @@ def _estimates(estimates: "list[KindEstimate]") -> "Table":
         "prompts to write": [f"{len(one.plan.prompts):,}" for one in estimates],
         "tokens to read (estimate)": [f"{one.prompt_tokens:,}" for one in estimates],
         "tokens to write (estimate)": [f"{one.new_tokens:,}" for one in estimates],
-        "time to write (estimate)": [_duration(one.seconds) for one in estimates],
-        "time to embed (estimate)": [_duration(one.embed_seconds) for one in estimates],
+        "time to write (estimate)": [duration(one.seconds) for one in estimates],
+        "time to embed (estimate)": [duration(one.embed_seconds) for one in estimates],
         "prompts answered for the estimate": [f"{one.sample:,}" for one in estimates],
     }
     for name, values in rows.items():
         table.add_row(name, *values)
     return table
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _print_examples(
