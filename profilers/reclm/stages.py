@@ -69,12 +69,12 @@ class Tuning:
         self.view, self.config, self.model, self.folder, self.progress = view, config, model, folder, progress
         self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
         self.encoder = encoder or TextEncoder()
+        self.tuned = Tuned.begin(folder, config, view, model, asked_model)
         self.teachers: dict[ProfileKind, Teacher] = find_teacher(view, config, folder, progress)
         if config.stages != ("items",) and "user" not in self.teachers:
             raise ReclmError(
                 "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME"
             )
-        self.tuned = Tuned.begin(folder, config, view, model, asked_model)
 
     @property
     def stages(self) -> tuple[StageName, ...]:
@@ -83,6 +83,7 @@ class Tuning:
 
     def run(self) -> None:
         """Do every stage that is not done."""
+        self.tuned.write()
         with quiet():
             for stage in self.stages:
                 self._finish(stage)

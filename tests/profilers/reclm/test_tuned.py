@@ -82,9 +82,12 @@ def test_other_options_are_told_by_their_key(tiny, folder, changes, told: str) -
 
 def test_what_does_not_change_the_tuning_may_differ(tiny, folder) -> None:
     generation = {"temperature": 0.5}
-    config = begin(tiny, folder, stages=["kd"], measured=0, generation=generation).config
-    assert Tuned.read(folder).config == config
-    assert config.generation.temperature == 0.5
+    tuned = begin(tiny, folder, stages=["kd"], measured=0, generation=generation)
+    # to look at it changes nothing
+    assert Tuned.read(folder).config == tiny.config
+    tuned.write()
+    assert Tuned.read(folder).config == tuned.config
+    assert tuned.config.generation.temperature == 0.5
 
 
 def test_another_data_set_or_model_is_refused(tiny, folder, other_model) -> None:
@@ -133,7 +136,7 @@ def test_a_beginning_that_cannot_be_written_is_begun_again(tiny, tmp_path, monke
     with monkeypatch.context() as patched:
         patched.setattr(RecLMConfig, "to_yaml", full)
         with pytest.raises(ReclmError, match=r"cannot write .*: No space left on device"):
-            begin(tiny, tmp_path / "new", measured=9)
+            begin(tiny, tmp_path / "new", measured=9).write()
     assert Tuned.read(tmp_path / "new").config == tuned.config
 
 
