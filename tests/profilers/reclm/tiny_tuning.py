@@ -91,10 +91,17 @@ def model(folder: Path, context: int = 2048) -> Path:
 
 
 def config(folder: Path, **changes: object) -> RecLMConfig:
+    """Few steps of everything, with the teacher's files in ``folder``."""
+    paths = {kind: str(path) for kind, path in teachers(folder).items()}
+    values = settings()
+    values["teacher"] |= paths
+    return RecLMConfig.build({**values, **changes})
+
+
+def settings() -> dict[str, Any]:
     """Few steps of everything."""
     stage = {"epochs": 0.5, "batch_size": 4, "accumulate": 1, "lora": {"r": 2, "alpha": 4, "dropout": 0.1}}
-    paths = {kind: str(path) for kind, path in teachers(folder).items()}
-    values = {
+    return {
         "instructions": {
             "phrases": 1,
             "item_phrases": 1,
@@ -103,7 +110,7 @@ def config(folder: Path, **changes: object) -> RecLMConfig:
             "neighbour_history": 2,
         },
         "neighbours": {"count": 2, "epochs": 2, "dim": 8},
-        "teacher": {**paths, "phrases": 1, "item_phrases": 1},
+        "teacher": {"phrases": 1, "item_phrases": 1},
         **dict.fromkeys(("kd", "collab", "items"), stage),
         "reward": {**stage, "epochs": 1},
         "ppo": {"steps": 3, "batch_size": 4, "minibatch_size": 2, "max_new_tokens": 8},
@@ -111,7 +118,6 @@ def config(folder: Path, **changes: object) -> RecLMConfig:
         "generation": {"max_new_tokens": 8},
         "measured": 3,
     }
-    return RecLMConfig.build({**values, **changes})
 
 
 class Letters:
