@@ -1,6 +1,7 @@
 """What tuning would take, before it is begun."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from reclm.profilers.reclm.masking import tokenised
 from reclm.profilers.reclm.reward_data import tokenised as pair_tokens
 from reclm.profilers.reclm.sft import subset
 from reclm.profilers.reclm.tuning import adapted, evenly, load_network
+from reclm.profiles.estimate import KindEstimate
 from reclm.progress import duration
 from reclm.text.chat import Chat
 
@@ -49,6 +51,31 @@ def estimate(tuning: "Tuning") -> Table:
     table.caption = f"{rate:,.0f} tokens a second, measured on one update; data and measurements not counted"
     for column in table.columns[1:]:
         column.justify = "right"
+    return table
+
+
+def asking(estimates: Sequence[KindEstimate]) -> Table:
+    """A table of what a teacher that is asked would take."""
+    table = Table(
+        "teacher's profiles",
+        "prompts",
+        "tokens to read",
+        "to write",
+        "time",
+        title="dry run: nothing is asked",
+    )
+    for one in estimates:
+        prompts = len(one.plan.prompts)
+        table.add_row(
+            f"of {one.plan.kind}s",
+            f"{prompts:,}",
+            f"{one.prompt_tokens:,}",
+            f"{one.new_tokens:,}",
+            duration(one.seconds),
+        )
+    table.caption = (
+        f"from {sum(one.sample for one in estimates)} answers; the stages can be told once it has written"
+    )
     return table
 
 

@@ -16,6 +16,7 @@ from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.format import START
 from reclm.profilers.reclm import dataset
+from reclm.profilers.reclm.asking import AskedTeacher
 from reclm.profilers.reclm.budget import budget
 from reclm.profilers.reclm.config import RecLMConfig, StageName
 from reclm.profilers.reclm.instructions import Instructions, Sample
@@ -25,9 +26,10 @@ from reclm.profilers.reclm.refine import refine
 from reclm.profilers.reclm.reward_data import as_dataset, reward_pairs, split_users
 from reclm.profilers.reclm.reward_model import RewardModel, tune_reward
 from reclm.profilers.reclm.sft import subset, tune
-from reclm.profilers.reclm.teacher import Teacher, find_teacher
+from reclm.profilers.reclm.teacher import Teacher, read_teacher
 from reclm.profilers.reclm.tuned import USER_STAGES, Tuned
 from reclm.profilers.reclm.tuning import evenly, quiet
+from reclm.profiles.store import KINDS
 from reclm.text.chat import Chat
 from reclm.text.encoder import TextEncoder
 from reclm.text.items import item_texts
@@ -69,12 +71,34 @@ class Tuning:
         self.view, self.config, self.model, self.folder, self.progress = view, config, model, folder, progress
         self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
         self.encoder = encoder or TextEncoder()
-        self.tuned = Tuned.begin(folder, config, view, model, asked_model)
-        self.teachers: dict[ProfileKind, Teacher] = find_teacher(view, config, folder, progress)
-        if config.stages != ("items",) and "user" not in self.teachers:
+        asked = config.teacher.model or config.teacher.engine
+        self.asked = AskedTeacher(view, config, folder / "teacher") if asked else None
+        if not self.asked and not (
+            config.teacher.users or (config.stages == ("items",) and config.teacher.items)
+        ):
             raise ReclmError(
                 "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME"
             )
+        if not self.asked:
+            _ = self.teachers
+        self.tuned = Tuned.begin(folder, config, view, model, asked_model)
+
+    @cached_property
+    def teachers(self) -> dict[ProfileKind, Teacher]:
+        """The teacher's profiles by kind: from the files that the config names, or asked of its model first.
+
+        Raises:
+            ReclmError: as :func:`read_teacher` does, and if the model is not there.
+        """
+        paths = {"user": self.config.teacher.users, "item": self.config.teacher.items}
+        if self.asked:
+            self.asked.ask(self.progress)
+            paths |= dict.fromkeys(self.asked.kinds, self.asked.folder)
+        return {
+            kind: read_teacher(path, self.view, kind, self.config.teacher)
+            for kind in KINDS
+            if (path := paths[kind])
+        }
 
     @property
     def stages(self) -> tuple[StageName, ...]:
@@ -113,10 +137,16 @@ class Tuning:
                 yield token_table(self.prompts, messages_of(samples[0]["messages"]))
 
     def estimate(self) -> "Table":
-        """What every stage would take: samples, tokens, updates, and time from what one update takes here."""
-        from reclm.profilers.reclm.estimate import estimate
+        """What every stage would take: samples, tokens, updates, and time from what one update takes here.
+
+        Of a teacher that is to be asked, what asking takes: without its profiles the stages cannot be told.
+        """
+        from reclm.profilers.reclm.estimate import asking, estimate
 
         with quiet():
+            open_ = self.asked.estimate() if self.asked else []
+            if any(one.plan.prompts for one in open_):
+                return asking(open_)
             return estimate(self)
 
     def _finish(self, stage: StageName) -> None:

@@ -11,10 +11,8 @@ from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.records import read_records
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.format import fault
-from reclm.profilers.reclm.config import RecLMConfig, TeacherConfig
-from reclm.profiles.lazy import open_generator
-from reclm.profiles.run import make_profiles
-from reclm.profiles.store import KINDS, ProfileStore
+from reclm.profilers.reclm.config import TeacherConfig
+from reclm.profiles.store import ProfileStore
 from reclm.text.chat import plain
 
 ID_NAMES = ("id", "user_id", "item_id", "uid")
@@ -60,7 +58,7 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
         raise ReclmError(
             f"{path}: {missing} of {len(known)} {kind} ids are not in data set {view.name!r}, such as {example!r} "
             f"(its ids look like {', '.join(view.idmap(kind).ids(np.arange(min(3, len(view.idmap(kind))))))}); "
-            "give the file of this data set, or set strict=false to leave them out"
+            "give the file of this data set, or set teacher.strict=false to leave them out"
         )
     report = ReadReport()
     report.drop(UNKNOWN, missing)
@@ -87,38 +85,6 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
     return Teacher(kind, profiles, report)
 
 
-def find_teacher(
-    view: TrainingView, config: RecLMConfig, folder: Path, progress: bool = True
-) -> dict[ProfileKind, Teacher]:
-    """The teacher's profiles by kind: from the files that ``config.teacher`` names, or asked of its model.
-
-    What is asked is stored in ``folder/teacher``, answer by answer: a run that was broken asks only for the rest.
-
-    Raises:
-        ReclmError: as :func:`read_teacher` does, and if the model is not there.
-    """
-    asked = config.teacher
-    paths = {"user": asked.users, "item": asked.items}
-    if asked.model or asked.engine:
-        missing: list[ProfileKind] = [kind for kind in KINDS if paths[kind] is None]
-        _ask(view, config, folder / "teacher", missing, progress)
-        paths |= dict.fromkeys(missing, folder / "teacher")
-    return {kind: read_teacher(path, view, kind, asked) for kind in KINDS if (path := paths[kind])}
-
-
-def _ask(
-    view: TrainingView, config: RecLMConfig, folder: Path, kinds: list[ProfileKind], progress: bool
-) -> None:
-    """Have the teacher's model write profiles, one subject at a time, its answers begun as the format begins."""
-    from reclm.profilers.reclm.profiler import RecLMProfiler
-
-    untuned = RecLMConfig(instructions=config.instructions, generation=config.generation, stages=())
-    profiler = RecLMProfiler(untuned, open_generator(config.teacher.model, config.teacher.engine))
-    writer = f"reclm-{profiler.generator.model}"
-    with ProfileStore.open(folder, view.fingerprint, writer, view.name) as store:
-        make_profiles(view, profiler, store, kinds, config.teacher.limit, progress)
-
-
 def _stored(folder: Path, kind: ProfileKind) -> pa.Table:
     texts = ProfileStore.read(folder).texts(kind)
     return pa.table({"id": pa.array(texts, pa.string()), "text": pa.array(texts.values(), pa.string())})
@@ -135,6 +101,6 @@ def _column(path: Path, table: pa.Table, asked: str | None, usual: tuple[str, ..
         return found[0]
     problem = f"several {what} columns ({', '.join(found)})" if found else f"no {what} column"
     raise ReclmError(
-        f"{path} has {problem}; one of {', '.join(usual)} is wanted, or name it: {what}_column=NAME "
+        f"{path} has {problem}; one of {', '.join(usual)} is wanted, or name it: teacher.{what}_column=NAME "
         f"(found: {', '.join(names)})"
     )

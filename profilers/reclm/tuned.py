@@ -15,7 +15,7 @@ from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.policy.rollout import PolicyGenerator
 from reclm.profilers.reclm.config import ORDER, RecLMConfig, StageName
-from reclm.profilers.reclm.tuning import ADAPTER, METRICS, load_network
+from reclm.profilers.reclm.tuning import ADAPTER, METRICS, load_network, quiet
 from reclm.profiles.lazy import LazyGenerator
 from reclm.text.chat import TextGenerator
 from reclm.text.models import LanguageModel, digest, find_model
@@ -145,10 +145,11 @@ class Tuned:
         )
 
         def load() -> TextGenerator:
-            network = load_network(model)
-            if adapter:
-                network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()  # pyright: ignore[reportCallIssue]
-            generator = PolicyGenerator(network, model)
+            with quiet():
+                network = load_network(model)
+                if adapter:
+                    network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()  # pyright: ignore[reportCallIssue]
+                generator = PolicyGenerator(network, model)
             generator.model = name
             return generator
 

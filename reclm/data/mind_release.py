@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from reclm.config import Config as BaseConfig
 from reclm.data import plain_pickle
-from reclm.data.assemble import Fraction, Seed, from_snapshots
+from reclm.data.assemble import Fraction, Seed, from_snapshots, of_busiest
 from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.idmap import IdMap
 from reclm.data.reader import Reader, existing
@@ -42,6 +43,8 @@ class MindRelease(Reader):
         """Fraction of the training clicks set aside to choose the model; 0 gives the paper's training set."""
         seed: Seed = 0
         """Chooses the validation clicks."""
+        busiest: int | None = Field(default=None, ge=1)
+        """Only so many users, those with most training clicks, and the items that they click."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
         """See :class:`Reader`. The release has no lines that could be malformed: it is consistent or refused."""
@@ -97,14 +100,13 @@ class MindRelease(Reader):
         def clicks(part: np.ndarray) -> Interactions:
             return Interactions(part[:, 0], np.searchsorted(item_ids, part[:, 1]))
 
+        people = IdMap(pa.array(np.arange(users)), "user")
+        parts = (people, items, clicks(train), clicks(test), np.searchsorted(item_ids, test_map), item_text)
+        if config.busiest:
+            parts = of_busiest(config.busiest, *parts, report)
         return from_snapshots(
             self.name,
-            IdMap(pa.array(np.arange(users)), "user"),
-            items,
-            clicks(train),
-            clicks(test),
-            np.searchsorted(item_ids, test_map),
-            item_text,
+            *parts,
             config.valid,
             config.seed,
             report,

@@ -103,6 +103,19 @@ def test_a_tiny_release_by_hand(tmp_path):
     assert item_texts(dataset.item_text, dataset.text_template)[3] == "news. T3"
 
 
+def test_the_busiest_user_and_what_it_touches(tmp_path):
+    folder = make_release(tmp_path / "mind")
+    dataset = MindRelease().read(folder, MindRelease.Config(valid=0, busiest=1))
+    assert dataset.users.ids() == ["0"]  # two clicks against one
+    assert dataset.items.ids() == ["0", "1", "3"]
+    assert dataset.train.item_idx.tolist() == [0, 1]
+    assert dataset.test.item_idx.tolist() == [2]
+    assert [one.candidates.tolist() for one in dataset.protocols] == [[0, 2], [2]]
+    assert dataset.report.dropped["user beyond the busiest"] == 1
+    assert dataset.report.dropped["item that none of the busiest users touches"] == 1
+    assert item_texts(dataset.item_text, dataset.text_template)[2] == "news. T3"
+
+
 def spoil(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
     path = folder / f"{name}.pkl"
     path.write_bytes(pickle.dumps(change(pickle.loads(path.read_bytes()))))
