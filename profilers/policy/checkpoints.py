@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from reclm.errors import ReclmError
-from reclm.profilers.policy.config import PPOConfig
+from reclm.profilers.policy.config import OnPolicyConfig
 from reclm.profilers.policy.model import Policy
 
 
@@ -46,9 +46,9 @@ def write(path: Path, policy: Policy, optimizer: dict[str, Any], state: dict[str
 
 
 def complete(folder: Path) -> list[Path]:
-    """The complete checkpoints in the order of their steps."""
-    found = {one: one.name.removeprefix("step-") for one in folder.glob("step-*")}
-    return sorted((one for one, step in found.items() if step.isdigit()), key=lambda one: int(found[one]))
+    """The complete checkpoints, by step."""
+    found = [one for one in folder.glob("step-*") if one.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda one: int(one.name.removeprefix("step-")))
 
 
 def latest(folder: Path) -> Path | None:
@@ -56,7 +56,7 @@ def latest(folder: Path) -> Path | None:
     return next(reversed(complete(folder)), None)
 
 
-def read(path: Path, policy: Policy, config: PPOConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(path: Path, policy: Policy, config: OnPolicyConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Set the policy's weights and torch's random states; returns the optimiser's state and the rest.
 
     Raises:

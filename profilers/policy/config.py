@@ -1,4 +1,4 @@
-"""Options of the adapter that is trained, and of PPO."""
+"""Options of the adapter that is trained, of PPO and of RLSO."""
 
 from typing import Literal
 
@@ -21,25 +21,59 @@ class LoraOptions(Config):
     """Share of the adapter's inputs that are dropped in supervised training."""
 
 
-class PPOConfig(Config):
+class OnPolicyConfig(Config):
+    """Options that PPO and RLSO share."""
+
+    steps: int = Field(ge=1)
+    """Updates; each is a batch of new answers."""
+    batch_size: int = Field(default=64, ge=1)
+    """Prompts a step, of all processes together."""
+    minibatch_size: int = Field(ge=1)
+    """What a gradient step learns from, on each process."""
+    epochs: int = Field(default=4, ge=1)
+    """Passes over a batch."""
+    learning_rate: float = Field(ge=0)
+    """Of the adapter, with AdamW."""
+    schedule: Literal["constant", "linear"] = "linear"
+    """``linear`` falls to 0 behind the last step."""
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    """Gradients of all that is trained together are scaled down to this length."""
+
+    max_new_tokens: int = Field(ge=1)
+    """Most tokens of an answer."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of sampling; the probabilities of policy and reference are those at this temperature."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Answers are drawn from the most likely tokens that hold this share; probabilities are not cut."""
+    unfinished_reward: float | None = None
+    """Reward of an answer that was cut at ``max_new_tokens``, in place of its own; None leaves it."""
+    whiten_rewards: bool = True
+    """Rewards are brought to mean 0 and variance 1 within a batch, so that KL weighs alike whatever their scale."""
+
+    chunk: int = Field(default=512, ge=1)
+    """Tokens whose logits are in memory at once."""
+    seed: int = 0
+    """Of the order of the prompts, the answers and the minibatches."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How answers are drawn."""
+        return SamplingParams(
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p
+        )
+
+
+class PPOConfig(OnPolicyConfig):
     """Defaults are those of RecLM's release where it states them, else those of Ziegler et al. (1909.08593)."""
 
     steps: int = Field(default=100, ge=1)
     """Updates; each is a batch of new answers."""
-    batch_size: int = Field(default=64, ge=1)
-    """Prompts a step, of all processes together."""
     minibatch_size: int = Field(default=16, ge=1)
     """Answers a gradient step, on each process."""
-    epochs: int = Field(default=4, ge=1)
-    """Passes over a batch."""
     learning_rate: float = Field(default=1e-5, ge=0)
     """Of the adapter, with AdamW."""
     value_rate: float = Field(default=10.0, ge=0)
     """Learning rate of the value head, in learning rates of the adapter: it begins at 0 and has a line to learn."""
-    schedule: Literal["constant", "linear"] = "linear"
-    """``linear`` falls to 0 behind the last step."""
-    max_gradient_norm: float = Field(default=1.0, gt=0)
-    """Gradients of adapter and value head together are scaled down to this length."""
 
     max_new_tokens: int = Field(default=100, ge=1)
     """Most tokens of an answer."""
@@ -47,10 +81,6 @@ class PPOConfig(Config):
     """Of sampling; the probabilities of policy and reference are those at this temperature."""
     top_p: float = Field(default=0.9, gt=0, le=1)
     """Answers are drawn from the most likely tokens that hold this share; probabilities are not cut."""
-    unfinished_reward: float | None = None
-    """Reward of an answer that was cut at ``max_new_tokens``, in place of its own; None leaves it."""
-    whiten_rewards: bool = True
-    """Rewards are brought to mean 0 and variance 1 within a batch, so that KL weighs alike whatever their scale."""
 
     gamma: float = Field(default=1.0, ge=0, le=1)
     """Discount of later rewards."""
@@ -76,14 +106,36 @@ class PPOConfig(Config):
     update_kl: float | None = Field(default=0.1, gt=0)
     """A step's updates end once the policy is this far, in nats a token, from the one that wrote the answers."""
 
-    chunk: int = Field(default=512, ge=1)
-    """Tokens whose logits are in memory at once."""
-    seed: int = 0
-    """Of the order of the prompts, the answers and the minibatches."""
 
-    @property
-    def sampling(self) -> SamplingParams:
-        """How answers are drawn."""
-        return SamplingParams(
-            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p
-        )
+class RLSOConfig(OnPolicyConfig):
+    """Defaults are LangPTune's (2410.18870) for Gemma-2B-it; what the paper does not state is its release's.
+
+    For Llama-3-8B-it it has ``learning_rate`` 3e-7, ``kl_coefficient`` 0 and ``steps`` 2,500.
+    """
+
+    steps: int = Field(default=1000, ge=1)
+    """Updates; each is a batch of new answers. K = 5 alternations of T = 200 in the paper."""
+    minibatch_size: int = Field(default=64, ge=1)
+    """Prompts, with two answers each, a gradient step, on each process; the release takes the batch as a whole."""
+    forward_size: int = Field(default=4, ge=1)
+    """Prompts whose answers are in memory at once: gradients of a minibatch are added up, whatever this is."""
+    learning_rate: float = Field(default=1e-7, ge=0)
+    """Of the adapter, with AdamW."""
+    weight_decay: float = Field(default=1e-6, ge=0)
+    """Of the adapter's matrices."""
+    epsilon: float = Field(default=1e-6, gt=0)
+    """ε of AdamW, in the release: gradients that are not well above it move less than the learning rate."""
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this length; neither paper nor release names one."""
+
+    max_new_tokens: int = Field(default=512, ge=1)
+    """Most tokens of an answer."""
+    unfinished_reward: float | None = 0.0
+    """Γ: reward of an answer that was cut at ``max_new_tokens``, in place of its own; None leaves it."""
+    whiten_rewards: bool = True
+    """Rewards less the KL penalty are brought to mean 0 and variance 1 within a batch."""
+
+    eta: float = Field(default=1.0, gt=0)
+    """η: how far the log-ratio of two answers is moved for a difference of 1 in their (whitened) rewards."""
+    kl_coefficient: float = Field(default=0.2, ge=0)
+    """γ: a nat of KL from the reference costs this much reward, before whitening."""

@@ -1,10 +1,10 @@
-"""The terms of PPO as pure functions of tensors.
+"""The terms of PPO and RLSO as pure functions of tensors.
 
 Shapes: ``(B, T)``, a row an answer, a column a token. ``mask`` is true where there is a token; what stands elsewhere
 (padding on either side) has no influence on any result and gets no gradient. A loss is the mean over the tokens.
 
-Papers: PPO https://arxiv.org/abs/1707.06347, GAE https://arxiv.org/abs/1506.02438, the KL estimators
-http://joschu.net/blog/kl-approx.html.
+Papers: PPO https://arxiv.org/abs/1707.06347, GAE https://arxiv.org/abs/1506.02438, RLSO (LangPTune)
+https://arxiv.org/abs/2410.18870, the KL estimators http://joschu.net/blog/kl-approx.html.
 """
 
 from collections.abc import Callable
@@ -114,6 +114,48 @@ def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: fl
     clipped = old + (new - old).clamp(-clip, clip)
     worse = torch.maximum((new - returns).square(), (clipped - returns).square())
     return 0.5 * masked_mean(worse, mask)
+
+
+def rlso_rewards(
+    rewards: Tensor,
+    kl: Tensor,
+    gamma: float,
+    *,
+    white: bool = True,
+    add_up: Callable[[Tensor], Tensor] = lambda total: total,
+) -> Tensor:
+    """``r ← r − γ (ln π_t(p|D) − ln π_0(p|D))`` (2410.18870, eq. 8), then whitened: ``(…), (…) -> (…)``.
+
+    As in the paper's release the penalty is that of the policy which wrote the answers, so that it has no gradient, and
+    comes before whitening: γ is in the units of the reward.
+
+    Args:
+        rewards: of each answer; one that is not finished has Γ already.
+        kl: ``ln π_t − ln π_0`` of each answer, summed over its tokens (k1).
+        gamma: γ, reward a nat.
+        white: bring the results to mean 0 and variance 1.
+        add_up: see :func:`whiten`.
+    """
+    rewards = (rewards - gamma * kl).detach()
+    everyone = torch.ones_like(rewards, dtype=torch.bool)
+    return whiten(rewards, everyone, add_up=add_up) if white else rewards
+
+
+def rlso_loss(new: Tensor, old: Tensor, rewards: Tensor, eta: float) -> Tensor:
+    """``L = E[(r − r' − (1/η) [ln π(p)/π_t(p) − ln π(p')/π_t(p')])²]``: ``(B, 2) × 3 -> ()``.
+
+    Two answers p, p' to a prompt: the policy's log-ratio to the one that wrote them is regressed on their relative
+    reward (2410.18870, eq. 6). The release has the square of ``[…] − η (r − r')``: this times η², equal at η = 1.
+
+    Args:
+        new: log-probabilities of whole answers under the policy, with gradient; a row the two answers to a prompt.
+        old: those when the answers were written.
+        rewards: what they are worth (:func:`rlso_rewards`).
+        eta: η: the larger, the further a difference of rewards moves the policy.
+    """
+    first, second = (new - old.detach()).unbind(1)
+    reward, other = rewards.detach().unbind(1)
+    return (reward - other - (first - second) / eta).square().mean()
 
 
 def kl_k1(policy: Tensor, other: Tensor) -> Tensor:

@@ -12,7 +12,13 @@ def generator(*numbers: int) -> torch.Generator:
 
 
 def batch_rows(
-    step: int, size: int, prompts: int, seed: int, process: int = 0, processes: int = 1
+    step: int,
+    size: int,
+    prompts: int,
+    seed: int,
+    process: int = 0,
+    processes: int = 1,
+    samples: int = 1,
 ) -> tuple[list[int], list[int]]:
     """The prompts that a process answers in a step, and a seed for each answer.
 
@@ -23,6 +29,7 @@ def batch_rows(
         step: steps done.
         size: prompts a step, of all processes together.
         prompts: how many there are.
+        samples: answers to each; those to one prompt are next to each other.
     """
     places = range(step * size, (step + 1) * size)
     orders = {
@@ -30,5 +37,5 @@ def batch_rows(
         for epoch in range(places[0] // prompts, places[-1] // prompts + 1)
     }
     own = places[process::processes]
-    rows = [orders[place // prompts][place % prompts] for place in own]
-    return rows, [seed * 1_000_003 + place for place in own]
+    rows = [orders[place // prompts][place % prompts] for place in own for _ in range(samples)]
+    return rows, [seed * 1_000_003 + place * samples + sample for place in own for sample in range(samples)]

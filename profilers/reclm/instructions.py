@@ -79,7 +79,7 @@ class Instructions:
         heading = np.zeros((len(rows), 1), np.int64)
         fixed = self._frame(prompts.distillation([], phrases)) + room
         kept, fits = self._fitted("kd", lists, heading, fixed)
-        for at in np.flatnonzero(fits):
+        for at in np.flatnonzero(fits).tolist():
             yield at, prompts.distillation(self._named(kept[at, 0]), phrases)
 
     def collaborative(

@@ -21,7 +21,7 @@ from reclm.profilers.reclm.report.page import save, terminal_table
 from reclm.profilers.reclm.report.quality import HeldOut, Vectors
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy
 from reclm.profilers.reclm.sft import subset
-from reclm.profilers.reclm.tuned import USER_STAGES
+from reclm.profilers.reclm.tuned import ITEM_STAGES, USER_STAGES
 from reclm.profilers.reclm.tuning import quiet, writing
 from reclm.progress import progress_bar
 from reclm.text.chat import Chat, plain
@@ -50,7 +50,7 @@ class Measurement:
 
     def stages(self, kind: ProfileKind) -> list[str]:
         """Who writes profiles of ``kind``: the model as it came, then every stage."""
-        writers = USER_STAGES if kind == "user" else ("items",)
+        writers = USER_STAGES if kind == "user" else ITEM_STAGES
         return [BEFORE, *(one for one in writers if one in self.tuning.stages)]
 
     def run(self) -> list["Table | str"]:
@@ -140,7 +140,7 @@ class Measurement:
         if not missing:
             return known
         chats = {one.subject: Chat(one.messages, START) for one in self._asked(kind, stage, missing)}
-        done: StageName | None = None if stage == BEFORE else stage  # pyright: ignore[reportAssignmentType]
+        (done,) = [one for one in (*USER_STAGES, *ITEM_STAGES) if one == stage] or [None]
         generator = self.tuning.tuned.generator(done, self.tuning.model).load()
         phrases = (
             self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
@@ -174,8 +174,9 @@ class Measurement:
             return {}
         samples = subset(tuning.samples("collab"), tuning.split("user")["held_out"])
         found = {}
-        start = "kd" if "kd" in tuning.stages else None
-        for name, stage in (("before", start), ("after", "collab")):
+        start: StageName | None = "kd" if "kd" in tuning.stages else None
+        stages: dict[str, StageName | None] = {"before": start, "after": "collab"}
+        for name, stage in stages.items():
             right = self._kept(f"yes-no-{name}", lambda stage=stage: self._judged(stage, samples))
             said = share(np.array(right, bool))
             if said:

@@ -86,7 +86,7 @@ class UserNeighbours:
 
     def _kept(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         known = json.dumps([self.view.fingerprint, self.config.model_dump(mode="json")])
-        path = self.folder / f"{name}.safetensors" if self.folder else None
+        path = self.folder / f"{name}-{self.view.fingerprint[:8]}.safetensors" if self.folder else None
         if path and path.is_file():
             with suppress(OSError, SafetensorError), safe_open(path, "np") as file:
                 if (file.metadata() or {}).get("of") == known:

@@ -49,28 +49,27 @@ def refine(
         network = PeftModel.from_pretrained(network, str(start))
     policy = Policy.adapt(network, lora, seed=config.seed)
     ppo = PPO(policy, PolicyGenerator(policy.base, model), prompts, reward, config)
-    steps = folder / "checkpoints"
-    with progress_bar("PPO", config.steps, progress) as advance, writing(folder):
+    steps, first = folder / "checkpoints", ppo.accelerator.is_main_process
+    with progress_bar("PPO", config.steps, progress and first) as advance, writing(folder):
         if not ppo.resume(steps):
             ppo.save(steps)
         advance(ppo.step)
-        main = ppo.accelerator.is_main_process
-        journal = _Journal(folder, ppo.step + ppo.stopped) if main else None
+        journal = _Journal(folder, ppo.step + ppo.stopped) if first else None
         for metrics in ppo.run():
             # before the checkpoint: what is behind the latest checkpoint is cut off, what is missing stays missing
             if journal:
                 journal.add(ppo.step + ppo.stopped, metrics)
             ppo.save(steps)
-            for old in checkpoints.complete(steps)[:-_KEPT] if main else ():
-                shutil.rmtree(old)
+            if journal:
+                for old in checkpoints.complete(steps)[:-_KEPT]:
+                    shutil.rmtree(old)
             advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
         if journal:
             journal.close()
-            # of the two that are kept, the older one is the one before KL ran away
-            last = checkpoints.complete(steps)[0 if ppo.stopped else -1]
+            done = checkpoints.complete(steps)
             partial = folder / f"{ADAPTER}.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            combined(model, start, last, partial)
+            combined(model, start, done[0] if ppo.stopped else done[-1], partial)
             os.replace(partial, folder / ADAPTER)
             shutil.rmtree(steps, ignore_errors=True)
         ppo.accelerator.wait_for_everyone()

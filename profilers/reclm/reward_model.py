@@ -42,7 +42,8 @@ def tune_reward(
     Raises:
         ReclmError: if something cannot be written.
     """
-    from trl import RewardConfig, RewardTrainer
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
 
     tokens = tokenised(pairs, prompts)
     lengths = np.array(

@@ -40,7 +40,8 @@ def tune(
     Raises:
         ReclmError: if a sample does not fit the model, or something cannot be written.
     """
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     tokens = tokenised(samples, prompts, variant)
     lengths = np.fromiter(map(len, tokens["input_ids"]), np.int64, len(tokens))

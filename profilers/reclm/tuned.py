@@ -22,6 +22,7 @@ from reclm.text.models import LanguageModel, digest, find_model
 
 USER_STAGES: tuple[StageName, ...] = ("kd", "collab", "ppo")
 """Stages that leave an adapter that writes user profiles, in order."""
+ITEM_STAGES: tuple[StageName, ...] = ("items",)
 _BEGUN = ("config.yaml", "config.yaml.partial", "about.yaml.partial")
 """What a run leaves that is killed, or finds the disk full, while it begins."""
 
@@ -120,8 +121,8 @@ class Tuned:
 
     def last(self, kind: ProfileKind) -> StageName | None:
         """The stage that writes profiles of ``kind``: the last one that is wanted and done."""
-        stages: tuple[StageName, ...] = USER_STAGES if kind == "user" else ("items",)
-        done = [one for one in stages if one in self.config.stages and self.adapter(one)]
+        stages = USER_STAGES if kind == "user" else ITEM_STAGES
+        done: list[StageName] = [one for one in stages if one in self.config.stages and self.adapter(one)]
         return done[-1] if done else None
 
     def model(self, name: str | None = None) -> LanguageModel:

@@ -11,6 +11,7 @@ from reclm.profilers.policy.model import LoraOptions, Policy
 from reclm.text.models import LanguageModel, find_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "text"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import TEMPLATE, tiny_tokenizer  # pyright: ignore[reportMissingImports]
 

@@ -3,18 +3,22 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import AutoModelForCausalLM
+from toy_policy import (  # pyright: ignore[reportMissingImports]
+    PROMPTS,
+    count_e,
+    make_loop,
+    untimed,
+    weights,
+)
 
 from reclm.errors import ReclmError
-from reclm.profilers.policy import checkpoints
+from reclm.profilers.policy import checkpoints, on_policy
 from reclm.profilers.policy import ppo as ppo_module
 from reclm.profilers.policy.config import PPOConfig
-from reclm.profilers.policy.model import LoraOptions, Policy
 from reclm.profilers.policy.order import batch_rows
 from reclm.profilers.policy.ppo import PPO
 from reclm.profilers.policy.rollout import PolicyGenerator, roll_out
 
-PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 TOY = PPOConfig(
     steps=40,
     batch_size=32,
@@ -31,24 +35,8 @@ TOY = PPOConfig(
 )
 
 
-def count_e(texts, rows):
-    return [text.count("e") for text in texts]
-
-
 def make(llama, config: PPOConfig, reward=count_e) -> PPO:
-    network = AutoModelForCausalLM.from_pretrained(llama.path, dtype=torch.float32)
-    policy = Policy.adapt(network, LoraOptions(r=4, alpha=8), seed=config.seed)
-    sampler = PolicyGenerator(policy.base, llama, batch_size=16)
-    return PPO(policy, sampler, PROMPTS, reward, config, Accelerator(cpu=True))
-
-
-def weights(ppo: PPO) -> dict[str, torch.Tensor]:
-    return {name: one.detach().clone() for name, one in ppo.policy.named_parameters()}
-
-
-def untimed(metrics: dict[str, float]) -> dict[str, float]:
-    clocks = ("rollout_seconds", "reward_seconds", "update_seconds", "rollout_tokens")
-    return {name: one for name, one in metrics.items() if name not in clocks}
+    return make_loop(PPO, llama, config, reward)
 
 
 def with_(**changes) -> PPOConfig:
@@ -243,5 +231,5 @@ def test_no_prompts(policy, llama):
 def test_every_metric_is_named(llama):
     first, second = (set(one) for one in make(llama, with_(steps=2)).run())
     assert first == second
-    text = str(ppo_module.__doc__)
+    text = f"{on_policy.__doc__}{ppo_module.__doc__}"
     assert {name for name in first if f"``{name}``" not in text} == set()

@@ -41,7 +41,7 @@ def view() -> TrainingView:
         "tastes",
         IdMap([f"u{at}" for at in range(USERS)], "user"),
         IdMap([f"i{at}" for at in range(ITEMS)], "item"),
-        Interactions(*np.array(pairs).T, np.arange(len(pairs))),
+        Interactions(np.array(pairs)[:, 0], np.array(pairs)[:, 1], np.arange(len(pairs))),
         pa.table({"title": [f"{TASTES[at % 3]} {at}" for at in range(ITEMS)]}),
         "{title}",
         "fingerprint",

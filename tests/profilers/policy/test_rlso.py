@@ -1,0 +1,272 @@
+"""The loop, on a toy reward: how often the letter "e" is in the answer."""
+
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from toy_policy import (  # pyright: ignore[reportMissingImports]
+    PROMPTS,
+    count_e,
+    make_loop,
+    untimed,
+    weights,
+)
+
+from reclm.errors import ReclmError
+from reclm.profilers.policy import on_policy
+from reclm.profilers.policy import rlso as rlso_module
+from reclm.profilers.policy.config import RLSOConfig
+from reclm.profilers.policy.order import batch_rows
+from reclm.profilers.policy.rlso import RLSO
+from reclm.profilers.policy.rollout import roll_out
+
+TOY = RLSOConfig(
+    steps=30,
+    batch_size=16,
+    minibatch_size=8,
+    forward_size=8,
+    epochs=2,
+    learning_rate=1e-2,
+    schedule="constant",
+    max_new_tokens=8,
+    unfinished_reward=None,
+    kl_coefficient=0.01,
+)
+
+
+def make(llama, config: RLSOConfig, reward=count_e) -> RLSO:
+    return make_loop(RLSO, llama, config, reward)
+
+
+def with_(**changes) -> RLSOConfig:
+    return TOY.model_copy(update=changes)
+
+
+def leave_reference(rlso: RLSO) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for one in rlso.policy.network.parameters():
+            if one.requires_grad:
+                one.add_(torch.randn(one.shape, generator=generator), alpha=0.1)
+
+
+def sequence_logprobs(rlso: RLSO, rollout) -> torch.Tensor:
+    """``(B, 2)``, by way of the logits of all tokens."""
+    attention = rollout.attention.long()
+    positions = (attention.cumsum(-1) - 1).clamp(min=0)
+    output = rlso.policy.network(input_ids=rollout.ids, attention_mask=attention, position_ids=positions)
+    logprobs = output.logits[:, :-1].log_softmax(-1).gather(-1, rollout.ids[:, 1:, None]).squeeze(-1)
+    return logprobs[:, -rollout.answers.shape[1] :].masked_fill(~rollout.answers, 0).sum(1).view(-1, 2)
+
+
+def batch(rlso: RLSO):
+    config = rlso.config
+    rows, seeds = batch_rows(rlso.step, config.batch_size, len(PROMPTS), config.seed, samples=2)
+    return roll_out(rlso.sampler, [PROMPTS[row] for row in rows], config.sampling, seeds)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_reward_rises(llama, seed):
+    rewards = torch.tensor([one["reward"] for one in make(llama, with_(seed=seed)).run()])
+    means = rewards.view(6, -1).mean(1)
+    assert means[-1] > means[0] + 1.5
+    assert (means.diff() > 0).sum() >= 4
+
+
+def test_one_update_by_hand(llama):
+    config = with_(
+        batch_size=16,
+        minibatch_size=16,
+        forward_size=3,
+        epochs=1,
+        eta=0.5,
+        kl_coefficient=0.3,
+        unfinished_reward=-0.25,
+        max_new_tokens=24,
+        max_gradient_norm=1e9,
+    )
+    rlso, other = make(llama, config), make(llama, config)
+    for one in (rlso, other):
+        leave_reference(one)
+    metrics = rlso.train_step()
+
+    rollout = batch(other)
+    assert 0 < rollout.unfinished.sum() < 32
+    new = sequence_logprobs(other, rollout)
+    with torch.no_grad(), other.policy.reference():
+        kl = new - sequence_logprobs(other, rollout)
+    assert kl.abs().min() > 0
+    counts = torch.tensor([float(text.count("e")) for text in rollout.texts])
+    counts[rollout.unfinished] = -0.25
+    rewards = counts.view(-1, 2) - 0.3 * kl.detach()
+    rewards = (rewards - rewards.mean()) / rewards.std(correction=0)
+    ratio = new - new.detach()
+    loss = (((rewards[:, 0] - rewards[:, 1]) - (ratio[:, 0] - ratio[:, 1]) / 0.5) ** 2).mean()
+    loss.backward()
+
+    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert metrics["reward"] == pytest.approx(counts.mean().item())
+    assert metrics["kl"] == pytest.approx(kl.mean().item(), rel=1e-4)
+    assert metrics["unfinished"] == rollout.unfinished.float().mean()
+    wanted = {name: one.grad for name, one in other.policy.named_parameters() if one.grad is not None}
+    for name, one in rlso.policy.named_parameters():
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_the_old_policy_is_that_of_the_batch_in_every_epoch(llama):
+    config = with_(steps=1, minibatch_size=16, epochs=2, learning_rate=1e-3)
+    twice, once, fresh = (
+        make(llama, one) for one in (config, config.model_copy(update={"epochs": 1}), config)
+    )
+    rollout = batch(fresh)
+    counts = torch.tensor([float(text.count("e")) for text in rollout.texts])
+    rewards = ((counts - counts.mean()) / counts.std(correction=0)).view(-1, 2)
+    gap = rewards[:, 0] - rewards[:, 1]
+    first = once.train_step()["loss"]
+    assert first == pytest.approx(gap.square().mean().item(), rel=1e-4)
+
+    with torch.no_grad():
+        ratio = sequence_logprobs(once, rollout) - sequence_logprobs(fresh, rollout)
+    second = (gap - (ratio[:, 0] - ratio[:, 1])).square().mean().item()
+    assert second < first
+    metrics = twice.train_step()
+    assert metrics["loss"] == pytest.approx((first + second) / 2, rel=1e-4)
+    assert metrics["updates"] == 2
+
+
+def test_equal_rewards_move_nothing(llama):
+    rlso = make(
+        llama, with_(steps=1, kl_coefficient=0.0, weight_decay=0.0), lambda texts, rows: [0.3] * len(texts)
+    )
+    before = weights(rlso)
+    (metrics,) = rlso.run()
+    assert metrics["loss"] == metrics["reward_gap"] == 0
+    assert all(torch.equal(one, before[name]) for name, one in weights(rlso).items())
+
+
+def test_the_better_answer_becomes_likelier(llama):
+    def first_is_better(texts, rows):
+        return [1.0, 0.0] * (len(texts) // 2)
+
+    rlso = make(llama, with_(epochs=1, learning_rate=1e-3), first_is_better)
+    rollout = batch(rlso)
+    before = sequence_logprobs(rlso, rollout)
+    rlso.train_step()
+    moved = sequence_logprobs(rlso, rollout) - before
+    assert (moved[:, 0] - moved[:, 1]).mean() > 0.1
+
+
+def test_a_learning_rate_of_zero_moves_nothing(llama):
+    rlso = make(llama, with_(learning_rate=0.0, steps=2))
+    before = weights(rlso)
+    metrics = list(rlso.run())
+    assert all(torch.equal(one, before[name]) for name, one in weights(rlso).items())
+    assert [one["kl"] for one in metrics] == [0, 0]
+
+
+def test_only_the_adapter_moves(llama):
+    rlso = make(llama, with_(steps=2))
+    before = weights(rlso)
+    first, second = rlso.run()
+    assert first["kl"] == 0
+    assert second["kl_token"] > 0
+    for name, one in weights(rlso).items():
+        assert torch.equal(one, before[name]) != ("lora_" in name), name
+
+
+def test_the_rate_falls_to_zero(llama):
+    rates = [one["learning_rate"] for one in make(llama, with_(steps=4, schedule="linear")).run()]
+    assert rates == pytest.approx([1e-2, 0.75e-2, 0.5e-2, 0.25e-2])
+
+
+def test_a_resumed_run_is_the_unbroken_one(llama, tmp_path):
+    def noisy(texts, rows):
+        return [text.count("e") + float(torch.rand(())) for text in texts]
+
+    config = with_(steps=5, schedule="linear")
+    torch.manual_seed(4)
+    unbroken = make(llama, config, noisy)
+    wanted = []
+    for metrics in unbroken.run():
+        wanted.append(untimed(metrics))
+        if unbroken.step == 3:
+            assert unbroken.save(tmp_path).name == "step-000003"
+
+    torch.manual_seed(5)
+    resumed = make(llama, config, noisy)
+    assert resumed.resume(tmp_path)
+    assert [untimed(one) for one in resumed.run()] == wanted[3:]
+    for name, one in weights(resumed).items():
+        assert torch.equal(one, weights(unbroken)[name]), name
+
+
+def test_a_checkpoint_of_other_options(llama, tmp_path):
+    make(llama, TOY).save(tmp_path)
+    with pytest.raises(ReclmError, match=r"written with eta = 1\.0, not 2\.0"):
+        make(llama, with_(eta=2.0)).resume(tmp_path)
+
+
+def test_turns_go_on_where_the_one_before_ended(llama):
+    config = with_(steps=3)
+    whole, turns = make(llama, config), make(llama, config)
+    wanted = [untimed(one) for one in whole.run()]
+    got = [*islice(turns.run(), 1), *islice(turns.run(), 5)]
+    assert [untimed(one) for one in got] == wanted
+
+
+def test_an_answer_that_is_cut_gets_its_own_reward(llama):
+    (metrics,) = make(llama, with_(steps=1, max_new_tokens=1, unfinished_reward=-5.0)).run()
+    assert metrics["unfinished"] > 0.5
+    assert metrics["reward"] == pytest.approx(-5 * metrics["unfinished"])
+
+
+def test_answers_to_a_prompt_are_next_to_each_other_and_differ(llama):
+    seen = {}
+
+    def reward(texts, rows):
+        seen.update(texts=texts, rows=rows)
+        return [0.0] * len(texts)
+
+    make(llama, with_(batch_size=6), reward).train_step()
+    assert seen["rows"][::2] == seen["rows"][1::2]
+    assert sorted(seen["rows"][::2]) == list(range(6))
+    assert all(first != second for first, second in zip(seen["texts"][::2], seen["texts"][1::2], strict=True))
+
+
+def test_many_processes_answer_what_one_does():
+    rows, seeds = batch_rows(3, 8, 6, seed=1, samples=2)
+    shares = [batch_rows(3, 8, 6, 1, process, 2, samples=2) for process in range(2)]
+    for at in range(8):
+        own = slice(2 * (at // 2), 2 * (at // 2) + 2)
+        assert shares[at % 2][0][own] == rows[2 * at : 2 * at + 2]
+        assert shares[at % 2][1][own] == seeds[2 * at : 2 * at + 2]
+    assert len({*seeds, *batch_rows(4, 8, 6, seed=1, samples=2)[1]}) == 32
+
+
+def test_two_processes_train_as_one_does(llama, tmp_path):
+    config = with_(steps=2, minibatch_size=16, forward_size=3, kl_coefficient=0.1)
+    together = [untimed(one) for one in make(llama, config).run()]
+    script, file = Path(__file__).with_name("two_processes.py"), tmp_path / "metrics.json"
+    # minibatches of 8 on each: both take the batch as a whole
+    options = config.model_copy(update={"minibatch_size": 8}).model_dump_json()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, script, llama.path, options, file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert written["processes"] == 2
+    for got, wanted in zip(written["metrics"], together, strict=True):
+        for name in ("loss", "reward", "reward_std", "reward_gap", "kl", "tokens", "unfinished", "updates"):
+            assert got[name] == pytest.approx(wanted[name], rel=1e-4), name
+
+
+def test_every_metric_is_named(llama):
+    first, second = (set(one) for one in make(llama, with_(steps=2)).run())
+    assert first == second
+    text = f"{on_policy.__doc__}{rlso_module.__doc__}"
+    assert {name for name in first if f"``{name}``" not in text} == set()

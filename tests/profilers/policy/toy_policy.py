@@ -1,0 +1,34 @@
+"""A toy task for the loops: how often the letter "e" is in the answer."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM
+
+from reclm.profilers.policy.model import LoraOptions, Policy
+from reclm.profilers.policy.on_policy import OnPolicy
+from reclm.profilers.policy.rollout import PolicyGenerator
+
+PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
+
+
+def count_e(texts, rows):
+    return [text.count("e") for text in texts]
+
+
+def make_loop(kind: Any, llama, config, reward) -> Any:
+    """A PPO or an RLSO on a new policy."""
+    network = AutoModelForCausalLM.from_pretrained(llama.path, dtype=torch.float32)
+    policy = Policy.adapt(network, LoraOptions(r=4, alpha=8), seed=config.seed)
+    sampler = PolicyGenerator(policy.base, llama, batch_size=16)
+    return kind(policy, sampler, PROMPTS, reward, config, Accelerator(cpu=True))
+
+
+def weights(loop: OnPolicy) -> dict[str, torch.Tensor]:
+    return {name: one.detach().clone() for name, one in loop.policy.named_parameters()}
+
+
+def untimed(metrics: dict[str, float]) -> dict[str, float]:
+    clocks = ("rollout_seconds", "reward_seconds", "update_seconds", "rollout_tokens")
+    return {name: one for name, one in metrics.items() if name not in clocks}
