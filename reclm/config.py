@@ -29,7 +29,11 @@ class Config(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or where
-            raise ReclmError(f"{where}: {key} = {first['input']!r}: {first['msg']}") from error
+            known = _fields(cls, first["loc"][:-1])
+            if first["type"] == "extra_forbidden" and known:
+                raise unknown(f"{where} key", key, known) from error
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ReclmError(f"{where}: {key} = {first['input']!r}: {reason}") from error
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
@@ -39,6 +43,14 @@ class Config(BaseModel):
     def to_yaml(self, path: Path) -> None:
         """Write every option, defaults included."""
         path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def _fields(cls: Any, path: tuple[str | int, ...]) -> list[str]:
+    """Dotted names of what the config at ``path`` within ``cls`` may hold; none where no config is there."""
+    for name in path:
+        field = getattr(cls, "model_fields", {}).get(name)
+        cls = field and field.annotation
+    return [".".join(map(str, (*path, name))) for name in getattr(cls, "model_fields", {})]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

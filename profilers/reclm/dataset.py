@@ -13,7 +13,7 @@ import yaml
 from reclm.data.dataset import ReadReport, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.reclm.config import InstructionConfig
-from reclm.profilers.reclm.instructions import Sample
+from reclm.profilers.reclm.instructions import TOO_LONG, Sample
 
 ABOUT = "about.yaml"
 _WRITTEN = 1000
@@ -57,9 +57,12 @@ def save(
             count, _ = writer.finalize()
         if not count:
             why = ", ".join(f"{many} {reason}" for reason, many in report.dropped.items())
+            remedy = "give profiles of more subjects"
+            if any(TOO_LONG in one for one in report.dropped):
+                remedy = "raise instructions.max_tokens, or take a model with a longer context window"
             raise ReclmError(
-                f"no instruction data from {view.name!r}: {why or 'nobody has a profile'}; give profiles of more "
-                "subjects, or leave the stage out (--stages)"
+                f"no instruction data from {view.name!r}: {why or 'nobody has a profile'}; {remedy}, or leave the "
+                "stage out (--stages)"
             )
         datasets.Dataset.from_file(str(fresh / "rows.arrow")).save_to_disk(str(fresh / "whole"))
         about = {

@@ -25,19 +25,17 @@ def judged(network: Any, prompts: PromptTokenizer, samples: Iterable[Mapping[str
         samples: rows of ``messages`` that end in the answer, and ``label``.
     """
     samples = list(samples)
+    if not samples:
+        return np.zeros(0, bool)
     chats = [Chat(tuple(messages_of(one["messages"])[:-1])) for one in samples]
     asked = [torch.tensor(prompts.ids(chat)) for chat in chats]
     # the first token in which the two answers differ, as they stand behind a question
-    yes, no = (
-        (prompts.ids(Chat(chats[0].messages, word))[len(asked[0])] for word in (YES, NO)) if chats else (0, 0)
-    )
+    yes, no = (prompts.ids(Chat(chats[0].messages, word))[len(asked[0])] for word in (YES, NO))
     wanted = np.array([one["label"] == YES for one in samples], bool)
     said = np.zeros(len(samples), bool)
     head = LogitHead(network)
     order = np.argsort([len(one) for one in asked], kind="stable")
-    for rows in np.array_split(order, max(1, -(-len(asked) // _TOGETHER))):
-        if not len(rows):
-            break
+    for rows in np.split(order, range(_TOGETHER, len(order), _TOGETHER)):
         some = [asked[row] for row in rows]
         ids = pad_sequence(some, batch_first=True).to(network.device)
         there = pad_sequence([torch.ones_like(one) for one in some], batch_first=True).to(network.device)

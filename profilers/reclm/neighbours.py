@@ -16,7 +16,6 @@ from reclm.backbones.base import Inputs
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.data.dataset import TrainingView
 from reclm.profilers.reclm.config import NeighbourConfig
-from reclm.profilers.reclm.shown import packed
 from reclm.profiles.similar import similar
 from reclm.progress import progress_bar
 from reclm.sampling import TripleSampler
@@ -60,9 +59,7 @@ def among_learned(
 
     Rows of the result are those of ``vectors``; rows that are not in ``everyone`` have no neighbours.
     """
-    # of several times as many the learned ones are kept: enough of them where most are learned
-    near = similar(vectors, 4 * config.count, among=everyone)[0]
-    return packed(np.where(np.isin(near, learned), near, -1))[:, : config.count]
+    return similar(vectors, config.count, among=learned, searchers=everyone)[0]
 
 
 class UserNeighbours:
@@ -105,6 +102,15 @@ class UserNeighbours:
         return values
 
 
-def similar_items(text: np.ndarray, config: NeighbourConfig, among: np.ndarray | None = None) -> np.ndarray:
-    """``(I, count)`` int64 item_idx by raw text features ``(I, t)``, nearest first, -1 where there are fewer."""
-    return similar(text, config.count, among=among)[0]
+def similar_items(
+    text: np.ndarray,
+    config: NeighbourConfig,
+    among: np.ndarray | None = None,
+    searchers: np.ndarray | None = None,
+) -> np.ndarray:
+    """``(I, count)`` int64 item_idx by raw text features ``(I, t)``, nearest first, -1 where there are fewer.
+
+    Args:
+        among, searchers: as in :func:`~reclm.profiles.similar.similar`.
+    """
+    return similar(text, config.count, among=among, searchers=searchers)[0]

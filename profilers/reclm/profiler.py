@@ -17,7 +17,6 @@ from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.instructions import Instructions, Sample
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.tuned import Tuned
-from reclm.profiles.lazy import LazyGenerator
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.text.chat import Chat, TextGenerator, plain, prompt_hash
 from reclm.text.encoder import TextEncoder
@@ -28,6 +27,9 @@ from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
     from reclm.profilers.reclm.stages import Tuning
+
+_WRITES = ("generation", "instructions", "neighbours", "stages")
+"""Parts of the config that a tuned profiler still goes by."""
 
 
 class RecLMProfiler(Profiler):
@@ -61,7 +63,7 @@ class RecLMProfiler(Profiler):
         self.asked_model, self.folder = model, folder
         self.encoder = encoder
         self.tuned: Tuned | None = None
-        self._generators: dict[ProfileKind, LazyGenerator] = {}
+        self._kind: ProfileKind = "user"
         self._model: LanguageModel | None = None
         self._view: TrainingView | None = None
 
@@ -77,11 +79,17 @@ class RecLMProfiler(Profiler):
         if engine not in {None, "transformers"}:
             raise ReclmError(f"a tuned model runs on transformers, not on {engine!r}; leave --engine out")
         tuned = Tuned.read(adapter)
-        if not tuned.last("user"):
+        if not (tuned.last("user") or tuned.last("item")):
             raise ReclmError(f"{adapter} has no finished stage; run the same reclm tune again, it goes on")
         config = RecLMConfig.build(
             _merged(tuned.config.model_dump(mode="json"), settings or {}), where="profiler reclm"
         )
+        for name in settings or {}:
+            if name not in _WRITES:
+                raise ReclmError(
+                    f"profiler reclm: {name!r} is a setting of tuning, and {adapter} is tuned; leave it out "
+                    f"(what changes how it writes: {', '.join(_WRITES)})"
+                )
         profiler = cls(config, model=model, folder=adapter)
         profiler._use(replace(tuned, config=config), tuned.model(model))
         return profiler, f"reclm-{profiler.generator.model}"
@@ -115,8 +123,13 @@ class RecLMProfiler(Profiler):
 
     def _use(self, tuned: Tuned, model: LanguageModel) -> None:
         self.tuned, self._model = tuned, model
-        self._generators = {kind: tuned.generator(tuned.last(kind), model) for kind in ("user", "item")}
-        self.generator = self._generators["user"]
+        self._turn_to("user")
+
+    def _turn_to(self, kind: ProfileKind) -> None:
+        """Have the model at hand that writes profiles of ``kind``; that of the other kind is let go."""
+        if self.tuned is not None and self._model is not None:
+            self._kind = kind
+            self.generator = self.tuned.generator(self.tuned.last(kind), self._model)
 
     def rounds(self, view: TrainingView, kind: ProfileKind) -> list[np.ndarray]:
         """Items that have users, whose profiles they quote; then the others, which quote similar items'."""
@@ -131,9 +144,8 @@ class RecLMProfiler(Profiler):
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         """The prompt for each row of ``idx``; rows without anything to go by are left out."""
-        if self._generators:
-            # one network in memory: that of the kind in hand
-            self.generator = self._generators[kind]
+        if kind != self._kind:
+            self._turn_to(kind)
         phrases = (
             self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
         )
@@ -152,7 +164,7 @@ class RecLMProfiler(Profiler):
         warm = np.isin(idx, view.train.item_idx)
         users, items = known.get("user", {}), known.get("item", {})
         if not warm.any() and items:
-            return instructions.cold_items(idx, self._similar_items(view, items), items)
+            return instructions.cold_items(idx, self._similar_items(view, idx, items), items)
         return instructions.warm_items(idx, users)
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
@@ -207,11 +219,12 @@ class RecLMProfiler(Profiler):
     def _near(self, view: TrainingView) -> UserNeighbours:
         return UserNeighbours(view, self.config.neighbours, self.folder and self.folder / "neighbours")
 
-    def _similar_items(self, view: TrainingView, known: Mapping[str, str]) -> np.ndarray:
+    def _similar_items(self, view: TrainingView, idx: np.ndarray, known: Mapping[str, str]) -> np.ndarray:
+        """Similar items of the rows ``idx``, among those with a profile."""
         encoder = self.encoder or TextEncoder()
         features = encoder.encode(item_texts(view.item_text, view.text_template))
         rows = view.items.find(known)
-        return similar_items(features, self.config.neighbours, rows[rows >= 0])
+        return similar_items(features, self.config.neighbours, rows[rows >= 0], idx)
 
 
 def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,15 +51,18 @@ def refine(
     ppo = PPO(policy, PolicyGenerator(policy.base, model), prompts, reward, config)
     steps, first = folder / "checkpoints", ppo.accelerator.is_main_process
     with progress_bar("PPO", config.steps, progress and first) as advance, writing(folder):
-        ppo.resume(steps)
+        if not ppo.resume(steps):
+            ppo.save(steps)
         advance(ppo.step)
-        journal = _Journal(folder, ppo.step) if first else None
+        journal = _Journal(folder, ppo.step + ppo.stopped) if first else None
         for metrics in ppo.run():
+            # before the checkpoint: what is behind the latest checkpoint is cut off, what is missing stays missing
+            if journal:
+                journal.add(ppo.step + ppo.stopped, metrics)
             ppo.save(steps)
             if journal:
                 for old in checkpoints.complete(steps)[:-_KEPT]:
                     shutil.rmtree(old)
-                journal.add(ppo.step, metrics)
             advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
         if journal:
             journal.close()

@@ -118,9 +118,8 @@ class RewardModel:
         ids = [torch.tensor(self.prompts.training_ids(chat)[0]) for chat in chats]
         rewards = np.zeros(len(ids), np.float32)
         pad, device = self.network.config.get_text_config().pad_token_id, self.network.device
-        for rows in np.array_split(
-            np.argsort([len(one) for one in ids], kind="stable"), -(-len(ids) // _TOGETHER)
-        ):
+        order = np.argsort([len(one) for one in ids], kind="stable")
+        for rows in np.split(order, range(_TOGETHER, len(order), _TOGETHER)) if ids else ():
             some = [ids[row] for row in rows]
             batch = pad_sequence(some, batch_first=True, padding_value=pad).to(device)
             there = pad_sequence([torch.ones_like(one) for one in some], batch_first=True).to(device)

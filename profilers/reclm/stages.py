@@ -107,6 +107,7 @@ class Tuning:
 
     def run(self) -> None:
         """Do every stage that is not done."""
+        self.tuned.write()
         with quiet():
             for stage in self.stages:
                 self._finish(stage)

@@ -58,7 +58,7 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
         raise ReclmError(
             f"{path}: {missing} of {len(known)} {kind} ids are not in data set {view.name!r}, such as {example!r} "
             f"(its ids look like {', '.join(view.idmap(kind).ids(np.arange(min(3, len(view.idmap(kind))))))}); "
-            "give the file of this data set, or set strict=false to leave them out"
+            "give the file of this data set, or set teacher.strict=false to leave them out"
         )
     report = ReadReport()
     report.drop(UNKNOWN, missing)
@@ -101,6 +101,6 @@ def _column(path: Path, table: pa.Table, asked: str | None, usual: tuple[str, ..
         return found[0]
     problem = f"several {what} columns ({', '.join(found)})" if found else f"no {what} column"
     raise ReclmError(
-        f"{path} has {problem}; one of {', '.join(usual)} is wanted, or name it: {what}_column=NAME "
+        f"{path} has {problem}; one of {', '.join(usual)} is wanted, or name it: teacher.{what}_column=NAME "
         f"(found: {', '.join(names)})"
     )

@@ -1,5 +1,7 @@
 """The folder of a tuned profiler: what is in it, and the models that it makes."""
 
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,8 +14,8 @@ from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.policy.rollout import PolicyGenerator
-from reclm.profilers.reclm.config import RecLMConfig, StageName
-from reclm.profilers.reclm.tuning import ADAPTER, load_network, quiet
+from reclm.profilers.reclm.config import ORDER, RecLMConfig, StageName
+from reclm.profilers.reclm.tuning import ADAPTER, METRICS, load_network, quiet
 from reclm.profiles.lazy import LazyGenerator
 from reclm.text.chat import TextGenerator
 from reclm.text.models import LanguageModel, digest, find_model
@@ -21,6 +23,8 @@ from reclm.text.models import LanguageModel, digest, find_model
 USER_STAGES: tuple[StageName, ...] = ("kd", "collab", "ppo")
 """Stages that leave an adapter that writes user profiles, in order."""
 ITEM_STAGES: tuple[StageName, ...] = ("items",)
+_BEGUN = ("config.yaml", "config.yaml.partial", "about.yaml.partial")
+"""What a run leaves that is killed, or finds the disk full, while it begins."""
 
 
 class About(Config):
@@ -62,28 +66,53 @@ class Tuned:
     def begin(
         cls, folder: Path, config: RecLMConfig, view: TrainingView, model: LanguageModel, asked: str | None
     ) -> Self:
-        """A folder to tune in: a new one, or one to go on in.
+        """A folder to tune in: a new one, or one to go on in, which :meth:`write` gives the new ``config``.
+
+        Where nothing was learned yet, samples that were made with other options are deleted.
 
         Raises:
-            ReclmError: if what lies there was tuned from other data, another model or with other options (``stages``
-                and what is measured may differ), or cannot be written.
+            ReclmError: if what lies there was tuned from other data, another model or with other options (``stages``,
+                what is measured and how profiles are written may differ), or cannot be written.
         """
         about = About(dataset=view.name, fingerprint=view.fingerprint, model=asked, weights=model.name)
+        tuned = cls(folder, config, about)
         if (folder / "about.yaml").is_file():
             there = cls.read(folder)
-            _same(folder, vars(there.about), vars(about), ("fingerprint", "weights"))
-            _same(folder, _options(there.config), _options(config))
-        elif folder.is_dir() and any(folder.iterdir()):
+            try:
+                _same(folder, vars(there.about), vars(about), ("fingerprint", "weights"))
+                _same(folder, _options(there.config), _options(config))
+            except ReclmError:
+                if there.learned:
+                    raise
+                for stage in ORDER:
+                    shutil.rmtree(folder / stage, ignore_errors=True)
+        elif folder.is_dir() and any(one.name not in _BEGUN for one in folder.iterdir()):
             raise ReclmError(
                 f"{folder} holds something else than a tuned profiler; give another folder (--out)"
             )
+        if not tuned.learned:
+            tuned.write()
+        return tuned
+
+    def write(self) -> None:
+        """Write ``config.yaml`` and ``about.yaml``, each whole or not at all.
+
+        Raises:
+            ReclmError: if they cannot be written.
+        """
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            config.to_yaml(folder / "config.yaml")
-            about.to_yaml(folder / "about.yaml")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name, part in (("config.yaml", self.config), ("about.yaml", self.about)):
+                part.to_yaml(self.folder / f"{name}.partial")
+                os.replace(self.folder / f"{name}.partial", self.folder / name)
         except OSError as error:
-            raise ReclmError(f"cannot write {folder}: {error.strerror or error}") from error
-        return cls(folder, config, about)
+            raise ReclmError(f"cannot write {self.folder}: {error.strerror or error}") from error
+
+    @property
+    def learned(self) -> bool:
+        """Whether a stage was begun, or done."""
+        left = (METRICS, "checkpoints", ADAPTER)
+        return any((self.folder / stage / name).exists() for stage in ORDER for name in left)
 
     def adapter(self, stage: StageName) -> Path | None:
         """Where a stage's adapter lies; None while it is not done."""

@@ -233,6 +233,8 @@ class _Journal(TrainerCallback):
         self.board: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.global_step or None)

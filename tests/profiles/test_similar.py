@@ -52,6 +52,25 @@ def test_zero_rows_and_rows_not_asked_for_are_nobodys_neighbours():
     assert similar(vectors[:1], 2)[0].tolist() == [[-1, -1]]
 
 
+@pytest.mark.parametrize("block", [None, 1, 7])
+@pytest.mark.parametrize("k", [1, 6, 50])
+def test_those_who_search_and_those_who_are_found_may_be_others(block, k):
+    vectors = np.random.default_rng(2).normal(size=(90, 8)).astype(np.float32)
+    among, searchers = np.arange(0, 60, 2), np.arange(40, 90)
+    indices, _ = similar(vectors, k, block, among, searchers)
+    ranked = brute(vectors, 89)
+    for row in range(90):
+        expected = [one for one in ranked[row] if one in among][:k] if row in searchers else []
+        assert indices[row].tolist() == expected + [-1] * (k - len(expected))
+    none = np.zeros(0, np.int64)
+    assert (similar(vectors, 2, among=none, searchers=searchers)[0] == -1).all()
+    assert (similar(vectors, 2, searchers=none)[0] == -1).all()
+    assert similar(vectors[:2], 2, among=np.array([0]), searchers=np.array([0, 1]))[0].tolist() == [
+        [-1, -1],
+        [0, -1],
+    ]
+
+
 def test_no_neighbour_is_an_error():
     with pytest.raises(ValueError, match="at least one"):
         similar(np.ones((2, 2)), 0)

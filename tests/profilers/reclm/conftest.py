@@ -1,3 +1,8 @@
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -5,10 +10,14 @@ import pytest
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.idmap import IdMap
 from reclm.profilers.reclm.budget import Budget
-from reclm.profilers.reclm.config import InstructionConfig
+from reclm.profilers.reclm.config import InstructionConfig, RecLMConfig
 from reclm.profilers.reclm.instructions import Instructions
-from reclm.text.models import find_model, load_tokenizer
+from reclm.text.models import LanguageModel, find_model, load_tokenizer
 from reclm.text.prompt_tokens import PromptTokenizer
+
+sys.path.append(str(Path(__file__).parent))
+
+import tiny_tuning  # pyright: ignore[reportMissingImports]
 
 USERS = ["ada", "bob", "cyd", "dan", "eve"]
 TITLES = [
@@ -82,3 +91,41 @@ def made(view, smollm):
         return Instructions(view, config, Budget(smollm, config.max_tokens))
 
     return make
+
+
+@dataclass
+class Tiny:
+    """What :mod:`tiny_tuning` makes; ``folder`` holds the model and the teacher's files."""
+
+    folder: Path
+    view: TrainingView
+    config: RecLMConfig
+    model: LanguageModel
+    prompts: PromptTokenizer
+    encoder: Any
+
+    @property
+    def model_name(self) -> str:
+        return str(self.folder / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Tiny:
+    """A data set, a teacher and a model with which everything takes seconds."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = find_model(str(tiny_tuning.model(folder / "model")))
+    return Tiny(
+        folder,
+        tiny_tuning.view(),
+        tiny_tuning.config(folder),
+        model,
+        PromptTokenizer(load_tokenizer(model), 2048, model.name),
+        tiny_tuning.Letters(),
+    )
+
+
+@pytest.fixture(scope="session")
+def tuned(tiny) -> Path:
+    """A folder in which all stages were done without a break. Tests copy it before they change it."""
+    tiny_tuning.tune(tiny.folder, tiny.folder / "out")
+    return tiny.folder / "out"

@@ -7,7 +7,13 @@ import torch
 
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.idmap import IdMap
-from reclm.profilers.reclm.neighbours import NeighbourConfig, similar_items, similar_users, user_vectors
+from reclm.profilers.reclm.neighbours import (
+    NeighbourConfig,
+    among_learned,
+    similar_items,
+    similar_users,
+    user_vectors,
+)
 
 
 @pytest.fixture
@@ -52,3 +58,16 @@ def test_the_seed_alone_decides(camps):
 def test_similar_items_by_text():
     text = np.array([[1.0, 0.1], [0, 1], [1, 0], [0.1, 1]])
     assert similar_items(text, NeighbourConfig(count=1))[:, 0].tolist() == [2, 3, 0, 1]
+    cold = similar_items(text, NeighbourConfig(count=2), among=np.array([0, 1]), searchers=np.array([3]))
+    assert cold.tolist() == [[-1, -1], [-1, -1], [-1, -1], [1, 0]]
+
+
+def test_neighbours_are_those_that_are_learned_from_however_few():
+    vectors = np.random.default_rng(0).normal(size=(40, 4))
+    everyone, learned = np.arange(30), np.arange(0, 30, 10)
+    near = among_learned(vectors, NeighbourConfig(count=2), everyone, learned)
+    assert (near[30:] == -1).all()
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for row in everyone:
+        others = [one for one in learned if one != row]
+        assert near[row].tolist() == sorted(others, key=lambda one: -units[one] @ units[row])[:2]

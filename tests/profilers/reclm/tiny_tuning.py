@@ -1,9 +1,14 @@
 """A data set, a teacher and a model so small that all stages of tuning take seconds."""
 
 import csv
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "text"))
 
 from tiny import TEMPLATE, tiny_tokenizer  # pyright: ignore[reportMissingImports]
 
+IMPORTED_ONCE = ["reclm.profilers.reclm.stages", "trl.trainer.sft_trainer", "trl.trainer.reward_trainer"]
 USERS, ITEMS = 40, 12
 TASTES = ("jazz", "chess", "tea")
 
@@ -85,10 +91,17 @@ def model(folder: Path, context: int = 2048) -> Path:
 
 
 def config(folder: Path, **changes: object) -> RecLMConfig:
+    """Few steps of everything, with the teacher's files in ``folder``."""
+    paths = {kind: str(path) for kind, path in teachers(folder).items()}
+    values = settings()
+    values["teacher"] |= paths
+    return RecLMConfig.build({**values, **changes})
+
+
+def settings() -> dict[str, Any]:
     """Few steps of everything."""
     stage = {"epochs": 0.5, "batch_size": 4, "accumulate": 1, "lora": {"r": 2, "alpha": 4, "dropout": 0.1}}
-    paths = {kind: str(path) for kind, path in teachers(folder).items()}
-    values = {
+    return {
         "instructions": {
             "phrases": 1,
             "item_phrases": 1,
@@ -97,14 +110,14 @@ def config(folder: Path, **changes: object) -> RecLMConfig:
             "neighbour_history": 2,
         },
         "neighbours": {"count": 2, "epochs": 2, "dim": 8},
-        "teacher": {**paths, "phrases": 1, "item_phrases": 1},
-        **dict.fromkeys(("kd", "collab", "reward", "items"), stage),
+        "teacher": {"phrases": 1, "item_phrases": 1},
+        **dict.fromkeys(("kd", "collab", "items"), stage),
+        "reward": {**stage, "epochs": 1},
         "ppo": {"steps": 3, "batch_size": 4, "minibatch_size": 2, "max_new_tokens": 8},
         "ppo_lora": {"r": 2, "alpha": 4},
         "generation": {"max_new_tokens": 8},
         "measured": 3,
     }
-    return RecLMConfig.build({**values, **changes})
 
 
 class Letters:
@@ -116,10 +129,35 @@ class Letters:
         return np.array([[text.count(one) for one in "abcdefghijklmnopqrstuvwxyz"] for text in texts], float)
 
 
-if __name__ == "__main__":
+def tune(place: Path, out: Path, killed_in: str = "", **changes: object) -> None:
+    """Tune in ``out``; the process is killed once the metrics of the stage ``killed_in`` have two lines."""
     from reclm.profilers.reclm.profiler import RecLMProfiler
 
-    place = Path(sys.argv[1])
-    print(os.getpid(), flush=True)
-    tuned = RecLMProfiler(config(place), model=str(place / "model"), folder=place / "out", encoder=Letters())  # pyright: ignore[reportArgumentType]
-    tuned.fit(view())
+    if killed_in:
+        threading.Thread(target=_kill, args=(out / killed_in / "metrics.jsonl",), daemon=True).start()
+    encoder: Any = Letters()
+    RecLMProfiler(config(place, **changes), model=str(place / "model"), folder=out, encoder=encoder).fit(
+        view()
+    )
+
+
+def _kill(metrics: Path) -> None:
+    while not metrics.exists() or metrics.read_text().count("\n") < 2:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def apart(*arguments: Any, **changes: Any) -> int:
+    """:func:`tune` in a process of its own; returns its exit code, -9 where it was killed."""
+    context = multiprocessing.get_context("forkserver")
+    # what takes seconds to import is imported once for all of them
+    context.set_forkserver_preload(IMPORTED_ONCE)
+    process = context.Process(target=tune, args=arguments, kwargs=changes)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+if __name__ == "__main__":
+    tune(Path(sys.argv[1]), Path(sys.argv[1]) / "out")

@@ -1,0 +1,188 @@
+"""PPO as a stage, and one adapter out of two."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from reclm.errors import ReclmError
+from reclm.profilers.policy import checkpoints
+from reclm.profilers.policy.config import LoraOptions, PPOConfig
+from reclm.profilers.policy.ppo import PPO
+from reclm.profilers.reclm.refine import combined, refine
+from reclm.profilers.reclm.tuning import adapted, load_network
+
+PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
+LORA = LoraOptions(r=2, alpha=6)
+TOY = PPOConfig(
+    steps=3,
+    batch_size=8,
+    minibatch_size=8,
+    epochs=2,
+    learning_rate=1e-2,
+    schedule="constant",
+    max_new_tokens=6,
+)
+
+
+def count_e(texts, rows) -> list[int]:
+    return [text.count("e") for text in texts]
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(adapter: Path) -> dict[str, torch.Tensor]:
+    return load_file(adapter / "adapter_model.safetensors")
+
+
+def moved(tiny, folder: Path, lora: LoraOptions, seed: int) -> Path:
+    """An adapter that has learned something random."""
+    network = adapted(load_network(tiny.model), lora, "CAUSAL_LM", None, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, one in network.named_parameters():
+            if "lora_B" in name:
+                one.copy_(0.1 * torch.randn(one.shape, generator=generator))
+    network.save_pretrained(str(folder), save_embedding_layers=False)
+    return folder
+
+
+@torch.no_grad()
+def logits(network) -> torch.Tensor:
+    ids = torch.arange(24).reshape(2, 12) + 30
+    return network.eval()(input_ids=ids).logits
+
+
+@pytest.fixture(scope="module")
+def two(tiny, tmp_path_factory) -> list[Path]:
+    """Adapters of different ranks and scales."""
+    folder = tmp_path_factory.mktemp("two")
+    sizes = [LoraOptions(r=3, alpha=4), LORA]
+    return [moved(tiny, folder / str(at), one, at) for at, one in enumerate(sizes)]
+
+
+def test_the_combined_adapter_is_the_first_merged_and_the_second_on_top(tiny, two, tmp_path) -> None:
+    combined(tiny.model, *two, tmp_path / "both")
+    network = PeftModel.from_pretrained(load_network(tiny.model), str(two[0]))
+    network = PeftModel.from_pretrained(network.merge_and_unload(), str(two[1]))
+    expected, plain = logits(network), logits(load_network(tiny.model))
+    found = logits(PeftModel.from_pretrained(load_network(tiny.model), str(tmp_path / "both")))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    # neither one alone, nor the model as it is, says the same
+    for one in (*two, None):
+        network = load_network(tiny.model)
+        alone = logits(network if one is None else PeftModel.from_pretrained(network, str(one)))
+        assert (alone - expected).abs().max() > 0.1
+    assert (plain - expected).abs().max() > 0.1
+    assert sorted(one.name for one in (tmp_path / "both").iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def test_without_a_first_it_is_the_second(tiny, two, tmp_path) -> None:
+    combined(tiny.model, None, two[1], tmp_path / "one")
+    expected = logits(PeftModel.from_pretrained(load_network(tiny.model), str(two[1])))
+    found = logits(PeftModel.from_pretrained(load_network(tiny.model), str(tmp_path / "one")))
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_is_left_is_adapter_and_metrics(tiny, two, tmp_path) -> None:
+    adapter = refine(tiny.model, PROMPTS, count_e, tmp_path, TOY, LORA, start=two[0], progress=False)
+    assert adapter == tmp_path / "adapter"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["adapter", "metrics.jsonl", "tensorboard"]
+    assert [one["step"] for one in lines(tmp_path)] == [1, 2, 3]
+    assert lines(tmp_path)[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert {"reward", "kl", "entropy", "policy_loss", "kl_coefficient"} <= lines(tmp_path)[0].keys()
+
+
+@pytest.mark.parametrize(("done", "first"), [(1, False), (3, True)])
+def test_where_kl_runs_away_the_adapter_is_that_of_the_step_before(
+    tiny, two, tmp_path, monkeypatch, done: int, first: bool
+) -> None:
+    start = two[0] if first else None
+    config = TOY.model_copy(update={"steps": 9, "kl_target": 1.0})
+    step = PPO.train_step
+
+    def run_away(self: PPO) -> dict[str, float]:
+        # whatever the policy is, its KL is too much once so many steps are done
+        self.config = config.model_copy(update={"runaway": -1e9 if self.step == done else None})
+        metrics = step(self)
+        self.config = config
+        return metrics
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PPO, "train_step", run_away)
+        stopped = refine(
+            tiny.model, PROMPTS, count_e, tmp_path / "a", config, LORA, start=start, progress=False
+        )
+    rows = lines(tmp_path / "a")
+    assert [one["step"] for one in rows] == list(range(1, done + 2))
+    assert [one["stopped"] for one in rows] == [0.0] * done + [1.0]
+    if done > 1:
+        config = config.model_copy(update={"steps": done - 1})
+        expected = refine(
+            tiny.model, PROMPTS, count_e, tmp_path / "b", config, LORA, start=start, progress=False
+        )
+        assert all(torch.equal(one, weights(expected)[name]) for name, one in weights(stopped).items())
+    else:
+        assert not any(one.any() for name, one in weights(stopped).items() if "lora_B" in name)
+
+
+def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(tiny, tmp_path, monkeypatch) -> None:
+    unbroken = refine(tiny.model, PROMPTS, count_e, tmp_path / "a", TOY, LORA, progress=False)
+    write = checkpoints.write
+
+    def broken(path: Path, *args) -> None:
+        write(path, *args)
+        if path.name == "step-000002":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "write", broken)
+        with pytest.raises(KeyboardInterrupt):
+            refine(tiny.model, PROMPTS, count_e, tmp_path / "b", TOY, LORA, progress=False)
+    # what a killed run left of the checkpoint that it was writing
+    (tmp_path / "b" / "checkpoints" / "step-000003.partial").mkdir()
+    again = refine(tiny.model, PROMPTS, count_e, tmp_path / "b", TOY, LORA, progress=False)
+    assert [one["step"] for one in lines(tmp_path / "b")] == [1, 2, 3]
+    assert all(torch.equal(one, weights(unbroken)[name]) for name, one in weights(again).items())
+
+
+def test_a_run_broken_behind_the_runaway_step_stays_stopped(tiny, tmp_path, monkeypatch) -> None:
+    config = TOY.model_copy(update={"kl_target": 1e-9, "runaway": 1.5, "learning_rate": 5e-2})
+
+    def broken(*_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reclm.profilers.reclm.refine.combined", broken)
+        with pytest.raises(KeyboardInterrupt):
+            refine(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
+    before = lines(tmp_path)
+    assert before[-1]["stopped"] == 1
+    (tmp_path / "checkpoints" / "step-000009.partial").mkdir()
+    refine(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
+    assert lines(tmp_path) == before
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["adapter", "metrics.jsonl", "tensorboard"]
+
+
+def test_other_options_are_refused_while_it_is_broken(tiny, tmp_path) -> None:
+    def broken(texts, rows) -> list[int]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return count_e(texts, rows)
+
+    calls: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        refine(tiny.model, PROMPTS, broken, tmp_path, TOY, LORA, progress=False)
+    other = TOY.model_copy(update={"clip": 0.5})
+    with pytest.raises(ReclmError, match=r"was written with clip = 0.2, not 0.5"):
+        refine(tiny.model, PROMPTS, count_e, tmp_path, other, LORA, progress=False)

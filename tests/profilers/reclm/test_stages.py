@@ -1,0 +1,44 @@
+"""The stages one behind the other: what is done stays done, also where a run is killed."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_tuning import apart  # pyright: ignore[reportMissingImports]
+
+from reclm.profilers.reclm.config import ORDER
+
+
+def adapter(out: Path, stage: str) -> Path:
+    return out / stage / "adapter" / "adapter_model.safetensors"
+
+
+def steps(out: Path, stage: str) -> list[int]:
+    """The training steps that a stage's metrics have a line of."""
+    lines = map(json.loads, (out / stage / "metrics.jsonl").read_text().splitlines())
+    return [one["step"] for one in lines if "loss" in one or "reward" in one]
+
+
+@pytest.mark.parametrize("stage", ORDER)
+def test_a_killed_run_goes_on_to_the_same_adapter(tiny, tuned, tmp_path, stage) -> None:
+    out, before = tmp_path / "out", ORDER[: ORDER.index(stage)]
+    stages = [*before, stage]
+    if before:
+        shutil.copytree(tuned, out)
+        for one in ORDER[len(before) :]:
+            shutil.rmtree(out / one)
+    done = {one: adapter(out, one).stat().st_mtime_ns for one in before}
+
+    assert apart(tiny.folder, out, stage, stages=stages) == -signal.SIGKILL
+    assert not adapter(out, stage).exists()
+    assert len(steps(out, stage)) == 2
+    assert apart(tiny.folder, out, stages=stages) == 0
+
+    assert adapter(out, stage).read_bytes() == adapter(tuned, stage).read_bytes()
+    assert steps(out, stage) == steps(tuned, stage) == list(range(1, len(steps(tuned, stage)) + 1))
+    assert {one: adapter(out, one).stat().st_mtime_ns for one in before} == done
+    assert not (out / stage / "checkpoints").exists()
+    assert any(one.any() for one in load_file(adapter(out, stage)).values())

@@ -1,0 +1,175 @@
+"""The folder of a tuned profiler: what it may be opened for, and gone on with."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_tuning  # pyright: ignore[reportMissingImports]
+import torch
+
+from reclm.errors import ReclmError
+from reclm.profilers.reclm.config import RecLMConfig
+from reclm.profilers.reclm.profiler import RecLMProfiler
+from reclm.profilers.reclm.tuned import Tuned
+from reclm.text.models import find_model
+
+
+def begin(tiny, folder: Path, **changes) -> Tuned:
+    """Go on in ``folder`` with other settings."""
+    config = tiny_tuning.config(tiny.folder, **changes)
+    return Tuned.begin(folder, config, tiny.view, tiny.model, tiny.model_name)
+
+
+@pytest.fixture
+def folder(tuned, tmp_path) -> Path:
+    """A copy of what was tuned."""
+    return Path(shutil.copytree(tuned, tmp_path / "tuned"))
+
+
+@pytest.fixture(scope="session")
+def other_model(tiny) -> Path:
+    """The tiny model with other weights."""
+    folder = Path(shutil.copytree(tiny.model.path, tiny.folder / "other"))
+    from safetensors.torch import load_file, save_file
+
+    weights = {name: one + 1 for name, one in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_what_was_begun_is_read(tiny, folder) -> None:
+    tuned = Tuned.read(folder)
+    assert tuned.config == tiny.config
+    assert (tuned.about.dataset, tuned.about.fingerprint) == ("tastes", "fingerprint")
+    assert (tuned.about.model, tuned.about.weights) == (tiny.model_name, tiny.model.name)
+    assert tuned.adapter("kd") == folder / "kd" / "adapter"
+    assert (tuned.last("user"), tuned.last("item")) == ("ppo", "items")
+    assert tuned.model() == tiny.model
+
+
+def test_the_last_stage_is_the_last_that_is_wanted_and_done(tiny, folder) -> None:
+    assert begin(tiny, folder, stages=["kd", "collab"]).last("user") == "collab"
+    shutil.rmtree(folder / "collab" / "adapter")
+    shutil.rmtree(folder / "items" / "adapter")
+    assert begin(tiny, folder, stages=["kd", "collab", "items"]).last("user") == "kd"
+    assert Tuned.read(folder).last("item") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kd": {"epochs": 2}}, "kd.epochs = 0.5, not 2.0"),
+        ({"variant": "naive"}, "variant = mask, not naive"),
+        ({"ppo_lora": {"r": 3, "alpha": 4}}, "ppo_lora.r = 2, not 3"),
+        ({"kd": {"lora": {"r": 9}}}, "kd.lora.r = 2, not 9"),
+        ({"teacher": {"phrases": 1}}, r"teacher.users = .*users.csv, not None"),
+        ({"reward_data": {"negatives": {"dot": 1}}}, "reward_data.negatives = "),
+    ],
+)
+def test_other_options_are_told_by_their_key(tiny, folder, changes, told: str) -> None:
+    values = tiny.config.model_dump(mode="json")
+    for part, change in changes.items():
+        deeper = {"lora": {**values[part]["lora"], **change["lora"]}} if "lora" in change else {}
+        changes = {part: {**values[part], **change, **deeper} if part in {"kd", "ppo_lora"} else change}
+    before = (folder / "config.yaml").read_text()
+    with pytest.raises(ReclmError, match=f"tuned with {told}") as raised:
+        begin(tiny, folder, **changes)
+    assert "begin in another folder (--out)" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert (folder / "config.yaml").read_text() == before
+
+
+def test_what_does_not_change_the_tuning_may_differ(tiny, folder) -> None:
+    generation = {"temperature": 0.5}
+    tuned = begin(tiny, folder, stages=["kd"], measured=0, generation=generation)
+    # to look at it changes nothing
+    assert Tuned.read(folder).config == tiny.config
+    tuned.write()
+    assert Tuned.read(folder).config == tuned.config
+    assert tuned.config.generation.temperature == 0.5
+
+
+def test_another_data_set_or_model_is_refused(tiny, folder, other_model) -> None:
+    view = replace(tiny.view, fingerprint="another")
+    with pytest.raises(ReclmError, match=r"tuned with fingerprint = fingerprint, not another"):
+        Tuned.begin(folder, tiny.config, view, tiny.model, None)
+    other = find_model(str(other_model))
+    with pytest.raises(ReclmError, match=rf"tuned with weights = {tiny.model.name}, not {other.name}"):
+        Tuned.begin(folder, tiny.config, tiny.view, other, None)
+    with pytest.raises(ReclmError, match=r"was tuned from model@.*, not from other@.*; give that one"):
+        Tuned.read(folder).model(str(other_model))
+
+
+def test_before_anything_is_learned_options_may_change(tiny, tmp_path) -> None:
+    begin(tiny, tmp_path / "new")
+    # samples that were made to be looked at
+    (tmp_path / "new" / "kd" / "data").mkdir(parents=True)
+    (tmp_path / "new" / "teacher").mkdir()
+    tuned = begin(tiny, tmp_path / "new", variant="naive")
+    assert Tuned.read(tmp_path / "new").config.variant == tuned.config.variant == "naive"
+    assert not (tmp_path / "new" / "kd").exists()
+    assert (tmp_path / "new" / "teacher").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tiny, tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ReclmError, match=r"holds something else than a tuned profiler; give another folder"):
+        begin(tiny, tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ReclmError, match=r"cannot write .*thesis.tex"):
+        begin(tiny, tmp_path / "thesis.tex")
+    with pytest.raises(ReclmError, match=r"holds no tuned profiler; give the folder that reclm tune wrote"):
+        Tuned.read(tmp_path)
+
+
+def test_a_beginning_that_cannot_be_written_is_begun_again(tiny, tmp_path, monkeypatch) -> None:
+    def full(self: RecLMConfig, path: Path) -> None:
+        path.write_text("kd:")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RecLMConfig, "to_yaml", full)
+        with pytest.raises(ReclmError, match=r"cannot write .*: No space left on device"):
+            begin(tiny, tmp_path / "new")
+    tuned = begin(tiny, tmp_path / "new")
+    with monkeypatch.context() as patched:
+        patched.setattr(RecLMConfig, "to_yaml", full)
+        with pytest.raises(ReclmError, match=r"cannot write .*: No space left on device"):
+            begin(tiny, tmp_path / "new", measured=9).write()
+    assert Tuned.read(tmp_path / "new").config == tuned.config
+
+
+def test_a_generator_is_the_model_as_its_stage_left_it(tiny, folder) -> None:
+    tuned = Tuned.read(folder)
+    names = {stage: tuned.generator(stage, tiny.model).model for stage in (None, "kd", "collab", "ppo")}
+    assert names[None] == tiny.model.name
+    assert names["kd"].startswith(f"{tiny.model.name}+kd@")
+    assert len(set(names.values())) == 4
+    from peft import PeftModel
+
+    from reclm.profilers.reclm.tuning import load_network
+
+    ids = torch.arange(40, 60).unsqueeze(0)
+    generator = tuned.generator("ppo", tiny.model).load()
+    assert generator.model == names["ppo"]
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(load_network(tiny.model), str(folder / "ppo" / "adapter"))
+        found = generator.network(input_ids=ids).logits  # pyright: ignore[reportAttributeAccessIssue]
+        torch.testing.assert_close(found, expected.eval()(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
+        plain = load_network(tiny.model)(input_ids=ids).logits
+    assert (found - plain).abs().max() > 1e-4
+
+
+def test_open_refuses_what_is_not_there(tiny, folder, other_model, tmp_path) -> None:
+    begin(tiny, tmp_path / "unfinished")
+    with pytest.raises(ReclmError, match=r"has no finished stage; run the same reclm tune again"):
+        RecLMProfiler.open(tmp_path / "unfinished", None, None, None)
+    with pytest.raises(ReclmError, match=r"was tuned from model@.*, not from other@"):
+        RecLMProfiler.open(folder, None, str(other_model), None)
+    with pytest.raises(ReclmError, match=r"runs on transformers, not on 'openvino'; leave --engine out"):
+        RecLMProfiler.open(folder, None, None, "openvino")
+    with pytest.raises(ReclmError, match=r"holds no tuned profiler"):
+        RecLMProfiler.open(tmp_path / "nowhere", None, None, None)
+    _, name = RecLMProfiler.open(folder, None, tiny.model_name, "transformers")
+    assert name.startswith(f"reclm-{tiny.model.name}+ppo@")
