@@ -1,6 +1,8 @@
 """How each stage did on held-out subjects: their profiles, Yes and No, the reward model; the report of a run."""
 
+import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -133,23 +135,22 @@ class Measurement:
 
     def _profiles(self, kind: ProfileKind, stage: str) -> dict[str, str]:
         """What a stage's model writes, stored answer by answer."""
-        path = self.folder / f"{kind}-{stage}.jsonl"
+        (done,) = [one for one in (*USER_STAGES, *ITEM_STAGES) if one == stage] or [None]
+        generator = self.tuning.tuned.generator(done, self.tuning.model)
+        phrases = (
+            self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
+        )
+        params = self.config.generation.params(phrases)
+        asked = f"{generator.model} {params.model_dump_json()} {self.config.instructions.model_dump_json()}"
+        path = self.folder / f"{kind}-{stage}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.jsonl"
         known = _lines(path)
         subjects, neighbours = self._subjects(kind)
         missing = [one for one in dict.fromkeys([*subjects, *neighbours.values()]) if one not in known]
         if not missing:
             return known
         chats = {one.subject: Chat(one.messages, START) for one in self._asked(kind, stage, missing)}
-        (done,) = [one for one in (*USER_STAGES, *ITEM_STAGES) if one == stage] or [None]
-        generator = self.tuning.tuned.generator(done, self.tuning.model).load()
-        phrases = (
-            self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
-        )
-        params = self.config.generation.params(phrases)
-        with (
-            progress_bar(f"{kind} profiles, {stage}", len(chats), self.tuning.progress) as advance,
-            path.open("a") as file,
-        ):
+        bar = progress_bar(f"{kind} profiles, {stage}", len(chats), self.tuning.progress)
+        with bar as advance, path.open("a", encoding="utf-8") as file:
             for answer in generator.generate(chats, params):
                 known[answer.key] = plain(answer.text)
                 file.write(json.dumps({"id": answer.key, "text": known[answer.key]}) + "\n")
@@ -205,7 +206,9 @@ class Measurement:
     def _kept(self, name: str, make: Any) -> Any:
         path = self.folder / f"{name}.json"
         if not path.is_file():
-            path.write_text(json.dumps(make()), encoding="utf-8")
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(make()), encoding="utf-8")
+            os.replace(partial, path)
         return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -20,7 +20,7 @@ from reclm.profilers.reclm.asking import AskedTeacher
 from reclm.profilers.reclm.budget import budget
 from reclm.profilers.reclm.config import RecLMConfig, StageName
 from reclm.profilers.reclm.instructions import Instructions, Sample
-from reclm.profilers.reclm.masking import Variant, messages_of, token_table
+from reclm.profilers.reclm.masking import Variant
 from reclm.profilers.reclm.neighbours import UserNeighbours, among_learned
 from reclm.profilers.reclm.refine import refine
 from reclm.profilers.reclm.reward_data import as_dataset, reward_pairs, split_users
@@ -28,7 +28,7 @@ from reclm.profilers.reclm.reward_model import RewardModel, tune_reward
 from reclm.profilers.reclm.sft import subset, tune
 from reclm.profilers.reclm.teacher import Teacher, read_teacher
 from reclm.profilers.reclm.tuned import USER_STAGES, Tuned
-from reclm.profilers.reclm.tuning import evenly, quiet
+from reclm.profilers.reclm.tuning import quiet
 from reclm.profiles.store import KINDS
 from reclm.text.chat import Chat
 from reclm.text.encoder import TextEncoder
@@ -124,24 +124,17 @@ class Tuning:
 
     def shown(self, count: int) -> Iterator[str]:
         """``count`` samples of each stage as a person reads them, and which tokens of a two-turn one carry loss."""
-        for stage in self.stages:
-            if stage == "ppo":
-                continue
-            if stage == "reward":
-                yield f"══ reward\n{_pairs_shown(self.pairs(self.reward_users['train']), count)}"
-                continue
-            samples = self.samples(stage)
-            yield f"══ {stage}: {len(samples):,} samples in {self.folder / stage / 'data'}"
-            yield dataset.show(samples, count)
-            if stage == "collab":
-                yield token_table(self.prompts, messages_of(samples[0]["messages"]))
+        from reclm.profilers.reclm.preview import shown
+
+        with quiet():
+            yield from shown(self, count)
 
     def estimate(self) -> "Table":
         """What every stage would take: samples, tokens, updates, and time from what one update takes here.
 
         Of a teacher that is to be asked, what asking takes: without its profiles the stages cannot be told.
         """
-        from reclm.profilers.reclm.estimate import asking, estimate
+        from reclm.profilers.reclm.preview import asking, estimate
 
         with quiet():
             open_ = self.asked.estimate() if self.asked else []
@@ -298,12 +291,3 @@ class Tuning:
     def _say(self, text: str) -> None:
         if self.progress:
             print(text, file=sys.stderr)
-
-
-def _pairs_shown(pairs: Any, count: int) -> str:
-    rows = pairs.select(evenly(len(pairs), count))
-    return "\n\n".join(
-        f"── {row['subject']}: {row['negative']}\n[better] {row['chosen'][0]['content']}\n"
-        f"[worse]  {row['rejected'][0]['content']}"
-        for row in rows
-    )

@@ -63,6 +63,8 @@ def tune(
     settings = parse_settings(set_ or [])
     if stages is not None:
         settings["stages"] = [one.strip() for one in stages.split(",") if one.strip()]
+        if not settings["stages"]:
+            raise ReclmError("--stages names no stage; give some, such as kd,collab, or leave it out for all")
     if variant is not None:
         settings["variant"] = variant
     asked = {"users": teacher, "items": teacher_items, "model": teacher_model, "engine": teacher_engine}

@@ -1,7 +1,7 @@
-"""What tuning would take, before it is begun."""
+"""What tuning would learn from, and what it would take, before it is begun."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from reclm.profilers.reclm import dataset
 from reclm.profilers.reclm.config import StageName, TuningConfig
-from reclm.profilers.reclm.masking import tokenised
+from reclm.profilers.reclm.masking import messages_of, token_table, tokenised
 from reclm.profilers.reclm.reward_data import tokenised as pair_tokens
 from reclm.profilers.reclm.sft import subset
 from reclm.profilers.reclm.tuning import adapted, evenly, load_network
@@ -33,6 +34,21 @@ class StageEstimate:
     samples: int
     tokens: int
     updates: int
+
+
+def shown(tuning: "Tuning", count: int) -> Iterator[str]:
+    """See :meth:`Tuning.shown`."""
+    for stage in tuning.stages:
+        if stage == "ppo":
+            continue
+        if stage == "reward":
+            yield f"══ reward\n{_pairs_shown(tuning.pairs(tuning.reward_users['train']), count)}"
+            continue
+        samples = tuning.samples(stage)
+        yield f"══ {stage}: {len(samples):,} samples in {tuning.folder / stage / 'data'}"
+        yield dataset.show(samples, count)
+        if stage == "collab":
+            yield token_table(tuning.prompts, messages_of(samples[0]["messages"]))
 
 
 def estimate(tuning: "Tuning") -> Table:
@@ -128,3 +144,12 @@ def _rate(tuning: "Tuning") -> float:
         float(network(input_ids=ids, labels=labels).loss.backward() or 0)
         seconds.append(time.perf_counter() - start)
     return ids.numel() / min(seconds)
+
+
+def _pairs_shown(pairs: Any, count: int) -> str:
+    rows = pairs.select(evenly(len(pairs), count))
+    return "\n\n".join(
+        f"── {row['subject']}: {row['negative']}\n[better] {row['chosen'][0]['content']}\n"
+        f"[worse]  {row['rejected'][0]['content']}"
+        for row in rows
+    )
