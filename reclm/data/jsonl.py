@@ -141,22 +141,23 @@ class JsonLines:
         yield from self._halved(lines[half:], numbers[half:])
 
     def _one_by_one(self, lines: list[bytes], numbers: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-        objects, good = [], []
+        objects: list[dict[str, Any]] = []
+        good: list[int] = []
         for line, number in zip(lines, numbers.tolist(), strict=True):
             try:
                 one = json.loads(line.decode())
-                why = "" if isinstance(one, dict) else f"a JSON {type(one).__name__}, not an object"
+                why = f"a JSON {type(one).__name__}, not an object"
             except UnicodeDecodeError:
                 one, why = None, "not UTF-8"
             except (ValueError, RecursionError) as error:
                 one, why = None, f"no JSON: {error}"
-            if why:
+            if isinstance(one, dict):
+                objects.append(one)
+                good.append(number)
+            else:
                 self.malformed.add(self.file.label, number, line.decode(errors="replace"), why)
-                continue
-            objects.append(one)
-            good.append(number)
-            strict = [field for field in self.schema if field.name not in self.mixed]
-            self.odd += any(_is_odd(field.type, one.get(field.name)) for field in strict)
+        strict = [field for field in self.schema if field.name not in self.mixed]
+        self.odd += sum(any(_is_odd(field.type, one.get(field.name)) for field in strict) for one in objects)
         columns = [[_as(field.type, one.get(field.name)) for one in objects] for field in self.schema]
         arrays = [pa.array(values, kind) for values, kind in zip(columns, self.schema.types, strict=True)]
         return pa.table(arrays, schema=self.schema), np.array(good, np.int64)

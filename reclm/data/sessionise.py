@@ -11,10 +11,14 @@ from reclm.data import splits
 from reclm.data.dataset import Dataset, Interactions, TrainingView
 from reclm.data.sessions import NONE, SessionOptions, Sessions
 from reclm.errors import ReclmError
+from reclm.progress import progress_bar
 from reclm.text.items import item_texts
 
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
 """How many tokens each of some texts has."""
+
+BLOCK = 1000
+"""Texts whose tokens are counted at a time, between two steps of the progress bar."""
 
 
 def make_sessions(
@@ -24,6 +28,7 @@ def make_sessions(
     encoder_tokens: CountTokens | None = None,
     model_tokens: CountTokens | None = None,
     texts: Sequence[str] | None = None,
+    progress: bool = True,
 ) -> Sessions:
     """Sessions of the users of a data set.
 
@@ -36,6 +41,7 @@ def make_sessions(
         encoder_tokens: counts tokens for ``max_item_tokens``.
         model_tokens: counts tokens for ``max_history_tokens``: the item's text and the review of each item.
         texts: ``I`` texts of the items, as profiler and encoder are shown them. Default: by the data set's template.
+        progress: show a bar while the tokens of many texts are counted.
 
     Raises:
         ReclmError: if no session is left, or none to train on.
@@ -49,8 +55,12 @@ def make_sessions(
     parts = [source.train, source.valid, source.test] if isinstance(source, Dataset) else [source.train]
     generator = np.random.default_rng(options.seed)
     dropped: dict[str, int] = {}
-    log = _usable(_oldest_first(parts, generator), texts, options, encoder_tokens, dropped)
-    session = _within_limits(log, texts, options, model_tokens, dropped)
+    log = _oldest_first(parts, generator)
+    usable = _usable(log, texts, options, encoder_tokens, progress, dropped)
+    history_tokens = None
+    if options.max_history_tokens is not None and model_tokens is not None:
+        history_tokens = _HistoryTokens(log, texts, model_tokens, progress)
+    session = _within_limits(log, usable, history_tokens, options, dropped)
     if not len(session.users):
         raise ReclmError(f"data set {view.name!r} has no sessions; left out: {dropped}; choose other limits")
     part = _split(len(session.users), options, generator)
@@ -84,10 +94,8 @@ def _oldest_first(parts: Sequence[Interactions], generator: np.random.Generator)
         values = [getattr(part, name) for part in parts]
         return None if any(value is None for value in values) else np.concatenate(values)
 
-    reviews = [part.review for part in parts]
-    review = None
-    if all(one is not None for one in reviews):
-        review = pa.chunked_array([one.cast(pa.large_string()) for one in reviews]).combine_chunks()
+    reviews = [part.review.cast(pa.large_string()) for part in parts if part.review is not None]
+    review = pa.chunked_array(reviews).combine_chunks() if len(reviews) == len(parts) else None
     user, item, time = column("user_idx"), column("item_idx"), column("timestamp")
     assert user is not None
     assert item is not None
@@ -100,25 +108,29 @@ def _usable(
     texts: Sequence[str],
     options: SessionOptions,
     count: CountTokens | None,
+    progress: bool,
     dropped: dict[str, int],
-) -> Interactions:
-    """The interactions with items that may be shown, each pair once."""
+) -> np.ndarray:
+    """``(n,)`` bool: the interactions with items that may be shown, each pair once."""
+    usable = np.ones(len(log), bool)
 
-    def keep(log: Interactions, mask: np.ndarray, why: str) -> Interactions:
-        _drop(dropped, why, len(log) - int(mask.sum()))
-        return log.take(mask)
+    def keep(mask: np.ndarray, why: str) -> None:
+        nonlocal usable
+        _drop(dropped, why, int((usable & ~mask).sum()))
+        usable &= mask
 
-    log = keep(log, splits.first_of_pairs(log.user_idx, log.item_idx, None), "repeated interaction")
+    keep(splits.first_of_pairs(log.user_idx, log.item_idx, None), "repeated interaction")
     if options.need_text:
         filled = np.array([bool(text.strip()) for text in texts], bool)
-        log = keep(log, filled[log.item_idx], "interaction with an item without text")
+        keep(filled[log.item_idx], "interaction with an item without text")
     if options.max_item_tokens is not None and count is not None:
-        used = np.unique(log.item_idx)
+        used = np.unique(log.item_idx[usable])
         short = np.ones(len(texts), bool)
-        short[used] = np.asarray(count([texts[item] for item in used])) <= options.max_item_tokens
-        why = f"interaction with an item of more than {options.max_item_tokens} tokens"
-        log = keep(log, short[log.item_idx], why)
-    return log
+        short[used] = (
+            _counted([texts[int(item)] for item in used], count, progress) <= options.max_item_tokens
+        )
+        keep(short[log.item_idx], f"interaction with an item of more than {options.max_item_tokens} tokens")
+    return usable
 
 
 @dataclass(frozen=True)
@@ -132,20 +144,17 @@ class _Rows:
 
 def _within_limits(
     log: Interactions,
-    texts: Sequence[str],
+    usable: np.ndarray,
+    history_tokens: "_HistoryTokens | None",
     options: SessionOptions,
-    count: CountTokens | None,
     dropped: dict[str, int],
 ) -> _Rows:
-    """The sessions of the core of ``log``, without users whose history is too long.
+    """The sessions of the core of the ``usable`` interactions, without users whose history is too long.
 
     Without them other users and items may no longer be in the core, which moves other sessions: repeated until nothing
     changes.
     """
-    keep = np.ones(len(log), bool)
-    tokens = (
-        _Tokens(log, texts, count) if options.max_history_tokens is not None and count is not None else None
-    )
+    keep = usable
     while True:
         rows = np.flatnonzero(keep)
         core = splits.core(log.user_idx[rows], log.item_idx[rows], options.min_user, options.min_item)
@@ -153,40 +162,50 @@ def _within_limits(
         rows = rows[core]
         session = _cut(log.user_idx[rows], rows, options)
         long = np.zeros(len(session.users), bool)
-        if tokens is not None:
-            long = tokens.of(session.history) > (options.max_history_tokens or 0)
+        if history_tokens is not None:
+            long = history_tokens(session.history) > options.max_history_tokens
         if not long.any():
             short = len(np.unique(log.user_idx[rows])) - len(session.users)
             _drop(dropped, "user with too few items for a session", short)
             return session
-        _drop(
-            dropped, f"user with a history of more than {options.max_history_tokens} tokens", int(long.sum())
-        )
+        why = f"user with a history of more than {options.max_history_tokens} tokens"
+        _drop(dropped, why, int(long.sum()))
         keep = np.zeros(len(log), bool)
         keep[rows] = ~np.isin(log.user_idx[rows], session.users[long])
 
 
-class _Tokens:
-    """Tokens that interactions add to a prompt, each counted once."""
+class _HistoryTokens:
+    """Tokens of histories: of the items' texts and of the reviews, each counted once."""
 
-    def __init__(self, log: Interactions, texts: Sequence[str], count: CountTokens) -> None:
-        self.log, self.texts, self.count = log, texts, count
+    def __init__(self, log: Interactions, texts: Sequence[str], count: CountTokens, progress: bool) -> None:
+        self.log, self.texts, self.count, self.progress = log, texts, count, progress
         self.item = np.full(len(texts), NONE, np.int64)
         self.review = np.full(len(log), NONE if log.review is not None else 0, np.int64)
 
-    def of(self, history: np.ndarray) -> np.ndarray:
+    def __call__(self, history: np.ndarray) -> np.ndarray:
         """``(n,)`` tokens of histories, given as rows ``(n, h)`` of the log, padded by -1."""
         rows = history[history >= 0]
         items = np.unique(self.log.item_idx[rows])
         items = items[self.item[items] < 0]
-        self.item[items] = np.asarray(self.count([self.texts[item] for item in items]), np.int64)
+        self.item[items] = _counted([self.texts[int(item)] for item in items], self.count, self.progress)
         new = rows[self.review[rows] < 0]
         if self.log.review is not None:
-            self.review[new] = np.asarray(
-                self.count(self.log.review.take(pa.array(new)).to_pylist()), np.int64
+            self.review[new] = _counted(
+                self.log.review.take(pa.array(new)).to_pylist(), self.count, self.progress
             )
         added = self.item[self.log.item_idx] + self.review
         return np.where(history >= 0, added[history], 0).sum(axis=1)
+
+
+def _counted(texts: Sequence[str], count: CountTokens, progress: bool) -> np.ndarray:
+    """Tokens of each text, ``(n,)`` int64; many texts show a progress bar on stderr."""
+    tokens = np.empty(len(texts), np.int64)
+    with progress_bar("counting tokens", len(texts), progress and len(texts) > 4 * BLOCK) as advance:
+        for first in range(0, len(texts), BLOCK):
+            block = texts[first : first + BLOCK]
+            tokens[first : first + BLOCK] = count(block)
+            advance(len(block))
+    return tokens
 
 
 def _cut(user_idx: np.ndarray, rows: np.ndarray, options: SessionOptions) -> _Rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reclm.data import jsonl
@@ -135,6 +135,7 @@ bad = st.sampled_from(
 lines = st.lists(st.one_of(good, good, bad), max_size=60)
 
 
+@settings(deadline=None)
 @given(lines, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.sampled_from([1, 40, 1 << 22]))
 def test_reads_as_a_plain_loop_does(tmp_path_factory, lines, ending, last, block):
     path = tmp_path_factory.mktemp("lines") / "x.jsonl"
