@@ -45,6 +45,30 @@ class SplitOptions(Config):
         return self
 
 
+def rows_to_keep(log: Interactions, options: SplitOptions, report: ReadReport) -> np.ndarray:
+    """Rows ``(m,)`` of ``log``, ascending, that are rated high enough, repeat no other and are in the core.
+
+    Args:
+        report: receives what is dropped.
+    """
+    rows = np.arange(len(log))
+
+    def keep(mask: np.ndarray, why: str) -> None:
+        nonlocal rows
+        report.drop(why, len(rows) - int(mask.sum()))
+        rows = rows[mask]
+
+    if log.rating is not None:
+        keep(log.rating >= options.min_rating, f"rated below {options.min_rating:g}")
+    time = None if log.timestamp is None else log.timestamp[rows]
+    keep(splits.first_of_pairs(log.user_idx[rows], log.item_idx[rows], time), "repeated interaction")
+    keep(
+        splits.core(log.user_idx[rows], log.item_idx[rows], options.min_user, options.min_item),
+        "of a user or item with too few interactions",
+    )
+    return rows
+
+
 def from_log(
     name: str,
     users: IdMap,
@@ -68,18 +92,8 @@ def from_log(
         ReclmError: if nothing is left to train on.
     """
 
-    def keep(log: Interactions, mask: np.ndarray, why: str) -> Interactions:
-        report.drop(why, len(log) - int(mask.sum()))
-        return log.take(mask)
-
-    if log.rating is not None:
-        log = keep(log, log.rating >= options.min_rating, f"rated below {options.min_rating:g}")
-    log = keep(log, splits.first_of_pairs(log.user_idx, log.item_idx, log.timestamp), "repeated interaction")
-    log = keep(
-        log,
-        splits.core(log.user_idx, log.item_idx, options.min_user, options.min_item),
-        "of a user or item with too few interactions",
-    )
+    rows = rows_to_keep(log, options, report)
+    log = log if len(rows) == len(log) else log.take(rows)
     generator = np.random.default_rng(options.seed)
     used = np.unique(log.item_idx)
     held_out = used[splits.hold_out_items(len(used), options.held_out_items, generator)]
@@ -91,7 +105,8 @@ def from_log(
     )
     trained = np.isin(log.user_idx, log.user_idx[part == splits.TRAIN])
     part = part[trained]
-    log = keep(log, trained, "of a user without training interactions")
+    report.drop("of a user without training interactions", int((~trained).sum()))
+    log = log.take(trained)
     if not (part == splits.TRAIN).any():
         raise ReclmError(
             f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}"

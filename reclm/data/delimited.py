@@ -191,7 +191,7 @@ def read_rows(
         use_threads=False, block_size=BLOCK, column_names=list(columns), skip_rows=int(header)
     )
     done = 0
-    with _opened(file) as stream:
+    with opened(file) as stream:
         try:
             text = MarkedStream(stream)
             for batch in pa.csv.open_csv(text, read, parse, convert):
@@ -235,7 +235,7 @@ def read_all(
     )
 
 
-def _opened(file: TextFile) -> AbstractContextManager[BinaryIO]:
+def opened(file: TextFile) -> AbstractContextManager[BinaryIO]:
     """The open file; what is read of it moves a progress bar, if stderr is a terminal."""
     console = Console(stderr=True)
     quiet = not console.is_terminal

@@ -1,5 +1,6 @@
 """``reclm data``, through the command line."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -119,6 +120,33 @@ def test_a_data_set_without_item_text_is_shown_and_benched_by_id(reclm, tmp_path
     assert reclm("show", "gowalla")[1].splitlines()[1:] == out.splitlines()[1:]
 
 
+def test_amazon_reviews_are_prepared_and_shown(reclm):
+    reviews = [
+        {
+            "user_id": f"A{user}",
+            "parent_asin": f"B{item}",
+            "rating": 4.0,
+            "timestamp": 10**12 + item,
+            "text": "<b>Good</b>",
+        }
+        for user in range(5)
+        for item in range(5)
+    ]
+    items = [{"parent_asin": f"B{item}", "title": f"Book {item}", "price": "from 3.50"} for item in range(5)]
+    for name, lines in (("Books", reviews), ("meta_Books", items)):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + "{broken\n")
+    code, out, _ = reclm("prepare", "amazon", "--source", ".", "--as", "books", "--held-out-items", "0")
+    assert code == 0
+    assert "books: 5 users × 5 items" in out
+    assert "25 reviews with HTML" in out
+    assert "Books.jsonl:26: {broken" in out
+    assert "Book 2" in out
+    assert reclm("show", "books")[1].splitlines()[1:] == out.splitlines()[1:]
+    code, _, err = reclm("prepare", "amazon", "--source", ".", "--strict")
+    assert code == 2
+    assert err.startswith("error: Books.jsonl:26: {broken")
+
+
 def test_malformed_lines_are_shown_and_strict_stops(reclm, log):
     log.write_text(LOG + "broken\nu1,i1,yesterday\n")
     code, out, _ = reclm("prepare", "table", "--source", "log.csv")
@@ -162,6 +190,8 @@ def make_bad_input(folder: Path) -> None:
         ("prepare mind-release --source release", "item_id_map_train.pkl holds pathlib.PosixPath"),
         ("prepare mind-release --source .", "no trnMat_zero.pkl in ."),
         ("prepare recbole --source .", "no .inter file in ."),
+        ("prepare amazon --source .", "no file of reviews in .; --source must be a folder with NAME.jsonl"),
+        ("prepare amazon --source log.csv", "no file of reviews in log.csv"),
         ("prepare table --source log.csv --set user_column=usr_id", "'usr_id'; did you mean 'user_id'"),
         ("prepare table --source log.csv --set valid=half", "table option: valid = 'half'"),
         ("prepare table --source log.csv --set valid", "write key=value"),
