@@ -1,5 +1,6 @@
 """The base of every configuration: typed, bounded, closed to unknown keys, YAML in and out."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,3 +104,16 @@ def _value(text: str) -> Any:
     except (yaml.YAMLError, ValueError):
         return text
     return text if isinstance(value, dict) else value
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes`` over them, mapping by mapping.
+
+    >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+    {'a': {'b': 1, 'c': 3}}
+    """
+    both = dict(values)
+    for key, one in changes.items():
+        known = both.get(key)
+        both[key] = merged(known, one) if isinstance(one, Mapping) and isinstance(known, Mapping) else one
+    return both

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from reclm.config import merged
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.format import START, ProfileFormatError, parse
@@ -82,7 +83,7 @@ class RecLMProfiler(Profiler):
         if not (tuned.last("user") or tuned.last("item")):
             raise ReclmError(f"{adapter} has no finished stage; run the same reclm tune again, it goes on")
         config = RecLMConfig.build(
-            _merged(tuned.config.model_dump(mode="json"), settings or {}), where="profiler reclm"
+            merged(tuned.config.model_dump(mode="json"), settings or {}), where="profiler reclm"
         )
         for name in settings or {}:
             if name not in _WRITES:
@@ -225,15 +226,3 @@ class RecLMProfiler(Profiler):
         features = encoder.encode(item_texts(view.item_text, view.text_template))
         rows = view.items.find(known)
         return similar_items(features, self.config.neighbours, rows[rows >= 0], idx)
-
-
-def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **values,
-        **{
-            key: _merged(values[key], one)
-            if isinstance(one, Mapping) and isinstance(values.get(key), dict)
-            else one
-            for key, one in changes.items()
-        },
-    }

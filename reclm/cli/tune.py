@@ -41,6 +41,9 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; tune nothing.")] = False,
     encoder: EncoderName = None,
     home: Home = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings; what is said beside it goes first.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting, as in kd.epochs=1.")
     ] = None,
@@ -50,7 +53,7 @@ def tune(
 
     import reclm.data
     from reclm import plugins
-    from reclm.config import parse_settings
+    from reclm.config import merged, parse_settings, read_yaml
     from reclm.text.encoder import TextEncoder
     from reclm.text.models import find_model
     from reclm.workspace import Workspace
@@ -60,7 +63,7 @@ def tune(
         raise ReclmError(
             f"profiler {profiler!r} has nothing to tune; use it with reclm profile --profiler {profiler}"
         )
-    settings = parse_settings(set_ or [])
+    settings = merged(read_yaml(config) if config else {}, parse_settings(set_ or []))
     if stages is not None:
         settings["stages"] = [one.strip() for one in stages.split(",") if one.strip()]
         if not settings["stages"]:
@@ -69,11 +72,11 @@ def tune(
         settings["variant"] = variant
     asked = {"users": teacher, "items": teacher_items, "model": teacher_model, "engine": teacher_engine}
     settings.setdefault("teacher", {}).update({key: one for key, one in asked.items() if one is not None})
-    config = cls.Config.build(settings, where=f"profiler {profiler}")
+    options = cls.Config.build(settings, where=f"profiler {profiler}")
     workspace = Workspace.at(home)
     view = reclm.data.load(dataset, workspace).view()
     folder = out or workspace.tuned(view.name, f"{profiler}-{find_model(model).name}")
-    tuner: Any = cls(config, model=model, folder=folder, encoder=TextEncoder(encoder))
+    tuner: Any = cls(options, model=model, folder=folder, encoder=TextEncoder(encoder))
     console = Console(highlight=False)
     if show or dry_run:
         tuning = tuner.tuning(view)
