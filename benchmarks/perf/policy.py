@@ -7,6 +7,7 @@ function take in memory, against one model with the adapter's optimiser.
 """
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -44,7 +45,7 @@ def main() -> None:
     def generated(name: str, network: torch.nn.Module) -> None:
         tokens.setdefault(name, []).append(_generated(network, prompts, params, sampler.end_ids))
 
-    candidates = {
+    candidates: dict[str, Callable[[], object]] = {
         "roll-out": rolled,
         "generate, with the adapter": lambda: generated("generate, with the adapter", policy.base),
         "generate, bare": lambda: generated("generate, bare", bare),

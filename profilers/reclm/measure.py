@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,8 +136,8 @@ class Measurement:
 
     def _profiles(self, kind: ProfileKind, stage: str) -> dict[str, str]:
         """What a stage's model writes, stored answer by answer."""
-        (done,) = [one for one in (*USER_STAGES, *ITEM_STAGES) if one == stage] or [None]
-        generator = self.tuning.tuned.generator(done, self.tuning.model)
+        done: dict[str, StageName] = {one: one for one in (*USER_STAGES, *ITEM_STAGES)}
+        generator = self.tuning.tuned.generator(done.get(stage), self.tuning.model)
         phrases = (
             self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
         )
@@ -178,7 +179,7 @@ class Measurement:
         start: StageName | None = "kd" if "kd" in tuning.stages else None
         stages: dict[str, StageName | None] = {"before": start, "after": "collab"}
         for name, stage in stages.items():
-            right = self._kept(f"yes-no-{name}", lambda stage=stage: self._judged(stage, samples))
+            right = self._kept(f"yes-no-{name}", partial(self._judged, stage, samples))
             said = share(np.array(right, bool))
             if said:
                 found[f"Yes and No, {name} collaborative tuning"] = said

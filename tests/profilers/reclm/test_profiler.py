@@ -3,12 +3,14 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_tuning  # pyright: ignore[reportMissingImports]
 from safetensors import safe_open
 
+from reclm.data.dataset import ProfileKind
 from reclm.errors import ReclmError
 from reclm.profilers.reclm.profiler import RecLMProfiler
 from reclm.text.chat import Chat, Generation, TextGenerator
@@ -52,18 +54,21 @@ def opened(tiny, tuned):
     return opened
 
 
-def asked(profiler: RecLMProfiler, tiny, kind="user", idx=None, **known) -> dict[str, str]:
+def asked(
+    profiler: RecLMProfiler, tiny, kind: ProfileKind = "user", idx=None, **known: Any
+) -> dict[str, str]:
     """The last question to each subject."""
     rows = np.arange(len(tiny.view.idmap(kind))) if idx is None else idx
-    subjects = profiler.subjects(tiny.view, kind, rows, known)
+    subjects = profiler.subjects(tiny.view, kind, rows, known)  # pyright: ignore[reportArgumentType]
     chats = {one.id: one.source for one in subjects}
     assert all(isinstance(one, Chat) and one.answer_start == "User identity:" for one in chats.values())
     return {id: one.messages[-1].content for id, one in chats.items()}  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def hashes(profiler: RecLMProfiler, tiny, kind="user", **known) -> list[str]:
+def hashes(profiler: RecLMProfiler, tiny, kind: ProfileKind = "user", **known: Any) -> list[str]:
     rows = np.arange(len(tiny.view.idmap(kind)))
-    return [one.prompt_hash for one in profiler.subjects(tiny.view, kind, rows, known)]
+    subjects = profiler.subjects(tiny.view, kind, rows, known)  # pyright: ignore[reportArgumentType]
+    return [one.prompt_hash for one in subjects]
 
 
 def is_alone(question: str) -> bool:

@@ -67,7 +67,7 @@ def two(tiny, tmp_path_factory) -> list[Path]:
 
 
 def test_the_combined_adapter_is_the_first_merged_and_the_second_on_top(tiny, two, tmp_path) -> None:
-    combined(tiny.model, *two, tmp_path / "both")
+    combined(tiny.model, two[0], two[1], tmp_path / "both")
     network = PeftModel.from_pretrained(load_network(tiny.model), str(two[0]))
     network = PeftModel.from_pretrained(network.merge_and_unload(), str(two[1]))
     expected, plain = logits(network), logits(load_network(tiny.model))

@@ -43,8 +43,8 @@ def tune(tiny, tmp_path_factory):
     def tune(learned, held_out, **options):
         config = TuningConfig(**{"lora": LORA, "epochs": 1, "batch_size": 8, "accumulate": 1, **options})
         folder = tmp_path_factory.mktemp("reward")
-        pairs = [as_dataset(map(pair, some)) for some in (learned, held_out)]
-        adapter = tune_reward(tiny.model, tiny.prompts, *pairs, folder, config, progress=False)
+        pairs, others = (as_dataset(map(pair, some)) for some in (learned, held_out))
+        adapter = tune_reward(tiny.model, tiny.prompts, pairs, others, folder, config, progress=False)
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         return RewardModel.load(tiny.model, adapter, tiny.prompts), list(map(json.loads, lines))
 
@@ -117,7 +117,7 @@ def test_accuracy_is_counted_by_kind() -> None:
 
     asked = pair(0).prompt
     kinds = [("dot", "long", "."), ("dot", ".", "long"), ("mixed", "long", "."), ("header", "same", "same")]
-    pairs = as_dataset(Pair("u", asked, *texts, kind) for kind, *texts in kinds)  # pyright: ignore[reportArgumentType]
+    pairs = as_dataset(Pair("u", asked, better, worse, kind) for kind, better, worse in kinds)  # pyright: ignore[reportArgumentType]
     found = pair_accuracy(SimpleNamespace(scores=counted), pairs)  # pyright: ignore[reportArgumentType]
     # equally good is not right
     assert found == {"all": (2, 4), "dot": (1, 2), "mixed": (1, 1), "header": (0, 1)}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from reclm.profilers.reclm import dataset, sft
 from reclm.profilers.reclm.config import TuningConfig
-from reclm.profilers.reclm.masking import NO_LOSS, masked, messages_of
+from reclm.profilers.reclm.masking import NO_LOSS, Variant, masked, messages_of
 from reclm.profilers.reclm.tuning import load_network
 from reclm.text.models import digest
 
@@ -29,7 +29,7 @@ def samples(tuned):
 def tune(tiny, samples, tmp_path_factory):
     """Tunes on the first eight samples, all in one update, and holds the next four out."""
 
-    def tune(variant="mask", start=None, **options) -> Path:
+    def tune(variant: Variant = "mask", start=None, **options) -> Path:
         folder = tmp_path_factory.mktemp("stage")
         return sft.tune(
             tiny.model,
