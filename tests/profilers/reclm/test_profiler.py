@@ -177,7 +177,7 @@ def test_the_same_is_asked_again_and_something_else_of_another_adapter(tiny, tun
 def test_users_and_items_are_asked_of_the_model_tuned_for_them(tiny, opened) -> None:
     profiler = opened()
     for kind, stage in (("user", "ppo"), ("item", "items"), ("user", "ppo")):
-        hashes(profiler, tiny, kind)
+        hashes(profiler, tiny, kind)  # pyright: ignore[reportArgumentType]
         assert f"+{stage}@" in profiler.generator.model
 
 
