@@ -1,6 +1,5 @@
 """Profiles by a model tuned for it (RecLM, arXiv 2412.19302): the prompts, and what comes back."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -176,20 +175,10 @@ class RecLMProfiler(Profiler):
         for kind, phrases in self._phrases.items():
             chats = {key: same[0].source for (of, key), same in wanted.items() if of == kind}
             params = self.config.generation.params(phrases)
-            settings = json.dumps(params.model_dump(mode="json"))
             for answer in self.generator.generate(chats, params) if chats else ():
                 for subject in wanted[kind, answer.key]:
-                    yield Profile(
-                        kind=kind,
-                        id=subject.id,
-                        text=plain(answer.text),
-                        prompt_hash=answer.key,
-                        model=self.generator.model,
-                        settings=settings,
-                        prompt_tokens=answer.prompt_tokens,
-                        new_tokens=answer.new_tokens,
-                        finish_reason=answer.finish_reason,
-                    )
+                    text = plain(answer.text)
+                    yield Profile.answered(kind, subject.id, text, answer, self.generator.model, params)
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
         """Whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""

@@ -1,6 +1,5 @@
 """Profiles by an instruction-tuned language model as it comes: no tuning, one subject at a time."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -112,21 +111,11 @@ class ZeroShot(Profiler):
         if not chats:
             return
         config, params = self.config, self.config.sampling(kind, again)
-        settings = json.dumps(params.model_dump(mode="json"))
         phrases = config.phrases if kind == "user" else config.item_phrases
         for answer in self.generator.generate(chats, params):
             titles = chats[answer.key].messages[-1].content.rpartition(TITLES)[2]
-            yield Profile(
-                kind=kind,
-                id="",
-                text=tidy(answer.text, phrases, titles),
-                prompt_hash=answer.key,
-                model=self.generator.model,
-                settings=settings,
-                prompt_tokens=answer.prompt_tokens,
-                new_tokens=answer.new_tokens,
-                finish_reason=answer.finish_reason,
-            )
+            text = tidy(answer.text, phrases, titles)
+            yield Profile.answered(kind, "", text, answer, self.generator.model, params)
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
         """Whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""

@@ -1,5 +1,6 @@
 """What a profile is, and what writes one."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from reclm import plugins
 from reclm.config import Config as BaseConfig
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
-from reclm.text.chat import Chat, TextGenerator
+from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
 
 Known = Mapping[ProfileKind, Mapping[str, str]]
 """Profiles that may be quoted: their texts by kind and id; a kind may be missing."""
@@ -41,6 +42,23 @@ class Profile:
     prompt_tokens: int = 0
     new_tokens: int = 0
     finish_reason: str = "none"
+
+    @classmethod
+    def answered(
+        cls, kind: ProfileKind, id: str, text: str, answer: Generation, model: str, params: SamplingParams
+    ) -> Self:
+        """What became of a language model's answer, whose key is the prompt's hash; ``text`` is what is kept of it."""
+        return cls(
+            kind,
+            id,
+            text,
+            answer.key,
+            model,
+            json.dumps(params.model_dump(mode="json")),
+            answer.prompt_tokens,
+            answer.new_tokens,
+            answer.finish_reason,
+        )
 
 
 @dataclass(frozen=True)
