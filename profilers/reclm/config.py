@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from reclm.config import Config
+from reclm.data.dataset import ProfileKind
 from reclm.profilers.format import answer_pattern
 from reclm.profilers.policy.config import LoraOptions, PPOConfig
 from reclm.text.chat import SamplingParams
@@ -45,6 +46,10 @@ class InstructionConfig(Config):
     """Identities, and as many interests, of a user; section 2.2."""
     item_phrases: int = Field(default=5, ge=1, le=10)
     """The same of an item; section 2.3."""
+
+    def phrases_of(self, kind: ProfileKind) -> int:
+        """Identities, and as many interests, of a user or of an item."""
+        return self.phrases if kind == "user" else self.item_phrases
 
 
 class TeacherConfig(Config):

@@ -104,9 +104,7 @@ class Measurement:
             teacher=tuning.teachers[kind].profiles,
             histories=self._histories(kind, [*subjects, *neighbours.values()]),
             neighbours={one: (near,) for one, near in neighbours.items()},
-            phrases=self.config.instructions.phrases
-            if kind == "user"
-            else self.config.instructions.item_phrases,
+            phrases=self.config.instructions.phrases_of(kind),
         )
         return compare(texts, held_out, Vectors(tuning.encoder, tuning.progress))
 
@@ -138,9 +136,7 @@ class Measurement:
         """What a stage's model writes, stored answer by answer."""
         done: dict[str, StageName] = {one: one for one in (*USER_STAGES, *ITEM_STAGES)}
         generator = self.tuning.tuned.generator(done.get(stage), self.tuning.model)
-        phrases = (
-            self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
-        )
+        phrases = self.config.instructions.phrases_of(kind)
         params = self.config.generation.params(phrases)
         asked = f"{generator.model} {params.model_dump_json()} {self.config.instructions.model_dump_json()}"
         path = self.folder / f"{kind}-{stage}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.jsonl"

@@ -98,7 +98,8 @@ def asking(estimates: Sequence[KindEstimate]) -> Table:
 def _stage(tuning: "Tuning", stage: StageName) -> StageEstimate:
     if stage == "ppo":
         ppo = tuning.config.ppo
-        rows = tuning.view.users.find(tuning.reward_users["rl"])[:_SAMPLE]
+        users = tuning.reward_users["rl"]
+        rows = tuning.view.users.find(users[:_SAMPLE])
         asked = [
             tuning.prompts.ids(Chat(one.messages))
             for one in tuning.instructions.inference(rows, tuning.learned_neighbours)
@@ -107,7 +108,7 @@ def _stage(tuning: "Tuning", stage: StageName) -> StageEstimate:
         # forward and back are three forward passes; written, scored twice and judged is one more each
         passes = ppo.epochs + 4 / 3
         return StageEstimate(
-            stage, len(asked), round(ppo.steps * ppo.batch_size * length * passes), ppo.steps
+            stage, len(users), round(ppo.steps * ppo.batch_size * length * passes), ppo.steps
         )
     config: TuningConfig = getattr(tuning.config, stage)
     if stage == "reward":

@@ -18,6 +18,7 @@ from reclm.profilers.reclm.instructions import Instructions, Sample
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.tuned import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
+from reclm.profiles.store import KINDS
 from reclm.text.chat import Chat, TextGenerator, plain, prompt_hash
 from reclm.text.encoder import TextEncoder
 from reclm.text.items import item_texts
@@ -146,9 +147,7 @@ class RecLMProfiler(Profiler):
         """The prompt for each row of ``idx``; rows without anything to go by are left out."""
         if kind != self._kind:
             self._turn_to(kind)
-        phrases = (
-            self.config.instructions.phrases if kind == "user" else self.config.instructions.item_phrases
-        )
+        phrases = self.config.instructions.phrases_of(kind)
         params = self.config.generation.params(phrases)
         for sample in self._asked(view, kind, idx, known):
             chat = Chat(sample.messages, START)
@@ -190,7 +189,7 @@ class RecLMProfiler(Profiler):
 
     @property
     def _phrases(self) -> dict[ProfileKind, int]:
-        return {"user": self.config.instructions.phrases, "item": self.config.instructions.item_phrases}
+        return {kind: self.config.instructions.phrases_of(kind) for kind in KINDS}
 
     def _instructions(self, view: TrainingView) -> Instructions:
         if self._view is not view or not hasattr(self, "_made"):
