@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
+from reclm.profilers.format import START
 from reclm.profilers.reclm import prompts
 from reclm.profilers.reclm.budget import Budget, fitted
 from reclm.profilers.reclm.config import InstructionConfig
 from reclm.profilers.reclm.shown import Shown, blocks, packed
-from reclm.text.chat import Message
+from reclm.text.chat import Chat, Message
 
 Stage = Literal["kd", "collab", "inference", "warm-item", "cold-item"]
 TOO_LONG = "does not fit the token budget"
@@ -40,6 +41,11 @@ class Sample:
     label: str = ""
     item: str = ""
     neighbours: tuple[str, ...] = ()
+
+    @property
+    def chat(self) -> Chat:
+        """The question with the answer begun, in the way that the stage's answers were taught to begin."""
+        return Chat(self.messages, prompts.numbered([START]) if self.stage == "inference" else START)
 
 
 class Instructions:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reclm.data.dataset import ProfileKind
-from reclm.profilers.format import START
 from reclm.profilers.reclm.config import StageName
 from reclm.profilers.reclm.instructions import Sample
 from reclm.profilers.reclm.judgements import judged
+from reclm.profilers.reclm.prompts import profile_of
 from reclm.profilers.reclm.report.card import CardFacts, write_card
 from reclm.profilers.reclm.report.compare import Comparison, compare
 from reclm.profilers.reclm.report.curves import draw, read_metrics
@@ -27,7 +27,7 @@ from reclm.profilers.reclm.sft import subset
 from reclm.profilers.reclm.tuned import ITEM_STAGES, USER_STAGES
 from reclm.profilers.reclm.tuning import quiet, writing
 from reclm.progress import progress_bar
-from reclm.text.chat import Chat, plain
+from reclm.text.chat import plain
 from reclm.text.models import embedded_model
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ class Measurement:
         missing = [one for one in dict.fromkeys([*subjects, *neighbours.values()]) if one not in known]
         if not missing:
             return known
-        chats = {one.subject: Chat(one.messages, START) for one in self._asked(kind, stage, missing)}
+        chats = {one.subject: one.chat for one in self._asked(kind, stage, missing)}
         bar = progress_bar(f"{kind} profiles, {stage}", len(chats), self.tuning.progress)
         with bar as advance, path.open("a", encoding="utf-8") as file:
             for answer in generator.generate(chats, params):
-                known[answer.key] = plain(answer.text)
+                known[answer.key] = profile_of(plain(answer.text))
                 file.write(json.dumps({"id": answer.key, "text": known[answer.key]}) + "\n")
                 file.flush()
                 advance(1)

@@ -11,7 +11,8 @@ import numpy as np
 from reclm.config import merged
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
-from reclm.profilers.format import START, ProfileFormatError, parse
+from reclm.profilers.format import ProfileFormatError, parse
+from reclm.profilers.reclm import prompts
 from reclm.profilers.reclm.budget import Budget, budget
 from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.instructions import Instructions, Sample
@@ -19,7 +20,7 @@ from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.tuned import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS
-from reclm.text.chat import Chat, TextGenerator, plain, prompt_hash
+from reclm.text.chat import TextGenerator, plain, prompt_hash
 from reclm.text.encoder import TextEncoder
 from reclm.text.items import item_texts
 from reclm.text.models import LanguageModel, context_length, find_model, load_tokenizer
@@ -150,7 +151,7 @@ class RecLMProfiler(Profiler):
         phrases = self.config.instructions.phrases_of(kind)
         params = self.config.generation.params(phrases)
         for sample in self._asked(view, kind, idx, known):
-            chat = Chat(sample.messages, START)
+            chat = sample.chat
             yield Subject(kind, sample.subject, prompt_hash(chat, self.generator.model, params), chat)
 
     def _asked(
@@ -176,7 +177,7 @@ class RecLMProfiler(Profiler):
             params = self.config.generation.params(phrases)
             for answer in self.generator.generate(chats, params) if chats else ():
                 for subject in wanted[kind, answer.key]:
-                    text = plain(answer.text)
+                    text = prompts.profile_of(plain(answer.text))
                     yield Profile.answered(kind, subject.id, text, answer, self.generator.model, params)
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
@@ -206,7 +207,12 @@ class RecLMProfiler(Profiler):
         )
 
     def _near(self, view: TrainingView) -> UserNeighbours:
-        return UserNeighbours(view, self.config.neighbours, self.folder and self.folder / "neighbours")
+        return UserNeighbours(
+            view,
+            self._instructions(view).shown.histories,
+            self.config.neighbours,
+            self.folder and self.folder / "neighbours",
+        )
 
     def _similar_items(self, view: TrainingView, idx: np.ndarray, known: Mapping[str, str]) -> np.ndarray:
         """Similar items of the rows ``idx``, among those with a profile."""

@@ -81,6 +81,15 @@ def numbered(profiles: Sequence[str]) -> str:
     return "\n".join(f"User {number}: {profile}" for number, profile in enumerate(profiles, start=1))
 
 
+def profile_of(answer: str) -> str:
+    """The profile in an answer that is one line of :func:`numbered`, or the profile alone.
+
+    >>> profile_of("User 1: User identity: cook; User interests: bread.")
+    'User identity: cook; User interests: bread.'
+    """
+    return answer.removeprefix(numbered([""]))
+
+
 def judgement(item: str) -> Message:
     """The second turn's question (equation 4); the answer is ``Yes`` or ``No``."""
     return Message("user", _ASK.format(item))

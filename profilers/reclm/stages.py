@@ -21,7 +21,7 @@ from reclm.profilers.reclm.budget import budget
 from reclm.profilers.reclm.config import RecLMConfig, StageName
 from reclm.profilers.reclm.instructions import Instructions, Sample
 from reclm.profilers.reclm.masking import Variant
-from reclm.profilers.reclm.neighbours import UserNeighbours, among_learned
+from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.refine import refine
 from reclm.profilers.reclm.reward_data import as_dataset, reward_pairs, split_users
 from reclm.profilers.reclm.reward_model import RewardModel, tune_reward
@@ -30,7 +30,6 @@ from reclm.profilers.reclm.teacher import Teacher, read_teacher
 from reclm.profilers.reclm.tuned import USER_STAGES, Tuned
 from reclm.profilers.reclm.tuning import quiet
 from reclm.profiles.store import KINDS
-from reclm.text.chat import Chat
 from reclm.text.encoder import TextEncoder
 from reclm.text.items import item_texts
 from reclm.text.models import LanguageModel, context_length, load_tokenizer
@@ -199,13 +198,12 @@ class Tuning:
         samples = list(self.instructions.inference(rows, self.neighbours.nearest))
         if not samples:
             raise ReclmError("ppo: no user is left to write profiles for; give more teacher profiles")
-        asked = [one.messages for one in samples]
         adapter = self.tuned.adapter("reward")
         assert adapter is not None
-        reward = RewardModel.load(self.model, adapter, self.prompts, asked, START)
+        reward = RewardModel.load(self.model, adapter, self.prompts, [one.messages for one in samples], START)
         refine(
             self.model,
-            [self.prompts.ids(Chat(one, START)) for one in asked],
+            [self.prompts.ids(one.chat) for one in samples],
             reward,
             self.folder / "ppo",
             self.config.ppo,
@@ -230,7 +228,13 @@ class Tuning:
     @cached_property
     def neighbours(self) -> UserNeighbours:
         """Similar users, among all."""
-        return UserNeighbours(self.view, self.config.neighbours, self.folder / "neighbours", self.progress)
+        return UserNeighbours(
+            self.view,
+            self.instructions.shown.histories,
+            self.config.neighbours,
+            self.folder / "neighbours",
+            self.progress,
+        )
 
     def split(self, kind: ProfileKind) -> dict[str, list[str]]:
         """The teacher's subjects: ids that are ``learned`` from, and ``held_out`` ones that measure."""
@@ -250,7 +254,7 @@ class Tuning:
         """``(U, n)`` similar users of the teacher's users, among those that are learned from."""
         everyone = self.view.users.find(self.teachers["user"].profiles)
         learned = self.view.users.find(self.split("user")["learned"])
-        return among_learned(self.neighbours.vectors, self.config.neighbours, everyone, learned)
+        return self.neighbours.among(learned, everyone)
 
     def samples(self, stage: StageName) -> Any:
         """A supervised stage's ``datasets.Dataset``, held-out subjects' samples too, in ``folder/stage/data``."""
@@ -276,7 +280,7 @@ class Tuning:
         users = self.teachers["user"].profiles if "user" in self.teachers else {}
         features = self.encoder.encode(item_texts(self.view.item_text, self.view.text_template))
         learned = self.view.items.find(self.split("item")["learned"])
-        near = among_learned(features, self.config.neighbours, rows, learned)
+        near = similar_items(features, self.config.neighbours, learned, rows)
         yield from self.instructions.warm_items(rows, users, items)
         yield from self.instructions.cold_items(rows, near, items, items)
 

@@ -9,9 +9,9 @@ from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.idmap import IdMap
 from reclm.profilers.reclm.neighbours import (
     NeighbourConfig,
-    among_learned,
+    UserNeighbours,
     similar_items,
-    similar_users,
+    similar_others,
     user_vectors,
 )
 
@@ -36,15 +36,33 @@ def camps() -> TrainingView:
 CONFIG = NeighbourConfig(count=4, epochs=60, dim=8)
 
 
+def histories(view: TrainingView) -> np.ndarray:
+    lists = np.full((len(view.users), 5), -1)
+    for user in range(12):
+        lists[user] = view.train.item_idx[view.train.user_idx == user]
+    return lists
+
+
 def test_similar_users_are_of_the_same_camp(camps):
-    found = similar_users(camps, CONFIG, progress=False)
+    neighbours = UserNeighbours(camps, histories(camps), CONFIG, None, progress=False)
+    found = neighbours.nearest
     assert found.shape == (13, 4)
     assert (found[:12] // 6 == np.arange(12)[:, None] // 6).all()
     assert (found[:12] != np.arange(12)[:, None]).all()
     assert (found[12] == -1).all()
     assert 12 not in found
-    few = similar_users(camps, CONFIG, among=np.array([0, 1, 7]), progress=False)
+    few = neighbours.among(np.array([0, 1, 7]), np.arange(12))
     assert set(few[0].tolist()) == {1, 7, -1}
+
+
+def test_who_has_the_same_history_is_no_neighbour():
+    vectors = np.array([[1.0, 0], [1, 0.01], [1, 0.02], [1, 0.03], [0, 1]])
+    lists = np.array([[5, -1], [5, -1], [7, 5], [5, 7], [9, -1]])
+    found = similar_others(vectors, lists, 3)
+    # 2 and 3 have the same two items: one of them is enough
+    assert found.tolist() == [[2, 4, -1], [2, 4, -1], [0, 4, -1], [0, 4, -1], [2, 0, -1]]
+    among = similar_others(vectors, lists, 3, np.array([1, 3, 4]), np.array([0, 2]))
+    assert among.tolist() == [[3, 4, -1], [-1] * 3, [1, 4, -1], [-1] * 3, [-1] * 3]
 
 
 def test_the_seed_alone_decides(camps):
@@ -65,7 +83,7 @@ def test_similar_items_by_text():
 def test_neighbours_are_those_that_are_learned_from_however_few():
     vectors = np.random.default_rng(0).normal(size=(40, 4))
     everyone, learned = np.arange(30), np.arange(0, 30, 10)
-    near = among_learned(vectors, NeighbourConfig(count=2), everyone, learned)
+    near = similar_others(vectors, np.arange(40)[:, None], 2, learned, everyone)
     assert (near[30:] == -1).all()
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for row in everyone:

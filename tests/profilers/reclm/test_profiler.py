@@ -61,8 +61,14 @@ def asked(
     rows = np.arange(len(tiny.view.idmap(kind))) if idx is None else idx
     subjects = profiler.subjects(tiny.view, kind, rows, known)  # pyright: ignore[reportArgumentType]
     chats = {one.id: one.source for one in subjects}
-    assert all(isinstance(one, Chat) and one.answer_start == "User identity:" for one in chats.values())
-    return {id: one.messages[-1].content for id, one in chats.items()}  # pyright: ignore[reportAttributeAccessIssue]
+    questions = {}
+    for id, chat in chats.items():
+        assert isinstance(chat, Chat)
+        questions[id] = chat.messages[-1].content
+        # as the answers to this question were taught to begin
+        numbered = "User 1: " if is_together(questions[id]) else ""
+        assert chat.answer_start == f"{numbered}User identity:"
+    return questions
 
 
 def hashes(profiler: RecLMProfiler, tiny, kind: ProfileKind = "user", **known: Any) -> list[str]:

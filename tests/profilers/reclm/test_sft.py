@@ -135,6 +135,8 @@ def test_start_goes_on_with_the_given_adapter(tiny, samples, tune) -> None:
 
 
 def test_subset(samples) -> None:
-    some = sft.subset(samples, ["u1", "u4", "nobody"])
-    assert set(some["subject"]) == {"u1", "u4"}
-    assert len(some) == sum(one in {"u1", "u4"} for one in samples["subject"])
+    wanted = {samples["subject"][0], samples["subject"][-1]}
+    some = sft.subset(samples, [*wanted, "nobody"])
+    assert set(some["subject"]) == wanted
+    assert 2 <= len(some) < len(samples)
+    assert len(some) == sum(one in wanted for one in samples["subject"])
