@@ -60,7 +60,7 @@ def make_sessions(
     history_tokens = None
     if options.max_history_tokens is not None and model_tokens is not None:
         history_tokens = _HistoryTokens(log, texts, model_tokens, progress)
-    session = _within_limits(log, usable, history_tokens, options, dropped)
+    session, core = _within_limits(log, usable, history_tokens, options, dropped)
     if not len(session.users):
         raise ReclmError(f"data set {view.name!r} has no sessions; left out: {dropped}; choose other limits")
     part = _split(len(session.users), options, generator)
@@ -78,6 +78,7 @@ def make_sessions(
         item[session.history],
         item[session.future],
         part,
+        np.unique(log.item_idx[core]),
         None if log.rating is None else np.where(place, log.rating[rows], np.float32(np.nan)),
         review,
         view.fingerprint,
@@ -148,8 +149,8 @@ def _within_limits(
     history_tokens: "_HistoryTokens | None",
     options: SessionOptions,
     dropped: dict[str, int],
-) -> _Rows:
-    """The sessions of the core of the ``usable`` interactions, without users whose history is too long.
+) -> tuple[_Rows, np.ndarray]:
+    """The sessions of the core of the ``usable`` interactions, without users whose history is too long; and its rows.
 
     Without them other users and items may no longer be in the core, which moves other sessions: repeated until nothing
     changes.
@@ -167,7 +168,7 @@ def _within_limits(
         if not long.any():
             short = len(np.unique(log.user_idx[rows])) - len(session.users)
             _drop(dropped, "user with too few items for a session", short)
-            return session
+            return session, rows
         why = f"user with a history of more than {options.max_history_tokens} tokens"
         _drop(dropped, why, int(long.sum()))
         keep = np.zeros(len(log), bool)

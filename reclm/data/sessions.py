@@ -24,8 +24,8 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 NONE = -1
 """Stands in the history where there is no further item."""
 
-FORMAT = 1
-HEAD, TABLE = "sessions.yaml", "sessions.parquet"
+FORMAT = 2
+HEAD, TABLE, ITEMS = "sessions.yaml", "sessions.parquet", "items.parquet"
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -76,6 +76,8 @@ class Sessions:
         history: ``(n, h)`` int64 item_idx, oldest first; a shorter history is padded by -1 at its end.
         future: ``(n, f)`` int64 item_idx, oldest first, none of them in the history.
         split: ``(n,)`` int8: 0 train, 1 valid, 2 test.
+        items: ``(m,)`` int64 item_idx, ascending: those of all interactions that no filter left out, in a session or
+            not. A ranking chooses among them.
         rating: ``(n, h)`` float32 of the history, nan where it is padded; None where the data set has none.
         review: ``(n·h,)`` texts of the history, row after row, empty where it is padded; None where there are none.
         fingerprint: of the data set.
@@ -87,6 +89,7 @@ class Sessions:
     history: np.ndarray
     future: np.ndarray
     split: np.ndarray
+    items: np.ndarray
     rating: np.ndarray | None
     review: pa.Array | None
     fingerprint: str
@@ -108,7 +111,8 @@ class Sessions:
         return self.review.slice(row * width, int((self.history[row] != NONE).sum())).to_pylist()
 
     def save(self, folder: Path) -> None:
-        """Write ``sessions.parquet`` (a row a session) and ``sessions.yaml``; sessions already there are replaced.
+        """Write ``sessions.parquet`` (a row a session), ``items.parquet`` and ``sessions.yaml``, the one by which they
+        are found; sessions already there are replaced.
 
         Raises:
             ReclmError: if ``folder`` cannot be written.
@@ -128,17 +132,18 @@ class Sessions:
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "sessions": {split: len(self.rows(split)) for split in SPLITS},
+            "items": len(self.items),
             "options": self.options.model_dump(mode="json"),
             "dropped": self.dropped,
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / HEAD).unlink(
-                missing_ok=True
-            )  # without it there are no sessions: a killed run leaves none
-            partial = folder / f"{TABLE}.partial"
-            pq.write_table(pa.table(columns), partial)
-            os.replace(partial, folder / TABLE)
+            # without it there are no sessions: a killed run leaves none
+            (folder / HEAD).unlink(missing_ok=True)
+            for name, table in ((TABLE, columns), (ITEMS, {"item_idx": pa.array(self.items)})):
+                partial = folder / f"{name}.partial"
+                pq.write_table(pa.table(table), partial)
+                os.replace(partial, folder / name)
             partial = folder / f"{HEAD}.partial"
             partial.write_text(yaml.safe_dump(head, sort_keys=False), encoding="utf-8")
             os.replace(partial, folder / HEAD)
@@ -168,7 +173,7 @@ class Sessions:
                 f"not {fingerprint}; make them again"
             )
         try:
-            return _from_table(pq.read_table(folder / TABLE), head)
+            return _from_tables(pq.read_table(folder / TABLE), pq.read_table(folder / ITEMS), head)
         except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
             what = " ".join(str(error).split())
             raise ReclmError(f"{folder} holds damaged sessions: {what}; make them again") from error
@@ -178,7 +183,7 @@ def _lists(values: pa.Array, width: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(values, width)
 
 
-def _from_table(table: pa.Table, head: dict[str, Any]) -> Sessions:
+def _from_tables(table: pa.Table, items: pa.Table, head: dict[str, Any]) -> Sessions:
     table = table.combine_chunks()
 
     def matrix(name: str) -> np.ndarray:
@@ -191,6 +196,7 @@ def _from_table(table: pa.Table, head: dict[str, Any]) -> Sessions:
         matrix("history"),
         matrix("future"),
         np.array([SPLITS.index(name) for name in table["split"].to_pylist()], np.int8),
+        items["item_idx"].to_numpy(),
         matrix("rating") if "rating" in table.column_names else None,
         table["review"].combine_chunks().flatten() if "review" in table.column_names else None,
         head["fingerprint"],
@@ -199,4 +205,7 @@ def _from_table(table: pa.Table, head: dict[str, Any]) -> Sessions:
     )
     if {split: len(sessions.rows(split)) for split in SPLITS} != head["sessions"]:
         raise ValueError(f"{TABLE} is not the one that {HEAD} was written for")
+    used = np.union1d(sessions.history[sessions.history != NONE], sessions.future)
+    if len(sessions.items) != head["items"] or not np.isin(used, sessions.items).all():
+        raise ValueError(f"{ITEMS} is not the one that {HEAD} was written for")
     return sessions

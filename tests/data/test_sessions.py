@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,6 +67,7 @@ def test_first_items_by_hand():
     assert sessions.users.tolist() == [0, 2]
     assert sessions.history.tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
     assert sessions.future.tolist() == [[4], [5]]
+    assert sessions.items.tolist() == [0, 1, 2, 3, 4, 5]
     assert sessions.rating.tolist() == [[0, 1, 2, 3], [5, 4, 3, 2]]
     assert sessions.reviews(1) == ["2 on 3", "2 on 2", "2 on 1", "2 on 0"]
     assert sessions.rows("train").tolist() == [0, 1]
@@ -97,6 +99,7 @@ def test_items_without_text_or_with_too_long_a_one_are_left_out():
     limits = {"need_text": True, "max_item_tokens": 2, "history": 2, "valid": 0, "test": 0}
     sessions = make_sessions(dataset, options(**limits), encoder_tokens=words)
     assert (sessions.history.tolist(), sessions.future.tolist()) == ([[0, 3]], [[4]])
+    assert sessions.items.tolist() == [0, 3, 4]
     assert sessions.dropped == {
         "interaction with an item without text": 2,
         "interaction with an item of more than 2 tokens": 1,
@@ -119,6 +122,7 @@ def test_long_histories_take_their_users_and_then_items_below_the_minimum_along(
     sessions = make_sessions(make_dataset(rows, 6, texts), options(**limits), model_tokens=count)
     # user 2's history is too long; then item 4 has user 3 only, who so has four items left
     assert sessions.users.tolist() == [0, 1]
+    assert sessions.items.tolist() == [0, 1, 2, 3, 5]
     assert sessions.dropped == {
         "user with a history of more than 20 tokens": 1,
         "interaction of a user or item with too few": 5,
@@ -159,12 +163,13 @@ def test_sessions_are_those_of_a_plain_loop(rows, history, future, least, take, 
         history=history, future=future, take=take, min_user=least, min_item=least, min_history=min_history
     )
     together = [row for which in range(3) for row, part in zip(rows, parts, strict=True) if part == which]
-    expected = plain_loop(together, history, future, min_history, least, take)
+    expected, items = plain_loop(together, history, future, min_history, least, take)
     if len(expected) < 3:  # one each to validate and test on leaves none to train on
         with pytest.raises(ReclmError, match="sessions"):
             make_sessions(dataset, chosen)
         return
     sessions = make_sessions(dataset, chosen)
+    assert sessions.items.tolist() == sorted(items)
     found = zip(sessions.users.tolist(), sessions.history.tolist(), sessions.future.tolist(), strict=True)
     assert {user: ([one for one in past if one >= 0], then) for user, past, then in found} == expected
     first_time = {}
@@ -184,8 +189,8 @@ def test_sessions_are_those_of_a_plain_loop(rows, history, future, least, take, 
 
 def plain_loop(
     rows: list[tuple[int, int, int]], history: int, future: int, min_history: int, least: int, take: str
-) -> dict[int, tuple[list[int], list[int]]]:
-    """History and future of each user."""
+) -> tuple[dict[int, tuple[list[int], list[int]]], set[int]]:
+    """History and future of each user, and the items that the filters leave."""
     done: dict[int, list[int]] = {}
     for user, item, _ in sorted(rows, key=lambda row: (row[0], row[2])):
         if item not in done.setdefault(user, []):
@@ -202,7 +207,7 @@ def plain_loop(
         if len(items) >= min_history + future:
             shown = items[: history + future] if take == "oldest" else items[-history - future :]
             sessions[user] = (shown[:-future], shown[-future:])
-    return sessions
+    return sessions, {item for items in done.values() for item in items}
 
 
 def test_without_timestamps_the_seed_orders():
@@ -230,7 +235,7 @@ def test_saved_and_loaded(tmp_path):
     sessions = make_sessions(dataset, options(history=3, min_history=2, valid=0.3))
     sessions.save(tmp_path / "a" / "b")
     loaded = Sessions.load(tmp_path / "a" / "b", dataset.fingerprint)
-    for name in ("users", "history", "future", "split", "rating"):
+    for name in ("users", "history", "future", "split", "items", "rating"):
         before, after = getattr(sessions, name), getattr(loaded, name)
         np.testing.assert_array_equal(after, before)
         assert after.dtype == before.dtype
@@ -249,6 +254,20 @@ def test_saved_and_loaded(tmp_path):
         Sessions.load(tmp_path / "a" / "b")
     with pytest.raises(ReclmError, match=r"no sessions in .*: it has no sessions\.yaml"):
         Sessions.load(tmp_path)
+
+
+def test_items_of_other_sessions_are_refused(tmp_path):
+    make_sessions(make_dataset(ROWS, 6), options(valid=0)).save(tmp_path)
+    for items, message in (
+        ([0, 1, 2, 3, 4], "not the one that sessions.yaml was written for"),
+        ([0, 1, 2, 3, 4, 6], "not the one that sessions.yaml was written for"),
+        (None, "items.parquet"),
+    ):
+        (tmp_path / "items.parquet").unlink()
+        if items is not None:
+            pq.write_table(pa.table({"item_idx": pa.array(items)}), tmp_path / "items.parquet")
+        with pytest.raises(ReclmError, match=rf"damaged sessions: .*{message}.*make them again"):
+            Sessions.load(tmp_path)
 
 
 def test_what_leaves_no_session_is_one_line():
