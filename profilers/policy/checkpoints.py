@@ -51,6 +51,12 @@ def complete(folder: Path) -> list[Path]:
     return sorted(found, key=lambda one: int(one.name.removeprefix("step-")))
 
 
+def keep(folder: Path, newest: int) -> None:
+    """Delete all complete checkpoints but the ``newest``."""
+    for old in complete(folder)[:-newest]:
+        shutil.rmtree(old)
+
+
 def latest(folder: Path) -> Path | None:
     """The complete checkpoint of the highest step, None if there is none."""
     return next(reversed(complete(folder)), None)

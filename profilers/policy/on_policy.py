@@ -7,7 +7,7 @@ a cut answer), ``reward_std``, ``kl`` of an answer from the reference (k1, nats)
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ from reclm.profilers.policy.rewards import Reward, judge
 from reclm.profilers.policy.rollout import Rollout, Sampler, roll_out
 
 Metrics = dict[str, float]
+Watch = Callable[[Rollout, Sequence[int]], Metrics]
 
 
 class OnPolicy(ABC):
@@ -47,6 +48,8 @@ class OnPolicy(ABC):
 
     Attributes:
         samples: answers to each prompt of a batch.
+        watch: gives further metrics of a batch's answers, from them and their prompts' numbers; their means over the
+            processes are logged.
         step: steps done.
         stopped: whether training ended before its last step.
     """
@@ -79,6 +82,7 @@ class OnPolicy(ABC):
         self._rates = [float(group["lr"]) for group in groups]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self.model, self.optimizer = self.accelerator.prepare(policy, optimizer)
+        self.watch: Watch | None = None
         self.step = 0
         self.stopped = False
 
@@ -100,7 +104,10 @@ class OnPolicy(ABC):
         written = perf_counter()
         rewards = judge(self.reward, rollout, rows, self.config.unfinished_reward)
         judged = perf_counter()
+        watched = self.watch(rollout, rows) if self.watch else {}
         metrics = self._learn(rollout, rewards)
+        if watched:
+            metrics |= self._mean({name: torch.tensor(value) for name, value in watched.items()})
         if not self.stopped:
             self.step += 1
         return metrics | {

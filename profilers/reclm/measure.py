@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reclm.data.dataset import ProfileKind
+from reclm.intervals import Estimate, share
+from reclm.profilers.curves import draw, read_metrics
+from reclm.profilers.journal import writing
+from reclm.profilers.network import quiet
 from reclm.profilers.reclm.config import StageName
 from reclm.profilers.reclm.instructions import Sample
 from reclm.profilers.reclm.judgements import judged
 from reclm.profilers.reclm.prompts import profile_of
 from reclm.profilers.reclm.report.card import CardFacts, write_card
 from reclm.profilers.reclm.report.compare import Comparison, compare
-from reclm.profilers.reclm.report.curves import draw, read_metrics
-from reclm.profilers.reclm.report.intervals import Estimate, share
 from reclm.profilers.reclm.report.page import save, terminal_table
 from reclm.profilers.reclm.report.quality import HeldOut, Vectors
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy
 from reclm.profilers.reclm.sft import subset
 from reclm.profilers.reclm.tuned import ITEM_STAGES, USER_STAGES
-from reclm.profilers.reclm.tuning import quiet, writing
 from reclm.progress import progress_bar
 from reclm.text.chat import plain
 from reclm.text.models import embedded_model

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from reclm.profilers.network import load_network
 from reclm.profilers.reclm import dataset
 from reclm.profilers.reclm.config import StageName, TuningConfig
 from reclm.profilers.reclm.masking import messages_of, token_table, tokenised
 from reclm.profilers.reclm.reward_data import tokenised as pair_tokens
 from reclm.profilers.reclm.sft import subset
-from reclm.profilers.reclm.tuning import adapted, evenly, load_network
+from reclm.profilers.reclm.tuning import adapted, evenly
 from reclm.profiles.estimate import KindEstimate
 from reclm.progress import duration
 from reclm.text.chat import Chat

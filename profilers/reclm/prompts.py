@@ -5,17 +5,12 @@ Items come as their text, rendered by the data set's own template; profiles as t
 as another line of the prompt.
 """
 
-import re
 from collections.abc import Sequence
 
-import pyarrow as pa
-
-from reclm.text.chat import Message, plain
-from reclm.text.items import item_texts
+from reclm.text.chat import Message
 
 YES, NO = "Yes", "No"
 _LETTERS = {3: ("a, b, c", "x, y, z"), 5: ("a, b, c, d, e", "v, w, x, y, z")}
-_SENTENCE = re.compile(r"(?<=[.!?…])\s+")
 
 _FORM = "in one line of the form 'User identity: {0}; User interests: {1}.'"
 _KD = (
@@ -36,30 +31,6 @@ _ITEM = (
 _EACH = "Describe each of these {0} users, a line each, beginning with the user's number."
 _FIRST = "Describe User 1 alone. The other users only help to see what User 1 likes."
 _ASK = "Here is another item:\n- {0}\nWill User 1 choose it? Answer only Yes or No."
-
-
-def item_lines(fields: pa.Table, template: str, chars: int) -> list[str]:
-    """The text of every item as one safe line of whole sentences: ``I`` strings, empty where there is no text.
-
-    Args:
-        fields, template: as in :func:`~reclm.text.items.item_texts`.
-        chars: sentences are taken while they fit; see :func:`whole_sentences`.
-    """
-    return [whole_sentences(plain(text), chars) for text in item_texts(fields, template)]
-
-
-def whole_sentences(text: str, chars: int) -> str:
-    """The first sentences of a text that fit ``chars`` together; the first stays whole, however long it is.
-
-    >>> whole_sentences("Film. A ship meets a stranger. Nobody hears it.", 32)
-    'Film. A ship meets a stranger.'
-    """
-    kept, *rest = _SENTENCE.split(text)
-    for sentence in rest:
-        if len(kept) + 1 + len(sentence) > chars:
-            break
-        kept = f"{kept} {sentence}"
-    return kept
 
 
 def distillation(items: Sequence[str], phrases: int) -> tuple[Message, ...]:

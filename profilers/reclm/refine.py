@@ -1,6 +1,5 @@
 """PPO on the tuned model (RecLM, arXiv 2412.19302, section 2.4, equations 7 and 8), and one adapter out of two."""
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -8,13 +7,15 @@ from pathlib import Path
 
 from peft import PeftModel
 
+from reclm.profilers.journal import Journal, writing
+from reclm.profilers.network import load_network
 from reclm.profilers.policy import checkpoints
 from reclm.profilers.policy.config import LoraOptions, PPOConfig
 from reclm.profilers.policy.model import Policy
-from reclm.profilers.policy.ppo import PPO, Metrics
+from reclm.profilers.policy.ppo import PPO
 from reclm.profilers.policy.rewards import Reward
 from reclm.profilers.policy.rollout import PolicyGenerator
-from reclm.profilers.reclm.tuning import ADAPTER, METRICS, load_network, writing
+from reclm.profilers.reclm.tuning import ADAPTER
 from reclm.progress import progress_bar
 from reclm.text.models import LanguageModel
 
@@ -54,15 +55,14 @@ def refine(
         if not ppo.resume(steps):
             ppo.save(steps)
         advance(ppo.step)
-        journal = _Journal(folder, ppo.step + ppo.stopped) if first else None
+        journal = Journal(folder, ppo.step + ppo.stopped) if first else None
         for metrics in ppo.run():
             # before the checkpoint: what is behind the latest checkpoint is cut off, what is missing stays missing
             if journal:
                 journal.add(ppo.step + ppo.stopped, metrics)
             ppo.save(steps)
             if journal:
-                for old in checkpoints.complete(steps)[:-_KEPT]:
-                    shutil.rmtree(old)
+                checkpoints.keep(steps, _KEPT)
             advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
         if journal:
             journal.close()
@@ -88,25 +88,3 @@ def combined(model: LanguageModel, first: Path | None, second: Path, folder: Pat
         network.add_weighted_adapter(["first", "second"], [1.0, 1.0], "default", combination_type="cat")
         network.set_adapter("default")
     network.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
-
-
-class _Journal:
-    """``metrics.jsonl`` and TensorBoard; what lies behind ``step`` is of a run that was broken, and is cut off."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / METRICS
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        self._path.write_text("".join(f"{line}\n" for line in lines[:step]), encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
-
-    def add(self, step: int, metrics: Metrics) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._board.close()

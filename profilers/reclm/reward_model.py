@@ -9,10 +9,11 @@ import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
+from reclm.profilers.network import load_network
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.profilers.reclm.masking import messages_of
 from reclm.profilers.reclm.reward_data import tokenised
-from reclm.profilers.reclm.tuning import adapted, arguments, arranged, evenly, load_network, train
+from reclm.profilers.reclm.tuning import adapted, arguments, arranged, evenly, train
 from reclm.text.chat import Message
 from reclm.text.models import LanguageModel
 from reclm.text.prompt_tokens import PromptTokenizer

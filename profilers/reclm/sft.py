@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from reclm.profilers.network import load_network
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.profilers.reclm.masking import Variant, tokenised
-from reclm.profilers.reclm.tuning import adapted, arguments, arranged, evenly, load_network, train
+from reclm.profilers.reclm.tuning import adapted, arguments, arranged, evenly, train
 from reclm.text.models import LanguageModel
 from reclm.text.prompt_tokens import PromptTokenizer
 

@@ -8,8 +8,8 @@ import numpy as np
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.profilers.reclm.budget import Budget
 from reclm.profilers.reclm.config import InstructionConfig
-from reclm.profilers.reclm.prompts import item_lines
 from reclm.text.chat import plain
+from reclm.text.lines import item_lines
 
 BLOCK = 8192
 """Subjects whose lists are chosen at once."""

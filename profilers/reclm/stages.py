@@ -15,6 +15,7 @@ import numpy as np
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.format import START
+from reclm.profilers.network import quiet
 from reclm.profilers.reclm import dataset
 from reclm.profilers.reclm.asking import AskedTeacher
 from reclm.profilers.reclm.budget import budget
@@ -28,7 +29,6 @@ from reclm.profilers.reclm.reward_model import RewardModel, tune_reward
 from reclm.profilers.reclm.sft import subset, tune
 from reclm.profilers.reclm.teacher import Teacher, read_teacher
 from reclm.profilers.reclm.tuned import USER_STAGES, Tuned
-from reclm.profilers.reclm.tuning import quiet
 from reclm.profiles.store import KINDS
 from reclm.text.encoder import TextEncoder
 from reclm.text.items import item_texts

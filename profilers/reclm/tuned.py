@@ -13,9 +13,11 @@ from peft import PeftModel
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.profilers.curves import FILE
+from reclm.profilers.network import load_network, quiet
 from reclm.profilers.policy.rollout import PolicyGenerator
 from reclm.profilers.reclm.config import ORDER, RecLMConfig, StageName
-from reclm.profilers.reclm.tuning import ADAPTER, METRICS, load_network, quiet
+from reclm.profilers.reclm.tuning import ADAPTER
 from reclm.profiles.lazy import LazyGenerator
 from reclm.text.chat import TextGenerator
 from reclm.text.models import LanguageModel, digest, find_model
@@ -111,7 +113,7 @@ class Tuned:
     @property
     def learned(self) -> bool:
         """Whether a stage was begun, or done."""
-        left = (METRICS, "checkpoints", ADAPTER)
+        left = (FILE, "checkpoints", ADAPTER)
         return any((self.folder / stage / name).exists() for stage in ORDER for name in left)
 
     def adapter(self, stage: StageName) -> Path | None:

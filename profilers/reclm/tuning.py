@@ -1,77 +1,30 @@
 """What the supervised stages share: network, order of samples, Trainer's arguments, going on from a checkpoint."""
 
-import errno
-import importlib.util
 import json
 import os
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from safetensors import SafetensorError
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     PrinterCallback,
     TrainerCallback,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 
-from reclm.errors import ReclmError
+from reclm.profilers.curves import FILE
+from reclm.profilers.journal import writing
+from reclm.profilers.network import quiet
 from reclm.profilers.policy.config import LoraOptions
 from reclm.profilers.reclm.config import TuningConfig
-from reclm.profilers.reclm.report import curves
 from reclm.progress import progress_bar
-from reclm.text.models import LanguageModel, transformers_folder
 
-METRICS = curves.FILE
 ADAPTER = "adapter"
 _POOL = 16
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO}
-_SAID = ("PytorchStreamWriter", "inline_container", "No space left", "os error 28", "Quota exceeded")
-
-
-def load_network(
-    model: LanguageModel, four_bit: bool | None = False, *, scores: bool = False, device: str | None = None
-) -> Any:
-    """The model's network as training takes it: bf16 on a GPU that has it, else f32.
-
-    Args:
-        four_bit: see :attr:`TuningConfig.four_bit`.
-        scores: with one number for a text (a reward model) in place of the output layer.
-
-    Raises:
-        ReclmError: if 4 bits are asked for and cannot be had.
-    """
-    gpu = device != "cpu" and torch.cuda.is_available()
-    possible = gpu and importlib.util.find_spec("bitsandbytes") is not None
-    if four_bit and not possible:
-        raise ReclmError(
-            "four_bit = true needs a GPU and bitsandbytes; pip install bitsandbytes, or leave it out"
-        )
-    bf16 = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32, "use_safetensors": True}
-    if possible and four_bit is not False:
-        from transformers import BitsAndBytesConfig
-
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=options["dtype"]
-        )
-    kind: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
-    with quiet():
-        network = kind.from_pretrained(
-            transformers_folder(model, weights=True), **options, **({"num_labels": 1} if scores else {})
-        )
-    if "quantization_config" in options:
-        return prepare_model_for_kbit_training(network)
-    return network.to(device or ("cuda" if gpu else "cpu"))
 
 
 def adapted(network: Any, lora: LoraOptions, task: str, start: Path | None, seed: int) -> PeftModel:
@@ -185,24 +138,6 @@ def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
     return folder / ADAPTER
 
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """What fails within because something cannot be written is a ReclmError."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        # torch.save and safetensors have errors of their own for a full disk
-        full = getattr(error, "errno", None) in _UNWRITABLE or any(one in str(error) for one in _SAID)
-        if not full:
-            raise
-        raise _unwritten(folder, error) from error
-
-
-def _unwritten(folder: Path, error: Exception) -> ReclmError:
-    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-    return ReclmError(f"cannot write {folder}: {reason}; make room and run the same command again to go on")
-
-
 def _updates(trainer: Any) -> int:
     each = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     return int(np.ceil(len(trainer.train_dataset) / (each * trainer.args.world_size)))
@@ -239,7 +174,7 @@ class _Journal(TrainerCallback):
 
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=state.global_step or None)
         rows = "".join(_line(row) for row in state.log_history)
-        (self.folder / METRICS).write_text(rows, encoding="utf-8")
+        (self.folder / FILE).write_text(rows, encoding="utf-8")
         self.advance(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -250,7 +185,7 @@ class _Journal(TrainerCallback):
     ) -> None:
         if not logs or self.board is None:
             return
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+        with (self.folder / FILE).open("a", encoding="utf-8") as file:
             file.write(_line({**logs, "step": state.global_step}))
         for name, value in logs.items():
             if isinstance(value, int | float):
@@ -264,25 +199,3 @@ class _Journal(TrainerCallback):
 def _line(row: dict[str, Any]) -> str:
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
     return json.dumps({"step": numbers.pop("step", 0), **numbers}) + "\n"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the bars, tables and deprecation notes of transformers, datasets and TRL."""
-    import datasets
-
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    data_bars = datasets.are_progress_bars_disabled()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-        if not data_bars:
-            datasets.enable_progress_bars()

@@ -71,7 +71,8 @@ def tune(
     if variant is not None:
         settings["variant"] = variant
     asked = {"users": teacher, "items": teacher_items, "model": teacher_model, "engine": teacher_engine}
-    settings = merged(settings, {"teacher": {key: one for key, one in asked.items() if one is not None}})
+    if given := {key: one for key, one in asked.items() if one is not None}:
+        settings = merged(settings, {"teacher": given})
     options = cls.Config.build(settings, where=f"profiler {profiler}")
     workspace = Workspace.at(home)
     view = reclm.data.load(dataset, workspace).view()

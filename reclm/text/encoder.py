@@ -113,9 +113,19 @@ class TextEncoder:
         """Share of the texts that are longer than the model's window, so that their end is not read."""
         if not texts:
             return 0.0
-        tokens = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        window = self.model.max_seq_length or np.inf
-        return float(np.mean([len(one) > window for one in tokens]))
+        return float(np.mean(np.array(self.tokens(texts)) > self.window))
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, however many the model reads."""
+        tokenizer = self.model.tokenizer
+        if not callable(tokenizer):  # of a static embedding model
+            return [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
+        return [len(one) for one in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+
+    @property
+    def window(self) -> float:
+        """Most tokens that the model reads; infinite where it reads all."""
+        return self.model.max_seq_length or np.inf
 
 
 def item_text_features(

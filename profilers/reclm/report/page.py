@@ -12,9 +12,9 @@ from rich.table import Table
 from reclm import markdown
 from reclm.data.reader import printable
 from reclm.errors import ReclmError
+from reclm.intervals import Estimate
 from reclm.markdown import literal
 from reclm.profilers.reclm.report.compare import Comparison
-from reclm.profilers.reclm.report.intervals import Estimate
 from reclm.profilers.reclm.report.quality import StageQuality
 
 LONGEST = 400

@@ -11,9 +11,9 @@ import numpy as np
 
 from reclm.data.dataset import ProfileKind
 from reclm.data.idmap import IdMap
+from reclm.intervals import Estimate, mean, share
 from reclm.profilers.format import MIDDLE, START, fault, repeats
 from reclm.profilers.quality import unit
-from reclm.profilers.reclm.report.intervals import Estimate, mean, share
 from reclm.progress import progress_bar
 
 _HEADINGS = re.compile(f"{re.escape(START)}|{re.escape(MIDDLE)}")

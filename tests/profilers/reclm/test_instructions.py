@@ -9,8 +9,8 @@ import pytest
 from reclm.profilers.reclm.budget import Budget, fitted
 from reclm.profilers.reclm.config import InstructionConfig
 from reclm.profilers.reclm.instructions import Instructions
-from reclm.profilers.reclm.prompts import whole_sentences
 from reclm.profilers.reclm.shown import newest
+from reclm.text.lines import whole_sentences
 
 TITLES = ["Alien", "Heat", "The Show", "Up", "Solaris", "Stalker", ""]
 

@@ -9,11 +9,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from reclm.errors import ReclmError
+from reclm.profilers.network import load_network
 from reclm.profilers.policy import checkpoints
 from reclm.profilers.policy.config import LoraOptions, PPOConfig
 from reclm.profilers.policy.ppo import PPO
 from reclm.profilers.reclm.refine import combined, refine
-from reclm.profilers.reclm.tuning import adapted, load_network
+from reclm.profilers.reclm.tuning import adapted
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 LORA = LoraOptions(r=2, alpha=6)

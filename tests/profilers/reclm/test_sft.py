@@ -9,10 +9,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from reclm.profilers.network import load_network
 from reclm.profilers.reclm import dataset, sft
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.profilers.reclm.masking import NO_LOSS, Variant, masked, messages_of
-from reclm.profilers.reclm.tuning import load_network
 from reclm.text.models import digest
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0}

@@ -1,6 +1,6 @@
 import pytest
 
-from reclm.profilers.reclm.report.intervals import Estimate, mean, share
+from reclm.intervals import Estimate, mean, share
 
 Z = 1.959963984540054
 

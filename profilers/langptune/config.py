@@ -1,0 +1,96 @@
+"""Options of LangPTune (arXiv 2410.18870). Defaults are the paper's for Gemma-2B-it (section 6)."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from reclm.config import Config
+from reclm.data.sessions import SessionOptions
+from reclm.profilers.policy.config import LoraOptions, RLSOConfig
+from reclm.text.chat import SamplingParams
+
+Variant = Literal["full", "cl", "rlso", "zero"]
+
+
+class PromptConfig(Config):
+    """What a profile is written from, and how it begins."""
+
+    item_chars: int = Field(default=1000, ge=20)
+    """Most characters of an item's text: whole sentences, as many as fit (the first one always)."""
+    review_chars: int = Field(default=500, ge=0)
+    """Most characters of a review, cut at a word; 0 leaves reviews out."""
+    begin: str = ""
+    """First words of every profile, which small models need to keep to the task, such as "The user likes"."""
+    fold: int | None = Field(default=None, ge=1)
+    """Longer histories are read so many items at a time, each time with the profile so far; None: all at once."""
+
+
+class ContrastiveConfig(Config):
+    """Contrastive learning of the recommender (section 3, equation 7)."""
+
+    steps: int = Field(default=4000, ge=0)
+    """Batches of all rounds together; K = 5 rounds of J = 800 in the paper."""
+    batch_size: int = Field(default=256, ge=2)
+    """Profiles, and as many next items, a batch, of all processes together."""
+    learning_rate: float = Field(default=1e-7, ge=0)
+    """Of AdamW where both are trained; falls to 0 along a line."""
+    learning_rate_alone: float = Field(default=1e-5, ge=0)
+    """The same where nothing but the recommender is trained (variant ``cl``)."""
+    weight_decay: float = Field(default=1e-6, ge=0)
+    temperature: float = Field(default=0.1, gt=0)
+    """Cosines are divided by it."""
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    checkpoint_steps: int = Field(default=10, ge=1)
+    """Batches between checkpoints: what a killed run does again."""
+
+
+class LangPTuneConfig(Config):
+    """The profiler and its training. A part is set by its name: ``--set rlso.steps=100``."""
+
+    variant: Variant = "full"
+    """What is trained: recommender and language model in turns, one of them (``cl``, ``rlso``), or neither."""
+    source: Literal["profile", "history"] = "profile"
+    """What σ embeds for a user: the profile, or the history's own text without a language model (the paper's baselines
+    EMB-0 and EMB-CL, by ``variant`` ``zero`` and ``cl``)."""
+    rounds: int = Field(default=5, ge=1)
+    """K: turns of contrastive learning and RLSO."""
+    sessions: SessionOptions = SessionOptions()
+    prompts: PromptConfig = PromptConfig()
+    reward: Literal["ndcg", "mrr"] = "ndcg"
+    """Of the whole ranking of the candidates."""
+    cl: ContrastiveConfig = ContrastiveConfig()
+    rlso: RLSOConfig = RLSOConfig()
+    """``steps`` are those of all rounds together; K = 5 of T = 200 in the paper."""
+    lora: LoraOptions = LoraOptions(r=1024, alpha=2048)
+    """What RLSO trains; the paper's also has one on the output layer."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a profile once tuned; None: as in training (``rlso.max_new_tokens``)."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Of profiles once tuned; 0 takes the most likely token each time."""
+    measured: int = Field(default=0, ge=0)
+    """Most test sessions that are measured; 0: all."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _even(self) -> "LangPTuneConfig":
+        for name, steps in (("cl", self.cl.steps), ("rlso", self.rlso.steps)):
+            if steps % self.rounds:
+                raise ValueError(
+                    f"{name}.steps = {steps} cannot be shared evenly by {self.rounds} rounds; make it a multiple"
+                )
+        if self.source == "history" and self.trains[1]:
+            raise ValueError(
+                f"source = history has no language model to train; variant {self.variant!r} needs one"
+            )
+        return self
+
+    @property
+    def trains(self) -> tuple[bool, bool]:
+        """Whether the recommender is trained, and whether the language model is."""
+        return self.variant in {"full", "cl"}, self.variant in {"full", "rlso"}
+
+    @property
+    def writing(self) -> SamplingParams:
+        """How profiles are written once tuned."""
+        length = self.max_new_tokens or self.rlso.max_new_tokens
+        return SamplingParams(max_new_tokens=length, temperature=self.temperature, seed=self.seed)

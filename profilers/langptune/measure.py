@@ -1,0 +1,145 @@
+"""What a tuned profiler's rankings are worth, and what its profiles are like, on sessions that nothing learned from."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reclm.intervals import mean
+from reclm.profilers.langptune.evaluation import at_random, most_popular, ranked
+from reclm.profilers.langptune.interpretability import interpretability
+from reclm.profilers.langptune.writer import SessionWriter, Written
+from reclm.progress import progress_bar
+from reclm.ranking.evaluate import PerUser
+
+if TYPE_CHECKING:
+    from reclm.profilers.langptune.tuning import Tuning
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What came out for the test sessions.
+
+    Attributes:
+        rows: ``(n,)`` the sessions.
+        rankings: by name, per session; the last one is that of what was tuned.
+        profiles: what was written for them; None where σ reads histories.
+        texts: how profiles read; see :func:`~reclm.profilers.langptune.interpretability.interpretability`.
+        truncated: share of the user texts that the encoder cuts.
+    """
+
+    rows: np.ndarray
+    rankings: dict[str, PerUser]
+    profiles: Written | None
+    texts: dict[str, float]
+    truncated: float
+
+
+class Measurement:
+    """Measures a tuning, and keeps what took long in its folder.
+
+    Args:
+        tuning: finished.
+        kept: where profiles are kept, by model and options; tunings that share it write equal ones once.
+    """
+
+    def __init__(self, tuning: "Tuning", kept: Path | None = None) -> None:
+        self.tuning = tuning
+        self.kept = kept or tuning.folder / "measured"
+
+    def run(self) -> Measured:
+        """Rank the candidates of the test sessions: by chance, by popularity, by the histories' own text, and tuned."""
+        tuning, sessions = self.tuning, self.tuning.sessions
+        rows = sessions.rows("test")[: tuning.config.measured or None]
+        items = len(tuning.view.items)
+        first = tuning.recommender(tuning.first_encoder)
+        last = tuning.recommender()
+        written = None if tuning.config.source == "history" else self.profiles(rows)
+        told = written.texts if written else tuning.histories.texts(rows.tolist())
+        scores = {
+            "Random": at_random(sessions, rows, tuning.config.seed),
+            "MostPopular": most_popular(sessions, rows, items),
+            "history, untrained": first.scores(tuning.histories.texts(rows.tolist()), sessions.history[rows]),
+            self.name: last.scores(told, sessions.history[rows]),
+        }
+        measured = Measured(
+            rows,
+            {name: ranked(one, sessions, rows, items) for name, one in scores.items()},
+            written,
+            interpretability(written.texts, tuning.histories.sources(rows.tolist()), written.ended)
+            if written
+            else {},
+            last.encoder.truncated(told),
+        )
+        self._save(measured)
+        return measured
+
+    @property
+    def name(self) -> str:
+        """What was tuned, as the paper calls it."""
+        config = self.tuning.config
+        if config.source == "history":
+            return "EMB-CL" if config.variant == "cl" else "EMB-0"
+        return {"full": "LangPTune", "cl": "LangPTune-CL", "rlso": "LangPTune-RLSO", "zero": "LangPTune-0"}[
+            config.variant
+        ]
+
+    def profiles(self, rows: np.ndarray) -> Written:
+        """Profiles of sessions as the tuned model writes them, stored when they are done."""
+        tuning = self.tuning
+        generator = tuning.tuned.generator(tuning.model)
+        params = tuning.config.writing
+        asked = json.dumps(
+            [
+                generator.model,
+                params.model_dump_json(),
+                tuning.config.prompts.model_dump_json(),
+                tuning.sessions.options.model_dump_json(),
+                tuning.sessions.fingerprint,
+            ]
+        )
+        path = self.kept / f"profiles-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        missing = [row for row in rows.tolist() if str(row) not in known]
+        if missing:
+            writer = SessionWriter(tuning.histories, tuning.prompts, generator.load())  # pyright: ignore[reportArgumentType]
+            with progress_bar("profiles of test sessions", len(missing), tuning.progress) as advance:
+                written = writer.profiles(missing, params, advance)
+            known |= {
+                str(row): [text, ended]
+                for row, text, ended in zip(missing, written.texts, written.ended, strict=True)
+            }
+            self.kept.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(known), encoding="utf-8")
+            partial.replace(path)
+        both = [known[str(row)] for row in rows.tolist()]
+        return Written([text for text, _ in both], [ended for _, ended in both], 0)
+
+    def _save(self, measured: Measured) -> None:
+        """``measured/sessions.parquet`` (metrics of every session) and ``measured/results.json``."""
+        tuning = self.tuning
+        folder = tuning.folder / "measured"
+        folder.mkdir(parents=True, exist_ok=True)
+        users = tuning.view.users.array.take(pa.array(tuning.sessions.users[measured.rows]))
+        table = pa.concat_tables(
+            pa.table({"method": pa.array([name] * len(users)), "user_id": users, **one.values})
+            for name, one in measured.rankings.items()
+        )
+        pq.write_table(table, folder / "sessions.parquet")
+        results = {
+            "sessions": len(measured.rows),
+            "candidates": len(tuning.sessions.items),
+            "rankings": {
+                name: {metric: vars(mean(values)) for metric, values in one.values.items()}
+                for name, one in measured.rankings.items()
+            },
+            "profiles": measured.texts,
+            "truncated": measured.truncated,
+        }
+        (folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")

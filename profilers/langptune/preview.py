@@ -1,0 +1,70 @@
+"""What a tuning would take, before it is begun."""
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.table import Table
+
+from reclm.profilers.langptune.contrastive import Contrastive
+from reclm.profilers.langptune.writer import SessionWriter
+from reclm.profilers.network import load_network
+from reclm.profilers.policy.model import Policy
+from reclm.profilers.policy.rlso import RLSO
+from reclm.profilers.policy.rollout import PolicyGenerator
+from reclm.progress import duration
+from reclm.text.encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from reclm.profilers.langptune.tuning import Tuning
+
+_SAMPLE = 8
+"""Sessions, prompts or pairs of texts, that are tried."""
+
+
+def estimate(tuning: "Tuning") -> Table:
+    """A table of what each part would take, from the seconds of a small batch of it on this machine."""
+    config, rows = tuning.config, tuning.train_rows[:_SAMPLE].tolist()
+    recommends, writes = config.trains
+    table = Table("part", "steps", "profiles", "time (estimate)", title="dry run: nothing is trained")
+    total = 0.0
+
+    def add(part: str, steps: int, profiles: int, seconds: float) -> None:
+        nonlocal total
+        total += seconds
+        table.add_row(part, f"{steps:,}", f"{profiles:,}", duration(seconds))
+
+    test = len(tuning.sessions.rows("test")[: config.measured or None])
+    each = 0.0
+    if config.source == "profile":
+        policy = Policy.adapt(load_network(tuning.model), config.lora, seed=config.seed)
+        sampler = PolicyGenerator(policy.base, tuning.model)
+        writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
+        begun = perf_counter()
+        writer.profiles(rows, config.rlso.sampling)
+        each = (perf_counter() - begun) / len(rows)
+        if writes:
+            prompts = [writer.ids(chat) for chat in writer.chats(rows, config.writing).values()]
+            trial = config.rlso.model_copy(update={"batch_size": len(rows), "minibatch_size": len(rows)})
+            rlso = RLSO(policy, sampler, prompts, lambda texts, rows: np.arange(len(texts)).tolist(), trial)
+            begun = perf_counter()
+            rlso.train_step()
+            seconds = (perf_counter() - begun) / len(rows) * config.rlso.batch_size * config.rlso.steps
+            add("RLSO", config.rlso.steps, 2 * config.rlso.steps * config.rlso.batch_size, seconds)
+    if recommends:
+        encoder = TextEncoder(tuning.first_encoder.source)
+        cl = Contrastive(encoder.model, config.cl, 0.0)
+        items = tuning.sessions.future[rows, 0]
+        lines = [tuning.histories.lines[item] for item in items.tolist()]
+        begun = perf_counter()
+        cl.train_step(tuning.histories.texts(rows), lines, items)
+        batch = config.cl.batch_size
+        seconds = (perf_counter() - begun) / len(rows) * batch + each * batch
+        profiles = config.cl.steps * batch if config.source == "profile" else 0
+        add("contrastive learning", config.cl.steps, profiles, seconds * config.cl.steps)
+    add("test sessions", 1, test if config.source == "profile" else 0, each * test)
+    table.add_row("all", "", "", duration(total))
+    table.caption = f"{len(tuning.sessions):,} sessions; measured on {len(rows)} of them"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

@@ -1,0 +1,159 @@
+"""Profiles by a model tuned for the ranking that they produce (LangPTune, arXiv 2410.18870), as a plug-in."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from reclm.config import merged
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.errors import ReclmError
+from reclm.profilers.langptune.config import LangPTuneConfig
+from reclm.profilers.langptune.histories import newest
+from reclm.profilers.langptune.prompts import Shown, profile_chat
+from reclm.profilers.langptune.tuned import Tuned
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
+from reclm.text.chat import Chat, TextGenerator, plain, prompt_hash
+from reclm.text.encoder import TextEncoder
+from reclm.text.lines import item_lines
+from reclm.text.models import find_model
+from reclm.workspace import Workspace
+
+if TYPE_CHECKING:
+    from reclm.profilers.langptune.tuning import Tuning
+
+_WRITES = ("max_new_tokens", "temperature")
+"""Options that a tuned profiler may be given anew."""
+
+
+class LangPTuneProfiler(Profiler):
+    """User profiles from the newest items of a history; items have none, σ reads their own text.
+
+    With a ``generator`` it asks that model as it is (LangPTune-0); without, :meth:`fit` tunes ``model`` in ``folder``
+    and asks the tuned one.
+
+    Args:
+        config: see :class:`LangPTuneConfig`.
+        generator: a model that is not to be tuned.
+        model: what is tuned: a name as in :func:`~reclm.text.models.find_model`; the embedded one by default.
+        folder: where it is tuned, or was; by default in the workspace.
+        encoder: what σ begins as; all-MiniLM-L6-v2 by default.
+    """
+
+    Config = LangPTuneConfig
+    tunable = True
+    config: LangPTuneConfig
+
+    def __init__(
+        self,
+        config: LangPTuneConfig | None = None,
+        generator: TextGenerator | None = None,
+        *,
+        model: str | None = None,
+        folder: Path | None = None,
+        encoder: TextEncoder | None = None,
+    ) -> None:
+        super().__init__(config or LangPTuneConfig(), generator)
+        self.asked_model, self.folder, self.encoder = model, folder, encoder
+        self.tuned: Tuned | None = None
+        # further parts of folded histories, by the hash of their prompt
+        self._later: dict[str, list[list[Shown]]] = {}
+
+    @classmethod
+    def open(
+        cls, adapter: Path, settings: Mapping[str, Any] | None, model: str | None, engine: str | None
+    ) -> tuple["LangPTuneProfiler", str]:
+        """The profiler that was tuned in the folder ``adapter``; ``settings`` change how it writes.
+
+        Raises:
+            ReclmError: if none was, it is not finished, or the model or the engine is not its own.
+        """
+        if engine not in {None, "transformers"}:
+            raise ReclmError(f"a tuned model runs on transformers, not on {engine!r}; leave --engine out")
+        tuned = Tuned.read(adapter)
+        if not tuned.done:
+            raise ReclmError(f"{adapter} is not finished; run the same reclm tune again, it goes on")
+        for name in settings or {}:
+            if name not in _WRITES:
+                raise ReclmError(
+                    f"profiler langptune: {name!r} is a setting of tuning, and {adapter} is tuned; leave it out "
+                    f"(what changes how it writes: {', '.join(_WRITES)})"
+                )
+        values = merged(tuned.config.model_dump(mode="json"), settings or {})
+        config = LangPTuneConfig.build(values, where="profiler langptune")
+        profiler = cls(config, model=model, folder=adapter)
+        profiler._use(replace(tuned, config=config), model)
+        return profiler, f"langptune-{profiler.generator.model}"
+
+    def fit(self, view: TrainingView) -> Self:
+        """Tune, or go on where tuning stopped; nothing where it is done, or there is nothing to tune.
+
+        Raises:
+            ReclmError: what training raises.
+        """
+        if self.tuned is None and self.generator is None:
+            tuning = self.tuning(view)
+            tuning.run()
+            self._use(tuning.tuned, self.asked_model)
+        return self
+
+    def tuning(self, view: TrainingView) -> "Tuning":
+        """What :meth:`fit` runs."""
+        from reclm.profilers.langptune.tuning import Tuning
+
+        model = find_model(self.asked_model)
+        self.folder = self.folder or Workspace.at().tuned(view.name, f"langptune-{model.name}")
+        return Tuning(
+            view, self.config, model, self.folder, asked_model=self.asked_model, encoder=self.encoder
+        )
+
+    def _use(self, tuned: Tuned, model: str | None) -> None:
+        if tuned.config.source == "history":
+            raise ReclmError(
+                f"{tuned.folder} was tuned on the histories' own text (source = history): it writes no profiles; "
+                "use its encoder, --encoder " + str(tuned.folder / "encoder")
+            )
+        self.tuned = tuned
+        self.generator = tuned.generator(tuned.model(model))
+
+    def subjects(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
+    ) -> Iterator[Subject]:
+        """The prompt for each user of ``idx``: the newest items. Users without a history are left out, and all items.
+
+        Of a history that is folded (:attr:`PromptConfig.fold`) it is the first part's, and the hash is of all parts.
+        """
+        if kind == "item":
+            return
+        prompts, params = self.config.prompts, self.config.writing
+        lines = item_lines(view.item_text, view.text_template, prompts.item_chars)
+        for row, one in zip(idx.tolist(), view.users.ids(idx), strict=True):
+            parts = newest(view, lines, row, self.config.sessions.history, prompts)
+            if not parts:
+                continue
+            chats = [profile_chat(some, prompts) for some in parts]
+            whole = Chat(tuple(message for chat in chats for message in chat.messages), prompts.begin)
+            key = prompt_hash(whole, self.generator.model, params)
+            self._later[key] = parts[1:]
+            yield Subject(kind, one, key, chats[0])
+
+    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
+        """The profiles, each as soon as it is done; equal prompts are generated once."""
+        wanted: dict[str, list[Subject]] = {}
+        for subject in subjects:
+            wanted.setdefault(subject.prompt_hash, []).append(subject)
+        params, prompts = self.config.writing, self.config.prompts
+        asked = {key: same[0].source for key, same in wanted.items()}
+        part = 0
+        while asked:
+            longer = {}
+            for answer in self.generator.generate(asked, params):
+                text, later = plain(answer.text), self._later.get(answer.key, [])
+                if len(later) > part:
+                    longer[answer.key] = profile_chat(later[part], prompts, text)
+                    continue
+                for subject in wanted[answer.key]:
+                    yield Profile.answered("user", subject.id, text, answer, self.generator.model, params)
+            asked, part = longer, part + 1
