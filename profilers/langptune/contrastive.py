@@ -158,7 +158,7 @@ class Contrastive:
 
     def _embed(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """Embeddings with gradients, and how many tokens were read."""
-        features: Any = self.encoder.tokenize(list(texts))
+        features: Any = self.encoder.preprocess(list(texts))
         features = batch_to_device(features, self.encoder.device)
         # a static embedding model has no mask, and pads nothing
         mask = features.get("attention_mask", features["input_ids"])
