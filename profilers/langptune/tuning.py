@@ -198,7 +198,9 @@ class Alternation:
             self.cl = Contrastive(encoder.model, config.cl, rate, self.accelerator)
             self.cl.resume(folder / "cl" / "checkpoints")
         if config.source == "profile":
-            policy = Policy.adapt(load_network(tuning.model), config.lora, seed=config.seed)
+            policy = Policy.adapt(
+                load_network(tuning.model, full=config.lora.whole), config.lora, seed=config.seed
+            )
             sampler = PolicyGenerator(policy.base, tuning.model)
             self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
         if writes:
