@@ -132,7 +132,7 @@ def _print_steered(found: "Steered") -> None:
         _say("the encoder's window ends before the profile does: what stands last in it is not read")
     console.print(_side_by_side(found.before, found.after) if found.after else _list(found.before))
     for one in found.left:
-        _say(f"left the list: {one.title}, {one.rank} → {one.other_rank}")
+        _say(f"left the list: {one.title}, was {one.rank}, now {one.other_rank:,}: fell {one.rose:,}")
 
 
 def _list(items: "list[Ranked]") -> "Table":

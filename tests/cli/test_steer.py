@@ -76,7 +76,7 @@ def test_an_edit_stands_beside_the_profile(run: Run, genres: None) -> None:
     next_best = f"{2 * 2 / (20 * 21) ** 0.5:.4f}", f"{(2 * 2 + 4 * 2) / (20 * 29) ** 0.5:.4f}"
     assert rows[1][:5] == ["2", r"Bb\x1b[31m", next_best[0], "Ee", next_best[1]]
     assert " ".join(rows[1][5:]) == "new, was 4: rose 2"
-    assert r"left the list: Bb\x1b[31m, 2 → 4" in out
+    assert r"left the list: Bb\x1b[31m, was 2, now 4: fell 2" in out
     assert "next: reclm profile --dataset genres --profiler titles --kind user" in out
 
 
