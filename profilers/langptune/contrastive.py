@@ -100,10 +100,9 @@ class Contrastive:
         self.optimizer.step()
         self.step += 1
         with torch.no_grad():
-            right = (
-                torch.nn.functional.cosine_similarity(ours[:, None], items, dim=2).argmax(1) == own
-            ).float()
-            means = self._all(torch.stack([loss.detach(), right.mean()]).unsqueeze(0)).mean(0).tolist()
+            nearest = (ours @ torch.nn.functional.normalize(items, dim=1).T).argmax(1)
+            right = (nearest == own).float().mean()
+            means = self._all(torch.stack([loss.detach(), right]).unsqueeze(0)).mean(0).tolist()
         return {
             "loss": means[0],
             "accuracy": means[1],
