@@ -37,7 +37,7 @@ def ranked(
     scores: Tensor, sessions: Sessions, rows: np.ndarray, items: int, metrics: Sequence[str] = METRICS
 ) -> PerUser:
     """Metrics of rankings by ``scores`` ``(n, c)``, a row a session and a column a candidate."""
-    return evaluate(lambda users, _: scores[users].clone(), task(sessions, rows, items), metrics)
+    return evaluate(lambda users, _: scores[users], task(sessions, rows, items), metrics)
 
 
 def most_popular(sessions: Sessions, rows: np.ndarray, items: int) -> Tensor:
