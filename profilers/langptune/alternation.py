@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 
 from reclm.profilers.journal import Journal
 from reclm.profilers.langptune.contrastive import Contrastive
@@ -43,7 +42,7 @@ class Alternation:
         self.tuning = tuning
         config, folder = tuning.config, tuning.folder
         recommends, writes = config.trains
-        self.accelerator = Accelerator()
+        self.accelerator = tuning.accelerator
         self.main = self.accelerator.is_main_process
         encoder = tuning.first_encoder
         if recommends:

@@ -40,8 +40,8 @@ class Shown:
     def lines(self) -> list[str]:
         """``- text``, and what the user said below it."""
         said = [] if np.isnan(self.rating) else [f"rated {self.rating:g}"]
-        said += [f"review: {self.review}"] if self.review else []
-        return [f"- {self.text}", *([f"  The user {'; '.join(said)}"] if said else [])]
+        said += [f"wrote: {self.review}"] if self.review else []
+        return [f"- {self.text}", *([f"  The user {' and '.join(said)}"] if said else [])]
 
 
 def profile_chat(items: Sequence[Shown], config: PromptConfig, known: str = "") -> Chat:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from accelerate import PartialState
+import torch
+from accelerate import Accelerator
 
 from reclm.data.dataset import TrainingView
 from reclm.data.sessionise import make_sessions
@@ -61,11 +62,12 @@ class Tuning:
         progress: bool = True,
     ) -> None:
         self.view, self.config, self.model, self.folder = view, config, model, folder
-        self.processes = PartialState()
-        self.progress = progress and self.processes.is_main_process
+        # told that there is no GPU, accelerate makes a group of processes on CPUs
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.progress = progress and self.accelerator.is_main_process
         self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
         self.first_encoder = encoder or TextEncoder()
-        with self.processes.main_process_first():
+        with self.accelerator.main_process_first():
             self.tuned = Tuned.begin(folder, config, view, model, asked_model, self.first_encoder.name)
 
     def run(self) -> None:
@@ -80,16 +82,16 @@ class Tuning:
             self.warn_truncation()
             if any(self.config.trains):
                 Alternation(self).run()
-            if self.processes.is_main_process:
+            if self.accelerator.is_main_process:
                 self.tuned.finish()
-            self.processes.wait_for_everyone()
+            self.accelerator.wait_for_everyone()
 
     def results(self) -> "list[Table | str]":
         """Measure on the test sessions what is not measured yet, and write report and curves; tables to be printed."""
         from reclm.profilers.langptune.report import results
 
         self.sessions  # noqa: B018 - all processes make or load them together
-        if not self.processes.is_main_process:
+        if not self.accelerator.is_main_process:
             return []
         with quiet(), writing(self.folder):
             return results(self)
@@ -115,7 +117,7 @@ class Tuning:
     def sessions(self) -> Sessions:
         """Made once, in ``folder/sessions``."""
         folder = self.folder / "sessions"
-        with self.processes.main_process_first():
+        with self.accelerator.main_process_first():
             if (folder / HEAD).is_file():
                 return Sessions.load(folder, self.view.fingerprint)
             made = make_sessions(

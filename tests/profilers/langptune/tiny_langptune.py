@@ -56,7 +56,7 @@ def view() -> TrainingView:
 
 def encoder(folder: Path) -> TextEncoder:
     """A table of random word vectors, which can be trained like any encoder."""
-    said = [*TASTES, *WORDS, *["the", "user", "likes", "dislikes", "so", "rated", "review", "music", "games"]]
+    said = [*TASTES, *WORDS, *["the", "user", "likes", "dislikes", "so", "rated", "wrote", "music", "games"]]
     words = {word: at for at, word in enumerate(["[unk]", *said])}
     tokenizer = Tokenizer(models.WordLevel(words, "[unk]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
