@@ -98,7 +98,8 @@ class Contrastive:
             group["lr"] = rate
         (ours, written), (theirs, read) = self._embed(profiles), self._embed(texts)
         # of all processes, with gradients
-        items = all_gather_with_grad(theirs)
+        many = self.accelerator.num_processes > 1
+        items = all_gather_with_grad(theirs) if many else theirs
         which = self._all(torch.from_numpy(item_idx).to(items.device))
         own = torch.arange(len(profiles), device=items.device)
         own += len(profiles) * self.accelerator.process_index

@@ -85,7 +85,8 @@ def settings() -> dict[str, Any]:
             "minibatch_size": 4,
             "epochs": 1,
             "max_new_tokens": 6,
-            "learning_rate": 1e-3,
+            "learning_rate": 1e-2,
+            "unfinished_reward": None,
         },
         "lora": {"r": 2, "alpha": 4},
     }
