@@ -16,13 +16,19 @@ from reclm.text.models import LanguageModel, transformers_folder
 
 
 def load_network(
-    model: LanguageModel, four_bit: bool | None = False, *, scores: bool = False, device: str | None = None
+    model: LanguageModel,
+    four_bit: bool | None = False,
+    *,
+    scores: bool = False,
+    device: str | None = None,
+    full: bool = False,
 ) -> Any:
     """The model's network as training takes it: bf16 on a GPU that has it, else f32.
 
     Args:
         four_bit: see :attr:`TuningConfig.four_bit`.
         scores: with one number for a text (a reward model) in place of the output layer.
+        full: f32 in any case, for weights that are trained themselves: small steps are lost in bf16.
 
     Raises:
         ReclmError: if 4 bits are asked for and cannot be had.
@@ -33,7 +39,7 @@ def load_network(
         raise ReclmError(
             "four_bit = true needs a GPU and bitsandbytes; pip install bitsandbytes, or leave it out"
         )
-    bf16 = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    bf16 = gpu and not full and torch.cuda.is_bf16_supported(including_emulation=False)
     options: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32, "use_safetensors": True}
     if possible and four_bit is not False:
         from transformers import BitsAndBytesConfig

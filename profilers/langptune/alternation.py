@@ -55,7 +55,7 @@ class Alternation:
             self.cl = Contrastive(encoder.model, config.cl, rate, self.accelerator)
             self.cl.resume(folder / "cl" / "checkpoints")
         if config.source == "profile":
-            network = load_network(tuning.model)
+            network = load_network(tuning.model, full=config.lora.whole)
             sampler = PolicyGenerator(network, tuning.model)
             self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
         if writes:

@@ -55,6 +55,8 @@ class LangPTuneConfig(Config):
     rounds: int = Field(default=5, ge=1)
     """K: turns of contrastive learning and RLSO."""
     sessions: SessionOptions = SessionOptions()
+    train_ratio: float = Field(default=1.0, gt=0, le=1)
+    """Share of the training sessions that are learned from, drawn by the seed."""
     prompts: PromptConfig = PromptConfig()
     reward: Literal["ndcg", "mrr"] = "ndcg"
     """Of the whole ranking of the candidates."""

@@ -37,7 +37,9 @@ def estimate(tuning: "Tuning") -> Table:
     test = len(tuning.sessions.rows("test")[: config.measured or None])
     each = 0.0
     if config.source == "profile":
-        policy = Policy.adapt(load_network(tuning.model), config.lora, seed=config.seed)
+        policy = Policy.adapt(
+            load_network(tuning.model, full=config.lora.whole), config.lora, seed=config.seed
+        )
         sampler = PolicyGenerator(policy.base, tuning.model)
         writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
         begun = perf_counter()

@@ -138,7 +138,9 @@ class Tuning:
     @cached_property
     def train_rows(self) -> np.ndarray:
         """Sessions that are learned from."""
-        return self.sessions.rows("train")
+        rows = self.sessions.rows("train")
+        drawn = np.random.default_rng([self.config.seed, 1]).permutation(rows)
+        return np.sort(drawn[: max(2, round(self.config.train_ratio * len(rows)))])
 
     def recommender(self, encoder: TextEncoder | None = None) -> TextRecommender:
         """σ: as it was tuned; as it came where it was not, or with ``encoder``."""
@@ -148,18 +150,20 @@ class Tuning:
         return TextRecommender(encoder, self.histories.lines, self.sessions.items)
 
     def warn_truncation(self) -> None:
-        """Say what share of the item texts, and whether long profiles, the encoder cuts.
-
-        The second is known before any is written: a profile of the most tokens allowed is longer than the window.
-        """
-        share = self.first_encoder.truncated([self.histories.lines[item] for item in self.sessions.items])
-        if share:
-            self.say(f"warning: the encoder's window cuts {share:.1%} of the item texts")
-        window, most = self.first_encoder.window, self.config.rlso.max_new_tokens
-        if most > window:
+        """Say what the encoder will not read of items and histories, and of profiles as far as is known."""
+        encoder, config = self.first_encoder, self.config
+        read = {"item texts": [self.histories.lines[item] for item in self.sessions.items.tolist()]}
+        if config.source == "history":
+            read["histories"] = self.histories.texts(self.train_rows.tolist())
+        for what, texts in read.items():
+            if share := encoder.truncated(texts):
+                self.say(
+                    f"warning: the encoder reads {encoder.window:g} tokens, which cuts {share:.1%} of the {what}"
+                )
+        if config.source == "profile" and config.rlso.max_new_tokens > encoder.window:
             self.say(
-                f"warning: profiles may have {most} tokens, and the encoder reads {window:g}; what share "
-                "is cut is said at the end"
+                f"warning: profiles may have {config.rlso.max_new_tokens} tokens, and the encoder reads "
+                f"{encoder.window:g}; what share is cut is said at the end"
             )
 
     def say(self, text: str) -> None:

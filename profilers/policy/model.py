@@ -1,4 +1,4 @@
-"""The policy, its reference and its value function: one copy of the weights."""
+"""The policy, its reference and its value function: one copy of all weights that are not trained."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft import (
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reclm.errors import ReclmError
+from reclm.profilers.policy.adapter import adapter_config
 from reclm.profilers.policy.config import LoraOptions
 from reclm.profilers.policy.logprobs import LogitHead, token_logprobs
 
@@ -34,14 +41,14 @@ class TokenScores(NamedTuple):
 
 
 class Policy(nn.Module):
-    """A causal language model with a LoRA adapter and a value head.
+    """A causal language model with a LoRA adapter, or trained layers of its own, and a value head.
 
-    The reference that the policy must stay near to is the same network with the adapter switched off
-    (:meth:`reference`): bit for bit the model that training began with. Dropout is off at all times, so that the
-    probability ratio of PPO is 1 before the first update.
+    The reference that the policy must stay near to is the same network with the adapter switched off, or the layers as
+    they were (:meth:`reference`): bit for bit the model that training began with. Dropout is off at all times, so that
+    the probability ratio of PPO is 1 before the first update.
 
     Args:
-        network: the adapted model; the adapter's matrices are what is trained.
+        network: the adapted model; what requires a gradient is what is trained.
 
     Raises:
         ReclmError: if the model has no output layer, or one that computes in an unknown way.
@@ -70,19 +77,17 @@ class Policy(nn.Module):
         Args:
             network: a transformers causal language model. One that has an adapter already (a tuned one) is merged
                 with it first: the reference is then the tuned model.
-            options: size of the new adapter.
+            options: what is trained; dropout is left out.
             seed: of the new adapter's random half; torch's global state is left as it was.
+
+        Raises:
+            ReclmError: if the model has no such layers, see
+                :func:`~reclm.profilers.policy.adapter.adapter_config`.
         """
         if isinstance(network, PeftModel):
             network = network.merge_and_unload()  # pyright: ignore[reportCallIssue]
-        options = options or LoraOptions()
-        config = LoraConfig(
-            r=options.r,
-            lora_alpha=options.alpha,
-            lora_dropout=0.0,
-            target_modules=options.modules,
-            task_type="CAUSAL_LM",
-        )
+        options = (options or LoraOptions()).model_copy(update={"dropout": 0.0})
+        config = adapter_config(network, options)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return cls(get_peft_model(network, config))  # pyright: ignore[reportArgumentType]
@@ -97,7 +102,7 @@ class Policy(nn.Module):
         _existing(folder)
         try:
             policy = cls(PeftModel.from_pretrained(network, str(folder), is_trainable=True))
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, LookupError, RuntimeError) as error:
             raise _unreadable(folder, error) from error
         policy.load(folder)
         return policy
@@ -149,12 +154,16 @@ class Policy(nn.Module):
         """Take over the weights that :meth:`save` wrote.
 
         Raises:
-            ReclmError: if the folder does not hold them, or an adapter of another size.
+            ReclmError: if the folder does not hold them, or those of other options.
         """
         _existing(folder)
         device = str(self.value_head.weight.device)
         try:
-            set_peft_model_state_dict(self.network, load_peft_weights(str(folder), device=device))
+            weights = load_peft_weights(str(folder), device=device)
+            # peft would pass over what does not belong to this model
+            if weights.keys() != get_peft_model_state_dict(self.network, save_embedding_layers=False).keys():
+                raise ValueError("other layers or modules are trained in it")
+            set_peft_model_state_dict(self.network, weights)
             self.value_head.load_state_dict(load_file(folder / _VALUE_FILE, device=device))
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise _unreadable(folder, error) from error

@@ -24,6 +24,13 @@ def _whole(shares: dict[Any, float]) -> dict[Any, float]:
     return shares
 
 
+def _adapter(lora: LoraOptions) -> LoraOptions:
+    if lora.whole:
+        raise ValueError("the stages' adapters are added up, which layers cannot be; leave whole out")
+    return lora
+
+
+Lora = Annotated[LoraOptions, AfterValidator(_adapter)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -115,7 +122,7 @@ class RewardDataConfig(Config):
 class TuningConfig(Config):
     """Supervised training of one stage. Defaults are those of knowledge distillation in RecLM's release."""
 
-    lora: LoraOptions = LoraOptions(r=8, alpha=16, dropout=0.1)
+    lora: Lora = LoraOptions(r=8, alpha=16, dropout=0.1)
     """The adapter. A stage that goes on with another's keeps that one's size."""
     epochs: float = Field(default=3, gt=0)
     """Passes over the samples; a fraction stops within a pass."""
@@ -190,7 +197,7 @@ class RecLMConfig(Config):
     reward: TuningConfig = TuningConfig(lora=LoraOptions(r=4, alpha=8), learning_rate=1.41e-5)
     reward_data: RewardDataConfig = RewardDataConfig()
     ppo: PPOConfig = PPOConfig()
-    ppo_lora: LoraOptions = LoraOptions(r=4, alpha=8)
+    ppo_lora: Lora = LoraOptions(r=4, alpha=8)
     """The adapter that PPO trains on top of the tuned model; 4 and 8 in the release."""
     items: TuningConfig = TuningConfig()
     generation: GenerationConfig = GenerationConfig()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import (
     PrinterCallback,
     TrainerCallback,
@@ -19,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from reclm.profilers.curves import FILE
 from reclm.profilers.journal import writing
 from reclm.profilers.network import quiet
+from reclm.profilers.policy.adapter import adapter_config
 from reclm.profilers.policy.config import LoraOptions
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.progress import progress_bar
@@ -34,13 +35,7 @@ def adapted(network: Any, lora: LoraOptions, task: str, start: Path | None, seed
     """
     if start is not None:
         return PeftModel.from_pretrained(network, str(start), is_trainable=True)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.modules,
-        task_type=task,
-    )
+    config = adapter_config(network, lora, task)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(network, config)  # pyright: ignore[reportReturnType]

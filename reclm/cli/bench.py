@@ -13,6 +13,7 @@ from reclm.errors import ReclmError
 
 if TYPE_CHECKING:
     from reclm.benchmarks.bench import ProfileSource
+    from reclm.benchmarks.session_suite import SessionSuite
     from reclm.workspace import Workspace
 
 
@@ -182,12 +183,17 @@ def _suite(
 ) -> None:
     from rich.console import Console
 
-    from reclm.benchmarks.suite import changed, load_suite, run_suite
+    from reclm.benchmarks.suite import Suite, changed, load_suite, run_suite
     from reclm.benchmarks.suite_table import remarks, save, tables
 
     suite = changed(load_suite(name), **changes)
-    run = run_suite(suite, workspace, jobs=jobs, fresh=fresh)
     folder = out or _run_folder(workspace, Path(name).stem)
+    if not isinstance(suite, Suite):
+        if jobs != 1 or fresh:
+            raise ReclmError("--jobs and --fresh go with suites of backbones only")
+        _sessions(suite, workspace, folder)
+        return
+    run = run_suite(suite, workspace, jobs=jobs, fresh=fresh)
     save(run, folder)
     for grid in tables(run):
         Console(highlight=False).print(grid)
@@ -195,6 +201,23 @@ def _suite(
         _say(remark)
     _say(f"\nresults in {folder} (results.parquet, summary.json, table.md, suite.yaml)")
     if any(run.failures()):
+        raise typer.Exit(1)
+
+
+def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path) -> None:
+    from rich.console import Console
+
+    from reclm.benchmarks.session_suite import run_session_suite
+    from reclm.benchmarks.session_table import remarks, save, tables
+
+    run = run_session_suite(suite, workspace)
+    save(run, folder)
+    for grid in tables(run):
+        Console(highlight=False).print(grid)
+    for remark in remarks(run):
+        _say(remark)
+    _say(f"\nresults in {folder} (results.parquet, summary.json, table.md, picture.png, suite.yaml)")
+    if run.failures:
         raise typer.Exit(1)
 
 

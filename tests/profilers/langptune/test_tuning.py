@@ -222,19 +222,26 @@ def test_items_without_text_are_neither_shown_nor_ranked(place, tmp_path):
 
 
 def test_an_encoder_that_cuts_what_it_reads(place, tmp_path, monkeypatch, capsys):
+    # all titles have two words, the histories many more
+    encoder = type(place.encoder)
+    monkeypatch.setattr(encoder, "window", 2)
     one = tuning(place, tmp_path, variant="zero", source="history")
     one.run()
-    assert "cuts" not in capsys.readouterr().err
-    # all titles have two words, the histories many more
-    monkeypatch.setattr(type(place.encoder), "window", 1)
-    one.warn_truncation()
     said = capsys.readouterr().err
-    assert "warning: the encoder's window cuts 100.0% of the item texts" in said
+    assert "warning: the encoder reads 2 tokens, which cuts 100.0% of the histories" in said
+    assert "item texts" not in said
+    assert "warning: the encoder's window cuts 100.0% of the users' texts" in one.results()
+    monkeypatch.setattr(encoder, "window", 1)
+    tuning(place, tmp_path / "other").warn_truncation()
+    said = capsys.readouterr().err
+    assert "warning: the encoder reads 1 tokens, which cuts 100.0% of the item texts" in said
     assert (
         "warning: profiles may have 6 tokens, and the encoder reads 1; what share is cut is said at the end"
         in said
     )
-    assert "warning: the encoder's window cuts 100.0% of the users' texts" in one.results()
+    monkeypatch.setattr(encoder, "window", 999)
+    tuning(place, tmp_path / "other").warn_truncation()
+    assert capsys.readouterr().err == ""
 
 
 def test_the_seed_is_that_of_all_that_is_drawn(place, tmp_path):

@@ -17,10 +17,10 @@ def count_e(texts, rows):
     return [text.count("e") for text in texts]
 
 
-def make_loop(kind: Any, llama, config, reward) -> Any:
+def make_loop(kind: Any, llama, config, reward, lora: LoraOptions | None = None) -> Any:
     """A PPO or an RLSO on a new policy."""
     network = AutoModelForCausalLM.from_pretrained(llama.path, dtype=torch.float32)
-    policy = Policy.adapt(network, LoraOptions(r=4, alpha=8), seed=config.seed)
+    policy = Policy.adapt(network, lora or LoraOptions(r=4, alpha=8), seed=config.seed)
     sampler = PolicyGenerator(policy.base, llama, batch_size=16)
     return kind(policy, sampler, PROMPTS, reward, config, Accelerator(cpu=True))
 

@@ -1,0 +1,159 @@
+"""Suites of sessions: rows and floors, users over seeds, differences, failures, what is written."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from reclm.benchmarks.session_suite import SessionRun, SessionSuite, run_session_suite
+from reclm.benchmarks.session_table import differences, estimates, markdown, save, tables
+from reclm.benchmarks.suite import changed, load_suite, suite_names
+from reclm.data.dataset import Dataset, Interactions
+from reclm.data.disk import save as save_dataset
+from reclm.errors import ReclmError
+from reclm.workspace import Workspace
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "profilers" / "langptune"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "profilers" / "reclm"))
+
+import tiny_langptune
+import tiny_tuning
+
+ROWS: list[dict[str, Any]] = [
+    {"name": "EMB-0", "settings": {"source": "history", "variant": "zero"}, "published": {"ndcg@20": 0.5}},
+    {"name": "EMB-CL", "settings": {"source": "history", "variant": "cl"}, "line": "EMB", "at": 1},
+    {"name": "none", "settings": {"variant": "zero"}, "line": "LLM", "at": 10},
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A workspace with the data set ``tastes``, a model and an encoder."""
+    folder = tmp_path_factory.mktemp("home")
+    tiny_tuning.model(folder / "model")
+    tiny_langptune.encoder(folder / "encoder")
+    view = tiny_langptune.view()
+    empty = Interactions.empty()
+    data = Dataset(
+        "tastes",
+        view.users,
+        view.items,
+        view.train,
+        empty,
+        empty,
+        view.item_text,
+        protocols=(),
+        text_template=view.text_template,
+    )
+    save_dataset(data, Workspace(folder).dataset("tastes"))
+    return folder
+
+
+def suite(home: Path, **changes: Any) -> SessionSuite:
+    settings = tiny_langptune.settings()
+    return SessionSuite.build(
+        {
+            "kind": "sessions",
+            "title": "tastes",
+            "dataset": "tastes",
+            "seeds": 2,
+            "model": str(home / "model"),
+            "encoder": str(home / "encoder"),
+            "settings": settings,
+            "rows": ROWS,
+            "pairs": [["EMB-0", "EMB-CL"], ["Random", "none"]],
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run(home) -> SessionRun:
+    return run_session_suite(suite(home), Workspace(home), progress=False)
+
+
+def test_rows_and_floors_have_the_same_users(run):
+    assert run.names == ["Random", "MostPopular", "EMB-0", "EMB-CL", "none"]
+    assert not run.failures
+    for seed in (0, 1):
+        assert len({tuple(run.users[name][seed]) for name in run.names}) == 1
+    # each seed draws its own held-out users
+    assert run.users["none"][0] != run.users["none"][1]
+
+
+def test_a_user_counts_once_however_many_seeds_drew_it(run):
+    drawn = [set(run.users["none"][seed]) for seed in (0, 1)]
+    values = run.by_user("none", "ndcg@20")
+    assert set(values) == drawn[0] | drawn[1]
+    for user in drawn[0] & drawn[1]:
+        both = [run.values["none"][seed]["ndcg@20"][run.users["none"][seed].index(user)] for seed in (0, 1)]
+        assert values[user] == pytest.approx((both[0] + both[1]) / 2)
+    assert estimates(run)["none"]["ndcg@20"].mean == pytest.approx(np.mean(list(values.values())))
+    test = differences(run)["Random", "none"]["ndcg@20"]
+    chance = run.by_user("Random", "ndcg@20")
+    assert test.difference == pytest.approx(np.mean([values[user] - chance[user] for user in values]))
+
+
+def test_what_was_trained_is_not_trained_again(run, home, monkeypatch):
+    from reclm.profilers.langptune import tuning
+
+    def refused(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(tuning.Alternation, "__init__", refused)
+    again = run_session_suite(suite(home), Workspace(home), progress=False)
+    assert not again.failures
+    assert again.by_user("EMB-CL", "mrr@20") == run.by_user("EMB-CL", "mrr@20")
+
+
+def test_a_row_that_fails_is_told_and_costs_the_others_nothing(home):
+    rows = [{"name": "bad", "settings": {"variant": "zero", "sessions": {"history": 50}}}, ROWS[0]]
+    run = run_session_suite(suite(home, rows=rows, pairs=[], seeds=1), Workspace(home), progress=False)
+    ((row, seed, why),) = run.failures
+    assert (row, seed) == ("bad", 0)
+    assert "no sessions" in why
+    assert "EMB-0" in run.names
+    assert "FAILED: bad, seed 0" in markdown(run)
+
+
+def test_what_is_written(run, tmp_path):
+    save(run, tmp_path)
+    table = pq.read_table(tmp_path / "results.parquet")
+    assert set(table["row"].to_pylist()) == set(run.names)
+    assert pa.types.is_floating(table.schema.field("ndcg@20").type)
+    about = json.loads((tmp_path / "summary.json").read_text())
+    assert about["results"]["EMB-CL"]["recall@20"]["n"] == len(run.by_user("EMB-CL", "recall@20"))
+    page = (tmp_path / "table.md").read_text()
+    assert "| published | 0.5000 |" in page
+    assert "EMB\\-CL less EMB\\-0" in page or "EMB-CL less EMB-0" in page
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert SessionSuite.from_yaml(tmp_path / "suite.yaml") == run.suite
+    assert len(tables(run)) == 2
+
+
+def test_bad_suites_are_refused_in_one_line(home, tmp_path):
+    with pytest.raises(ReclmError, match="two rows have the same name"):
+        suite(home, rows=[ROWS[0], ROWS[0]])
+    with pytest.raises(ReclmError, match="row 'EMB-0'"):
+        suite(home, rows=[{"name": "EMB-0", "settings": {"varian": "cl"}}], pairs=[])
+    with pytest.raises(ReclmError, match="no language model"):
+        suite(home, rows=[{"name": "x", "settings": {"source": "history", "variant": "full"}}], pairs=[])
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(suite(home).model_dump(mode="json")))
+    loaded = load_suite(str(path))
+    assert isinstance(loaded, SessionSuite)
+    assert changed(loaded, seeds=1).seeds == 1
+    with pytest.raises(ReclmError, match="epochs"):
+        changed(loaded, epochs=3)
+
+
+def test_the_toolkits_own_suites_of_sessions_can_be_read():
+    found = [load_suite(name) for name in suite_names() if name.startswith("langptune")]
+    assert found
+    assert all(isinstance(one, SessionSuite) for one in found)
