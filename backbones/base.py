@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from reclm.adapter import ProfileAdapter, ProfileMatrix
 from reclm.backbones.fold_in import fold_in
 from reclm.config import Config
-from reclm.data.dataset import Interactions
+from reclm.data.dataset import Interactions, ProfileKind
 from reclm.errors import ReclmError
 from reclm.fusion import DualMLP, transform
 from reclm.losses import bpr_loss, l2_penalty
@@ -72,6 +72,8 @@ class Backbone(nn.Module, ABC):
     """
 
     Config: ClassVar[type[BackboneConfig]] = BackboneConfig
+    needs_profiles: ClassVar[ProfileKind | None] = None
+    """Whose profiles it cannot do without, where it reads no others: then there is no Base to compare with."""
     history_by: ClassVar[str] = "its own vector fitted to the history by BPR, all else as trained"
     """What :meth:`new_users` makes of a history, in words."""
     item_text: Tensor

@@ -1,7 +1,7 @@
 """``reclm bench`` as a library: data, profiles and features to a comparison."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from reclm.backbones.base import Inputs
 from reclm.benchmarks.compare import Comparison, Plan, SelectOn, compare, validation_task
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.environment import environment
-from reclm.errors import unknown
+from reclm.errors import ReclmError, unknown
 from reclm.profiles.embeddings import embed
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
 from reclm.profiles.store import ProfileStore
@@ -102,7 +102,7 @@ def bench(
     models: Path | None = None,
     dataset_folder: Path | None = None,
 ) -> tuple[Comparison, dict[str, Any]]:
-    """Train the plan's backbone plain and, where there are profiles, augmented.
+    """Train the plan's backbone plain and, where there are profiles, augmented; with profiles alone if it needs them.
 
     Args:
         models: folder for the last seed's model of each variant, ``models/VARIANT``
@@ -112,7 +112,20 @@ def bench(
     Returns:
         The comparison, and what there is to say of its inputs: encoder, profile writer, and the share of users and
         items that have a profile.
+
+    Raises:
+        ReclmError: for a backbone that needs profiles, if there are none of that kind.
     """
+    backbone = plugins.get("backbone", plan.backbone)
+    # a backbone need not be a Backbone: the floors are none
+    needed: ProfileKind | None = getattr(backbone, "needs_profiles", None)
+    if needed is not None:
+        if profiles is None or needed not in profiles.kinds:
+            raise ReclmError(
+                f"backbone {plan.backbone!r} ranks by {needed} profiles, and there are none; "
+                f"add --augment --kind {needed}"
+            )
+        profiles = replace(profiles, kinds=(needed,))
     about: dict[str, Any] = {"encoder": encoder.name}
     matrices: dict[str, ProfileMatrix] = {}
     if profiles is not None:
@@ -123,12 +136,12 @@ def bench(
         about["coverage"] = {
             kind: {"with profile": int(one.present.sum()), "of": len(one)} for kind, one in matrices.items()
         }
-    config = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model))
+    config = backbone.Config.build(dict(plan.model))
     text = None
     if config.items != "id":
         text = item_text_features(dataset.view(), encoder, workspace, progress)
     base = Inputs(len(dataset.users), len(dataset.items), Interactions.empty(), text)
-    variants = {"base": base}
+    variants = {"base": base} if needed is None else {}
     if matrices:
         variants["augment"] = Inputs(
             base.users, base.items, base.train, text, matrices.get("user"), matrices.get("item")

@@ -40,7 +40,9 @@ def table(comparison: Comparison) -> Table:
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """Did the profiles help? One sentence a protocol, as plain for a no as for a yes."""
+    """Did the profiles help? One sentence a protocol, as plain for a no as for a yes; none where there is no Base."""
+    if not {"base", "augment"} <= set(comparison.variants()):
+        return []
     metric = comparison.headline()
     sentences = []
     for protocol in comparison.tasks:

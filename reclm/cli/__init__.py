@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from reclm.cli import bench, data, profile, profiles, recommend, tune
+from reclm.cli import bench, data, profile, profiles, recommend, steer, tune
 from reclm.errors import ReclmError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command("tune")(tune.tune)
 app.add_typer(profiles.app, name="profiles")
 app.command("bench")(bench.bench)
 app.command("recommend")(recommend.recommend)
+app.command("steer")(steer.steer)
 
 
 def main() -> None:

@@ -67,7 +67,10 @@ OF_BOTH = {"dataset", "seeds", "epochs", "home", "out"}
 def bench(
     context: typer.Context,
     backbone: Annotated[
-        str, typer.Option(help="biasmf, ncf, lightgcn, sgl, simgcl, popularity, random, or a plug-in.")
+        str,
+        typer.Option(
+            help="biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, or a plug-in."
+        ),
     ] = "lightgcn",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train it with profiles too, and compare.")
@@ -160,7 +163,7 @@ def _compare(
 
     Console(highlight=False).print(table(comparison))
     if profiles:
-        for line in [*verdicts(comparison), *_coverage(about)]:
+        for line in [*verdicts(comparison), *_coverage(about, alone="base" not in comparison.variants())]:
             _say(line)
     save(comparison, folder, about)
     draw(comparison, folder / "comparison.png")
@@ -172,7 +175,7 @@ def _compare(
     elif "keywords" not in about["profiles"]["writer"]:
         control = shlex.join(["reclm", *_without(sys.argv[1:], OF_WRITER), "--profiler", "keywords"])
         _say(f"next: {control}   (the control that a language model must beat)")
-    elif plan.seeds < 3:
+    elif plan.seeds < 3 and "base" in comparison.variants():
         _say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
     one = shlex.join(["--user", data.users.ids(data.train.user_idx[:1])[0], "--run", str(folder)])
     _say(f"next: reclm recommend {one}")
@@ -231,14 +234,14 @@ def _without(arguments: list[str], flags: tuple[str, ...]) -> list[str]:
     return kept
 
 
-def _coverage(about: dict[str, Any]) -> list[str]:
+def _coverage(about: dict[str, Any], alone: bool) -> list[str]:
+    """What had a profile; ``alone``: the model has nothing but profiles to rank by."""
     sides = about["coverage"]
     covered = ", ".join(f"{one['with profile']:,} of {one['of']:,} {side}s" for side, one in sides.items())
     lines = [f"profiles by {about['profiles']['writer']}: {covered}; embedded by {about['encoder']}"]
     if any(one["with profile"] < one["of"] for one in sides.values()):
-        lines.append(
-            "who has no profile is recommended by the rest of the model; --limit 0 writes all profiles first"
-        )
+        rest = "gets all items as equals" if alone else "is recommended by the rest of the model"
+        lines.append(f"who has no profile {rest}; --limit 0 writes all profiles first")
     return lines
 
 

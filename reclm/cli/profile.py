@@ -95,12 +95,14 @@ def profile(
     options = (view, workspace, choice, kind.kinds, limit, store, fresh)
     console = Console(highlight=False)
     say = partial(console.print, markup=False, soft_wrap=True)
-    where = _options(dataset=dataset, profiler=profiler, model=model, engine=engine, home=home, store=store)
+    where = given_options(
+        dataset=dataset, profiler=profiler, model=model, engine=engine, home=home, store=store
+    )
     sides = None if kind is Kind.both else kind.value
-    how = _options(adapter=adapter, encoder=encoder, kind=sides, limit=limit)
+    how = given_options(adapter=adapter, encoder=encoder, kind=sides, limit=limit)
     if dry_run:
         console.print(_estimates(estimate_profiles(*options, encoder=text_encoder)))
-        say(f"next: reclm profile{where}{how}{''.join(_options(set=one) for one in set_ or [])}")
+        say(f"next: reclm profile{where}{how}{''.join(given_options(set=one) for one in set_ or [])}")
         return
     profiles, run = ensure_profiles(*options)
     for one in kind.kinds:
@@ -108,14 +110,14 @@ def profile(
     console.print(_summary(run))
     shown = _print_examples(console, view, profiles, kind.kinds)
     say(f"\nstored in {profiles.folder}")
-    own = "".join(_options(profiler_set=one) for one in set_ or [])
+    own = "".join(given_options(profiler_set=one) for one in set_ or [])
     say(f"next: reclm bench --backbone lightgcn --augment{where}{how}{own}")
     if shown:
-        place = _options(store=profiles.folder) if adapter else where
+        place = given_options(store=profiles.folder) if adapter else where
         say(f"      reclm profiles show {shlex.quote(shown)}{place}")
 
 
-def _options(**values: object) -> str:
+def given_options(**values: object) -> str:
     """Those that were given, as one writes them on the command line."""
     given = {name.replace("_", "-"): value for name, value in values.items() if value is not None}
     return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())

@@ -64,6 +64,20 @@ def open_profiler(
     return cls(config, generator), f"{name}-{generator.model}"
 
 
+def open_written(
+    view: TrainingView, workspace: Workspace, profiler: ProfilerChoice
+) -> tuple[Profiler, str, ProfileStore | None]:
+    """The profiler, not fitted, what its profiles are filed under, and their store where there is one.
+
+    Raises:
+        ReclmError: as :func:`open_profiler`, and for a store that was written for other data.
+    """
+    opened, writer = open_profiler(**vars(profiler))
+    folder = workspace.store(view.name, writer)
+    there = ProfileStore.at(folder)
+    return opened, writer, ProfileStore.open(folder, view.fingerprint, writer) if there else None
+
+
 def ensure_profiles(
     view: TrainingView,
     workspace: Workspace,

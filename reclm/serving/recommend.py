@@ -166,7 +166,7 @@ def _profile_matrix(trained: Trained, texts: Sequence[str | None]) -> ProfileMat
 def _known_user(trained: Trained, id: str) -> tuple[int, np.ndarray, str]:
     """Row, touched items, and what to say of it."""
     dataset = trained.dataset
-    row = int(_rows(dataset.users, [id], dataset.name)[0])
+    row = int(rows_of(dataset.users, [id], dataset.name)[0])
     touched = dataset.joined(["train", "valid"])
     touched = np.unique(touched.item_idx[touched.user_idx == row])
     seen = dataset.joined(trained.about.trained_on)
@@ -181,7 +181,7 @@ def _new_user(trained: Trained, model: Backbone, who: Who) -> tuple[Tensor, np.n
     touched = np.empty(0, np.int64)
     histories = None
     if who.history is not None:
-        touched = np.unique(_rows(dataset.items, who.history, dataset.name))
+        touched = np.unique(rows_of(dataset.items, who.history, dataset.name))
         useful = touched
         if (
             model.config.items != "text"
@@ -206,8 +206,12 @@ def _new_user(trained: Trained, model: Backbone, who: Who) -> tuple[Tensor, np.n
     return user, touched, "a new user: " + ", ".join([*said, start])
 
 
-def _rows(idmap: IdMap, ids: Sequence[str], dataset: str) -> np.ndarray:
-    """Rows of ids; an unknown one is told with the nearest, and how many there are."""
+def rows_of(idmap: IdMap, ids: Sequence[str], dataset: str) -> np.ndarray:
+    """Rows ``(n,)`` of ids.
+
+    Raises:
+        ReclmError: for an unknown one, with the nearest, and how many there are.
+    """
     rows = idmap.find(ids)
     if (rows >= 0).all():
         return rows
@@ -238,7 +242,7 @@ def _best(
         ids = pa.concat_arrays([ids, new_items.ids.array])
         fields = pa.concat_tables([fields, new_items.fields], promote_options="permissive")
         count = len(new_items)
-    titles = _titles(fields.take(chosen), dataset.text_template)
+    titles = shown_titles(fields.take(chosen), dataset.text_template)
     known = len(dataset.items)
     items = [
         Recommended(id, title, score, bool(row >= known))
@@ -250,7 +254,8 @@ def _best(
     return Recommendation(built_from, ranked + f", and {_items(count, 'new ')}" * bool(count), items)
 
 
-def _titles(fields: pa.Table, template: str) -> list[str]:
+def shown_titles(fields: pa.Table, template: str) -> list[str]:
+    """What each item is called: its title where there is such a field, else all its text."""
     for name in TITLES:
         if name in fields.column_names:
             return fields.column(name).to_pylist()

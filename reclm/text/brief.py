@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from reclm.text.chat import plain
 
-_SEPARATORS = re.compile(r"\s*[,;|]\s*")
+SEPARATORS = r"\s*[,;|]\s*"
+"""Between the topics in a field: a regular expression, for re and for pyarrow."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ItemBriefs:
         topics = [
             plain(one, 40)
             for name in self.topic_fields
-            for one in _SEPARATORS.split(value(name).strip())
+            for one in re.split(SEPARATORS, value(name).strip())
             if one
         ]
         title_limit, details_limit = self._limits
@@ -87,7 +88,7 @@ def _roles(fields: pa.Table) -> tuple[list[str], str | None, str | None]:
         values = values.filter(pc.not_equal(values, ""))
         if not len(values):
             continue
-        pieces = pc.list_flatten(pc.split_pattern_regex(values, r"\s*[,;|]\s*"))
+        pieces = pc.list_flatten(pc.split_pattern_regex(values, SEPARATORS))
         if pc.mean(pc.match_substring_regex(values, r"^[\d\s.,:/$€£+-]+$").cast(pa.float64())).as_py() > 0.5:
             continue
         length = float(np.mean(pc.utf8_length(values).to_numpy(zero_copy_only=False)))

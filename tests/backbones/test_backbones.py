@@ -42,8 +42,8 @@ def triples(n: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return users[:n], positives[:n], negatives[:n]
 
 
-FLOORS = ("popularity", "random")
-LEARNERS = [name for name in plugins.names("backbone") if name not in FLOORS]
+UNTRAINED = ("popularity", "random", "similarity")
+LEARNERS = [name for name in plugins.names("backbone") if name not in UNTRAINED]
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -26,6 +26,8 @@ from .conftest import AUGMENTED, DATA, PLAIN, Keep, make
 def test_scores_are_the_same_to_the_bit(
     keep: Keep, workspace: Workspace, name: str, items: str, inputs: Inputs
 ) -> None:
+    if name == "similarity" and (inputs is PLAIN or items == "id"):
+        pytest.skip("it ranks by profiles, and by text")
     model = make(name, inputs, items=items)
     loaded: Any = load_model(keep(name, inputs, items=items), workspace).model
     rows = torch.arange(len(DATA.users)), torch.arange(len(DATA.items))
