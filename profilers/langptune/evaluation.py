@@ -27,7 +27,8 @@ def task(sessions: Sessions, rows: np.ndarray, items: int) -> Task:
     return Task.of(
         Interactions(np.repeat(np.arange(len(rows)), future.shape[1]), future.ravel()),
         Interactions(users, history[users, place]),
-        sessions.items,
+        # torch takes no array that Arrow owns
+        sessions.items.copy(),
         len(rows),
         items,
     )

@@ -46,8 +46,8 @@ def test_results(tuning):
     ):
         assert words in report
     # in the fence as it is, else literal
-    assert "````\n- (b)jazz(/b) | [x](http://x.y) ``` " in report.replace("`````", "````")
-    assert "Next: (b)jazz(/b) \\| \\[x\\](http\\://x.y) \\`\\`\\` " in report
+    assert "\n````\n- (b)jazz(b) | [x](http://x.y) ``` " in report
+    assert "Next: (b)jazz(b) \\| \\[x\\](http\\://x.y) \\`\\`\\` " in report
     assert (out / "curves.png").stat().st_size > 10_000
 
     found = json.loads((out / "measured" / "results.json").read_text(encoding="utf-8"))
