@@ -58,15 +58,15 @@ class Alternation:
             network = load_network(tuning.model, full=config.lora.whole)
             sampler = PolicyGenerator(network, tuning.model)
             self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
-        if writes:
-            parts = map(tuning.histories.parts, tuning.train_rows.tolist())
-            prompts = [self.writer.ids(profile_chat(some[0], config.prompts)) for some in parts]
-            # the network that the sampler has gets the adapter
-            policy = Policy.adapt(network, config.lora, seed=config.seed)
-            seeded = config.rlso.model_copy(update={"seed": config.seed + config.rlso.seed})
-            self.rlso = RLSO(policy, sampler, prompts, self.reward, seeded, self.accelerator)
-            self.rlso.watch = self.reward.watch
-            self.rlso.resume(folder / "rlso" / "checkpoints")
+            if writes:
+                parts = map(tuning.histories.parts, tuning.train_rows.tolist())
+                prompts = [self.writer.ids(profile_chat(some[0], config.prompts)) for some in parts]
+                # the network that the sampler has gets the adapter
+                policy = Policy.adapt(network, config.lora, seed=config.seed)
+                seeded = config.rlso.model_copy(update={"seed": config.seed + config.rlso.seed})
+                self.rlso = RLSO(policy, sampler, prompts, self.reward, seeded, self.accelerator)
+                self.rlso.watch = self.reward.watch
+                self.rlso.resume(folder / "rlso" / "checkpoints")
 
     def run(self) -> None:
         """All rounds, and what they lead to: ``encoder`` and ``adapter`` in the folder."""
@@ -127,8 +127,9 @@ class Alternation:
         written = self.writer.write([chats[row] for row in rows], sampling, seeds)
         seconds = perf_counter() - begun
         own = interpretability(written.texts, self.tuning.histories.sources(rows), written.ended)
-        of_all: Any = torch.tensor(list(own.values()), device=self.accelerator.device)
-        of_all = dict(zip(own, self.accelerator.reduce(of_all, "mean").tolist(), strict=True))
+        means: Any = torch.tensor(list(own.values()), device=self.accelerator.device)
+        means = self.accelerator.reduce(means, "mean")
+        of_all = dict(zip(own, means.tolist(), strict=True))
         return written.texts, of_all | {
             "rollout_seconds": seconds,
             "rollout_tokens": written.tokens / seconds,

@@ -42,7 +42,7 @@ class TextRecommender:
     def items(self) -> Tensor:
         """``(c, t)`` embeddings of the candidates, of length one."""
         if self._items is None:
-            self._items = self.embed([self.texts[item] for item in self.candidates.tolist()])
+            self._items = self.embed([self.texts[int(item)] for item in self.candidates])
             self.refreshes += 1
         return self._items
 

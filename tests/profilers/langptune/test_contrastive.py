@@ -62,7 +62,7 @@ def test_the_gradient():
     profiles, items = random(3, 4, dtype=torch.float64), random(5, 4, seed=1, dtype=torch.float64)
     inputs = (profiles.requires_grad_(), items.requires_grad_())
     own, idx = torch.tensor([2, 0, 4]), torch.tensor([1, 2, 3, 3, 1])
-    assert torch.autograd.gradcheck(lambda *both: info_nce(*both, own, idx, 0.3), inputs)
+    assert torch.autograd.gradcheck(lambda one, other: info_nce(one, other, own, idx, 0.3), inputs)
 
 
 def learner(place, steps: int = 4, **changes: Any) -> Contrastive:

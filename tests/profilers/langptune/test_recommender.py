@@ -44,7 +44,9 @@ def recommender(candidates=(0, 1, 2, 3, 4)) -> TextRecommender:
     return TextRecommender(encoder, ITEMS, np.array(candidates))
 
 
-def ranks(profile: str, future: list[int], history=NO_HISTORY, candidates=(0, 1, 2, 3, 4)) -> list[int]:
+def ranks(
+    profile: str, future: list[int], history: Any = NO_HISTORY, candidates=(0, 1, 2, 3, 4)
+) -> list[int]:
     return recommender(candidates).ranks([profile], np.array(history), np.array([future])).tolist()[0]
 
 

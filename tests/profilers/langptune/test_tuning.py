@@ -256,3 +256,13 @@ def test_sessions_are_those_of_the_training_part(place, tuned):
     assert len(sessions) == tiny_langptune.USERS
     assert sorted(np.bincount(sessions.split)) == [6, 12, 42]
     assert set(one.train_rows) == set(np.flatnonzero(sessions.split == 0))
+
+
+def test_a_share_of_the_training_sessions(place, tmp_path):
+    drawn = [tuning(place, tmp_path, train_ratio=0.5, seed=seed).train_rows for seed in (0, 0, 1)]
+    every = tuning(place, tmp_path).train_rows
+    for rows in drawn:
+        assert len(rows) == len(every) / 2 == 21
+        assert set(rows) < set(every)
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
