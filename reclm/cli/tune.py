@@ -1,6 +1,9 @@
 """``reclm tune``: tune a profiler's language model."""
 
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,8 +90,10 @@ def tune(
         if dry_run:
             console.print(tuning.estimate())
         return
-    tuner.fit(view)
-    for part in tuner.tuning(view).results():
+    with _alone(folder):
+        tuner.fit(view)
+        found = tuner.tuning(view).results()
+    for part in found:
         console.print(part, markup=False, soft_wrap=True) if isinstance(part, str) else console.print(part)
     where = f" --dataset {shlex.quote(dataset)}" + (f" --home {shlex.quote(str(home))}" if home else "")
     console.print(
@@ -96,3 +101,31 @@ def tune(
         markup=False,
         soft_wrap=True,
     )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others from tuning in ``folder`` meanwhile; the processes of one ``accelerate launch`` are one.
+
+    Raises:
+        ReclmError: if somebody does already, or the folder cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    if int(os.environ.get("RANK", "0")):
+        yield
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ReclmError(
+            f"another reclm tune is at work in {folder}; wait for it, or give another folder (--out)"
+        ) from None
+    except OSError as error:
+        raise ReclmError(f"cannot write {folder.parent}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

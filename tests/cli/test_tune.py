@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 
 import reclm.cli
@@ -244,6 +245,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert last.startswith("error: ")
     assert told in last
     assert not list((tmp_path / "out").rglob("adapter*"))
+
+
+def test_two_do_not_tune_in_one_folder(run: Run, given: list[object], tuned: Path) -> None:
+    with FileLock(tuned.parent / f".{tuned.name}.lock"):
+        code, out, err = run("tune", *given)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"another reclm tune is at work in {tuned}" in err
+    assert run("tune", *given)[0] == 0
 
 
 def test_without_a_teacher(place: Path, run: Run, tmp_path: Path) -> None:
