@@ -113,12 +113,18 @@ class _Panel:
     from_zero: bool = False
 
 
-_TUNING = (_Panel("loss", "loss"), _Panel("accuracy", "accuracy"))
+_READ = (
+    _Panel("profiles in order", "compliance"),
+    _Panel("Flesch reading ease", "readability"),
+    _Panel("copied from the history", "copying"),
+)
+_TUNING = (_Panel("loss", "loss"), _Panel("accuracy", "accuracy"), *_READ)
 _PPO = (
     _Panel("reward", "reward", spread="reward_std"),
     _Panel("KL of an answer, nats", "kl", from_zero=True),
     _Panel("β, weight of KL", "kl_coefficient", from_zero=True),
     _Panel("entropy of a token, nats", "entropy", from_zero=True),
+    *_READ,
 )
 
 

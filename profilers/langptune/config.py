@@ -28,7 +28,7 @@ class PromptConfig(Config):
 class ContrastiveConfig(Config):
     """Contrastive learning of the recommender (section 3, equation 7)."""
 
-    steps: int = Field(default=4000, ge=0)
+    steps: int = Field(default=4000, ge=1)
     """Batches of all rounds together; K = 5 rounds of J = 800 in the paper."""
     batch_size: int = Field(default=256, ge=2)
     """Profiles, and as many next items, a batch, of all processes together."""
@@ -72,6 +72,7 @@ class LangPTuneConfig(Config):
     measured: int = Field(default=0, ge=0)
     """Most test sessions that are measured; 0: all."""
     seed: int = 0
+    """Of all that is trained; added to ``rlso.seed``."""
 
     @model_validator(mode="after")
     def _even(self) -> "LangPTuneConfig":

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import batch_to_device
+from sentence_transformers.util import all_gather_with_grad, batch_to_device, cos_sim
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -36,10 +36,10 @@ def info_nce(profiles: Tensor, items: Tensor, own: Tensor, item_idx: Tensor, tem
         item_idx: ``(B,)`` which items they are.
         temperature: τ.
     """
-    cosines = torch.nn.functional.normalize(profiles, dim=1) @ torch.nn.functional.normalize(items, dim=1).T
     equal = item_idx[own].unsqueeze(1) == item_idx
     equal[torch.arange(len(own)), own] = False
-    return torch.nn.functional.cross_entropy((cosines / temperature).masked_fill(equal, -torch.inf), own)
+    logits = (cos_sim(profiles, items) / temperature).masked_fill(equal, -torch.inf)
+    return torch.nn.functional.cross_entropy(logits, own)
 
 
 class Contrastive:
@@ -54,6 +54,9 @@ class Contrastive:
         learning_rate: of the first batch.
         accelerator: by default a new one.
 
+    Raises:
+        ReclmError: if batches cannot be shared evenly by the processes.
+
     Attributes:
         step: batches done.
     """
@@ -66,6 +69,11 @@ class Contrastive:
         accelerator: Accelerator | None = None,
     ) -> None:
         self.accelerator = accelerator or Accelerator()
+        if config.batch_size % self.accelerator.num_processes:
+            raise ReclmError(
+                f"cl.batch_size = {config.batch_size} cannot be shared evenly by "
+                f"{self.accelerator.num_processes} processes; make it a multiple"
+            )
         self.encoder, self.config, self.learning_rate = encoder.eval(), config, learning_rate
         self.parameters = [one for one in encoder.parameters() if one.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -81,18 +89,21 @@ class Contrastive:
             item_idx: ``(b,)`` which items these are.
 
         Returns:
-            ``loss``, ``accuracy`` (share of profiles nearest to their own item), ``learning_rate``,
-            ``update_seconds``, ``update_tokens``.
+            Of the batch of all processes ``loss`` and ``accuracy`` (share of profiles nearest to their own item);
+            ``learning_rate``, ``update_seconds``, and of this process ``update_tokens``.
         """
         begun = perf_counter()
         rate = self.learning_rate * (1 - self.step / self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         (ours, written), (theirs, read) = self._embed(profiles), self._embed(texts)
-        items, which = self._gathered(theirs), self._all(torch.from_numpy(item_idx))
-        own = torch.arange(len(profiles)) + len(profiles) * self.accelerator.process_index
-        own = own.to(items.device)
-        loss = info_nce(ours, items, own, which.to(items.device), self.config.temperature)
+        # of all processes, with gradients
+        many = self.accelerator.num_processes > 1
+        items = all_gather_with_grad(theirs) if many else theirs
+        which = self._all(torch.from_numpy(item_idx).to(items.device))
+        own = torch.arange(len(profiles), device=items.device)
+        own += len(profiles) * self.accelerator.process_index
+        loss = info_nce(ours, items, own, which, self.config.temperature)
         self.optimizer.zero_grad()
         loss.backward()
         self._share()
@@ -100,9 +111,8 @@ class Contrastive:
         self.optimizer.step()
         self.step += 1
         with torch.no_grad():
-            nearest = (ours @ torch.nn.functional.normalize(items, dim=1).T).argmax(1)
-            right = (nearest == own).float().mean()
-            means = self._all(torch.stack([loss.detach(), right]).unsqueeze(0)).mean(0).tolist()
+            right = (which[cos_sim(ours, items).argmax(1)] == which[own]).float().mean()
+            means = self._all(torch.stack([loss, right]).unsqueeze(0)).mean(0).tolist()
         return {
             "loss": means[0],
             "accuracy": means[1],
@@ -157,32 +167,20 @@ class Contrastive:
 
     def _embed(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """Embeddings with gradients, and how many tokens were read."""
-        features: Any = self.encoder.preprocess(list(texts))
-        features = batch_to_device(features, self.encoder.device)
+        features: Any = batch_to_device(self.encoder.preprocess(list(texts)), self.encoder.device)
         # a static embedding model has no mask, and pads nothing
         mask = features.get("attention_mask", features["input_ids"])
         return self.encoder(features)["sentence_embedding"], int((mask > 0).sum())
 
-    def _gathered(self, ours: Tensor) -> Tensor:
-        """Of all processes, with gradients."""
-        if self.accelerator.num_processes == 1:
-            return ours
-        from sentence_transformers.util import all_gather_with_grad
-
-        return all_gather_with_grad(ours)
-
     def _all(self, ours: Tensor) -> Tensor:
-        if self.accelerator.num_processes == 1:
-            return ours
-        gathered: Any = self.accelerator.gather(ours.to(self.accelerator.device))
+        """Of all processes, one behind the other."""
+        gathered: Any = self.accelerator.gather(ours)
         return gathered
 
     def _share(self) -> None:
         """Gradients become their mean over the processes: that of one process with the whole batch."""
         if self.accelerator.num_processes == 1:
             return
-        given = [one for one in self.parameters if one.grad is not None]
-        whole: Any = self.accelerator.reduce(
-            parameters_to_vector([one.grad for one in given if one.grad is not None]), "mean"
-        )
-        vector_to_parameters(whole, [one.grad for one in given if one.grad is not None])
+        gradients = [one.grad for one in self.parameters if one.grad is not None]
+        whole: Any = self.accelerator.reduce(parameters_to_vector(gradients), "mean")
+        vector_to_parameters(whole, gradients)

@@ -27,7 +27,8 @@ def task(sessions: Sessions, rows: np.ndarray, items: int) -> Task:
     return Task.of(
         Interactions(np.repeat(np.arange(len(rows)), future.shape[1]), future.ravel()),
         Interactions(users, history[users, place]),
-        sessions.items,
+        # torch takes no array that Arrow owns
+        sessions.items.copy(),
         len(rows),
         items,
     )
@@ -37,7 +38,7 @@ def ranked(
     scores: Tensor, sessions: Sessions, rows: np.ndarray, items: int, metrics: Sequence[str] = METRICS
 ) -> PerUser:
     """Metrics of rankings by ``scores`` ``(n, c)``, a row a session and a column a candidate."""
-    return evaluate(lambda users, _: scores[users].clone(), task(sessions, rows, items), metrics)
+    return evaluate(lambda users, _: scores[users], task(sessions, rows, items), metrics)
 
 
 def most_popular(sessions: Sessions, rows: np.ndarray, items: int) -> Tensor:

@@ -18,9 +18,9 @@ def newest(
 ) -> list[list[Shown]]:
     """The newest ``count`` items with text that a user has in the view, oldest first, as :func:`folded` has them."""
     train = view.train
-    rows = np.array(
-        [row for row in view.history("user", user).tolist() if lines[train.item_idx[row]]][-count:], int
-    )
+    history = view.history("user", user)
+    told = np.array([bool(lines[item]) for item in train.item_idx[history].tolist()], bool)
+    rows = history[told][-count:]
     ratings = train.rating[rows].tolist() if train.rating is not None else []
     reviews = train.review.take(rows).to_pylist() if train.review is not None else []
     return folded(shown(lines, train.item_idx[rows].tolist(), ratings, reviews, config), config)

@@ -4,13 +4,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reclm.intervals import mean
+from reclm.intervals import Estimate, mean
 from reclm.profilers.langptune.evaluation import at_random, most_popular, ranked
 from reclm.profilers.langptune.interpretability import interpretability
 from reclm.profilers.langptune.writer import SessionWriter, Written
@@ -136,10 +136,14 @@ class Measurement:
             "sessions": len(measured.rows),
             "candidates": len(tuning.sessions.items),
             "rankings": {
-                name: {metric: vars(mean(values)) for metric, values in one.values.items()}
+                name: {metric: _told(mean(values)) for metric, values in one.values.items()}
                 for name, one in measured.rankings.items()
             },
-            "profiles": measured.texts,
+            "profiles": {name: one if np.isfinite(one) else None for name, one in measured.texts.items()},
             "truncated": measured.truncated,
         }
         (folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+def _told(one: Estimate | None) -> dict[str, Any] | None:
+    return one and vars(one)

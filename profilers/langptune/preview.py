@@ -48,14 +48,21 @@ def estimate(tuning: "Tuning") -> Table:
         if writes:
             prompts = [writer.ids(chat) for chat in writer.chats(rows, config.writing).values()]
             trial = config.rlso.model_copy(update={"batch_size": len(rows), "minibatch_size": len(rows)})
-            rlso = RLSO(policy, sampler, prompts, lambda texts, rows: np.arange(len(texts)).tolist(), trial)
+            rlso = RLSO(
+                policy,
+                sampler,
+                prompts,
+                lambda texts, rows: np.arange(len(texts)).tolist(),
+                trial,
+                tuning.accelerator,
+            )
             begun = perf_counter()
             rlso.train_step()
             seconds = (perf_counter() - begun) / len(rows) * config.rlso.batch_size * config.rlso.steps
             add("RLSO", config.rlso.steps, 2 * config.rlso.steps * config.rlso.batch_size, seconds)
     if recommends:
         encoder = TextEncoder(tuning.first_encoder.source)
-        cl = Contrastive(encoder.model, config.cl, 0.0)
+        cl = Contrastive(encoder.model, config.cl, 0.0, tuning.accelerator)
         items = tuning.sessions.future[rows, 0]
         lines = [tuning.histories.lines[item] for item in items.tolist()]
         begun = perf_counter()

@@ -12,10 +12,10 @@ from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.histories import newest
-from reclm.profilers.langptune.prompts import Shown, profile_chat
+from reclm.profilers.langptune.prompts import Shown, finished, profile_chat
 from reclm.profilers.langptune.tuned import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.text.chat import Chat, TextGenerator, plain, prompt_hash
+from reclm.text.chat import Chat, TextGenerator, prompt_hash
 from reclm.text.encoder import TextEncoder
 from reclm.text.lines import item_lines
 from reclm.text.models import find_model
@@ -83,6 +83,11 @@ class LangPTuneProfiler(Profiler):
                 )
         values = merged(tuned.config.model_dump(mode="json"), settings or {})
         config = LangPTuneConfig.build(values, where="profiler langptune")
+        if config.source == "history":
+            raise ReclmError(
+                f"{adapter} was tuned on the histories' own text (source = history): it writes no profiles"
+                + (f"; what was tuned is an encoder: --encoder {tuned.encoder}" if tuned.encoder else "")
+            )
         profiler = cls(config, model=model, folder=adapter)
         profiler._use(replace(tuned, config=config), model)
         return profiler, f"langptune-{profiler.generator.model}"
@@ -96,7 +101,8 @@ class LangPTuneProfiler(Profiler):
         if self.tuned is None and self.generator is None:
             tuning = self.tuning(view)
             tuning.run()
-            self._use(tuning.tuned, self.asked_model)
+            if self.config.source == "profile":
+                self._use(tuning.tuned, self.asked_model)
         return self
 
     def tuning(self, view: TrainingView) -> "Tuning":
@@ -110,11 +116,6 @@ class LangPTuneProfiler(Profiler):
         )
 
     def _use(self, tuned: Tuned, model: str | None) -> None:
-        if tuned.config.source == "history":
-            raise ReclmError(
-                f"{tuned.folder} was tuned on the histories' own text (source = history): it writes no profiles; "
-                "use its encoder, --encoder " + str(tuned.folder / "encoder")
-            )
         self.tuned = tuned
         self.generator = tuned.generator(tuned.model(model))
 
@@ -124,7 +125,12 @@ class LangPTuneProfiler(Profiler):
         """The prompt for each user of ``idx``: the newest items. Users without a history are left out, and all items.
 
         Of a history that is folded (:attr:`PromptConfig.fold`) it is the first part's, and the hash is of all parts.
+
+        Raises:
+            ReclmError: with ``source`` history.
         """
+        if self.config.source == "history":
+            raise ReclmError("profiler langptune writes no profiles with source = history; leave it out")
         if kind == "item":
             return
         prompts, params = self.config.prompts, self.config.writing
@@ -136,7 +142,8 @@ class LangPTuneProfiler(Profiler):
             chats = [profile_chat(some, prompts) for some in parts]
             whole = Chat(tuple(message for chat in chats for message in chat.messages), prompts.begin)
             key = prompt_hash(whole, self.generator.model, params)
-            self._later[key] = parts[1:]
+            if parts[1:]:
+                self._later[key] = parts[1:]
             yield Subject(kind, one, key, chats[0])
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
@@ -150,7 +157,9 @@ class LangPTuneProfiler(Profiler):
         while asked:
             longer = {}
             for answer in self.generator.generate(asked, params):
-                text, later = plain(answer.text), self._later.get(answer.key, [])
+                # as in training
+                text = finished(prompts, answer.text.removeprefix(prompts.begin))
+                later = self._later.get(answer.key, [])
                 if len(later) > part:
                     longer[answer.key] = profile_chat(later[part], prompts, text)
                     continue

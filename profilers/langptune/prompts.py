@@ -20,7 +20,6 @@ _FOLD = (
     "Above are a description of a user, and items that the user {chose} since, the oldest first. Write the description "
     "anew: keep what still holds, and add what the items tell about what this user likes and dislikes."
 )
-_RATED, _CHOSE = "rated and reviewed", "chose"
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class Shown:
     def lines(self) -> list[str]:
         """``- text``, and what the user said below it."""
         said = [] if np.isnan(self.rating) else [f"rated {self.rating:g}"]
-        said += [f"review: {self.review}"] if self.review else []
-        return [f"- {self.text}", *([f"  The user {'; '.join(said)}"] if said else [])]
+        said += [f"wrote: {self.review}"] if self.review else []
+        return [f"- {self.text}", *([f"  The user {' and '.join(said)}"] if said else [])]
 
 
 def profile_chat(items: Sequence[Shown], config: PromptConfig, known: str = "") -> Chat:
@@ -53,8 +52,9 @@ def profile_chat(items: Sequence[Shown], config: PromptConfig, known: str = "") 
         config: how the answer begins.
         known: the profile so far, from the items before these.
     """
-    rated = any(not np.isnan(one.rating) or one.review for one in items)
-    ask = (_FOLD if known else _ASK).format(chose=_RATED if rated else _CHOSE)
+    said = ["rated"] * any(not np.isnan(one.rating) for one in items)
+    said += ["reviewed"] * any(one.review for one in items)
+    ask = (_FOLD if known else _ASK).format(chose=" and ".join(said) or "chose")
     lines = [line for one in items for line in one.lines]
     told = [f"The user so far: {plain(known)}"] if known else []
     return Chat((Message("user", "\n".join([*told, *lines, "", ask])),), config.begin)

@@ -22,14 +22,16 @@ class TextRecommender:
         candidates: ``(c,)`` item_idx, ascending, that are ranked.
 
     Attributes:
-        seconds: spent on ``embedding`` and on ``ranking``, and ``refreshes`` of the items, since it was made.
+        seconds: spent on ``embedding`` and on ``ranking`` since it was made.
+        refreshes: how often the items were embedded.
     """
 
     def __init__(self, encoder: TextEncoder, texts: Sequence[str], candidates: np.ndarray) -> None:
         self.encoder, self.texts, self.candidates = encoder, texts, candidates
         self.place = np.full(len(texts) + 1, NONE)
         self.place[candidates] = np.arange(len(candidates))
-        self.seconds = {"embedding": 0.0, "ranking": 0.0, "refreshes": 0.0}
+        self.seconds = {"embedding": 0.0, "ranking": 0.0}
+        self.refreshes = 0
         self._items: Tensor | None = None
 
     def changed(self) -> None:
@@ -40,8 +42,8 @@ class TextRecommender:
     def items(self) -> Tensor:
         """``(c, t)`` embeddings of the candidates, of length one."""
         if self._items is None:
-            self._items = self.embed([self.texts[item] for item in self.candidates.tolist()])
-            self.seconds["refreshes"] += 1
+            self._items = self.embed([self.texts[int(item)] for item in self.candidates])
+            self.refreshes += 1
         return self._items
 
     def embed(self, texts: Sequence[str]) -> Tensor:

@@ -65,7 +65,7 @@ def parts(metrics: Metrics) -> list[tuple[str, float, float]]:
     """Where the time of a stage went: part, seconds a step, share; the greatest first."""
     seconds = {
         name.removesuffix("_seconds"): float(metrics[name].values.mean())
-        for name in ("rollout_seconds", "reward_seconds", "update_seconds")
+        for name in ("rollout_seconds", "embedding_seconds", "ranking_seconds", "update_seconds")
         if name in metrics
     }
     total = sum(seconds.values())

@@ -76,6 +76,8 @@ class Tuned:
     ) -> Self:
         """A folder to tune in: a new one, or one to go on in.
 
+        Where nothing was learned yet, everything may change; sessions that were made otherwise are deleted.
+
         Raises:
             ReclmError: if what lies there was tuned from other data, another model or with other options, or it cannot
                 be written.
@@ -87,12 +89,17 @@ class Tuned:
             weights=model.name,
             encoder=encoder,
         )
+        tuned = cls(folder, config, about)
         if (folder / "about.yaml").is_file() and (folder / "config.yaml").is_file():
             there = cls.read(folder)
-            for name in ("fingerprint", "weights", "encoder"):
-                _same(folder, name, getattr(there.about, name), getattr(about, name))
-            before, after = (one.model_dump(mode="json", exclude=_WRITES) for one in (there.config, config))
-            _compare(folder, before, after)
+            if there == tuned:
+                return tuned
+            try:
+                _compare(folder, there._defined, tuned._defined)
+            except ReclmError:
+                if there.learned:
+                    raise
+                shutil.rmtree(folder / "sessions", ignore_errors=True)
         elif folder.is_dir() and any(
             not one.name.endswith((".partial", ".yaml")) for one in folder.iterdir()
         ):
@@ -106,7 +113,18 @@ class Tuned:
                 os.replace(folder / f"{name}.partial", folder / name)
         except OSError as error:
             raise ReclmError(f"cannot write {folder}: {error.strerror or error}") from error
-        return cls(folder, config, about)
+        return tuned
+
+    @property
+    def _defined(self) -> dict[str, Any]:
+        """What the training depends on."""
+        about = self.about.model_dump(include={"fingerprint", "weights", "encoder"})
+        return about | self.config.model_dump(mode="json", exclude=_WRITES)
+
+    @property
+    def learned(self) -> bool:
+        """Whether training was begun."""
+        return any((self.folder / name).exists() for name in ("cl", "rlso", ENCODER, ADAPTER, _DONE))
 
     @property
     def done(self) -> bool:
@@ -163,17 +181,13 @@ class Tuned:
 
 
 def _compare(folder: Path, there: dict[str, Any], asked: dict[str, Any], within: str = "") -> None:
-    for name, value in asked.items():
+    """Raises a ReclmError that names the first option in which two tunings differ."""
+    for name, other in asked.items():
         one = there.get(name)
-        if isinstance(value, dict) and isinstance(one, dict):
-            _compare(folder, one, value, f"{within}{name}.")
-        else:
-            _same(folder, f"{within}{name}", one, value)
-
-
-def _same(folder: Path, name: str, one: Any, other: Any) -> None:
-    if one != other:
-        raise ReclmError(
-            f"{folder} was tuned with {name} = {one}, not {other}; go on with the same options, "
-            "or begin in another folder (--out)"
-        )
+        if isinstance(other, dict) and isinstance(one, dict):
+            _compare(folder, one, other, f"{within}{name}.")
+        elif one != other:
+            raise ReclmError(
+                f"{folder} was tuned with {within}{name} = {one}, not {other}; go on with the same options, "
+                "or begin in another folder (--out)"
+            )

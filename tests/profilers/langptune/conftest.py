@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "reclm"))
 
 import tiny_langptune
-import tiny_tuning
+import tiny_tuning  # pyright: ignore[reportMissingImports]
 
 
 @dataclass(frozen=True)

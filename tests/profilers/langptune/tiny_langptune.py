@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from reclm.data.dataset import Interactions, TrainingView
@@ -56,7 +56,7 @@ def view() -> TrainingView:
 
 def encoder(folder: Path) -> TextEncoder:
     """A table of random word vectors, which can be trained like any encoder."""
-    said = [*TASTES, *WORDS, *["the", "user", "likes", "dislikes", "so", "rated", "review", "music", "games"]]
+    said = [*TASTES, *WORDS, *["the", "user", "likes", "dislikes", "so", "rated", "wrote", "music", "games"]]
     words = {word: at for at, word in enumerate(["[unk]", *said])}
     tokenizer = Tokenizer(models.WordLevel(words, "[unk]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -85,7 +85,8 @@ def settings() -> dict[str, Any]:
             "minibatch_size": 4,
             "epochs": 1,
             "max_new_tokens": 6,
-            "learning_rate": 1e-3,
+            "learning_rate": 1e-2,
+            "unfinished_reward": None,
         },
         "lora": {"r": 2, "alpha": 4},
     }

@@ -1,0 +1,95 @@
+"""What a tuning came to, on paper."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny_langptune  # pyright: ignore[reportMissingImports]
+
+from reclm.profilers.langptune.measure import Measurement
+from reclm.profilers.langptune.profiler import LangPTuneProfiler
+from reclm.profilers.langptune.tuning import Tuning
+
+EVIL = "<b>jazz</b> | [x](http://x.y) ```"
+
+
+@pytest.fixture
+def tuning(place, tuned, tmp_path) -> Tuning:
+    """Finished; every title is markup now."""
+    out = Path(shutil.copytree(tuned, tmp_path / "out"))
+    view = replace(
+        place.view, item_text=pa.table({"title": [f"{EVIL} {at}" for at in range(tiny_langptune.ITEMS)]})
+    )
+    profiler = LangPTuneProfiler(
+        tiny_langptune.config(), model=place.model, folder=out, encoder=place.encoder
+    )
+    return profiler.tuning(view)
+
+
+def test_results(tuning):
+    out = tuning.folder
+    printed = tuning.results()
+    assert printed[-1] == f"report: {out / 'report.md'}"
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert report.startswith("# LangPTune on tastes\n")
+    for words in (
+        "over 12 test sessions; 24 items are ranked",
+        "| LangPTune |",
+        "![",
+        "| rlso | rollout |",
+        "### u",
+    ):
+        assert words in report
+    # in the fence as it is, else literal
+    assert "\n````\n- (b)jazz(b) | [x](http://x.y) ``` " in report
+    assert "Next: (b)jazz(b) \\| \\[x\\](http\\://x.y) \\`\\`\\` " in report
+    assert (out / "curves.png").stat().st_size > 10_000
+
+    found = json.loads((out / "measured" / "results.json").read_text(encoding="utf-8"))
+    table = pq.read_table(out / "measured" / "sessions.parquet").to_pandas()
+    assert (found["sessions"], found["candidates"], found["truncated"]) == (12, 24, 0)
+    assert list(found["rankings"]) == ["Random", "MostPopular", "history, untrained", "LangPTune"]
+    for name, metrics in found["rankings"].items():
+        rows = table[table["method"] == name]
+        test_users = tuning.sessions.users[tuning.sessions.rows("test")]
+        assert rows["user_id"].tolist() == [f"u{user}" for user in test_users]
+        for metric, one in metrics.items():
+            assert one["mean"] == pytest.approx(rows[metric].mean())
+            assert one["low"] <= one["mean"] <= one["high"]
+    assert found["profiles"]["words"] >= 3
+
+
+def test_profiles_are_written_once(tuning, tmp_path, monkeypatch):
+    rows = tuning.sessions.rows("test")
+    kept = tmp_path / "kept"
+    written = Measurement(tuning, kept).profiles(rows[:4])
+    assert all(text.startswith("The user likes") for text in written.texts)
+    asked: list[int] = []
+    from reclm.profilers.langptune.writer import SessionWriter
+
+    chats = SessionWriter.chats
+    monkeypatch.setattr(
+        SessionWriter, "chats", lambda self, rows, params: asked.extend(rows) or chats(self, rows, params)
+    )
+    again = Measurement(tuning, kept).profiles(rows[2:6])
+    assert asked == rows[4:6].tolist()
+    assert again.texts[:2] == written.texts[2:]
+
+
+def test_without_test_sessions_there_is_nothing_to_measure(place, tmp_path):
+    sessions = {**tiny_langptune.settings()["sessions"], "test": 0.0}
+    config = tiny_langptune.config(variant="zero", source="history", sessions=sessions)
+    profiler = LangPTuneProfiler(config, model=place.model, folder=tmp_path, encoder=place.encoder)
+    tuning = profiler.tuning(place.view)
+    tuning.run()
+    assert tuning.results()
+    found = json.loads((tmp_path / "measured" / "results.json").read_text(encoding="utf-8"))
+    assert found["sessions"] == 0
+    assert found["rankings"]["EMB-0"]["ndcg@20"] is None
+    assert "| EMB-0 | – |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert np.array_equal(tuning.sessions.rows("test"), [])
