@@ -1,5 +1,6 @@
-"""``python -m reclm``, and ``accelerate launch -m reclm tune …`` on several processes."""
+"""``python -m reclm``, and ``torchrun -m reclm tune …`` on several processes."""
 
 from reclm.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

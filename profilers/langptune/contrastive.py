@@ -68,7 +68,7 @@ class Contrastive:
         learning_rate: float,
         accelerator: Accelerator | None = None,
     ) -> None:
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
         if config.batch_size % self.accelerator.num_processes:
             raise ReclmError(
                 f"cl.batch_size = {config.batch_size} cannot be shared evenly by "

@@ -66,7 +66,7 @@ class OnPolicy(ABC):
         accelerator: Accelerator | None = None,
     ) -> None:
         self.config = config
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
         if not prompts:
             raise ReclmError(f"{type(self).__name__} has no prompts to answer")
         if config.batch_size % self.accelerator.num_processes:
