@@ -13,7 +13,8 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 import reclm.data
-from reclm.config import Config, merged
+from reclm.benchmarks.suite import suite_path
+from reclm.config import Config, merged, read_yaml
 from reclm.data.dataset import TrainingView
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.langptune.config import LangPTuneConfig
@@ -81,6 +82,31 @@ class SessionSuite(Config):
         """What a row is, for a seed."""
         values = merged(merged(self.settings, row.settings), {"seed": seed, "sessions": {"seed": seed}})
         return LangPTuneConfig.build(values, where=f"row {row.name!r}")
+
+    def changed(
+        self, dataset: str | None = None, seeds: int | None = None, epochs: int | None = None
+    ) -> "SessionSuite":
+        """The suite with another data set or number of seeds, where these are given.
+
+        Raises:
+            ReclmError: for epochs, which it has none of.
+        """
+        if epochs is not None:
+            raise ReclmError(
+                "--epochs does not go with a suite of sessions; its file says cl.steps and rlso.steps"
+            )
+        given = {"dataset": dataset, "seeds": seeds}
+        return self.model_copy(update={name: one for name, one in given.items() if one is not None})
+
+
+def load_session_suite(name_or_path: str) -> SessionSuite | None:
+    """A suite of sessions (see :func:`~reclm.benchmarks.suite.suite_path`); None if it is one of backbones.
+
+    Raises:
+        ReclmError: if there is none, or it says something that no suite can.
+    """
+    path = suite_path(name_or_path)
+    return SessionSuite.from_yaml(path) if "kind" in read_yaml(path) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,7 @@ def markdown(run: SessionRun) -> str:
     for name, found in estimates(run).items():
         body.append([literal(name), *[_mean(found[metric]) for metric in METRICS]])
         if known := published.get(name):
-            cells = [f"{known[metric]:.4f}" if metric in known else "" for metric in METRICS]
+            cells = [_short(known[metric]) if metric in known else "" for metric in METRICS]
             body.append(["published", *cells])
     parts = [f"## {literal(run.suite.title)}", markdown_table(["", *map(title, METRICS)], body)]
     if tests := differences(run):
@@ -194,11 +194,16 @@ def _half(one: Estimate) -> float:
 
 
 def _mean(one: Estimate) -> str:
-    return f"{one.mean:.4f} ± {_half(one):.4f}"
+    return f"{_short(one.mean)} ±{_short(_half(one))}"
 
 
 def _difference(one: PairedTest) -> str:
-    return f"{one.difference:+.4f} ± {(one.high - one.low) / 2:.4f}{'*' if one.p < 0.05 else ''}"
+    sign, star = "-" if one.difference < 0 else "+", "*" if one.p < 0.05 else ""
+    return f"{sign}{_short(abs(one.difference))} ±{_short((one.high - one.low) / 2)}{star}"
+
+
+def _short(number: float) -> str:
+    return f"{number:.4f}".removeprefix("0")
 
 
 def _readable(run: SessionRun) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -15,7 +15,7 @@ from reclm.backbones.base import Inputs
 from reclm.benchmarks.cells import Cell, CellStore, Result
 from reclm.benchmarks.compare import Plan, SelectOn, validation_task
 from reclm.benchmarks.grid import run_grid
-from reclm.config import Config, read_yaml
+from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import ReclmError, unknown
 from reclm.ranking.evaluate import DEFAULT_METRICS
@@ -24,10 +24,8 @@ from reclm.training import TrainConfig
 from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
-    from reclm.benchmarks.session_suite import SessionSuite
     from reclm.text.encoder import TextEncoder
 
-AnySuite = TypeVar("AnySuite", "Suite", "SessionSuite")
 FOLDER = Path(__file__).parent / "suites"
 
 
@@ -106,32 +104,33 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_suite(name_or_path: str) -> "Suite | SessionSuite":
-    """A suite of the toolkit by name, or any by the path of its file; of backbones, or of ``kind: sessions``.
+def suite_path(name_or_path: str) -> Path:
+    """The file of a suite of the toolkit by name, or of any by its path.
+
+    Raises:
+        ReclmError: for an unknown name.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if name_or_path not in suite_names():
+        raise unknown("suite", name_or_path, suite_names())
+    return FOLDER / f"{name_or_path}.yaml"
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """A suite of backbones; see :func:`suite_path`.
 
     Raises:
         ReclmError: if there is none, or it says something that no suite can.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = FOLDER / f"{name_or_path}.yaml"
-        if name_or_path not in suite_names():
-            raise unknown("suite", name_or_path, suite_names())
-    if "kind" in read_yaml(path):
-        from reclm.benchmarks.session_suite import SessionSuite
-
-        return SessionSuite.from_yaml(path)
-    return Suite.from_yaml(path)
+    return Suite.from_yaml(suite_path(name_or_path))
 
 
 def changed(
-    suite: AnySuite, dataset: str | None = None, seeds: int | None = None, epochs: int | None = None
-) -> AnySuite:
-    """The suite with another data set, number of seeds or most epochs, where these are given.
-
-    Raises:
-        ReclmError: for epochs of a suite that has none.
-    """
+    suite: Suite, dataset: str | None = None, seeds: int | None = None, epochs: int | None = None
+) -> Suite:
+    """The suite with another data set, number of seeds or most epochs, where these are given."""
     update: dict[str, Any] = {}
     if dataset is not None:
         update["dataset"] = dataset

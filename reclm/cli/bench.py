@@ -186,16 +186,17 @@ def _suite(
 ) -> None:
     from rich.console import Console
 
-    from reclm.benchmarks.suite import Suite, changed, load_suite, run_suite
+    from reclm.benchmarks.session_suite import load_session_suite
+    from reclm.benchmarks.suite import changed, load_suite, run_suite
     from reclm.benchmarks.suite_table import remarks, save, tables
 
-    suite = changed(load_suite(name), **changes)
     folder = out or _run_folder(workspace, Path(name).stem)
-    if not isinstance(suite, Suite):
+    if sessions := load_session_suite(name):
         if jobs != 1 or fresh:
             raise ReclmError("--jobs and --fresh go with suites of backbones only")
-        _sessions(suite, workspace, folder)
+        _sessions(sessions.changed(**changes), workspace, folder)
         return
+    suite = changed(load_suite(name), **changes)
     run = run_suite(suite, workspace, jobs=jobs, fresh=fresh)
     save(run, folder)
     for grid in tables(run):

@@ -139,7 +139,8 @@ def test_the_stored_profile_is_taken_else_one_is_written_and_not_stored(workspac
     assert "comedy" in now.text.lower()
     store, _ = ensure_profiles(view, workspace, KEYWORDS, ("user",), limit=1, progress=False)
     with store:
-        store.add([replace(store.get("user", "u0"), text="told otherwise")])
+        (profile,) = (one for one in [store.get("user", "u0")] if one)
+        store.add([replace(profile, text="told otherwise")])
     stored = user_profile(view, workspace, KEYWORDS, "u0")
     assert (stored.text, stored.store) == ("told otherwise", store.folder)
     assert user_profile(view, workspace, KEYWORDS, "u1").store is None
@@ -215,9 +216,10 @@ def test_the_measure_of_three_users_worked_by_hand(rank: Rank) -> None:
     two horror films to one comedy 1; comedies alone 0.
     """
     ranking = rank(ONE)
-    ranking.encoder.calls.clear()
+    encoder: Any = ranking.encoder
+    encoder.calls.clear()
     found = steering(ranking, PROFILES, topk=2, progress=False)
-    assert ranking.encoder.calls == [9]
+    assert encoder.calls == [9]
     assert (found.users, found.described, found.total, found.categories) == (3, 3, 4, 1)
     assert found.share == pytest.approx((0 + 1 + 1 / 2) / 3)
     t = 4.302653  # of Student's distribution with 2 degrees of freedom, two-sided 95 %
@@ -262,7 +264,8 @@ def test_the_draw_is_the_seeds_alone_and_no_larger_than_asked(rank: Rank) -> Non
 
 def test_a_sentence_beyond_the_window_is_counted(rank: Rank) -> None:
     ranking = rank(ONE)
-    ranking.encoder.window = len("Comedy. Dislikes Horror.")
+    encoder: Any = ranking.encoder
+    encoder.window = len("Comedy. Dislikes Horror.")
     # six edited profiles: those of u2 are longer, and so is none of the others
     assert steering(ranking, PROFILES, topk=2, progress=False).cut == pytest.approx(2 / 6)
 
