@@ -73,6 +73,8 @@ class SessionSuite(Config):
                 raise unknown("row", name, names)
         for row in self.rows:
             self.config(row, 0)
+            if bool(row.line) != (row.at is not None):
+                raise ValueError(f"row {row.name!r}: line and at go together")
             for metric in row.published:
                 if metric not in METRICS:
                     raise unknown("metric", metric, METRICS)

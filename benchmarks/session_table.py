@@ -109,9 +109,10 @@ def draw(run: SessionRun, path: Path) -> None:
         if lines:
             for place, line in enumerate(lines):
                 rows = [row for row in run.suite.rows if row.line == line and row.name in found]
+                places = [row.at for row in rows if row.at is not None]
                 points = [found[row.name][metric] for row in rows]
                 axis.errorbar(
-                    [row.at for row in rows],
+                    places,
                     [one.mean for one in points],
                     yerr=[_half(one) for one in points],
                     color=_COLOURS[place % len(_COLOURS)],

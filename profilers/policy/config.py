@@ -56,6 +56,8 @@ class OnPolicyConfig(Config):
     """Of sampling; the probabilities of policy and reference are those at this temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Answers are drawn from the most likely tokens that hold this share; probabilities are not cut."""
+    stop: tuple[str, ...] = ()
+    """An answer ends behind the first of these strings, too; it is part of what was written."""
     unfinished_reward: float | None = None
     """Reward of an answer that was cut at ``max_new_tokens``, in place of its own; None leaves it."""
     whiten_rewards: bool = True
@@ -70,7 +72,7 @@ class OnPolicyConfig(Config):
     def sampling(self) -> SamplingParams:
         """How answers are drawn."""
         return SamplingParams(
-            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, stop=self.stop
         )
 
 

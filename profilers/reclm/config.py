@@ -14,6 +14,8 @@ from reclm.text.chat import SamplingParams
 StageName = Literal["kd", "collab", "reward", "ppo", "items"]
 ORDER: tuple[StageName, ...] = ("kd", "collab", "reward", "ppo", "items")
 """Every stage, in the order in which they build on one another."""
+ENDS = ("\n",)
+"""A profile is one line: what follows, such as the next user's in the first turn's habit, is no part of it."""
 Negative = Literal["neighbour", "mixed", "identities", "repeated", "header", "dot"]
 
 
@@ -170,7 +172,7 @@ class GenerationConfig(Config):
             temperature=self.temperature,
             top_p=self.top_p,
             repetition_penalty=self.repetition_penalty,
-            stop=("\n",),
+            stop=ENDS,
             pattern=answer_pattern(phrases, 0) if self.constrain else None,
             seed=self.seed,
         )

@@ -19,7 +19,7 @@ from reclm.profilers.network import quiet
 from reclm.profilers.reclm import dataset
 from reclm.profilers.reclm.asking import AskedTeacher
 from reclm.profilers.reclm.budget import budget
-from reclm.profilers.reclm.config import RecLMConfig, StageName
+from reclm.profilers.reclm.config import ENDS, RecLMConfig, StageName
 from reclm.profilers.reclm.instructions import Instructions, Sample
 from reclm.profilers.reclm.masking import Variant
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
@@ -206,7 +206,7 @@ class Tuning:
             [self.prompts.ids(one.chat) for one in samples],
             reward,
             self.folder / "ppo",
-            self.config.ppo,
+            self.config.ppo.model_copy(update={"stop": ENDS}),
             self.config.ppo_lora,
             start=self.tuned_before_ppo,
             progress=self.progress,

@@ -179,7 +179,9 @@ def _print_measure(found: "Steering") -> None:
 
 
 def _effect(one: "Effect") -> "tuple[Text | str, ...]":
-    interval = "–" if one.low is None else f"{100 * one.low:+.1f} … {100 * one.high:+.1f}"
+    interval = "–"
+    if one.low is not None and one.high is not None:
+        interval = f"{100 * one.low:+.1f} … {100 * one.high:+.1f}"
     return (
         _text(one.sentence.strip()),
         f"{100 * one.change:+.1f} points",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from reclm.data.dataset import Dataset, TrainingView
+from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import ReclmError
 from reclm.profiles.ensure import ProfilerChoice, open_written
 from reclm.serving.recommend import rows_of, shown_titles
@@ -132,7 +132,7 @@ def user_profile(
     stored = store.get("user", user) if store else None
     if store and stored:
         return UserProfile(stored.text, writer, store.folder)
-    known = {"user": store.texts("user") if store else {}}
+    known: dict[ProfileKind, dict[str, str]] = {"user": store.texts("user") if store else {}}
     subjects = opened.fit(view).subjects(view, "user", view.users.idx([user]), known)
     written = next(iter(opened.write(list(subjects))), None)
     if written is None or not written.text.strip():

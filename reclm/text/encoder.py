@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -117,7 +117,7 @@ class TextEncoder:
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, however many the model reads."""
-        tokenizer = self.model.tokenizer
+        tokenizer: Any = self.model.tokenizer
         if not callable(tokenizer):  # of a static embedding model
             return [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
         return [len(one) for one in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]

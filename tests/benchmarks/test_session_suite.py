@@ -22,8 +22,8 @@ from reclm.workspace import Workspace
 sys.path.insert(0, str(Path(__file__).parents[1] / "profilers" / "langptune"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "profilers" / "reclm"))
 
-import tiny_langptune
-import tiny_tuning
+import tiny_langptune  # pyright: ignore[reportMissingImports]
+import tiny_tuning  # pyright: ignore[reportMissingImports]
 
 ROWS: list[dict[str, Any]] = [
     {"name": "EMB-0", "settings": {"source": "history", "variant": "zero"}, "published": {"ndcg@20": 0.5}},

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from reclm.errors import ReclmError
+from reclm.profilers.policy.config import PPOConfig
 from reclm.profilers.policy.rollout import PolicyGenerator, Rollout, roll_out
 from reclm.text.chat import Chat, Message, SamplingParams
 
@@ -102,6 +103,22 @@ def test_the_token_that_ends_an_answer_belongs_to_it(moved, llama):
         assert length <= 100
     assert {"stop", "length"} >= set(rollout.finish_reasons)
     assert "stop" in rollout.finish_reasons
+
+
+def test_an_answer_ends_behind_a_stop_string(moved, llama):
+    sampler = PolicyGenerator(moved.base, llama)
+    config = PPOConfig(max_new_tokens=60, stop=("e",))
+    free = roll_out(sampler, [PROMPTS[0]] * 16, config.sampling.model_copy(update={"stop": ()}), range(16))
+    rollout = roll_out(sampler, [PROMPTS[0]] * 16, config.sampling, range(16))
+    for row, before in enumerate(free.texts):
+        if "e" not in before:
+            continue
+        # the same words up to the token that has the first e
+        assert rollout.finish_reasons[row] == "stop"
+        assert before.startswith(rollout.texts[row])
+        last = rollout.answers[row].sum() - 1
+        assert "e" not in sampler.decode(rollout.answer_ids[row, :last].tolist())
+    assert any("e" in text for text in free.texts)
 
 
 def test_sampling_follows_the_policy_as_it_changes(policy, llama):

@@ -9,7 +9,8 @@ import pytest
 from safetensors.torch import load_file
 from tiny_tuning import apart  # pyright: ignore[reportMissingImports]
 
-from reclm.profilers.reclm.config import ORDER
+from reclm.profilers.reclm.config import ORDER, RecLMConfig
+from reclm.profilers.reclm.stages import Tuning
 
 
 def adapter(out: Path, stage: str) -> Path:
@@ -42,3 +43,18 @@ def test_a_killed_run_goes_on_to_the_same_adapter(tiny, tuned, tmp_path, stage) 
     assert {one: adapter(out, one).stat().st_mtime_ns for one in before} == done
     assert not (out / stage / "checkpoints").exists()
     assert any(one.any() for one in load_file(adapter(out, stage)).values())
+
+
+def test_a_profile_that_ppo_writes_ends_with_its_line(tiny, tuned, tmp_path, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "reclm.profilers.reclm.stages.refine", lambda *args, **_: seen.append((args[1], args[4]))
+    )
+    out = Path(shutil.copytree(tuned, tmp_path / "out"))
+    shutil.rmtree(out / "ppo")
+    config = RecLMConfig.from_yaml(out / "config.yaml")
+    Tuning(tiny.view, config, tiny.model, out, encoder=tiny.encoder, progress=False)._finish("ppo")
+    ((asked, options),) = seen
+    assert options.sampling.stop == ("\n",)
+    # answers begin as the first turn's do
+    assert all(tiny.prompts.text(ids).endswith("User 1: User identity:") for ids in asked)
