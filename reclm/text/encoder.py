@@ -118,9 +118,8 @@ class TextEncoder:
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, however many the model reads."""
         tokenizer: Any = self.model.tokenizer
-        static: Any = None if callable(tokenizer) else tokenizer  # of a static embedding model
-        if static is not None:
-            return [len(one.ids) for one in static.encode_batch(list(texts))]
+        if hasattr(tokenizer, "encode_batch"):  # that of a static embedding model
+            return [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
         return [len(one) for one in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 
     @property
