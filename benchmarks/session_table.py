@@ -18,11 +18,11 @@ from reclm.environment import environment
 from reclm.intervals import Estimate, mean
 from reclm.markdown import literal
 from reclm.markdown import table as markdown_table
-from reclm.pictures import panels
+from reclm.pictures import COLOURS, panels
 from reclm.pictures import save as save_picture
 from reclm.profilers.langptune.evaluation import METRICS
 
-_COLOURS = ("#8a93a3", "#d9603b", "#3b6fb6", "#4a9b6e", "#8d5aa5", "#b8902f")
+_COLOURS = (*COLOURS, "#3b6fb6", "#4a9b6e", "#8d5aa5", "#b8902f")
 _MARKS = ("o", "s", "^", "D", "v", "P")
 
 

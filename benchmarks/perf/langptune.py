@@ -14,8 +14,9 @@ import pyarrow as pa
 from reclm.benchmarks.perf.common import machine
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.idmap import IdMap
+from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
-from reclm.profilers.langptune.tuning import Alternation, Tuning
+from reclm.profilers.langptune.tuning import Tuning
 from reclm.text.encoder import TextEncoder
 from reclm.text.models import find_model
 

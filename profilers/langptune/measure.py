@@ -58,7 +58,8 @@ class Measurement:
         rows = sessions.rows("test")[: tuning.config.measured or None]
         items = len(tuning.view.items)
         first = tuning.recommender(tuning.first_encoder)
-        last = tuning.recommender()
+        # where σ was not trained, the items are embedded once
+        last = tuning.recommender() if tuning.tuned.encoder else first
         written = None if tuning.config.source == "history" else self.profiles(rows)
         told = written.texts if written else tuning.histories.texts(rows.tolist())
         scores = {

@@ -52,7 +52,7 @@ def similar_others(
     """``(U, count)`` int64 user_idx by cosine, nearest first, -1 where there are fewer.
 
     Of users with the same history only the first counts, and none for those who have it themselves: they tell nothing
-    that the own history does not. (Of MIND's nearest users two in three have the same history.)
+    that the own history does not.
 
     Args:
         vectors: ``(U, d)``.

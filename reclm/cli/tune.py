@@ -91,8 +91,9 @@ def tune(
             console.print(tuning.estimate())
         return
     with _alone(folder):
-        tuner.fit(view)
-        found = tuner.tuning(view).results()
+        tuning = tuner.tuning(view)
+        tuning.run()
+        found = tuning.results()
     for part in found:
         console.print(part, markup=False, soft_wrap=True) if isinstance(part, str) else console.print(part)
     where = f" --dataset {shlex.quote(dataset)}" + (f" --home {shlex.quote(str(home))}" if home else "")

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from scipy import stats
 
 from reclm.data.dataset import Dataset
 from reclm.errors import ReclmError
+from reclm.intervals import mean
 from reclm.profiles.ensure import ProfilerChoice, open_written
 from reclm.progress import progress_bar
 from reclm.serving.text_ranking import TextRanking
@@ -19,7 +19,6 @@ from reclm.text.encoder import TextEncoder
 from reclm.workspace import Workspace
 
 LOVES, DISLIKES = " Loves {category}.", " Dislikes {category}."
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -190,10 +189,7 @@ def _shares(
 
 
 def _effect(sentence: str, change: np.ndarray, right: np.ndarray, possible: np.ndarray) -> Effect:
-    """Mean change ``± t s / √n``, t of Student's distribution with n - 1 degrees of freedom."""
-    mean, n = float(change.mean()), len(change)
-    low = high = None
-    if n > 1:
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * change.std(ddof=1) / n**0.5)
-        low, high = mean - half, mean + half
-    return Effect(sentence, mean, low, high, float(right.mean()), int(possible.sum()))
+    """The mean change with Student's interval."""
+    found = mean(change)
+    assert found is not None
+    return Effect(sentence, found.mean, found.low, found.high, float(right.mean()), int(possible.sum()))
