@@ -1,9 +1,14 @@
 """A run of 300 users with a generator that takes its time: started, and killed, by test_kill.py.
 
-Run by ``runpy`` with ``FOLDER`` (of the store) and ``LOG`` (a file) among its globals.
+Run by ``runpy`` with ``FOLDER`` (of the store), ``LOG`` (a file) and ``DIES`` among its globals: ``(n, seconds)``,
+so many seconds after the n-th line it logs, the run kills itself.
 """
 
+import itertools
+import os
 import random
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,11 +25,21 @@ from reclm.profiles.store import ProfileStore
 USERS, IN_FLIGHT = 300, 8
 FOLDER: Path = globals()["FOLDER"]
 LOG: Path = globals()["LOG"]
+DIES: tuple[int, float] | None = globals()["DIES"]
+logged = itertools.count(1)
 
 
 def log(line: str) -> None:
     with LOG.open("a", buffering=1) as file:
         file.write(line + "\n")
+    if DIES and next(logged) == DIES[0]:
+        if not DIES[1]:
+            die()
+        threading.Timer(DIES[1], die).start()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class SlowProfiler(Profiler):

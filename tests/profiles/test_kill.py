@@ -25,7 +25,7 @@ def context() -> ForkServerContext:
 
 
 def started(
-    context: ForkServerContext, folder: Path, log: Path, script: str = "slow_run.py", dies: int = 0
+    context: ForkServerContext, folder: Path, log: Path, script: str = "slow_run.py", dies: object = None
 ) -> ForkServerProcess:
     given = {"init_globals": {"FOLDER": folder, "LOG": log, "DIES": dies}, "run_name": "__main__"}
     path = str(Path(__file__).parent / script)
@@ -49,15 +49,11 @@ def test_ten_kills_change_nothing(context: ForkServerContext, tmp_path: Path) ->
     assert lines(tmp_path / "unbroken.log")[-1] == "finished"
 
     moments, log = random.Random(7), tmp_path / "killed.log"
-    for _ in range(KILLS):
-        before = len(lines(log))
-        process = started(context, tmp_path / "killed", log)
-        while len(lines(log)) < before + moments.randrange(30):
-            time.sleep(0.001)
-            assert process.is_alive()
-        time.sleep(moments.random() * 0.02)
-        process.kill()
+    for kill in range(KILLS):  # every other one amid a flight, the rest wherever the run is some time later
+        later = kill % 2 * (0.001 + moments.random() * 0.02)
+        process = started(context, tmp_path / "killed", log, dies=(moments.randrange(1, 15), later))
         process.join()
+        assert process.exitcode == -signal.SIGKILL
     assert "finished" not in lines(log), "else the kills came too late"
     last = started(context, tmp_path / "killed", log)
     last.join()
@@ -67,7 +63,7 @@ def test_ten_kills_change_nothing(context: ForkServerContext, tmp_path: Path) ->
     assert stored(tmp_path / "killed") == stored(tmp_path / "unbroken")
     begun = Counter(line.split()[1] for line in lines(log) if line.startswith("begun"))
     assert len(begun) == DISTINCT
-    assert 0 < begun.total() - DISTINCT <= KILLS * IN_FLIGHT
+    assert KILLS // 2 <= begun.total() - DISTINCT <= KILLS * IN_FLIGHT
     taken = [line for line in lines(log) if line.startswith("taken")]
     assert len(taken) == len(set(taken)), "what the store has taken is never generated again"
 
