@@ -1,0 +1,302 @@
+"""What a run of a benchmark came to, whatever ran: its lines, every user's values, and how it was made.
+
+Everything that shows results (tables, pictures, reports) reads a :class:`Record`, and nothing else.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from reclm.config import Config
+from reclm.data.dataset import ProfileKind
+from reclm.errors import ReclmError
+
+HEADLINE = "ndcg@20"
+"""The metric that a verdict is about, where it was measured."""
+
+
+class Line(Config):
+    """A line of the table."""
+
+    name: str
+    backbone: str = ""
+    against: str | None = None
+    """The line that it is compared with: the same without profiles, say."""
+    control: str | None = None
+    """What stands in the place of a language model's profiles (``shuffled``, ``random``, …); None: no control."""
+    writer: str | None = None
+    """Of its profiles."""
+    kinds: tuple[ProfileKind, ...] = ()
+    """The sides that have profiles."""
+    coverage: dict[ProfileKind, tuple[int, int]] = Field(default_factory=dict)
+    """How many of a side have a profile, of how many."""
+    published: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Protocol and metric to the published number."""
+    note: str = ""
+    """Where it differs from what was published."""
+    absent: str = ""
+    """Why it was not run here; it has no numbers then."""
+
+
+class Ranked(Config):
+    """A protocol: who is ranked for, and among how many items."""
+
+    name: str
+    users: int
+    candidates: int
+
+
+class Failure(Config):
+    """A training that failed."""
+
+    line: str
+    seed: int
+    reason: str
+
+
+class About(Config):
+    """What ran: all that is not a number of a user."""
+
+    title: str
+    dataset: str
+    fingerprint: str
+    source: str = ""
+    """Where the published numbers stand."""
+    selected_on: str = ""
+    """What chose the epoch, in words."""
+    seeds: int = 1
+    metrics: tuple[str, ...]
+    protocols: tuple[Ranked, ...]
+    lines: tuple[Line, ...]
+    remarks: tuple[str, ...] = ()
+    """What a reader must know besides."""
+    failures: tuple[Failure, ...] = ()
+    suite: dict[str, Any] = Field(default_factory=dict)
+    """The suite's file, as it ran."""
+    environment: dict[str, Any] = Field(default_factory=dict)
+    """Machine and versions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One line, seed and protocol.
+
+    Attributes:
+        user_ids: ``(n,)`` str, who was ranked for.
+        activity: ``(n,)`` int, training interactions of each.
+        values: metric to ``(n,)`` float32.
+        overall: metric to a number that is not a mean over users (coverage, say).
+        best_epoch: 0 where nothing was trained.
+        epochs: how many were trained; ``seconds`` of training and evaluation, ``epoch_seconds`` of an epoch (median).
+        key: of the kept cell.
+    """
+
+    user_ids: np.ndarray
+    activity: np.ndarray
+    values: dict[str, np.ndarray]
+    overall: dict[str, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = float("nan")
+    key: str = ""
+
+    def means(self) -> dict[str, float]:
+        """Every metric: its mean over users (nan where there is none), or the number of the whole."""
+        means = {
+            name: float(one.mean(dtype=np.float64)) if len(one) else float("nan")
+            for name, one in self.values.items()
+        }
+        return means | self.overall
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A run.
+
+    Attributes:
+        about: what ran.
+        cells: by line, seed and protocol.
+        history: line and seed to the rows of its epochs (``epoch``, ``loss``, ``seconds``, selection metrics).
+    """
+
+    about: About
+    cells: dict[tuple[str, int, str], Cell]
+    history: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> str:
+        """The metric a verdict is about: :data:`HEADLINE` where it was computed, else the first."""
+        return HEADLINE if HEADLINE in self.about.metrics else self.about.metrics[0]
+
+    def line(self, name: str) -> Line:
+        """The line of this name."""
+        return next(one for one in self.about.lines if one.name == name)
+
+    def seeds(self, line: str, protocol: str) -> list[int]:
+        """The seeds that ran."""
+        return [seed for name, seed, found in self.cells if (name, found) == (line, protocol)]
+
+    def values(self, line: str, protocol: str, metric: str) -> np.ndarray:
+        """The number of each seed that ran, ``(s,)``; empty where none did, or none has the metric."""
+        means = [self.cells[line, seed, protocol].means() for seed in self.seeds(line, protocol)]
+        found = np.array([one[metric] for one in means if metric in one], np.float64)
+        return found[~np.isnan(found)]
+
+    def paired(self, before: str, after: str, protocol: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Every user's values of two lines, ``(s, n)`` each: the same seeds and users in the same order.
+
+        Where seeds have users of their own (held-out users drawn by seed), each user's mean over the seeds that drew
+        it, ``(1, n)``. Zero seeds where the lines share none.
+        """
+        both = [one for one in self.seeds(before, protocol) if one in self.seeds(after, protocol)]
+        pairs = [(self.cells[before, seed, protocol], self.cells[after, seed, protocol]) for seed in both]
+        pairs = [(one, other) for one, other in pairs if metric in one.values and metric in other.values]
+        if not pairs:
+            return np.zeros((0, 0)), np.zeros((0, 0))
+        first = pairs[0][0].user_ids
+        if all(np.array_equal(cell.user_ids, first) for pair in pairs for cell in pair):
+            one, other = (np.stack([pair[side].values[metric] for pair in pairs]) for side in (0, 1))
+            return one.astype(np.float64), other.astype(np.float64)
+        one, other = (_by_user((pair[side] for pair in pairs), metric) for side in (0, 1))
+        users = sorted(one.keys() & other.keys())
+        return np.array([[one[user] for user in users]]), np.array([[other[user] for user in users]])
+
+    def save(self, folder: Path) -> None:
+        """Write the record: ``about.json``, ``results.parquet``, ``users.parquet`` and ``history.parquet``.
+
+        - ``results.parquet``: a row a line, seed, protocol and metric;
+        - ``users.parquet``: a row a line, seed, protocol and user, a column a metric;
+        - ``history.parquet``: a row a line, seed and epoch.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.about.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        (folder / "about.json").write_text(text, encoding="utf-8")
+        results, users = [], []
+        for (line, seed, protocol), cell in self.cells.items():
+            key = {"line": line, "seed": seed, "protocol": protocol}
+            kept = {
+                name: getattr(cell, name)
+                for name in ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
+            }
+            results += [
+                {**key, "metric": metric, "value": None if np.isnan(value) else value, **kept}
+                for metric, value in cell.means().items()
+            ]
+            fixed = {
+                name: pa.array([value] * len(cell.user_ids), _TYPES[name]) for name, value in key.items()
+            }
+            ids = pa.array(cell.user_ids.tolist(), pa.string())
+            users.append(pa.table({**fixed, "user_id": ids, "activity": cell.activity, **cell.values}))
+        schema = pa.schema(list(_TYPES.items()))
+        pq.write_table(pa.Table.from_pylist(results, schema), folder / "results.parquet")
+        if users:
+            table = pa.concat_tables(users, promote_options="permissive")
+            pq.write_table(table, folder / "users.parquet", compression="zstd")
+        rows = [
+            {"line": line, "seed": seed, **row}
+            for (line, seed), epochs in self.history.items()
+            for row in epochs
+        ]
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        pq.write_table(pa.table(columns), folder / "history.parquet")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """The record in ``folder``.
+
+        Raises:
+            ReclmError: if there is none, or it is damaged.
+        """
+        path = folder / "about.json"
+        if not path.is_file():
+            raise ReclmError(f"no run in {folder} (it has no about.json); reclm bench writes one")
+        try:
+            about = About.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+            results = pq.read_table(folder / "results.parquet")
+            history = pq.read_table(folder / "history.parquet")
+            users = folder / "users.parquet"
+            blocks = _blocks(pq.read_table(users)) if users.is_file() else {}
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ReclmError(f"the run in {folder} is damaged ({error}); run reclm bench again") from error
+        cells: dict[tuple[str, int, str], Cell] = {}
+        numbers: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+        for row in results.to_pylist():
+            numbers.setdefault((row["line"], row["seed"], row["protocol"]), []).append(row)
+        for key, rows in numbers.items():
+            ids, activity, values = blocks.get(key, (np.empty(0, object), np.empty(0, np.int64), {}))
+            known = {name for row in rows if (name := row["metric"]) in about.metrics}
+            cells[key] = Cell(
+                user_ids=ids,
+                activity=activity,
+                values={name: one for name, one in values.items() if name in known},
+                overall={row["metric"]: row["value"] for row in rows if row["metric"] not in values},
+                **{
+                    name: rows[0][name]
+                    for name in ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
+                },
+            )
+        epochs: dict[tuple[str, int], list[dict[str, float]]] = {}
+        for row in history.to_pylist():
+            kept = {name: value for name, value in row.items() if value is not None}
+            epochs.setdefault((kept.pop("line"), kept.pop("seed")), []).append(kept)
+        return cls(about, cells, epochs)
+
+
+_TYPES = {
+    "line": pa.string(),
+    "seed": pa.int64(),
+    "protocol": pa.string(),
+    "metric": pa.string(),
+    "value": pa.float64(),
+    "best_epoch": pa.int64(),
+    "epochs": pa.int64(),
+    "seconds": pa.float64(),
+    "epoch_seconds": pa.float64(),
+    "key": pa.string(),
+}
+
+
+def _by_user(cells: Iterable[Cell], metric: str) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for cell in cells:
+        for user, value in zip(cell.user_ids.tolist(), cell.values[metric].tolist(), strict=True):
+            found.setdefault(user, []).append(value)
+    return {user: float(np.mean(values)) for user, values in found.items()}
+
+
+def _blocks(
+    users: pa.Table,
+) -> dict[tuple[str, int, str], tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """The rows of each line, seed and protocol; they stand together, as they were written."""
+    if not users.num_rows:
+        return {}
+    codes = [
+        pc.dictionary_encode(users.column(name)).combine_chunks().indices.to_numpy()
+        for name in ("line", "seed", "protocol")
+    ]
+    change = np.any([np.diff(one) != 0 for one in codes], axis=0)
+    starts = np.concatenate([[0], np.flatnonzero(change) + 1, [users.num_rows]])
+    metrics = [
+        name for name in users.column_names if name not in _TYPES and name not in ("user_id", "activity")
+    ]
+    found = {}
+    for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        part = users.slice(start, stop - start)
+        key = tuple(part.column(name)[0].as_py() for name in ("line", "seed", "protocol"))
+        values = {
+            name: part.column(name).to_numpy().astype(np.float32)
+            for name in metrics
+            if part.column(name).null_count < len(part)
+        }
+        found[key] = (part.column("user_id").to_numpy(), part.column("activity").to_numpy(), values)
+    return found
