@@ -19,10 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from reclm import plugins
 from reclm.backbones.base import Inputs
-from reclm.benchmarks.compare import Plan, Runner
+from reclm.benchmarks.runner import Plan, Runner
 from reclm.config import Config
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
@@ -34,7 +36,7 @@ class Cell:
     """One backbone, one set of inputs, one seed.
 
     Attributes:
-        plan: what to train, how, and what to measure; its ``seeds`` is not used.
+        plan: what to train, how, and what to measure.
         seed: of this run.
         inputs: item text and profiles; their ``train`` is not used.
         fingerprint: of the data set, its protocols included.
@@ -55,7 +57,7 @@ class Cell:
         return {
             "toolkit": version("reclm-toolkit"),
             "dataset": self.fingerprint,
-            **self.plan.model_dump(mode="json", exclude={"seeds", "model"}),
+            **self.plan.model_dump(mode="json", exclude={"model"}),
             "model": config.model_dump(mode="json"),
             "item_text": None if inputs.item_text is None else _digest(inputs.item_text),
             "user_profiles": inputs.user_profiles and _digest(*_arrays(inputs.user_profiles)),
@@ -108,14 +110,15 @@ class Result(Config):
 
 
 class CellStore:
-    """Results by key in a folder: ``KEY/cell.json`` and ``KEY/users.parquet``.
+    """Results by key in a folder: ``KEY/cell.json``, ``KEY/users.parquet`` and, if asked for, the trained weights.
 
     Args:
         folder: is made where it is missing.
+        weights: keep ``KEY/weights.safetensors``, too; a cell that was kept without them is run again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, weights: bool = False) -> None:
+        self.folder, self.weights = folder, weights
 
     def get(self, key: str) -> Result | None:
         """The result kept under ``key``.
@@ -135,15 +138,34 @@ class CellStore:
     def finished(self, key: str, run: str) -> Result | None:
         """The result under ``key``, unless it failed in another run than ``run``: then it is worth a second try."""
         result = self.get(key)
-        return result if result and (result.error is None or result.run == run) else None
+        if result is None or (self.weights and result.error is None and not self.weights_of(key).is_file()):
+            return None
+        return result if result.error is None or result.run == run else None
 
-    def put(self, key: str, result: Result, users: pa.Table | None = None) -> None:
+    def weights_of(self, key: str) -> Path:
+        """The file of the weights."""
+        return self.folder / key / "weights.safetensors"
+
+    def users(self, key: str) -> pa.Table | None:
+        """Every user's values: ``protocol``, ``user_id`` and a column a metric; None for a cell that failed."""
+        path = self.folder / key / "users.parquet"
+        return pq.read_table(path) if path.is_file() else None
+
+    def put(
+        self,
+        key: str,
+        result: Result,
+        users: pa.Table | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
         """Keep a result as a whole or, if the process is killed, not at all."""
         scratch = self.folder / f".{key}.{os.getpid()}.new"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         if users is not None:
             pq.write_table(users, scratch / "users.parquet")
+        if weights is not None:
+            save_file(weights, scratch / "weights.safetensors")
         text = json.dumps(result.model_dump(mode="json"), indent=1)
         (scratch / "cell.json").write_text(text, encoding="utf-8")
         self.remove(key)
@@ -208,8 +230,14 @@ def run_cell(
         store.end(cell.key)
         return result
     users = None
+    weights: dict[str, Tensor] | None = {} if store.weights else None
+
+    def on_model(model: nn.Module) -> None:
+        if weights is not None:
+            weights.update({name: one.clone().contiguous() for name, one in model.state_dict().items()})
+
     try:
-        trained = Runner(cell.plan, dataset).run("cell", cell.inputs, cell.seed, on_epoch)
+        trained = Runner(cell.plan, dataset).run(cell.inputs, cell.seed, on_epoch, on_model)
         means = {
             protocol: {name: None if np.isnan(value) else value for name, value in found.mean().items()}
             for protocol, found in trained.results.items()
@@ -237,6 +265,6 @@ def run_cell(
         line = " ".join(str(error).split()) or "no message"
         line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
         result = Result(cell=cell.definition, run=run, error=line, traceback=traceback.format_exc())
-    store.put(cell.key, result, users)
+    store.put(cell.key, result, users, weights if result.error is None else None)
     store.end(cell.key)
     return result

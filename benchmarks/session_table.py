@@ -13,7 +13,6 @@ from rich.table import Table
 
 from reclm.benchmarks.session_suite import SessionRun
 from reclm.benchmarks.significance import PairedTest, paired_t
-from reclm.benchmarks.table import title
 from reclm.environment import environment
 from reclm.intervals import Estimate, mean
 from reclm.markdown import literal
@@ -21,6 +20,7 @@ from reclm.markdown import table as markdown_table
 from reclm.pictures import COLOURS, panels
 from reclm.pictures import save as save_picture
 from reclm.profilers.langptune.evaluation import METRICS
+from reclm.ranking.metrics import title
 
 _COLOURS = (*COLOURS, "#3b6fb6", "#4a9b6e", "#8d5aa5", "#b8902f")
 _MARKS = ("o", "s", "^", "D", "v", "P")

@@ -59,3 +59,9 @@ def parse(name: str) -> tuple[str, int]:
     if metric not in METRICS or not k.isdigit() or int(k) < 1:
         raise unknown("metric", name, [f"{known}@20" for known in METRICS])
     return metric, int(k)
+
+
+def title(name: str) -> str:
+    """``"ndcg@20"`` as it is printed: ``"NDCG@20"``."""
+    metric, _, k = name.partition("@")
+    return f"{metric.upper() if metric in ('ndcg', 'mrr', 'map') else metric.capitalize()}@{k}"
