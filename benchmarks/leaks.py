@@ -12,7 +12,6 @@ from reclm.config import read_yaml
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
 from reclm.data.splits import pairs
 from reclm.errors import ReclmError
-from reclm.profilers.tuned import ABOUT
 from reclm.profiles.profile import Known, Profiler
 from reclm.profiles.store import KINDS, ProfileStore
 
@@ -61,7 +60,8 @@ def _splits(dataset: Dataset) -> Iterator[str]:
         parts = ("train", "valid", "test") if "train" in protocol.mask else (*protocol.mask, "test")
         for one, other in combinations(parts, 2):
             _disjoint(dataset, protocol, one, other)
-        yield f"{protocol.name}: no user has an item in two of {', '.join(parts)}"
+        if parts != ("test",):
+            yield f"{protocol.name}: no user has an item in two of {', '.join(parts)}"
         if protocol.name == "zero-shot":
             _cold(dataset, protocol)
             yield f"{protocol.name}: no candidate has an interaction in training or validation"
@@ -93,7 +93,11 @@ def _cold(dataset: Dataset, protocol: Protocol) -> None:
 def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
     """What a tuned profiler learned from: this training part, or data that have nothing to do with it."""
     folder: Path | None = getattr(profiler, "folder", None)
-    if folder is None or not (folder / ABOUT).is_file():
+    if folder is None:
+        return
+    from reclm.profilers.tuned import ABOUT  # slow to import; what has a folder imported it already
+
+    if not (folder / ABOUT).is_file():
         return
     about = read_yaml(folder / ABOUT)
     name, fingerprint = about.get("dataset"), about.get("fingerprint")
