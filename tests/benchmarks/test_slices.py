@@ -1,6 +1,8 @@
 """Slices by items and by users against what they are slices of."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,14 +62,16 @@ def test_nothing_is_sliced_where_all_positives_are_of_one_sort() -> None:
 
 
 @pytest.mark.parametrize("select_on", ["valid", "test"])
-def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(select_on: str, monkeypatch) -> None:
+def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(
+    select_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = mixed()
     plan = make_plan("biasmf", {"dim": 4, "lr": 0.01}, data, epochs=2, select_on=select_on)  # pyright: ignore[reportArgumentType]
     runner = Runner(plan.model_copy(update={"metrics": METRICS}), data)
     ranked: list[int] = []
     scorer = runner.backbone.scorer
 
-    def counted(model):
+    def counted(model: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         score = scorer(model)
 
         def one(users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -78,7 +82,7 @@ def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(select_on:
 
     base = Inputs(len(data.users), len(data.items), Interactions.empty(), features(data))
     monkeypatch.setattr(runner.backbone, "scorer", counted)
-    models = []
+    models: list[Any] = []
     run = runner.run("base", base, 0, on_model=models.append, top=[3])
     assert (
         list(run.results)
