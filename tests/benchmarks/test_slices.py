@@ -11,9 +11,9 @@ import torch
 from reclm import intervals
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.bench import make_plan
-from reclm.benchmarks.compare import Runner
-from reclm.benchmarks.compare import test_tasks as tasks_of
 from reclm.benchmarks.record import About, Cell, Line, Record
+from reclm.benchmarks.runner import Runner
+from reclm.benchmarks.runner import test_tasks as tasks_of
 from reclm.benchmarks.slices import activity_slices, item_slices
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.ranking.evaluate import evaluate
@@ -83,7 +83,7 @@ def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(
     base = Inputs(len(data.users), len(data.items), Interactions.empty(), features(data))
     monkeypatch.setattr(runner.backbone, "scorer", counted)
     models: list[Any] = []
-    run = runner.run("base", base, 0, on_model=models.append, top=[3])
+    run = runner.run(base, 0, on_model=models.append, top=[3])
     assert (
         list(run.results)
         == list(run.best_epoch)
