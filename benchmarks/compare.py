@@ -11,7 +11,7 @@ from torch import nn
 
 from reclm import plugins
 from reclm.backbones.base import BackboneConfig, Inputs
-from reclm.benchmarks.significance import PairedTest, paired_t
+from reclm.benchmarks.significance import PairedTest, paired
 from reclm.config import Config
 from reclm.data.dataset import Dataset
 from reclm.errors import ReclmError
@@ -77,7 +77,7 @@ class Comparison:
 
     def test(self, protocol: str, metric: str, before: str = "base", after: str = "augment") -> PairedTest:
         """Paired t-test over users between two variants."""
-        return paired_t(self.per_user(before, protocol, metric), self.per_user(after, protocol, metric))
+        return paired(self.per_user(before, protocol, metric), self.per_user(after, protocol, metric))
 
 
 def test_tasks(dataset: Dataset) -> dict[str, Task]:
