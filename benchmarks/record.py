@@ -110,10 +110,11 @@ class Cell:
     key: str = ""
 
     def means(self) -> dict[str, float]:
-        """Every metric: its mean over users (nan where there is none), or the number of the whole."""
+        """Every metric: its mean over the users that have a value (nan where none has), or the number of the whole."""
+        kept = {name: one[~np.isnan(one)] for name, one in self.values.items()}
         means = {
             name: float(one.mean(dtype=np.float64)) if len(one) else float("nan")
-            for name, one in self.values.items()
+            for name, one in kept.items()
         }
         return means | self.overall
 
