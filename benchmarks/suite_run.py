@@ -14,6 +14,7 @@ from reclm.benchmarks.grid import run_grid
 from reclm.benchmarks.inputs import Given, SuiteInputs
 from reclm.benchmarks.runner import Plan, validation_task
 from reclm.benchmarks.runner import test_tasks as tasks_of
+from reclm.benchmarks.slices import item_slices
 from reclm.benchmarks.suite import Row, Suite, row_plan, with_controls
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
@@ -69,11 +70,15 @@ class SuiteRun:
             seeds=suite.seeds,
             metrics=suite.metrics,
             protocols=tuple(
-                records.Ranked(name=name, users=len(task.users), candidates=len(task.candidates))
+                records.Ranked(name=part, users=len(one.users), candidates=len(one.candidates), part_of=whole)
                 for name, task in tasks_of(dataset).items()
+                for part, one, whole in [
+                    (name, task, None),
+                    *((part, one, name) for part, one in item_slices(name, task, trained_on).items()),
+                ]
             ),
             lines=tuple(self._line(row) for row in suite.rows),
-            remarks=tuple(suite.note.split("\n")) if suite.note else (),
+            remarks=(*suite.note.split("\n"),) * bool(suite.note) + self._checked(),
             failures=tuple(self.failures()),
             suite=suite.model_dump(mode="json", exclude_defaults=True),
             environment=environment(),
@@ -84,6 +89,11 @@ class SuiteRun:
             for cell, result in zip(self.cells[row], results, strict=True)
         }
         return records.Record(about, cells, history)
+
+    def _checked(self) -> tuple[str, ...]:
+        """What was looked at for leaks, each thing once."""
+        said = dict.fromkeys(one for given in self.given.values() for one in given.checked)
+        return (f"checked for leaks: {'; '.join(said)}",) if said else ()
 
     def _line(self, row: Row) -> records.Line:
         given = self.given.get(row.name)
