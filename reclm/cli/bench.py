@@ -69,7 +69,18 @@ Controls = Annotated[
     ),
 ]
 
-OF_BOTH = {"dataset", "seeds", "epochs", "controls", "jobs", "fresh", "home", "out"}
+SearchTrials = Annotated[
+    int | None,
+    typer.Option(
+        "--search",
+        metavar="N",
+        min=1,
+        help="First try N options (learning rate, l2, contrastive weight, or the suite's own space) for every "
+        "line alike, and keep the best on validation.",
+    ),
+]
+
+OF_BOTH = {"dataset", "seeds", "epochs", "controls", "search", "jobs", "fresh", "home", "out"}
 
 
 def bench(
@@ -100,6 +111,7 @@ def bench(
     set_: Settings = None,
     profiler_set: ProfilerSettings = None,
     controls: Controls = False,
+    search: SearchTrials = None,
     suite: SuiteName = None,
     jobs: Jobs = 1,
     fresh: Fresh = False,
@@ -112,7 +124,7 @@ def bench(
     workspace = Workspace.at(home)
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
-        changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs}
+        changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
         _suite(suite, changes, workspace, how, out)
         return
     settings = parse_settings(set_ or [])
@@ -131,7 +143,7 @@ def bench(
             store=store,
         )
     options = {"seeds": seeds or 1, "epochs": epochs, "select_on": select_on.value, "encoder": encoder}
-    _compare(backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out)
+    _compare(backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out, search)
 
 
 def _check_options(context: typer.Context, suite: bool) -> None:
@@ -156,14 +168,17 @@ def _compare(
     profiles: "Profiles | None",
     how: dict[str, Any],
     out: Path | None,
+    search: int | None,
 ) -> None:
     import reclm.data
     from reclm.benchmarks.bench import comparison, keep_models
+    from reclm.benchmarks.suite import changed
     from reclm.benchmarks.suite_run import run_suite
     from reclm.data.disk import is_dataset
 
     data = reclm.data.load(dataset, workspace)
     suite = comparison(backbone, settings, data, profiles, place=dataset, **options)
+    suite = changed(suite, search=search)
     folder = out or _run_folder(workspace, data.name, backbone)
     place = Path(dataset) if is_dataset(Path(dataset)) else workspace.dataset(dataset)
     run = run_suite(suite, workspace, weights=True, **how)
@@ -194,8 +209,8 @@ def _suite(
 
     folder = out or _run_folder(workspace, Path(name).stem)
     if sessions := load_session_suite(name):
-        if how != {"jobs": 1, "fresh": False, "controls": False}:
-            raise ReclmError("--jobs, --fresh and --controls go with suites of backbones only")
+        if how != {"jobs": 1, "fresh": False, "controls": False} or changes.pop("search") is not None:
+            raise ReclmError("--jobs, --fresh, --controls and --search go with suites of backbones only")
         _sessions(sessions.changed(**changes), workspace, folder)
         return
     suite = changed(load_suite(name), **changes)
