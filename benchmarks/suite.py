@@ -58,6 +58,8 @@ class Row(Config):
     """Why it cannot run here; it is shown, and not run."""
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Protocol and metric to the published number."""
+    published_seconds: float | None = None
+    """Of an epoch."""
     note: str = ""
     """Where this row differs from what was published."""
 
@@ -157,7 +159,9 @@ def changed(
     """
     update: dict[str, Any] = {}
     if dataset is not None and Path(dataset).name != suite.dataset:
-        update["rows"] = tuple(row.model_copy(update={"published": {}}) for row in suite.rows)
+        update["rows"] = tuple(
+            row.model_copy(update={"published": {}, "published_seconds": None}) for row in suite.rows
+        )
         if any(row.published for row in suite.rows):
             update["note"] = f"{suite.note}; the published numbers are of {suite.dataset}".removeprefix("; ")
             update["source"] = ""
@@ -197,6 +201,7 @@ def with_controls(suite: Suite) -> Suite:
                     "profiles": given.model_copy(update={"control": control}),
                     "against": suite.base(row),
                     "published": {},
+                    "published_seconds": None,
                     "note": "",
                 }
             )

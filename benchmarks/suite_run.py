@@ -19,7 +19,7 @@ from reclm.benchmarks.search import said as search_said
 from reclm.benchmarks.suite import Row, Suite, row_plan, with_controls
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
-from reclm.errors import unknown
+from reclm.errors import ReclmError, unknown
 from reclm.workspace import Workspace
 
 
@@ -105,6 +105,7 @@ class SuiteRun:
             kinds=row.profiles.kinds if row.profiles else (),
             coverage=given.coverage if given else {},
             published=row.published,
+            published_seconds=row.published_seconds,
             note=row.note,
             absent=row.absent,
             trials=searched.trials if searched else (),
@@ -165,7 +166,7 @@ def run_suite(
     Raises:
         ReclmError: before anything slow, for a suite that does not fit its backbones or its data.
     """
-    suite = with_controls(suite) if controls else suite
+    suite = _runnable(with_controls(suite) if controls else suite)
     rows = [row for row in suite.rows if not row.absent]
     plans = _plans(suite)
     plans = {row.name: plans[row.name] for row in rows}
@@ -204,6 +205,23 @@ def run_suite(
     )
     results = {name: [next(found) for _ in row] for name, row in cells.items()}
     return SuiteRun(suite, dataset, store, cells, results, given, searched)
+
+
+def _runnable(suite: Suite) -> Suite:
+    """Rows whose tuned folder is not there are absent, and say so.
+
+    Raises:
+        ReclmError: if none is left.
+    """
+    rows = [
+        row.model_copy(update={"absent": f"nothing is tuned in {row.profiles.adapter} (reclm tune --out)"})
+        if row.profiles and row.profiles.adapter and not row.absent and not row.profiles.adapter.is_dir()
+        else row
+        for row in suite.rows
+    ]
+    if all(row.absent for row in rows):
+        raise ReclmError(f"no row of the suite can run here; {rows[0].name}: {rows[0].absent}")
+    return suite.model_copy(update={"rows": tuple(rows)})
 
 
 def _plans(suite: Suite) -> dict[str, Plan]:

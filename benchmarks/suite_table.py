@@ -69,7 +69,26 @@ def tables(record: Record) -> list[Table]:
             if line.published.get(protocol.name):
                 grid.add_row("published", *map(_published, found), style="dim")
         drawn.append(grid)
+    if any(line.published_seconds for line in record.about.lines):
+        drawn.append(_seconds(record))
     return drawn
+
+
+def _seconds(record: Record) -> Table:
+    """What an epoch takes, with the share that profiles add."""
+    grid = Table(title="Seconds of an epoch", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(("", "seconds", "added", "published", "added")):
+        grid.add_column(column, justify="right" if place else "left", no_wrap=True)
+    ours = {line.name: record.epoch_seconds(line.name) for line in record.about.lines}
+    published = {line.name: line.published_seconds for line in record.about.lines}
+    for line in record.about.lines:
+        cells = []
+        for times in (ours, published):
+            time, base = times[line.name], times.get(line.against or "")
+            cells += ["–" if time is None or np.isnan(time) else f"{time:.3f}"]
+            cells += [_percent(time / base - 1) if time and base else ""]
+        grid.add_row(escape(line.name), *cells)
+    return grid
 
 
 def _shown(record: Record) -> list[str]:

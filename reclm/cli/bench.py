@@ -253,7 +253,7 @@ def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path) -> No
         Console(highlight=False).print(grid)
     for remark in remarks(run):
         _say(remark)
-    _say(f"\nresults in {folder} (results.parquet, summary.json, table.md, picture.png, suite.yaml)")
+    _say(f"\nresults in {folder} (table.md, picture.png, results.parquet, users.parquet, suite.yaml)")
     if run.failures:
         raise typer.Exit(1)
 
