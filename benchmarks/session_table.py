@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reclm.benchmarks.session_suite import SessionRun
-from reclm.benchmarks.significance import PairedTest, paired_t
+from reclm.benchmarks.significance import PairedTest, paired
 from reclm.intervals import Estimate, mean
 from reclm.markdown import literal
 from reclm.markdown import table as markdown_table
@@ -36,7 +36,7 @@ def estimates(run: SessionRun) -> dict[str, dict[str, Estimate]]:
 def differences(run: SessionRun) -> dict[tuple[str, str], dict[str, PairedTest]]:
     """Each pair of the suite whose rows ran, and metric, to a paired t-test over users."""
     return {
-        pair: {metric: paired_t(*run.paired(*pair, metric)) for metric in METRICS}
+        pair: {metric: paired(*run.paired(*pair, metric)) for metric in METRICS}
         for pair in run.suite.pairs
         if set(pair) <= set(run.names)
     }

@@ -1,20 +1,29 @@
-"""Is a difference more than noise?"""
+"""Is a difference more than noise? Tests, intervals and corrections over users and seeds."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from numpy.typing import ArrayLike
+from scipy import optimize, special
+
+LEVEL = 0.05
+"""Of every test; intervals hold ``1 - LEVEL``."""
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A paired t-test over users (two-sided).
+    """A two-sided test of a mean difference between two lines (:func:`paired`).
 
     Attributes:
         difference: mean of ``after - before``.
         low, high: its 95 % interval.
         p: probability of so large a difference by chance; 1 where nothing differs at all.
         n: users compared.
+        seeds: trainings of each line. With one, the claim is about these two trained models, not about the methods.
+        effect: Cohen's d_z, the mean over users of each user's mean difference by its standard deviation; nan where
+            users do not differ.
+        over_seeds_p: paired t-test over the seeds' means; nan with fewer than two seeds.
     """
 
     difference: float
@@ -22,23 +31,141 @@ class PairedTest:
     high: float
     p: float
     n: int
+    seeds: int = 1
+    effect: float = float("nan")
+    over_seeds_p: float = float("nan")
+
+    @property
+    def significant(self) -> bool:
+        """Whether ``p`` is below :data:`LEVEL`."""
+        return self.p < LEVEL
 
 
-def paired_t(before: np.ndarray, after: np.ndarray) -> PairedTest:
-    """Compare two ``(n,)`` arrays of per-user values of the same users in the same order.
+def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
+    r"""Compare ``(s, n)`` values of the same ``s`` seeds and ``n`` users (``(n,)``: one seed), both drawn at random.
+
+    A user's difference with a seed is ``d_ij = μ + user_i + seed_j + rest_ij``. With the mean squares of the two-way
+    analysis of variance (``U`` of users, ``S`` of seeds, ``R`` of the rest; n - 1, s - 1 and (n - 1)(s - 1) degrees
+    of freedom) the variance of the mean has the unbiased estimate ``(U + S - R) / (n s)`` (Cornfield and Tukey,
+    "Average values of mean squares in factorials", Ann. Math. Statist. 27, 1956; Clark, "The language-as-fixed-effect
+    fallacy", J. Verbal Learning Verbal Behav. 12, 1973). It is never taken below what one factor alone would give::
+
+        variance = max(U + S - R, U, S, R) / (n s)
+
+    Its critical value lies between those of Student's t with s - 1 and n - 1 degrees of freedom, weighted by the
+    parts of the variance, ``S`` of seeds and ``max(U - R, 0)`` of users (Cochran and Cox, *Experimental Designs*,
+    1950; Cochran, "Approximate significance levels of the Behrens-Fisher test", Biometrics 20, 1964)::
+
+        t(p) = (S · t_{s-1}(p) + max(U - R, 0) · t_{n-1}(p)) / (S + max(U - R, 0))
+
+    ``p`` is the level at which it equals ``|difference| / √variance``. Satterthwaite's degrees of freedom are the
+    usual choice; with the two to five seeds that one can afford they let false alarms rise (simulated, of nominal
+    5 %: up to 13 % with 2 seeds, 8 % with 3, 6 % with 5), and this does not (up to 6 %, 5 %, 5 %; near 0 where seeds
+    hardly differ). With no more seeds than users, ``p`` is never below that of the t-test over each user's mean of
+    its seeds; with one seed it is just that test.
 
     Raises:
         ValueError: if the shapes differ.
     """
     if before.shape != after.shape:
         raise ValueError(f"paired values of different shape: {before.shape} and {after.shape}")
-    change = after.astype(np.float64) - before.astype(np.float64)
-    n = len(change)
-    if n < 2 or np.ptp(change) == 0:
-        mean = float(change.mean()) if n else float("nan")
+    change = np.atleast_2d(after.astype(np.float64) - before.astype(np.float64))
+    seeds, n = change.shape
+    mean = float(change.mean()) if change.size else float("nan")
+    if n < 2 or seeds == 0 or np.ptp(change) == 0:
         # no spread: the test is undefined; equal pairs are no evidence, a constant shift of two or more is
-        return PairedTest(mean, mean, mean, 0.0 if n >= 2 and mean != 0 else 1.0, n)
-    test = stats.ttest_1samp(change, 0.0)
-    interval = test.confidence_interval(0.95)
-    p = float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
-    return PairedTest(float(change.mean()), float(interval.low), float(interval.high), p, n)
+        return PairedTest(mean, mean, mean, 0.0 if n >= 2 and mean != 0 else 1.0, n, seeds)
+    by_user, by_seed = change.mean(0), change.mean(1)
+    of_users = seeds * float(by_user.var(ddof=1))
+    variance, shares, over_seeds_p = of_users, [(n - 1, 1.0)], float("nan")
+    if seeds > 1:
+        of_seeds = n * float(by_seed.var(ddof=1))
+        rest = change - by_user - by_seed[:, None] + mean
+        of_rest = float((rest**2).sum()) / ((n - 1) * (seeds - 1))
+        variance = max(of_users + of_seeds - of_rest, of_users, of_seeds, of_rest)
+        own = max(of_users - of_rest, 0.0)
+        share = of_seeds / (of_seeds + own) if of_seeds + own else 1.0
+        shares = [(n - 1, 1 - share), (seeds - 1, share)]
+        over_seeds_p = paired(np.zeros(seeds), by_seed).p
+    error = math.sqrt(variance / change.size)
+    margin = error * _critical(LEVEL, shares)
+    spread = float(by_user.std(ddof=1)) if np.ptp(by_user) else 0.0
+    return PairedTest(
+        difference=mean,
+        low=mean - margin,
+        high=mean + margin,
+        p=_chance(abs(mean) / error, shares),
+        n=n,
+        seeds=seeds,
+        effect=mean / spread if spread else float("nan"),
+        over_seeds_p=over_seeds_p,
+    )
+
+
+def bootstrap(
+    before: np.ndarray, after: np.ndarray, seed: int = 0, resamples: int = 1000
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean difference, users and seeds drawn again with replacement.
+
+    Rows and columns are drawn apart (Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1(2), 2007). Of a few seeds
+    it takes the spread for smaller than it is, by ``(s - 1) / s``: a picture's interval; :func:`paired` decides.
+
+    Args:
+        before, after: as for :func:`paired`.
+        seed: of the draws.
+        resamples: how many.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"paired values of different shape: {before.shape} and {after.shape}")
+    change = np.atleast_2d(after.astype(np.float64) - before.astype(np.float64))
+    seeds, n = change.shape
+    if not change.size:
+        return float("nan"), float("nan")
+    draw = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for turn in range(resamples):  # a draw at a time: all at once would be resamples × n in memory
+        # rows first: a drawn seed counts as often as it was drawn
+        weights = np.bincount(draw.integers(seeds, size=seeds), minlength=seeds) / seeds
+        means[turn] = (weights @ change)[draw.integers(n, size=n)].mean()
+    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Adjust a family of p-values: all claims below .05 are right together with probability .95 or more.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6(2), 1979: the k-th smallest
+    of m (from 0) becomes ``max over j <= k of min(1, (m - j) p_(j))``. A nan is no test: it stays nan and does not
+    count.
+    """
+    found = np.array(p, np.float64)
+    tested = np.flatnonzero(~np.isnan(found))
+    order = tested[np.argsort(found[tested], kind="stable")]
+    steps = np.arange(len(order), 0, -1)
+    found[order] = np.minimum(np.maximum.accumulate(steps * found[order]), 1)
+    return found
+
+
+def _critical(p: float, shares: list[tuple[int, float]]) -> float:
+    """Two-sided critical value at level ``p``: the mean of Student's t by degrees of freedom, weighted."""
+    return -sum(share * float(special.stdtrit(dof, p / 2)) for dof, share in shares if share)
+
+
+def _chance(t: float, shares: list[tuple[int, float]]) -> float:
+    """The level at which :func:`_critical` is ``t``; what is below 1e-300 is 0."""
+    single = [2 * float(special.stdtr(dof, -t)) for dof, share in shares if share]
+    if len(single) == 1 or t == 0:
+        return single[0]
+    least, most = math.log(max(min(single), 1e-300)), math.log(max(*single, 1e-300))
+
+    def excess(log_p: float) -> float:
+        return _critical(math.exp(log_p), shares) - t
+
+    if excess(least) <= 0:
+        return math.exp(least) if min(single) > 1e-300 else 0.0
+    if excess(most) >= 0:
+        return math.exp(most)
+    return math.exp(float(optimize.brentq(excess, least, most)))  # pyright: ignore[reportArgumentType]

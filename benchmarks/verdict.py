@@ -1,29 +1,201 @@
-"""Did the profiles help?"""
+"""Did the profiles help, and is it what they say that helps? A record's differences, tested, and in plain sentences.
 
-from reclm.benchmarks.record import Record
-from reclm.benchmarks.significance import paired_t
+Tests are :func:`reclm.benchmarks.significance.paired`, corrected by Holm within a family:
+
+- the headline metric of all lines and protocols is one family: whoever reads the table looks for a star in any of its
+  rows, and the chance of a false one grows with each;
+- any other metric is a family of its own. The metrics of one run nearly repeat each other, so that counting all of
+  them would hide real gains; but a claim picked from the best of several metrics is not covered;
+- the lines against their best controls (headline metric, all lines and protocols) are a family of their own: it is
+  another question.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.significance import LEVEL, PairedTest, holm, paired
 from reclm.ranking.metrics import title
 
 
-def verdicts(record: Record) -> list[str]:
-    """One sentence for each line that is compared with another, and protocol."""
-    said = []
-    metric = record.headline
+@dataclass(frozen=True)
+class Difference:
+    """One line against another, in one protocol and metric.
+
+    Attributes:
+        line, against: the lines' names.
+        protocol, metric: where, and what was compared.
+        before: mean of ``against`` over the compared users and seeds.
+        test: of the difference ``line - against``.
+        p_holm: ``test.p`` corrected within its family; nan where fewer than two users could be compared.
+        family: tests in the family.
+        trained: seeds that both lines ran with. Where seeds have users of their own these are more than
+            ``test.seeds``.
+    """
+
+    line: str
+    against: str
+    protocol: str
+    metric: str
+    before: float
+    test: PairedTest
+    p_holm: float
+    family: int
+    trained: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is told from noise after the correction."""
+        return self.p_holm < LEVEL
+
+    @property
+    def change(self) -> float:
+        """The difference as a share of ``before``; nan where that is 0."""
+        return self.test.difference / self.before if self.before > 0 else float("nan")
+
+
+def differences(record: Record) -> list[Difference]:
+    """Every line that has one to be compared with, in every protocol and metric where both have values."""
+    pairs = [(one.name, one.against) for one in record.about.lines if one.against]
+    protocols = [one.name for one in record.about.protocols]
+    return [
+        found
+        for metric in record.about.metrics
+        for found in _family(record, [(*pair, where) for pair in pairs for where in protocols], metric)
+    ]
+
+
+def against_controls(record: Record) -> list[Difference]:
+    """Every line that has controls, against its best one in each protocol: the headline metric.
+
+    A control of a line is compared with the same line as it is. The best has the highest mean.
+    """
+    chosen = []
     for line in record.about.lines:
-        if line.against is None or line.absent:
-            continue
         for protocol in record.about.protocols:
-            before, after = record.paired(line.against, line.name, protocol.name, metric)
-            if not before.size:
-                said.append(f"{protocol.name}: nobody to evaluate")
-                continue
-            test = paired_t(before.mean(0), after.mean(0))
-            word = (
-                "no significant difference"
-                if test.p >= 0.05
-                else "the profiles helped"
-                if test.difference > 0
-                else "the profiles hurt"
-            )
-            said.append(f"{protocol.name}: {word} in {title(metric)} ({line.name}, p = {test.p:.3f})")
-    return said
+            best = _best_control(record, line, protocol.name)
+            if best:
+                chosen.append((line.name, best, protocol.name))
+    return _family(record, chosen, record.headline)
+
+
+def verdicts(record: Record) -> list[str]:
+    """One plain sentence a compared line and protocol, and one against its best control where it has controls.
+
+    As plain for a no as for a yes. The sentences are about the record's headline metric. Their intervals are those
+    of the single comparison; the correction is in ``p`` alone.
+    """
+    compared = [one for one in differences(record) if one.metric == record.headline]
+    controlled = {(one.line, one.protocol): one for one in against_controls(record)}
+    named = len({one.line for one in compared}) > 1
+    sentences = []
+    for one in compared:
+        sentences.append(_on_base(record, one, named))
+        control = controlled.get((one.line, one.protocol))
+        if control is not None:
+            sentences.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
+    return sentences
+
+
+def _family(record: Record, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
+    """Test each line, against and protocol that share a seed; correct across all of them."""
+    found = []
+    for line, against, protocol in pairs:
+        before, after = record.paired(against, line, protocol, metric)
+        if not len(before):
+            continue
+        mean = float(before.mean()) if before.size else float("nan")
+        trained = len(set(record.seeds(line, protocol)) & set(record.seeds(against, protocol)))
+        test = paired(before, after)
+        found.append(Difference(line, against, protocol, metric, mean, test, float("nan"), 0, trained))
+    p = np.array([one.test.p if one.test.n >= 2 else np.nan for one in found])
+    count = int(np.count_nonzero(~np.isnan(p)))
+    corrected = holm(p).tolist()
+    return [replace(one, p_holm=p, family=count) for one, p in zip(found, corrected, strict=True)]
+
+
+def _best_control(record: Record, line: Line, protocol: str) -> str | None:
+    """The control with the highest mean of the headline metric; None where the line has none that ran."""
+    if line.control or not line.against:
+        return None
+    means = {
+        one.name: float(values.mean())
+        for one in record.about.lines
+        if one.control
+        and one.against == line.against
+        and len(values := record.values(one.name, protocol, record.headline))
+    }
+    return max(means, key=lambda name: means[name]) if means else None
+
+
+def _on_base(record: Record, one: Difference, named: bool) -> str:
+    """The sentence on a line and what it is compared with."""
+    line, base = record.line(one.line), record.line(one.against)
+    start = f"{one.protocol}, {one.line} against {one.against}: " if named else f"{one.protocol}: "
+    metric = title(one.metric)
+    if one.test.n == 0:
+        return f"{start}nobody to evaluate (no user has a test item among the candidates)"
+    subject, better, worse = "the profiles", "helped", "hurt"
+    if line.control:
+        subject = f"the control ({line.control})"
+    elif base.kinds:  # both have profiles
+        subject, better, worse = one.line, "did better", "did worse"
+    verb = better if one.test.difference > 0 else worse
+    said = f"{subject} {verb if one.significant else 'made no significant difference'} in {metric}"
+    return f"{start}{_for_one_seed(one)}{said} ({_size(one)}, {_evidence(one)})"
+
+
+def _on_control(record: Record, one: Difference, helped: bool) -> str:
+    """The sentence on a line and its best control."""
+    control = record.line(one.against)
+    start = f"{one.protocol}: {_for_one_seed(one)}{one.line}"
+    whom = f"its best control ({control.control}, {_value(one.before)})"
+    if one.test.n == 0:
+        return f"{start} and {whom} share no user"
+    if one.significant and one.test.difference > 0:
+        return f"{start} beats {whom} by {_size(one)} ({_evidence(one)})"
+    verb = "falls behind" if one.significant else "does not beat"
+    numbers = f"{_size(one)}, {_evidence(one)}"
+    if helped:
+        return f"{start} {verb} {whom}: what helps need not be what the profiles say ({numbers})"
+    return f"{start} {verb} {whom}: {numbers}"
+
+
+def _size(one: Difference) -> str:
+    """The change, relative where that is defined."""
+    return _percent(one.change) if one.before > 0 else _value(one.test.difference)
+
+
+def _evidence(one: Difference) -> str:
+    """Interval, p, users and seeds."""
+    test = one.test
+    if one.before > 0:
+        low, high = (_percent(bound / one.before) for bound in (test.low, test.high))
+    else:
+        low, high = _value(test.low), _value(test.high)
+    p = "not tested" if np.isnan(one.p_holm) else f"p {_p(one.p_holm)}"
+    after = f" after Holm over {one.family} tests" if one.family > 1 else ""
+    seeds = f"{one.trained} seed{'s' * (one.trained > 1)}"
+    if one.trained > test.seeds:
+        seeds = f"{seeds} together, tested over users alone"
+    return f"95 % interval {low} to {high}, {p}{after}, {test.n:,} user{'s' * (test.n > 1)}, {seeds}"
+
+
+def _for_one_seed(one: Difference) -> str:
+    return "for this one seed " if one.trained == 1 else ""
+
+
+def _percent(share: float) -> str:
+    """``0.012`` as ``"+1.2 %"``."""
+    return f"{100 * share:+.1f} %".replace("-", "−")
+
+
+def _value(number: float) -> str:
+    """``0.0812`` as ``".0812"``."""
+    return f"{number:.4f}".replace("0.", ".", 1).replace("-", "−") if abs(number) < 1 else f"{number:.4f}"
+
+
+def _p(p: float) -> str:
+    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)

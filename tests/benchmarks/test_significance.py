@@ -1,32 +1,152 @@
-"""The paired t-test against SciPy's two-sample form and against itself on noise."""
+"""The paired tests, intervals and corrections against SciPy, statsmodels, and values worked by hand."""
+
+import math
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.multitest import multipletests
 
-from reclm.benchmarks.significance import paired_t
+from reclm.benchmarks.significance import bootstrap, holm, paired
+
+shapes = st.tuples(st.integers(2, 5), st.integers(2, 30))
+seeds = st.integers(0, 2**32 - 1)
 
 
-def test_agrees_with_scipys_ttest_rel() -> None:
-    rng = np.random.default_rng(0)
-    before, after = rng.random(50), rng.random(50)
-    ours, theirs = paired_t(before, after), stats.ttest_rel(after, before)
-    assert ours.p == pytest.approx(theirs.pvalue)
+def drawn(shape: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values of two lines whose difference has a part of each user, each seed and both together."""
+    rng = np.random.default_rng(seed)
+    spread = rng.uniform(0.1, 3, 3)
+    parts = [
+        rng.normal(0, one, size)
+        for one, size in zip(spread, ((1, shape[1]), (shape[0], 1), shape), strict=True)
+    ]
+    before = rng.random(shape)
+    return before, before + rng.normal() + parts[0] + parts[1] + parts[2]
+
+
+@given(seed=seeds, users=st.integers(2, 200))
+@settings(max_examples=50, deadline=None)
+def test_one_seed_is_scipys_paired_t_test(seed: int, users: int) -> None:
+    before, after = (one[0] for one in drawn((1, users), seed))
+    ours, theirs = paired(before, after), stats.ttest_rel(after, before)
+    assert ours.p == pytest.approx(theirs.pvalue, rel=1e-8)
     assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval()))
     assert ours.difference == pytest.approx(after.mean() - before.mean())
+    assert ours.effect == pytest.approx(theirs.statistic / math.sqrt(users))
+    assert (ours.n, ours.seeds) == (users, 1)
+    assert math.isnan(ours.over_seeds_p)
+    assert paired(before[None], after[None]).p == ours.p
 
 
-def test_no_difference_at_all_is_no_evidence() -> None:
-    same = np.array([0.0, 0.5, 1.0])
-    assert paired_t(same, same).p == 1
+@given(seed=seeds, shape=shapes)
+@settings(max_examples=25, deadline=None)
+def test_several_seeds_agree_with_statsmodels_analysis_of_variance(seed: int, shape: tuple[int, int]) -> None:
+    before, after = drawn(shape, seed)
+    ours = paired(before, after)
+    count, n = shape
+    seed_of, user_of = np.indices(shape).reshape(2, -1)
+    frame = pd.DataFrame({"d": (after - before).ravel(), "seed": seed_of, "user": user_of})
+    table = anova_lm(ols("d ~ C(user) + C(seed)", frame).fit())
+    users, of_seeds, rest = (table["mean_sq"][one] for one in ("C(user)", "C(seed)", "Residual"))
+    error = math.sqrt(max(users + of_seeds - rest, users, of_seeds, rest) / (n * count))
+    share = of_seeds / (of_seeds + max(users - rest, 0))
+
+    def critical(p: float) -> float:
+        return share * stats.t.isf(p / 2, count - 1) + (1 - share) * stats.t.isf(p / 2, n - 1)
+
+    assert (ours.high - ours.low) / 2 == pytest.approx(error * critical(0.05), rel=1e-6)
+    assert critical(ours.p) == pytest.approx(abs(ours.difference) / error, rel=1e-6)
+    assert (ours.p < 0.05) == (ours.low > 0 or ours.high < 0)
+    over_seeds = stats.ttest_rel(after.mean(1), before.mean(1)).pvalue
+    assert ours.over_seeds_p == pytest.approx(over_seeds, rel=1e-6)
+    over_users = stats.ttest_rel(after.mean(0), before.mean(0))
+    assert ours.effect == pytest.approx(over_users.statistic / math.sqrt(n), rel=1e-6)
+    if n >= count:
+        assert ours.p >= over_users.pvalue * (1 - 1e-9)
 
 
-def test_false_alarms_come_at_the_nominal_rate() -> None:
-    rng = np.random.default_rng(1)
-    alarms = sum(paired_t(rng.random(40), rng.random(40)).p < 0.05 for _ in range(1000))
-    assert 30 <= alarms <= 72  # 50 expected, standard deviation 6.9
+def test_a_difference_worked_by_hand() -> None:
+    # differences [[1, 2, 3], [2, 3, 7]]: mean 3, users' means 1.5, 2.5, 5, seeds' means 2, 4;
+    # U = 2 (1.5² + .5² + 2²)/2 = 6.5, S = 3 (1² + 1²)/1 = 6, what is left ±.5, ±.5, ±1: R = 2 (.25 + .25 + 1)/2 = 1.5
+    test = paired(np.zeros((2, 3)), np.array([[1.0, 2, 3], [2, 3, 7]]))
+    error = math.sqrt((6.5 + 6 - 1.5) / 6)
+    critical = (6 * 12.7062047 + 5 * 4.3026527) / 11  # t of 1 and of 2 degrees of freedom
+    assert (test.difference, test.high) == pytest.approx((3, 3 + error * critical))
+    assert test.effect == pytest.approx(3 / math.sqrt(6.5 / 2))
+
+
+def test_what_has_no_spread() -> None:
+    same = np.array([[0.0, 0.5, 1.0]] * 2)
+    for values in (same, same[0]):
+        assert paired(values, values).p == 1
+        assert paired(values, values + 1).p == 0
+    assert paired(same, same).seeds == 2
+    for shape in ((0, 0), (3, 0), (0,)):
+        nobody = paired(np.zeros(shape), np.zeros(shape))
+        assert (nobody.n, nobody.p) == (0, 1)
+        assert math.isnan(nobody.difference)
+    assert paired(np.zeros((3, 1)), np.ones((3, 1))).p == 1  # one user is no sample
+
+
+def test_only_seeds_or_only_users_that_differ_leave_one_t_test() -> None:
+    rng = np.random.default_rng(0)
+    none = np.zeros((4, 9))
+    by_seed, by_user = rng.integers(1, 9, (4, 1)).astype(float), rng.integers(1, 9, (1, 9)).astype(float)
+    assert paired(none, none + by_seed).p == pytest.approx(stats.ttest_1samp(by_seed[:, 0], 0).pvalue)
+    assert paired(none, none + by_user).p == pytest.approx(stats.ttest_1samp(by_user[0], 0).pvalue)
+
+
+def test_differences_that_cancel_in_every_mean_are_not_taken_for_certain() -> None:
+    assert paired(np.zeros((2, 2)), np.array([[2.0, 0], [0, 2]])).p > 0.2
+
+
+def test_enormous_differences_have_a_p_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(3, 2000)) + rng.normal(size=2000)
+    assert 0 < paired(np.zeros((3, 2000)), noise + 10).p < 1e-3
+    assert paired(np.zeros(2000), noise[0] + 1e6).p == 0
 
 
 def test_arrays_that_do_not_pair_are_refused() -> None:
-    with pytest.raises(ValueError, match="different shape"):
-        paired_t(np.zeros(3), np.zeros(4))
+    for compare in (paired, bootstrap):
+        with pytest.raises(ValueError, match="different shape"):
+            compare(np.zeros(3), np.zeros(4))
+
+
+def test_one_seeds_bootstrap_agrees_with_scipys() -> None:
+    rng = np.random.default_rng(2)
+    before, after = rng.random(300), rng.random(300) ** 2
+    theirs = stats.bootstrap(
+        (after - before,), np.mean, n_resamples=4000, method="percentile", rng=0
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert bootstrap(before, after, resamples=4000) == pytest.approx(tuple(theirs), abs=0.05 * width)
+    assert bootstrap(before, after, seed=1) == bootstrap(before, after, seed=1) != bootstrap(before, after)
+
+
+def test_the_bootstrap_draws_seeds_too() -> None:
+    rng = np.random.default_rng(3)
+    none = np.zeros((5, 400))
+    after = none + np.array([[1.0, 2, 3, 4, 5]]).T + rng.normal(size=(5, 400))
+    low, high = bootstrap(none, after, resamples=2000)
+    # means of five draws from 1 … 5: standard deviation √(2/5) = .632
+    assert (high - low) / (2 * 1.96) == pytest.approx(math.sqrt(2 / 5), rel=0.1)
+    assert all(math.isnan(one) for one in bootstrap(np.zeros((0, 0)), np.zeros((0, 0))))
+
+
+@given(seed=seeds, count=st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_holm_agrees_with_statsmodels(seed: int, count: int) -> None:
+    p = np.random.default_rng(seed).random(count).round(2) ** 3  # some are equal
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+
+
+def test_holm_does_not_count_what_was_not_tested() -> None:
+    assert holm([0.03, np.nan, 0.01]) == pytest.approx([0.03, np.nan, 0.02], nan_ok=True)
+    assert holm([]).shape == (0,)

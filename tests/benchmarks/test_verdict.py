@@ -1,0 +1,146 @@
+"""Sentences and corrections of made records whose answer is known."""
+
+import numpy as np
+import pytest
+
+from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
+from reclm.benchmarks.significance import holm, paired
+from reclm.benchmarks.verdict import against_controls, differences, verdicts
+
+USERS = 400
+BASE = Line(name="base")
+
+
+def line(name: str, control: str | None = None, against: str = "base") -> Line:
+    return Line(name=name, against=against, control=control, kinds=("user",))
+
+
+def record(
+    lines: list[Line],
+    gains: dict[str, float],
+    seeds: int = 3,
+    users: int = USERS,
+    protocols: tuple[str, ...] = ("full-shot",),
+    metrics: tuple[str, ...] = ("recall@20", "ndcg@20"),
+    own_users: bool = False,
+) -> Record:
+    """Values around .2 plus each line's gain; ``own_users``: each seed has users of its own."""
+    rng = np.random.default_rng(0)
+    cells = {}
+    for protocol in protocols:
+        each = rng.uniform(0.1, 0.3, users)
+        for one in lines:
+            for seed in range(seeds):
+                values = {
+                    metric: (each + gains.get(one.name, 0) + rng.normal(0, 0.02, users)).astype(np.float32)
+                    for metric in metrics
+                }
+                ids = np.array([f"u{user + seed * own_users}" for user in range(users)])
+                if one.name in gains or one.name == "base":
+                    cells[one.name, seed, protocol] = Cell(ids, np.ones(users, int), values)
+    ranked = tuple(Ranked(name=name, users=users, candidates=50) for name in protocols)
+    about = About(
+        title="t",
+        dataset="d",
+        fingerprint="f",
+        seeds=seeds,
+        metrics=metrics,
+        protocols=ranked,
+        lines=tuple(lines),
+    )
+    return Record(about, cells)
+
+
+def test_profiles_that_help_hurt_or_do_neither() -> None:
+    for gain, said in (
+        (0.02, "the profiles helped in NDCG@20 (+"),
+        (-0.02, "the profiles hurt in NDCG@20 (−"),
+        (0.0, "the profiles made no significant difference in NDCG@20 ("),
+    ):
+        (sentence,) = verdicts(record([BASE, line("augment")], {"augment": gain}))
+        assert sentence.startswith(f"full-shot: {said}"), sentence
+        assert sentence.endswith(", 400 users, 3 seeds)")
+        assert "Holm" not in sentence  # one test needs no correction
+
+
+def test_a_sentence_holds_the_tests_numbers() -> None:
+    found = record([BASE, line("augment")], {"augment": 0.02})
+    test = paired(*found.paired("base", "augment", "full-shot", "ndcg@20"))
+    base = found.values("base", "full-shot", "ndcg@20").mean()
+    change, low, high = (100 * one / base for one in (test.difference, test.low, test.high))
+    (sentence,) = verdicts(found)
+    assert f"({change:+.1f} %, 95 % interval {low:+.1f} % to {high:+.1f} %, p " in sentence
+    (one,) = [one for one in differences(found) if one.metric == "ndcg@20"]
+    assert (one.change, one.before) == pytest.approx((change / 100, base))
+
+
+def test_one_seed_claims_no_more_than_its_models() -> None:
+    (sentence,) = verdicts(record([BASE, line("augment")], {"augment": 0.02}, seeds=1))
+    assert sentence.startswith("full-shot: for this one seed the profiles helped")
+    assert sentence.endswith("1 seed)")
+
+
+def test_seeds_with_users_of_their_own_are_not_called_one_seed() -> None:
+    (sentence,) = verdicts(record([BASE, line("augment")], {"augment": 0.02}, own_users=True))
+    assert "one seed" not in sentence
+    assert sentence.endswith("402 users, 3 seeds together, tested over users alone)")
+
+
+def test_nobody_to_evaluate_and_lines_that_did_not_run() -> None:
+    (sentence,) = verdicts(record([BASE, line("augment")], {"augment": 0.02}, users=0))
+    assert sentence.startswith("full-shot: nobody to evaluate")
+    assert verdicts(record([BASE, line("augment")], {})) == []
+    assert verdicts(record([BASE], {})) == []
+
+
+def test_holm_counts_the_headline_of_all_lines_and_protocols_and_each_other_metric_apart() -> None:
+    lines = [BASE, line("one"), line("two"), line("absent")]
+    found = differences(record(lines, {"one": 0.001, "two": 0.0}, protocols=("full-shot", "zero-shot")))
+    for metric in ("recall@20", "ndcg@20"):
+        family = [one for one in found if one.metric == metric]
+        assert [(one.line, one.protocol) for one in family] == [
+            (name, protocol) for name in ("one", "two") for protocol in ("full-shot", "zero-shot")
+        ]
+        assert [one.p_holm for one in family] == pytest.approx(holm([one.test.p for one in family]))
+        assert {one.family for one in family} == {4}
+    assert any(one.p_holm > one.test.p for one in found)
+    (first, *_) = verdicts(record(lines, {"one": 0.02, "two": 0.0}))
+    assert first.startswith("full-shot, one against base: the profiles helped")
+    assert "after Holm over 2 tests" in first
+
+
+def test_a_line_is_held_against_its_best_control() -> None:
+    lines = [BASE, line("augment"), line("mixed", "shuffled"), line("noise", "random")]
+    better = record(lines, {"augment": 0.04, "mixed": 0.02, "noise": 0.01})
+    (found,) = against_controls(better)
+    assert (found.line, found.against, found.metric) == ("augment", "mixed", "ndcg@20")
+    best = f"{better.values('mixed', 'full-shot', 'ndcg@20').mean():.4f}"[1:]
+    said = [one for one in verdicts(better) if "best control" in one]
+    assert len(said) == 1
+    assert said[0].startswith(f"full-shot: augment beats its best control (shuffled, {best}) by +")
+    assert said[0].count(" % (95 % interval ") == 1
+    assert any("the control (random) helped" in one for one in verdicts(better))
+
+
+def test_a_gain_that_a_control_has_too_is_not_what_the_profiles_say() -> None:
+    lines = [BASE, line("augment"), line("mixed", "shuffled"), line("noise", "random")]
+    for gains, said in (
+        ({"augment": 0.02, "mixed": 0.0, "noise": 0.02}, "does not beat its best control (random, "),
+        ({"augment": 0.02, "mixed": 0.0, "noise": 0.04}, "falls behind its best control (random, "),
+    ):
+        (sentence,) = [one for one in verdicts(record(lines, gains)) if "best control" in one]
+        assert said in sentence
+        assert "what helps need not be what the profiles say" in sentence
+    (sentence,) = [one for one in verdicts(record(lines, dict.fromkeys(gains, 0.0))) if "best control" in one]
+    assert "what helps" not in sentence  # nothing does
+
+
+def test_controls_of_another_base_are_left_alone() -> None:
+    lines = [BASE, line("augment"), Line(name="other"), line("mixed", "shuffled", against="other")]
+    assert against_controls(record(lines, {"augment": 0.02, "other": 0.0, "mixed": 0.0})) == []
+
+
+def test_lines_that_both_have_profiles_are_called_by_name() -> None:
+    lines = [BASE, line("plain"), line("tuned", against="plain")]
+    found = verdicts(record(lines, {"plain": 0.0, "tuned": 0.02}))
+    assert found[1].startswith("full-shot, tuned against plain: tuned did better in NDCG@20 (")
