@@ -80,6 +80,15 @@ SearchTrials = Annotated[
     ),
 ]
 
+TwoRuns = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        "--compare",
+        metavar="RUN_A RUN_B",
+        help="Train nothing: compare two runs, given by their folders, line by line and user by user.",
+    ),
+]
+
 OF_BOTH = {"dataset", "seeds", "epochs", "controls", "search", "jobs", "fresh", "home", "out"}
 
 
@@ -112,6 +121,7 @@ def bench(
     profiler_set: ProfilerSettings = None,
     controls: Controls = False,
     search: SearchTrials = None,
+    compare: TwoRuns = None,
     suite: SuiteName = None,
     jobs: Jobs = 1,
     fresh: Fresh = False,
@@ -120,7 +130,10 @@ def bench(
     from reclm.config import parse_settings
     from reclm.workspace import Workspace
 
-    _check_options(context, suite is not None)
+    _check_options(context, suite is not None, compare is not None)
+    if compare is not None:
+        _two_runs(*compare)
+        return
     workspace = Workspace.at(home)
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
@@ -146,13 +159,15 @@ def bench(
     _compare(backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out, search)
 
 
-def _check_options(context: typer.Context, suite: bool) -> None:
+def _check_options(context: typer.Context, suite: bool, compare: bool) -> None:
     """Refuse options that were given and would do nothing."""
     for name in context.params:
         source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in OF_BOTH:
+        if source is None or source.name != "COMMANDLINE" or (name in OF_BOTH and not compare):
             continue
         flag = "--" + name.strip("_").replace("_", "-")
+        if compare and name != "compare":
+            raise ReclmError(f"{flag} does not go with --compare, which trains nothing and reads two runs")
         if suite and name != "suite":
             raise ReclmError(
                 f"{flag} does not go with --suite: the suite's file says it; copy the file and edit it"
@@ -220,6 +235,20 @@ def _suite(
     run.suite.to_yaml(folder / "suite.yaml")
     if record.about.failures:
         raise typer.Exit(1)
+
+
+def _two_runs(a: Path, b: Path) -> None:
+    from rich.console import Console
+
+    from reclm.benchmarks.compare import compare, tables, verdict
+    from reclm.benchmarks.record import Record
+
+    found = compare(Record.read(a), Record.read(b))
+    _say(f"A: {a}\nB: {b}\n")
+    for grid in tables(found):
+        Console(highlight=False).print(grid)
+    for sentence in [*found.alone, *found.made, "", verdict(found)]:
+        _say(sentence)
 
 
 def _show(record: "Record", folder: Path, *besides: str) -> None:
