@@ -25,6 +25,13 @@ class SelectOn(StrEnum):
     test = "test"
 
 
+class Tracker(StrEnum):
+    """Where a run is written besides its folder."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+
+
 Dataset = Annotated[
     str | None,
     typer.Option(help="A prepared data set: its name or folder. Default: ml-100k, or what the suite says."),
@@ -89,7 +96,12 @@ TwoRuns = Annotated[
     ),
 ]
 
-OF_BOTH = {"dataset", "seeds", "epochs", "controls", "search", "jobs", "fresh", "home", "out"}
+Track = Annotated[
+    list[Tracker] | None,
+    typer.Option(help="Write options, curves and results of every training there, too; can be given twice."),
+]
+
+OF_BOTH = {"dataset", "seeds", "epochs", "controls", "search", "track", "jobs", "fresh", "home", "out"}
 
 
 def bench(
@@ -121,6 +133,7 @@ def bench(
     profiler_set: ProfilerSettings = None,
     controls: Controls = False,
     search: SearchTrials = None,
+    track: Track = None,
     compare: TwoRuns = None,
     suite: SuiteName = None,
     jobs: Jobs = 1,
@@ -134,11 +147,16 @@ def bench(
     if compare is not None:
         _two_runs(*compare)
         return
+    trackers = [one.value for one in track or []]
+    if trackers:
+        from reclm.benchmarks.tracking import check_trackers
+
+        check_trackers(trackers)
     workspace = Workspace.at(home)
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
         changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
-        _suite(suite, changes, workspace, how, out)
+        _suite(suite, changes, workspace, how, out, trackers)
         return
     settings = parse_settings(set_ or [])
     profiles = None
@@ -156,7 +174,9 @@ def bench(
             store=store,
         )
     options = {"seeds": seeds or 1, "epochs": epochs, "select_on": select_on.value, "encoder": encoder}
-    _compare(backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out, search)
+    _compare(
+        backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out, search, trackers
+    )
 
 
 def _check_options(context: typer.Context, suite: bool, compare: bool) -> None:
@@ -184,6 +204,7 @@ def _compare(
     how: dict[str, Any],
     out: Path | None,
     search: int | None,
+    trackers: list[str],
 ) -> None:
     import reclm.data
     from reclm.benchmarks.bench import comparison, keep_models
@@ -200,6 +221,7 @@ def _compare(
     keep_models(run, folder / "models", place)
     record = run.record()
     _show(record, folder, "models")
+    _track(record, folder, workspace, trackers)
     same = shlex.join(["reclm", *sys.argv[1:]])
     writer = next((line.writer for line in record.about.lines if line.writer), None)
     if writer is None:
@@ -216,7 +238,12 @@ def _compare(
 
 
 def _suite(
-    name: str, changes: dict[str, Any], workspace: "Workspace", how: dict[str, Any], out: Path | None
+    name: str,
+    changes: dict[str, Any],
+    workspace: "Workspace",
+    how: dict[str, Any],
+    out: Path | None,
+    trackers: list[str],
 ) -> None:
     from reclm.benchmarks.session_suite import load_session_suite
     from reclm.benchmarks.suite import changed, load_suite
@@ -226,13 +253,14 @@ def _suite(
     if sessions := load_session_suite(name):
         if how != {"jobs": 1, "fresh": False, "controls": False} or changes.pop("search") is not None:
             raise ReclmError("--jobs, --fresh, --controls and --search go with suites of backbones only")
-        _sessions(sessions.changed(**changes), workspace, folder)
+        _sessions(sessions.changed(**changes), workspace, folder, trackers)
         return
     suite = changed(load_suite(name), **changes)
     run = run_suite(suite, workspace, **how)
     record = run.record()
     _show(record, folder, "suite.yaml")
     run.suite.to_yaml(folder / "suite.yaml")
+    _track(record, folder, workspace, trackers)
     if record.about.failures:
         raise typer.Exit(1)
 
@@ -270,7 +298,7 @@ def _show(record: "Record", folder: Path, *besides: str) -> None:
     _say(f"\nresults in {folder} ({', '.join(files)})")
 
 
-def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path) -> None:
+def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path, trackers: list[str]) -> None:
     from rich.console import Console
 
     from reclm.benchmarks.session_suite import run_session_suite
@@ -283,8 +311,17 @@ def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path) -> No
     for remark in remarks(run):
         _say(remark)
     _say(f"\nresults in {folder} (table.md, picture.png, results.parquet, users.parquet, suite.yaml)")
+    _track(run.record(), folder, workspace, trackers)
     if run.failures:
         raise typer.Exit(1)
+
+
+def _track(record: "Record", folder: Path, workspace: "Workspace", trackers: list[str]) -> None:
+    if trackers:
+        from reclm.benchmarks.tracking import track
+
+        for place in track(record, folder, workspace, trackers):
+            _say(place)
 
 
 def _coverage(record: "Record") -> list[str]:
