@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,10 @@ from reclm.config import Config
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
 from reclm.errors import ReclmError
+from reclm.ranking.task import Task
+
+WATCHED, TOP = 10, 10
+"""Users whose top lists are kept with a cell, and items of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +109,8 @@ class Result(Config):
     """Loss, seconds and selection metric of every epoch."""
     seconds: float = 0.0
     """Of training and evaluation together."""
+    top: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
+    """Protocol and user_id, of a few users, to the item_ids ranked best."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine and versions."""
 
@@ -207,6 +213,13 @@ class CellStore:
         (self.folder / f".{key}.begun").unlink(missing_ok=True)
 
 
+def watched(tasks: Mapping[str, Task]) -> list[int]:
+    """The few users whose top lists are kept: evenly spread over those of the first protocol."""
+    users = next(iter(tasks.values())).users.numpy()
+    places = np.linspace(0, len(users) - 1, min(WATCHED, len(users))).astype(int)
+    return users[places].tolist()
+
+
 def run_cell(
     cell: Cell,
     dataset: Dataset,
@@ -237,7 +250,8 @@ def run_cell(
             weights.update({name: one.clone().contiguous() for name, one in model.state_dict().items()})
 
     try:
-        trained = Runner(cell.plan, dataset).run(cell.inputs, cell.seed, on_epoch, on_model)
+        runner = Runner(cell.plan, dataset)
+        trained = runner.run(cell.inputs, cell.seed, on_epoch, on_model, watched(runner.tasks))
         means = {
             protocol: {name: None if np.isnan(value) else value for name, value in found.mean().items()}
             for protocol, found in trained.results.items()
@@ -259,6 +273,14 @@ def run_cell(
             best_epoch=trained.best_epoch,
             history=trained.fit.history,
             seconds=time.perf_counter() - begun,
+            top={
+                protocol: {
+                    dataset.users.ids(np.array([user]))[0]: dataset.items.ids(items[:TOP])
+                    for user, items in found.top.items()
+                }
+                for protocol, found in trained.results.items()
+                if protocol in runner.tasks
+            },
             environment=environment(),
         )
     except Exception as error:  # recorded and shown: one cell's failure must not cost the others

@@ -9,12 +9,13 @@ import numpy as np
 from reclm import plugins
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Inputs
+from reclm.benchmarks import leaks
 from reclm.benchmarks.controls import controlled
 from reclm.benchmarks.runner import Plan
 from reclm.benchmarks.suite import Profiles
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import ReclmError
-from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
+from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, open_profiler
 from reclm.profiles.store import ProfileStore
 from reclm.workspace import Workspace
 
@@ -34,27 +35,38 @@ class Given:
         store: of its profiles.
         encoder: name and source of what embedded its texts.
         coverage: how many of a side have a profile, of how many.
+        checked: what was looked at for leaks of the test part, and found clean.
     """
 
     inputs: Inputs
     store: ProfileStore | None = None
     encoder: tuple[str, str] | None = None
     coverage: dict[ProfileKind, tuple[int, int]] = field(default_factory=dict)
+    checked: tuple[str, ...] = ()
 
 
-def open_profiles(profiles: Profiles, dataset: Dataset, workspace: Workspace) -> ProfileStore:
-    """The store, with everything written that was missing."""
+def open_profiles(
+    profiles: Profiles, dataset: Dataset, workspace: Workspace
+) -> tuple[ProfileStore, list[str]]:
+    """The store, with everything written that was missing, and what was checked for leaks.
+
+    Raises:
+        ReclmError: if the profiles tell of the test part (:mod:`reclm.benchmarks.leaks`).
+    """
     view = dataset.view()
     if profiles.store:
         writer = ProfileStore.read(profiles.store).info.writer
-        return ProfileStore.open(profiles.store, view.fingerprint, writer)
-    limit = profiles.limit
-    if limit is None:
-        limit = FIRST_LOOK if plugins.get("profiler", profiles.profiler).needs_model else 0
+        store = ProfileStore.open(profiles.store, view.fingerprint, writer)
+        return store, leaks.check(dataset, store)
     choice = ProfilerChoice(
         profiles.profiler, profiles.settings, profiles.model, profiles.engine, profiles.adapter
     )
-    return ensure_profiles(view, workspace, choice, profiles.kinds, limit or None)[0]
+    limit = profiles.limit
+    if limit is None:
+        limit = FIRST_LOOK if plugins.get("profiler", profiles.profiler).needs_model else 0
+    store, _ = ensure_profiles(view, workspace, choice, profiles.kinds, limit or None)
+    profiler, _ = open_profiler(**vars(choice))
+    return store, leaks.check(dataset, store, profiler.fit(view))
 
 
 class SuiteInputs:
@@ -105,11 +117,13 @@ class SuiteInputs:
         if text is None and not sides:
             return Given(inputs)
         encoder = self._encoder()
+        store, checked = (None, []) if profiles is None else self._store(profiles)
         return Given(
             inputs,
-            None if profiles is None else self._store(profiles),
+            store,
             (encoder.name, encoder.source),
             {kind: (int(one.present.sum()), len(one)) for kind, one in sides.items()},
+            tuple(checked),
         )
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -130,7 +144,7 @@ class SuiteInputs:
             lambda: item_text_features(self.dataset.view(), self._encoder(), self.workspace, self.progress),
         )
 
-    def _store(self, profiles: Profiles) -> ProfileStore:
+    def _store(self, profiles: Profiles) -> tuple[ProfileStore, list[str]]:
         plain = profiles.model_copy(update={"control": None})
         return self._once(
             f"store {plain.model_dump_json()}", lambda: open_profiles(plain, self.dataset, self.workspace)
@@ -144,7 +158,7 @@ class SuiteInputs:
 
         view = self.dataset.view()
         if profiles.control is None:
-            store = self._store(profiles)
+            store, _ = self._store(profiles)
             return {
                 kind: ProfileMatrix(*embed(store, self._encoder(), kind, view.idmap(kind), self.progress))
                 for kind in profiles.kinds

@@ -17,7 +17,7 @@ def draw(record: Record, path: Path) -> None:
     """Bars of every line for each protocol, and the learning curves of the compared ones, as one PNG."""
     metrics = [record.headline, *(one for one in record.about.metrics if one != record.headline)][:_METRICS]
     lines = [line for line in record.about.lines if not line.absent]
-    panel = [(protocol.name, metric) for protocol in record.about.protocols for metric in metrics]
+    panel = [(protocol.name, metric) for protocol in record.about.whole for metric in metrics]
     height = max(2.4, 0.32 * len(lines) + 1.2)
     figure, axes = panels(len(panel) + 1, min(len(panel) + 1, 3), record.about.title, size=(4.6, height))
     for axis, (protocol, metric) in zip(axes, panel, strict=False):

@@ -68,6 +68,8 @@ class Ranked(Config):
     name: str
     users: int
     candidates: int
+    part_of: str | None = None
+    """The protocol whose ranking this is a slice of."""
 
 
 class Failure(Config):
@@ -100,6 +102,11 @@ class About(Config):
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine and versions."""
 
+    @property
+    def whole(self) -> tuple[Ranked, ...]:
+        """The protocols themselves, without slices of them."""
+        return tuple(one for one in self.protocols if one.part_of is None)
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -126,10 +133,11 @@ class Cell:
     key: str = ""
 
     def means(self) -> dict[str, float]:
-        """Every metric: its mean over users (nan where there is none), or the number of the whole."""
+        """Every metric: its mean over the users that have a value (nan where none has), or the number of the whole."""
+        kept = {name: one[~np.isnan(one)] for name, one in self.values.items()}
         means = {
             name: float(one.mean(dtype=np.float64)) if len(one) else float("nan")
-            for name, one in self.values.items()
+            for name, one in kept.items()
         }
         return means | self.overall
 

@@ -1,6 +1,6 @@
 """One training and its evaluation: a backbone, its inputs, a seed, on a data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,10 +11,12 @@ from torch import nn
 
 from reclm import plugins
 from reclm.backbones.base import BackboneConfig, Inputs
+from reclm.benchmarks.slices import item_slices
 from reclm.config import Config
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, Interactions
 from reclm.errors import ReclmError
-from reclm.ranking.evaluate import DEFAULT_METRICS, PerUser, Task, evaluate
+from reclm.ranking.evaluate import DEFAULT_METRICS, PerUser, deepest, measure, rank
+from reclm.ranking.task import Task
 from reclm.sampling import TripleSampler
 from reclm.training import Fit, TrainConfig, fit
 
@@ -39,16 +41,21 @@ class Run:
 
     fit: Fit
     results: dict[str, PerUser]
-    """Protocol name to per-user test results."""
+    """Name of a protocol, or of a slice of one, to per-user test results."""
     best_epoch: dict[str, int]
+    """By the same names."""
 
 
-def test_tasks(dataset: Dataset) -> dict[str, Task]:
-    """The ranking task of each protocol."""
+def test_tasks(dataset: Dataset, train: Interactions | None = None) -> dict[str, Task]:  # noqa: PT028
+    """The ranking task of each protocol.
+
+    Args:
+        train: what the recommender learns from, by default the training part; popularity is counted in it.
+    """
+    train = dataset.train if train is None else train
+    sizes = len(dataset.users), len(dataset.items)
     return {
-        one.name: Task.of(
-            dataset.test, dataset.joined(one.mask), one.candidates, len(dataset.users), len(dataset.items)
-        )
+        one.name: Task.of(dataset.test, dataset.joined(one.mask), one.candidates, *sizes, train)
         for one in dataset.protocols
     }
 
@@ -81,13 +88,14 @@ class Runner:
 
     def __init__(self, plan: Plan, dataset: Dataset) -> None:
         self.plan = plan
-        self.tasks = test_tasks(dataset)
         self.on_test = plan.select_on == "test"
         self.backbone = plugins.get("backbone", plan.backbone)
         self.config: BackboneConfig = self.backbone.Config.build(
             dict(plan.model), where=f"backbone {plan.backbone}"
         )
         self.train = dataset.joined(["train", "valid"]) if self.on_test else dataset.train
+        self.tasks = test_tasks(dataset, self.train)
+        self.slices = {name: item_slices(name, task, self.train) for name, task in self.tasks.items()}
         self.select = self.tasks if self.on_test else {"valid": validation_task(dataset)}
         self.sampler = TripleSampler(self.train, len(dataset.users), len(dataset.items))
 
@@ -97,6 +105,7 @@ class Runner:
         seed: int,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         on_model: Callable[[nn.Module], None] | None = None,
+        top: Sequence[int] = (),
     ) -> Run:
         """Train and evaluate with one seed. A backbone without parameters is evaluated as it is.
 
@@ -107,19 +116,24 @@ class Runner:
             seed: of initial weights and of all draws.
             on_epoch: called with the history row of each epoch.
             on_model: called with the model and its best weights, those of the first protocol where each has its own.
+            top: user_idx whose top lists the results hold, as long as the largest k of the metrics.
         """
         init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
         model = self.backbone(self.config, replace(inputs, train=self.train), init)
         trained = Fit()
         if any(True for _ in model.parameters()):
             trained = fit(model, self.sampler, self.select, self.plan.train, draw, on_epoch)
-        results = {}
+        metrics = self.plan.metrics
+        results: dict[str, PerUser] = {}
+        best: dict[str, int] = {}
         for name, task in self.tasks.items():
             if self.on_test and name in trained.weights:
                 model.load_state_dict(trained.weights[name])
-            results[name] = evaluate(model.scorer(), task, self.plan.metrics)
-            if on_model and len(results) == 1:
+            ranking = rank(model.scorer(), task, deepest(metrics))
+            for part, one in {name: task, **self.slices[name]}.items():
+                results[part] = measure(ranking, one, metrics, top)
+                best[part] = trained.best_epoch.get(name if self.on_test else "valid", 0)
+            if on_model and name == next(iter(self.tasks)):
                 on_model(model)
-        best = {name: trained.best_epoch.get(name if self.on_test else "valid", 0) for name in self.tasks}
         trained.weights.clear()
         return Run(trained, results, best)

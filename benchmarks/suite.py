@@ -16,6 +16,9 @@ from reclm.ranking.evaluate import DEFAULT_METRICS
 from reclm.ranking.metrics import parse
 from reclm.training import TrainConfig
 
+METRICS = (*DEFAULT_METRICS, "map@20", "coverage@20", "novelty@20", "lift@20")
+"""What is measured unless a suite says otherwise."""
+
 FOLDER = Path(__file__).parent / "suites"
 
 
@@ -76,7 +79,7 @@ class Suite(Config):
     """Where all rows differ from what was published."""
     seeds: int = Field(default=1, ge=1)
     """Runs a row, seeded 0, 1, …"""
-    metrics: tuple[str, ...] = Field(default=DEFAULT_METRICS, min_length=1)
+    metrics: tuple[str, ...] = Field(default=METRICS, min_length=1)
     select_on: SelectOn = "valid"
     """What chooses the epoch; ``test`` flatters."""
     encoder: str | None = None

@@ -16,6 +16,7 @@ from reclm.benchmarks.runner import Plan, validation_task
 from reclm.benchmarks.runner import test_tasks as tasks_of
 from reclm.benchmarks.search import Searched, run_search, spaces
 from reclm.benchmarks.search import said as search_said
+from reclm.benchmarks.slices import item_slices
 from reclm.benchmarks.suite import Row, Suite, row_plan, with_controls
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
@@ -76,11 +77,15 @@ class SuiteRun:
             seeds=suite.seeds,
             metrics=suite.metrics,
             protocols=tuple(
-                records.Ranked(name=name, users=len(task.users), candidates=len(task.candidates))
+                records.Ranked(name=part, users=len(one.users), candidates=len(one.candidates), part_of=whole)
                 for name, task in tasks_of(dataset).items()
+                for part, one, whole in [
+                    (name, task, None),
+                    *((part, one, name) for part, one in item_slices(name, task, trained_on).items()),
+                ]
             ),
             lines=tuple(self._line(row) for row in suite.rows),
-            remarks=tuple(remarks),
+            remarks=(*remarks, *self._checked()),
             failures=tuple(self.failures()),
             suite=suite.model_dump(mode="json", exclude_defaults=True),
             environment=environment(),
@@ -91,6 +96,11 @@ class SuiteRun:
             for cell, result in zip(self.cells[row], results, strict=True)
         }
         return records.Record(about, cells, history)
+
+    def _checked(self) -> tuple[str, ...]:
+        """What was looked at for leaks, each thing once."""
+        said = dict.fromkeys(one for given in self.given.values() for one in given.checked)
+        return (f"checked for leaks: {'; '.join(said)}",) if said else ()
 
     def _line(self, row: Row) -> records.Line:
         given = self.given.get(row.name)

@@ -50,7 +50,7 @@ def tables(record: Record) -> list[Table]:
     """A table for each protocol, that fits 80 columns if names are short: ours, and the published number below."""
     metrics = _shown(record)
     drawn = []
-    for protocol in record.about.protocols:
+    for protocol in record.about.whole:
         size = f"{protocol.users:,} users × {protocol.candidates:,} items"
         grid = Table(
             title=f"{escape(record.about.title)}: {escape(protocol.name)}, {size}",

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from reclm.cli import bench, data, profile, profiles, recommend, steer, tune
+from reclm.cli import bench, data, profile, profiles, recommend, report, steer, tune
 from reclm.errors import ReclmError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app.command("profile")(profile.profile)
 app.command("tune")(tune.tune)
 app.add_typer(profiles.app, name="profiles")
 app.command("bench")(bench.bench)
+app.command("report")(report.report)
 app.command("recommend")(recommend.recommend)
 app.command("steer")(steer.steer)
 

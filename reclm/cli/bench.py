@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from reclm.benchmarks.record import Record
     from reclm.benchmarks.session_suite import SessionSuite
     from reclm.benchmarks.suite import Profiles
+    from reclm.benchmarks.suite_run import SuiteRun
     from reclm.workspace import Workspace
 
 
@@ -220,7 +221,7 @@ def _compare(
     run = run_suite(suite, workspace, weights=True, **how)
     keep_models(run, folder / "models", place)
     record = run.record()
-    _show(record, folder, "models")
+    _show(run, record, folder, "models")
     _track(record, folder, workspace, trackers)
     same = shlex.join(["reclm", *sys.argv[1:]])
     writer = next((line.writer for line in record.about.lines if line.writer), None)
@@ -258,7 +259,7 @@ def _suite(
     suite = changed(load_suite(name), **changes)
     run = run_suite(suite, workspace, **how)
     record = run.record()
-    _show(record, folder, "suite.yaml")
+    _show(run, record, folder, "suite.yaml")
     run.suite.to_yaml(folder / "suite.yaml")
     _track(record, folder, workspace, trackers)
     if record.about.failures:
@@ -279,10 +280,11 @@ def _two_runs(a: Path, b: Path) -> None:
         _say(sentence)
 
 
-def _show(record: "Record", folder: Path, *besides: str) -> None:
+def _show(run: "SuiteRun", record: "Record", folder: Path, *besides: str) -> None:
     """Print what a run came to, and write it down."""
     from rich.console import Console
 
+    from reclm.benchmarks import examples
     from reclm.benchmarks.picture import draw
     from reclm.benchmarks.suite_table import markdown, remarks, tables
     from reclm.benchmarks.verdict import verdicts
@@ -290,12 +292,14 @@ def _show(record: "Record", folder: Path, *besides: str) -> None:
     record.save(folder)
     (folder / "table.md").write_text(markdown(record), encoding="utf-8")
     draw(record, folder / "comparison.png")
+    examples.write(run, folder)
     for grid in tables(record):
         Console(highlight=False).print(grid)
     for sentence in [*remarks(record), *_coverage(record), "", *verdicts(record)]:
         _say(sentence)
     files = ("table.md", "comparison.png", "results.parquet", "users.parquet", *besides)
     _say(f"\nresults in {folder} ({', '.join(files)})")
+    _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
 
 
 def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path, trackers: list[str]) -> None:

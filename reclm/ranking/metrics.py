@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from reclm.errors import unknown
+from reclm.ranking.beyond import BEYOND
 
 
 def recall(hits: Tensor, positives: Tensor) -> Tensor:
@@ -40,24 +41,33 @@ def ndcg(hits: Tensor, positives: Tensor) -> Tensor:
     return hits.float() @ gain / ideal
 
 
+def average_precision(hits: Tensor, positives: Tensor) -> Tensor:
+    """``Σ_hits precision@rank`` over ``min(positives, k)``, the hits of the best possible list; its mean is MAP."""
+    k = hits.shape[1]
+    precision_at = hits.cumsum(1) / torch.arange(1, k + 1, device=hits.device)
+    return (precision_at * hits).sum(1) / positives.clamp(max=k)
+
+
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "recall": recall,
     "ndcg": ndcg,
     "precision": precision,
     "mrr": mrr,
     "hit": hit,
+    "map": average_precision,
 }
 
 
 def parse(name: str) -> tuple[str, int]:
-    """``"ndcg@20"`` as ``("ndcg", 20)``.
+    """``"ndcg@20"`` as ``("ndcg", 20)``, a metric of :data:`METRICS` or :data:`~reclm.ranking.beyond.BEYOND`.
 
     Raises:
         ReclmError: for an unknown metric or a k that is no positive number.
     """
     metric, _, k = name.lower().partition("@")
-    if metric not in METRICS or not k.isdigit() or int(k) < 1:
-        raise unknown("metric", name, [f"{known}@20" for known in METRICS])
+    known = (*METRICS, *BEYOND)
+    if metric not in known or not k.isdigit() or int(k) < 1:
+        raise unknown("metric", name, [f"{one}@20" for one in known])
     return metric, int(k)
 
 

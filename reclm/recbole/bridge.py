@@ -182,7 +182,8 @@ class RecBole:
         with torch.no_grad(), parametrize.cached():
             scorer = self.scorer()
             for one in self.dataset.protocols:
-                task = Task.of(self.dataset.test, self.dataset.joined(one.mask), one.candidates, *sizes)
+                mask, train = self.dataset.joined(one.mask), self.dataset.train
+                task = Task.of(self.dataset.test, mask, one.candidates, *sizes, train)
                 results[one.name] = evaluate(scorer, task, metrics, block)
         return results
 

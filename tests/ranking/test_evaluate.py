@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from reclm.data.dataset import Interactions
-from reclm.ranking.evaluate import Task, evaluate
+from reclm.ranking.evaluate import DEFAULT_METRICS, evaluate, measure, rank
+from reclm.ranking.task import Task
 
 
 def interactions(*pairs: tuple[int, int]) -> Interactions:
@@ -67,3 +68,47 @@ def test_blocks_do_not_change_the_result_and_agree_with_a_plain_loop() -> None:
 def test_no_user_to_evaluate_gives_nan_not_zero() -> None:
     task = Task.of(interactions(), interactions(), np.arange(2), users=1, items=2)
     assert np.isnan(evaluate(scores_of(torch.ones(1, 2)), task, ["recall@1"]).mean()["recall@1"])
+
+
+def test_ten_metrics_by_default() -> None:
+    assert len(DEFAULT_METRICS) == 10
+    assert not any(name.startswith("map") for name in DEFAULT_METRICS)
+
+
+def test_top_lists_are_items_without_what_was_masked() -> None:
+    matrix = torch.tensor([[4.0, 3, 9, 1], [1, 2, 3, 4]])
+    candidates = np.array([0, 1, 3])
+    task = Task.of(interactions((0, 1)), interactions((0, 0)), candidates, users=2, items=4)
+    # user 0: item 0 is masked and item 2 no candidate; user 1 has no positive and is not ranked for
+    top = evaluate(scores_of(matrix), task, ["recall@3"], top=[0, 1]).top
+    assert {user: items.tolist() for user, items in top.items()} == {0: [1, 3]}
+
+
+def test_a_part_of_a_task_is_measured_from_the_same_ranking() -> None:
+    rng = np.random.default_rng(1)
+    users, items = 40, 25
+    test, mask, train = (Interactions(*np.argwhere(rng.random((users, items)) < 0.15).T) for _ in range(3))
+    candidates = np.flatnonzero(rng.random(items) < 0.8)
+    wanted = rng.random(len(candidates)) < 0.3
+    matrix = torch.from_numpy(rng.random((users, items), dtype=np.float32))
+    task = Task.of(test, mask, candidates, users, items, train)
+    part = task.only(torch.from_numpy(wanted))
+    kept = test.take(np.isin(test.item_idx, candidates[wanted]))
+    expected = Task.of(kept, mask, candidates, users, items, train)
+    assert 0 < len(part.users) < len(task.users)
+    metrics = ["recall@5", "ndcg@10", "map@10", "coverage@3", "novelty@10", "lift@10"]
+    asked: list[int] = []
+
+    def scorer(who: torch.Tensor, what: torch.Tensor) -> torch.Tensor:
+        asked.extend(who.tolist())
+        return matrix[who][:, what].clone()
+
+    ranking = rank(scorer, task, 10, block=7)
+    ours = measure(ranking, part, metrics)
+    assert asked == task.users.tolist()
+    theirs, alone = (evaluate(scorer, one, metrics) for one in (expected, part))
+    assert ours.users.tolist() == expected.users.tolist()
+    for name, value in theirs.values.items():
+        np.testing.assert_array_equal(ours.values[name], value, err_msg=name)
+        np.testing.assert_array_equal(alone.values[name], value, err_msg=name)
+    assert ours.overall == alone.overall == theirs.overall

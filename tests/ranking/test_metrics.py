@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reclm.errors import ReclmError
-from reclm.ranking.metrics import METRICS, hit, mrr, ndcg, parse, precision, recall
+from reclm.ranking.metrics import METRICS, average_precision, hit, mrr, ndcg, parse, precision, recall
 
 # user 0: test items at ranks 2 and 3 of 4, two test items in all; user 1: none of five found; user 2: rank 1 of one
 HITS = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
@@ -35,6 +35,15 @@ def test_ndcg_of_more_positives_than_k_can_reach_one() -> None:
     assert ndcg(torch.ones(1, 3, dtype=torch.bool), torch.tensor([7])).item() == pytest.approx(1)
 
 
+def test_average_precision_is_over_the_hits_of_the_best_possible_list() -> None:
+    # user 0: hits at ranks 2 and 3, precision 1/2 and 2/3 there; user 2: one hit, at rank 1
+    assert average_precision(HITS, POSITIVES).tolist() == pytest.approx([(1 / 2 + 2 / 3) / 2, 0, 1])
+
+
+def test_average_precision_of_more_positives_than_k_can_reach_one() -> None:
+    assert average_precision(torch.ones(1, 3, dtype=torch.bool), torch.tensor([7])).tolist() == [1]
+
+
 @pytest.mark.parametrize("k", [1, 3, 10])
 def test_agree_with_pytorch_geometric(k: int) -> None:
     link = pytest.importorskip("torch_geometric.metrics")
@@ -44,7 +53,9 @@ def test_agree_with_pytorch_geometric(k: int) -> None:
         "ndcg": link.LinkPredNDCG,
         "mrr": link.LinkPredMRR,
         "hit": link.LinkPredHitRatio,
+        "map": link.LinkPredMAP,
     }
+    assert oracle.keys() == METRICS.keys()
     generator = torch.Generator().manual_seed(k)
     ranking = torch.stack([torch.randperm(30, generator=generator) for _ in range(40)])
     truth = torch.rand(40, 30, generator=generator) < 0.2
@@ -63,3 +74,5 @@ def test_unknown_metric_offers_the_nearest() -> None:
         parse("ndgc@20")
     with pytest.raises(ReclmError, match="recall@0"):
         parse("recall@0")
+    with pytest.raises(ReclmError, match="coverage@20"):
+        parse("covrage@20")

@@ -1,0 +1,203 @@
+"""Checks that no profile and no split tells a model of the test part; the first leak found ends the run."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow.compute as pc
+
+from reclm.config import read_yaml
+from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
+from reclm.data.splits import pairs
+from reclm.errors import ReclmError
+from reclm.profiles.profile import Known, Profiler
+from reclm.profiles.store import KINDS, ProfileStore
+
+SplitName = Literal["train", "valid", "test"]
+
+SAMPLE = 1000
+"""Stored profiles of each kind whose prompts are written again."""
+
+
+def check(
+    dataset: Dataset,
+    store: ProfileStore | None = None,
+    profiler: Profiler | None = None,
+    *,
+    sample: int | None = SAMPLE,
+    seed: int = 0,
+) -> list[str]:
+    """Look for leaks of the test part, in the data set and in the profiles.
+
+    Args:
+        dataset: what is benched.
+        store: the profiles that it is benched with; None: none.
+        profiler: what wrote them, fitted (as :func:`~reclm.profiles.run.make_profiles` has it); None: not known, and
+            the prompts cannot be compared.
+        sample: stored profiles of each kind whose prompts are compared, None for all.
+        seed: draws the sample.
+
+    Returns:
+        What was checked, and what could not be, a sentence each.
+
+    Raises:
+        ReclmError: at the first leak.
+    """
+    return [
+        *_splits(dataset),
+        *([] if profiler is None else _tuned(dataset, profiler)),
+        *([] if store is None else _store(dataset, store)),
+        *([] if store is None else _prompts(dataset, store, profiler, sample, seed)),
+    ]
+
+
+def _splits(dataset: Dataset) -> Iterator[str]:
+    """What a protocol masks is not what it asks for, and what it calls cold was not learned from."""
+    for protocol in dataset.protocols:
+        # where training items may be recommended again, repeats are no leak
+        repeats = "train" not in protocol.mask
+        parts: tuple[SplitName, ...] = (*protocol.mask, "test") if repeats else ("train", "valid", "test")
+        for one, other in combinations(parts, 2):
+            _disjoint(dataset, protocol, one, other)
+        if parts != ("test",):
+            yield f"{protocol.name}: no user has an item in two of {', '.join(parts)}"
+        if protocol.name == "zero-shot":
+            _cold(dataset, protocol)
+            yield f"{protocol.name}: no candidate has an interaction in training or validation"
+
+
+def _disjoint(dataset: Dataset, protocol: Protocol, one: SplitName, other: SplitName) -> None:
+    def asked(part: Interactions) -> np.ndarray:
+        kept = np.isin(part.item_idx, protocol.candidates)
+        return pairs(part.user_idx[kept], part.item_idx[kept], len(dataset.items))
+
+    both = np.intersect1d(asked(dataset.split(one)), asked(dataset.split(other)))
+    if len(both):
+        user, item = (int(place[0]) for place in np.divmod(both[:1], len(dataset.items)))
+        raise ReclmError(
+            f"data set {dataset.name!r}, {protocol.name}: {len(both):,} interactions are in {one} and in {other}, as "
+            f"of user {dataset.users.ids([user])[0]!r} with item {dataset.items.ids([item])[0]!r}; drop them from {one}"
+        )
+
+
+def _cold(dataset: Dataset, protocol: Protocol) -> None:
+    seen = np.intersect1d(protocol.candidates, dataset.joined(["train", "valid"]).item_idx)
+    if len(seen):
+        raise ReclmError(
+            f"data set {dataset.name!r}, {protocol.name}: {len(seen):,} of its {len(protocol.candidates):,} candidates "
+            f"have interactions in training or validation, as item {dataset.items.ids(seen[:1])[0]!r}; leave them out"
+        )
+
+
+def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
+    """What a tuned profiler learned from: this training part, or data that have nothing to do with it."""
+    folder: Path | None = getattr(profiler, "folder", None)
+    if folder is None:
+        return
+    from reclm.profilers.tuned import ABOUT  # slow to import; what has a folder imported it already
+
+    if not (folder / ABOUT).is_file():
+        return
+    about = read_yaml(folder / ABOUT)
+    name, fingerprint = about.get("dataset"), about.get("fingerprint")
+    if fingerprint == dataset.fingerprint:
+        yield "the profiler was tuned on this training part"
+    elif name == dataset.name:
+        raise ReclmError(
+            f"{folder} was tuned on another split of {name} ({fingerprint}, not {dataset.fingerprint}), which may hold "
+            "test interactions of this one; tune again: reclm tune"
+        )
+    else:
+        yield (
+            f"the profiler was tuned on another data set, {name} ({fingerprint}): whether they share users or items "
+            "cannot be told"
+        )
+
+
+def _store(dataset: Dataset, store: ProfileStore) -> Iterator[str]:
+    """All profiles are of this data set."""
+    rows = store.rows(columns=["kind", "id", "fingerprint"])
+    for found in (store.info.fingerprint, *pc.unique(rows.column("fingerprint")).to_pylist()):
+        if found != dataset.fingerprint:
+            raise ReclmError(
+                f"profile store {store.folder} holds profiles written for data set {found}, not for {dataset.name} "
+                f"{dataset.fingerprint}; write them again: reclm profile --fresh"
+            )
+    view = dataset.view()
+    for kind in KINDS:
+        ids = rows.filter(pc.field("kind") == kind).column("id").to_pylist()
+        strangers = np.flatnonzero(view.idmap(kind).find(ids) < 0)
+        if len(strangers):
+            raise ReclmError(
+                f"profile store {store.folder} has a profile of {kind} {ids[strangers[0]]!r}, whom data set "
+                f"{dataset.name!r} does not know; write them again: reclm profile --fresh"
+            )
+    yield f"all {rows.num_rows:,} profiles carry this data set's fingerprint, {dataset.fingerprint}"
+
+
+def _prompts(
+    dataset: Dataset, store: ProfileStore, profiler: Profiler | None, sample: int | None, seed: int
+) -> Iterator[str]:
+    """The prompts that the training part gives are those that the profiles answer."""
+    if profiler is None:
+        yield "prompts were not compared: it is not known what wrote the profiles"
+        return
+    view, generator = dataset.view(), np.random.default_rng(seed)
+    for kind in KINDS:
+        rows = view.idmap(kind).find(store.hashes(kind))
+        if not len(rows):
+            continue
+        drawn = (
+            rows if sample is None or len(rows) <= sample else generator.choice(rows, sample, replace=False)
+        )
+        unsure = _unsure(view, store, profiler, kind, np.sort(drawn))
+        yield (
+            f"{len(drawn):,} of {len(rows):,} {kind} profiles were looked at: {len(drawn) - unsure:,} answer the "
+            "prompt that the training part gives"
+        )
+        if unsure:
+            yield (
+                f"{unsure:,} {kind} profiles could not be compared: their prompts quote other profiles than are stored"
+            )
+
+
+def _unsure(
+    view: TrainingView, store: ProfileStore, profiler: Profiler, kind: ProfileKind, drawn: np.ndarray
+) -> int:
+    """Of how many of the rows ``drawn`` no prompt can be told: it quotes profiles, which may have been others then.
+
+    Raises:
+        ReclmError: for the first whose prompt differs and quotes none.
+    """
+    stored, texts = store.hashes(kind), store.texts(kind)
+    users = store.texts("user") if kind == "item" else {}
+    known: dict[ProfileKind, dict[str, str]] = {"user": users, "item": {}}
+    unsure, looked = 0, 0
+    for idx in profiler.rounds(view, kind):
+        rows = idx[np.isin(idx, drawn)]
+        now = _hashes(view, profiler, kind, rows, known)
+        ids = view.idmap(kind).ids(rows)
+        unlike = np.array([now.get(one) != stored[one] for one in ids], bool)
+        bare = _hashes(view, profiler, kind, rows[unlike], {})
+        for one in np.array(ids, object)[unlike]:
+            if now.get(one) == bare.get(one):
+                raise ReclmError(
+                    f"profile store {store.folder}: the profile of {kind} {one!r} answers another prompt than the "
+                    f"training part of {view.name!r} gives, with these settings of its profiler; write it again: "
+                    "reclm profile --fresh"
+                )
+            unsure += bare.get(one) != stored[one]
+        known[kind] |= {one: texts[one] for one in view.idmap(kind).ids(idx) if one in texts}
+        looked += len(rows)
+    return unsure + len(drawn) - looked
+
+
+def _hashes(
+    view: TrainingView, profiler: Profiler, kind: ProfileKind, rows: np.ndarray, known: Known
+) -> dict[str, str]:
+    """Id to prompt hash."""
+    if not len(rows):
+        return {}
+    return {one.id: one.prompt_hash for one in profiler.subjects(view, kind, rows, known)}

@@ -1,0 +1,32 @@
+"""What a report says in words, whatever its format."""
+
+from reclm.benchmarks.report.numbers import Numbers
+
+MARKS = (
+    "Bold: the best of its column. *: differs from the line that it is compared with, p < .05 after Holm's correction. "
+    "In brackets: how far ours is from the published number."
+)
+NOTHING = "Nothing was compared: no line of this run has another one to be compared with."
+
+
+def facts(numbers: Numbers) -> list[tuple[str, str]]:
+    """How the run was made: a name and a text each."""
+    about = numbers.about
+    found = [
+        ("data set", f"{about.dataset}, fingerprint {about.fingerprint}"),
+        ("seeds", f"{about.seeds}"),
+        ("epochs", about.selected_on),
+        ("published numbers", about.source),
+        *((str(name).replace("_", " "), _plain(value)) for name, value in about.environment.items()),
+        *(("remark", one) for one in about.remarks),
+        *(("failed", f"{one.line}, seed {one.seed}: {one.reason}") for one in about.failures),
+    ]
+    return [(name, text) for name, text in found if text]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return str(value)

@@ -1,0 +1,134 @@
+"""What a report counts: the one place where it meets the statistics."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from reclm import intervals
+from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.slices import ActivitySlice, activity_slices
+from reclm.benchmarks.verdict import Difference, differences, verdicts
+from reclm.intervals import Estimate
+
+ACCURACY = ("recall", "ndcg", "mrr", "precision", "hit", "map")
+"""Metrics of which more is better; of others none is called the best."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a line took, a run on average: seconds in all, seconds an epoch, epochs; nan: nothing was trained."""
+
+    seconds: float
+    epoch_seconds: float
+    epochs: float
+
+
+class Numbers:
+    """A record, counted.
+
+    Args:
+        record: of the run.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.about = record.about
+        self.headline = record.headline
+        self._activity: dict[tuple[str, str], list[ActivitySlice]] = {}
+
+    @cached_property
+    def verdicts(self) -> list[str]:
+        """Did the profiles help? Plain sentences."""
+        return [text for text in self._verdicts if text not in self.of_controls]
+
+    @cached_property
+    def of_controls(self) -> list[str]:
+        """The verdicts on controls for themselves."""
+        controls = [f", {line.name} against " for line in self.about.lines if line.control]
+        return [text for text in self._verdicts if any(one in text for one in controls)]
+
+    @cached_property
+    def _verdicts(self) -> list[str]:
+        return verdicts(self.record)
+
+    @cached_property
+    def differences(self) -> dict[tuple[str, str, str], Difference]:
+        """By line, protocol and metric: the line against the one that it names."""
+        return {
+            (one.line, one.protocol, one.metric): one
+            for one in differences(self.record)
+            if one.against == self.record.line(one.line).against
+        }
+
+    @cached_property
+    def groups(self) -> dict[str, list[Line]]:
+        """Lines by backbone, in the table's order."""
+        found: dict[str, list[Line]] = {}
+        for line in self.about.lines:
+            found.setdefault(line.backbone, []).append(line)
+        return found
+
+    def failures(self, line: str) -> list[str]:
+        """``seed 2 failed: reason``, of each seed of a line that failed."""
+        return [f"seed {one.seed} failed: {one.reason}" for one in self.about.failures if one.line == line]
+
+    def why_none(self, line: Line) -> str:
+        """Why a line has no number."""
+        failed = "; ".join(self.failures(line.name))
+        return line.absent or failed or "not measured here"
+
+    def best(self, protocol: str, metric: str) -> float:
+        """The highest mean of a metric; nan where there is none, or more of it is not better."""
+        if metric.partition("@")[0] not in ACCURACY:
+            return float("nan")
+        found = [self.values(line.name, protocol, metric) for line in self.about.lines]
+        return max((float(one.mean()) for one in found if len(one)), default=float("nan"))
+
+    def values(self, line: str, protocol: str, metric: str) -> np.ndarray:
+        """The number of each seed that has one, ``(s,)``."""
+        return self._values.get((line, protocol, metric), np.empty(0))
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str, str], np.ndarray]:
+        found: dict[tuple[str, str, str], list[float]] = {}
+        for (line, _, protocol), cell in self.record.cells.items():
+            for metric, value in cell.means().items():
+                if np.isfinite(value):
+                    found.setdefault((line, protocol, metric), []).append(value)
+        return {key: np.array(values) for key, values in found.items()}
+
+    def interval(self, line: str, protocol: str, metric: str) -> Estimate | None:
+        """The mean with its 95 % interval over users, each user's value being the mean over seeds."""
+        values = self._users(line, protocol, metric)
+        return None if values is None else intervals.mean(values)
+
+    def activity(self, line: str, protocol: str) -> list[ActivitySlice]:
+        """The headline metric of users who are more and more active; none where all are of one group."""
+        key = line, protocol
+        if key not in self._activity:
+            found = activity_slices(self.record, line, protocol, self.headline)
+            self._activity[key] = found if len(found) > 1 else []
+        return self._activity[key]
+
+    def cost(self, line: str) -> Cost | None:
+        """What the line's runs took; None where none ran."""
+        runs = {seed: cell for (name, seed, _), cell in self.record.cells.items() if name == line}
+        if not runs:
+            return None
+        rows = [(one.seconds, one.epoch_seconds, one.epochs) for one in runs.values()]
+        return Cost(*(float(value) for value in np.mean(rows, axis=0)))
+
+    def _users(self, line: str, protocol: str, metric: str) -> np.ndarray | None:
+        """``(n,)`` value of each user, the mean over the seeds that have the user."""
+        cells = [self.record.cells[line, seed, protocol] for seed in self.record.seeds(line, protocol)]
+        cells = [cell for cell in cells if metric in cell.values and len(cell.user_ids)]
+        if not cells:
+            return None
+        first = cells[0].user_ids
+        if all(np.array_equal(cell.user_ids, first) for cell in cells):
+            return np.mean([cell.values[metric] for cell in cells], axis=0, dtype=np.float64)
+        ids = np.concatenate([cell.user_ids for cell in cells]).astype(str)
+        _, user = np.unique(ids, return_inverse=True)
+        values = np.concatenate([cell.values[metric] for cell in cells])
+        return np.bincount(user, values) / np.bincount(user)

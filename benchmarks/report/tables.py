@@ -1,0 +1,245 @@
+"""The tables of a report, before they become HTML, Markdown or LaTeX: cells are plain text."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from reclm.benchmarks.record import Line, Ranked
+from reclm.benchmarks.report import shown
+from reclm.benchmarks.report.extras import Quality
+from reclm.benchmarks.report.numbers import Numbers
+from reclm.benchmarks.report.shown import MARK, NONE
+from reclm.benchmarks.slices import ActivitySlice
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text; ``best`` of its column, or marked."""
+
+    text: str
+    best: bool = False
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row.
+
+    Attributes:
+        cells: behind the name; empty where ``instead`` says why.
+        below: it belongs to the row above (published numbers).
+        first: of a group.
+    """
+
+    name: str
+    cells: tuple[Cell, ...] = ()
+    instead: str = ""
+    below: bool = False
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        title, about: what it shows, in a phrase, and in a sentence.
+        head: of all columns, the names' first.
+        notes: below it.
+        text: so many columns are text, the others numbers.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+    about: str = ""
+    notes: tuple[str, ...] = field(default=())
+    text: int = 1
+
+
+def results(numbers: Numbers) -> list[Table]:
+    """A table a protocol: lines by metrics, mean ± standard deviation over seeds, published numbers below."""
+    return [_results(numbers, protocol) for protocol in numbers.about.protocols]
+
+
+def _results(numbers: Numbers, protocol: Ranked) -> Table:
+    about = numbers.about
+    rows = [row for line in about.lines for row in _line(numbers, line, protocol.name)]
+    lines = [line for line in about.lines if numbers.record.seeds(line.name, protocol.name)]
+    notes = [f"{line.name}: {line.note}" for line in lines if line.note]
+    notes += [f"{line.name}: {reason}" for line in lines for reason in numbers.failures(line.name)]
+    seeds = f"mean ± standard deviation over {about.seeds} seeds" if about.seeds > 1 else "one seed"
+    return Table(
+        protocol.name,
+        ("", *map(shown.title, about.metrics)),
+        tuple(rows),
+        f"{protocol.users:,} users, {protocol.candidates:,} candidate items; {seeds}",
+        tuple(notes),
+    )
+
+
+def _line(numbers: Numbers, line: Line, protocol: str) -> Iterator[Row]:
+    metrics = numbers.about.metrics
+    first = numbers.groups[line.backbone][0] is line and numbers.about.lines[0] is not line
+    if numbers.record.seeds(line.name, protocol):
+        yield Row(line.name, tuple(_value(numbers, line.name, protocol, one) for one in metrics), first=first)
+    else:
+        yield Row(line.name, instead=numbers.why_none(line), first=first)
+    published = line.published.get(protocol, {})
+    if published:
+        cells = [_published(numbers, line.name, protocol, one, published.get(one)) for one in metrics]
+        yield Row("published", tuple(Cell(text) for text in cells), below=True)
+
+
+def _value(numbers: Numbers, line: str, protocol: str, metric: str) -> Cell:
+    values = numbers.values(line, protocol, metric)
+    if not len(values):
+        return Cell(NONE)
+    mean = float(values.mean())
+    spread = f" ± {shown.number(float(values.std(ddof=1)))}" if len(values) > 1 else ""
+    found = numbers.differences.get((line, protocol, metric))
+    mark = MARK if found and found.p_holm < 0.05 else ""
+    best = mean > 0 and abs(mean - numbers.best(protocol, metric)) < 1e-12
+    return Cell(shown.number(mean) + spread, best, mark)
+
+
+def _published(numbers: Numbers, line: str, protocol: str, metric: str, value: float | None) -> str:
+    """The published number and, in brackets, how far ours is from it."""
+    if value is None:
+        return NONE
+    ours = numbers.values(line, protocol, metric)
+    differs = f" ({shown.number(float(ours.mean()) - value, sign=True)})" if len(ours) else ""
+    return shown.number(value) + differs
+
+
+def comparisons(numbers: Numbers) -> list[Table]:
+    """A table a protocol: each line against the one it is compared with, in the headline metric."""
+    return [table for one in numbers.about.protocols if (table := _compared(numbers, one.name)).rows]
+
+
+def _compared(numbers: Numbers, protocol: str) -> Table:
+    rows = []
+    for line in numbers.about.lines:
+        found = numbers.differences.get((line.name, protocol, numbers.headline))
+        if found is None:
+            continue
+        test = found.test
+        cells = [
+            found.against,
+            shown.change(found.change),
+            shown.number(test.difference, sign=True),
+            f"{shown.number(test.low, sign=True)} to {shown.number(test.high, sign=True)}",
+            shown.number(test.effect, 3, sign=True),
+            shown.probability(test.p),
+            shown.probability(found.p_holm),
+            f"{test.n:,}",
+            f"{test.seeds}",
+        ]
+        marks = {1: MARK * (found.p_holm < 0.05)}
+        rows.append(
+            Row(line.name, tuple(Cell(text, mark=marks.get(at, "")) for at, text in enumerate(cells)))
+        )
+    head = (
+        "",
+        "against",
+        "change",
+        "difference",
+        "95 % interval",
+        "effect",
+        "p",
+        "p, Holm",
+        "users",
+        "seeds",
+    )
+    return Table(protocol, head, tuple(rows), shown.title(numbers.headline), text=2)
+
+
+def activity(numbers: Numbers) -> list[Table]:
+    """A table a protocol: the headline metric by how active users were in training, and differences below."""
+    tables = []
+    for protocol in numbers.about.protocols:
+        found = {line.name: numbers.activity(line.name, protocol.name) for line in numbers.about.lines}
+        groups = dict.fromkeys(one.name for slices in found.values() for one in slices)
+        rows = [
+            row for line in numbers.about.lines for row in _activity(line, found[line.name], list(groups))
+        ]
+        if rows:
+            about = f"{shown.title(numbers.headline)} by interactions in training"
+            tables.append(Table(protocol.name, ("", *map(shown.interval, groups)), tuple(rows), about))
+    return tables
+
+
+def _activity(line: Line, slices: Sequence[ActivitySlice], groups: Sequence[str]) -> Iterator[Row]:
+    """The means of a line, and below them how far they are from those of the line that it is compared with."""
+    if not slices:
+        return
+    means = {one.name: shown.number(one.line and one.line.mean) for one in slices}
+    yield Row(line.name, tuple(Cell(means.get(name, NONE)) for name in groups))
+    if any(one.difference for one in slices):
+        differences = {one.name: shown.estimate(one.difference) for one in slices}
+        name = f"less {line.against}"
+        yield Row(name, tuple(Cell(differences.get(name, NONE)) for name in groups), below=True)
+
+
+def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
+    """What each line took, and what it gained in the headline metric; numbered as in the pictures."""
+    protocols = [one.name for one in numbers.about.protocols]
+    written: dict[str, float] = {}
+    for one in quality:
+        written[one.writer] = written.get(one.writer, 0.0) + (one.seconds or 0.0)
+    rows = []
+    for at, line in enumerate(numbers.about.lines, start=1):
+        spent = numbers.cost(line.name)
+        if spent is None:
+            continue
+        gains = [numbers.differences.get((line.name, one, numbers.headline)) for one in protocols]
+        cells = [
+            line.name,
+            shown.seconds(spent.epoch_seconds),
+            f"{spent.epochs:.0f}",
+            shown.seconds(spent.seconds),
+            *([shown.seconds(written.get(line.writer or ""))] if written else []),
+            *(shown.change(gain.change) if gain else NONE for gain in gains),
+        ]
+        rows.append(Row(f"{at}", tuple(map(Cell, cells))))
+    head = ["", "line", "an epoch", "epochs", "a run", *(["its profiles"] if written else [])]
+    return Table("", (*head, *protocols), tuple(rows), text=2)
+
+
+def profiles(quality: Sequence[Quality]) -> Table:
+    """The profiles of each writer, measured."""
+    head = ("", "of", "profiles", "distinct", "words", "in format", "prompt tokens", "new tokens", "time")
+    rows = [
+        Row(
+            one.writer,
+            tuple(
+                Cell(text)
+                for text in (
+                    f"{one.kind}s",
+                    f"{one.profiles:,}",
+                    _count(one.distinct),
+                    NONE if one.words is None else f"{one.words:.1f}",
+                    NONE if one.in_format is None else f"{one.in_format * 100:.1f} %",
+                    _count(one.prompt_tokens),
+                    _count(one.new_tokens),
+                    shown.seconds(one.seconds),
+                )
+            ),
+        )
+        for one in quality
+    ]
+    return Table("", head, tuple(rows), text=2)
+
+
+def lines(numbers: Numbers) -> Table:
+    """What each line is."""
+    rows = []
+    for line in numbers.about.lines:
+        covered = ", ".join(f"{some:,} of {all_:,} {kind}s" for kind, (some, all_) in line.coverage.items())
+        cells = (line.backbone, line.control or line.writer, covered or ", ".join(line.kinds), line.against)
+        rows.append(Row(line.name, tuple(Cell(text or NONE) for text in cells)))
+    head = ("", "backbone", "profiles", "who has one", "compared with")
+    return Table("", head, tuple(rows), text=5)
+
+
+def _count(value: int | None) -> str:
+    return NONE if value is None else f"{value:,}"

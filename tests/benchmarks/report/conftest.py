@@ -1,0 +1,58 @@
+"""A made-up run as a report, and a browser to look at it."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+
+from made import SCRIPT, made_examples, made_quality, made_record
+
+from reclm.benchmarks.report.numbers import Numbers
+from reclm.benchmarks.report.write import write
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Numbers:
+    """A made-up run, counted."""
+    return Numbers(made_record())
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a made-up run and its report; each text that data bring in holds a script."""
+    folder = tmp_path_factory.mktemp("run")
+    made_record(name=f" {SCRIPT}", backbones=("LightGCN",)).save(folder)
+    examples = [one.model_dump(mode="json") for one in made_examples()]
+    (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    quality = [one.model_dump(mode="json") for one in made_quality()]
+    (folder / "profiles.json").write_text(json.dumps(quality), encoding="utf-8")
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:  # noqa: F821
+    """Chromium without a window."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser; install one of {', '.join(BROWSERS)}")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as play:
+        started = play.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield started
+        started.close()
