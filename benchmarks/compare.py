@@ -67,12 +67,12 @@ def compare(a: Record, b: Record) -> TwoRuns:
             f"the runs are of different data, so their numbers cannot be compared: A {ours}, B {theirs}"
         )
     alone = [*_alone("line", *([one.name for one in run.about.lines] for run in (a, b)))]
-    alone += _alone("protocol", *([one.name for one in run.about.protocols] for run in (a, b)))
+    alone += _alone("protocol", *([one.name for one in run.about.whole] for run in (a, b)))
     alone += _alone("metric", *(list(run.about.metrics) for run in (a, b)))
     changes: list[Change] = []
     lines = [one.name for one in a.about.lines if one.name in {other.name for other in b.about.lines}]
     for line in lines:
-        for protocol in (one.name for one in a.about.protocols if one in b.about.protocols):
+        for protocol in (one.name for one in a.about.whole if one in b.about.whole):
             both, why = _both(a, b, line, protocol)
             if why:
                 alone.append(f"{line}, {protocol}: {why}")
@@ -132,7 +132,7 @@ def _made(a: Record, b: Record, lines: list[str]) -> Iterator[str]:
         yield from _differ(f"line {name}: ", one, other)
     for where in ("protocols", "environment"):
         one, other = (
-            {one.name: f"{one.users} users × {one.candidates} items" for one in about.protocols}
+            {one.name: f"{one.users} users × {one.candidates} items" for one in about.whole}
             if where == "protocols"
             else about.environment
             for about in (ours, theirs)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from reclm import plugins
 from reclm.benchmarks.controls import CONTROLS, Control
 from reclm.benchmarks.runner import Plan, SelectOn
-from reclm.benchmarks.search import Search
+from reclm.benchmarks.search_space import Search
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import unknown

@@ -14,8 +14,9 @@ from reclm.benchmarks.grid import run_grid
 from reclm.benchmarks.inputs import Given, SuiteInputs
 from reclm.benchmarks.runner import Plan, validation_task
 from reclm.benchmarks.runner import test_tasks as tasks_of
-from reclm.benchmarks.search import Searched, run_search, spaces
-from reclm.benchmarks.search import said as search_said
+from reclm.benchmarks.search import Searched, run_search
+from reclm.benchmarks.search_space import said as search_said
+from reclm.benchmarks.search_space import spaces
 from reclm.benchmarks.slices import item_slices
 from reclm.benchmarks.suite import Row, Suite, row_plan, with_controls
 from reclm.data.dataset import Dataset

@@ -12,7 +12,7 @@ from typing import Any
 
 from reclm import plugins
 from reclm.benchmarks.record import Line, Record
-from reclm.benchmarks.search import with_options
+from reclm.benchmarks.search_space import with_options
 from reclm.benchmarks.suite import Suite, row_plan
 from reclm.errors import ReclmError, unknown
 from reclm.workspace import Workspace, slug

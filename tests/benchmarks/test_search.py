@@ -12,7 +12,8 @@ from reclm.benchmarks import search as searching
 from reclm.benchmarks.cells import Cell, Result
 from reclm.benchmarks.record import Record
 from reclm.benchmarks.runner import Plan, Runner
-from reclm.benchmarks.search import Range, Search, run_search, spaces, with_options
+from reclm.benchmarks.search import run_search
+from reclm.benchmarks.search_space import Range, Search, spaces, with_options
 from reclm.benchmarks.suite import Suite, changed
 from reclm.benchmarks.suite_run import SuiteRun, run_suite
 from reclm.benchmarks.suite_table import remarks
