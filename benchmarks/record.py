@@ -23,6 +23,16 @@ HEADLINE = "ndcg@20"
 """The metric that a verdict is about, where it was measured."""
 
 
+class Trial(Config):
+    """Options that a search tried for a line (:mod:`reclm.benchmarks.search`)."""
+
+    options: dict[str, Any]
+    value: float | None = None
+    """The best epoch's validation value; None: it failed."""
+    error: str = ""
+    """Why it failed."""
+
+
 class Line(Config):
     """A line of the table."""
 
@@ -46,6 +56,10 @@ class Line(Config):
     """Where it differs from what was published."""
     absent: str = ""
     """Why it was not run here; it has no numbers then."""
+    trials: tuple[Trial, ...] = ()
+    """What a search tried, failed ones included; none where nothing was searched."""
+    chosen: dict[str, Any] = Field(default_factory=dict)
+    """The options that it chose of them."""
 
 
 class Ranked(Config):

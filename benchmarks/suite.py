@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from reclm import plugins
 from reclm.benchmarks.controls import CONTROLS, Control
 from reclm.benchmarks.runner import Plan, SelectOn
+from reclm.benchmarks.search_space import Search
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import unknown
@@ -87,6 +88,8 @@ class Suite(Config):
     """Options of all backbones that have them."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Options of every row's training."""
+    search: Search | None = None
+    """Search options for every row alike before its seeds run; None: they run with what the file says."""
     rows: tuple[Row, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -147,9 +150,13 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def changed(
-    suite: Suite, dataset: str | None = None, seeds: int | None = None, epochs: int | None = None
+    suite: Suite,
+    dataset: str | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    search: int | None = None,
 ) -> Suite:
-    """The suite with another data set, number of seeds or most epochs, where these are given.
+    """The suite with another data set, number of seeds, most epochs or trials of a search, where these are given.
 
     Published numbers are of the suite's own data set, and go with it.
     """
@@ -165,6 +172,8 @@ def changed(
         update["dataset"] = dataset
     if seeds is not None:
         update["seeds"] = seeds
+    if search is not None:
+        update["search"] = (suite.search or Search()).model_copy(update={"trials": search})
     if epochs is not None:
         update["train"] = suite.train | {"epochs": epochs}
         rows = [

@@ -1,7 +1,7 @@
 """Runs a suite: its rows and seeds as cells of a grid, and the record of what they came to."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,6 +14,9 @@ from reclm.benchmarks.grid import run_grid
 from reclm.benchmarks.inputs import Given, SuiteInputs
 from reclm.benchmarks.runner import Plan, validation_task
 from reclm.benchmarks.runner import test_tasks as tasks_of
+from reclm.benchmarks.search import Searched, run_search
+from reclm.benchmarks.search_space import said as search_said
+from reclm.benchmarks.search_space import spaces
 from reclm.benchmarks.slices import item_slices
 from reclm.benchmarks.suite import Row, Suite, row_plan, with_controls
 from reclm.data.dataset import Dataset
@@ -32,6 +35,7 @@ class SuiteRun:
         store: where the cells are kept.
         cells, results: row name to one each seed.
         given: row name to what it was built from.
+        searched: row name to what a search tried and chose; empty without one.
     """
 
     suite: Suite
@@ -40,6 +44,7 @@ class SuiteRun:
     cells: dict[str, list[Cell]]
     results: dict[str, list[Result]]
     given: dict[str, Given]
+    searched: dict[str, Searched] = field(default_factory=dict)
 
     def failures(self) -> Iterator[records.Failure]:
         """The cells that failed, with their reason."""
@@ -61,6 +66,9 @@ class SuiteRun:
                     (row, cell.seed, protocol): one
                     for protocol, one in self._cells(cell.key, result, activity).items()
                 }
+        remarks = suite.note.split("\n") if suite.note else []
+        if suite.search:
+            remarks.append(search_said(suite.search, {row: one.plan for row, one in self.searched.items()}))
         about = records.About(
             title=suite.title,
             dataset=dataset.name,
@@ -78,7 +86,7 @@ class SuiteRun:
                 ]
             ),
             lines=tuple(self._line(row) for row in suite.rows),
-            remarks=(*suite.note.split("\n"),) * bool(suite.note) + self._checked(),
+            remarks=(*remarks, *self._checked()),
             failures=tuple(self.failures()),
             suite=suite.model_dump(mode="json", exclude_defaults=True),
             environment=environment(),
@@ -98,6 +106,7 @@ class SuiteRun:
     def _line(self, row: Row) -> records.Line:
         given = self.given.get(row.name)
         store = given and given.store
+        searched = self.searched.get(row.name)
         return records.Line(
             name=row.name,
             backbone=row.backbone,
@@ -110,6 +119,8 @@ class SuiteRun:
             published_seconds=row.published_seconds,
             note=row.note,
             absent=row.absent,
+            trials=searched.trials if searched else (),
+            chosen=searched.chosen if searched else {},
         )
 
     def _cells(self, key: str, result: Result, activity: np.ndarray) -> dict[str, records.Cell]:
@@ -169,28 +180,42 @@ def run_suite(
     suite = _runnable(with_controls(suite) if controls else suite)
     rows = [row for row in suite.rows if not row.absent]
     plans = _plans(suite)
+    plans = {row.name: plans[row.name] for row in rows}
+    if suite.search:
+        spaces(suite.search, plans)
     dataset = reclm.data.load(suite.dataset, workspace)
     _check(suite, dataset)
     inputs = SuiteInputs(dataset, workspace, suite.encoder, progress)
-    given = {row.name: inputs.of(plans[row.name], row.profiles) for row in rows}
+    profiles = {row.name: row.profiles for row in rows}
+
+    def cell_of(row: str, plan: Plan, seed: int = 0) -> Cell:
+        return Cell(plan, seed, inputs.of(plan, profiles[row]).inputs, dataset.fingerprint)
+
+    given = {row: inputs.of(plan, profiles[row]) for row, plan in plans.items()}
+    store = CellStore(workspace.cells(), weights=weights)
+    searched: dict[str, Searched] = {}
+    if suite.search:
+        searched = run_search(
+            suite.search, plans, cell_of, dataset, store, fresh=fresh, jobs=jobs, progress=progress
+        )
+        plans = {row: one.plan for row, one in searched.items()}
+        given = {row: inputs.of(plan, profiles[row]) for row, plan in plans.items()}
     cells = {
-        row.name: [
-            Cell(plans[row.name], seed, given[row.name].inputs, dataset.fingerprint)
-            for seed in range(suite.seeds)
-        ]
-        for row in rows
+        row: [Cell(plan, seed, given[row].inputs, dataset.fingerprint) for seed in range(suite.seeds)]
+        for row, plan in plans.items()
     }
     flat = [cell for row in rows for cell in cells[row.name]]
-    store = CellStore(workspace.cells(), weights=weights)
     if fresh:
+        new = {cells[row][0].key for row, one in searched.items() if one.chosen}  # the search trained them
         for cell in flat:
-            store.remove(cell.key)
+            if cell.key not in new:
+                store.remove(cell.key)
     labels = [f"{row.name} seed {cell.seed}" for row in rows for cell in cells[row.name]]
     found = iter(
         run_grid(flat, dataset, store, what=dataset.name, labels=labels, jobs=jobs, progress=progress)
     )
     results = {name: [next(found) for _ in row] for name, row in cells.items()}
-    return SuiteRun(suite, dataset, store, cells, results, given)
+    return SuiteRun(suite, dataset, store, cells, results, given, searched)
 
 
 def _runnable(suite: Suite) -> Suite:

@@ -135,8 +135,25 @@ def remarks(record: Record) -> list[str]:
     said += about.remarks
     said += [f"{line.name}: {line.note}" for line in about.lines if line.note]
     said += [f"{line.name}: not run here, {line.absent}" for line in about.lines if line.absent]
+    said += [_searched(line) for line in about.lines if line.trials]
     said += [f"FAILED: {one.line}, seed {one.seed}: {one.reason}" for one in about.failures]
     return said
+
+
+def _searched(line: Line) -> str:
+    """What a search tried and chose."""
+    tried, failed = len(line.trials), [one for one in line.trials if one.value is None]
+    if len(failed) == tried:
+        return (
+            f"{line.name}: all {tried} trials of the search failed ({failed[0].error}); its own options ran"
+        )
+    best = max(one.value for one in line.trials if one.value is not None)
+    chosen = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in line.chosen.items()
+    )
+    lost = f", {len(failed)} failed" if failed else ""
+    return f"{line.name}: {chosen} (validation {_number(best)}), the best of {tried} trials{lost}"
 
 
 def markdown(record: Record) -> str:

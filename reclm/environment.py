@@ -19,6 +19,7 @@ PACKAGES = (
     "trl",
     "accelerate",
     "datasets",
+    "optuna",
 )
 
 

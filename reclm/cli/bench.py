@@ -26,6 +26,13 @@ class SelectOn(StrEnum):
     test = "test"
 
 
+class Tracker(StrEnum):
+    """Where a run is written besides its folder."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+
+
 Dataset = Annotated[
     str | None,
     typer.Option(help="A prepared data set: its name or folder. Default: ml-100k, or what the suite says."),
@@ -70,7 +77,32 @@ Controls = Annotated[
     ),
 ]
 
-OF_BOTH = {"dataset", "seeds", "epochs", "controls", "jobs", "fresh", "home", "out"}
+SearchTrials = Annotated[
+    int | None,
+    typer.Option(
+        "--search",
+        metavar="N",
+        min=1,
+        help="First try N options (learning rate, l2, contrastive weight, or the suite's own space) for every "
+        "line alike, and keep the best on validation.",
+    ),
+]
+
+TwoRuns = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        "--compare",
+        metavar="RUN_A RUN_B",
+        help="Train nothing: compare two runs, given by their folders, line by line and user by user.",
+    ),
+]
+
+Track = Annotated[
+    list[Tracker] | None,
+    typer.Option(help="Write options, curves and results of every training there, too; can be given twice."),
+]
+
+OF_BOTH = {"dataset", "seeds", "epochs", "controls", "search", "track", "jobs", "fresh", "home", "out"}
 
 
 def bench(
@@ -101,6 +133,9 @@ def bench(
     set_: Settings = None,
     profiler_set: ProfilerSettings = None,
     controls: Controls = False,
+    search: SearchTrials = None,
+    track: Track = None,
+    compare: TwoRuns = None,
     suite: SuiteName = None,
     jobs: Jobs = 1,
     fresh: Fresh = False,
@@ -109,12 +144,20 @@ def bench(
     from reclm.config import parse_settings
     from reclm.workspace import Workspace
 
-    _check_options(context, suite is not None)
+    _check_options(context, suite is not None, compare is not None)
+    if compare is not None:
+        _two_runs(*compare)
+        return
+    trackers = [one.value for one in track or []]
+    if trackers:
+        from reclm.benchmarks.tracking import check_trackers
+
+        check_trackers(trackers)
     workspace = Workspace.at(home)
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
-        changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs}
-        _suite(suite, changes, workspace, how, out)
+        changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
+        _suite(suite, changes, workspace, how, out, trackers)
         return
     settings = parse_settings(set_ or [])
     profiles = None
@@ -132,16 +175,20 @@ def bench(
             store=store,
         )
     options = {"seeds": seeds or 1, "epochs": epochs, "select_on": select_on.value, "encoder": encoder}
-    _compare(backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out)
+    _compare(
+        backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out, search, trackers
+    )
 
 
-def _check_options(context: typer.Context, suite: bool) -> None:
+def _check_options(context: typer.Context, suite: bool, compare: bool) -> None:
     """Refuse options that were given and would do nothing."""
     for name in context.params:
         source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in OF_BOTH:
+        if source is None or source.name != "COMMANDLINE" or (name in OF_BOTH and not compare):
             continue
         flag = "--" + name.strip("_").replace("_", "-")
+        if compare and name != "compare":
+            raise ReclmError(f"{flag} does not go with --compare, which trains nothing and reads two runs")
         if suite and name != "suite":
             raise ReclmError(
                 f"{flag} does not go with --suite: the suite's file says it; copy the file and edit it"
@@ -157,20 +204,25 @@ def _compare(
     profiles: "Profiles | None",
     how: dict[str, Any],
     out: Path | None,
+    search: int | None,
+    trackers: list[str],
 ) -> None:
     import reclm.data
     from reclm.benchmarks.bench import comparison, keep_models
+    from reclm.benchmarks.suite import changed
     from reclm.benchmarks.suite_run import run_suite
     from reclm.data.disk import is_dataset
 
     data = reclm.data.load(dataset, workspace)
     suite = comparison(backbone, settings, data, profiles, place=dataset, **options)
+    suite = changed(suite, search=search)
     folder = out or _run_folder(workspace, data.name, backbone)
     place = Path(dataset) if is_dataset(Path(dataset)) else workspace.dataset(dataset)
     run = run_suite(suite, workspace, weights=True, **how)
     keep_models(run, folder / "models", place)
     record = run.record()
     _show(run, record, folder, "models")
+    _track(record, folder, workspace, trackers)
     same = shlex.join(["reclm", *sys.argv[1:]])
     writer = next((line.writer for line in record.about.lines if line.writer), None)
     if writer is None:
@@ -187,7 +239,12 @@ def _compare(
 
 
 def _suite(
-    name: str, changes: dict[str, Any], workspace: "Workspace", how: dict[str, Any], out: Path | None
+    name: str,
+    changes: dict[str, Any],
+    workspace: "Workspace",
+    how: dict[str, Any],
+    out: Path | None,
+    trackers: list[str],
 ) -> None:
     from reclm.benchmarks.session_suite import load_session_suite
     from reclm.benchmarks.suite import changed, load_suite
@@ -195,17 +252,32 @@ def _suite(
 
     folder = out or _run_folder(workspace, Path(name).stem)
     if sessions := load_session_suite(name):
-        if how != {"jobs": 1, "fresh": False, "controls": False}:
-            raise ReclmError("--jobs, --fresh and --controls go with suites of backbones only")
-        _sessions(sessions.changed(**changes), workspace, folder)
+        if how != {"jobs": 1, "fresh": False, "controls": False} or changes.pop("search") is not None:
+            raise ReclmError("--jobs, --fresh, --controls and --search go with suites of backbones only")
+        _sessions(sessions.changed(**changes), workspace, folder, trackers)
         return
     suite = changed(load_suite(name), **changes)
     run = run_suite(suite, workspace, **how)
     record = run.record()
     _show(run, record, folder, "suite.yaml")
     run.suite.to_yaml(folder / "suite.yaml")
+    _track(record, folder, workspace, trackers)
     if record.about.failures:
         raise typer.Exit(1)
+
+
+def _two_runs(a: Path, b: Path) -> None:
+    from rich.console import Console
+
+    from reclm.benchmarks.compare import compare, tables, verdict
+    from reclm.benchmarks.record import Record
+
+    found = compare(Record.read(a), Record.read(b))
+    _say(f"A: {a}\nB: {b}\n")
+    for grid in tables(found):
+        Console(highlight=False).print(grid)
+    for sentence in [*found.alone, *found.made, "", verdict(found)]:
+        _say(sentence)
 
 
 def _show(run: "SuiteRun", record: "Record", folder: Path, *besides: str) -> None:
@@ -230,7 +302,7 @@ def _show(run: "SuiteRun", record: "Record", folder: Path, *besides: str) -> Non
     _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
 
 
-def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path) -> None:
+def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path, trackers: list[str]) -> None:
     from rich.console import Console
 
     from reclm.benchmarks.session_suite import run_session_suite
@@ -243,8 +315,17 @@ def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path) -> No
     for remark in remarks(run):
         _say(remark)
     _say(f"\nresults in {folder} (table.md, picture.png, results.parquet, users.parquet, suite.yaml)")
+    _track(run.record(), folder, workspace, trackers)
     if run.failures:
         raise typer.Exit(1)
+
+
+def _track(record: "Record", folder: Path, workspace: "Workspace", trackers: list[str]) -> None:
+    if trackers:
+        from reclm.benchmarks.tracking import track
+
+        for place in track(record, folder, workspace, trackers):
+            _say(place)
 
 
 def _coverage(record: "Record") -> list[str]:

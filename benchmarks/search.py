@@ -1,0 +1,166 @@
+"""Hyperparameter search: every row tries as many options, of one space, and keeps those that rank validation best."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from reclm import plugins
+from reclm.benchmarks.cells import Cell, CellStore, Result
+from reclm.benchmarks.grid import run_grid
+from reclm.benchmarks.record import Trial
+from reclm.benchmarks.runner import Plan
+from reclm.benchmarks.search_space import Choices, Range, Search, Space, kinds, spaces, with_options
+from reclm.data.dataset import Dataset
+from reclm.errors import ReclmError
+
+if TYPE_CHECKING:
+    import optuna
+
+BATCH = 5
+"""Trials that a row asks for at a time. Fixed, so that what is found does not depend on the number of processes."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the search of one row came to.
+
+    Attributes:
+        plan: the row's, with what was chosen.
+        trials: in the order they were asked for; none for a backbone that is not trained.
+        chosen: the options of the best; empty where no trial came to a value.
+    """
+
+    plan: Plan
+    trials: tuple[Trial, ...] = ()
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+
+def run_search(
+    search: Search,
+    plans: Mapping[str, Plan],
+    cell_of: Callable[[str, Plan], Cell],
+    dataset: Dataset,
+    store: CellStore,
+    *,
+    fresh: bool = False,
+    jobs: int = 1,
+    progress: bool = True,
+) -> dict[str, Searched]:
+    """What each row's search chose, by the best validation value in the history of a training with seed 0.
+
+    Trials are ordinary cells: killed and called again, the search finds the kept ones and ends the same. The first is
+    of the row's own options, where the space holds them; then Optuna's TPE asks, with one seed for all rows.
+
+    Args:
+        plans: row to plan.
+        cell_of: the cell with seed 0 of a row under a plan.
+        fresh: run kept trials again.
+
+    Raises:
+        ReclmError: as :func:`spaces`.
+    """
+    parts = spaces(search, plans)
+    rows = {row: _RowSearch(plan, parts[row]) for row, plan in plans.items()}
+    forgotten: set[str] = set()
+    for done in range(0, search.trials, BATCH):
+        cells: list[Cell] = []
+        labels: list[str] = []
+        asked: list[tuple[_RowSearch, _Asked]] = []
+        for row, one in rows.items():
+            for place in range(done, min(done + BATCH, search.trials)) if one.trained else ():
+                trial = one.ask(lambda plan, row=row: cell_of(row, plan))
+                asked.append((one, trial))
+                if trial.cell is not None:
+                    cells.append(trial.cell)
+                    labels.append(f"{row} trial {place + 1}")
+        for key in {cell.key for cell in cells} - forgotten if fresh else ():
+            store.remove(key)
+            forgotten.add(key)
+        what = f"{dataset.name}: search, {done} of {search.trials}"
+        results = iter(
+            run_grid(cells, dataset, store, what=what, labels=labels, jobs=jobs, progress=progress)
+        )
+        for one, trial in asked:
+            one.tell(trial, next(results) if trial.cell is not None else None)
+    return {row: one.searched() for row, one in rows.items()}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A trial that has not run; without a cell one that cannot."""
+
+    trial: "optuna.Trial"
+    options: dict[str, Any]
+    cell: Cell | None
+    error: str = ""
+
+
+class _RowSearch:
+    """The search of one row."""
+
+    def __init__(self, plan: Plan, space: Space) -> None:
+        import optuna  # slow to import, and most runs search nothing
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.plan, self.space = plan, space
+        self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+        own = {**_defaults(plan), **plan.train.model_dump()}
+        if all(_holds(one, own[name]) for name, one in space.items()):
+            self.study.enqueue_trial({name: own[name] for name in space})
+        self.trials: list[Trial] = []
+        self.trained = True
+
+    def ask(self, cell_of: Callable[[Plan], Cell]) -> _Asked:
+        """The next options. Those that do not go together count as tried, and failed."""
+        trial = self.study.ask()
+        options = {name: _suggest(trial, name, one, kinds(self.plan)) for name, one in self.space.items()}
+        try:
+            return _Asked(trial, options, cell_of(with_options(self.plan, options)))
+        except ReclmError as error:
+            return _Asked(trial, options, None, str(error))
+
+    def tell(self, asked: _Asked, result: Result | None) -> None:
+        """What the trial came to: nothing but its history and whether it failed is looked at."""
+        import optuna
+
+        error = asked.error if result is None else result.error
+        if result is not None and error is None and not result.history:
+            self.trained = False  # a floor, or no epochs: whatever the options, the same
+        metric = f"valid {self.plan.train.metric}"
+        values = [row[metric] for row in result.history if metric in row] if result is not None else []
+        value = max((one for one in values if not math.isnan(one)), default=None)
+        if error is None and value is None:
+            error = f"no {metric}"
+        if error is None:
+            self.study.tell(asked.trial, value)
+        else:
+            self.study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
+        self.trials.append(Trial(options=asked.options, value=None if error else value, error=error or ""))
+
+    def searched(self) -> Searched:
+        """The first of the best trials; the row's own options where none came to a value."""
+        if not self.trained:
+            return Searched(self.plan)
+        known = [one for one in self.trials if one.value is not None]
+        if not known:
+            return Searched(self.plan, tuple(self.trials))
+        best = max(known, key=lambda one: one.value or 0.0)
+        return Searched(with_options(self.plan, best.options), tuple(self.trials), best.options)
+
+
+def _defaults(plan: Plan) -> dict[str, Any]:
+    config = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model))
+    return config.model_dump()
+
+
+def _holds(one: Range | Choices, value: Any) -> bool:
+    return one.low <= value <= one.high if isinstance(one, Range) else value in one
+
+
+def _suggest(trial: "optuna.Trial", name: str, one: Range | Choices, types: Mapping[str, Any]) -> Any:
+    if not isinstance(one, Range):
+        return trial.suggest_categorical(name, one)
+    if types[name] is int:
+        return trial.suggest_int(name, int(one.low), int(one.high), log=one.log)
+    return trial.suggest_float(name, one.low, one.high, log=one.log)

@@ -1,0 +1,144 @@
+"""Two runs side by side, on records made by hand."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from reclm.benchmarks.compare import Change, TwoRuns, compare, tables, verdict
+from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
+from reclm.benchmarks.significance import holm, paired
+from reclm.errors import ReclmError
+
+USERS = np.array([f"u{user}" for user in range(30)], object)
+NOISE = np.random.default_rng(0).uniform(0, 0.02, (3, 2, 30))
+"""Of a seed, a side and a user."""
+
+
+def run(
+    gain: float = 0.0, side: int = 0, seeds: range = range(2), rest: Any = None, **changes: Any
+) -> Record:
+    """Two lines, ``base`` and ``augment``; ``gain`` is added to every user's NDCG in ``augment``."""
+    about: dict[str, Any] = {
+        "title": "a run",
+        "dataset": "toy",
+        "fingerprint": "f00",
+        "metrics": ["ndcg@5", "coverage@5"],
+        "protocols": [Ranked(name="full-shot", users=30, candidates=9)],
+        "lines": [Line(name="base"), Line(name="augment")],
+    }
+    cells = {}
+    for line in ("base", "augment"):
+        for seed in seeds:
+            values = 0.3 + NOISE[seed, side] + (gain if line == "augment" else 0.0)
+            cells[line, seed, "full-shot"] = Cell(
+                user_ids=USERS,
+                activity=np.ones(30, np.int64),
+                values={"ndcg@5": values.astype(np.float32)},
+                overall={"coverage@5": 0.5 + side / 4},
+            )
+    return Record(About.build(about | changes), {**cells, **(rest or {})})
+
+
+def test_means_tests_and_correction_are_those_of_the_users_and_seeds_that_both_have() -> None:
+    two = compare(run(), run(gain=0.1, side=1, seeds=range(1, 3)))
+    names = [(one.line, one.metric) for one in two.changes]
+    assert names == [(line, metric) for line in ("base", "augment") for metric in ("ndcg@5", "coverage@5")]
+    before, after = 0.3 + NOISE[[1], 0], 0.3 + NOISE[[1], 1]  # seed 1 ran in both
+    base, _, augment, _ = two.changes
+    assert (base.a, base.b) == pytest.approx((before.mean(), after.mean()), abs=1e-6)
+    tests = [paired(before, after), paired(before, after + 0.1)]
+    assert base.test.p == pytest.approx(tests[0].p, rel=1e-3)
+    assert [base.p, augment.p] == pytest.approx(holm([one.p for one in tests]), rel=1e-3, abs=1e-12)
+    assert augment.significant
+    assert not base.significant
+    assert augment.test.low < 0.1 < augment.test.high
+    assert verdict(two).startswith("B is higher than A in 1 and lower in 0 of 2 comparisons")
+    assert "with one seed" in verdict(two)
+    back = compare(run(gain=0.1, side=1), run())
+    assert verdict(back) == "B is higher than A in 0 and lower in 1 of 2 comparisons (p by Holm)"
+
+
+def test_numbers_of_the_whole_have_no_test() -> None:
+    coverage = compare(run(), run(side=1)).changes[1]
+    assert (coverage.a, coverage.b, coverage.test) == (0.5, 0.75, None)
+    assert np.isnan(coverage.p)
+
+
+def test_only_users_that_both_have_are_compared() -> None:
+    other = run(side=1)
+    for key, cell in list(other.cells.items()):
+        values = {"ndcg@5": np.concatenate([cell.values["ndcg@5"][9::-1], np.float32([9.0])])}
+        ids = np.array([*USERS[9::-1], "stranger"], object)
+        other.cells[key] = Cell(ids, np.ones(11, np.int64), values)
+    change = compare(run(), other).changes[0]
+    assert change.test.n == 10
+    assert change.b == pytest.approx(0.3 + NOISE[:2, 1, :10].mean(), abs=1e-6)
+    assert change.a == pytest.approx(0.3 + NOISE[:2, 0, :10].mean(), abs=1e-6)
+
+
+def test_equal_runs_agree_and_noise_is_told_as_noise(tmp_path: Path) -> None:
+    run().save(tmp_path)
+    assert verdict(compare(run(), Record.read(tmp_path))) == "the runs agree in every number of 4 comparisons"
+    assert verdict(compare(run(), run(side=1))).startswith("no difference that is told from chance in 2")
+
+
+def test_what_one_run_alone_has_is_named() -> None:
+    more = {"lines": [Line(name="base"), Line(name="shuffled")], "metrics": ["ndcg@5", "mrr@5"]}
+    more["protocols"] = [Ranked(name=name, users=30, candidates=9) for name in ("full-shot", "zero-shot")]
+    two = compare(run(), run(**more))
+    assert two.alone == (
+        "only in A: line augment",
+        "only in B: line shuffled",
+        "only in B: protocol zero-shot",
+        "only in A: metric coverage@5",
+        "only in B: metric mrr@5",
+    )
+    two = compare(run(seeds=range(1)), run(seeds=range(1, 3)))
+    assert two.alone[0] == "base, full-shot: no seed ran in both (A: 0; B: 1, 2)"
+    assert verdict(two) == "nothing of the one run is in the other: there is nothing to compare"
+
+
+def test_what_was_made_otherwise_is_said() -> None:
+    rows = [{"name": "base", "backbone": "biasmf"}, {"name": "augment", "backbone": "biasmf"}]
+    suite = {"title": "x", "train": {"lr": 0.01}, "rows": rows}
+    other = {"title": "y", "train": {"lr": 0.1}, "rows": [{**rows[0], "model": {"dim": 8}}, *rows[1:]]}
+    a = run(suite=suite, environment={"torch": "2.12", "numpy": "2"})
+    chosen = [Line(name="base"), Line(name="augment", chosen={"l2": 0.1})]
+    b = run(suite=other, environment={"torch": "2.13", "numpy": "2", "gpus": ["H"]}, lines=chosen)
+    assert compare(a, b).made == (
+        "suite: train.lr: 0.01 → 0.1",
+        "suite: rows.base.model.dim: not said → 8",
+        "line augment: chosen: {} → {'l2': 0.1}",
+        "environment: torch: 2.12 → 2.13",
+        "environment: gpus: not said → ['H']",
+    )
+
+
+def test_other_data_are_refused() -> None:
+    with pytest.raises(ReclmError, match=r"different data.*A toy \(f00\), B toy \(ba5\)") as caught:
+        compare(run(), run(fingerprint="ba5"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_ranking_among_other_items_is_not_compared() -> None:
+    other = run(protocols=[Ranked(name="full-shot", users=30, candidates=5)])
+    two = compare(run(), other)
+    assert two.changes == ()
+    assert two.made == ("protocols: full-shot: 30 users × 9 items → 30 users × 5 items",)
+
+
+def test_the_tables_fit_eighty_columns_and_mark_what_is_clear() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    for grid in tables(compare(run(), run(gain=-0.1, side=1))):
+        console.print(grid)
+    text = console.export_text()
+    assert re.search(r" -\.(09|10)\d\d ", text)
+    assert text.count(" *") == 1
+    assert max(map(len, text.splitlines())) <= 80
+    empty = Change("a", "full-shot", "ndcg@5", float("nan"), float("nan"))
+    assert "–" in str(list(tables(TwoRuns((empty,), (), ()))[0].columns[2].cells))
