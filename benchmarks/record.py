@@ -40,6 +40,8 @@ class Line(Config):
     """How many of a side have a profile, of how many."""
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Protocol and metric to the published number."""
+    published_seconds: float | None = None
+    """Of an epoch."""
     note: str = ""
     """Where it differs from what was published."""
     absent: str = ""
@@ -151,6 +153,14 @@ class Record:
         means = [self.cells[line, seed, protocol].means() for seed in self.seeds(line, protocol)]
         found = np.array([one[metric] for one in means if metric in one], np.float64)
         return found[~np.isnan(found)]
+
+    def epoch_seconds(self, line: str) -> float:
+        """Seconds of an epoch without evaluation: the median over the seeds, nan where nothing was trained."""
+        times = {
+            (name, seed): cell.epoch_seconds for (name, seed, _), cell in self.cells.items() if name == line
+        }
+        known = [one for one in times.values() if not np.isnan(one)]
+        return float(np.median(known)) if known else float("nan")
 
     def paired(self, before: str, after: str, protocol: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Every user's values of two lines, ``(s, n)`` each: the same seeds and users in the same order.

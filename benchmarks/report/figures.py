@@ -21,6 +21,7 @@ WIDTH = 4.6
 """Of a panel, in inches."""
 LONGEST = 34
 """Characters of a name that a panel has room for."""
+UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _differences(numbers: Numbers, protocol: str) -> list[Bar]:
         (
             line,
             Estimate(one.test.difference, one.test.low, one.test.high, one.test.n),
-            shown.change(one.change) + " " + shown.MARK * (one.p_holm < 0.05),
+            shown.change(one.change) + " " + shown.MARK * one.significant,
         )
         for line, one in found
         if one and np.isfinite(one.test.difference)
@@ -269,9 +270,10 @@ def _cost(points: list[tuple[float, float, int, int]], protocol: str, metric: st
         if max(x) > 20 * min(x):
             axis.set_xscale("log")
         axis.margins(0.12, 0.18)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown.seconds(value)))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g} %".replace("-", "−")))
-        axis.set_xlabel("time of a run", color=MUTED)
+        unit, units = next((one for one in UNITS if max(x) >= 2 * one[0]), UNITS[-1])
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:.3g}"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+        axis.set_xlabel(f"{units} of a run", color=MUTED)
         return Picture(inline(figure, name, f"{protocol}: change by time"), f"{protocol}: change in {metric}")
 
 
@@ -299,6 +301,10 @@ def _panel(height: float, left: float = 0.68) -> tuple[Figure, Axes]:
     axis.grid(True, color=RULE, linewidth=0.6)
     axis.set_axisbelow(True)
     return figure, axis
+
+
+def _percent(value: float) -> str:
+    return f"{value:+g} %".replace("-", "−") if value else "0 %"
 
 
 class _Plain(ScalarFormatter):

@@ -23,7 +23,7 @@ def html_page(numbers: Numbers, examples: Sequence[Example] = (), quality: Seque
         .render(
             about=about,
             verdicts=numbers.verdicts or [NOTHING],
-        of_controls=numbers.of_controls,
+            of_controls=numbers.of_controls,
             headline=title(numbers.headline),
             marks=MARKS,
             results=tables.results(numbers),
