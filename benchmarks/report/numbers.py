@@ -56,13 +56,13 @@ class Numbers:
         if len(compared) < 2:
             return []
         better, worse = _counts(compared)
-        sort = "with profiles" if not any(lines[one.against].kinds for one in compared) else "of two lines"
-        text = f"Of {len(compared)} comparisons {sort}, {better} came out better in {title(self.headline)}, "
-        text += f"{worse} worse, the rest without a significant difference"
+        plain = not any(lines[one.against].kinds for one in compared)
+        subject, verb = ("Profiles helped", "hurt") if plain else ("The compared line was better", "worse")
+        text = f"{subject} in {better} of {len(compared)} comparisons ({title(self.headline)}), {verb} in {worse}"
         if self.controls:
             beaten, _ = _counts(self.controls.values())
-            text += f"; the best control was beaten in {beaten} of {len(self.controls)}"
-        return [text + "."]
+            text += f", and beat the best control in {beaten} of {len(self.controls)}"
+        return [text + "; what is not significant counts as neither."]
 
     @cached_property
     def of_controls(self) -> list[str]:

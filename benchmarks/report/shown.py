@@ -79,6 +79,11 @@ def plain(text: str) -> str:
     return "\n".join(printable(line) for line in text.splitlines())
 
 
+def one_line(text: str) -> str:
+    """The same in a single line."""
+    return printable(" ".join(text.split()))
+
+
 def _sign(value: float, size: str, plus: bool) -> str:
     """None for what is rounded to zero."""
     if not any(digit in "123456789" for digit in size):
