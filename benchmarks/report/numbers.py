@@ -90,11 +90,16 @@ class Numbers:
 
     @cached_property
     def groups(self) -> dict[str, list[Line]]:
-        """Lines by backbone, in the table's order."""
+        """Lines by backbone, in the table's order; under no name where no backbone has two."""
         found: dict[str, list[Line]] = {}
         for line in self.about.lines:
             found.setdefault(line.backbone, []).append(line)
-        return found
+        return found if any(len(lines) > 1 for lines in found.values()) else {"": list(self.about.lines)}
+
+    @cached_property
+    def begins(self) -> set[str]:
+        """The lines that begin a group, but the first of all."""
+        return {lines[0].name for lines in list(self.groups.values())[1:]}
 
     def failures(self, line: str) -> list[str]:
         """``seed 2 failed: reason``, of each seed of a line that failed."""

@@ -68,10 +68,11 @@ def seconds(value: float | None) -> str:
 
 
 def title(metric: str) -> str:
-    """``Recall@20``, ``NDCG@20``, ``Item coverage``."""
+    """``Recall@20``, ``NDCG@20``, ``valid NDCG@20``."""
+    where, space, metric = metric.rpartition(" ")
     name, at, k = metric.partition("@")
     known = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP"}
-    return known.get(name, name.replace("_", " ").capitalize()) + at + k
+    return where + space + known.get(name, name.capitalize()) + at + k
 
 
 def plain(text: str) -> str:

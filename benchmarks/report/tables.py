@@ -80,7 +80,7 @@ def _results(numbers: Numbers, protocol: Ranked) -> Table:
 
 def _line(numbers: Numbers, line: Line, protocol: str) -> Iterator[Row]:
     metrics = numbers.about.metrics
-    first = _begins(numbers, line)
+    first = line.name in numbers.begins
     if numbers.record.seeds(line.name, protocol):
         yield Row(line.name, tuple(_value(numbers, line.name, protocol, one) for one in metrics), first=first)
     else:
@@ -89,11 +89,6 @@ def _line(numbers: Numbers, line: Line, protocol: str) -> Iterator[Row]:
     if published:
         cells = [_published(numbers, line.name, protocol, one, published.get(one)) for one in metrics]
         yield Row("published", tuple(Cell(text) for text in cells), below=True)
-
-
-def _begins(numbers: Numbers, line: Line) -> bool:
-    """Whether it is the first line of a backbone, but not of the table."""
-    return numbers.groups[line.backbone][0] is line and numbers.about.lines[0] is not line
 
 
 def _value(numbers: Numbers, line: str, protocol: str, metric: str) -> Cell:
@@ -123,17 +118,18 @@ def comparisons(numbers: Numbers) -> list[Table]:
 
 
 def _compared(numbers: Numbers, protocol: str) -> Table:
-    rows, last = [], ""
+    rows, last = [], None
     for line in numbers.about.lines:
         found = numbers.differences.get((line.name, protocol, numbers.headline))
         if found is None:
             continue
-        rows.append(Row(line.name, _comparison(found), first=bool(last) and line.backbone != last))
+        rows.append(Row(line.name, _comparison(found), first=last is not None and last != line.backbone))
         last = line.backbone
         if control := numbers.controls.get((line.name, protocol)):
             rows.append(Row("its best control", _comparison(control), below=True))
     head = "", "against", "change", "difference", "95 % interval", "effect", "p", "p, Holm", "users", "seeds"
-    return Table(protocol, head, tuple(rows), shown.title(numbers.headline), text=2)
+    about = f"difference in {shown.title(numbers.headline)}, the mean over users and seeds"
+    return Table(protocol, head, tuple(rows), about, text=2)
 
 
 def _comparison(found: Difference) -> tuple[Cell, ...]:
@@ -176,7 +172,7 @@ def _activity(
         return
     means = {one.name: shown.number(one.line and one.line.mean) for one in slices}
     cells = tuple(Cell(means.get(name, NONE)) for name in groups)
-    yield Row(line.name, cells, first=_begins(numbers, line))
+    yield Row(line.name, cells, first=line.name in numbers.begins)
     if any(one.difference for one in slices):
         differences = {one.name: shown.estimate(one.difference) for one in slices}
         name = f"less {line.against}"
@@ -205,7 +201,7 @@ def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
             *([shown.seconds(written.get(line.writer or ""))] if written else []),
             *(shown.change(gain.change) if gain else NONE for gain in gains),
         ]
-        rows.append(Row(f"{at}", tuple(map(Cell, cells)), first=_begins(numbers, line)))
+        rows.append(Row(f"{at}", tuple(map(Cell, cells)), first=line.name in numbers.begins))
     head = ["", "line", "an epoch", *["published"] * published, "epochs", "a run"]
     head += [*["its profiles"] * bool(written), *protocols]
     return Table("", tuple(head), tuple(rows), text=2)

@@ -11,6 +11,7 @@ from made import made_examples, made_quality, made_record
 from reclm.benchmarks.report import figures
 from reclm.benchmarks.report.extras import Example, read_examples, read_profiles
 from reclm.benchmarks.report.numbers import Numbers
+from reclm.benchmarks.report.panels import colours
 from reclm.benchmarks.report.svg import VARIABLES
 from reclm.benchmarks.report.write import FILES, write
 from reclm.errors import ReclmError
@@ -31,7 +32,7 @@ def test_a_figure_is_the_same_twice_and_has_the_pages_colours():
 
 
 def test_controls_are_dashed_and_what_is_compared_with_is_grey(numbers):
-    palette = figures.colours(numbers)
+    palette = colours(numbers)
     assert [palette[name] for name in ("LightGCN", "BiasMF", "LightGCN + RecLM", "BiasMF + RecLM")] == [
         0,
         0,
@@ -56,7 +57,7 @@ def test_a_run_without_anything_still_has_a_report(tmp_path):
     record.cells.clear()
     record.history.clear()
     record.save(tmp_path)
-    write(tmp_path)
+    write(tmp_path, progress=False)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Nothing was compared" in page
     assert "needs a GPU of 40 GB" in page
@@ -72,7 +73,7 @@ def test_csv_is_the_record(written):
 
 
 def test_written_twice_is_the_same(written, tmp_path):
-    write(written, tmp_path)
+    write(written, tmp_path, progress=False)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
 
@@ -110,7 +111,7 @@ def test_a_text_that_utf8_cannot_hold_is_written(tmp_path):
     (tmp_path / "examples.json").write_text(
         '[{"user_id": "1", "history": ["half of an emoji \\ud83d"]}]', encoding="utf-8"
     )
-    write(tmp_path)
+    write(tmp_path, progress=False)
     assert "half of an emoji \\ud83d" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
