@@ -1,74 +1,40 @@
-"""``reclm bench`` as a library: data, profiles and features to a comparison."""
+"""``reclm bench --backbone X --augment``: a suite of a backbone with and without profiles, and its trained models."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from safetensors.torch import load_file
 
 from reclm import plugins
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import Inputs
-from reclm.benchmarks.compare import Comparison, Plan, SelectOn, compare, validation_task
-from reclm.data.dataset import Dataset, Interactions, ProfileKind
+from reclm.benchmarks.runner import SelectOn, validation_task
+from reclm.benchmarks.suite import Profiles, Row, Suite
+from reclm.benchmarks.suite_run import SuiteRun
+from reclm.data.dataset import Dataset
 from reclm.environment import environment
-from reclm.errors import ReclmError, unknown
-from reclm.profiles.embeddings import embed
-from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
-from reclm.profiles.store import ProfileStore
-from reclm.progress import progress_bar
-from reclm.serving.saved import SavedModel, save_model
-from reclm.text.encoder import TextEncoder, item_text_features
+from reclm.errors import unknown
+from reclm.serving.saved import SavedModel, build_model, save_model
 from reclm.training import TrainConfig
-from reclm.workspace import Workspace
-
-FIRST_LOOK = 300
-"""Users, and items, that a bench writes profiles of unless told otherwise: minutes on two CPU cores, not hours."""
 
 
-@dataclass(frozen=True)
-class ProfileSource:
-    """Where the profiles come from.
-
-    Attributes:
-        profiler: who writes them.
-        limit: missing profiles are written of the first so many users, and items, 0 for all. By default of
-            ``FIRST_LOOK`` with a language model and of all without one.
-        kinds: the sides that are augmented.
-        store: a store to take as it is: nothing is generated.
-    """
-
-    profiler: ProfilerChoice
-    limit: int | None = None
-    kinds: Sequence[ProfileKind] = ("user", "item")
-    store: Path | None = None
-
-    def open(self, dataset: Dataset, workspace: Workspace) -> ProfileStore:
-        """The store, with everything written that was missing."""
-        view = dataset.view()
-        if self.store:
-            writer = ProfileStore.read(self.store).info.writer
-            return ProfileStore.open(self.store, view.fingerprint, writer)
-        limit = self.limit
-        if limit is None:
-            limit = FIRST_LOOK if plugins.get("profiler", self.profiler.name).needs_model else 0
-        return ensure_profiles(view, workspace, self.profiler, self.kinds, limit or None)[0]
-
-
-def make_plan(
+def comparison(
     backbone: str,
     settings: dict[str, Any],
     dataset: Dataset,
+    profiles: Profiles | None = None,
     *,
+    place: str | None = None,
     seeds: int = 1,
     epochs: int | None = None,
     select_on: SelectOn = "valid",
-) -> Plan:
-    """A plan, checked against the data before anything slow begins.
+    encoder: str | None = None,
+) -> Suite:
+    """The suite of a backbone plain (``base``) and, where there are profiles, with them (``augment``).
+
+    A backbone that ranks by profiles alone has no ``base``.
 
     Args:
         settings: options of the backbone and of the training, by name.
+        place: name or folder of the data set, if not its own name.
         select_on: with ``"test"`` the paper's selection: all epochs run, test Recall@20 chooses.
 
     Raises:
@@ -88,85 +54,54 @@ def make_plan(
         train = {"metric": "recall@20", "patience": max(int(train.get("epochs", 50)), 1), **train}
     else:
         validation_task(dataset)
-    config = TrainConfig.build(train, where="training")
-    return Plan(backbone=backbone, model=model, train=config, seeds=seeds, select_on=select_on)
+    TrainConfig.build(train, where="training")
+    needed = getattr(plugins.get("backbone", backbone), "needs_profiles", None)
+    rows = [] if needed and profiles else [Row(name="base", backbone=backbone)]
+    if profiles is not None:
+        if needed in profiles.kinds:
+            profiles = profiles.model_copy(update={"kinds": (needed,)})
+        rows.append(Row(name="augment", backbone=backbone, profiles=profiles))
+    return Suite(
+        title=f"{backbone} on {dataset.name}",
+        dataset=place or dataset.name,
+        seeds=seeds,
+        select_on=select_on,
+        encoder=encoder,
+        model=model,
+        train=train,
+        rows=tuple(rows),
+    )
 
 
-def bench(
-    plan: Plan,
-    dataset: Dataset,
-    workspace: Workspace,
-    profiles: ProfileSource | None,
-    encoder: TextEncoder,
-    progress: bool = True,
-    models: Path | None = None,
-    dataset_folder: Path | None = None,
-) -> tuple[Comparison, dict[str, Any]]:
-    """Train the plan's backbone plain and, where there are profiles, augmented; with profiles alone if it needs them.
+def keep_models(run: SuiteRun, folder: Path, dataset_folder: Path | None = None) -> None:
+    """Write the last seed's model of every row that ran to ``folder/ROW``, for ``reclm recommend``.
 
     Args:
-        models: folder for the last seed's model of each variant, ``models/VARIANT``
-            (:func:`reclm.serving.saved.save_model`); by default none is kept.
+        run: of :func:`~reclm.benchmarks.suite_run.run_suite` with ``weights=True``.
         dataset_folder: where the data set is, for the models' record.
-
-    Returns:
-        The comparison, and what there is to say of its inputs: encoder, profile writer, and the share of users and
-        items that have a profile.
-
-    Raises:
-        ReclmError: for a backbone that needs profiles, if there are none of that kind.
     """
-    backbone = plugins.get("backbone", plan.backbone)
-    # a backbone need not be a Backbone: the floors are none
-    needed: ProfileKind | None = getattr(backbone, "needs_profiles", None)
-    if needed is not None:
-        if profiles is None or needed not in profiles.kinds:
-            raise ReclmError(
-                f"backbone {plan.backbone!r} ranks by {needed} profiles, and there are none; "
-                f"add --augment --kind {needed}"
-            )
-        profiles = replace(profiles, kinds=(needed,))
-    about: dict[str, Any] = {"encoder": encoder.name}
-    matrices: dict[str, ProfileMatrix] = {}
-    if profiles is not None:
-        store = profiles.open(dataset, workspace)
-        for kind in profiles.kinds:
-            matrices[kind] = ProfileMatrix(*embed(store, encoder, kind, dataset.view().idmap(kind), progress))
-        about["profiles"] = {"writer": store.info.writer, "store": str(store.folder)}
-        about["coverage"] = {
-            kind: {"with profile": int(one.present.sum()), "of": len(one)} for kind, one in matrices.items()
-        }
-    config = backbone.Config.build(dict(plan.model))
-    text = None
-    if config.items != "id":
-        text = item_text_features(dataset.view(), encoder, workspace, progress)
-    base = Inputs(len(dataset.users), len(dataset.items), Interactions.empty(), text)
-    variants = {"base": base} if needed is None else {}
-    if matrices:
-        variants["augment"] = Inputs(
-            base.users, base.items, base.train, text, matrices.get("user"), matrices.get("item")
-        )
-
-    def keep(variant: str, seed: int, model: nn.Module) -> None:
-        if models is None or seed + 1 < plan.seeds:
-            return
+    for name, cells in run.cells.items():
+        cell, given = cells[-1], run.given[name]
+        if run.results[name][-1].error is not None:
+            continue
+        config = plugins.get("backbone", cell.plan.backbone).Config.build(dict(cell.plan.model))
+        encoder, source = given.encoder or ("", None)
         saved = SavedModel(
-            backbone=plan.backbone,
+            backbone=cell.plan.backbone,
             config=config.model_dump(mode="json"),
-            variant=variant,
-            seed=seed,
-            dataset=dataset.name,
+            variant=name,
+            seed=cell.seed,
+            dataset=run.dataset.name,
             dataset_folder=dataset_folder and str(dataset_folder.resolve()),
-            fingerprint=dataset.fingerprint,
-            trained_on=("train", "valid") if plan.select_on == "test" else ("train",),
-            encoder=encoder.name,
-            encoder_source=encoder.source,
-            profiles=about["profiles"] if variant == "augment" else None,
+            fingerprint=run.dataset.fingerprint,
+            trained_on=("train", "valid") if cell.plan.select_on == "test" else ("train",),
+            encoder=encoder,
+            encoder_source=source,
+            profiles={"writer": given.store.info.writer, "store": str(given.store.folder)}
+            if given.store
+            else None,
             environment=environment(),
         )
-        save_model(models / variant, saved, model, variants[variant])
-
-    total = plan.seeds * len(variants) * plan.train.epochs
-    with progress_bar(f"training {plan.backbone}, epochs", total, progress) as advance:
-        comparison = compare(plan, dataset, variants, lambda variant, seed, row: advance(1), keep)
-    return comparison, about
+        model = build_model(saved, given.inputs, run.dataset)
+        model.load_state_dict(load_file(run.store.weights_of(cell.key)))
+        save_model(folder / name, saved, model, given.inputs)

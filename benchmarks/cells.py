@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,14 +19,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from reclm import plugins
 from reclm.backbones.base import Inputs
-from reclm.benchmarks.compare import Plan, Runner
+from reclm.benchmarks.runner import Plan, Runner
 from reclm.config import Config
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
 from reclm.errors import ReclmError
+from reclm.ranking.task import Task
+
+FORMAT = 2
+"""Of what a cell keeps; raised when it keeps more."""
+
+WATCHED, TOP = 10, 10
+"""Users whose top lists are kept with a cell, and items of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +43,7 @@ class Cell:
     """One backbone, one set of inputs, one seed.
 
     Attributes:
-        plan: what to train, how, and what to measure; its ``seeds`` is not used.
+        plan: what to train, how, and what to measure.
         seed: of this run.
         inputs: item text and profiles; their ``train`` is not used.
         fingerprint: of the data set, its protocols included.
@@ -54,8 +63,9 @@ class Cell:
         inputs = self.inputs
         return {
             "toolkit": version("reclm-toolkit"),
+            "format": FORMAT,
             "dataset": self.fingerprint,
-            **self.plan.model_dump(mode="json", exclude={"seeds", "model"}),
+            **self.plan.model_dump(mode="json", exclude={"model"}),
             "model": config.model_dump(mode="json"),
             "item_text": None if inputs.item_text is None else _digest(inputs.item_text),
             "user_profiles": inputs.user_profiles and _digest(*_arrays(inputs.user_profiles)),
@@ -103,19 +113,22 @@ class Result(Config):
     """Loss, seconds and selection metric of every epoch."""
     seconds: float = 0.0
     """Of training and evaluation together."""
+    top: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
+    """Protocol and user_id, of a few users, to the item_ids ranked best."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine and versions."""
 
 
 class CellStore:
-    """Results by key in a folder: ``KEY/cell.json`` and ``KEY/users.parquet``.
+    """Results by key in a folder: ``KEY/cell.json``, ``KEY/users.parquet`` and, if asked for, the trained weights.
 
     Args:
         folder: is made where it is missing.
+        weights: keep ``KEY/weights.safetensors``, too; a cell that was kept without them is run again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, weights: bool = False) -> None:
+        self.folder, self.weights = folder, weights
 
     def get(self, key: str) -> Result | None:
         """The result kept under ``key``.
@@ -135,15 +148,34 @@ class CellStore:
     def finished(self, key: str, run: str) -> Result | None:
         """The result under ``key``, unless it failed in another run than ``run``: then it is worth a second try."""
         result = self.get(key)
-        return result if result and (result.error is None or result.run == run) else None
+        if result is None or (self.weights and result.error is None and not self.weights_of(key).is_file()):
+            return None
+        return result if result.error is None or result.run == run else None
 
-    def put(self, key: str, result: Result, users: pa.Table | None = None) -> None:
+    def weights_of(self, key: str) -> Path:
+        """The file of the weights."""
+        return self.folder / key / "weights.safetensors"
+
+    def users(self, key: str) -> pa.Table | None:
+        """Every user's values: ``protocol``, ``user_id`` and a column a metric; None for a cell that failed."""
+        path = self.folder / key / "users.parquet"
+        return pq.read_table(path) if path.is_file() else None
+
+    def put(
+        self,
+        key: str,
+        result: Result,
+        users: pa.Table | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
         """Keep a result as a whole or, if the process is killed, not at all."""
         scratch = self.folder / f".{key}.{os.getpid()}.new"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         if users is not None:
             pq.write_table(users, scratch / "users.parquet")
+        if weights is not None:
+            save_file(weights, scratch / "weights.safetensors")
         text = json.dumps(result.model_dump(mode="json"), indent=1)
         (scratch / "cell.json").write_text(text, encoding="utf-8")
         self.remove(key)
@@ -185,6 +217,13 @@ class CellStore:
         (self.folder / f".{key}.begun").unlink(missing_ok=True)
 
 
+def watched(tasks: Mapping[str, Task]) -> list[int]:
+    """The few users whose top lists are kept: evenly spread over those of the first protocol."""
+    users = next(iter(tasks.values())).users.numpy()
+    places = np.linspace(0, len(users) - 1, min(WATCHED, len(users))).astype(int)
+    return users[places].tolist()
+
+
 def run_cell(
     cell: Cell,
     dataset: Dataset,
@@ -208,8 +247,15 @@ def run_cell(
         store.end(cell.key)
         return result
     users = None
+    weights: dict[str, Tensor] | None = {} if store.weights else None
+
+    def on_model(model: nn.Module) -> None:
+        if weights is not None:
+            weights.update({name: one.clone().contiguous() for name, one in model.state_dict().items()})
+
     try:
-        trained = Runner(cell.plan, dataset).run("cell", cell.inputs, cell.seed, on_epoch)
+        runner = Runner(cell.plan, dataset)
+        trained = runner.run(cell.inputs, cell.seed, on_epoch, on_model, watched(runner.tasks))
         means = {
             protocol: {name: None if np.isnan(value) else value for name, value in found.mean().items()}
             for protocol, found in trained.results.items()
@@ -231,12 +277,20 @@ def run_cell(
             best_epoch=trained.best_epoch,
             history=trained.fit.history,
             seconds=time.perf_counter() - begun,
+            top={
+                protocol: {
+                    dataset.users.ids(np.array([user]))[0]: dataset.items.ids(items[:TOP])
+                    for user, items in found.top.items()
+                }
+                for protocol, found in trained.results.items()
+                if protocol in runner.tasks
+            },
             environment=environment(),
         )
     except Exception as error:  # recorded and shown: one cell's failure must not cost the others
         line = " ".join(str(error).split()) or "no message"
         line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
         result = Result(cell=cell.definition, run=run, error=line, traceback=traceback.format_exc())
-    store.put(cell.key, result, users)
+    store.put(cell.key, result, users, weights if result.error is None else None)
     store.end(cell.key)
     return result

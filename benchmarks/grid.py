@@ -20,8 +20,8 @@ from reclm.progress import progress_bar
 PAUSE = 0.2
 """Seconds between looks at cells that another process has."""
 
-Tell = Callable[[int, str | None], None]
-"""Told the place of a cell, and its epoch while it runs or None once it is finished."""
+Tell = Callable[[int, tuple[int, int] | None], None]
+"""Told the place of a cell, and its epoch of how many while it runs or None once it is finished."""
 
 
 def run_grid(
@@ -50,15 +50,17 @@ def run_grid(
     """
     run, labels = uuid.uuid4().hex, labels or [cell.plan.backbone for cell in cells]
     left = {place for place, cell in enumerate(cells) if not store.finished(cell.key, run)}
-    with progress_bar(what, len(cells), progress) as advance:
-        advance(len(cells) - len(left))
+    with progress_bar(f"{what}: epochs", sum(cell.plan.train.epochs for cell in cells), progress) as advance:
+        shown = dict.fromkeys(left, 0)
+        advance(sum(cell.plan.train.epochs for place, cell in enumerate(cells) if place not in left))
 
-        def tell(place: int, epoch: str | None) -> None:
-            if epoch is not None:
-                advance(0, f"{what}: {labels[place]}, epoch {epoch}")
-            elif place in left:
+        def tell(place: int, epoch: tuple[int, int] | None) -> None:
+            at, most = epoch or (cells[place].plan.train.epochs, 0)
+            if place in left:
+                advance(at - shown[place], f"{what}: {labels[place]}, epoch {at}/{most}" if most else None)
+                shown[place] = at
+            if epoch is None:
                 left.discard(place)
-                advance(1)
 
         if jobs == 1:
             _work([(place, cells[place]) for place in sorted(left)], dataset, store, run, tell)
@@ -89,7 +91,7 @@ def _work(
                     epochs = cell.plan.train.epochs
 
                     def on_epoch(row: dict[str, float], place: int = place, epochs: int = epochs) -> None:
-                        tell(place, f"{row['epoch']:.0f}/{epochs}")
+                        tell(place, (int(row["epoch"]), epochs))
 
                     run_cell(cell, dataset, store, run, on_epoch)
             tell(place, None)
@@ -174,7 +176,7 @@ def _worker(
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
 
-    def tell(place: int, epoch: str | None) -> None:
+    def tell(place: int, epoch: tuple[int, int] | None) -> None:
         if parent is not None and not parent.is_alive():
             os._exit(1)  # killed: nobody waits for this
         sender.send((place, epoch))

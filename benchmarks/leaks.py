@@ -57,7 +57,8 @@ def _splits(dataset: Dataset) -> Iterator[str]:
     """What a protocol masks is not what it asks for, and what it calls cold was not learned from."""
     for protocol in dataset.protocols:
         # where training items may be recommended again, repeats are no leak
-        parts = ("train", "valid", "test") if "train" in protocol.mask else (*protocol.mask, "test")
+        repeats = "train" not in protocol.mask
+        parts: tuple[SplitName, ...] = (*protocol.mask, "test") if repeats else ("train", "valid", "test")
         for one, other in combinations(parts, 2):
             _disjoint(dataset, protocol, one, other)
         if parts != ("test",):
@@ -153,7 +154,8 @@ def _prompts(
         )
         unsure = _unsure(view, store, profiler, kind, np.sort(drawn))
         yield (
-            f"{len(drawn) - unsure:,} of {len(rows):,} {kind} profiles answer the prompt that the training part gives"
+            f"{len(drawn):,} of {len(rows):,} {kind} profiles were looked at: {len(drawn) - unsure:,} answer the "
+            "prompt that the training part gives"
         )
         if unsure:
             yield (

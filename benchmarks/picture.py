@@ -1,62 +1,76 @@
-"""A comparison as a picture."""
+"""A record as a picture."""
 
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from reclm.benchmarks.compare import Comparison
-from reclm.benchmarks.table import title
+from reclm.benchmarks.record import Line, Record
 from reclm.pictures import COLOURS, panels, save
+from reclm.ranking.metrics import title
+
+_FLOOR, _CONTROL = "#c9ced6", "#5b7fb5"
+_METRICS = 2
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Bars of every variant for each protocol, and the learning curves, as one PNG."""
-    count = len(comparison.tasks) + 1
-    figure, axes = panels(count, count, f"{comparison.plan.backbone} on {comparison.dataset.name}")
-    names = [name for name in ("recall@20", "ndcg@20", "mrr@20", "hit@20") if name in comparison.plan.metrics]
-    for axis, protocol in zip(axes, comparison.tasks, strict=False):
-        _bars(axis, comparison, protocol, names or list(comparison.plan.metrics[:4]))
-    _curves(axes[-1], comparison)
+def draw(record: Record, path: Path) -> None:
+    """Bars of every line for each protocol, and the learning curves of the compared ones, as one PNG."""
+    metrics = [record.headline, *(one for one in record.about.metrics if one != record.headline)][:_METRICS]
+    lines = [line for line in record.about.lines if not line.absent]
+    panel = [(protocol.name, metric) for protocol in record.about.whole for metric in metrics]
+    height = max(2.4, 0.32 * len(lines) + 1.2)
+    figure, axes = panels(len(panel) + 1, min(len(panel) + 1, 3), record.about.title, size=(4.6, height))
+    for axis, (protocol, metric) in zip(axes, panel, strict=False):
+        _bars(axis, record, lines, protocol, metric)
+    _curves(axes[-1], record, lines)
     save(figure, path)
 
 
-def _bars(axis: Axes, comparison: Comparison, protocol: str, metrics: list[str]) -> None:
-    variants = comparison.variants()
-    width = 0.8 / len(variants)
-    for place, variant in enumerate(variants):
-        values = [comparison.values(variant, protocol, metric) for metric in metrics]
-        bars = axis.bar(
-            np.arange(len(metrics)) + (place - (len(variants) - 1) / 2) * width,
-            [value.mean() for value in values],
-            width,
-            yerr=[value.std(ddof=1) for value in values] if comparison.plan.seeds > 1 else None,
-            color=COLOURS[place % len(COLOURS)],
-            label=variant,
-            capsize=3,
-        )
-        axis.bar_label(bars, fmt="%.3f", fontsize=7, padding=2)
-    axis.set_xticks(range(len(metrics)), [title(metric) for metric in metrics])
-    task = comparison.tasks[protocol]
-    axis.set_title(f"{protocol}\n{len(task.users):,} users × {len(task.candidates):,} items", fontsize=9)
-    axis.margins(y=0.15)
-    axis.legend(frameon=False, fontsize=8)
+def colour(line: Line) -> str:
+    """What a line is drawn in: with profiles, a control, without."""
+    if line.control is not None:
+        return _CONTROL
+    return COLOURS[1] if line.writer else COLOURS[0]
 
 
-def _curves(axis: Axes, comparison: Comparison) -> None:
+def _bars(axis: Axes, record: Record, lines: list[Line], protocol: str, metric: str) -> None:
+    values = [record.values(line.name, protocol, metric) for line in lines]
+    means = [float(one.mean()) if len(one) else 0.0 for one in values]
+    spread = [float(one.std(ddof=1)) if len(one) > 1 else 0.0 for one in values]
+    places = np.arange(len(lines))[::-1]
+    bars = axis.barh(
+        places, means, xerr=spread if any(spread) else None, color=[colour(line) for line in lines], capsize=2
+    )
+    axis.bar_label(bars, labels=[f"{one:.4f}" for one in means], fontsize=7, padding=3)
+    axis.set_yticks(places, [line.name.replace("$", r"\$") for line in lines], fontsize=8)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.margins(x=0.18)
+    axis.set_title(f"{protocol}: {title(metric)}", fontsize=9, loc="left")
+
+
+def _curves(axis: Axes, record: Record, lines: list[Line]) -> None:
     """The selection metric by epoch: a line a seed."""
-    for place, variant in enumerate(comparison.variants()):
-        for run in (run for run in comparison.runs if run.variant == variant):
-            name = next((key for key in (run.fit.history or [{}])[0] if "@" in key), None)
-            if name is None:
+    named: set[str] = set()
+    for line in lines:
+        for (name, _), rows in record.history.items():
+            metric = next((key for key in (rows or [{}])[0] if "@" in key), None)
+            if name != line.name or metric is None:
                 continue
-            epochs = [row["epoch"] for row in run.fit.history]
-            values = [row[name] for row in run.fit.history]
-            label = variant if run.seed == 0 else None
-            axis.plot(epochs, values, color=COLOURS[place % len(COLOURS)], label=label, linewidth=1.2)
-            axis.set_ylabel(name, fontsize=8)
+            known = [row for row in rows if metric in row]
+            axis.plot(
+                [row["epoch"] for row in known],
+                [row[metric] for row in known],
+                color=colour(line),
+                label=None if name in named else name.replace("$", r"\$"),
+                linewidth=1.1,
+                alpha=0.8,
+            )
+            named.add(name)
+            axis.set_ylabel(metric, fontsize=8)
     axis.set_xlabel("epoch", fontsize=8)
-    axis.set_title("what the epoch was chosen by\n", fontsize=9)
-    axis.set_ylim(bottom=0)
+    axis.set_title("what the epoch was chosen by", fontsize=9, loc="left")
+    axis.tick_params(labelsize=7)
     if axis.lines:
-        axis.legend(frameon=False, fontsize=8)
+        axis.set_ylim(bottom=0)
+    if 1 < len(named) <= 6:
+        axis.legend(frameon=False, fontsize=7)

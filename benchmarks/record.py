@@ -54,6 +54,8 @@ class Ranked(Config):
     name: str
     users: int
     candidates: int
+    part_of: str | None = None
+    """The protocol whose ranking this is a slice of."""
 
 
 class Failure(Config):
@@ -85,6 +87,11 @@ class About(Config):
     """The suite's file, as it ran."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine and versions."""
+
+    @property
+    def whole(self) -> tuple[Ranked, ...]:
+        """The protocols themselves, without slices of them."""
+        return tuple(one for one in self.protocols if one.part_of is None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,11 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 import reclm.data
+from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
 from reclm.benchmarks.suite import suite_path
 from reclm.config import Config, merged, read_yaml
 from reclm.data.dataset import TrainingView
+from reclm.environment import environment
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.evaluation import METRICS
@@ -25,6 +27,9 @@ from reclm.workspace import Workspace
 
 FLOORS = ("Random", "MostPopular")
 """Rankings that every run measures beside its own."""
+
+PROTOCOL = "next item"
+"""What the sessions' ranking is called in a record."""
 
 
 class SessionRow(Config):
@@ -40,6 +45,8 @@ class SessionRow(Config):
     at: float | None = None
     """Where on it."""
     note: str = ""
+    absent: str = ""
+    """Why it cannot run here; its published numbers are shown."""
 
 
 class SessionSuite(Config):
@@ -137,6 +144,49 @@ class SessionRun:
         names = [*FLOORS, *[row.name for row in self.suite.rows]]
         return [name for name in names if self.values.get(name)]
 
+    def record(self) -> Record:
+        """What it came to: a protocol of its own, whose users are those of each seed."""
+        suite, rows = self.suite, {row.name: row for row in self.suite.rows}
+        lines = [
+            Line(
+                name=name,
+                against=next((before for before, after in suite.pairs if after == name), None),
+                published={PROTOCOL: row.published} if row and row.published else {},
+                note=row.note if row else "",
+                absent=row.absent if row else "",
+            )
+            for name in [*FLOORS, *rows]
+            for row in [rows.get(name)]
+        ]
+        history = np.bincount(self.view.train.user_idx, minlength=len(self.view.users))
+        cells = {
+            (name, seed, PROTOCOL): Cell(
+                np.array(list(map(str, users)), object),
+                history[self.view.users.find(users)],
+                self.values[name][seed],
+                {} if name in FLOORS else self.texts.get(name, {}).get(seed, {}),
+            )
+            for name in self.names
+            for seed, users in self.users[name].items()
+        }
+        ranked = {user for users in self.users.get(FLOORS[0], {}).values() for user in users}
+        about = About(
+            title=suite.title,
+            dataset=self.view.name,
+            fingerprint=self.view.fingerprint,
+            source=suite.source,
+            selected_on="nothing (a fixed number of steps)",
+            seeds=suite.seeds,
+            metrics=METRICS,
+            protocols=(Ranked(name=PROTOCOL, users=len(ranked), candidates=len(self.view.items)),),
+            lines=tuple(lines),
+            remarks=(suite.note,) if suite.note else (),
+            failures=tuple(Failure(line=row, seed=seed, reason=why) for row, seed, why in self.failures),
+            suite=suite.model_dump(mode="json", exclude_defaults=True),
+            environment=environment(),
+        )
+        return Record(about, cells)
+
     def by_user(self, name: str, metric: str) -> dict[Any, float]:
         """The metric of each user that a row was tested on: its mean over the seeds that drew the user."""
         found: dict[Any, list[float]] = {}
@@ -166,6 +216,8 @@ def run_session_suite(suite: SessionSuite, workspace: Workspace, *, progress: bo
     run = SessionRun(suite, view)
     for seed in range(suite.seeds):
         for row in suite.rows:
+            if row.absent:
+                continue
             config = suite.config(row, seed)
             folder = workspace.cells() / "sessions" / _key(config, view, model, encoder)
             run.folders[row.name, seed] = folder

@@ -2,25 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from reclm.benchmarks.session_suite import SessionRun
 from reclm.benchmarks.significance import PairedTest, paired
-from reclm.benchmarks.table import title
-from reclm.environment import environment
 from reclm.intervals import Estimate, mean
 from reclm.markdown import literal
 from reclm.markdown import table as markdown_table
 from reclm.pictures import COLOURS, panels
 from reclm.pictures import save as save_picture
 from reclm.profilers.langptune.evaluation import METRICS
+from reclm.ranking.metrics import title
 
 _COLOURS = (*COLOURS, "#3b6fb6", "#4a9b6e", "#8d5aa5", "#b8902f")
 _MARKS = ("o", "s", "^", "D", "v", "P")
@@ -76,6 +72,7 @@ def remarks(run: SessionRun) -> list[str]:
     said += [f"published: {suite.source}"] * bool(suite.source) + [suite.note] * bool(suite.note)
     said += [f"{row.name}: {row.note}" for row in suite.rows if row.note]
     said += list(_readable(run))
+    said += [f"{row.name}: not run here, {row.absent}" for row in suite.rows if row.absent]
     said += [f"FAILED: {row}, seed {seed}: {why}" for row, seed, why in run.failures]
     return said
 
@@ -145,40 +142,16 @@ def draw(run: SessionRun, path: Path) -> None:
 
 
 def save(run: SessionRun, folder: Path) -> None:
-    """Write ``results.parquet`` (every user), ``summary.json``, ``table.md``, ``picture.png`` and ``suite.yaml``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [
-        pa.table(
-            {
-                "row": pa.array([name] * len(users), pa.string()),
-                "seed": pa.array([seed] * len(users), pa.int64()),
-                "user_id": pa.array(list(map(str, users)), pa.string()),
-                **run.values[name][seed],
-            }
-        )
-        for name in run.names
-        for seed, users in run.users[name].items()
-    ]
-    if parts:
-        pq.write_table(pa.concat_tables(parts), folder / "results.parquet")
+    """Write the record, ``differences.json``, ``table.md``, ``picture.png`` and ``suite.yaml``."""
+    run.record().save(folder)
+    if run.names:
         draw(run, folder / "picture.png")
-    about: dict[str, Any] = {
-        "title": run.suite.title,
-        "dataset": {"name": run.view.name, "fingerprint": run.view.fingerprint},
-        "results": {
-            name: {metric: vars(one) for metric, one in found.items()}
-            for name, found in estimates(run).items()
-        },
-        "differences": [
-            {"before": pair[0], "after": pair[1], "metric": metric, **vars(one)}
-            for pair, found in differences(run).items()
-            for metric, one in found.items()
-        ],
-        "remarks": remarks(run),
-        "trained": {f"{name}, seed {seed}": str(path) for (name, seed), path in run.folders.items()},
-        "environment": environment(),
-    }
-    (folder / "summary.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    told = [
+        {"before": pair[0], "after": pair[1], "metric": metric, **vars(one)}
+        for pair, found in differences(run).items()
+        for metric, one in found.items()
+    ]
+    (folder / "differences.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     (folder / "table.md").write_text(markdown(run), encoding="utf-8")
     run.suite.to_yaml(folder / "suite.yaml")
 

@@ -1,30 +1,22 @@
 """A suite: a table of results as a YAML file, beside the numbers that were published for it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from pydantic import Field, model_validator
 
-import reclm.data
 from reclm import plugins
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import Inputs
-from reclm.benchmarks.cells import Cell, CellStore, Result
-from reclm.benchmarks.compare import Plan, SelectOn, validation_task
-from reclm.benchmarks.grid import run_grid
+from reclm.benchmarks.controls import CONTROLS, Control
+from reclm.benchmarks.runner import Plan, SelectOn
 from reclm.config import Config
-from reclm.data.dataset import Dataset, Interactions, ProfileKind
-from reclm.errors import ReclmError, unknown
+from reclm.data.dataset import ProfileKind
+from reclm.errors import unknown
 from reclm.ranking.evaluate import DEFAULT_METRICS
 from reclm.ranking.metrics import parse
 from reclm.training import TrainConfig
-from reclm.workspace import Workspace
 
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+METRICS = (*DEFAULT_METRICS, "map@20", "coverage@20", "novelty@20", "lift@20")
+"""What is measured unless a suite says otherwise."""
 
 FOLDER = Path(__file__).parent / "suites"
 
@@ -39,7 +31,14 @@ class Profiles(Config):
     adapter: Path | None = None
     """Of a tuned profiler; a relative path starts where the command runs."""
     limit: int | None = Field(default=None, ge=0)
+    """Missing profiles are written of the first so many users, and items, 0 for all. By default of 300 with a
+    language model and of all without one."""
     kinds: tuple[ProfileKind, ...] = ("user", "item")
+    """The sides that are augmented."""
+    store: Path | None = None
+    """A store to take as it is: nothing is generated."""
+    control: Control | None = None
+    """What takes the profiles' place, for whoever has one (see :mod:`reclm.benchmarks.controls`)."""
 
 
 class Row(Config):
@@ -55,8 +54,14 @@ class Row(Config):
     """Options of its training, over those of the suite."""
     profiles: Profiles | None = None
     """None: the plain backbone."""
+    against: str | None = None
+    """The row that it is compared with; by default the one that is the same but for having no profiles."""
+    absent: str = ""
+    """Why it cannot run here; it is shown, and not run."""
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Protocol and metric to the published number."""
+    published_seconds: float | None = None
+    """Of an epoch."""
     note: str = ""
     """Where this row differs from what was published."""
 
@@ -73,7 +78,7 @@ class Suite(Config):
     """Where all rows differ from what was published."""
     seeds: int = Field(default=1, ge=1)
     """Runs a row, seeded 0, 1, …"""
-    metrics: tuple[str, ...] = Field(default=DEFAULT_METRICS, min_length=1)
+    metrics: tuple[str, ...] = Field(default=METRICS, min_length=1)
     select_on: SelectOn = "valid"
     """What chooses the epoch; ``test`` flatters."""
     encoder: str | None = None
@@ -96,7 +101,21 @@ class Suite(Config):
                 for metric in numbers:
                     if metric not in self.metrics:
                         raise ValueError(f"row {row.name!r}, {protocol}: {metric} is not among the metrics")
+            if row.against is not None and row.against not in names:
+                raise unknown(f"row that row {row.name!r} is against", row.against, names)
         return self
+
+    def base(self, row: Row) -> str | None:
+        """The row that a row is compared with, if there is one."""
+        if row.against is not None or row.profiles is None:
+            return row.against
+        same = [
+            one.name
+            for one in self.rows
+            if one.profiles is None
+            and (one.backbone, one.model, one.train) == (row.backbone, row.model, row.train)
+        ]
+        return same[0] if same else None
 
 
 def suite_names() -> list[str]:
@@ -130,24 +149,59 @@ def load_suite(name_or_path: str) -> Suite:
 def changed(
     suite: Suite, dataset: str | None = None, seeds: int | None = None, epochs: int | None = None
 ) -> Suite:
-    """The suite with another data set, number of seeds or most epochs, where these are given."""
+    """The suite with another data set, number of seeds or most epochs, where these are given.
+
+    Published numbers are of the suite's own data set, and go with it.
+    """
     update: dict[str, Any] = {}
+    if dataset is not None and Path(dataset).name != suite.dataset:
+        update["rows"] = tuple(
+            row.model_copy(update={"published": {}, "published_seconds": None}) for row in suite.rows
+        )
+        if any(row.published for row in suite.rows):
+            update["note"] = f"{suite.note}; the published numbers are of {suite.dataset}".removeprefix("; ")
+            update["source"] = ""
     if dataset is not None:
         update["dataset"] = dataset
     if seeds is not None:
         update["seeds"] = seeds
-    if epochs is not None and not isinstance(suite, Suite):
-        raise ReclmError(
-            "--epochs does not go with a suite of sessions; its file says cl.steps and rlso.steps"
-        )
     if epochs is not None:
         update["train"] = suite.train | {"epochs": epochs}
         rows = [
             row.model_copy(update={"train": {key: row.train[key] for key in row.train if key != "epochs"}})
-            for row in suite.rows
+            for row in update.get("rows", suite.rows)
         ]
         update["rows"] = tuple(rows)
     return suite.model_copy(update=update)
+
+
+def with_controls(suite: Suite) -> Suite:
+    """The suite with a row for each control of each row whose profiles a language model writes."""
+    rows: list[Row] = []
+    for row in suite.rows:
+        rows.append(row)
+        given = row.profiles
+        if (
+            given is None
+            or given.control
+            or row.absent
+            or not plugins.get("profiler", given.profiler).needs_model
+        ):
+            continue
+        rows += [
+            row.model_copy(
+                update={
+                    "name": f"{row.name}, {control}",
+                    "profiles": given.model_copy(update={"control": control}),
+                    "against": suite.base(row),
+                    "published": {},
+                    "published_seconds": None,
+                    "note": "",
+                }
+            )
+            for control in CONTROLS
+        ]
+    return suite.model_copy(update={"rows": tuple(rows)})
 
 
 def row_plan(suite: Suite, row: Row) -> Plan:
@@ -165,153 +219,3 @@ def row_plan(suite: Suite, row: Row) -> Plan:
     return Plan(
         backbone=row.backbone, model=model, train=train, select_on=suite.select_on, metrics=suite.metrics
     )
-
-
-@dataclass(frozen=True, eq=False)
-class SuiteRun:
-    """A suite that ran: a result for each row and seed.
-
-    Attributes:
-        suite: with the seeds, epochs and data set it ran with.
-        dataset: the data.
-        cells, results: row name to one each seed.
-    """
-
-    suite: Suite
-    dataset: Dataset
-    cells: dict[str, list[Cell]]
-    results: dict[str, list[Result]]
-
-    def values(self, row: str, protocol: str, metric: str) -> list[float]:
-        """The mean over users of each seed that has one."""
-        found = [result.means.get(protocol, {}).get(metric) for result in self.results[row]]
-        return [value for value in found if value is not None]
-
-    def failures(self) -> Iterator[tuple[str, int, str]]:
-        """Row, seed and reason of each cell that failed."""
-        for row, results in self.results.items():
-            for cell, result in zip(self.cells[row], results, strict=True):
-                if result.error is not None:
-                    yield row, cell.seed, result.error
-
-
-def run_suite(
-    suite: Suite, workspace: Workspace, *, jobs: int = 1, fresh: bool = False, progress: bool = True
-) -> SuiteRun:
-    """Run what has not run yet of a suite's cells.
-
-    Args:
-        suite: see :func:`load_suite`.
-        workspace: where the data lie and the cells are kept.
-        jobs: processes.
-        fresh: forget this suite's cells, and run all again.
-        progress: show progress bars.
-
-    Raises:
-        ReclmError: before anything slow, for a suite that does not fit its backbones or its data.
-    """
-    plans = _plans(suite)
-    dataset = reclm.data.load(suite.dataset, workspace)
-    _check(suite, dataset)
-    inputs = _Inputs(dataset, workspace, suite.encoder, progress)
-    cells = {
-        row.name: [
-            Cell(plans[row.name], seed, given, dataset.fingerprint)
-            for given in [inputs.of(plans[row.name], row.profiles)]
-            for seed in range(suite.seeds)
-        ]
-        for row in suite.rows
-    }
-    flat = [cell for row in suite.rows for cell in cells[row.name]]
-    store = CellStore(workspace.cells())
-    if fresh:
-        for cell in flat:
-            store.remove(cell.key)
-    labels = [f"{row.name} seed {cell.seed}" for row in suite.rows for cell in cells[row.name]]
-    found = iter(
-        run_grid(flat, dataset, store, what=dataset.name, labels=labels, jobs=jobs, progress=progress)
-    )
-    results = {name: [next(found) for _ in row] for name, row in cells.items()}
-    return SuiteRun(suite, dataset, cells, results)
-
-
-def _plans(suite: Suite) -> dict[str, Plan]:
-    """Row name to what it does. An option of the suite that none of its backbones has is a mistake."""
-    plans = {row.name: row_plan(suite, row) for row in suite.rows}
-    configs = [plugins.get("backbone", row.backbone).Config for row in suite.rows]
-    known = {name for config in configs for name in config.model_fields}
-    for key in suite.model:
-        if key not in known:
-            raise unknown("option of the suite's backbones", key, known)
-    return plans
-
-
-def _check(suite: Suite, dataset: Dataset) -> None:
-    """The published numbers are of protocols that the data offer, and there is something to select on."""
-    for row in suite.rows:
-        for protocol in row.published:
-            dataset.protocol(protocol)
-    if suite.select_on == "valid":
-        validation_task(dataset)
-
-
-class _Inputs:
-    """Item text and profiles, each made once however many rows need it, and not at all if none does."""
-
-    def __init__(self, dataset: Dataset, workspace: Workspace, encoder: str | None, progress: bool) -> None:
-        self.dataset, self.workspace, self.progress = dataset, workspace, progress
-        self.encoder_name = encoder
-        self.made: dict[str, Any] = {}
-
-    def of(self, plan: Plan, profiles: Profiles | None) -> Inputs:
-        """What a row's backbone is built from."""
-        config = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model))
-        text = None
-        if config.items != "id":
-            if not self.dataset.item_text.num_columns:
-                raise ReclmError(
-                    f"data set {self.dataset.name!r} has no item text, which backbone {plan.backbone} with "
-                    f"items = {config.items!r} needs; set items: id in the suite"
-                )
-            text = self._once("text", self._text)
-        sides: dict[ProfileKind, ProfileMatrix] = {}
-        if profiles is not None:
-            sides = self._once(profiles.model_dump_json(), lambda: self._profiles(profiles))
-        return Inputs(
-            len(self.dataset.users),
-            len(self.dataset.items),
-            Interactions.empty(),
-            text,
-            sides.get("user"),
-            sides.get("item"),
-        )
-
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
-
-    def _encoder(self) -> "TextEncoder":
-        from reclm.text.encoder import TextEncoder  # slow to import, and not needed where items are IDs
-
-        return self._once("encoder", lambda: TextEncoder(self.encoder_name))
-
-    def _text(self) -> np.ndarray:
-        from reclm.text.encoder import item_text_features
-
-        return item_text_features(self.dataset.view(), self._encoder(), self.workspace, self.progress)
-
-    def _profiles(self, profiles: Profiles) -> dict[ProfileKind, ProfileMatrix]:
-        from reclm.benchmarks.bench import ProfileSource
-        from reclm.profiles.embeddings import embed
-        from reclm.profiles.ensure import ProfilerChoice
-
-        choice = ProfilerChoice(
-            profiles.profiler, profiles.settings, profiles.model, profiles.engine, profiles.adapter
-        )
-        store = ProfileSource(choice, profiles.limit, profiles.kinds).open(self.dataset, self.workspace)
-        view = self.dataset.view()
-        return {
-            kind: ProfileMatrix(*embed(store, self._encoder(), kind, view.idmap(kind), self.progress))
-            for kind in profiles.kinds
-        }

@@ -1,63 +1,59 @@
-"""A suite's numbers beside the published ones: on the terminal, as Markdown, as Parquet and JSON."""
+"""A record's numbers beside the published ones: on the terminal, and as Markdown."""
 
-import json
 import re
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from reclm.benchmarks.suite import SuiteRun
-from reclm.benchmarks.table import title
-from reclm.environment import environment
+from reclm.benchmarks.record import Line, Record
 from reclm.markdown import literal
 from reclm.markdown import table as markdown_table
+from reclm.ranking.metrics import title
 
 COLUMNS = 4
 """Metrics that the printed table has room for; published ones first."""
 
 
-def summary(run: SuiteRun) -> list[dict[str, Any]]:
-    """A mapping for each row, protocol and metric.
+@dataclass(frozen=True)
+class Number:
+    """What the table says of a line, protocol and metric; None is what does not exist.
 
-    ``mean``, ``sd`` over seeds (null for one) and the number of ``seeds`` that ran, ``published``, and ``difference``
-    = mean / published - 1; what does not exist is null.
+    Attributes:
+        mean, sd: over the seeds that ran; ``sd`` of two or more.
+        published: beside it.
+        difference: ``mean / published - 1``.
     """
-    lines = []
-    for row in run.suite.rows:
-        for protocol in run.dataset.protocols:
-            for metric in run.suite.metrics:
-                values = run.values(row.name, protocol.name, metric)
-                mean = float(np.mean(values)) if values else None
-                published = row.published.get(protocol.name, {}).get(metric)
-                lines.append(
-                    {
-                        "row": row.name,
-                        "protocol": protocol.name,
-                        "metric": metric,
-                        "mean": mean,
-                        "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                        "seeds": len(values),
-                        "published": published,
-                        "difference": mean / published - 1 if mean is not None and published else None,
-                    }
-                )
-    return lines
+
+    mean: float | None
+    sd: float | None
+    published: float | None
+
+    @property
+    def difference(self) -> float | None:
+        return self.mean / self.published - 1 if self.mean is not None and self.published else None
 
 
-def tables(run: SuiteRun) -> list[Table]:
-    """A table for each protocol, that fits 80 columns if names are short: two lines a row, ours and the published."""
-    lines = {(line["row"], line["protocol"], line["metric"]): line for line in summary(run)}
-    metrics = _shown(run)
+def number(record: Record, line: Line, protocol: str, metric: str) -> Number:
+    """A cell of the table."""
+    values = record.values(line.name, protocol, metric)
+    return Number(
+        mean=float(values.mean()) if len(values) else None,
+        sd=float(values.std(ddof=1)) if len(values) > 1 else None,
+        published=line.published.get(protocol, {}).get(metric),
+    )
+
+
+def tables(record: Record) -> list[Table]:
+    """A table for each protocol, that fits 80 columns if names are short: ours, and the published number below."""
+    metrics = _shown(record)
     drawn = []
-    for protocol in run.dataset.protocols:
+    for protocol in record.about.whole:
+        size = f"{protocol.users:,} users × {protocol.candidates:,} items"
         grid = Table(
-            title=f"{escape(run.suite.title)}: {escape(protocol.name)}",
+            title=f"{escape(record.about.title)}: {escape(protocol.name)}, {size}",
             title_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
@@ -67,19 +63,40 @@ def tables(run: SuiteRun) -> list[Table]:
         for metric in metrics:
             grid.add_column(title(metric), justify="right", no_wrap=True)
         grid.add_column("epoch", justify="right", no_wrap=True)
-        for row in run.suite.rows:
-            found = [lines[row.name, protocol.name, metric] for metric in metrics]
-            grid.add_row(escape(row.name), *map(_ours, found), _epochs(run, row.name, protocol.name))
-            if row.published.get(protocol.name):
+        for line in record.about.lines:
+            found = [number(record, line, protocol.name, metric) for metric in metrics]
+            grid.add_row(escape(line.name), *map(_ours, found), _epochs(record, line.name, protocol.name))
+            if line.published.get(protocol.name):
                 grid.add_row("published", *map(_published, found), style="dim")
         drawn.append(grid)
+    if any(line.published_seconds for line in record.about.lines):
+        drawn.append(_seconds(record))
     return drawn
 
 
-def _shown(run: SuiteRun) -> list[str]:
-    """The metrics of the printed table, in the suite's order."""
-    metrics = list(run.suite.metrics)
-    published = {metric for row in run.suite.rows for numbers in row.published.values() for metric in numbers}
+def _seconds(record: Record) -> Table:
+    """What an epoch takes, with the share that profiles add."""
+    grid = Table(title="Seconds of an epoch", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(("", "seconds", "added", "published", "added")):
+        grid.add_column(column, justify="right" if place else "left", no_wrap=True)
+    ours = {line.name: record.epoch_seconds(line.name) for line in record.about.lines}
+    published = {line.name: line.published_seconds for line in record.about.lines}
+    for line in record.about.lines:
+        cells = []
+        for times in (ours, published):
+            time, base = times[line.name], times.get(line.against or "")
+            cells += ["–" if time is None or np.isnan(time) else f"{time:.3f}"]
+            cells += [_percent(time / base - 1) if time and base else ""]
+        grid.add_row(escape(line.name), *cells)
+    return grid
+
+
+def _shown(record: Record) -> list[str]:
+    """The metrics of the printed table, in the record's order."""
+    metrics = list(record.about.metrics)
+    published = {
+        metric for line in record.about.lines for numbers in line.published.values() for metric in numbers
+    }
     chosen = sorted(metrics, key=lambda metric: metric not in published)[:COLUMNS]
     return [metric for metric in metrics if metric in chosen]
 
@@ -92,106 +109,56 @@ def _percent(change: float) -> str:
     return f"{change:+.1%}" if abs(change) < 1 else f"{change:+.0%}"
 
 
-def _ours(line: dict[str, Any]) -> str:
-    return _number(line["mean"]) + ("" if line["sd"] is None else f" ±{_number(line['sd'])}")
+def _ours(one: Number) -> str:
+    return _number(one.mean) + ("" if one.sd is None else f" ±{_number(one.sd)}")
 
 
-def _published(line: dict[str, Any]) -> str:
-    if line["published"] is None:
+def _published(one: Number) -> str:
+    if one.published is None:
         return ""
-    return _number(line["published"]) + (
-        "" if line["difference"] is None else f" {_percent(line['difference'])}"
-    )
+    return _number(one.published) + ("" if one.difference is None else f" {_percent(one.difference)}")
 
 
-def _epochs(run: SuiteRun, row: str, protocol: str) -> str:
+def _epochs(record: Record, line: str, protocol: str) -> str:
     """The best epoch, as a mean over seeds."""
-    found = [result.best_epoch[protocol] for result in run.results[row] if protocol in result.best_epoch]
+    found = [record.cells[line, seed, protocol].best_epoch for seed in record.seeds(line, protocol)]
     return f"{np.mean(found):.0f}" if any(found) else ""
 
 
-def remarks(run: SuiteRun) -> list[str]:
-    """What a reader of the table must know besides: how it was made, notes, and the cells that failed."""
-    suite = run.suite
-    seeds = f"{suite.seeds} seed{'s' * (suite.seeds > 1)}"
-    chosen = "the TEST set, which flatters" if suite.select_on == "test" else "validation"
-    said = [f"{run.dataset.name} ({run.dataset.fingerprint}), {seeds}, epochs chosen on {chosen}"]
-    if suite.source:
-        said.append(f"published: {suite.source}; the percentage is ours against it")
-    said += [suite.note] * bool(suite.note)
-    said += [f"{row.name}: {row.note}" for row in suite.rows if row.note]
-    said += [f"FAILED: {row}, seed {seed}: {why}" for row, seed, why in run.failures()]
+def remarks(record: Record) -> list[str]:
+    """What a reader of the table must know besides: how it was made, notes, and what failed or did not run."""
+    about = record.about
+    seeds = f"{about.seeds} seed{'s' * (about.seeds > 1)}"
+    said = [f"{about.dataset} ({about.fingerprint}), {seeds}, epochs chosen on {about.selected_on}"]
+    if about.source:
+        said.append(f"published: {about.source}; the percentage is ours against it")
+    said += about.remarks
+    said += [f"{line.name}: {line.note}" for line in about.lines if line.note]
+    said += [f"{line.name}: not run here, {line.absent}" for line in about.lines if line.absent]
+    said += [f"FAILED: {one.line}, seed {one.seed}: {one.reason}" for one in about.failures]
     return said
 
 
-def markdown(run: SuiteRun) -> str:
+def markdown(record: Record) -> str:
     """The whole table for a page: a section a protocol, and for each metric ours, published and the difference."""
-    lines = {(line["row"], line["protocol"], line["metric"]): line for line in summary(run)}
-    parts = [f"## {literal(run.suite.title)}"]
-    for protocol in run.dataset.protocols:
-        published = {metric for row in run.suite.rows for metric in row.published.get(protocol.name, {})}
+    parts = [f"## {literal(record.about.title)}"]
+    for protocol in record.about.protocols:
+        published = {
+            metric for line in record.about.lines for metric in line.published.get(protocol.name, {})
+        }
         head = [""]
-        for metric in run.suite.metrics:
+        for metric in record.about.metrics:
             head += [title(metric), "published", "difference"] if metric in published else [title(metric)]
         body = []
-        for row in run.suite.rows:
-            cells = [literal(row.name)]
-            for metric in run.suite.metrics:
-                line = lines[row.name, protocol.name, metric]
-                cells.append(_ours(line).replace("±", "± "))
+        for line in record.about.lines:
+            cells = [literal(line.name)]
+            for metric in record.about.metrics:
+                one = number(record, line, protocol.name, metric)
+                cells.append(_ours(one).replace("±", "± "))
                 if metric in published:
-                    difference = line["difference"]
-                    cells.append("" if line["published"] is None else _number(line["published"]))
-                    cells.append("" if difference is None else _percent(difference))
+                    cells.append("" if one.published is None else _number(one.published))
+                    cells.append("" if one.difference is None else _percent(one.difference))
             body.append(cells)
         parts += [f"### {literal(protocol.name)}", markdown_table(head, body)]
-    parts += [f"- {literal(remark)}" for remark in remarks(run)]
+    parts += [f"- {literal(remark)}" for remark in remarks(record)]
     return re.sub(r"\n\n(- .*)\n\n(?=- )", r"\n\n\1\n", "\n\n".join(parts)) + "\n"
-
-
-def save(run: SuiteRun, folder: Path) -> None:
-    """Write a suite's results to ``folder``.
-
-    - ``results.parquet``: one row a row of the suite, seed, protocol and metric, with the key of its cell, under which
-      the workspace's ``cells`` has every user's values and the epochs;
-    - ``summary.json``: the table's numbers, the failures, the environment;
-    - ``table.md``: the table;
-    - ``suite.yaml``: what ran.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {
-            "row": name,
-            "seed": cell.seed,
-            "protocol": protocol,
-            "metric": metric,
-            "value": value,
-            "best_epoch": result.best_epoch[protocol],
-            "epochs": len(result.history),
-            "seconds": result.seconds,
-            "cell": cell.key,
-        }
-        for name, results in run.results.items()
-        for cell, result in zip(run.cells[name], results, strict=True)
-        for protocol, means in result.means.items()
-        for metric, value in means.items()
-    ]
-    schema = pa.schema(
-        [(name, pa.string()) for name in ("row", "protocol", "metric", "cell")]
-        + [("seed", pa.int64()), ("best_epoch", pa.int64()), ("epochs", pa.int64())]
-        + [("value", pa.float64()), ("seconds", pa.float64())]
-    )
-    pq.write_table(pa.Table.from_pylist(rows, schema), folder / "results.parquet")
-    about = {
-        "title": run.suite.title,
-        "dataset": {"name": run.dataset.name, "fingerprint": run.dataset.fingerprint},
-        "results": summary(run),
-        "remarks": remarks(run),
-        "failures": [
-            dict(zip(("row", "seed", "reason"), failure, strict=True)) for failure in run.failures()
-        ],
-        "environment": environment(),
-    }
-    (folder / "summary.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
-    (folder / "table.md").write_text(markdown(run), encoding="utf-8")
-    run.suite.to_yaml(folder / "suite.yaml")

@@ -17,7 +17,7 @@ import numpy as np
 
 from reclm.benchmarks.record import Line, Record
 from reclm.benchmarks.significance import LEVEL, PairedTest, holm, paired
-from reclm.benchmarks.table import title
+from reclm.ranking.metrics import title
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Difference:
 def differences(record: Record) -> list[Difference]:
     """Every line that has one to be compared with, in every protocol and metric where both have values."""
     pairs = [(one.name, one.against) for one in record.about.lines if one.against]
-    protocols = [one.name for one in record.about.protocols]
+    protocols = [one.name for one in record.about.whole]
     return [
         found
         for metric in record.about.metrics
@@ -74,7 +74,7 @@ def against_controls(record: Record) -> list[Difference]:
     """
     chosen = []
     for line in record.about.lines:
-        for protocol in record.about.protocols:
+        for protocol in record.about.whole:
             best = _best_control(record, line, protocol.name)
             if best:
                 chosen.append((line.name, best, protocol.name))

@@ -4,8 +4,8 @@ import torch
 
 from reclm.backbones.base import BackboneConfig, Inputs
 from reclm.backbones.biasmf import BiasMF
-from reclm.benchmarks.compare import test_tasks as tasks_of
-from reclm.benchmarks.compare import validation_task
+from reclm.benchmarks.runner import test_tasks as tasks_of
+from reclm.benchmarks.runner import validation_task
 from reclm.ranking.evaluate import evaluate
 from reclm.sampling import TripleSampler
 from reclm.testing import checkerboard, features

@@ -8,9 +8,9 @@ import torch
 
 import reclm.data
 from reclm.backbones.biasmf import BiasMF
-from reclm.benchmarks.compare import test_tasks
 from reclm.benchmarks.perf.common import arguments, machine, side_by_side
 from reclm.benchmarks.perf.epoch import inputs
+from reclm.benchmarks.runner import test_tasks
 from reclm.ranking.evaluate import evaluate
 from reclm.workspace import Workspace
 

@@ -12,8 +12,10 @@ from reclm.cli.profile import AdapterFolder, EncoderName, EngineName, Home, Kind
 from reclm.errors import ReclmError
 
 if TYPE_CHECKING:
-    from reclm.benchmarks.bench import ProfileSource
+    from reclm.benchmarks.record import Record
     from reclm.benchmarks.session_suite import SessionSuite
+    from reclm.benchmarks.suite import Profiles
+    from reclm.benchmarks.suite_run import SuiteRun
     from reclm.workspace import Workspace
 
 
@@ -56,12 +58,19 @@ SuiteName = Annotated[
     str | None,
     typer.Option(help="Run a suite beside its published numbers: its name or YAML file."),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes of a suite; they share the cores.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Run all of a suite again, also what is kept.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes; they share the cores.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train all again, also what is kept of earlier runs.")]
 
-OF_SUITES = {"suite", "jobs", "fresh"}
-OF_WRITER = ("--profiler", "--model", "--engine", "--adapter", "--profiler-set", "--store")
-OF_BOTH = {"dataset", "seeds", "epochs", "home", "out"}
+Controls = Annotated[
+    bool,
+    typer.Option(
+        "--controls",
+        help="Train with what stands in the profiles' place, too: the wrong users' profiles, random vectors, "
+        "the items' own text, keywords.",
+    ),
+]
+
+OF_BOTH = {"dataset", "seeds", "epochs", "controls", "jobs", "fresh", "home", "out"}
 
 
 def bench(
@@ -91,6 +100,7 @@ def bench(
     out: Out = None,
     set_: Settings = None,
     profiler_set: ProfilerSettings = None,
+    controls: Controls = False,
     suite: SuiteName = None,
     jobs: Jobs = 1,
     fresh: Fresh = False,
@@ -101,20 +111,28 @@ def bench(
 
     _check_options(context, suite is not None)
     workspace = Workspace.at(home)
+    how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
         changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs}
-        _suite(suite, changes, workspace, jobs, fresh, out)
+        _suite(suite, changes, workspace, how, out)
         return
     settings = parse_settings(set_ or [])
-    source = None
+    profiles = None
     if augment:
-        from reclm.benchmarks.bench import ProfileSource
-        from reclm.profiles.ensure import ProfilerChoice
+        from reclm.benchmarks.suite import Profiles
 
-        choice = ProfilerChoice(profiler, parse_settings(profiler_set or []), model, engine, adapter)
-        source = ProfileSource(choice, limit, kind.kinds, store)
-    plan = {"seeds": seeds or 1, "epochs": epochs, "select_on": select_on.value}
-    _compare(backbone, settings, plan, dataset or "ml-100k", workspace, source, encoder, out)
+        profiles = Profiles(
+            profiler=profiler,
+            settings=parse_settings(profiler_set or []),
+            model=model,
+            engine=engine,
+            adapter=adapter,
+            limit=limit,
+            kinds=kind.kinds,
+            store=store,
+        )
+    options = {"seeds": seeds or 1, "epochs": epochs, "select_on": select_on.value, "encoder": encoder}
+    _compare(backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out)
 
 
 def _check_options(context: typer.Context, suite: bool) -> None:
@@ -124,88 +142,92 @@ def _check_options(context: typer.Context, suite: bool) -> None:
         if source is None or source.name != "COMMANDLINE" or name in OF_BOTH:
             continue
         flag = "--" + name.strip("_").replace("_", "-")
-        if suite and name not in OF_SUITES:
+        if suite and name != "suite":
             raise ReclmError(
                 f"{flag} does not go with --suite: the suite's file says it; copy the file and edit it"
             )
-        if not suite and name in OF_SUITES:
-            raise ReclmError(f"{flag} goes with --suite NAME only")
 
 
 def _compare(
     backbone: str,
     settings: dict[str, Any],
-    plan_options: dict[str, Any],
+    options: dict[str, Any],
     dataset: str,
     workspace: "Workspace",
-    profiles: "ProfileSource | None",
-    encoder: str | None,
+    profiles: "Profiles | None",
+    how: dict[str, Any],
     out: Path | None,
 ) -> None:
-    from rich.console import Console
-
     import reclm.data
-    from reclm.benchmarks.bench import bench as run_bench
-    from reclm.benchmarks.bench import make_plan
-    from reclm.benchmarks.picture import draw
-    from reclm.benchmarks.results import save
-    from reclm.benchmarks.table import table, verdicts
+    from reclm.benchmarks.bench import comparison, keep_models
+    from reclm.benchmarks.suite_run import run_suite
     from reclm.data.disk import is_dataset
-    from reclm.text.encoder import TextEncoder
 
     data = reclm.data.load(dataset, workspace)
-    plan = make_plan(backbone, settings, data, **plan_options)
+    suite = comparison(backbone, settings, data, profiles, place=dataset, **options)
     folder = out or _run_folder(workspace, data.name, backbone)
     place = Path(dataset) if is_dataset(Path(dataset)) else workspace.dataset(dataset)
-    comparison, about = run_bench(
-        plan, data, workspace, profiles, TextEncoder(encoder), models=folder / "models", dataset_folder=place
-    )
-
-    Console(highlight=False).print(table(comparison))
-    if profiles:
-        for line in [*verdicts(comparison), *_coverage(about, alone="base" not in comparison.variants())]:
-            _say(line)
-    save(comparison, folder, about)
-    draw(comparison, folder / "comparison.png")
-    _say(f"\nresults in {folder} (results.parquet, users.parquet, summary.json, comparison.png, models)")
+    run = run_suite(suite, workspace, weights=True, **how)
+    keep_models(run, folder / "models", place)
+    record = run.record()
+    _show(run, record, folder, "models")
     same = shlex.join(["reclm", *sys.argv[1:]])
-    if not profiles:
+    writer = next((line.writer for line in record.about.lines if line.writer), None)
+    if writer is None:
         if data.item_text.num_columns:
             _say(f"next: {same} --augment")
-    elif "keywords" not in about["profiles"]["writer"]:
-        control = shlex.join(["reclm", *_without(sys.argv[1:], OF_WRITER), "--profiler", "keywords"])
-        _say(f"next: {control}   (the control that a language model must beat)")
-    elif plan.seeds < 3 and "base" in comparison.variants():
+    elif "keywords" not in writer and not how["controls"]:
+        _say(f"next: {same} --controls   (what the profiles must beat)")
+    elif suite.seeds < 3 and len(suite.rows) > 1:
         _say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
     one = shlex.join(["--user", data.users.ids(data.train.user_idx[:1])[0], "--run", str(folder)])
     _say(f"next: reclm recommend {one}")
+    if record.about.failures:
+        raise typer.Exit(1)
 
 
 def _suite(
-    name: str, changes: dict[str, Any], workspace: "Workspace", jobs: int, fresh: bool, out: Path | None
+    name: str, changes: dict[str, Any], workspace: "Workspace", how: dict[str, Any], out: Path | None
 ) -> None:
-    from rich.console import Console
-
     from reclm.benchmarks.session_suite import load_session_suite
-    from reclm.benchmarks.suite import changed, load_suite, run_suite
-    from reclm.benchmarks.suite_table import remarks, save, tables
+    from reclm.benchmarks.suite import changed, load_suite
+    from reclm.benchmarks.suite_run import run_suite
 
     folder = out or _run_folder(workspace, Path(name).stem)
     if sessions := load_session_suite(name):
-        if jobs != 1 or fresh:
-            raise ReclmError("--jobs and --fresh go with suites of backbones only")
+        if how != {"jobs": 1, "fresh": False, "controls": False}:
+            raise ReclmError("--jobs, --fresh and --controls go with suites of backbones only")
         _sessions(sessions.changed(**changes), workspace, folder)
         return
     suite = changed(load_suite(name), **changes)
-    run = run_suite(suite, workspace, jobs=jobs, fresh=fresh)
-    save(run, folder)
-    for grid in tables(run):
-        Console(highlight=False).print(grid)
-    for remark in remarks(run):
-        _say(remark)
-    _say(f"\nresults in {folder} (results.parquet, summary.json, table.md, suite.yaml)")
-    if any(run.failures()):
+    run = run_suite(suite, workspace, **how)
+    record = run.record()
+    _show(run, record, folder, "suite.yaml")
+    run.suite.to_yaml(folder / "suite.yaml")
+    if record.about.failures:
         raise typer.Exit(1)
+
+
+def _show(run: "SuiteRun", record: "Record", folder: Path, *besides: str) -> None:
+    """Print what a run came to, and write it down."""
+    from rich.console import Console
+
+    from reclm.benchmarks import examples
+    from reclm.benchmarks.picture import draw
+    from reclm.benchmarks.suite_table import markdown, remarks, tables
+    from reclm.benchmarks.verdict import verdicts
+
+    record.save(folder)
+    (folder / "table.md").write_text(markdown(record), encoding="utf-8")
+    draw(record, folder / "comparison.png")
+    examples.write(run, folder)
+    for grid in tables(record):
+        Console(highlight=False).print(grid)
+    for sentence in [*remarks(record), *_coverage(record), "", *verdicts(record)]:
+        _say(sentence)
+    files = ("table.md", "comparison.png", "results.parquet", "users.parquet", *besides)
+    _say(f"\nresults in {folder} ({', '.join(files)})")
+    _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
 
 
 def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path) -> None:
@@ -220,30 +242,22 @@ def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path) -> No
         Console(highlight=False).print(grid)
     for remark in remarks(run):
         _say(remark)
-    _say(f"\nresults in {folder} (results.parquet, summary.json, table.md, picture.png, suite.yaml)")
+    _say(f"\nresults in {folder} (table.md, picture.png, results.parquet, users.parquet, suite.yaml)")
     if run.failures:
         raise typer.Exit(1)
 
 
-def _without(arguments: list[str], flags: tuple[str, ...]) -> list[str]:
-    """A command's arguments, less these options and their values."""
-    kept, skip = [], False
-    for one in arguments:
-        if not skip and one.partition("=")[0] not in flags:
-            kept.append(one)
-        skip = not skip and one in flags
-    return kept
-
-
-def _coverage(about: dict[str, Any], alone: bool) -> list[str]:
-    """What had a profile; ``alone``: the model has nothing but profiles to rank by."""
-    sides = about["coverage"]
-    covered = ", ".join(f"{one['with profile']:,} of {one['of']:,} {side}s" for side, one in sides.items())
-    lines = [f"profiles by {about['profiles']['writer']}: {covered}; embedded by {about['encoder']}"]
-    if any(one["with profile"] < one["of"] for one in sides.values()):
-        rest = "gets all items as equals" if alone else "is recommended by the rest of the model"
-        lines.append(f"who has no profile {rest}; --limit 0 writes all profiles first")
-    return lines
+def _coverage(record: "Record") -> list[str]:
+    """What had a profile."""
+    said: dict[str, None] = {}
+    for line in record.about.lines:
+        if line.writer and line.control is None:
+            covered = ", ".join(f"{there:,} of {of:,} {kind}s" for kind, (there, of) in line.coverage.items())
+            said[f"profiles by {line.writer}: {covered}"] = None
+    short = any(there < of for line in record.about.lines for there, of in line.coverage.values())
+    alone = all(line.writer for line in record.about.lines)
+    rest = "gets all items as equals" if alone else "is recommended by the rest of the model"
+    return [*said, *[f"who has no profile {rest}; --limit 0 writes all profiles first"] * short]
 
 
 def _run_folder(workspace: "Workspace", *names: str) -> Path:

@@ -69,3 +69,9 @@ def parse(name: str) -> tuple[str, int]:
     if metric not in known or not k.isdigit() or int(k) < 1:
         raise unknown("metric", name, [f"{one}@20" for one in known])
     return metric, int(k)
+
+
+def title(name: str) -> str:
+    """``"ndcg@20"`` as it is printed: ``"NDCG@20"``."""
+    metric, _, k = name.partition("@")
+    return f"{metric.upper() if metric in ('ndcg', 'mrr', 'map') else metric.capitalize()}@{k}"

@@ -6,7 +6,7 @@ gives the same scores after its profile store has changed. The data set is found
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from reclm import plugins
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Backbone, Inputs
 from reclm.config import Config
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, Interactions
 from reclm.data.disk import is_dataset
 from reclm.errors import ReclmError
 from reclm.text.encoder import TextEncoder
@@ -121,6 +121,14 @@ def save_model(folder: Path, about: SavedModel, model: nn.Module, inputs: Inputs
     about.to_yaml(folder / HEAD)
 
 
+def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> nn.Module:
+    """The untrained model that weights go into; ``train`` of the inputs is set here."""
+    backbone = plugins.get("backbone", about.backbone)
+    config = backbone.Config.build(about.config, where=f"backbone {about.backbone}")
+    inputs = replace(inputs, train=dataset.joined(about.trained_on))
+    return backbone(config, inputs, torch.Generator().manual_seed(0))
+
+
 def load_model(folder: Path, workspace: Workspace) -> Trained:
     """The model that :func:`save_model` wrote to ``folder``, with its data set.
 
@@ -131,19 +139,17 @@ def load_model(folder: Path, workspace: Workspace) -> Trained:
     if about.format != FORMAT:
         raise ReclmError(f"{folder / HEAD} has format {about.format}, this version of reclm reads {FORMAT}")
     dataset = _dataset(about, folder, workspace)
-    backbone = plugins.get("backbone", about.backbone)
-    config = backbone.Config.build(about.config, where=str(folder / HEAD))
     with _damage(folder):
         tensors = load_file(folder / INPUTS)
         inputs = Inputs(
             len(dataset.users),
             len(dataset.items),
-            dataset.joined(about.trained_on),
+            Interactions.empty(),
             tensors.get("item_text"),
             _profiles(tensors, "user"),
             _profiles(tensors, "item"),
         )
-        model = backbone(config, inputs, torch.Generator().manual_seed(0))
+        model = build_model(about, inputs, dataset)
         load_weights(model, folder / WEIGHTS)
     return Trained(about, model.eval(), dataset)
 

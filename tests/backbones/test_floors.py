@@ -3,7 +3,7 @@ import torch
 
 from reclm.backbones.base import BackboneConfig, Inputs
 from reclm.backbones.floors import MostPopular, Random
-from reclm.benchmarks.compare import Plan, compare
+from reclm.benchmarks.runner import Plan, Runner
 from reclm.data.dataset import Interactions
 from reclm.testing import checkerboard
 
@@ -31,8 +31,6 @@ def test_random_is_the_seeds_alone() -> None:
 def test_floors_are_compared_without_training() -> None:
     data = checkerboard()
     for name in ("popularity", "random"):
-        (run,) = compare(
-            Plan(backbone=name), data, {"base": Inputs(len(data.users), len(data.items), data.train)}
-        ).runs
+        run = Runner(Plan(backbone=name), data).run(Inputs(len(data.users), len(data.items), data.train), 0)
         assert run.fit.history == []
         assert 0 < run.results["full-shot"].mean()["recall@20"] <= 1

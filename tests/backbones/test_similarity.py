@@ -1,4 +1,3 @@
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +11,8 @@ import reclm.cli
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import BackboneConfig, Inputs
 from reclm.backbones.similarity import Similarity
-from reclm.benchmarks.compare import Plan, compare
+from reclm.benchmarks.record import Record
+from reclm.benchmarks.runner import Plan, Runner
 from reclm.data.dataset import Interactions
 from reclm.data.disk import save
 from reclm.errors import ReclmError
@@ -73,7 +73,7 @@ def test_it_ranks_items_that_training_never_saw() -> None:
     inputs = Inputs(
         len(data.users), len(data.items), data.train, features(data), profiles(data)["user"]
     )  # users and items of one parity point the same way
-    (run,) = compare(Plan(backbone="similarity", metrics=("precision@2",)), data, {"augment": inputs}).runs
+    run = Runner(Plan(backbone="similarity", metrics=("precision@2",)), data).run(inputs, seed=0)
     assert run.fit.history == []
     assert run.results["zero-shot"].mean()["precision@2"] == 1.0
 
@@ -123,14 +123,12 @@ def test_bench_ranks_by_profiles_alone_and_writes_no_others(command: Command, tm
     code, out, err = command(*BENCH, "checkerboard", "--augment", "--out", str(tmp_path / "run"))
     assert code == 0, err
     assert "base" not in out
-    assert "profiles by keywords: 24 of 24 users; embedded by parity" in out
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["coverage"].keys() == {"user"}
-    for protocol in ("full-shot", "zero-shot"):
-        assert summary["protocols"][protocol]["variants"].keys() == {"augment"}
+    assert "profiles by keywords: 24 of 24 users" in out
+    record = Record.read(tmp_path / "run")
+    assert record.line("augment").coverage == {"user": (24, 24)}
+    assert {line for line, _, _ in record.cells} == {"augment"}
     # a user's keywords name its parity: both unseen items of it come before the two others
-    hits = summary["protocols"]["zero-shot"]["variants"]["augment"]["ndcg@20"]["mean"]
-    assert hits == pytest.approx(1.0)
+    assert record.values("augment", "zero-shot", "ndcg@20") == pytest.approx([1.0])
     (recommended,) = [line for line in out.splitlines() if "reclm recommend" in line]
     code, out, _ = command(*recommended.removeprefix("next: reclm ").split())
     assert code == 0

@@ -79,8 +79,8 @@ def test_clean_data_and_profiles_pass_and_it_is_said_what_was_checked(tmp_path: 
         "zero-shot: no user has an item in two of train, valid, test",
         "zero-shot: no candidate has an interaction in training or validation",
         f"all 44 profiles carry this data set's fingerprint, {DATA.fingerprint}",
-        "24 of 24 user profiles answer the prompt that the training part gives",
-        "20 of 20 item profiles answer the prompt that the training part gives",
+        "24 of 24 user profiles were looked at: 24 answer the prompt that the training part gives",
+        "20 of 20 item profiles were looked at: 20 answer the prompt that the training part gives",
     ]
 
 
@@ -94,7 +94,9 @@ def test_keywords_pass_and_leak_by_their_own_prompts(tmp_path: Path) -> None:
     data = replace(DATA, item_text=pa.table({"title": titles}))
     keywords = Keywords(KeywordsConfig(min_items=1, terms=20))
     store = written(tmp_path / "good", data.view(), keywords)
-    assert any("24 of 24 user" in one for one in check(data, store, keywords))
+    assert any(
+        "24 of 24 user profiles were looked at: 24 answer" in one for one in check(data, store, keywords)
+    )
     store = written(tmp_path / "bad", leaky(data), keywords)
     with pytest.raises(ReclmError, match=r"profile of user .* answers another prompt"):
         check(data, store, keywords.fit(data.view()))
@@ -107,7 +109,7 @@ def test_profiles_made_with_the_test_part_are_found(tmp_path: Path) -> None:
 
 def test_a_sample_is_drawn_of_many(tmp_path: Path) -> None:
     said = check(DATA, written(tmp_path, DATA.view()), Histories(), sample=5)
-    assert "5 of 24 user profiles answer the prompt that the training part gives" in said
+    assert "5 of 24 user profiles were looked at: 5 answer the prompt that the training part gives" in said
 
 
 def test_a_profile_of_a_user_without_history_is_found(tmp_path: Path) -> None:
@@ -142,7 +144,10 @@ def test_an_item_prompt_of_its_own_text_is_compared_one_that_quotes_cannot_alway
         store.add([cold, replace(user, text="somebody else")])
     chosen = len(set(DATA.train.item_idx[DATA.train.user_idx == 0]))
     said = check(DATA, store, Histories())
-    assert f"{20 - chosen} of 20 item profiles answer the prompt that the training part gives" in said
+    assert (
+        f"20 of 20 item profiles were looked at: {20 - chosen} answer the prompt that the training part gives"
+        in said
+    )
     assert said[-1].startswith(f"{chosen} item profiles could not be compared")
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from reclm.backbones.base import Inputs
-from reclm.benchmarks.compare import Plan, Runner
+from reclm.benchmarks.runner import Plan, Runner
 from reclm.benchmarks.significance import LEVEL, paired
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.idmap import IdMap
@@ -55,7 +55,7 @@ def trained() -> np.ndarray:
     plan = Plan(backbone="biasmf", model={"dim": 16, "items": "id"}, train=training, metrics=("ndcg@20",))
     dataset = tastes()
     runs, inputs = Runner(plan, dataset), Inputs(USERS, len(dataset.items), Interactions.empty(), None)
-    found = [runs.run("base", inputs, seed).results["full-shot"].values["ndcg@20"] for seed in range(40)]
+    found = [runs.run(inputs, seed).results["full-shot"].values["ndcg@20"] for seed in range(40)]
     return np.stack(found).astype(np.float64)
 
 

@@ -123,10 +123,10 @@ def test_one_seeds_bootstrap_agrees_with_scipys() -> None:
     rng = np.random.default_rng(2)
     before, after = rng.random(300), rng.random(300) ** 2
     theirs = stats.bootstrap(
-        (after - before,), np.mean, n_resamples=9000, method="percentile", rng=0
+        (after - before,), np.mean, n_resamples=4000, method="percentile", rng=0
     ).confidence_interval
     width = theirs.high - theirs.low
-    assert bootstrap(before, after, resamples=9000) == pytest.approx(tuple(theirs), abs=0.03 * width)
+    assert bootstrap(before, after, resamples=4000) == pytest.approx(tuple(theirs), abs=0.05 * width)
     assert bootstrap(before, after, seed=1) == bootstrap(before, after, seed=1) != bootstrap(before, after)
 
 
@@ -140,9 +140,10 @@ def test_the_bootstrap_draws_seeds_too() -> None:
     assert all(math.isnan(one) for one in bootstrap(np.zeros((0, 0)), np.zeros((0, 0))))
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
-@settings(max_examples=100, deadline=None)
-def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
+@given(seed=seeds, count=st.integers(1, 40))
+@settings(max_examples=12, deadline=None)  # statsmodels collects garbage at every call: .1 s
+def test_holm_agrees_with_statsmodels(seed: int, count: int) -> None:
+    p = np.random.default_rng(seed).random(count).round(2) ** 3  # some are equal
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 

@@ -1,6 +1,8 @@
 """Slices by items and by users against what they are slices of."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,14 +10,14 @@ import torch
 
 from reclm import intervals
 from reclm.backbones.base import Inputs
-from reclm.benchmarks.bench import make_plan
-from reclm.benchmarks.compare import Runner
-from reclm.benchmarks.compare import test_tasks as tasks_of
 from reclm.benchmarks.record import About, Cell, Line, Record
+from reclm.benchmarks.runner import Plan, Runner
+from reclm.benchmarks.runner import test_tasks as tasks_of
 from reclm.benchmarks.slices import activity_slices, item_slices
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.ranking.evaluate import evaluate
 from reclm.testing import checkerboard, features
+from reclm.training import TrainConfig
 
 METRICS = ("recall@5", "ndcg@5", "map@5", "coverage@5", "novelty@5", "lift@5")
 
@@ -60,14 +62,22 @@ def test_nothing_is_sliced_where_all_positives_are_of_one_sort() -> None:
 
 
 @pytest.mark.parametrize("select_on", ["valid", "test"])
-def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(select_on: str, monkeypatch) -> None:
+def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(
+    select_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = mixed()
-    plan = make_plan("biasmf", {"dim": 4, "lr": 0.01}, data, epochs=2, select_on=select_on)  # pyright: ignore[reportArgumentType]
-    runner = Runner(plan.model_copy(update={"metrics": METRICS}), data)
+    plan = Plan(
+        backbone="biasmf",
+        model={"dim": 4},
+        train=TrainConfig(lr=0.01, epochs=2, metric="recall@20", patience=2),
+        select_on=select_on,  # pyright: ignore[reportArgumentType]
+        metrics=METRICS,
+    )
+    runner = Runner(plan, data)
     ranked: list[int] = []
     scorer = runner.backbone.scorer
 
-    def counted(model):
+    def counted(model: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         score = scorer(model)
 
         def one(users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -78,8 +88,8 @@ def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(select_on:
 
     base = Inputs(len(data.users), len(data.items), Interactions.empty(), features(data))
     monkeypatch.setattr(runner.backbone, "scorer", counted)
-    models = []
-    run = runner.run("base", base, 0, on_model=models.append, top=[3])
+    models: list[Any] = []
+    run = runner.run(base, 0, on_model=models.append, top=[3])
     assert (
         list(run.results)
         == list(run.best_epoch)

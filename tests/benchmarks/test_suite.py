@@ -1,6 +1,5 @@
 """Suites: each cell once, killed or not, in one process or several; and the table beside the published numbers."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -17,16 +16,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from rich.console import Console
 
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.cells import Cell, CellStore, Result, run_cell
-from reclm.benchmarks.compare import Plan, Runner
 from reclm.benchmarks.grid import run_grid
+from reclm.benchmarks.record import Failure
+from reclm.benchmarks.runner import Plan, Runner
 from reclm.benchmarks.session_suite import load_session_suite
-from reclm.benchmarks.suite import SuiteRun, changed, load_suite, row_plan, run_suite, suite_names
-from reclm.benchmarks.suite_table import markdown, remarks, save, summary, tables
+from reclm.benchmarks.suite import changed, load_suite, row_plan, suite_names
+from reclm.benchmarks.suite_run import SuiteRun, run_suite
 from reclm.data.dataset import Interactions
 from reclm.data.disk import save as save_dataset
 from reclm.errors import ReclmError
@@ -81,9 +80,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
     real = Runner.run
 
-    def counted(self: Runner, variant: str, inputs: Inputs, seed: int, on_epoch: Any = None) -> Any:
+    def counted(self: Runner, inputs: Inputs, seed: int, *told: Any) -> Any:
         seen.append((self.config.dim, seed))
-        return real(self, variant, inputs, seed, on_epoch)
+        return real(self, inputs, seed, *told)
 
     monkeypatch.setattr(Runner, "run", counted)
     return seen
@@ -118,21 +117,22 @@ def test_a_cell_holds_every_users_values_and_the_epochs(tmp_path: Path) -> None:
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from reclm.benchmarks.compare import Runner
-from reclm.benchmarks.suite import load_suite, run_suite
+from reclm.benchmarks.runner import Runner
+from reclm.benchmarks.suite import load_suite
+from reclm.benchmarks.suite_run import run_suite
 from reclm.workspace import Workspace
 
 folder, dies = Path(sys.argv[1]), int(sys.argv[2])
 log, real = folder / "trained", Runner.run
 
-def run(self, variant, inputs, seed, on_epoch=None):
+def run(self, inputs, seed, on_epoch, *rest):
     def tell(row):
         if dies and len(log.read_text().splitlines()) == dies:
             os.kill(os.getpid(), 9)
         on_epoch(row)
     with log.open("a") as stream:
         stream.write(f"{self.config.dim} {seed}\\n")
-    return real(self, variant, inputs, seed, tell)
+    return real(self, inputs, seed, tell, *rest)
 
 Runner.run = run
 run_suite(load_suite(str(folder / "suite.yaml")), Workspace(folder / "home"), progress=False)
@@ -166,18 +166,18 @@ def test_a_cell_that_fails_costs_no_other_and_is_tried_again(
 ) -> None:
     real = Runner.run
 
-    def failing(self: Runner, variant: str, inputs: Inputs, seed: int, on_epoch: Any = None) -> Any:
+    def failing(self: Runner, inputs: Inputs, seed: int, *told: Any) -> Any:
         if (self.config.dim, seed) == (4, 1):
             raise ValueError("no\nluck")
-        return real(self, variant, inputs, seed, on_epoch)
+        return real(self, inputs, seed, *told)
 
     with monkeypatch.context() as patched:
         patched.setattr(Runner, "run", failing)
         ran = run(tmp_path)
-    assert list(ran.failures()) == [("plain", 1, "ValueError: no luck")]
-    assert "FAILED: plain, seed 1: ValueError: no luck" in remarks(ran)
+    record = ran.record()
+    assert record.about.failures == (Failure(line="plain", seed=1, reason="ValueError: no luck"),)
     assert "raise ValueError" in str(ran.results["plain"][1].traceback)
-    assert [line["seeds"] for line in summary(ran)] == [1] * 4 + [2] * 4
+    assert [len(record.values(name, "full-shot", "ndcg@5")) for name in ("plain", "wide")] == [1, 2]
     assert not list(run(tmp_path).failures())
 
 
@@ -192,7 +192,6 @@ def cell(seed: int = 0, **changes: Any) -> Cell:
 def test_a_cell_is_known_by_all_that_defines_it() -> None:
     one = cell()
     assert one.key == cell(model={"items": "id", "dim": 4, "l2": 1e-4}).key  # a default, spelt out
-    assert one.key == cell(seeds=3).key
     vectors = np.eye(len(DATA.users), 8, dtype=np.float32)
     present = np.ones(len(DATA.users), bool)
     profiles = [ProfileMatrix(vectors, present), ProfileMatrix(vectors[::-1].copy(), present)]
@@ -266,100 +265,6 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     (tmp_path / one.key / "cell.json").write_text("{")
     with pytest.raises(ReclmError, match=rf"{one.key}/cell\.json is damaged; remove"):
         store.get(one.key)
-
-
-def made_up(name: str, seeds: int, value: float) -> SuiteRun:
-    """A suite of the toolkit with the published number times ``value`` (and .0001 more each seed), or .01."""
-    suite = changed(load_suite(name), seeds=seeds)
-    cells: dict[str, list[Any]] = {row.name: [cell(seed) for seed in range(seeds)] for row in suite.rows}
-    results = {
-        row.name: [
-            Result(
-                cell={},
-                run="x",
-                best_epoch={one.name: 123 for one in DATA.protocols},
-                means={
-                    one.name: {
-                        metric: row.published.get(one.name, {}).get(metric, 0.01) * value + 0.0001 * seed
-                        for metric in suite.metrics
-                    }
-                    for one in DATA.protocols
-                },
-            )
-            for seed in range(seeds)
-        ]
-        for row in suite.rows
-    }
-    return SuiteRun(suite, DATA, cells, results)
-
-
-def printed(ran: SuiteRun, width: int = 80) -> str:
-    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    for grid in tables(ran):
-        console.print(grid)
-    return console.export_text()
-
-
-@pytest.mark.parametrize("name", OF_BACKBONES)
-def test_the_table_of_a_suite_fits_80_columns(name: str) -> None:
-    ran = made_up(name, seeds=3, value=1.1)
-    text = printed(ran)
-    assert max(map(len, text.splitlines())) <= 80
-    assert len(text.splitlines()) == len(printed(ran, width=300).splitlines())  # nothing is wrapped
-    for row in ran.suite.rows:
-        assert row.name in text
-
-
-def test_ours_stands_above_the_published_number_with_the_difference() -> None:
-    # LightGCN on LastFM: .1741 published; ours .17410, .17420, .17430: mean .1742, sd .0001, +.06 %
-    lines = [line.split() for line in printed(made_up("lastfm", seeds=3, value=1.0)).splitlines()]
-    at = next(place for place, line in enumerate(lines) if line[:1] == ["LightGCN"])
-    assert lines[at][1:3] == [".1742", "±.0001"]
-    assert lines[at][-1] == "123"
-    assert lines[at + 1] == ["published", ".1741", "+0.1%", ".1996", "+0.1%"]
-    # one seed: no spread
-    ran = made_up("lastfm", seeds=1, value=1.02)
-    assert ["published", ".1741", "+2.0%", ".1996", "+2.0%"] in [
-        line.split() for line in printed(ran).splitlines()
-    ]
-    assert "| LightGCN | .1776 | .1741 | +2.0% | .0102 | .2036 | .1996 | +2.0% | .0102 |" in markdown(ran)
-    assert "| SGL | .0102 |  |  | .0102 | .0102 |  |  | .0102 |" in markdown(ran)
-
-
-def test_files_agree_with_the_cells(tmp_path: Path) -> None:
-    ran = run(tmp_path)
-    save(ran, tmp_path / "run")
-    rows = pq.read_table(tmp_path / "run" / "results.parquet").to_pylist()
-    assert len(rows) == 2 * 2 * 2 * 2
-    about = json.loads((tmp_path / "run" / "summary.json").read_text())
-    (line,) = [
-        one
-        for one in about["results"]
-        if (one["row"], one["protocol"], one["metric"]) == ("plain", "full-shot", "ndcg@5")
-    ]
-    values = [
-        row["value"]
-        for row in rows
-        if (row["row"], row["protocol"], row["metric"]) == ("plain", "full-shot", "ndcg@5")
-    ]
-    assert line["mean"] == pytest.approx(sum(values) / 2)
-    assert line["sd"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-    assert line["difference"] == pytest.approx(line["mean"] / 0.5 - 1)
-    assert "- wide: twice as wide" in (tmp_path / "run" / "table.md").read_text()
-    assert load_suite(str(tmp_path / "run" / "suite.yaml")) == ran.suite
-
-
-def test_names_cannot_style_the_table(tmp_path: Path) -> None:
-    ran = made_up("lastfm", 1, 1.0)
-    row = ran.suite.rows[0].model_copy(update={"name": "[red]a|b[/]"})
-    ran = SuiteRun(
-        ran.suite.model_copy(update={"rows": (row,), "title": "[bold]x"}),
-        DATA,
-        {row.name: ran.cells["BPR-MF"]},
-        {row.name: ran.results["BPR-MF"]},
-    )
-    assert "[red]a|b[/]" in printed(ran)
-    assert r"\[red\]a\|b\[/\]" in markdown(ran)
 
 
 @pytest.mark.parametrize("name", OF_BACKBONES)

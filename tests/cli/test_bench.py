@@ -1,6 +1,5 @@
 """``reclm bench`` from the command line, on a small data set with the encoder that is installed."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import reclm.cli
-from reclm.cli.bench import OF_WRITER, _without
+from reclm.benchmarks.record import Record
 from reclm.data.disk import save
 from reclm.testing import checkerboard
 
@@ -53,14 +52,14 @@ def test_base_and_augment_side_by_side_with_files_and_the_next_command(
     out = capsys.readouterr().out
     for words in ("base", "augment", "full-shot", "zero-shot", "NDCG@20", "24 of 24 users", "--seeds 3"):
         assert words in out
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["plan"]["model"] == {"dim": 4}
-    assert summary["coverage"]["user"] == {"with profile": 24, "of": 24}
-    assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == 2 * 2 * 2 * 10
+    record = Record.read(tmp_path / "run")
+    assert record.about.suite["model"] == {"dim": 4}
+    assert record.line("augment").coverage["user"] == (24, 24)
+    assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == 2 * 2 * 2 * 14
     assert (tmp_path / "run" / "comparison.png").stat().st_size > 10_000
 
-    # again: the same numbers, bit for bit
-    options[-1] = str(tmp_path / "again")
+    # again, trained again: the same numbers, bit for bit
+    options[-1:] = [str(tmp_path / "again"), "--fresh"]
     assert run(home, *options) == 0
     assert (tmp_path / "again" / "users.parquet").read_bytes() == (
         tmp_path / "run" / "users.parquet"
@@ -75,7 +74,7 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
     assert (
         run(home, "--augment", "--store", str(folder), "--kind", "user", "--out", str(tmp_path / "run")) == 0
     )
-    assert "profiles by keywords: 24 of 24 users;" in capsys.readouterr().out
+    assert "profiles by keywords: 24 of 24 users\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,6 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--suite", "lasftm"], "did you mean 'lastfm'?"),
         (["--suite", "lastfm", "--backbone", "sgl"], "--backbone does not go with --suite"),
         (["--suite", "lastfm", "--set", "lr=1"], "--set does not go with --suite"),
-        (["--jobs", "2"], "--jobs goes with --suite NAME only"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -119,11 +117,6 @@ def test_a_store_of_other_data_is_refused(
         pass
     assert run(home, "--augment", "--store", str(tmp_path / "store")) == 2
     assert "0123456789abcdef" in capsys.readouterr().err
-
-
-def test_the_control_command_leaves_the_model_out() -> None:
-    given = ["bench", "--adapter", "a", "--model=m", "--seeds", "3", "--profiler", "reclm", "--engine", "e"]
-    assert _without(given, OF_WRITER) == ["bench", "--seeds", "3"]
 
 
 SUITE = """
@@ -156,8 +149,8 @@ def test_a_suite_is_printed_beside_what_was_published_and_a_failed_cell_is_exit_
     assert "FAILED: broken, seed 1: RuntimeError: no luck" in out
     assert "published" in out
     rows = pq.read_table(tmp_path / "run" / "results.parquet").to_pylist()
-    assert {(row["row"], row["seed"]) for row in rows} == {("plain", 0), ("plain", 1)}
+    assert {(row["line"], row["seed"]) for row in rows} == {("plain", 0), ("plain", 1)}
     assert run(home, *options) == 0
     assert "FAILED" not in capsys.readouterr().out
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["dataset"]["name"] == "checkerboard"
-    assert len(list((home / "cells").glob("*/cell.json"))) == 4
+    assert Record.read(tmp_path / "run").about.dataset == "checkerboard"
+    assert len({cell.key for cell in Record.read(tmp_path / "run").cells.values()}) == 4

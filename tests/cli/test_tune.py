@@ -15,6 +15,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 import reclm.cli
+from reclm.benchmarks.record import Record
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.disk import save
 from reclm.profiles.store import ProfileStore
@@ -162,8 +163,7 @@ def test_tune_profile_bench(place: Path, run: Run, given: list[object], tuned: P
     assert code == 0
     assert "augment" in out
     assert "40 of 40 users" in out
-    summary = json.loads((place / "run" / "summary.json").read_text())
-    assert summary["coverage"]["user"] == {"with profile": 40, "of": 40}
+    assert Record.read(place / "run").line("augment").coverage["user"] == (40, 40)
     assert pq.read_table(place / "run" / "results.parquet").num_rows > 0
 
 

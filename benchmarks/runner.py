@@ -1,7 +1,7 @@
-"""Base against Augment: the same backbone, the same data, the same seeds, with and without profiles."""
+"""One training and its evaluation: a backbone, its inputs, a seed, on a data set."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,6 @@ from torch import nn
 
 from reclm import plugins
 from reclm.backbones.base import BackboneConfig, Inputs
-from reclm.benchmarks.significance import PairedTest, paired
 from reclm.benchmarks.slices import item_slices
 from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions
@@ -25,14 +24,12 @@ SelectOn = Literal["valid", "test"]
 
 
 class Plan(Config):
-    """What a comparison does; together with the data it determines every number."""
+    """What is trained and measured; together with data, inputs and seed it determines every number."""
 
     backbone: str = "lightgcn"
     model: dict[str, Any] = Field(default_factory=dict)
     """Options of the backbone."""
     train: TrainConfig = TrainConfig()
-    seeds: int = Field(default=1, ge=1)
-    """Runs a variant, seeded 0, 1, …"""
     select_on: SelectOn = "valid"
     """``test`` is the paper's selection: each protocol's best *test* epoch. It flatters, and the table says so."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -40,47 +37,13 @@ class Plan(Config):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training of one variant."""
+    """What a training came to."""
 
-    variant: str
-    seed: int
     fit: Fit
     results: dict[str, PerUser]
     """Name of a protocol, or of a slice of one, to per-user test results."""
     best_epoch: dict[str, int]
     """By the same names."""
-
-
-@dataclass(eq=False)
-class Comparison:
-    """All runs of all variants, and what they say."""
-
-    plan: Plan
-    dataset: Dataset
-    tasks: dict[str, Task]
-    runs: list[Run] = field(default_factory=list)
-
-    def variants(self) -> list[str]:
-        """The variants that ran, in order."""
-        return list(dict.fromkeys(run.variant for run in self.runs))
-
-    def values(self, variant: str, protocol: str, metric: str) -> np.ndarray:
-        """Mean over users of each seed's run: ``(seeds,)``."""
-        return np.array([run.results[protocol].mean()[metric] for run in self.runs if run.variant == variant])
-
-    def per_user(self, variant: str, protocol: str, metric: str) -> np.ndarray:
-        """Each user's value, averaged over seeds: ``(n,)``."""
-        return np.mean(
-            [r.results[protocol].values[metric] for r in self.runs if r.variant == variant], axis=0
-        )
-
-    def headline(self) -> str:
-        """The metric a verdict is about: NDCG@20 where it was computed, else the first."""
-        return "ndcg@20" if "ndcg@20" in self.plan.metrics else self.plan.metrics[0]
-
-    def test(self, protocol: str, metric: str, before: str = "base", after: str = "augment") -> PairedTest:
-        """Paired t-test over users between two variants."""
-        return paired(self.per_user(before, protocol, metric), self.per_user(after, protocol, metric))
 
 
 def test_tasks(dataset: Dataset, train: Interactions | None = None) -> dict[str, Task]:  # noqa: PT028
@@ -112,41 +75,6 @@ def validation_task(dataset: Dataset) -> Task:
     return Task.of(dataset.valid, dataset.train, seen, len(dataset.users), len(dataset.items))
 
 
-def compare(
-    plan: Plan,
-    dataset: Dataset,
-    variants: dict[str, Inputs],
-    on_epoch: Callable[[str, int, dict[str, float]], None] | None = None,
-    on_model: Callable[[str, int, nn.Module], None] | None = None,
-) -> Comparison:
-    """Train and evaluate every variant with every seed.
-
-    With ``select_on="test"`` validation interactions join the training part, as in the paper.
-
-    Args:
-        plan: see :class:`Plan`.
-        dataset: splits and protocols.
-        variants: name to inputs; ``train`` of the inputs is set here.
-        on_epoch: called with variant, seed and the history row of each epoch.
-        on_model: called with variant, seed and each trained model, which is let go of afterwards.
-    """
-    runs = Runner(plan, dataset)
-    comparison = Comparison(plan, dataset, runs.tasks)
-    for seed in range(plan.seeds):
-        for variant, inputs in variants.items():
-
-            def tell(row: dict[str, float], variant: str = variant, seed: int = seed) -> None:
-                if on_epoch:
-                    on_epoch(variant, seed, row)
-
-            def hand_out(model: nn.Module, variant: str = variant, seed: int = seed) -> None:
-                if on_model:
-                    on_model(variant, seed, model)
-
-            comparison.runs.append(runs.run(variant, inputs, seed, tell, hand_out))
-    return comparison
-
-
 class Runner:
     """What all runs of a plan have in common, laid out once.
 
@@ -173,17 +101,17 @@ class Runner:
 
     def run(
         self,
-        variant: str,
         inputs: Inputs,
         seed: int,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         on_model: Callable[[nn.Module], None] | None = None,
         top: Sequence[int] = (),
     ) -> Run:
-        """Train and evaluate one variant with one seed. A backbone without parameters is evaluated as it is.
+        """Train and evaluate with one seed. A backbone without parameters is evaluated as it is.
+
+        With ``select_on="test"`` validation interactions join the training part, as in the paper.
 
         Args:
-            variant: what to call it.
             inputs: their ``train`` is set here.
             seed: of initial weights and of all draws.
             on_epoch: called with the history row of each epoch.
@@ -208,4 +136,4 @@ class Runner:
             if on_model and name == next(iter(self.tasks)):
                 on_model(model)
         trained.weights.clear()
-        return Run(variant, seed, trained, results, best)
+        return Run(trained, results, best)

@@ -1,0 +1,76 @@
+"""What the harness costs beside training and scoring: ``python -m reclm.benchmarks.perf.harness --dataset ml-100k``.
+
+A suite runs from nothing to its files (cells, record, table, picture). Training epochs and rankings are timed where
+they are called, all else is the harness.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import reclm.training
+from reclm.benchmarks import runner
+from reclm.benchmarks.perf.common import arguments, machine
+from reclm.benchmarks.picture import draw
+from reclm.benchmarks.suite import Profiles, Row, Suite
+from reclm.benchmarks.suite_run import run_suite
+from reclm.benchmarks.suite_table import markdown
+from reclm.benchmarks.verdict import verdicts
+from reclm.workspace import Workspace
+
+
+def timed(call: Callable[..., Any], spent: dict[str, float], what: str) -> Callable[..., Any]:
+    """``call``, whose seconds are added to ``spent[what]``."""
+
+    def measured(*given: Any, **named: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            return call(*given, **named)
+        finally:
+            spent[what] += time.perf_counter() - begun
+
+    return measured
+
+
+def main() -> None:
+    """Print seconds of training, scoring and the rest, and the share of the rest."""
+    parser = arguments("what the harness costs", "ml-100k")
+    parser.add_argument("--epochs", type=int, default=50, help="of each training")
+    options = parser.parse_args()
+    home = Workspace.at(options.home)
+    suite = Suite(
+        title="harness",
+        dataset=options.dataset,
+        seeds=3,
+        train={"epochs": options.epochs, "patience": options.epochs},
+        rows=(
+            Row(name="base", backbone="lightgcn"),
+            Row(name="augment", backbone="lightgcn", profiles=Profiles(profiler="keywords")),
+            Row(name="BiasMF", backbone="biasmf"),
+        ),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        # profiles and embeddings are made before, and kept: they are the profiler's cost, not the harness's
+        run_suite(suite.model_copy(update={"seeds": 1, "train": {"epochs": 1}}), home)
+        spent = {"training": 0.0, "scoring": 0.0}
+        reclm.training.train_epoch = timed(reclm.training.train_epoch, spent, "training")
+        reclm.training.evaluate = timed(reclm.training.evaluate, spent, "scoring")
+        runner.evaluate = timed(runner.evaluate, spent, "scoring")
+        begun = time.perf_counter()
+        record = run_suite(suite, home, fresh=True).record()
+        record.save(Path(scratch))
+        (Path(scratch) / "table.md").write_text(
+            markdown(record) + "\n".join(verdicts(record)), encoding="utf-8"
+        )
+        draw(record, Path(scratch) / "comparison.png")
+        whole = time.perf_counter() - begun
+    rest = whole - sum(spent.values())
+    print(f"{options.dataset}: 9 trainings of {options.epochs} epochs; {machine()}")
+    for what, seconds in [*spent.items(), ("the harness", rest)]:
+        print(f"{what:12} {seconds:7.2f} s   {seconds / whole:6.1%}")
+
+
+if __name__ == "__main__":
+    main()

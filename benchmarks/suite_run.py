@@ -1,0 +1,233 @@
+"""Runs a suite: its rows and seeds as cells of a grid, and the record of what they came to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+import reclm.data
+from reclm import plugins
+from reclm.benchmarks import record as records
+from reclm.benchmarks.cells import Cell, CellStore, Result
+from reclm.benchmarks.grid import run_grid
+from reclm.benchmarks.inputs import Given, SuiteInputs
+from reclm.benchmarks.runner import Plan, validation_task
+from reclm.benchmarks.runner import test_tasks as tasks_of
+from reclm.benchmarks.slices import item_slices
+from reclm.benchmarks.suite import Row, Suite, row_plan, with_controls
+from reclm.data.dataset import Dataset
+from reclm.environment import environment
+from reclm.errors import ReclmError, unknown
+from reclm.workspace import Workspace
+
+
+@dataclass(frozen=True, eq=False)
+class SuiteRun:
+    """A suite that ran: a result for each seed of each row that can run here.
+
+    Attributes:
+        suite: with the seeds, epochs and data set it ran with.
+        dataset: the data.
+        store: where the cells are kept.
+        cells, results: row name to one each seed.
+        given: row name to what it was built from.
+    """
+
+    suite: Suite
+    dataset: Dataset
+    store: CellStore
+    cells: dict[str, list[Cell]]
+    results: dict[str, list[Result]]
+    given: dict[str, Given]
+
+    def failures(self) -> Iterator[records.Failure]:
+        """The cells that failed, with their reason."""
+        for row, results in self.results.items():
+            for cell, result in zip(self.cells[row], results, strict=True):
+                if result.error is not None:
+                    yield records.Failure(line=row, seed=cell.seed, reason=result.error)
+
+    def record(self) -> records.Record:
+        """What it came to, read from the kept cells."""
+        suite, dataset = self.suite, self.dataset
+        test = suite.select_on == "test"
+        trained_on = dataset.joined(["train", "valid"]) if test else dataset.train
+        activity = np.bincount(trained_on.user_idx, minlength=len(dataset.users))
+        cells = {}
+        for row, results in self.results.items():
+            for cell, result in zip(self.cells[row], results, strict=True):
+                cells |= {
+                    (row, cell.seed, protocol): one
+                    for protocol, one in self._cells(cell.key, result, activity).items()
+                }
+        about = records.About(
+            title=suite.title,
+            dataset=dataset.name,
+            fingerprint=dataset.fingerprint,
+            source=suite.source,
+            selected_on="the TEST set, which flatters" if test else "validation",
+            seeds=suite.seeds,
+            metrics=suite.metrics,
+            protocols=tuple(
+                records.Ranked(name=part, users=len(one.users), candidates=len(one.candidates), part_of=whole)
+                for name, task in tasks_of(dataset).items()
+                for part, one, whole in [
+                    (name, task, None),
+                    *((part, one, name) for part, one in item_slices(name, task, trained_on).items()),
+                ]
+            ),
+            lines=tuple(self._line(row) for row in suite.rows),
+            remarks=(*suite.note.split("\n"),) * bool(suite.note) + self._checked(),
+            failures=tuple(self.failures()),
+            suite=suite.model_dump(mode="json", exclude_defaults=True),
+            environment=environment(),
+        )
+        history = {
+            (row, cell.seed): result.history
+            for row, results in self.results.items()
+            for cell, result in zip(self.cells[row], results, strict=True)
+        }
+        return records.Record(about, cells, history)
+
+    def _checked(self) -> tuple[str, ...]:
+        """What was looked at for leaks, each thing once."""
+        said = dict.fromkeys(one for given in self.given.values() for one in given.checked)
+        return (f"checked for leaks: {'; '.join(said)}",) if said else ()
+
+    def _line(self, row: Row) -> records.Line:
+        given = self.given.get(row.name)
+        store = given and given.store
+        return records.Line(
+            name=row.name,
+            backbone=row.backbone,
+            against=self.suite.base(row),
+            control=row.profiles.control if row.profiles else None,
+            writer=store.info.writer if store else None,
+            kinds=row.profiles.kinds if row.profiles else (),
+            coverage=given.coverage if given else {},
+            published=row.published,
+            published_seconds=row.published_seconds,
+            note=row.note,
+            absent=row.absent,
+        )
+
+    def _cells(self, key: str, result: Result, activity: np.ndarray) -> dict[str, records.Cell]:
+        """A cell's protocols."""
+        users = self.store.users(key)
+        times = sorted(row["seconds"] for row in result.history)
+        found = {}
+        for protocol, means in result.means.items():
+            ids, values, known = np.empty(0, object), {}, np.empty(0, np.int64)
+            if users is not None:
+                part = users.filter(pc.equal(users.column("protocol"), protocol))
+                ids = part.column("user_id").cast("string").to_numpy()
+                known = activity[self.dataset.users.find(part.column("user_id").combine_chunks())]
+                values = {name: part.column(name).to_numpy() for name in means if name in part.column_names}
+            found[protocol] = records.Cell(
+                user_ids=ids,
+                activity=known,
+                values=values,
+                overall={
+                    name: float("nan") if value is None else value
+                    for name, value in means.items()
+                    if name not in values
+                },
+                best_epoch=result.best_epoch[protocol],
+                epochs=len(result.history),
+                seconds=result.seconds,
+                epoch_seconds=times[len(times) // 2] if times else float("nan"),
+                key=key,
+            )
+        return found
+
+
+def run_suite(
+    suite: Suite,
+    workspace: Workspace,
+    *,
+    jobs: int = 1,
+    fresh: bool = False,
+    controls: bool = False,
+    weights: bool = False,
+    progress: bool = True,
+) -> SuiteRun:
+    """Run what has not run yet of a suite's cells.
+
+    Args:
+        suite: see :func:`~reclm.benchmarks.suite.load_suite`.
+        workspace: where the data lie and the cells are kept.
+        jobs: processes.
+        fresh: forget this suite's cells, and run all again.
+        controls: with a row for each control of each row that has profiles by a language model.
+        weights: keep the trained weights, too.
+        progress: show progress bars.
+
+    Raises:
+        ReclmError: before anything slow, for a suite that does not fit its backbones or its data.
+    """
+    suite = _runnable(with_controls(suite) if controls else suite)
+    rows = [row for row in suite.rows if not row.absent]
+    plans = _plans(suite)
+    dataset = reclm.data.load(suite.dataset, workspace)
+    _check(suite, dataset)
+    inputs = SuiteInputs(dataset, workspace, suite.encoder, progress)
+    given = {row.name: inputs.of(plans[row.name], row.profiles) for row in rows}
+    cells = {
+        row.name: [
+            Cell(plans[row.name], seed, given[row.name].inputs, dataset.fingerprint)
+            for seed in range(suite.seeds)
+        ]
+        for row in rows
+    }
+    flat = [cell for row in rows for cell in cells[row.name]]
+    store = CellStore(workspace.cells(), weights=weights)
+    if fresh:
+        for cell in flat:
+            store.remove(cell.key)
+    labels = [f"{row.name} seed {cell.seed}" for row in rows for cell in cells[row.name]]
+    found = iter(
+        run_grid(flat, dataset, store, what=dataset.name, labels=labels, jobs=jobs, progress=progress)
+    )
+    results = {name: [next(found) for _ in row] for name, row in cells.items()}
+    return SuiteRun(suite, dataset, store, cells, results, given)
+
+
+def _runnable(suite: Suite) -> Suite:
+    """Rows whose tuned folder is not there are absent, and say so.
+
+    Raises:
+        ReclmError: if none is left.
+    """
+
+    def missing(row: Row) -> str:
+        given = row.profiles
+        if given is None or given.adapter is None or not plugins.get("profiler", given.profiler).needs_model:
+            return row.absent
+        tuned = given.adapter.is_dir()
+        return row.absent if tuned else f"nothing is tuned in {given.adapter} (reclm tune --out)"
+
+    rows = [row.model_copy(update={"absent": missing(row)}) for row in suite.rows]
+    if all(row.absent for row in rows):
+        raise ReclmError(f"no row of the suite can run here; {rows[0].name}: {rows[0].absent}")
+    return suite.model_copy(update={"rows": tuple(rows)})
+
+
+def _plans(suite: Suite) -> dict[str, Plan]:
+    """Row name to what it does. An option of the suite that none of its backbones has is a mistake."""
+    plans = {row.name: row_plan(suite, row) for row in suite.rows}
+    configs = [plugins.get("backbone", row.backbone).Config for row in suite.rows]
+    known = {name for config in configs for name in config.model_fields}
+    for key in suite.model:
+        if key not in known:
+            raise unknown("option of the suite's backbones", key, known)
+    return plans
+
+
+def _check(suite: Suite, dataset: Dataset) -> None:
+    """The published numbers are of protocols that the data offer, and there is something to select on."""
+    for row in suite.rows:
+        for protocol in row.published:
+            dataset.protocol(protocol)
+    if suite.select_on == "valid":
+        validation_task(dataset)

@@ -1,0 +1,158 @@
+"""A backbone with and without profiles, on data whose answer is known: profiles that tell it must be found to help."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reclm.backbones.base import Inputs
+from reclm.benchmarks.bench import comparison, keep_models
+from reclm.benchmarks.cells import Cell, CellStore
+from reclm.benchmarks.grid import run_grid
+from reclm.benchmarks.inputs import Given
+from reclm.benchmarks.runner import Plan, Runner
+from reclm.benchmarks.runner import test_tasks as tasks_of
+from reclm.benchmarks.suite import Profiles, Row, row_plan, with_controls
+from reclm.benchmarks.suite_run import SuiteRun, run_suite
+from reclm.benchmarks.verdict import verdicts
+from reclm.data.dataset import Dataset, Interactions
+from reclm.data.disk import save as save_dataset
+from reclm.errors import ReclmError
+from reclm.ranking.evaluate import evaluate
+from reclm.serving.saved import load_model
+from reclm.testing import checkerboard, features, profiles
+from reclm.training import TrainConfig
+from reclm.workspace import Workspace
+
+DATA = checkerboard(users=60, items=40, cold=8)
+BASE = Inputs(len(DATA.users), len(DATA.items), Interactions.empty(), features(DATA))
+TOLD = Inputs(BASE.users, BASE.items, BASE.train, BASE.item_text, profiles(DATA)["user"])
+
+
+def ran(folder: Path, seeds: int = 2, select_on: str = "valid") -> SuiteRun:
+    """Base and Augment, whose profiles say which parity a user likes.
+
+    Two epochs: too few for Base to learn who likes what, which the profiles tell Augment.
+    """
+    settings = {"dim": 4, "lr": 0.01, "batch_size": 64}
+    suite = comparison("biasmf", settings, DATA, Profiles(), seeds=seeds, epochs=2, select_on=select_on)  # pyright: ignore[reportArgumentType]
+    given = {"base": Given(BASE), "augment": Given(TOLD, coverage={"user": (60, 60)})}
+    store = CellStore(folder / "cells", weights=True)
+    cells = {
+        row.name: [
+            Cell(row_plan(suite, row), seed, given[row.name].inputs, DATA.fingerprint)
+            for seed in range(seeds)
+        ]
+        for row in suite.rows
+    }
+    found = iter(run_grid([one for row in cells.values() for one in row], DATA, store, progress=False))
+    results = {name: [next(found) for _ in row] for name, row in cells.items()}
+    return SuiteRun(suite, DATA, store, cells, results, given)
+
+
+def test_profiles_that_tell_the_answer_are_found_to_help(tmp_path: Path) -> None:
+    record = ran(tmp_path, seeds=1).record()
+    assert record.line("augment").against == "base"
+    base, augment = (record.values(name, "full-shot", "ndcg@20").mean() for name in ("base", "augment"))
+    assert augment > base
+    assert verdicts(record)[0].startswith("full-shot: for this one seed the profiles helped")
+
+
+def test_the_record_agrees_with_the_cells_and_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    run = ran(tmp_path)
+    record = run.record()
+    for name, results in run.results.items():
+        means = [result.means["zero-shot"]["recall@40"] for result in results]
+        np.testing.assert_allclose(record.values(name, "zero-shot", "recall@40"), means, rtol=1e-6)
+        assert record.history[name, 1] == results[1].history
+    cell = record.cells["base", 0, "full-shot"]
+    activity = np.bincount(DATA.train.user_idx, minlength=len(DATA.users))
+    assert cell.activity.tolist() == activity[DATA.users.find(cell.user_ids)].tolist()
+    before, after = record.paired("base", "augment", "full-shot", "ndcg@20")
+    assert before.shape == after.shape == (2, len(tasks_of(DATA)["full-shot"].users))
+
+
+def test_selection_on_test_is_said_and_joins_validation_to_training(tmp_path: Path) -> None:
+    run = ran(tmp_path, seeds=1, select_on="test")
+    record = run.record()
+    assert "TEST" in record.about.selected_on
+    assert [row["epoch"] for row in run.results["base"][0].history] == [1, 2]
+    trained = DATA.joined(["train", "valid"])
+    assert record.cells["base", 0, "full-shot"].activity.sum() <= len(trained)
+    assert run.suite.train["metric"] == "recall@20"
+
+
+def test_seeds_share_their_draws_between_rows(tmp_path: Path) -> None:
+    plan = Plan(backbone="biasmf", model={"dim": 4}, train=TrainConfig(epochs=2, batch_size=64))
+    one, again = (Runner(plan, DATA).run(BASE, seed=0) for _ in range(2))
+    other = Runner(plan, DATA).run(BASE, seed=1)
+    losses = [[row["loss"] for row in found.fit.history] for found in (one, again, other)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_unknown_options_offer_the_nearest_and_a_missing_validation_part_is_named() -> None:
+    with pytest.raises(ReclmError, match="'batch_size'"):
+        comparison("biasmf", {"batchsize": 3}, DATA)
+    bare = Dataset(
+        "bare",
+        DATA.users,
+        DATA.items,
+        DATA.train,
+        Interactions.empty(),
+        DATA.test,
+        DATA.item_text,
+        DATA.protocols,
+    )
+    with pytest.raises(ReclmError, match="--select-on test"):
+        comparison("biasmf", {}, bare)
+    assert comparison("biasmf", {}, bare, select_on="test").train["metric"] == "recall@20"
+
+
+@pytest.mark.parametrize("select_on", ["valid", "test"])
+def test_the_last_seeds_models_are_kept_with_the_weights_of_their_first_protocol(
+    tmp_path: Path, select_on: str
+) -> None:
+    run = ran(tmp_path, select_on=select_on)
+    save_dataset(DATA, tmp_path / "datasets" / DATA.name)
+    keep_models(run, tmp_path / "models", tmp_path / "datasets" / DATA.name)
+    for name in ("base", "augment"):
+        trained = load_model(tmp_path / "models" / name, Workspace(tmp_path))
+        assert (trained.about.seed, trained.about.variant) == (1, name)
+        with torch.inference_mode():
+            found = evaluate(trained.model.scorer(), tasks_of(DATA)["full-shot"], ["ndcg@20"])  # pyright: ignore[reportCallIssue]
+        assert found.mean()["ndcg@20"] == run.results[name][1].means["full-shot"]["ndcg@20"]
+
+
+def test_cells_that_were_kept_without_weights_run_again_for_them(tmp_path: Path) -> None:
+    plan = Plan(backbone="biasmf", model={"dim": 4}, train=TrainConfig(epochs=1))
+    one = Cell(plan, 0, BASE, DATA.fingerprint)
+    (first,) = run_grid([one], DATA, CellStore(tmp_path), progress=False)
+    store = CellStore(tmp_path, weights=True)
+    assert store.finished(one.key, "x") is None
+    (again,) = run_grid([one], DATA, store, progress=False)
+    assert store.finished(one.key, "x") == again
+    assert again.means == first.means
+
+
+def test_each_row_with_a_language_models_profiles_gets_its_controls(tmp_path: Path) -> None:
+    suite = comparison("biasmf", {}, DATA, Profiles(profiler="zero-shot"))
+    names = [row.name for row in with_controls(suite).rows]
+    assert names == [
+        "base",
+        "augment",
+        *(f"augment, {one}" for one in ("shuffled", "random", "text", "keywords")),
+    ]
+    assert {with_controls(suite).base(row) for row in with_controls(suite).rows[1:]} == {"base"}
+    words = comparison("biasmf", {}, DATA, Profiles(profiler="keywords"))
+    assert with_controls(words) == words, "keywords are a control themselves"
+
+
+def test_a_row_that_cannot_run_here_is_told_and_not_run(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    save_dataset(DATA, workspace.dataset(DATA.name))
+    suite = comparison("biasmf", {"dim": 4, "items": "id"}, DATA, epochs=1)
+    rows = (*suite.rows, Row(name="SASRec", backbone="biasmf", absent="no sequence backbone yet"))
+    record = run_suite(suite.model_copy(update={"rows": rows}), workspace, progress=False).record()
+    assert record.line("SASRec").absent == "no sequence backbone yet"
+    assert {line for line, _, _ in record.cells} == {"base"}
