@@ -11,7 +11,7 @@ from reclm.benchmarks.record import Line
 from reclm.benchmarks.report import shown
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.panels import LONGEST, Group, Picture, colours, key, panel
-from reclm.benchmarks.report.svg import INK, MUTED, SERIES, SETTINGS, inline
+from reclm.benchmarks.report.svg import INK, MUTED, PAPER, SERIES, SETTINGS, inline
 from reclm.data.reader import printable
 from reclm.intervals import Estimate
 
@@ -19,10 +19,10 @@ UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 def bars(numbers: Numbers) -> list[Picture]:
-    """A panel a protocol: the headline metric of every line, with its interval."""
+    """A panel a protocol, slices left out: the headline metric of every line, with its interval."""
     return [
         picture
-        for one in numbers.about.protocols
+        for one in numbers.about.whole
         if (picture := _rows(numbers, one.name, "bars", _bar_values, _draw_bars))
     ]
 
@@ -58,7 +58,7 @@ def activity(numbers: Numbers) -> list[Group]:
     groups = []
     for at, (backbone, lines) in enumerate(numbers.groups.items()):
         panels, drawn = [], {}
-        for protocol in numbers.about.protocols:
+        for protocol in numbers.about.whole:
             found = {line.name: numbers.activity(line.name, protocol.name) for line in lines}
             compared = any(one.difference for slices in found.values() for one in slices)
             shown_ = {
@@ -79,7 +79,7 @@ def activity(numbers: Numbers) -> list[Group]:
 def cost(numbers: Numbers) -> list[Picture]:
     """A panel a protocol: seconds of a run against the change of the headline metric, lines by their number."""
     found = []
-    for at, protocol in enumerate(numbers.about.protocols):
+    for at, protocol in enumerate(numbers.about.whole):
         points = []
         for place, line in enumerate(numbers.about.lines, start=1):
             spent = numbers.cost(line.name)
@@ -226,15 +226,16 @@ def _cost(points: list[tuple[float, float, int, int]], protocol: str, metric: st
     with rc_context(SETTINGS):
         figure, axis = panel(2.7)
         axis.axhline(0, color=MUTED, linewidth=1)
-        x = [one[0] for one in points]
+        longest = max(one[0] for one in points)
+        unit, units = next((one for one in UNITS if longest >= 5 * one[0]), UNITS[-1])
+        x = [one[0] / unit for one in points]
         axis.scatter(x, [one[1] for one in points], s=170, color=[SERIES[one[3]] for one in points], zorder=2)
-        for seconds, gain, place, _ in points:
-            axis.text(seconds, gain, f"{place}", color="white", ha="center", va="center", fontsize=9.5)
+        for place, (_, gain, number, _) in zip(x, points, strict=True):
+            axis.text(place, gain, f"{number}", color=PAPER, ha="center", va="center", fontsize=9.5)
         if max(x) > 20 * min(x):
             axis.set_xscale("log")
         axis.margins(0.12, 0.18)
-        unit, units = next((one for one in UNITS if max(x) >= 2 * one[0]), UNITS[-1])
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:.3g}"))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
         axis.set_xlabel(f"{units} of a run", color=MUTED)
         return Picture(inline(figure, name, f"{protocol}: change by time"), f"{protocol}: change in {metric}")

@@ -152,18 +152,20 @@ class Numbers:
         return Cost(seconds, self.record.epoch_seconds(line), epochs)
 
     def _users(self, line: str, protocol: str, metric: str) -> np.ndarray | None:
-        """``(n,)`` value of each user, the mean over the seeds that have the user."""
+        """``(n,)`` value of each user that has one, the mean over the seeds that have it."""
         cells = [self.record.cells[line, seed, protocol] for seed in self.record.seeds(line, protocol)]
         cells = [cell for cell in cells if metric in cell.values and len(cell.user_ids)]
         if not cells:
             return None
+        found = [cell.values[metric].astype(np.float64) for cell in cells]
         first = cells[0].user_ids
-        if all(np.array_equal(cell.user_ids, first) for cell in cells):
-            return np.mean([cell.values[metric] for cell in cells], axis=0, dtype=np.float64)
+        if all(np.array_equal(cell.user_ids, first) for cell in cells) and not np.isnan(found).any():
+            return np.mean(found, axis=0)
         ids = np.concatenate([cell.user_ids for cell in cells]).astype(str)
-        _, user = np.unique(ids, return_inverse=True)
-        values = np.concatenate([cell.values[metric] for cell in cells])
-        return np.bincount(user, values) / np.bincount(user)
+        values = np.concatenate(found)
+        there = ~np.isnan(values)
+        _, user = np.unique(ids[there], return_inverse=True)
+        return np.bincount(user, values[there]) / np.bincount(user)
 
 
 def _counts(found: Iterable[Difference]) -> tuple[int, int]:

@@ -19,10 +19,10 @@ SETTINGS = {
 }
 """For drawing a figure, and for writing it."""
 
-INK, MUTED, RULE = "#1f2328", "#656d76", "#d5d9de"
+INK, MUTED, RULE, PAPER = "#1f2328", "#656d76", "#d5d9de", "#ffffff"
 SERIES = ("#8a93a3", "#d9603b", "#4f86b0", "#6f9a5c", "#8f7db5", "#b3923f", "#b56d91", "#4f9a95")
 """What is compared with, what it is about, and the rest."""
-VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule"} | {
+VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper"} | {
     colour: f"c{at}" for at, colour in enumerate(SERIES)
 }
 """Colour to the page's variable."""

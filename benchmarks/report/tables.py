@@ -69,11 +69,12 @@ def _results(numbers: Numbers, protocol: Ranked) -> Table:
     notes = [f"{line.name}: {line.note}" for line in lines if line.note]
     notes += [f"{line.name}: {reason}" for line in lines for reason in numbers.failures(line.name)]
     seeds = f"mean ± standard deviation over {about.seeds} seeds" if about.seeds > 1 else "one seed"
+    part = f"; a part of {protocol.part_of}, without tests of its own" if protocol.part_of else ""
     return Table(
         protocol.name,
         ("", *map(shown.title, about.metrics)),
         tuple(rows),
-        f"{protocol.users:,} users, {protocol.candidates:,} candidate items; {seeds}",
+        f"{protocol.users:,} users, {protocol.candidates:,} candidate items; {seeds}{part}",
         tuple(notes),
     )
 
@@ -150,7 +151,7 @@ def _comparison(found: Difference) -> tuple[Cell, ...]:
 def activity(numbers: Numbers) -> list[Table]:
     """A table a protocol: the headline metric by how active users were in training, and differences below."""
     tables = []
-    for protocol in numbers.about.protocols:
+    for protocol in numbers.about.whole:
         found = {line.name: numbers.activity(line.name, protocol.name) for line in numbers.about.lines}
         groups = dict.fromkeys(one.name for slices in found.values() for one in slices)
         rows = [
@@ -181,7 +182,7 @@ def _activity(
 
 def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
     """What each line took, and what it gained in the headline metric; numbered as in the pictures."""
-    protocols = [one.name for one in numbers.about.protocols]
+    protocols = [one.name for one in numbers.about.whole]
     written: dict[str, float] = {}
     for one in quality:
         written[one.writer] = written.get(one.writer, 0.0) + (one.seconds or 0.0)

@@ -25,7 +25,7 @@ def test_examples_in_docstrings(module):
 
 
 def test_a_cell_is_the_mean_and_spread_over_seeds(numbers):
-    full, _ = tables.results(numbers)
+    full, _, _ = tables.results(numbers)
     assert full.head == ("", "Recall@20", "NDCG@20", "Recall@40", "NDCG@40", "Coverage@20")
     seeds = [
         numbers.record.cells["LightGCN", seed, "full-shot"].values["ndcg@20"].mean() for seed in range(3)
@@ -35,7 +35,7 @@ def test_a_cell_is_the_mean_and_spread_over_seeds(numbers):
 
 
 def test_published_numbers_stand_below_with_the_difference(numbers):
-    full, zero = tables.results(numbers)
+    full, zero, _ = tables.results(numbers)
     at = [one.name for one in full.rows].index("LightGCN")
     below = full.rows[at + 1]
     assert (below.name, below.below) == ("published", True)
@@ -63,11 +63,27 @@ def test_marks_are_those_of_the_corrected_tests(numbers):
             for cell, metric in zip(one.cells, METRICS, strict=False):
                 found = numbers.differences.get((one.name, protocol.name, metric))
                 assert bool(cell.mark) == bool(found and found.p_holm < 0.05)
-    assert any(cell.mark for one in table.rows for cell in one.cells)
+    assert any(cell.mark for one in tables.results(numbers)[0].rows for cell in one.cells)
+
+
+def test_a_slice_is_told_as_such(numbers):
+    *_, cold = tables.results(numbers)
+    assert cold.about.endswith("; a part of full-shot, without tests of its own")
+    assert len(tables.comparisons(numbers)) == len(tables.activity(numbers)) == 2
+
+
+def test_users_without_a_value_are_left_out():
+    record = made_record(backbones=("LightGCN",))
+    for seed in range(3):
+        record.cells["LightGCN", seed, "zero-shot"].values["ndcg@20"][:4] = np.nan
+    record.cells["LightGCN", 0, "zero-shot"].values["ndcg@20"][4] = np.nan  # another seed has one
+    found = Numbers(record).interval("LightGCN", "zero-shot", "ndcg@20")
+    assert found.n == 56
+    assert np.isfinite([found.low, found.mean, found.high]).all()
 
 
 def test_what_is_absent_or_failed_says_why(numbers):
-    full, _ = tables.results(numbers)
+    full, _, _ = tables.results(numbers)
     assert row(full, "SGL") == Row("SGL", instead="needs a GPU of 40 GB", first=True)
     assert "LightGCN + random: seed 2 failed: the process that ran it died" in full.notes
     assert "LightGCN + RecLM: told from the nodes of the batch" in full.notes
@@ -183,7 +199,7 @@ def test_latex_is_escaped_and_balanced():
     )
     bare = body.replace(r"\{", "").replace(r"\}", "")
     assert bare.count("{") == bare.count("}")
-    assert body.count(r"\begin{tabular}{lrrrrr}") == 2
+    assert body.count(r"\begin{tabular}{lrrrrr}") == 3
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     for line in rows:
         if r"\multicolumn" not in line:
