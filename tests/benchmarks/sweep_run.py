@@ -1,7 +1,7 @@
 """A sweep of 40 small cells, killed at a random training: started by test_sweep.py.
 
-Run by ``runpy`` with ``FOLDER`` (the workspace), ``LOG`` (a file, a line a training) and ``DIES`` (``(n, epoch)``: in the
-epoch of the n-th training of this process; None: not at all).
+Run by ``runpy`` with ``FOLDER`` (the workspace), ``LOG`` (a file, a line a training) and ``DIES`` (``(n, epoch)``: in
+that epoch of the n-th training of this process; None: not at all).
 """
 
 import itertools
