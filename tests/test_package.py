@@ -67,7 +67,8 @@ def test_the_wheel_holds_every_module_under_one_name(wheel: set[str]) -> None:
 
 def test_the_wheel_holds_the_files_that_are_not_python(wheel: set[str]) -> None:
     suites = {f"reclm/benchmarks/suites/{path.name}" for path in (ROOT / "benchmarks/suites").glob("*.yaml")}
-    assert {name for name in wheel if not name.endswith(".py")} == {"reclm/py.typed"} | suites
+    page = {f"reclm/benchmarks/report/{name}" for name in ("page.html.j2", "page.css")}
+    assert {name for name in wheel if not name.endswith(".py")} == {"reclm/py.typed"} | suites | page
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:
