@@ -185,17 +185,15 @@ def changed(
 
 
 def with_controls(suite: Suite) -> Suite:
-    """The suite with a row for each control of each row whose profiles a language model writes."""
+    """The suite with a row for each control of each row that has profiles.
+
+    Keywords, which are a control themselves, are set against the others.
+    """
     rows: list[Row] = []
     for row in suite.rows:
         rows.append(row)
         given = row.profiles
-        if (
-            given is None
-            or given.control
-            or row.absent
-            or not plugins.get("profiler", given.profiler).needs_model
-        ):
+        if given is None or given.control or row.absent:
             continue
         rows += [
             row.model_copy(
@@ -209,6 +207,7 @@ def with_controls(suite: Suite) -> Suite:
                 }
             )
             for control in CONTROLS
+            if control != given.profiler
         ]
     return suite.model_copy(update={"rows": tuple(rows)})
 

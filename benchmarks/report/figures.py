@@ -14,6 +14,7 @@ from reclm.benchmarks.report.panels import LONGEST, Group, Picture, colours, key
 from reclm.benchmarks.report.svg import INK, MUTED, PAPER, SERIES, SETTINGS, inline
 from reclm.data.reader import printable
 from reclm.intervals import Estimate
+from reclm.ranking.metrics import title
 
 UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
@@ -87,7 +88,7 @@ def cost(numbers: Numbers) -> list[Picture]:
             if spent and gain and np.isfinite(gain.change) and spent.seconds > 0:
                 points.append((spent.seconds, gain.change * 100, place, colours(numbers)[line.name]))
         if len(points) > 1:
-            found.append(_cost(points, protocol.name, shown.title(numbers.headline), f"cost{at}"))
+            found.append(_cost(points, protocol.name, title(numbers.headline), f"cost{at}"))
     return found
 
 
@@ -132,14 +133,16 @@ def _rows(
         np.diff([group[line.name] for line, _, _ in rows], prepend=group[rows[0][0].name]) != 0
     )
     palette = colours(numbers)
-    what = ("difference in " if kind == "changes" else "") + shown.title(numbers.headline)
+    what = ("difference in " if kind == "changes" else "") + title(numbers.headline)
     with rc_context(SETTINGS):
         figure, axis = panel(0.46 * (places[-1] + 1) + 0.75, left=0.25)
         draw(axis, places, [one for _, one, _ in rows], [SERIES[palette[line.name]] for line, _, _ in rows])
         for place, (line, _, text) in zip(places, rows, strict=True):
             beside = {"transform": axis.get_yaxis_transform(), "va": "center"}
             axis.text(0, place - 0.32, printable(line.name, LONGEST), color=INK, **beside)
-            axis.text(1, place - 0.32, text, color=MUTED, ha="right", **beside)
+            # above the line of zero, which runs through it where all differences are to one side
+            box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
+            axis.text(1, place - 0.32, text, color=MUTED, ha="right", bbox=box, **beside)
         axis.set(ylim=(places[-1] + 0.55, -0.62), yticks=[])
         axis.spines["left"].set_visible(False)
         axis.set_xlabel(what, color=MUTED)
@@ -184,7 +187,7 @@ def _curve(numbers: Numbers, lines: Sequence[Line], backbone: str, metric: str) 
                     axis.plot(*zip(*known, strict=True), linewidth=1.5, marker="o" if one else None, **style)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_xlabel("epoch", color=MUTED)
-        what = "loss" if metric == "loss" else shown.title(metric)
+        what = "loss" if metric == "loss" else title(metric)
         name = f"curve{groups.index(backbone)}-{''.join(one if one.isalnum() else '-' for one in metric)}"
         caption = what if metric == "loss" else f"{what}, by which the epoch is chosen"
         return Picture(inline(figure, name, f"{backbone}: {what} by epoch"), caption)
@@ -201,7 +204,7 @@ def _activity(
     places = {
         group: at for at, group in enumerate(dict.fromkeys(one for rows in lines.values() for one, _ in rows))
     }
-    what = ("gain in " if compared else "") + shown.title(numbers.headline)
+    what = ("gain in " if compared else "") + title(numbers.headline)
     with rc_context(SETTINGS):
         figure, axis = panel(2.7)
         if compared:

@@ -8,10 +8,10 @@ import numpy as np
 
 from reclm import intervals
 from reclm.benchmarks.record import Line, Record
-from reclm.benchmarks.report.shown import title
 from reclm.benchmarks.slices import ActivitySlice, activity_slices
 from reclm.benchmarks.verdict import Difference, against_controls, differences, verdicts
 from reclm.intervals import Estimate
+from reclm.ranking.metrics import title
 
 ACCURACY = ("recall", "ndcg", "mrr", "precision", "hit", "map")
 """Metrics of which more is better; of others none is called the best."""

@@ -67,14 +67,6 @@ def seconds(value: float | None) -> str:
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def title(metric: str) -> str:
-    """``Recall@20``, ``NDCG@20``, ``valid NDCG@20``."""
-    where, space, metric = metric.rpartition(" ")
-    name, at, k = metric.partition("@")
-    known = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP"}
-    return where + space + known.get(name, name.capitalize()) + at + k
-
-
 def plain(text: str) -> str:
     """Text of any source: its lines stay, control characters are spelled out."""
     return "\n".join(printable(line) for line in text.splitlines())

@@ -10,6 +10,7 @@ from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.shown import MARK, NONE
 from reclm.benchmarks.slices import ActivitySlice
 from reclm.benchmarks.verdict import Difference
+from reclm.ranking.metrics import title
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _results(numbers: Numbers, protocol: Ranked) -> Table:
     part = f"; a part of {protocol.part_of}, without tests of its own" if protocol.part_of else ""
     return Table(
         protocol.name,
-        ("", *map(shown.title, about.metrics)),
+        ("", *map(title, about.metrics)),
         tuple(rows),
         f"{protocol.users:,} users, {protocol.candidates:,} candidate items; {seeds}{part}",
         tuple(notes),
@@ -129,7 +130,7 @@ def _compared(numbers: Numbers, protocol: str) -> Table:
         if control := numbers.controls.get((line.name, protocol)):
             rows.append(Row("its best control", _comparison(control), below=True))
     head = "", "against", "change", "difference", "95 % interval", "effect", "p", "p, Holm", "users", "seeds"
-    about = f"difference in {shown.title(numbers.headline)}, the mean over users and seeds"
+    about = f"difference in {title(numbers.headline)}, the mean over users and seeds"
     return Table(protocol, head, tuple(rows), about, text=2)
 
 
@@ -160,7 +161,7 @@ def activity(numbers: Numbers) -> list[Table]:
             for row in _activity(numbers, line, found[line.name], list(groups))
         ]
         if rows:
-            about = f"{shown.title(numbers.headline)} by interactions in training"
+            about = f"{title(numbers.headline)} by interactions in training"
             tables.append(Table(protocol.name, ("", *map(shown.interval, groups)), tuple(rows), about))
     return tables
 

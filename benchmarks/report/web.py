@@ -10,8 +10,9 @@ from reclm.benchmarks.report.extras import Example, Quality
 from reclm.benchmarks.report.facts import MARKS, NOTHING, facts
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.pages import suite_yaml
-from reclm.benchmarks.report.shown import plain, title
+from reclm.benchmarks.report.shown import plain
 from reclm.benchmarks.report.svg import INK, MUTED, RULE, SERIES
+from reclm.ranking.metrics import title
 
 
 def html_page(numbers: Numbers, examples: Sequence[Example] = (), quality: Sequence[Quality] = ()) -> str:
@@ -22,8 +23,8 @@ def html_page(numbers: Numbers, examples: Sequence[Example] = (), quality: Seque
         .get_template("page.html.j2")
         .render(
             about=about,
-            verdicts=numbers.verdicts or [NOTHING],
-            of_controls=numbers.of_controls,
+            verdicts=[_unbroken(one) for one in numbers.verdicts] or [NOTHING],
+            of_controls=[_unbroken(one) for one in numbers.of_controls],
             headline=title(numbers.headline),
             marks=MARKS,
             results=tables.results(numbers),
@@ -44,6 +45,11 @@ def html_page(numbers: Numbers, examples: Sequence[Example] = (), quality: Seque
             | {f"c{at}": one for at, one in enumerate(SERIES)},
         )
     )
+
+
+def _unbroken(sentence: str) -> str:
+    """A number stays on the line of its per cent sign."""
+    return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _environment() -> Environment:

@@ -72,6 +72,13 @@ def parse(name: str) -> tuple[str, int]:
 
 
 def title(name: str) -> str:
-    """``"ndcg@20"`` as it is printed: ``"NDCG@20"``."""
-    metric, _, k = name.partition("@")
-    return f"{metric.upper() if metric in ('ndcg', 'mrr', 'map') else metric.capitalize()}@{k}"
+    """A metric as it is printed.
+
+    >>> title("ndcg@20"), title("valid recall@20")
+    ('NDCG@20', 'valid Recall@20')
+    """
+    where, space, name = name.rpartition(" ")
+    metric, at, k = name.partition("@")
+    return (
+        where + space + (metric.upper() if metric in ("ndcg", "mrr", "map") else metric.capitalize()) + at + k
+    )
