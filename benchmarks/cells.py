@@ -31,6 +31,9 @@ from reclm.environment import environment
 from reclm.errors import ReclmError
 from reclm.ranking.task import Task
 
+FORMAT = 2
+"""Of what a cell keeps; raised when it keeps more."""
+
 WATCHED, TOP = 10, 10
 """Users whose top lists are kept with a cell, and items of each."""
 
@@ -60,6 +63,7 @@ class Cell:
         inputs = self.inputs
         return {
             "toolkit": version("reclm-toolkit"),
+            "format": FORMAT,
             "dataset": self.fingerprint,
             **self.plan.model_dump(mode="json", exclude={"model"}),
             "model": config.model_dump(mode="json"),

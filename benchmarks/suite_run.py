@@ -224,12 +224,15 @@ def _runnable(suite: Suite) -> Suite:
     Raises:
         ReclmError: if none is left.
     """
-    rows = [
-        row.model_copy(update={"absent": f"nothing is tuned in {row.profiles.adapter} (reclm tune --out)"})
-        if row.profiles and row.profiles.adapter and not row.absent and not row.profiles.adapter.is_dir()
-        else row
-        for row in suite.rows
-    ]
+
+    def missing(row: Row) -> str:
+        given = row.profiles
+        if given is None or given.adapter is None or not plugins.get("profiler", given.profiler).needs_model:
+            return row.absent
+        tuned = given.adapter.is_dir()
+        return row.absent if tuned else f"nothing is tuned in {given.adapter} (reclm tune --out)"
+
+    rows = [row.model_copy(update={"absent": missing(row)}) for row in suite.rows]
     if all(row.absent for row in rows):
         raise ReclmError(f"no row of the suite can run here; {rows[0].name}: {rows[0].absent}")
     return suite.model_copy(update={"rows": tuple(rows)})

@@ -4,8 +4,10 @@ The toolkit's own plug-ins are found exactly as anybody else's package is: throu
 ``reclm.backbones``, ``reclm.profilers``, ``reclm.datasets`` and ``reclm.generators``.
 """
 
+import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Literal
 
 from reclm.errors import ReclmError, unknown
@@ -32,9 +34,15 @@ def name_of(kind: Kind, plugin: type) -> str:
 def get(kind: Kind, name: str) -> Any:
     """Import and return the plug-in called ``name``.
 
+    Args:
+        name: of an installed plug-in; or ``module:Class``, one of your own, in the folder where the command runs or
+            anywhere else that Python imports from.
+
     Raises:
         ReclmError: if there is no such plug-in (the nearest name is offered), or if it cannot be imported.
     """
+    if ":" in name:
+        return _own(kind, name)
     found = _found(kind)
     if name not in found:
         raise unknown(kind, name, found)
@@ -43,4 +51,18 @@ def get(kind: Kind, name: str) -> Any:
     except ModuleNotFoundError as error:
         raise ReclmError(
             f"{kind} {name!r} needs the package {error.name!r}; pip install {error.name}"
+        ) from error
+
+
+def _own(kind: Kind, name: str) -> Any:
+    """What ``module:Class`` names."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return EntryPoint(name, name, f"reclm.{kind}s").load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ReclmError(
+            f"{kind} {name!r} cannot be imported ({error}); module:Class names a class of a module that lies in {here} "
+            "or is installed"
         ) from error

@@ -15,9 +15,9 @@ def facts(numbers: Numbers) -> list[tuple[str, str]]:
     found = [
         ("data set", f"{about.dataset}, fingerprint {about.fingerprint}"),
         ("seeds", f"{about.seeds}"),
-        ("epochs", about.selected_on),
+        ("epoch chosen by", about.selected_on),
         ("published numbers", about.source),
-        *((str(name).replace("_", " "), _plain(value)) for name, value in about.environment.items()),
+        ("environment", _plain(about.environment)),
         *(("remark", one) for one in about.remarks),
         *(("failed", f"{one.line}, seed {one.seed}: {one.reason}") for one in about.failures),
     ]

@@ -1,59 +1,21 @@
-"""The pictures of a report: panels of one width, so that a phone shows them one below the other, and legible."""
+"""The pictures of a report."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from reclm import pictures
 from reclm.benchmarks.record import Line
 from reclm.benchmarks.report import shown
 from reclm.benchmarks.report.numbers import Numbers
-from reclm.benchmarks.report.svg import INK, MUTED, RULE, SERIES, SETTINGS, inline
+from reclm.benchmarks.report.panels import LONGEST, Group, Picture, colours, key, panel
+from reclm.benchmarks.report.svg import INK, MUTED, SERIES, SETTINGS, inline
 from reclm.data.reader import printable
 from reclm.intervals import Estimate
 
-WIDTH = 4.6
-"""Of a panel, in inches."""
-LONGEST = 34
-"""Characters of a name that a panel has room for."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A panel as SVG, and what it shows."""
-
-    svg: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Panels that belong together, and their key: names and their colours' numbers."""
-
-    title: str
-    pictures: tuple[Picture, ...]
-    key: tuple[tuple[str, int, bool], ...] = ()
-    """Name, number of its colour, and whether it is a control, which is dashed."""
-
-
-def colours(numbers: Numbers) -> dict[str, int]:
-    """Each line's colour by its place among its backbone's lines; 0 is for those that others are compared with."""
-    found = {}
-    for lines in numbers.groups.values():
-        free = 0
-        for line in lines:
-            plain = line.against is None and not line.kinds and line.control is None
-            if not plain:
-                found[line.name] = 1 + free % (len(SERIES) - 1)
-                free += 1
-            else:
-                found[line.name] = 0
-    return found
+UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 def bars(numbers: Numbers) -> list[Picture]:
@@ -84,7 +46,7 @@ def curves(numbers: Numbers) -> list[Group]:
             _curve(numbers, ran, backbone, metric) for metric in metrics if metric not in ("epoch", "seconds")
         ]
         if panels:
-            groups.append(Group(backbone, tuple(panels), _key(numbers, ran)))
+            groups.append(Group(backbone, tuple(panels), key(numbers, ran)))
     return groups
 
 
@@ -109,8 +71,8 @@ def activity(numbers: Numbers) -> list[Group]:
                 panels.append(_activity(numbers, shown_, protocol.name, name, compared))
                 drawn |= shown_
         if panels:
-            key = _key(numbers, [line for line in lines if line.name in drawn])
-            groups.append(Group(backbone, tuple(panels), key))
+            known = key(numbers, [line for line in lines if line.name in drawn])
+            groups.append(Group(backbone, tuple(panels), known))
     return groups
 
 
@@ -124,7 +86,7 @@ def cost(numbers: Numbers) -> list[Picture]:
             gain = numbers.differences.get((line.name, protocol.name, numbers.headline))
             if spent and gain and np.isfinite(gain.change) and spent.seconds > 0:
                 points.append((spent.seconds, gain.change * 100, place, colours(numbers)[line.name]))
-        if points:
+        if len(points) > 1:
             found.append(_cost(points, protocol.name, shown.title(numbers.headline), f"cost{at}"))
     return found
 
@@ -146,7 +108,7 @@ def _differences(numbers: Numbers, protocol: str) -> list[Bar]:
         (
             line,
             Estimate(one.test.difference, one.test.low, one.test.high, one.test.n),
-            shown.change(one.change) + " " + shown.MARK * (one.p_holm < 0.05),
+            shown.change(one.change) + " " + shown.MARK * one.significant,
         )
         for line, one in found
         if one and np.isfinite(one.test.difference)
@@ -165,12 +127,14 @@ def _rows(
     if not rows:
         return None
     places = np.arange(len(rows), dtype=float)
-    before = [rows[at][0].backbone != rows[at - 1][0].backbone for at in range(1, len(rows))]
-    places[1:] += 0.5 * np.cumsum(before)
+    group = {line.name: at for at, lines in enumerate(numbers.groups.values()) for line in lines}
+    places += 0.5 * np.cumsum(
+        np.diff([group[line.name] for line, _, _ in rows], prepend=group[rows[0][0].name]) != 0
+    )
     palette = colours(numbers)
-    what = shown.title(numbers.headline) + (" against its own line" if kind == "changes" else "")
+    what = ("difference in " if kind == "changes" else "") + shown.title(numbers.headline)
     with rc_context(SETTINGS):
-        figure, axis = _panel(0.46 * (places[-1] + 1) + 0.75, left=0.25)
+        figure, axis = panel(0.46 * (places[-1] + 1) + 0.75, left=0.25)
         draw(axis, places, [one for _, one, _ in rows], [SERIES[palette[line.name]] for line, _, _ in rows])
         for place, (line, _, text) in zip(places, rows, strict=True):
             beside = {"transform": axis.get_yaxis_transform(), "va": "center"}
@@ -210,7 +174,7 @@ def _curve(numbers: Numbers, lines: Sequence[Line], backbone: str, metric: str) 
     palette = colours(numbers)
     groups = list(numbers.groups)
     with rc_context(SETTINGS):
-        figure, axis = _panel(2.7)
+        figure, axis = panel(2.7)
         for line in lines:
             style = {"color": SERIES[palette[line.name]], "linestyle": "--" if line.control else "-"}
             for (name, _), rows in numbers.record.history.items():
@@ -239,7 +203,7 @@ def _activity(
     }
     what = ("gain in " if compared else "") + shown.title(numbers.headline)
     with rc_context(SETTINGS):
-        figure, axis = _panel(2.7)
+        figure, axis = panel(2.7)
         if compared:
             axis.axhline(0, color=MUTED, linewidth=1)
         for at, (line, rows) in enumerate(lines.items()):
@@ -260,7 +224,7 @@ def _activity(
 
 def _cost(points: list[tuple[float, float, int, int]], protocol: str, metric: str, name: str) -> Picture:
     with rc_context(SETTINGS):
-        figure, axis = _panel(2.7)
+        figure, axis = panel(2.7)
         axis.axhline(0, color=MUTED, linewidth=1)
         x = [one[0] for one in points]
         axis.scatter(x, [one[1] for one in points], s=170, color=[SERIES[one[3]] for one in points], zorder=2)
@@ -269,44 +233,12 @@ def _cost(points: list[tuple[float, float, int, int]], protocol: str, metric: st
         if max(x) > 20 * min(x):
             axis.set_xscale("log")
         axis.margins(0.12, 0.18)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown.seconds(value)))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g} %".replace("-", "−")))
-        axis.set_xlabel("time of a run", color=MUTED)
+        unit, units = next((one for one in UNITS if max(x) >= 2 * one[0]), UNITS[-1])
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:.3g}"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+        axis.set_xlabel(f"{units} of a run", color=MUTED)
         return Picture(inline(figure, name, f"{protocol}: change by time"), f"{protocol}: change in {metric}")
 
 
-def _key(numbers: Numbers, lines: Sequence[Line]) -> tuple[tuple[str, int, bool], ...]:
-    palette = colours(numbers)
-    return tuple((line.name, palette[line.name], bool(line.control)) for line in lines)
-
-
-def _panel(height: float, left: float = 0.68) -> tuple[Figure, Axes]:
-    """A figure of one panel in the project's style, which takes the page's colours.
-
-    Args:
-        height: of the whole, in inches.
-        left: room for the labels of the vertical axis; the same in all panels, so that they stand in line.
-    """
-    figure, (axis,) = pictures.panels(1, 1, "", (WIDTH, height))
-    figure.set_layout_engine(None)
-    figure.suptitle("")
-    figure.subplots_adjust(left / WIDTH, 0.55 / height, 1 - 0.2 / WIDTH, 1 - 0.1 / height)
-    axis.spines[["left", "bottom"]].set_color(RULE)
-    axis.tick_params(colors=RULE, labelcolor=MUTED)
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_formatter(_Plain())
-        one.set_major_locator(MaxNLocator(5))
-    axis.grid(True, color=RULE, linewidth=0.6)
-    axis.set_axisbelow(True)
-    return figure, axis
-
-
-class _Plain(ScalarFormatter):
-    """``.05`` for 0.05, and no power of ten aside."""
-
-    def __init__(self) -> None:
-        super().__init__(useOffset=False)
-        self.set_scientific(False)
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return super().__call__(x, pos).replace("0.", ".", 1) if abs(x) < 1 else super().__call__(x, pos)
+def _percent(value: float) -> str:
+    return f"{value:+g} %".replace("-", "−") if value else "0 %"

@@ -1,5 +1,6 @@
 """What a report counts: the one place where it meets the statistics."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,8 +8,9 @@ import numpy as np
 
 from reclm import intervals
 from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.report.shown import title
 from reclm.benchmarks.slices import ActivitySlice, activity_slices
-from reclm.benchmarks.verdict import Difference, differences, verdicts
+from reclm.benchmarks.verdict import Difference, against_controls, differences, verdicts
 from reclm.intervals import Estimate
 
 ACCURACY = ("recall", "ndcg", "mrr", "precision", "hit", "map")
@@ -17,7 +19,7 @@ ACCURACY = ("recall", "ndcg", "mrr", "precision", "hit", "map")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a line took, a run on average: seconds in all, seconds an epoch, epochs; nan: nothing was trained."""
+    """What a line took: a run on average, and seconds an epoch (nan: nothing was trained)."""
 
     seconds: float
     epoch_seconds: float
@@ -39,8 +41,28 @@ class Numbers:
 
     @cached_property
     def verdicts(self) -> list[str]:
-        """Did the profiles help? Plain sentences."""
-        return [text for text in self._verdicts if text not in self.of_controls]
+        """Did the profiles help? Plain sentences, the first one about all comparisons if there are several."""
+        sentences = [text for text in self._verdicts if text not in self.of_controls]
+        return [*self._summary(), *sentences]
+
+    def _summary(self) -> list[str]:
+        """How many comparisons came out well, and badly; nothing where one sentence tells it all."""
+        lines = {line.name: line for line in self.about.lines}
+        compared = [
+            one
+            for one in self.differences.values()
+            if one.metric == self.headline and lines[one.line].control is None
+        ]
+        if len(compared) < 2:
+            return []
+        better, worse = _counts(compared)
+        plain = not any(lines[one.against].kinds for one in compared)
+        subject, verb = ("Profiles helped", "hurt") if plain else ("The compared line was better", "worse")
+        text = f"{subject} in {better} of {len(compared)} comparisons ({title(self.headline)}), {verb} in {worse}"
+        if self.controls:
+            beaten, _ = _counts(self.controls.values())
+            text += f", and beat the best control in {beaten} of {len(self.controls)}"
+        return [text + "; what is not significant counts as neither."]
 
     @cached_property
     def of_controls(self) -> list[str]:
@@ -62,12 +84,22 @@ class Numbers:
         }
 
     @cached_property
+    def controls(self) -> dict[tuple[str, str], Difference]:
+        """By line and protocol: the line against its best control, in the headline metric."""
+        return {(one.line, one.protocol): one for one in against_controls(self.record)}
+
+    @cached_property
     def groups(self) -> dict[str, list[Line]]:
-        """Lines by backbone, in the table's order."""
+        """Lines by backbone, in the table's order; under no name where no backbone has two."""
         found: dict[str, list[Line]] = {}
         for line in self.about.lines:
             found.setdefault(line.backbone, []).append(line)
-        return found
+        return found if any(len(lines) > 1 for lines in found.values()) else {"": list(self.about.lines)}
+
+    @cached_property
+    def begins(self) -> set[str]:
+        """The lines that begin a group, but the first of all."""
+        return {lines[0].name for lines in list(self.groups.values())[1:]}
 
     def failures(self, line: str) -> list[str]:
         """``seed 2 failed: reason``, of each seed of a line that failed."""
@@ -116,8 +148,8 @@ class Numbers:
         runs = {seed: cell for (name, seed, _), cell in self.record.cells.items() if name == line}
         if not runs:
             return None
-        rows = [(one.seconds, one.epoch_seconds, one.epochs) for one in runs.values()]
-        return Cost(*(float(value) for value in np.mean(rows, axis=0)))
+        seconds, epochs = np.mean([(one.seconds, one.epochs) for one in runs.values()], axis=0).tolist()
+        return Cost(seconds, self.record.epoch_seconds(line), epochs)
 
     def _users(self, line: str, protocol: str, metric: str) -> np.ndarray | None:
         """``(n,)`` value of each user, the mean over the seeds that have the user."""
@@ -132,3 +164,9 @@ class Numbers:
         _, user = np.unique(ids, return_inverse=True)
         values = np.concatenate([cell.values[metric] for cell in cells])
         return np.bincount(user, values) / np.bincount(user)
+
+
+def _counts(found: Iterable[Difference]) -> tuple[int, int]:
+    """How many are significantly better, and worse."""
+    signs = [np.sign(one.test.difference) for one in found if one.significant]
+    return signs.count(1), signs.count(-1)

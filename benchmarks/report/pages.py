@@ -8,8 +8,9 @@ from reclm.benchmarks.report import tables
 from reclm.benchmarks.report.extras import Example, Quality
 from reclm.benchmarks.report.facts import MARKS, NOTHING, facts
 from reclm.benchmarks.report.numbers import Numbers
+from reclm.benchmarks.report.shown import one_line
 from reclm.benchmarks.report.tables import Table
-from reclm.benchmarks.report.texts import latex_literal, latex_table, markdown_table
+from reclm.benchmarks.report.texts import latex_table, markdown_table
 from reclm.markdown import fenced, literal
 
 LONGEST = 400
@@ -40,7 +41,7 @@ def markdown_page(numbers: Numbers, examples: Sequence[Example] = (), quality: S
 def latex_page(numbers: Numbers) -> str:
     """The tables of results and of comparisons, to be read in by a paper."""
     title, dataset = numbers.about.title, numbers.about.dataset
-    parts = [r"% \usepackage{booktabs}", *(f"% {latex_literal(one)}" for one in numbers.verdicts)]
+    parts = [r"% \usepackage{booktabs}", *(f"% {one_line(one)}" for one in numbers.verdicts)]
     for at, table in enumerate(tables.results(numbers), start=1):
         parts.append(
             latex_table(

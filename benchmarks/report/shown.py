@@ -68,15 +68,21 @@ def seconds(value: float | None) -> str:
 
 
 def title(metric: str) -> str:
-    """``Recall@20``, ``NDCG@20``, ``Item coverage``."""
+    """``Recall@20``, ``NDCG@20``, ``valid NDCG@20``."""
+    where, space, metric = metric.rpartition(" ")
     name, at, k = metric.partition("@")
     known = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP"}
-    return known.get(name, name.replace("_", " ").capitalize()) + at + k
+    return where + space + known.get(name, name.capitalize()) + at + k
 
 
 def plain(text: str) -> str:
     """Text of any source: its lines stay, control characters are spelled out."""
     return "\n".join(printable(line) for line in text.splitlines())
+
+
+def one_line(text: str) -> str:
+    """The same in a single line."""
+    return printable(" ".join(text.split()))
 
 
 def _sign(value: float, size: str, plus: bool) -> str:

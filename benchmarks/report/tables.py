@@ -9,6 +9,7 @@ from reclm.benchmarks.report.extras import Quality
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.shown import MARK, NONE
 from reclm.benchmarks.slices import ActivitySlice
+from reclm.benchmarks.verdict import Difference
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _results(numbers: Numbers, protocol: Ranked) -> Table:
 
 def _line(numbers: Numbers, line: Line, protocol: str) -> Iterator[Row]:
     metrics = numbers.about.metrics
-    first = numbers.groups[line.backbone][0] is line and numbers.about.lines[0] is not line
+    first = line.name in numbers.begins
     if numbers.record.seeds(line.name, protocol):
         yield Row(line.name, tuple(_value(numbers, line.name, protocol, one) for one in metrics), first=first)
     else:
@@ -97,7 +98,7 @@ def _value(numbers: Numbers, line: str, protocol: str, metric: str) -> Cell:
     mean = float(values.mean())
     spread = f" ± {shown.number(float(values.std(ddof=1)))}" if len(values) > 1 else ""
     found = numbers.differences.get((line, protocol, metric))
-    mark = MARK if found and found.p_holm < 0.05 else ""
+    mark = MARK if found and found.significant else ""
     best = mean > 0 and abs(mean - numbers.best(protocol, metric)) < 1e-12
     return Cell(shown.number(mean) + spread, best, mark)
 
@@ -117,40 +118,33 @@ def comparisons(numbers: Numbers) -> list[Table]:
 
 
 def _compared(numbers: Numbers, protocol: str) -> Table:
-    rows = []
+    rows, last = [], None
     for line in numbers.about.lines:
         found = numbers.differences.get((line.name, protocol, numbers.headline))
         if found is None:
             continue
-        test = found.test
-        cells = [
-            found.against,
-            shown.change(found.change),
-            shown.number(test.difference, sign=True),
-            f"{shown.number(test.low, sign=True)} to {shown.number(test.high, sign=True)}",
-            shown.number(test.effect, 3, sign=True),
-            shown.probability(test.p),
-            shown.probability(found.p_holm),
-            f"{test.n:,}",
-            f"{test.seeds}",
-        ]
-        marks = {1: MARK * (found.p_holm < 0.05)}
-        rows.append(
-            Row(line.name, tuple(Cell(text, mark=marks.get(at, "")) for at, text in enumerate(cells)))
-        )
-    head = (
-        "",
-        "against",
-        "change",
-        "difference",
-        "95 % interval",
-        "effect",
-        "p",
-        "p, Holm",
-        "users",
-        "seeds",
+        rows.append(Row(line.name, _comparison(found), first=last is not None and last != line.backbone))
+        last = line.backbone
+        if control := numbers.controls.get((line.name, protocol)):
+            rows.append(Row("its best control", _comparison(control), below=True))
+    head = "", "against", "change", "difference", "95 % interval", "effect", "p", "p, Holm", "users", "seeds"
+    about = f"difference in {shown.title(numbers.headline)}, the mean over users and seeds"
+    return Table(protocol, head, tuple(rows), about, text=2)
+
+
+def _comparison(found: Difference) -> tuple[Cell, ...]:
+    test = found.test
+    return (
+        Cell(found.against),
+        Cell(shown.change(found.change), mark=MARK * found.significant),
+        Cell(shown.number(test.difference, sign=True)),
+        Cell(f"{shown.number(test.low, sign=True)} to {shown.number(test.high, sign=True)}"),
+        Cell(shown.number(test.effect, 2, sign=True)),
+        Cell(shown.probability(test.p)),
+        Cell(shown.probability(found.p_holm)),
+        Cell(f"{test.n:,}"),
+        Cell(f"{found.trained}"),
     )
-    return Table(protocol, head, tuple(rows), shown.title(numbers.headline), text=2)
 
 
 def activity(numbers: Numbers) -> list[Table]:
@@ -160,7 +154,9 @@ def activity(numbers: Numbers) -> list[Table]:
         found = {line.name: numbers.activity(line.name, protocol.name) for line in numbers.about.lines}
         groups = dict.fromkeys(one.name for slices in found.values() for one in slices)
         rows = [
-            row for line in numbers.about.lines for row in _activity(line, found[line.name], list(groups))
+            row
+            for line in numbers.about.lines
+            for row in _activity(numbers, line, found[line.name], list(groups))
         ]
         if rows:
             about = f"{shown.title(numbers.headline)} by interactions in training"
@@ -168,12 +164,15 @@ def activity(numbers: Numbers) -> list[Table]:
     return tables
 
 
-def _activity(line: Line, slices: Sequence[ActivitySlice], groups: Sequence[str]) -> Iterator[Row]:
+def _activity(
+    numbers: Numbers, line: Line, slices: Sequence[ActivitySlice], groups: Sequence[str]
+) -> Iterator[Row]:
     """The means of a line, and below them how far they are from those of the line that it is compared with."""
     if not slices:
         return
     means = {one.name: shown.number(one.line and one.line.mean) for one in slices}
-    yield Row(line.name, tuple(Cell(means.get(name, NONE)) for name in groups))
+    cells = tuple(Cell(means.get(name, NONE)) for name in groups)
+    yield Row(line.name, cells, first=line.name in numbers.begins)
     if any(one.difference for one in slices):
         differences = {one.name: shown.estimate(one.difference) for one in slices}
         name = f"less {line.against}"
@@ -186,6 +185,7 @@ def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
     written: dict[str, float] = {}
     for one in quality:
         written[one.writer] = written.get(one.writer, 0.0) + (one.seconds or 0.0)
+    published = any(line.published_seconds for line in numbers.about.lines)
     rows = []
     for at, line in enumerate(numbers.about.lines, start=1):
         spent = numbers.cost(line.name)
@@ -195,14 +195,16 @@ def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
         cells = [
             line.name,
             shown.seconds(spent.epoch_seconds),
+            *([shown.seconds(line.published_seconds)] if published else []),
             f"{spent.epochs:.0f}",
             shown.seconds(spent.seconds),
             *([shown.seconds(written.get(line.writer or ""))] if written else []),
             *(shown.change(gain.change) if gain else NONE for gain in gains),
         ]
-        rows.append(Row(f"{at}", tuple(map(Cell, cells))))
-    head = ["", "line", "an epoch", "epochs", "a run", *(["its profiles"] if written else [])]
-    return Table("", (*head, *protocols), tuple(rows), text=2)
+        rows.append(Row(f"{at}", tuple(map(Cell, cells)), first=line.name in numbers.begins))
+    head = ["", "line", "an epoch", *["published"] * published, "epochs", "a run"]
+    head += [*["its profiles"] * bool(written), *protocols]
+    return Table("", tuple(head), tuple(rows), text=2)
 
 
 def profiles(quality: Sequence[Quality]) -> Table:

@@ -3,8 +3,8 @@
 import re
 
 from reclm import markdown
+from reclm.benchmarks.report.shown import one_line
 from reclm.benchmarks.report.tables import Cell, Row, Table
-from reclm.data.reader import printable
 from reclm.markdown import literal
 
 _LATEX = {
@@ -41,7 +41,7 @@ def latex_literal(text: str) -> str:
     >>> print(latex_literal(r"50 % of {\bf x}_1"))
     50 \% of \{\textbackslash{}bf x\}\_1
     """
-    return _SPECIAL.sub(lambda found: _LATEX[found[0]], printable(" ".join(text.split())))
+    return _SPECIAL.sub(lambda found: _LATEX[found[0]], one_line(text))
 
 
 def markdown_table(table: Table) -> str:

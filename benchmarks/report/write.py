@@ -11,12 +11,16 @@ from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.pages import latex_page, markdown_page
 from reclm.benchmarks.report.web import html_page
 from reclm.errors import ReclmError
+from reclm.progress import progress_bar
 
 FILES = ("report.html", "report.md", "report.tex", "results.csv")
 
 
-def write(run: Path, out: Path | None = None) -> list[Path]:
+def write(run: Path, out: Path | None = None, progress: bool = True) -> list[Path]:
     """Write the report of the run in ``run`` to ``out``, or beside it.
+
+    Args:
+        progress: show a progress bar.
 
     Returns:
         The files.
@@ -29,15 +33,17 @@ def write(run: Path, out: Path | None = None) -> list[Path]:
     folder = out or run
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = Numbers(record)
-        texts = (
-            html_page(numbers, examples, quality),
-            markdown_page(numbers, examples, quality),
-            latex_page(numbers),
-        )
-        for name, text in zip(FILES, texts, strict=False):
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         pyarrow.csv.write_csv(pq.read_table(run / "results.parquet"), str(folder / FILES[-1]))
+        numbers = Numbers(record)
+        with progress_bar("report", total=3, show=progress) as advance:
+            for name, text in (
+                ("report.md", lambda: markdown_page(numbers, examples, quality)),
+                ("report.tex", lambda: latex_page(numbers)),
+                ("report.html", lambda: html_page(numbers, examples, quality)),
+            ):
+                advance(0, name)
+                (folder / name).write_text(text(), encoding="utf-8", errors="backslashreplace")
+                advance(1)
     except OSError as error:
         raise ReclmError(f"cannot write the report in {folder}: {error.strerror or error}") from error
     return [folder / name for name in FILES]

@@ -52,11 +52,11 @@ def ran(folder: Path, seeds: int = 2, select_on: str = "valid") -> SuiteRun:
 
 
 def test_profiles_that_tell_the_answer_are_found_to_help(tmp_path: Path) -> None:
-    record = ran(tmp_path).record()
+    record = ran(tmp_path, seeds=1).record()
     assert record.line("augment").against == "base"
     base, augment = (record.values(name, "full-shot", "ndcg@20").mean() for name in ("base", "augment"))
     assert augment > base
-    assert verdicts(record)[0].startswith("full-shot: the profiles helped")
+    assert verdicts(record)[0].startswith("full-shot: for this one seed the profiles helped")
 
 
 def test_the_record_agrees_with_the_cells_and_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import torch
 
 from reclm import intervals
 from reclm.backbones.base import Inputs
-from reclm.benchmarks.bench import make_plan
 from reclm.benchmarks.record import About, Cell, Line, Record
-from reclm.benchmarks.runner import Runner
+from reclm.benchmarks.runner import Plan, Runner
 from reclm.benchmarks.runner import test_tasks as tasks_of
 from reclm.benchmarks.slices import activity_slices, item_slices
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.ranking.evaluate import evaluate
 from reclm.testing import checkerboard, features
+from reclm.training import TrainConfig
 
 METRICS = ("recall@5", "ndcg@5", "map@5", "coverage@5", "novelty@5", "lift@5")
 
@@ -66,8 +66,14 @@ def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(
     select_on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = mixed()
-    plan = make_plan("biasmf", {"dim": 4, "lr": 0.01}, data, epochs=2, select_on=select_on)  # pyright: ignore[reportArgumentType]
-    runner = Runner(plan.model_copy(update={"metrics": METRICS}), data)
+    plan = Plan(
+        backbone="biasmf",
+        model={"dim": 4},
+        train=TrainConfig(lr=0.01, epochs=2, metric="recall@20", patience=2),
+        select_on=select_on,  # pyright: ignore[reportArgumentType]
+        metrics=METRICS,
+    )
+    runner = Runner(plan, data)
     ranked: list[int] = []
     scorer = runner.backbone.scorer
 

@@ -125,14 +125,14 @@ from reclm.workspace import Workspace
 folder, dies = Path(sys.argv[1]), int(sys.argv[2])
 log, real = folder / "trained", Runner.run
 
-def run(self, inputs, seed, on_epoch, on_model):
+def run(self, inputs, seed, on_epoch, *rest):
     def tell(row):
         if dies and len(log.read_text().splitlines()) == dies:
             os.kill(os.getpid(), 9)
         on_epoch(row)
     with log.open("a") as stream:
         stream.write(f"{self.config.dim} {seed}\\n")
-    return real(self, inputs, seed, tell, on_model)
+    return real(self, inputs, seed, tell, *rest)
 
 Runner.run = run
 run_suite(load_suite(str(folder / "suite.yaml")), Workspace(folder / "home"), progress=False)

@@ -55,7 +55,7 @@ def test_base_and_augment_side_by_side_with_files_and_the_next_command(
     record = Record.read(tmp_path / "run")
     assert record.about.suite["model"] == {"dim": 4}
     assert record.line("augment").coverage["user"] == (24, 24)
-    assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == 2 * 2 * 2 * 10
+    assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == 2 * 2 * 2 * 14
     assert (tmp_path / "run" / "comparison.png").stat().st_size > 10_000
 
     # again, trained again: the same numbers, bit for bit
@@ -153,4 +153,4 @@ def test_a_suite_is_printed_beside_what_was_published_and_a_failed_cell_is_exit_
     assert run(home, *options) == 0
     assert "FAILED" not in capsys.readouterr().out
     assert Record.read(tmp_path / "run").about.dataset == "checkerboard"
-    assert len(list((home / "cells").glob("*/cell.json"))) == 4
+    assert len({cell.key for cell in Record.read(tmp_path / "run").cells.values()}) == 4

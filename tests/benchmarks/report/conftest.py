@@ -41,7 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
     quality = [one.model_dump(mode="json") for one in made_quality()]
     (folder / "profiles.json").write_text(json.dumps(quality), encoding="utf-8")
-    write(folder)
+    write(folder, progress=False)
     return folder
 
 

@@ -1,0 +1,52 @@
+"""A sweep of 40 small cells, killed at a random training: started by test_sweep.py.
+
+Run by ``runpy`` with ``FOLDER`` (the workspace), ``LOG`` (a file, a line a training) and ``DIES`` (``(n, epoch)``: in the
+epoch of the n-th training of this process; None: not at all).
+"""
+
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reclm.benchmarks.runner import Run, Runner
+from reclm.benchmarks.suite import Row, Suite
+from reclm.benchmarks.suite_run import run_suite
+from reclm.workspace import Workspace
+
+FOLDER: Path = globals()["FOLDER"]
+LOG: Path = globals()["LOG"]
+DIES: tuple[int, int] | None = globals()["DIES"]
+
+real, begun = Runner.run, itertools.count(1)
+
+
+def run(
+    self: Runner, inputs: Any, seed: int, on_epoch: Callable[[dict[str, float]], None], *others: Any
+) -> Run:
+    """A training that is noted when it begins, and may be the last."""
+    number = next(begun)
+    with LOG.open("a") as file:
+        file.write(f"{self.config.dim} {seed}\n")
+
+    def tell(row: dict[str, float]) -> None:
+        if (number, int(row["epoch"])) == DIES:
+            os.kill(os.getpid(), signal.SIGKILL)
+        on_epoch(row)
+
+    return real(self, inputs, seed, tell, *others)
+
+
+Runner.run = run
+suite = Suite(
+    title="sweep",
+    dataset="checkerboard",
+    seeds=4,
+    metrics=("ndcg@5",),
+    model={"items": "id"},
+    train={"epochs": 2, "batch_size": 64, "metric": "ndcg@5"},
+    rows=tuple(Row(name=f"d {dim}", backbone="biasmf", model={"dim": dim}) for dim in range(1, 11)),
+)
+run_suite(suite, Workspace(FOLDER), progress=False).record().save(FOLDER / "result")
