@@ -194,7 +194,7 @@ def _cells(one: Change) -> list[str]:
     if test is None:
         return [*shown, "–", "–"]
     mark = " *" if one.significant else ""
-    return [*shown, f"{_number(test.low, '+')} to {_number(test.high, '+')}", f"{one.p:.3f}{mark}"]
+    return [*shown, f"{_number(test.low, '+')} to {_number(test.high, '+')}", f"{_p(one.p)}{mark}"]
 
 
 def _number(value: float, sign: str = "") -> str:
@@ -202,6 +202,12 @@ def _number(value: float, sign: str = "") -> str:
         return "–"
     text = f"{value:{sign}.4f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def _p(p: float) -> str:
+    if np.isnan(p):
+        return "–"
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def verdict(two: TwoRuns) -> str:

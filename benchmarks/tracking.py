@@ -1,5 +1,6 @@
 """A record in other people's trackers: each line and seed as a run with its options, curves and final numbers."""
 
+import logging
 import math
 import os
 import re
@@ -139,6 +140,7 @@ def to_mlflow(record: Record, folder: Path, workspace: Workspace) -> str:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody asked for reports to its makers
     from mlflow.tracking import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     artifacts = None
     if not uri:

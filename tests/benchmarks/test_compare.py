@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from reclm.benchmarks.compare import Change, TwoRuns, compare, tables, verdict
 from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
 from reclm.benchmarks.significance import holm, paired
+from reclm.cli import app
 from reclm.errors import ReclmError
 
 USERS = np.array([f"u{user}" for user in range(30)], object)
@@ -142,3 +144,15 @@ def test_the_tables_fit_eighty_columns_and_mark_what_is_clear() -> None:
     assert max(map(len, text.splitlines())) <= 80
     empty = Change("a", "full-shot", "ndcg@5", float("nan"), float("nan"))
     assert "–" in str(list(tables(TwoRuns((empty,), (), ()))[0].columns[2].cells))
+
+
+def test_the_command_reads_two_folders_and_takes_nothing_else(tmp_path: Path) -> None:
+    for name, one in (("a", run()), ("b", run(gain=0.1))):
+        one.save(tmp_path / name)
+    asked = ["bench", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 0
+    assert "B is higher than A in 1 and lower in 0 of 2 comparisons" in found.output
+    for more in (["--seeds", "3"], ["--augment"]):
+        refused = CliRunner().invoke(app, [*asked, *more])
+        assert f"{more[0]} does not go with --compare" in str(refused.exception)
