@@ -75,10 +75,10 @@ def _disjoint(dataset: Dataset, protocol: Protocol, one: SplitName, other: Split
 
     both = np.intersect1d(asked(dataset.split(one)), asked(dataset.split(other)))
     if len(both):
-        user, item = (int(place[0]) for place in np.divmod(both[:1], len(dataset.items)))
+        user, item = np.divmod(both[:1], len(dataset.items))
         raise ReclmError(
             f"data set {dataset.name!r}, {protocol.name}: {len(both):,} interactions are in {one} and in {other}, as "
-            f"of user {dataset.users.ids([user])[0]!r} with item {dataset.items.ids([item])[0]!r}; drop them from {one}"
+            f"of user {dataset.users.ids(user)[0]!r} with item {dataset.items.ids(item)[0]!r}; drop them from {one}"
         )
 
 

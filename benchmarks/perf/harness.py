@@ -57,7 +57,8 @@ def main() -> None:
         spent = {"training": 0.0, "scoring": 0.0}
         reclm.training.train_epoch = timed(reclm.training.train_epoch, spent, "training")
         reclm.training.evaluate = timed(reclm.training.evaluate, spent, "scoring")
-        runner.evaluate = timed(runner.evaluate, spent, "scoring")
+        runner.rank = timed(runner.rank, spent, "scoring")
+        runner.measure = timed(runner.measure, spent, "scoring")
         begun = time.perf_counter()
         record = run_suite(suite, home, fresh=True).record()
         record.save(Path(scratch))

@@ -179,12 +179,13 @@ def _curve(numbers: Numbers, lines: Sequence[Line], backbone: str, metric: str) 
     with rc_context(SETTINGS):
         figure, axis = panel(2.7)
         for line in lines:
-            style = {"color": SERIES[palette[line.name]], "linestyle": "--" if line.control else "-"}
+            colour, style = SERIES[palette[line.name]], "--" if line.control else "-"
             for (name, _), rows in numbers.record.history.items():
                 known = [(row["epoch"], row[metric]) for row in rows if name == line.name and metric in row]
                 if known:
-                    one = len(known) == 1
-                    axis.plot(*zip(*known, strict=True), linewidth=1.5, marker="o" if one else None, **style)
+                    x, y = zip(*known, strict=True)
+                    marker = "o" if len(known) == 1 else None
+                    axis.plot(x, y, color=colour, linestyle=style, linewidth=1.5, marker=marker)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_xlabel("epoch", color=MUTED)
         what = "loss" if metric == "loss" else title(metric)

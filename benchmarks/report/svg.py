@@ -2,12 +2,13 @@
 
 import io
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "axes.unicode_minus": True,
@@ -41,7 +42,7 @@ def inline(figure: Figure, name: str, label: str) -> str:
         name: of the figure on its page; the ids in it begin with it.
         label: what a reader who cannot see it is told.
     """
-    with rc_context(SETTINGS | {"svg.hashsalt": "reclm"}):
+    with rc_context({**SETTINGS, "svg.hashsalt": "reclm"}):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())

@@ -7,10 +7,12 @@ that epoch of the n-th training of this process; None: not at all).
 import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from torch import nn
+
+from reclm.backbones.base import Inputs
 from reclm.benchmarks.runner import Run, Runner
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.suite_run import run_suite
@@ -24,7 +26,12 @@ real, begun = Runner.run, itertools.count(1)
 
 
 def run(
-    self: Runner, inputs: Any, seed: int, on_epoch: Callable[[dict[str, float]], None], *others: Any
+    self: Runner,
+    inputs: Inputs,
+    seed: int,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_model: Callable[[nn.Module], None] | None = None,
+    top: Sequence[int] = (),
 ) -> Run:
     """A training that is noted when it begins, and may be the last."""
     number = next(begun)
@@ -34,9 +41,10 @@ def run(
     def tell(row: dict[str, float]) -> None:
         if (number, int(row["epoch"])) == DIES:
             os.kill(os.getpid(), signal.SIGKILL)
-        on_epoch(row)
+        if on_epoch:
+            on_epoch(row)
 
-    return real(self, inputs, seed, tell, *others)
+    return real(self, inputs, seed, tell, on_model, top)
 
 
 Runner.run = run

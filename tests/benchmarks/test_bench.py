@@ -63,7 +63,7 @@ def test_the_record_agrees_with_the_cells_and_comes_back_as_it_was_written(tmp_p
     run = ran(tmp_path)
     record = run.record()
     for name, results in run.results.items():
-        means = [result.means["zero-shot"]["recall@40"] for result in results]
+        means = np.array([result.means["zero-shot"]["recall@40"] for result in results], float)
         np.testing.assert_allclose(record.values(name, "zero-shot", "recall@40"), means, rtol=1e-6)
         assert record.history[name, 1] == results[1].history
     cell = record.cells["base", 0, "full-shot"]

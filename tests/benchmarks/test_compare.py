@@ -74,7 +74,7 @@ def test_numbers_of_the_whole_have_no_test() -> None:
 def test_only_users_that_both_have_are_compared() -> None:
     other = run(side=1)
     for key, cell in list(other.cells.items()):
-        values = {"ndcg@5": np.concatenate([cell.values["ndcg@5"][9::-1], np.float32([9.0])])}
+        values = {"ndcg@5": np.concatenate([cell.values["ndcg@5"][9::-1], np.array([9.0], np.float32)])}
         ids = np.array([*USERS[9::-1], "stranger"], object)
         other.cells[key] = Cell(ids, np.ones(11, np.int64), values)
     change = compare(run(), other).changes[0]

@@ -53,7 +53,8 @@ def test_several_seeds_agree_with_statsmodels_analysis_of_variance(seed: int, sh
     seed_of, user_of = np.indices(shape).reshape(2, -1)
     frame = pd.DataFrame({"d": (after - before).ravel(), "seed": seed_of, "user": user_of})
     table = anova_lm(ols("d ~ C(user) + C(seed)", frame).fit())
-    users, of_seeds, rest = (table["mean_sq"][one] for one in ("C(user)", "C(seed)", "Residual"))
+    squares = [table["mean_sq"][one] for one in ("C(user)", "C(seed)", "Residual")]
+    users, of_seeds, rest = np.array(squares, float)
     error = math.sqrt(max(users + of_seeds - rest, users, of_seeds, rest) / (n * count))
     share = of_seeds / (of_seeds + max(users - rest, 0))
 
@@ -98,8 +99,8 @@ def test_only_seeds_or_only_users_that_differ_leave_one_t_test() -> None:
     rng = np.random.default_rng(0)
     none = np.zeros((4, 9))
     by_seed, by_user = rng.integers(1, 9, (4, 1)).astype(float), rng.integers(1, 9, (1, 9)).astype(float)
-    assert paired(none, none + by_seed).p == pytest.approx(stats.ttest_1samp(by_seed[:, 0], 0).pvalue)
-    assert paired(none, none + by_user).p == pytest.approx(stats.ttest_1samp(by_user[0], 0).pvalue)
+    assert paired(none, none + by_seed).p == pytest.approx(stats.ttest_1samp(by_seed[:, 0], 0).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+    assert paired(none, none + by_user).p == pytest.approx(stats.ttest_1samp(by_user[0], 0).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_differences_that_cancel_in_every_mean_are_not_taken_for_certain() -> None:

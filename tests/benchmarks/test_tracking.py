@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]
 
 from reclm.benchmarks import tracking
 from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
@@ -44,7 +44,7 @@ def record() -> Record:
     )
     cells, history = {}, {}
     for place, key in enumerate([("base", 0), ("base", 1), ("base!", 0)]):
-        values = {"ndcg@5": np.float32([0.25, 0.5]) + place}
+        values = {"ndcg@5": np.array([0.25, 0.5], np.float32) + place}
         overall = {"coverage@5": float("nan") if place else 0.5}
         cells[*key, "full-shot"] = Cell(np.array(["a", "b"], object), np.ones(2, int), values, overall)
         history[key] = [

@@ -91,7 +91,8 @@ def test_popularity_must_be_given() -> None:
 def test_agree_with_pytorch_geometric(k: int) -> None:
     link = pytest.importorskip("torch_geometric.metrics")
     rng = np.random.default_rng(k)
-    train = Interactions(*np.argwhere(rng.random((30, 50)) < 0.1).T)
+    user, item = np.nonzero(rng.random((30, 50)) < 0.1)
+    train = Interactions(user, item)
     test = Interactions(np.arange(30), rng.integers(0, 50, 30))
     matrix = torch.from_numpy(rng.random((30, 50), dtype=np.float32))
     task = Task.of(test, NONE, np.arange(50), users=30, items=50, train=train)

@@ -87,7 +87,8 @@ def test_top_lists_are_items_without_what_was_masked() -> None:
 def test_a_part_of_a_task_is_measured_from_the_same_ranking() -> None:
     rng = np.random.default_rng(1)
     users, items = 40, 25
-    test, mask, train = (Interactions(*np.argwhere(rng.random((users, items)) < 0.15).T) for _ in range(3))
+    drawn = (np.argwhere(rng.random((users, items)) < 0.15) for _ in range(3))
+    test, mask, train = (Interactions(one[:, 0], one[:, 1]) for one in drawn)
     candidates = np.flatnonzero(rng.random(items) < 0.8)
     wanted = rng.random(len(candidates)) < 0.3
     matrix = torch.from_numpy(rng.random((users, items), dtype=np.float32))

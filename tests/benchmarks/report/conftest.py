@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from made import SCRIPT, made_examples, made_quality, made_record
 
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.write import write
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
@@ -46,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator["Browser"]:  # noqa: F821
+def browser() -> Iterator["Browser"]:
     """Chromium without a window."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:

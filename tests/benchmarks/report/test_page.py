@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from made import SCRIPT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 OVERLAPS = """() => [...document.querySelectorAll('figure svg')].flatMap(svg => {
   const boxes = [...svg.querySelectorAll('text')].map(one => [one.textContent, one.getBoundingClientRect()]);
@@ -30,7 +34,7 @@ LUMINANCE = """selector => {
 class Seen:
     """A page that was opened, and what went wrong with it."""
 
-    page: "Page"  # noqa: F821
+    page: "Page"
     wrong: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 

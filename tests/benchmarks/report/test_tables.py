@@ -79,7 +79,7 @@ def test_users_without_a_value_are_left_out():
     record.cells["LightGCN", 0, "zero-shot"].values["ndcg@20"][4] = np.nan  # another seed has one
     found = Numbers(record).interval("LightGCN", "zero-shot", "ndcg@20")
     assert found.n == 56
-    assert np.isfinite([found.low, found.mean, found.high]).all()
+    assert np.isfinite(np.array([found.low, found.mean, found.high], float)).all()
 
 
 def test_what_is_absent_or_failed_says_why(numbers):
