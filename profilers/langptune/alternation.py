@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from reclm.profilers.journal import Journal
@@ -18,7 +19,7 @@ from reclm.profilers.langptune.prompts import profile_chat
 from reclm.profilers.langptune.recommender import TextRecommender
 from reclm.profilers.langptune.rewards import SystemReward
 from reclm.profilers.langptune.tuned import ADAPTER, ENCODER
-from reclm.profilers.langptune.writer import SessionWriter
+from reclm.profilers.langptune.writer import SessionWriter, Written
 from reclm.profilers.network import load_network
 from reclm.profilers.policy import checkpoints
 from reclm.profilers.policy.model import Policy
@@ -50,6 +51,7 @@ class Alternation:
         self.recommender = TextRecommender(encoder, tuning.histories.lines, tuning.sessions.items)
         self.reward = SystemReward(self.recommender, tuning.histories, tuning.train_rows, config.reward)
         self.cl = self.rlso = None
+        self.kept: dict[int, tuple[str, bool]] = {}
         if recommends:
             rate = config.cl.learning_rate if writes else config.cl.learning_rate_alone
             self.cl = Contrastive(encoder.model, config.cl, rate, self.accelerator)
@@ -77,6 +79,7 @@ class Alternation:
                 self.recommender.changed()
             if self.rlso:
                 self._reinforce(self.rlso, number * config.rlso.steps // config.rounds, number)
+                self.kept.clear()  # the policy is another now
         if self.main and self.cl:
             _whole(folder / ENCODER, self.recommender.encoder.model.save)
         if self.main and self.rlso:
@@ -122,9 +125,7 @@ class Alternation:
         if self.tuning.config.source == "history":
             return self.tuning.histories.texts(rows), {}
         begun = perf_counter()
-        sampling = self.tuning.config.rlso.sampling
-        chats = self.writer.chats(rows, self.tuning.config.writing)
-        written = self.writer.write([chats[row] for row in rows], sampling, seeds)
+        written = self._reused(rows) if self.tuning.config.cl.reuse else self._sampled(rows, seeds)
         seconds = perf_counter() - begun
         own = interpretability(written.texts, self.tuning.histories.sources(rows), written.ended)
         means: Any = torch.tensor(list(own.values()), device=self.accelerator.device)
@@ -134,6 +135,25 @@ class Alternation:
             "rollout_seconds": seconds,
             "rollout_tokens": written.tokens / seconds,
         }
+
+    def _sampled(self, rows: list[int], seeds: list[int]) -> Written:
+        config = self.tuning.config
+        chats = self.writer.chats(rows, config.writing)
+        return self.writer.write([chats[row] for row in rows], config.rlso.sampling, seeds)
+
+    def _reused(self, rows: list[int]) -> Written:
+        """Each session's one profile of this round, written where it is not yet."""
+        new = [row for row in dict.fromkeys(rows) if row not in self.kept]
+        tokens = 0
+        if new:
+            # a seed of its own: what a session's profile reads does not depend on when it is drawn
+            seeds = np.random.default_rng(self.tuning.config.seed + _CL_SEED).integers(
+                2**31, size=1 + max(new)
+            )
+            written = self._sampled(new, seeds[new].tolist())
+            self.kept |= dict(zip(new, zip(written.texts, written.ended, strict=True), strict=True))
+            tokens = written.tokens
+        return Written([self.kept[row][0] for row in rows], [self.kept[row][1] for row in rows], tokens)
 
     def _reinforce(self, rlso: RLSO, until: int, number: int) -> None:
         """Updates of the policy, with the recommender as contrastive learning left it."""

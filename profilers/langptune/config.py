@@ -39,6 +39,9 @@ class ContrastiveConfig(Config):
     weight_decay: float = Field(default=1e-6, ge=0)
     temperature: float = Field(default=0.1, gt=0)
     """Cosines are divided by it."""
+    reuse: bool = False
+    """Sample one profile of a session in a round, and take it again whenever the session is drawn again. The paper
+    samples anew each time, which is nearly all that a batch costs on a processor without an accelerator."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     checkpoint_steps: int = Field(default=10, ge=1)
     """Batches between checkpoints: what a killed run does again."""
