@@ -266,3 +266,31 @@ def test_a_share_of_the_training_sessions(place, tmp_path):
         assert set(rows) < set(every)
     assert np.array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("variant", ["cl", "full"])
+def test_a_sessions_profile_is_written_once_a_round_where_that_is_asked(
+    place, tmp_path, monkeypatch, variant
+):
+    asked: list[list[int]] = []
+    drawn: list[list[int]] = []
+    sampled, profiles = Alternation._sampled, Alternation.profiles
+
+    def writing(self: Alternation, rows: list[int], seeds: list[int]) -> Any:
+        asked.append(rows)
+        return sampled(self, rows, seeds)
+
+    def drawing(self: Alternation, rows: list[int], seeds: list[int]) -> Any:
+        drawn.append(rows)
+        texts, metrics = profiles(self, rows, seeds)
+        assert texts == [self.kept[row][0] for row in rows]
+        return texts, metrics
+
+    monkeypatch.setattr(Alternation, "_sampled", writing)
+    monkeypatch.setattr(Alternation, "profiles", drawing)
+    tuning(place, tmp_path, variant=variant, train_ratio=0.3, cl={"reuse": True}).run()
+    assert len(drawn) == 4
+    # two rounds of two batches; once the policy has changed, all is written anew
+    parts = [drawn[:2], drawn[2:]] if variant == "full" else [drawn]
+    written = [row for rows in asked for row in rows]
+    assert sum(map(len, drawn)) > len(written) == sum(len(set().union(*part)) for part in parts)
