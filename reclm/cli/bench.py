@@ -14,7 +14,7 @@ from reclm.errors import ReclmError
 if TYPE_CHECKING:
     from reclm.benchmarks.record import Record
     from reclm.benchmarks.session_suite import SessionSuite
-    from reclm.benchmarks.suite import Profiles
+    from reclm.benchmarks.suite import Suite
     from reclm.benchmarks.suite_run import SuiteRun
     from reclm.workspace import Workspace
 
@@ -154,30 +154,40 @@ def bench(
 
         check_trackers(trackers)
     workspace = Workspace.at(home)
+    changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
-        changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
-        _suite(suite, changes, workspace, how, out, trackers)
+        folder = out or _run_folder(workspace, Path(suite).stem)
+        _suite(suite, changes, workspace, how, folder, trackers)
         return
-    settings = parse_settings(set_ or [])
-    profiles = None
-    if augment:
-        from reclm.benchmarks.suite import Profiles
+    import reclm.data
+    from reclm.benchmarks.bench import comparison
+    from reclm.benchmarks.suite import Profiles, changed
 
-        profiles = Profiles(
-            profiler=profiler,
-            settings=parse_settings(profiler_set or []),
-            model=model,
-            engine=engine,
-            adapter=adapter,
-            limit=limit,
-            kinds=kind.kinds,
-            store=store,
-        )
-    options = {"seeds": seeds or 1, "epochs": epochs, "select_on": select_on.value, "encoder": encoder}
-    _compare(
-        backbone, settings, options, dataset or "ml-100k", workspace, profiles, how, out, search, trackers
+    data = reclm.data.load(dataset or "ml-100k", workspace)
+    profiles = Profiles(
+        profiler=profiler,
+        settings=parse_settings(profiler_set or []),
+        model=model,
+        engine=engine,
+        adapter=adapter,
+        limit=limit,
+        kinds=kind.kinds,
+        store=store,
     )
+    chosen = comparison(
+        backbone,
+        parse_settings(set_ or []),
+        data,
+        profiles if augment else None,
+        place=dataset or "ml-100k",
+        seeds=seeds or 1,
+        epochs=epochs,
+        select_on=select_on.value,
+        encoder=encoder,
+    )
+    folder = out or _run_folder(workspace, data.name, backbone)
+    _compare(changed(chosen, search=search), workspace, how, folder, trackers)
 
 
 def _check_options(context: typer.Context, suite: bool, compare: bool) -> None:
@@ -196,35 +206,18 @@ def _check_options(context: typer.Context, suite: bool, compare: bool) -> None:
 
 
 def _compare(
-    backbone: str,
-    settings: dict[str, Any],
-    options: dict[str, Any],
-    dataset: str,
-    workspace: "Workspace",
-    profiles: "Profiles | None",
-    how: dict[str, Any],
-    out: Path | None,
-    search: int | None,
-    trackers: list[str],
+    suite: "Suite", workspace: "Workspace", how: dict[str, Any], folder: Path, trackers: list[str]
 ) -> None:
-    import reclm.data
-    from reclm.benchmarks.bench import comparison, keep_models
-    from reclm.benchmarks.suite import changed
-    from reclm.benchmarks.suite_run import run_suite
+    """Run a backbone's comparison, keep its models, and say what may come next."""
+    from reclm.benchmarks.bench import keep_models
     from reclm.data.disk import is_dataset
 
-    data = reclm.data.load(dataset, workspace)
-    suite = comparison(backbone, settings, data, profiles, place=dataset, **options)
-    suite = changed(suite, search=search)
-    folder = out or _run_folder(workspace, data.name, backbone)
-    place = Path(dataset) if is_dataset(Path(dataset)) else workspace.dataset(dataset)
-    run = run_suite(suite, workspace, weights=True, **how)
-    keep_models(run, folder / "models", place)
-    record = run.record()
-    _show(run, record, folder, "models")
-    _track(record, folder, workspace, trackers)
+    at = Path(suite.dataset)
+    run = _run(suite, workspace, {**how, "weights": True}, folder, trackers, "models")
+    keep_models(run, folder / "models", at if is_dataset(at) else workspace.dataset(suite.dataset))
+    data = run.dataset
     same = shlex.join(["reclm", *sys.argv[1:]])
-    writer = next((line.writer for line in record.about.lines if line.writer), None)
+    writer = next((one.store.info.writer for one in run.given.values() if one.store), None)
     if writer is None:
         if data.item_text.num_columns:
             _say(f"next: {same} --augment")
@@ -234,7 +227,7 @@ def _compare(
         _say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
     one = shlex.join(["--user", data.users.ids(data.train.user_idx[:1])[0], "--run", str(folder)])
     _say(f"next: reclm recommend {one}")
-    if record.about.failures:
+    if any(run.failures()):
         raise typer.Exit(1)
 
 
@@ -243,26 +236,21 @@ def _suite(
     changes: dict[str, Any],
     workspace: "Workspace",
     how: dict[str, Any],
-    out: Path | None,
+    folder: Path,
     trackers: list[str],
 ) -> None:
+    """Run a suite's file."""
     from reclm.benchmarks.session_suite import load_session_suite
     from reclm.benchmarks.suite import changed, load_suite
-    from reclm.benchmarks.suite_run import run_suite
 
-    folder = out or _run_folder(workspace, Path(name).stem)
     if sessions := load_session_suite(name):
         if how != {"jobs": 1, "fresh": False, "controls": False} or changes.pop("search") is not None:
             raise ReclmError("--jobs, --fresh, --controls and --search go with suites of backbones only")
         _sessions(sessions.changed(**changes), workspace, folder, trackers)
         return
-    suite = changed(load_suite(name), **changes)
-    run = run_suite(suite, workspace, **how)
-    record = run.record()
-    _show(run, record, folder, "suite.yaml")
+    run = _run(changed(load_suite(name), **changes), workspace, how, folder, trackers, "suite.yaml")
     run.suite.to_yaml(folder / "suite.yaml")
-    _track(record, folder, workspace, trackers)
-    if record.about.failures:
+    if any(run.failures()):
         raise typer.Exit(1)
 
 
@@ -280,15 +268,25 @@ def _two_runs(a: Path, b: Path) -> None:
         _say(sentence)
 
 
-def _show(run: "SuiteRun", record: "Record", folder: Path, *besides: str) -> None:
-    """Print what a run came to, and write it down."""
+def _run(
+    suite: "Suite",
+    workspace: "Workspace",
+    how: dict[str, Any],
+    folder: Path,
+    trackers: list[str],
+    besides: str,
+) -> "SuiteRun":
+    """Run a suite, print what it came to, and write it down; ``besides`` is what the caller adds to the folder."""
     from rich.console import Console
 
     from reclm.benchmarks import examples
     from reclm.benchmarks.picture import draw
+    from reclm.benchmarks.suite_run import run_suite
     from reclm.benchmarks.suite_table import markdown, remarks, tables
     from reclm.benchmarks.verdict import verdicts
 
+    run = run_suite(suite, workspace, **how)
+    record = run.record()
     record.save(folder)
     (folder / "table.md").write_text(markdown(record), encoding="utf-8")
     draw(record, folder / "comparison.png")
@@ -297,9 +295,11 @@ def _show(run: "SuiteRun", record: "Record", folder: Path, *besides: str) -> Non
         Console(highlight=False).print(grid)
     for sentence in [*remarks(record), *_coverage(record), "", *verdicts(record)]:
         _say(sentence)
-    files = ("table.md", "comparison.png", "results.parquet", "users.parquet", *besides)
+    files = ("table.md", "comparison.png", "results.parquet", "users.parquet", besides)
     _say(f"\nresults in {folder} ({', '.join(files)})")
+    _track(record, folder, workspace, trackers)
     _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
+    return run
 
 
 def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path, trackers: list[str]) -> None:
@@ -316,6 +316,7 @@ def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path, track
         _say(remark)
     _say(f"\nresults in {folder} (table.md, picture.png, results.parquet, users.parquet, suite.yaml)")
     _track(run.record(), folder, workspace, trackers)
+    _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
     if run.failures:
         raise typer.Exit(1)
 
