@@ -9,7 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "report"))
 
-from made import made_record  # pyright: ignore[reportMissingImports]
+from made_runs import made_record  # pyright: ignore[reportMissingImports]
 
 NAMES = ("report.html", "report.md", "report.tex", "results.csv")
 

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from made import SCRIPT, made_examples, made_quality, made_record
+from made_runs import SCRIPT, made_examples, made_quality, made_record
 
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.write import write

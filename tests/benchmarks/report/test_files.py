@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
-from made import made_examples, made_quality, made_record
+from made_runs import made_examples, made_quality, made_record
 
 from reclm.benchmarks.report import figures
 from reclm.benchmarks.report.extras import Example, read_examples, read_profiles

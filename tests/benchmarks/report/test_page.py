@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from made import SCRIPT
+from made_runs import SCRIPT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -4,7 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
-from made import METRICS, SCRIPT, made_examples, made_quality, made_record
+from made_runs import METRICS, SCRIPT, made_examples, made_quality, made_record
 from markdown_it import MarkdownIt
 
 from reclm.benchmarks.report import shown, tables, texts
