@@ -41,7 +41,8 @@ def _bars(axis: Axes, record: Record, lines: list[Line], protocol: str, metric: 
     bars = axis.barh(
         places, means, xerr=spread if any(spread) else None, color=[colour(line) for line in lines], capsize=2
     )
-    axis.bar_label(bars, labels=[f"{one:.4f}" for one in means], fontsize=7, padding=3)
+    labels = [f"{one.mean():.4f}" if len(one) else "–" for one in values]
+    axis.bar_label(bars, labels=labels, fontsize=7, padding=3)
     axis.set_yticks(places, [line.name.replace("$", r"\$") for line in lines], fontsize=8)
     axis.tick_params(axis="x", labelsize=7)
     axis.margins(x=0.18)

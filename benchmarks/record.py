@@ -4,7 +4,6 @@ Everything that shows results (tables, pictures, reports) reads a :class:`Record
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,7 +185,7 @@ class Record:
     def paired(self, before: str, after: str, protocol: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Every user's values of two lines, ``(s, n)`` each: the same seeds and users in the same order.
 
-        Where seeds have users of their own (held-out users drawn by seed), each user's mean over the seeds that drew
+        Users who lack a value (lift without history, say) are left out. Where seeds have users of their own (held-out users drawn by seed), each user's mean over the seeds that drew
         it, ``(1, n)``. Zero seeds where the lines share none.
         """
         both = [one for one in self.seeds(before, protocol) if one in self.seeds(after, protocol)]
@@ -197,10 +196,11 @@ class Record:
         first = pairs[0][0].user_ids
         if all(np.array_equal(cell.user_ids, first) for pair in pairs for cell in pair):
             one, other = (np.stack([pair[side].values[metric] for pair in pairs]) for side in (0, 1))
-            return one.astype(np.float64), other.astype(np.float64)
-        one, other = (_by_user((pair[side] for pair in pairs), metric) for side in (0, 1))
-        users = sorted(one.keys() & other.keys())
-        return np.array([[one[user] for user in users]]), np.array([[other[user] for user in users]])
+            known = ~np.isnan(one + other).any(0)
+            return one[:, known].astype(np.float64), other[:, known].astype(np.float64)
+        one, other = (_by_user([pair[side] for pair in pairs], metric) for side in (0, 1))
+        _, ours, theirs = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
+        return one[1][None, ours], other[1][None, theirs]
 
     def save(self, folder: Path) -> None:
         """Write the record: ``about.json``, ``results.parquet``, ``users.parquet`` and ``history.parquet``.
@@ -230,6 +230,7 @@ class Record:
             users.append(pa.table({**fixed, "user_id": ids, "activity": cell.activity, **cell.values}))
         schema = pa.schema(list(_TYPES.items()))
         pq.write_table(pa.Table.from_pylist(results, schema), folder / "results.parquet")
+        (folder / "users.parquet").unlink(missing_ok=True)  # of an earlier run, perhaps
         if users:
             table = pa.concat_tables(users, promote_options="permissive")
             pq.write_table(table, folder / "users.parquet", compression="zstd")
@@ -271,7 +272,11 @@ class Record:
                 user_ids=ids,
                 activity=activity,
                 values={name: one for name, one in values.items() if name in known},
-                overall={row["metric"]: row["value"] for row in rows if row["metric"] not in values},
+                overall={
+                    row["metric"]: float("nan") if row["value"] is None else row["value"]
+                    for row in rows
+                    if row["metric"] not in values
+                },
                 **{
                     name: rows[0][name]
                     for name in ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
@@ -298,12 +303,13 @@ _TYPES = {
 }
 
 
-def _by_user(cells: Iterable[Cell], metric: str) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for cell in cells:
-        for user, value in zip(cell.user_ids.tolist(), cell.values[metric].tolist(), strict=True):
-            found.setdefault(user, []).append(value)
-    return {user: float(np.mean(values)) for user, values in found.items()}
+def _by_user(cells: list[Cell], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Users ``(n,)``, sorted, and the mean of each over the cells that have a value of theirs."""
+    ids = np.concatenate([cell.user_ids for cell in cells]).astype(str)
+    values = np.concatenate([cell.values[metric] for cell in cells]).astype(np.float64)
+    there = ~np.isnan(values)
+    users, which = np.unique(ids[there], return_inverse=True)
+    return users, np.bincount(which, values[there]) / np.bincount(which)
 
 
 def _blocks(

@@ -86,7 +86,8 @@ def _seconds(record: Record) -> Table:
         for times in (ours, published):
             time, base = times[line.name], times.get(line.against or "")
             cells += ["–" if time is None or np.isnan(time) else f"{time:.3f}"]
-            cells += [_percent(time / base - 1) if time and base else ""]
+            share = time / base - 1 if time and base else float("nan")
+            cells += ["" if np.isnan(share) else _percent(share)]
         grid.add_row(escape(line.name), *cells)
     return grid
 
