@@ -71,8 +71,10 @@ def compare(a: Record, b: Record) -> TwoRuns:
     alone += _alone("metric", *(list(run.about.metrics) for run in (a, b)))
     changes: list[Change] = []
     lines = [one.name for one in a.about.lines if one.name in {other.name for other in b.about.lines}]
+    among = [{one.name: one.candidates for one in run.about.whole} for run in (a, b)]
+    protocols = [name for name, items in among[0].items() if among[1].get(name) == items]
     for line in lines:
-        for protocol in (one.name for one in a.about.whole if one in b.about.whole):
+        for protocol in protocols:
             both, why = _both(a, b, line, protocol)
             if why:
                 alone.append(f"{line}, {protocol}: {why}")

@@ -5,6 +5,7 @@ Everything that shows results (tables, pictures, reports) reads a :class:`Record
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Line(Config):
     """The line that it is compared with: the same without profiles, say."""
     control: str | None = None
     """What stands in the place of a language model's profiles (``shuffled``, ``random``, …); None: no control."""
+    stands_for: str | None = None
+    """The line that a control is of; None: any that is compared with the same line."""
     writer: str | None = None
     """Of its profiles."""
     kinds: tuple[ProfileKind, ...] = ()
@@ -133,6 +136,10 @@ class Cell:
 
     def means(self) -> dict[str, float]:
         """Every metric: its mean over the users that have a value (nan where none has), or the number of the whole."""
+        return self._means
+
+    @cached_property
+    def _means(self) -> dict[str, float]:  # tables ask for every metric of every cell again and again
         kept = {name: one[~np.isnan(one)] for name, one in self.values.items()}
         means = {
             name: float(one.mean(dtype=np.float64)) if len(one) else float("nan")
@@ -185,8 +192,9 @@ class Record:
     def paired(self, before: str, after: str, protocol: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Every user's values of two lines, ``(s, n)`` each: the same seeds and users in the same order.
 
-        Users who lack a value (lift without history, say) are left out. Where seeds have users of their own (held-out users drawn by seed), each user's mean over the seeds that drew
-        it, ``(1, n)``. Zero seeds where the lines share none.
+        Users who lack a value (lift without history, say) are left out. Where seeds have users of their own
+        (held-out users drawn by seed), each user's mean over the seeds that drew it, ``(1, n)``. Zero seeds where the
+        lines share none.
         """
         both = [one for one in self.seeds(before, protocol) if one in self.seeds(after, protocol)]
         pairs = [(self.cells[before, seed, protocol], self.cells[after, seed, protocol]) for seed in both]
@@ -255,38 +263,18 @@ class Record:
             raise ReclmError(f"no run in {folder} (it has no about.json); reclm bench writes one")
         try:
             about = About.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-            results = pq.read_table(folder / "results.parquet")
-            history = pq.read_table(folder / "history.parquet")
             users = folder / "users.parquet"
             blocks = _blocks(pq.read_table(users)) if users.is_file() else {}
+            cells = _cells(pq.read_table(folder / "results.parquet"), blocks, about.metrics)
+            history: dict[tuple[str, int], list[dict[str, float]]] = {}
+            for row in pq.read_table(folder / "history.parquet").to_pylist():
+                kept = {name: value for name, value in row.items() if value is not None}
+                history.setdefault((kept.pop("line"), kept.pop("seed")), []).append(kept)
+        except KeyError as error:
+            raise ReclmError(f"the run in {folder} is damaged (no {error}); run reclm bench again") from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise ReclmError(f"the run in {folder} is damaged ({error}); run reclm bench again") from error
-        cells: dict[tuple[str, int, str], Cell] = {}
-        numbers: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-        for row in results.to_pylist():
-            numbers.setdefault((row["line"], row["seed"], row["protocol"]), []).append(row)
-        for key, rows in numbers.items():
-            ids, activity, values = blocks.get(key, (np.empty(0, object), np.empty(0, np.int64), {}))
-            known = {name for row in rows if (name := row["metric"]) in about.metrics}
-            cells[key] = Cell(
-                user_ids=ids,
-                activity=activity,
-                values={name: one for name, one in values.items() if name in known},
-                overall={
-                    row["metric"]: float("nan") if row["value"] is None else row["value"]
-                    for row in rows
-                    if row["metric"] not in values
-                },
-                **{
-                    name: rows[0][name]
-                    for name in ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
-                },
-            )
-        epochs: dict[tuple[str, int], list[dict[str, float]]] = {}
-        for row in history.to_pylist():
-            kept = {name: value for name, value in row.items() if value is not None}
-            epochs.setdefault((kept.pop("line"), kept.pop("seed")), []).append(kept)
-        return cls(about, cells, epochs)
+        return cls(about, cells, history)
 
 
 _TYPES = {
@@ -312,9 +300,34 @@ def _by_user(cells: list[Cell], metric: str) -> tuple[np.ndarray, np.ndarray]:
     return users, np.bincount(which, values[there]) / np.bincount(which)
 
 
-def _blocks(
-    users: pa.Table,
-) -> dict[tuple[str, int, str], tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+Key = tuple[str, int, str]
+Block = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
+
+
+def _cells(results: pa.Table, blocks: dict[Key, Block], metrics: tuple[str, ...]) -> dict[Key, Cell]:
+    """The rows of ``results.parquet`` as cells, with their users' values."""
+    numbers: dict[Key, list[dict[str, Any]]] = {}
+    for row in results.to_pylist():
+        numbers.setdefault((row["line"], row["seed"], row["protocol"]), []).append(row)
+    cells: dict[Key, Cell] = {}
+    for key, rows in numbers.items():
+        ids, activity, values = blocks.get(key, (np.empty(0, object), np.empty(0, np.int64), {}))
+        known = {name for row in rows if (name := row["metric"]) in metrics}
+        cells[key] = Cell(
+            user_ids=ids,
+            activity=activity,
+            values={name: one for name, one in values.items() if name in known},
+            overall={
+                row["metric"]: float("nan") if row["value"] is None else row["value"]
+                for row in rows
+                if row["metric"] not in values
+            },
+            **{name: rows[0][name] for name in ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")},
+        )
+    return cells
+
+
+def _blocks(users: pa.Table) -> dict[Key, Block]:
     """The rows of each line, seed and protocol; they stand together, as they were written."""
     if not users.num_rows:
         return {}

@@ -11,7 +11,8 @@ from reclm.benchmarks.runner import Plan, SelectOn
 from reclm.benchmarks.search_space import Search
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import unknown
+from reclm.errors import ReclmError, unknown
+from reclm.ranking.beyond import BEYOND
 from reclm.ranking.evaluate import DEFAULT_METRICS
 from reclm.ranking.metrics import parse
 from reclm.training import TrainConfig
@@ -112,13 +113,21 @@ class Suite(Config):
         """The row that a row is compared with, if there is one."""
         if row.against is not None or row.profiles is None:
             return row.against
-        same = [
-            one.name
-            for one in self.rows
-            if one.profiles is None
-            and (one.backbone, one.model, one.train) == (row.backbone, row.model, row.train)
-        ]
-        return same[0] if same else None
+        return self._same(row, None)
+
+    def stands_for(self, row: Row) -> str | None:
+        """The row in whose profiles' place a control stands, if there is one."""
+        if row.profiles is None or row.profiles.control is None:
+            return None
+        return self._same(row, row.profiles.model_copy(update={"control": None}))
+
+    def _same(self, row: Row, profiles: Profiles | None) -> str | None:
+        """The first row of the same backbone and options with these profiles."""
+        what = (row.backbone, row.model, row.train, profiles)
+        return next(
+            (one.name for one in self.rows if (one.backbone, one.model, one.train, one.profiles) == what),
+            None,
+        )
 
 
 def suite_names() -> list[str]:
@@ -165,7 +174,7 @@ def changed(
         update["rows"] = tuple(
             row.model_copy(update={"published": {}, "published_seconds": None}) for row in suite.rows
         )
-        if any(row.published for row in suite.rows):
+        if any(row.published or row.published_seconds for row in suite.rows):
             update["note"] = f"{suite.note}; the published numbers are of {suite.dataset}".removeprefix("; ")
             update["source"] = ""
     if dataset is not None:
@@ -190,6 +199,7 @@ def with_controls(suite: Suite) -> Suite:
     Keywords, which are a control themselves, are set against the others.
     """
     rows: list[Row] = []
+    names = {row.name for row in suite.rows}
     for row in suite.rows:
         rows.append(row)
         given = row.profiles
@@ -207,7 +217,7 @@ def with_controls(suite: Suite) -> Suite:
                 }
             )
             for control in CONTROLS
-            if control != given.profiler
+            if control != given.profiler and f"{row.name}, {control}" not in names
         ]
     return suite.model_copy(update={"rows": tuple(rows)})
 
@@ -216,7 +226,7 @@ def row_plan(suite: Suite, row: Row) -> Plan:
     """What a row's cells do.
 
     Raises:
-        ReclmError: for an unknown backbone or option, naming the row.
+        ReclmError: for an unknown backbone, option or metric, naming the row.
     """
     where = f"row {row.name!r}"
     config = plugins.get("backbone", row.backbone).Config
@@ -224,6 +234,11 @@ def row_plan(suite: Suite, row: Row) -> Plan:
     model = shared | row.model
     config.build(model, where=f"{where}: backbone {row.backbone}")
     train = TrainConfig.build(suite.train | row.train, where=f"{where}: training")
+    if parse(train.metric)[0] in BEYOND:
+        raise ReclmError(
+            f"{where}: training: metric = {train.metric!r} says nothing of hits, and cannot choose an epoch; "
+            "take one that does, as ndcg@20"
+        )
     return Plan(
         backbone=row.backbone, model=model, train=train, select_on=suite.select_on, metrics=suite.metrics
     )

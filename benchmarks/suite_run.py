@@ -112,6 +112,7 @@ class SuiteRun:
             backbone=row.backbone,
             against=self.suite.base(row),
             control=row.profiles.control if row.profiles else None,
+            stands_for=self.suite.stands_for(row),
             writer=store.info.writer if store else None,
             kinds=row.profiles.kinds if row.profiles else (),
             coverage=given.coverage if given else {},
@@ -177,13 +178,14 @@ def run_suite(
     Raises:
         ReclmError: before anything slow, for a suite that does not fit its backbones or its data.
     """
-    suite = _runnable(with_controls(suite) if controls else suite)
+    suite = with_controls(suite) if controls else suite
+    dataset = reclm.data.load(suite.dataset, workspace)
+    suite = _runnable(suite, dataset)
     rows = [row for row in suite.rows if not row.absent]
     plans = _plans(suite)
     plans = {row.name: plans[row.name] for row in rows}
     if suite.search:
         spaces(suite.search, plans)
-    dataset = reclm.data.load(suite.dataset, workspace)
     _check(suite, dataset)
     inputs = SuiteInputs(dataset, workspace, suite.encoder, progress)
     profiles = {row.name: row.profiles for row in rows}
@@ -218,8 +220,8 @@ def run_suite(
     return SuiteRun(suite, dataset, store, cells, results, given, searched)
 
 
-def _runnable(suite: Suite) -> Suite:
-    """Rows whose tuned folder is not there are absent, and say so.
+def _runnable(suite: Suite, dataset: Dataset) -> Suite:
+    """Rows whose tuned folder is not there, and controls of item text where there is none, are absent, and say so.
 
     Raises:
         ReclmError: if none is left.
@@ -227,6 +229,8 @@ def _runnable(suite: Suite) -> Suite:
 
     def missing(row: Row) -> str:
         given = row.profiles
+        if given and given.control in ("text", "keywords") and not dataset.item_text.num_columns:
+            return row.absent or "the data have no item text"
         if given is None or given.adapter is None or not plugins.get("profiler", given.profiler).needs_model:
             return row.absent
         tuned = given.adapter.is_dir()

@@ -125,6 +125,7 @@ def _best_control(record: Record, line: Line, protocol: str) -> str | None:
         for one in record.about.lines
         if one.control
         and one.against == line.against
+        and one.stands_for in (None, line.name)
         and len(values := record.values(one.name, protocol, record.headline))
     }
     return max(means, key=lambda name: means[name]) if means else None
@@ -140,7 +141,7 @@ def _on_base(record: Record, one: Difference, named: bool) -> str:
     subject, better, worse = "the profiles", "helped", "hurt"
     if line.control:
         subject = f"the control ({line.control})"
-    elif base.kinds:  # both have profiles
+    elif base.kinds or not line.kinds:  # both have profiles, or neither
         subject, better, worse = one.line, "did better", "did worse"
     verb = better if one.test.difference > 0 else worse
     said = f"{subject} {verb if one.significant else 'made no significant difference'} in {metric}"

@@ -60,9 +60,12 @@ def _own(kind: Kind, name: str) -> Any:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        return EntryPoint(name, name, f"reclm.{kind}s").load()
+        found = EntryPoint(name, name, f"reclm.{kind}s").load()
     except (ImportError, AttributeError, ValueError) as error:
         raise ReclmError(
             f"{kind} {name!r} cannot be imported ({error}); module:Class names a class of a module that lies in {here} "
             "or is installed"
         ) from error
+    if kind in ("backbone", "profiler") and not hasattr(found, "Config"):
+        raise ReclmError(f"{kind} {name!r} is a {type(found).__name__} without a Config, and so is no {kind}")
+    return found

@@ -1,5 +1,6 @@
 """A backbone with and without profiles, on data whose answer is known: profiles that tell it must be found to help."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from reclm.backbones.base import Inputs
 from reclm.benchmarks.bench import comparison, keep_models
 from reclm.benchmarks.cells import Cell, CellStore
 from reclm.benchmarks.grid import run_grid
-from reclm.benchmarks.inputs import Given
+from reclm.benchmarks.inputs import Given, SuiteInputs
 from reclm.benchmarks.runner import Plan, Runner
 from reclm.benchmarks.runner import test_tasks as tasks_of
 from reclm.benchmarks.suite import Profiles, Row, row_plan, with_controls
@@ -144,10 +145,27 @@ def test_each_row_with_a_language_models_profiles_gets_its_controls(tmp_path: Pa
         *(f"augment, {one}" for one in ("shuffled", "random", "text", "keywords")),
     ]
     assert {with_controls(suite).base(row) for row in with_controls(suite).rows[1:]} == {"base"}
+    controls = with_controls(suite).rows[2:]
+    assert {with_controls(suite).stands_for(row) for row in controls} == {"augment"}
+    by_hand = suite.model_copy(update={"rows": (*suite.rows, controls[0])})
+    assert sorted(row.name for row in with_controls(by_hand).rows) == sorted(names), "no control twice"
     words = comparison("biasmf", {}, DATA, Profiles(profiler="keywords"))
     assert [row.name for row in with_controls(words).rows][2:] == [
         f"augment, {one}" for one in ("shuffled", "random", "text")
     ], "keywords are a control themselves"
+
+
+def test_controls_of_item_text_are_absent_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = replace(DATA, item_text=DATA.item_text.select([]))
+    workspace = Workspace(tmp_path)
+    save_dataset(data, workspace.dataset(data.name))
+    monkeypatch.setattr(SuiteInputs, "of", lambda *_: Given(replace(TOLD, item_text=None)))
+    suite = comparison("biasmf", {"dim": 4, "items": "id"}, data, Profiles(), epochs=1)
+    record = run_suite(suite, workspace, controls=True, progress=False).record()
+    absent = {line.name: line.absent for line in record.about.lines if line.absent}
+    assert absent == dict.fromkeys(("augment, text", "augment, keywords"), "the data have no item text")
 
 
 def test_a_row_that_cannot_run_here_is_told_and_not_run(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def test_only_users_that_both_have_are_compared() -> None:
         values = {"ndcg@5": np.concatenate([cell.values["ndcg@5"][9::-1], np.array([9.0], np.float32)])}
         ids = np.array([*USERS[9::-1], "stranger"], object)
         other.cells[key] = Cell(ids, np.ones(11, np.int64), values)
-    change = compare(run(), other).changes[0]
+    about = other.about.model_copy(update={"protocols": (Ranked(name="full-shot", users=11, candidates=9),)})
+    change = compare(run(), Record(about, other.cells)).changes[0]
     assert change.test.n == 10
     assert change.b == pytest.approx(0.3 + NOISE[:2, 1, :10].mean(), abs=1e-6)
     assert change.a == pytest.approx(0.3 + NOISE[:2, 0, :10].mean(), abs=1e-6)

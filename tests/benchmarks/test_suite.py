@@ -284,6 +284,9 @@ def test_seeds_epochs_and_data_can_be_changed() -> None:
     assert (suite.dataset, suite.seeds) == ("gowalla", 5)
     plan = row_plan(suite, suite.rows[0])
     assert (plan.train.epochs, plan.train.lr) == (3, 0.1)
+    seconds = changed(load_suite("reclm-table3"), dataset="gowalla")
+    assert seconds.source == ""
+    assert seconds.note.endswith("the published numbers are of mind-release")
 
 
 @pytest.mark.parametrize(
@@ -305,6 +308,8 @@ def test_seeds_epochs_and_data_can_be_changed() -> None:
         ),
         ({"model": {"itmes": "id"}}, "did you mean 'items'"),
         ({"train": {"lr": -1}}, "lr = -1"),
+        ({"train": {"metric": "ndgc@20"}}, "did you mean 'ndcg@20'"),
+        ({"train": {"metric": "lift@20"}}, "metric = 'lift@20' says nothing of hits"),
         ({"metrics": ["recal@5"]}, "did you mean 'recall@20'"),
         (
             {"rows": [{"name": "a", "backbone": "biasmf", "published": {"full-shot": {"mrr@5": 0.1}}}]},

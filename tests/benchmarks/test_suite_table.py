@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -12,6 +14,7 @@ from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
 from reclm.benchmarks.session_suite import load_session_suite
 from reclm.benchmarks.suite import load_suite, suite_names
 from reclm.benchmarks.suite_table import markdown, remarks, tables
+from reclm.errors import ReclmError
 
 OF_BACKBONES = [name for name in suite_names() if not load_session_suite(name)]
 
@@ -110,3 +113,37 @@ def test_names_cannot_style_the_table(tmp_path: Path) -> None:
     assert r"\[red\]a\|b\$x\[/\]" in markdown(record)
     draw(record, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_line_that_came_to_nothing_adds_no_percentage(tmp_path: Path) -> None:
+    record = made_up("reclm-table3", 1, 1.0)
+    lines = tuple(one.model_copy(update={"published_seconds": 1.0}) for one in record.about.lines[:2])
+    lines = (lines[0], lines[1].model_copy(update={"against": lines[0].name}))
+    timed = Cell(np.empty(0), np.empty(0), {}, {"recall@20": 0.5}, epoch_seconds=2.0)
+    record = Record(
+        record.about.model_copy(update={"lines": lines}), {(lines[0].name, 0, "full-shot"): timed}
+    )
+    assert "nan" not in printed(record)
+    draw(record, tmp_path / "picture.png")
+
+
+def test_protocols_without_users_come_back_as_they_were_written(tmp_path: Path) -> None:
+    record = made_up("lastfm", 1, 1.0)
+    nothing = Cell(
+        np.empty(0, object), np.empty(0, np.int64), {"recall@20": np.empty(0)}, {"coverage@20": np.nan}
+    )
+    record = Record(record.about, {("LightGCN", 0, "zero-shot"): nothing})
+    record.save(tmp_path)
+    means = Record.read(tmp_path).cells["LightGCN", 0, "zero-shot"].means()
+    assert means.keys() == {"recall@20", "coverage@20"}
+    assert all(np.isnan(one) for one in means.values())
+    Record(record.about, {}).save(tmp_path)
+    assert not (tmp_path / "users.parquet").exists()
+
+
+def test_a_run_that_lacks_a_column_is_damaged(tmp_path: Path) -> None:
+    record = made_up("lastfm", 1, 1.0)
+    record.save(tmp_path)
+    pq.write_table(pa.table({"line": ["a"]}), tmp_path / "results.parquet")
+    with pytest.raises(ReclmError, match="is damaged"):
+        Record.read(tmp_path)

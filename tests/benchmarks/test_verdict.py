@@ -140,6 +140,44 @@ def test_controls_of_another_base_are_left_alone() -> None:
     assert against_controls(record(lines, {"augment": 0.02, "other": 0.0, "mixed": 0.0})) == []
 
 
+def test_each_line_is_held_against_its_own_controls() -> None:
+    mixed = [line(f"{one}, shuffled", "shuffled") for one in ("users", "items")]
+    mixed = [one.model_copy(update={"stands_for": one.name.partition(",")[0]}) for one in mixed]
+    gains = {"users": 0.01, "items": 0.03, "users, shuffled": 0.0, "items, shuffled": 0.02}
+    found = against_controls(record([BASE, line("users"), line("items"), *mixed], gains))
+    assert [(one.line, one.against) for one in found] == [
+        ("users", "users, shuffled"),
+        ("items", "items, shuffled"),
+    ]
+
+
+def test_users_without_a_value_are_left_out_of_its_tests() -> None:
+    made = record([BASE, line("augment")], {"augment": 0.02}, seeds=2, metrics=("lift@20", "ndcg@20"))
+    for cell in made.cells.values():
+        cell.values["lift@20"][:9] = np.nan  # no history
+    lift, ndcg = differences(made)
+    assert (lift.test.n, ndcg.test.n) == (USERS - 9, USERS)
+    before, after = (
+        np.stack([made.cells[name, seed, "full-shot"].values["lift@20"][9:] for seed in range(2)])
+        for name in ("base", "augment")
+    )
+    assert lift.test == paired(before, after)
+    apart = record([BASE, line("augment")], {"augment": 0.02}, metrics=("ndcg@20",), own_users=True)
+    for cell in apart.cells.values():
+        cell.values["ndcg@20"][3:-3] = np.nan
+    (found,) = differences(apart)
+    assert found.test.n == 5 + 5  # the first and last three of u0-u399, u1-u400 and u2-u401
+    empty = record([BASE, line("augment")], {"augment": 0.02})
+    for cell in empty.cells.values():
+        cell.values["recall@20"][:] = np.nan
+    assert [one.test.n for one in differences(empty)] == [0, USERS]
+
+
+def test_lines_without_profiles_are_called_by_name() -> None:
+    (said,) = verdicts(record([BASE, Line(name="wide", against="base")], {"wide": 0.02}))
+    assert said.startswith("full-shot: wide did better in NDCG@20 (")
+
+
 def test_lines_that_both_have_profiles_are_called_by_name() -> None:
     lines = [BASE, line("plain"), line("tuned", against="plain")]
     found = verdicts(record(lines, {"plain": 0.0, "tuned": 0.02}))
