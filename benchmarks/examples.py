@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from reclm.benchmarks.report.extras import EXAMPLES, PROFILES, Example, Quality
 from reclm.benchmarks.suite_run import SuiteRun
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, ProfileKind
+from reclm.profiles.profile import Profiler
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.text.items import item_texts
 
@@ -51,22 +52,33 @@ def examples(run: SuiteRun) -> list[Example]:
 
 def qualities(run: SuiteRun) -> list[Quality]:
     """What each writer's profiles are like, by kind."""
-    stores = {given.store.info.writer: given.store for given in run.given.values() if given.store}
-    return [_quality(store, kind) for store in stores.values() for kind in KINDS if store.count(kind)]
+    made = {
+        given.store.info.writer: (given.store, given.profiler) for given in run.given.values() if given.store
+    }
+    return [
+        _quality(store, profiler, kind)
+        for store, profiler in made.values()
+        for kind in KINDS
+        if store.count(kind)
+    ]
 
 
-def _quality(store: ProfileStore, kind: str) -> Quality:
+def _quality(store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) -> Quality:
     rows = store.rows(columns=["kind", "text", "prompt_hash", "prompt_tokens", "new_tokens"])
     rows = rows.filter(pc.field("kind") == kind)
     words = pc.list_value_length(pc.utf8_split_whitespace(rows.column("text")))
     # equal prompts were answered once
     asked = rows.group_by("prompt_hash").aggregate([("prompt_tokens", "max"), ("new_tokens", "max")])
+    texts = rows.column("text").value_counts().to_pylist()
     return Quality(
         writer=store.info.writer,
-        kind=kind,  # pyright: ignore[reportArgumentType]
+        kind=kind,
         profiles=rows.num_rows,
-        distinct=pc.count_distinct(rows.column("text")).as_py(),
+        distinct=len(texts),
         words=pc.mean(words).as_py(),
+        in_format=None
+        if profiler is None
+        else sum(one["counts"] for one in texts if profiler.in_format(kind, one["values"])) / rows.num_rows,
         prompt_tokens=pc.sum(asked.column("prompt_tokens_max")).as_py() or None,
         new_tokens=pc.sum(asked.column("new_tokens_max")).as_py() or None,
     )

@@ -16,6 +16,7 @@ from reclm.benchmarks.suite import Profiles
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import ReclmError
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, open_profiler
+from reclm.profiles.profile import Profiler
 from reclm.profiles.store import ProfileStore
 from reclm.workspace import Workspace
 
@@ -36,6 +37,7 @@ class Given:
         encoder: name and source of what embedded its texts.
         coverage: how many of a side have a profile, of how many.
         checked: what was looked at for leaks of the test part, and found clean.
+        profiler: what wrote the profiles, where that is known.
     """
 
     inputs: Inputs
@@ -43,12 +45,13 @@ class Given:
     encoder: tuple[str, str] | None = None
     coverage: dict[ProfileKind, tuple[int, int]] = field(default_factory=dict)
     checked: tuple[str, ...] = ()
+    profiler: Profiler | None = None
 
 
 def open_profiles(
     profiles: Profiles, dataset: Dataset, workspace: Workspace
-) -> tuple[ProfileStore, list[str]]:
-    """The store, with everything written that was missing, and what was checked for leaks.
+) -> tuple[ProfileStore, list[str], Profiler | None]:
+    """The store, with everything written that was missing, what was checked for leaks, and what wrote it if known.
 
     Raises:
         ReclmError: if the profiles tell of the test part (:mod:`reclm.benchmarks.leaks`).
@@ -57,7 +60,7 @@ def open_profiles(
     if profiles.store:
         writer = ProfileStore.read(profiles.store).info.writer
         store = ProfileStore.open(profiles.store, view.fingerprint, writer)
-        return store, leaks.check(dataset, store)
+        return store, leaks.check(dataset, store), None
     choice = ProfilerChoice(
         profiles.profiler, profiles.settings, profiles.model, profiles.engine, profiles.adapter
     )
@@ -66,7 +69,8 @@ def open_profiles(
         limit = FIRST_LOOK if plugins.get("profiler", profiles.profiler).needs_model else 0
     store, _ = ensure_profiles(view, workspace, choice, profiles.kinds, limit or None)
     profiler, _ = open_profiler(**vars(choice))
-    return store, leaks.check(dataset, store, profiler.fit(view))
+    profiler = profiler.fit(view)
+    return store, leaks.check(dataset, store, profiler), profiler
 
 
 class SuiteInputs:
@@ -86,7 +90,7 @@ class SuiteInputs:
         """What a row's backbone is built from.
 
         Raises:
-            ReclmError: for a backbone that needs item text or profiles where there are none.
+            ReclmError: for a backbone that needs item text or profiles where there are none, and for leaks.
         """
         backbone = plugins.get("backbone", plan.backbone)
         config = backbone.Config.build(dict(plan.model))
@@ -114,16 +118,18 @@ class SuiteInputs:
             sides.get("user"),
             sides.get("item"),
         )
+        splits = self._once("splits", lambda: leaks.check(self.dataset))
         if text is None and not sides:
-            return Given(inputs)
+            return Given(inputs, checked=tuple(splits))
         encoder = self._encoder()
-        store, checked = (None, []) if profiles is None else self._store(profiles)
+        store, checked, profiler = (None, splits, None) if profiles is None else self._store(profiles)
         return Given(
             inputs,
             store,
             (encoder.name, encoder.source),
             {kind: (int(one.present.sum()), len(one)) for kind, one in sides.items()},
             tuple(checked),
+            profiler,
         )
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -144,7 +150,7 @@ class SuiteInputs:
             lambda: item_text_features(self.dataset.view(), self._encoder(), self.workspace, self.progress),
         )
 
-    def _store(self, profiles: Profiles) -> tuple[ProfileStore, list[str]]:
+    def _store(self, profiles: Profiles) -> tuple[ProfileStore, list[str], Profiler | None]:
         plain = profiles.model_copy(update={"control": None})
         return self._once(
             f"store {plain.model_dump_json()}", lambda: open_profiles(plain, self.dataset, self.workspace)
@@ -158,7 +164,7 @@ class SuiteInputs:
 
         view = self.dataset.view()
         if profiles.control is None:
-            store, _ = self._store(profiles)
+            store = self._store(profiles)[0]
             return {
                 kind: ProfileMatrix(*embed(store, self._encoder(), kind, view.idmap(kind), self.progress))
                 for kind in profiles.kinds

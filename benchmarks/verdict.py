@@ -172,11 +172,13 @@ def _size(one: Difference) -> str:
 def _evidence(one: Difference) -> str:
     """Interval, p, users and seeds."""
     test = one.test
+    if np.isnan(one.p_holm):
+        return f"not tested, {test.n:,} user{'s' * (test.n > 1)}"
     if one.before > 0:
         low, high = (_percent(bound / one.before) for bound in (test.low, test.high))
     else:
         low, high = _value(test.low), _value(test.high)
-    p = "not tested" if np.isnan(one.p_holm) else f"p {_p(one.p_holm)}"
+    p = f"p {_p(one.p_holm)}"
     after = f" after Holm over {one.family} tests" if one.family > 1 else ""
     seeds = f"{one.trained} seed{'s' * (one.trained > 1)}"
     if one.trained > test.seeds:

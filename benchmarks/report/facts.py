@@ -6,7 +6,7 @@ MARKS = (
     "Bold: the best of its column. *: differs from the line that it is compared with, p < .05 after Holm's correction. "
     "In brackets: how far ours is from the published number."
 )
-NOTHING = "Nothing was compared: no line of this run has another one to be compared with."
+NOTHING = "Nothing was compared: no line that ran has another one that ran to be compared with."
 
 
 def facts(numbers: Numbers) -> list[tuple[str, str]]:

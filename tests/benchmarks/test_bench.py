@@ -10,8 +10,9 @@ import torch
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.bench import comparison, keep_models
 from reclm.benchmarks.cells import Cell, CellStore
+from reclm.benchmarks.examples import qualities
 from reclm.benchmarks.grid import run_grid
-from reclm.benchmarks.inputs import Given, SuiteInputs
+from reclm.benchmarks.inputs import Given, SuiteInputs, open_profiles
 from reclm.benchmarks.runner import Plan, Runner
 from reclm.benchmarks.runner import test_tasks as tasks_of
 from reclm.benchmarks.suite import Profiles, Row, row_plan, with_controls
@@ -153,6 +154,36 @@ def test_each_row_with_a_language_models_profiles_gets_its_controls(tmp_path: Pa
     assert [row.name for row in with_controls(words).rows][2:] == [
         f"augment, {one}" for one in ("shuffled", "random", "text")
     ], "keywords are a control themselves"
+
+
+def test_a_leaking_split_ends_a_run_without_profiles_too(tmp_path: Path) -> None:
+    leaked = Interactions(
+        np.append(DATA.valid.user_idx, DATA.test.user_idx[0]),
+        np.append(DATA.valid.item_idx, DATA.test.item_idx[0]),
+    )
+    workspace = Workspace(tmp_path)
+    suite = comparison("biasmf", {"dim": 4, "items": "id"}, DATA, epochs=1)
+    save_dataset(DATA, workspace.dataset(DATA.name))
+    assert (
+        "no user has an item in two of"
+        in run_suite(suite, workspace, progress=False).record().about.remarks[-1]
+    )
+    save_dataset(replace(DATA, valid=leaked), workspace.dataset("leaked"))
+    with pytest.raises(ReclmError, match="1 interactions are in valid and in test"):
+        run_suite(suite.model_copy(update={"dataset": "leaked"}), workspace, progress=False)
+
+
+def test_what_profiles_are_like_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _, profiler = open_profiles(Profiles(profiler="keywords"), DATA, Workspace(tmp_path))
+    told = ran(tmp_path)
+    told.given["augment"] = Given(TOLD, store, profiler=profiler)
+    users, items = qualities(told)
+    assert (users.kind, users.profiles, users.distinct, users.in_format) == ("user", 60, 2, 1.0)
+    assert (items.kind, items.profiles) == ("item", 40)
+    monkeypatch.setattr(type(profiler), "in_format", lambda _, kind, text: "blue" in text)
+    assert qualities(told)[0].in_format == 0.5  # thirty users like what is blue
+    told.given["augment"] = Given(TOLD, store)
+    assert qualities(told)[0].in_format is None
 
 
 def test_controls_of_item_text_are_absent_where_there_is_none(

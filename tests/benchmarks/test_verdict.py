@@ -89,6 +89,8 @@ def test_seeds_with_users_of_their_own_are_not_called_one_seed() -> None:
 def test_nobody_to_evaluate_and_lines_that_did_not_run() -> None:
     (sentence,) = verdicts(record([BASE, line("augment")], {"augment": 0.02}, users=0))
     assert sentence.startswith("full-shot: nobody to evaluate")
+    (sentence,) = verdicts(record([BASE, line("augment")], {"augment": 0.02}, users=1))
+    assert sentence.endswith(" %, not tested, 1 user)")
     assert verdicts(record([BASE, line("augment")], {})) == []
     assert verdicts(record([BASE], {})) == []
 
