@@ -56,7 +56,7 @@ class Numbers:
         if len(compared) < 2:
             return []
         better, worse = _counts(compared)
-        plain = not any(lines[one.against].kinds for one in compared)
+        plain = all(lines[one.line].kinds and not lines[one.against].kinds for one in compared)
         subject, verb = ("Profiles helped", "hurt") if plain else ("The compared line was better", "worse")
         text = f"{subject} in {better} of {len(compared)} comparisons ({title(self.headline)}), {verb} in {worse}"
         if self.controls:

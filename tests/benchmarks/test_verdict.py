@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
+from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.significance import holm, paired
 from reclm.benchmarks.verdict import against_controls, differences, verdicts
 
@@ -184,3 +185,9 @@ def test_lines_that_both_have_profiles_are_called_by_name() -> None:
     lines = [BASE, line("plain"), line("tuned", against="plain")]
     found = verdicts(record(lines, {"plain": 0.0, "tuned": 0.02}))
     assert found[1].startswith("full-shot, tuned against plain: tuned did better in NDCG@20 (")
+
+
+def test_a_report_does_not_speak_of_profiles_where_lines_have_none() -> None:
+    lines = [BASE, *(Line(name=one, against="base") for one in ("wide", "deep"))]
+    said = Numbers(record(lines, {"wide": 0.02, "deep": 0.02})).verdicts[0]
+    assert said.startswith("The compared line was better in 2 of 2 comparisons")
