@@ -165,8 +165,7 @@ def test_a_leaking_split_ends_a_run_without_profiles_too(tmp_path: Path) -> None
     suite = comparison("biasmf", {"dim": 4, "items": "id"}, DATA, epochs=1)
     save_dataset(DATA, workspace.dataset(DATA.name))
     assert (
-        "no user has an item in two of"
-        in run_suite(suite, workspace, progress=False).record().about.remarks[-1]
+        "no user has a test item in" in run_suite(suite, workspace, progress=False).record().about.remarks[-1]
     )
     save_dataset(replace(DATA, valid=leaked), workspace.dataset("leaked"))
     with pytest.raises(ReclmError, match="1 interactions are in valid and in test"):

@@ -52,13 +52,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_tuning.model(place / "model")
     tiny_tuning.teachers(place)
     view = tiny_tuning.view()
-    test = Interactions(np.arange(40), (np.arange(40) % 3) + 9)
+    later = Interactions(np.arange(40), (np.arange(40) % 3) + 9)
+    valid, test = later.take(np.arange(20)), later.take(np.arange(20, 40))
     data = Dataset(
         "tastes",
         view.users,
         view.items,
         view.train,
-        test,
+        valid,
         test,
         view.item_text,
         (Protocol("full-shot", np.arange(12)),),
@@ -159,8 +160,8 @@ def test_tune_profile_bench(place: Path, run: Run, given: list[object], tuned: P
     assert all(one.startswith("User identity:") for one in store.texts("user").values())
 
     bench = ["bench", "--backbone", "biasmf", "--epochs", "2", "--set", "dim=4", "--augment"]
-    code, out, _ = run(*bench, "--profiler", "reclm", "--adapter", tuned, "--out", place / "run")
-    assert code == 0
+    code, out, err = run(*bench, "--profiler", "reclm", "--adapter", tuned, "--out", place / "run")
+    assert code == 0, err
     assert "augment" in out
     assert "40 of 40 users" in out
     assert Record.read(place / "run").line("augment").coverage["user"] == (40, 40)
