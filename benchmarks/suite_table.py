@@ -1,6 +1,5 @@
 """A record's numbers beside the published ones: on the terminal, and as Markdown."""
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +131,8 @@ def remarks(record: Record) -> list[str]:
     seeds = f"{about.seeds} seed{'s' * (about.seeds > 1)}"
     said = [f"{about.dataset} ({about.fingerprint}), {seeds}, epochs chosen on {about.selected_on}"]
     if about.source:
-        said.append(f"published: {about.source}; the percentage is ours against it")
+        beside = "; the percentage is ours against it" if any(line.published for line in about.lines) else ""
+        said.append(f"published: {about.source}{beside}")
     said += about.remarks
     said += [f"{line.name}: {line.note}" for line in about.lines if line.note]
     said += [f"{line.name}: not run here, {line.absent}" for line in about.lines if line.absent]
@@ -178,5 +178,5 @@ def markdown(record: Record) -> str:
                     cells.append("" if one.difference is None else _percent(one.difference))
             body.append(cells)
         parts += [f"### {literal(protocol.name)}", markdown_table(head, body)]
-    parts += [f"- {literal(remark)}" for remark in remarks(record)]
-    return re.sub(r"\n\n(- .*)\n\n(?=- )", r"\n\n\1\n", "\n\n".join(parts)) + "\n"
+    parts.append("\n".join(f"- {literal(remark)}" for remark in remarks(record)))
+    return "\n\n".join(parts) + "\n"
