@@ -8,6 +8,7 @@ import numpy as np
 
 from reclm import intervals
 from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.significance import bootstrap
 from reclm.benchmarks.slices import ActivitySlice, activity_slices
 from reclm.benchmarks.verdict import Difference, against_controls, differences, verdicts
 from reclm.intervals import Estimate
@@ -87,6 +88,11 @@ class Numbers:
     def controls(self) -> dict[tuple[str, str], Difference]:
         """By line and protocol: the line against its best control, in the headline metric."""
         return {(one.line, one.protocol): one for one in against_controls(self.record)}
+
+    def resampled(self, one: Difference) -> tuple[float, float]:
+        """The percentile bootstrap's 95 % interval of a difference; nan where fewer than two users were compared."""
+        before, after = self.record.paired(one.against, one.line, one.protocol, one.metric)
+        return bootstrap(before, after) if one.test.n > 1 else (float("nan"), float("nan"))
 
     @cached_property
     def groups(self) -> dict[str, list[Line]]:

@@ -125,22 +125,38 @@ def _compared(numbers: Numbers, protocol: str) -> Table:
         found = numbers.differences.get((line.name, protocol, numbers.headline))
         if found is None:
             continue
-        rows.append(Row(line.name, _comparison(found), first=last is not None and last != line.backbone))
+        rows.append(
+            Row(line.name, _comparison(numbers, found), first=last is not None and last != line.backbone)
+        )
         last = line.backbone
         if control := numbers.controls.get((line.name, protocol)):
-            rows.append(Row("its best control", _comparison(control), below=True))
-    head = "", "against", "change", "difference", "95 % interval", "effect", "p", "p, Holm", "users", "seeds"
+            rows.append(Row("its best control", _comparison(numbers, control), below=True))
+    head = (
+        "",
+        "against",
+        "change",
+        "difference",
+        "95 % interval",
+        "bootstrap",
+        "effect",
+        "p",
+        "p, Holm",
+        "users",
+        "seeds",
+    )
     about = f"difference in {title(numbers.headline)}, the mean over users and seeds"
     return Table(protocol, head, tuple(rows), about, text=2)
 
 
-def _comparison(found: Difference) -> tuple[Cell, ...]:
+def _comparison(numbers: Numbers, found: Difference) -> tuple[Cell, ...]:
     test = found.test
+    low, high = numbers.resampled(found)
     return (
         Cell(found.against),
         Cell(shown.change(found.change), mark=MARK * found.significant),
         Cell(shown.number(test.difference, sign=True)),
         Cell(f"{shown.number(test.low, sign=True)} to {shown.number(test.high, sign=True)}"),
+        Cell(f"{shown.number(low, sign=True)} to {shown.number(high, sign=True)}"),
         Cell(shown.number(test.effect, 2, sign=True)),
         Cell(shown.probability(test.p)),
         Cell(shown.probability(found.p_holm)),
