@@ -27,7 +27,7 @@ $(VENV)/ready: constraints.txt pyproject.toml
 	touch $@
 
 $(VENV)/test-ready: $(VENV)/ready
-	$(INSTALL) --no-build-isolation --editable '.[recbole,test]'
+	$(INSTALL) --no-build-isolation --editable '.[mlflow,recbole,test]'
 	touch $@
 
 test: lint types ## everything: lint, types, all tests

@@ -92,9 +92,7 @@ def test_every_import_is_declared() -> None:
             imported.add(str(node.module).partition(".")[0])
     owners = packages_distributions()
     extras = PROJECT["optional-dependencies"]
-    needed = PROJECT["dependencies"] + extras["pyg"] + extras["recbole"] + extras["server"]
-    owners = {"mlflow": ["mlflow-skinny"], **owners}  # an extra that the tests do without
-    needed += extras["mlflow"]
+    needed = PROJECT["dependencies"] + extras["mlflow"] + extras["pyg"] + extras["recbole"] + extras["server"]
     declared = {canonicalize_name(Requirement(text).name) for text in needed}
     undeclared = [
         name

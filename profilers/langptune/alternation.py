@@ -88,7 +88,7 @@ class Alternation:
         self.accelerator.wait_for_everyone()
 
     def _contrast(self, cl: Contrastive, until: int, number: int) -> None:
-        """Batches of profiles sampled from the policy as it is, each with the item that came next."""
+        """Batches of profiles sampled from the policy as it is, each with an item that came next."""
         tuning, config = self.tuning, self.tuning.config
         folder, sessions = tuning.folder / "cl", tuning.sessions
         begun = (number - 1) * config.cl.steps // config.rounds
@@ -109,9 +109,11 @@ class Alternation:
                 )
                 rows = tuning.train_rows[at].tolist()
                 profiles, metrics = self.profiles(rows, seeds)
-                items = sessions.future[rows, 0]
+                chosen = sessions.future[rows]
+                # of several next items one, drawn anew each time
+                items = chosen[np.arange(len(rows)), np.array(seeds) % chosen.shape[1]]
                 texts = [tuning.histories.lines[item] for item in items.tolist()]
-                metrics = cl.train_step(profiles, texts, items) | metrics
+                metrics = cl.train_step(profiles, texts, items, chosen) | metrics
                 if journal:
                     journal.add(cl.step, metrics)
                 if cl.step % config.cl.checkpoint_steps == 0 or cl.step == until:

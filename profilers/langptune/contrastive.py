@@ -23,20 +23,23 @@ from reclm.profilers.langptune.config import ContrastiveConfig
 Metrics = dict[str, float]
 
 
-def info_nce(profiles: Tensor, items: Tensor, own: Tensor, item_idx: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    profiles: Tensor, items: Tensor, own: Tensor, chosen: Tensor, item_idx: Tensor, temperature: float
+) -> Tensor:
     """InfoNCE over the items of the batch: ``-ln exp(s_b,b / τ) / Σ_i exp(s_b,i / τ)``, mean over profiles.
 
-    ``s`` is the cosine. An item that equals a profile's own is no negative of it. Without these masks it is
-    sentence-transformers' MultipleNegativesRankingLoss (a test compares them).
+    ``s`` is the cosine. What a profile's user chose next is no negative of it, whoever brought it to the batch. Without
+    these masks it is sentence-transformers' MultipleNegativesRankingLoss (a test compares them).
 
     Args:
         profiles: ``(b, t)`` embeddings.
         items: ``(B, t)`` embeddings of the batch's items, of other processes, too.
-        own: ``(b,)`` places in ``items`` of the profiles' next items.
-        item_idx: ``(B,)`` which items they are.
+        own: ``(b,)`` places in ``items`` of the item that each profile is to be near to.
+        chosen: ``(b, f)`` which items each profile's user chose next.
+        item_idx: ``(B,)`` which items ``items`` are.
         temperature: τ.
     """
-    equal = item_idx[own].unsqueeze(1) == item_idx
+    equal = (chosen.unsqueeze(2) == item_idx).any(1)
     equal[torch.arange(len(own)), own] = False
     logits = (cos_sim(profiles, items) / temperature).masked_fill(equal, -torch.inf)
     return torch.nn.functional.cross_entropy(logits, own)
@@ -81,12 +84,19 @@ class Contrastive:
         )
         self.step = 0
 
-    def train_step(self, profiles: Sequence[str], texts: Sequence[str], item_idx: np.ndarray) -> Metrics:
+    def train_step(
+        self,
+        profiles: Sequence[str],
+        texts: Sequence[str],
+        item_idx: np.ndarray,
+        chosen: np.ndarray | None = None,
+    ) -> Metrics:
         """One batch.
 
         Args:
-            profiles, texts: ``b`` profiles of this process, and the texts of their next items.
+            profiles, texts: ``b`` profiles of this process, and the text of a next item of each.
             item_idx: ``(b,)`` which items these are.
+            chosen: ``(b, f)`` all next items of each profile's user, where there are others.
 
         Returns:
             Of the batch of all processes ``loss`` and ``accuracy`` (share of profiles nearest to their own item);
@@ -103,7 +113,8 @@ class Contrastive:
         which = self._all(torch.from_numpy(item_idx).to(items.device))
         own = torch.arange(len(profiles), device=items.device)
         own += len(profiles) * self.accelerator.process_index
-        loss = info_nce(ours, items, own, which, self.config.temperature)
+        next_items = torch.from_numpy(item_idx[:, None] if chosen is None else chosen).to(items.device)
+        loss = info_nce(ours, items, own, next_items, which, self.config.temperature)
         self.optimizer.zero_grad()
         loss.backward()
         self._share()

@@ -70,10 +70,14 @@ def estimate(tuning: "Tuning") -> Table:
         lines = [tuning.histories.lines[item] for item in items.tolist()]
         begun = perf_counter()
         cl.train_step(tuning.histories.texts(rows), lines, items)
-        batch = config.cl.batch_size
-        seconds = (perf_counter() - begun) / len(rows) * batch + each * batch
-        profiles = config.cl.steps * batch if config.source == "profile" else 0
-        add("contrastive learning", config.cl.steps, profiles, seconds * config.cl.steps)
+        drawn = config.cl.steps * config.cl.batch_size
+        seconds = (perf_counter() - begun) / len(rows) * drawn
+        profiles = 0
+        if config.source == "profile":
+            rounds = config.rounds if writes else 1  # of a policy that stands still, profiles are kept for good
+            fresh = len(tuning.train_rows) * rounds
+            profiles = min(drawn, fresh) if config.cl.reuse else drawn
+        add("contrastive learning", config.cl.steps, profiles, seconds + each * profiles)
     add("test sessions", 1, test if config.source == "profile" else 0, each * test)
     table.add_row("all", "", "", duration(total))
     table.caption = f"{len(tuning.sessions):,} sessions; measured on {len(rows)} of them"

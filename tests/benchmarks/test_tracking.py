@@ -85,7 +85,6 @@ def test_tensorboard_reads_what_was_written(record: Record, tmp_path: Path) -> N
 def test_mlflow_reads_what_was_written(
     record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -28,7 +28,7 @@ def test_the_loss_by_hand():
     profiles, items = torch.tensor([[1.0, 0], [0, 2]]), torch.tensor([[3.0, 0], [1, 1]])
     half = math.exp(math.sqrt(0.5) / 0.5)
     own, other = -math.log(math.exp(2) / (math.exp(2) + half)), -math.log(half / (1 + half))
-    loss = info_nce(profiles, items, torch.arange(2), torch.tensor([4, 9]), 0.5)
+    loss = info_nce(profiles, items, torch.arange(2), torch.tensor([[4], [9]]), torch.tensor([4, 9]), 0.5)
     assert loss.item() == pytest.approx((own + other) / 2)
 
 
@@ -37,32 +37,42 @@ def test_where_no_item_repeats_it_is_that_of_sentence_transformers():
     model: Any = torch.nn.Identity()
     other: Any = MultipleNegativesRankingLoss(model, scale=1 / 0.1)
     wanted = other.compute_loss_from_embeddings([profiles, items], None)
-    torch.testing.assert_close(info_nce(profiles, items, torch.arange(6), torch.arange(6), 0.1), wanted)
+    idx = torch.arange(6)
+    torch.testing.assert_close(info_nce(profiles, items, idx, idx[:, None], idx, 0.1), wanted)
 
 
-def test_an_equal_item_is_no_negative():
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        # the items of the batch that each profile is set against, its own among them
+        ([[7], [5], [7], [3]], [[0, 1, 3], [0, 1, 2, 3], [1, 2, 3], [0, 1, 2, 3]]),
+        ([[7, 3], [5, 9], [5, 7], [3, 7]], [[0, 1], [0, 1, 2, 3], [2, 3], [1, 3]]),
+    ],
+)
+def test_what_a_user_chose_next_is_no_negative(chosen: list[list[int]], left: list[list[int]]):
     profiles, items, idx = random(4, 5), random(4, 5, seed=1), torch.tensor([7, 5, 7, 3])
-    # each profile with the items that are not its own under another number
-    kept = [[0, 1, 3], [0, 1, 2, 3], [1, 2, 3], [0, 1, 2, 3]]
-    alone = [
-        info_nce(profiles[[row]], items[of], torch.tensor([of.index(row)]), torch.arange(len(of)), 0.2)
-        for row, of in enumerate(kept)
-    ]
-    torch.testing.assert_close(
-        info_nce(profiles, items, torch.arange(4), idx, 0.2), torch.stack(alone).mean()
-    )
-    # nothing is learned from a batch of one item
-    profiles.requires_grad_()
-    same = info_nce(profiles, items[:1].expand(4, -1), torch.arange(4), torch.tensor([7] * 4), 0.2)
+    alone = []
+    for row, kept in enumerate(left):
+        place = torch.tensor([kept.index(row)])
+        # no two items are equal here
+        alone.append(info_nce(profiles[[row]], items[kept], place, place[None], torch.arange(len(kept)), 0.2))
+    loss = info_nce(profiles, items, torch.arange(4), torch.tensor(chosen), idx, 0.2)
+    torch.testing.assert_close(loss, torch.stack(alone).mean())
+
+
+def test_nothing_is_learned_from_a_batch_of_one_item():
+    profiles, items, idx = random(4, 5).requires_grad_(), random(1, 5, seed=1), torch.tensor([7] * 4)
+    same = info_nce(profiles, items.expand(4, -1), torch.arange(4), idx[:, None], idx, 0.2)
     same.backward()
-    assert (same.item(), profiles.grad.abs().max().item()) == (0, 0)  # pyright: ignore[reportOptionalMemberAccess]
+    assert (same.item(), profiles.grad.abs().max().item()) == (0, 0)
 
 
 def test_the_gradient():
     profiles, items = random(3, 4, dtype=torch.float64), random(5, 4, seed=1, dtype=torch.float64)
     inputs = (profiles.requires_grad_(), items.requires_grad_())
     own, idx = torch.tensor([2, 0, 4]), torch.tensor([1, 2, 3, 3, 1])
-    assert torch.autograd.gradcheck(lambda one, other: info_nce(one, other, own, idx, 0.3), inputs)
+    chosen = torch.tensor([[3, 9], [1, 2], [1, 9]])
+    assert torch.autograd.gradcheck(lambda one, other: info_nce(one, other, own, chosen, idx, 0.3), inputs)
 
 
 def learner(place, steps: int = 4, **changes: Any) -> Contrastive:
