@@ -40,6 +40,8 @@ class Line(Config):
     backbone: str = ""
     against: str | None = None
     """The line that it is compared with: the same without profiles, say."""
+    beside: tuple[str, ...] = ()
+    """Other lines that it is compared with, too."""
     control: str | None = None
     """What stands in the place of a language model's profiles (``shuffled``, ``random``, …); None: no control."""
     stands_for: str | None = None

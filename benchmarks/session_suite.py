@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 import reclm.data
 from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
-from reclm.benchmarks.suite import suite_path
+from reclm.benchmarks.suite import checked_names, suite_path
 from reclm.config import Config, merged, read_yaml
 from reclm.data.dataset import TrainingView
 from reclm.environment import environment
@@ -72,9 +72,7 @@ class SessionSuite(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SessionSuite":
-        names = [row.name for row in self.rows]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two rows have the same name: {', '.join(names)}")
+        names = checked_names([row.name for row in self.rows])
         for name in {one for pair in self.pairs for one in pair}:
             if name not in {*names, *FLOORS}:
                 raise unknown("row", name, names)
@@ -147,16 +145,23 @@ class SessionRun:
     def record(self) -> Record:
         """What it came to: a protocol of its own, whose users are those of each seed."""
         suite, rows = self.suite, {row.name: row for row in self.suite.rows}
+        written = {
+            name for name, row in rows.items() if not row.absent and suite.config(row, 0).source == "profile"
+        }
         lines = [
             Line(
                 name=name,
-                against=next((before for before, after in suite.pairs if after == name), None),
+                against=before[0] if before else None,
+                beside=before[1:],
+                writer="langptune" if name in written else None,
+                kinds=("user",) if name in written else (),
                 published={PROTOCOL: row.published} if row and row.published else {},
                 note=row.note if row else "",
                 absent=row.absent if row else "",
             )
             for name in [*FLOORS, *rows]
             for row in [rows.get(name)]
+            for before in [tuple(one for one, other in suite.pairs if other == name)]
         ]
         history = np.bincount(self.view.train.user_idx, minlength=len(self.view.users))
         cells = {

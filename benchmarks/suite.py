@@ -23,6 +23,19 @@ METRICS = (*DEFAULT_METRICS, "map@20", "coverage@20", "novelty@20", "lift@20")
 FOLDER = Path(__file__).parent / "suites"
 
 
+def checked_names(names: list[str]) -> list[str]:
+    """The names of a suite's rows.
+
+    Raises:
+        ValueError: where two are the same, or one has a character that a terminal would obey.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError(f"two rows have the same name: {', '.join(names)}")
+    if bad := [name for name in names if not name.isprintable()]:
+        raise ValueError(f"a row's name has a control character: {bad[0]!r}")
+    return names
+
+
 class Profiles(Config):
     """Profiles that a row is augmented with; see :class:`~reclm.profiles.ensure.ProfilerChoice`."""
 
@@ -95,11 +108,13 @@ class Suite(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
-        names = [row.name for row in self.rows]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two rows have the same name: {', '.join(names)}")
+        names = checked_names([row.name for row in self.rows])
         for metric in self.metrics:
-            parse(metric)
+            name, k = parse(metric)
+            if metric != f"{name}@{k}":
+                raise ValueError(f"metric {metric!r} is written {name}@{k}")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"a metric is named twice: {', '.join(self.metrics)}")
         for row in self.rows:
             for protocol, numbers in row.published.items():
                 for metric in numbers:

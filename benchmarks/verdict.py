@@ -57,8 +57,8 @@ class Difference:
 
 
 def differences(record: Record) -> list[Difference]:
-    """Every line that has one to be compared with, in every protocol and metric where both have values."""
-    pairs = [(one.name, one.against) for one in record.about.lines if one.against]
+    """Every line with each that it is compared with, in every protocol and metric where both have values."""
+    pairs = [(one.name, other) for one in record.about.lines for other in (one.against, *one.beside) if other]
     protocols = [one.name for one in record.about.whole]
     return [
         found
@@ -82,21 +82,27 @@ def against_controls(record: Record) -> list[Difference]:
 
 
 def verdicts(record: Record) -> list[str]:
-    """One plain sentence a compared line and protocol, and one against its best control where it has controls.
+    """One plain sentence a comparison, and one against its best control for each line that has controls.
 
     As plain for a no as for a yes. The sentences are about the record's headline metric. Their intervals are those
     of the single comparison; the correction is in ``p`` alone.
     """
-    compared = [one for one in differences(record) if one.metric == record.headline]
-    controlled = {(one.line, one.protocol): one for one in against_controls(record)}
-    named = len({one.line for one in compared}) > 1
-    sentences = []
-    for one in compared:
-        sentences.append(_on_base(record, one, named))
+    return sentences(record, differences(record), against_controls(record))
+
+
+def sentences(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
+    """:func:`verdicts` of some of a record's :func:`differences` and :func:`against_controls`."""
+    controlled = {(one.line, one.protocol): one for one in controls}
+    named = sum(bool(line.against) for line in record.about.lines) > 1
+    said = []
+    for one in found:
+        if one.metric != record.headline:
+            continue
+        said.append(_on_base(record, one, named))
         control = controlled.get((one.line, one.protocol))
-        if control is not None:
-            sentences.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
-    return sentences
+        if control is not None and one.against == record.line(one.line).against:
+            said.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
+    return said
 
 
 def _family(record: Record, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:

@@ -1,5 +1,6 @@
 """The one training loop: BPR-style epochs, early stopping, best weights restored."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from reclm.config import Config
+from reclm.errors import ReclmError
 from reclm.ranking.evaluate import Scorer, Task, evaluate
 from reclm.sampling import TripleSampler
 
@@ -114,6 +116,9 @@ def fit(
         config: see :class:`TrainConfig`.
         generator: source of every random number.
         on_epoch: called with each row of the history.
+
+    Raises:
+        ReclmError: if an epoch's loss is not finite.
     """
     optimizer = make_optimizer(model, config)
     result = Fit()
@@ -124,6 +129,10 @@ def fit(
         model.train()
         begun = time.perf_counter()
         loss = train_epoch(model, optimizer, sampler, config.batch_size, generator)  # pyright: ignore[reportArgumentType]
+        if not math.isfinite(loss):
+            raise ReclmError(
+                f"training diverged: the loss of epoch {epoch} is {loss}; lower lr (it is {config.lr:g})"
+            )
         row: dict[str, float] = {"epoch": epoch, "loss": loss, "seconds": time.perf_counter() - begun}
         model.eval()
         waited += 1

@@ -1,11 +1,13 @@
 """The training loop: it learns, keeps the best epoch, stops, and repeats itself bit for bit."""
 
+import pytest
 import torch
 
 from reclm.backbones.base import BackboneConfig, Inputs
 from reclm.backbones.biasmf import BiasMF
 from reclm.benchmarks.runner import test_tasks as tasks_of
 from reclm.benchmarks.runner import validation_task
+from reclm.errors import ReclmError
 from reclm.ranking.evaluate import evaluate
 from reclm.sampling import TripleSampler
 from reclm.testing import checkerboard, features
@@ -40,6 +42,11 @@ def test_the_best_epochs_weights_are_restored_and_training_stops_when_nothing_im
     assert len(values) == best + 3 or len(values) == 60
     again = evaluate(model.scorer(), validation_task(DATA), ["recall@5"]).mean()["recall@5"]
     assert again == max(values)
+
+
+def test_a_training_that_diverges_says_so() -> None:
+    with pytest.raises(ReclmError, match=r"diverged: the loss of epoch \d+ is (nan|inf); lower lr"):
+        run(lr=1e38)
 
 
 def test_equal_seeds_give_equal_numbers_bit_for_bit() -> None:

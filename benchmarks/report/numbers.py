@@ -10,7 +10,7 @@ from reclm import intervals
 from reclm.benchmarks.record import Line, Record
 from reclm.benchmarks.significance import bootstrap
 from reclm.benchmarks.slices import ActivitySlice, activity_slices
-from reclm.benchmarks.verdict import Difference, against_controls, differences, verdicts
+from reclm.benchmarks.verdict import Difference, against_controls, differences, sentences
 from reclm.intervals import Estimate
 from reclm.ranking.metrics import title
 
@@ -43,16 +43,13 @@ class Numbers:
     @cached_property
     def verdicts(self) -> list[str]:
         """Did the profiles help? Plain sentences, the first one about all comparisons if there are several."""
-        sentences = [text for text in self._verdicts if text not in self.of_controls]
-        return [*self._summary(), *sentences]
+        return [*self._summary(), *self._said(of_controls=False)]
 
     def _summary(self) -> list[str]:
         """How many comparisons came out well, and badly; nothing where one sentence tells it all."""
         lines = {line.name: line for line in self.about.lines}
         compared = [
-            one
-            for one in self.differences.values()
-            if one.metric == self.headline and lines[one.line].control is None
+            one for one in self._all if one.metric == self.headline and lines[one.line].control is None
         ]
         if len(compared) < 2:
             return []
@@ -68,21 +65,33 @@ class Numbers:
     @cached_property
     def of_controls(self) -> list[str]:
         """The verdicts on controls for themselves."""
-        controls = [f", {line.name} against " for line in self.about.lines if line.control]
-        return [text for text in self._verdicts if any(one in text for one in controls)]
+        return self._said(of_controls=True)
+
+    def _said(self, of_controls: bool) -> list[str]:
+        found = [one for one in self._all if bool(self.record.line(one.line).control) == of_controls]
+        return sentences(self.record, found, list(self.controls.values()))
 
     @cached_property
-    def _verdicts(self) -> list[str]:
-        return verdicts(self.record)
+    def _all(self) -> list[Difference]:
+        return differences(self.record)
 
     @cached_property
     def differences(self) -> dict[tuple[str, str, str], Difference]:
-        """By line, protocol and metric: the line against the one that it names."""
+        """By line, protocol and metric: the line against the one that it is compared with first."""
         return {
             (one.line, one.protocol, one.metric): one
-            for one in differences(self.record)
+            for one in self._all
             if one.against == self.record.line(one.line).against
         }
+
+    def others(self, line: str, protocol: str) -> list[Difference]:
+        """The line against the others that it is compared with, in the headline metric."""
+        return [
+            one
+            for one in self._all
+            if (one.line, one.protocol, one.metric) == (line, protocol, self.headline)
+            and one.against in self.record.line(line).beside
+        ]
 
     @cached_property
     def controls(self) -> dict[tuple[str, str], Difference]:

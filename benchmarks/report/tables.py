@@ -129,6 +129,9 @@ def _compared(numbers: Numbers, protocol: str) -> Table:
             Row(line.name, _comparison(numbers, found), first=last is not None and last != line.backbone)
         )
         last = line.backbone
+        rows += [
+            Row("", _comparison(numbers, other), below=True) for other in numbers.others(line.name, protocol)
+        ]
         if control := numbers.controls.get((line.name, protocol)):
             rows.append(Row("its best control", _comparison(numbers, control), below=True))
     head = (
@@ -255,7 +258,8 @@ def lines(numbers: Numbers) -> Table:
     rows = []
     for line in numbers.about.lines:
         covered = ", ".join(f"{some:,} of {all_:,} {kind}s" for kind, (some, all_) in line.coverage.items())
-        cells = (line.backbone, line.control or line.writer, covered or ", ".join(line.kinds), line.against)
+        compared = ", ".join(one for one in (line.against, *line.beside) if one)
+        cells = (line.backbone, line.control or line.writer, covered or ", ".join(line.kinds), compared)
         rows.append(Row(line.name, tuple(Cell(text or NONE) for text in cells)))
     head = ("", "backbone", "profiles", "who has one", "compared with")
     return Table("", head, tuple(rows), text=5)

@@ -74,7 +74,9 @@ def estimate(tuning: "Tuning") -> Table:
         seconds = (perf_counter() - begun) / len(rows) * drawn
         profiles = 0
         if config.source == "profile":
-            rounds = config.rounds if writes else 1  # of a policy that stands still, profiles are kept for good
+            rounds = (
+                config.rounds if writes else 1
+            )  # of a policy that stands still, profiles are kept for good
             fresh = len(tuning.train_rows) * rounds
             profiles = min(drawn, fresh) if config.cl.reuse else drawn
         add("contrastive learning", config.cl.steps, profiles, seconds + each * profiles)

@@ -354,4 +354,7 @@ def _run_folder(workspace: "Workspace", *names: str) -> Path:
 def _say(text: str) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+    from reclm.data.reader import printable
+
+    lines = "\n".join(map(printable, text.split("\n")))
+    Console(highlight=False).print(lines, markup=False, soft_wrap=True)

@@ -298,6 +298,9 @@ def test_seeds_epochs_and_data_can_be_changed() -> None:
         ({"rows": [{"name": "a", "backbone": "biasmf", "modle": {}}]}, r"rows\.0\.modle"),
         ({"rows": [{"name": "a", "backbone": "biasfm"}]}, "did you mean 'biasmf'"),
         ({"rows": [{"name": "a", "backbone": "biasmf"}] * 2}, "two rows have the same name: a, a"),
+        ({"rows": [{"name": "a\x1b[2J", "backbone": "biasmf"}]}, r"control character: 'a\\x1b\[2J'"),
+        ({"metrics": ["NDCG@5"]}, "metric 'NDCG@5' is written ndcg@5"),
+        ({"metrics": ["ndcg@5", "ndcg@5"]}, "named twice"),
         (
             {"rows": [{"name": "a", "backbone": "biasmf", "model": {"dmi": 4}}]},
             "row 'a': .*did you mean 'dim'",

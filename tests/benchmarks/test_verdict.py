@@ -5,6 +5,7 @@ import pytest
 
 from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
 from reclm.benchmarks.report.numbers import Numbers
+from reclm.benchmarks.report.tables import comparisons
 from reclm.benchmarks.significance import holm, paired
 from reclm.benchmarks.verdict import against_controls, differences, verdicts
 
@@ -50,6 +51,24 @@ def record(
         lines=tuple(lines),
     )
     return Record(about, cells)
+
+
+def test_a_line_that_is_compared_with_several() -> None:
+    both = Line(name="both", against="base", beside=("one",), kinds=("user",))
+    found = record([BASE, line("one"), both], {"one": 0.02, "both": 0.04})
+    assert [(one.line, one.against, one.family) for one in differences(found) if one.metric == "ndcg@20"] == [
+        ("one", "base", 3),
+        ("both", "base", 3),
+        ("both", "one", 3),
+    ]
+    said = verdicts(found)
+    assert "both against base: the profiles helped" in said[1]
+    assert "both against one: both did better" in said[2]
+    numbers = Numbers(found)
+    assert numbers.differences["both", "full-shot", "ndcg@20"].against == "base"
+    assert [one.against for one in numbers.others("both", "full-shot")] == ["one"]
+    (table,) = comparisons(numbers)
+    assert [row.cells[0].text for row in table.rows] == ["base", "base", "one"]
 
 
 def test_profiles_that_help_hurt_or_do_neither() -> None:
