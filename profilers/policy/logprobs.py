@@ -43,11 +43,38 @@ class LogitHead:
 
     def hidden(self, ids: Tensor, attention: Tensor) -> Tensor:
         """What the output layer reads: ``(B, L), (B, L) -> (B, L, h)``; ``attention`` is 0 on padding."""
-        positions = (attention.long().cumsum(-1) - 1).clamp(min=0)
-        output = self._network.get_decoder()(
-            input_ids=ids, attention_mask=attention.long(), position_ids=positions, use_cache=False
+        return self._decode(ids, attention).last_hidden_state
+
+    def hidden_of_groups(self, ids: Tensor, attention: Tensor, prompt: int, size: int) -> Tensor:
+        """:meth:`hidden` before each token behind the prompts, which are read once for each group of equal ones.
+
+        Args:
+            ids: ``(B, P + T)``, rows of a group one behind the other.
+            attention: ``(B, P + T)``, 0 on padding.
+            prompt: P.
+            size: rows in a group.
+
+        Returns:
+            ``(B, T, h)``.
+        """
+        first = self._decode(ids[::size, :prompt], attention[::size, :prompt], use_cache=True)
+        cache = first.past_key_values
+        cache.batch_repeat_interleave(size)
+        last = first.last_hidden_state[:, -1:].repeat_interleave(size, 0)
+        # nothing is read off the last token
+        tokens, known = ids[:, prompt:-1], attention[:, :-1]
+        if not tokens.shape[1]:
+            return last
+        behind = self._decode(tokens, known, past_key_values=cache)
+        return torch.cat([last, behind.last_hidden_state], dim=1)
+
+    def _decode(self, ids: Tensor, attention: Tensor, **more: Any) -> Any:
+        """The layers below, of the tokens at the end of what ``attention`` covers."""
+        positions = (attention.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        more = {"use_cache": "past_key_values" in more, **more}
+        return self._network.get_decoder()(
+            input_ids=ids, attention_mask=attention.long(), position_ids=positions, **more
         )
-        return output.last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``(…, h) -> (…, V)`` in float32."""

@@ -119,7 +119,13 @@ class Policy(nn.Module):
             yield self
 
     def forward(
-        self, ids: Tensor, attention: Tensor, answers: Tensor, temperature: float = 1.0, chunk: int = 512
+        self,
+        ids: Tensor,
+        attention: Tensor,
+        answers: Tensor,
+        temperature: float = 1.0,
+        chunk: int = 512,
+        samples: int = 1,
     ) -> TokenScores:
         """Score the answers at the end of the rows.
 
@@ -129,9 +135,13 @@ class Policy(nn.Module):
             answers: ``(B, T)``, true on tokens of the answer.
             temperature: the distribution is softmax(logits / temperature).
             chunk: see :func:`~reclm.profilers.policy.logprobs.token_logprobs`.
+            samples: answers to each prompt, one behind the other; the prompt is read once for all of them.
         """
         tokens = answers.shape[1]
-        hidden = self._head.hidden(ids, attention)[:, -tokens - 1 : -1]
+        if samples > 1:
+            hidden = self._head.hidden_of_groups(ids, attention, ids.shape[1] - tokens, samples)
+        else:
+            hidden = self._head.hidden(ids, attention)[:, -tokens - 1 : -1]
         logprobs, entropies = token_logprobs(
             self._head, hidden, ids[:, -tokens:], answers, temperature, chunk
         )

@@ -178,6 +178,7 @@ class OnPolicy(ABC):
                 rollout.answers[rows],
                 self.config.temperature,
                 self.config.chunk,
+                self.samples,
             )
             for rows in torch.arange(len(rollout.ids)).split(size)
         ]

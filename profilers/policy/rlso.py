@@ -116,7 +116,12 @@ class RLSO(OnPolicy):
         rows = torch.stack([2 * prompts, 2 * prompts + 1], dim=1).flatten()
         answers, old = rollout.answers[rows], pairs.logprobs[rows]
         new = self.model(
-            rollout.ids[rows], rollout.attention[rows], answers, config.temperature, config.chunk
+            rollout.ids[rows],
+            rollout.attention[rows],
+            answers,
+            config.temperature,
+            config.chunk,
+            self.samples,
         ).logprobs
         loss = rlso_loss(new.sum(1).view(-1, 2), old.sum(1).view(-1, 2), pairs.rewards[prompts], config.eta)
         with torch.no_grad():

@@ -96,6 +96,34 @@ def test_equal_to_the_dense_computation(name, batch):
         assert_close(one, wanted[key], rtol=1e-4, atol=1e-4, msg=key)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_prompts_that_are_read_once_for_their_answers_give_the_same(name, batch):
+    # two answers to each prompt: the batch's rows, and the same prompts with other answers
+    ids = batch.ids.repeat_interleave(2, 0)
+    attention = batch.attention.repeat_interleave(2, 0)
+    ids[1::2, 5:] = ids[1::2, 5:].flip(0)
+    attention[1::2, 5:] = attention[1::2, 5:].flip(0)
+    pairs = SimpleNamespace(ids=ids, attention=attention, answers=attention[:, 5:])
+    network = made(name)
+    head, other = LogitHead(network), deepcopy(network)
+    hidden = head.hidden_of_groups(ids, attention, 5, 2)
+    ours = token_logprobs(head, hidden, ids[:, 5:], pairs.answers, 0.7, 3)
+    for got, wanted in zip(ours, dense(other, pairs, 0.7), strict=True):
+        assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    wanted = gradients(other, dense(other, pairs, 0.7))
+    got = gradients(network, ours)
+    assert got.keys() == wanted.keys()
+    for key, one in got.items():
+        assert_close(one, wanted[key], rtol=1e-4, atol=1e-4, msg=key)
+
+
+def test_answers_of_one_token_need_their_prompts_only(batch):
+    head = LogitHead(made("llama"))
+    ids, attention = batch.ids[:, :6].repeat_interleave(2, 0), batch.attention[:, :6].repeat_interleave(2, 0)
+    wanted = head.hidden(ids, attention)[:, 4:-1]
+    assert_close(head.hidden_of_groups(ids, attention, 5, 2), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_equal_under_peft_with_an_adapter_on_the_output_layer(batch):
     config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False, lora_dropout=0.0)
     network = get_peft_model(made("llama"), config).eval()
