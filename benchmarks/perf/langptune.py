@@ -7,6 +7,7 @@ words are made up, sizes are not. Items are embedded anew once a round: their ti
 import argparse
 import tempfile
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ from reclm.data.idmap import IdMap
 from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.tuning import Tuning
+from reclm.profilers.policy.rlso import RLSO
+from reclm.profilers.policy.rollout import roll_out
 from reclm.text.encoder import TextEncoder
 from reclm.text.models import find_model
 
@@ -58,7 +61,10 @@ def _measure(alternation: Alternation, batch: int) -> None:
     profiles, metrics = alternation.profiles(rows, list(range(batch)))
     items = tuning.sessions.future[rows, 0]
     metrics |= cl.train_step(profiles, [tuning.histories.lines[item] for item in items.tolist()], items)
-    print(f"{machine()}; {tuning.model.name}, {tuning.first_encoder.name}, {batch} prompts, two answers each")
+    tokens = f"prompts of {np.mean([len(one) for one in rlso.prompts]):.0f} tokens"
+    print(
+        f"{machine()}; {tuning.model.name}, {tuning.first_encoder.name}, {batch} {tokens}, two answers each"
+    )
     _table(
         "RLSO update",
         {
@@ -76,6 +82,24 @@ def _measure(alternation: Alternation, batch: int) -> None:
         f"{metrics['update_tokens'] / metrics['update_seconds']:.0f} tokens/s learned from",
     )
     print(f"{len(tuning.sessions.items):,} items embedded anew, once a round: {refresh:.1f} s")
+    once, each = _gradient(rlso, samples=2), _gradient(rlso, samples=1)
+    print(
+        f"gradients of {2 * rlso.config.forward_size} answers: {once:.2f} s with a prompt read once for both of its "
+        f"answers, {each:.2f} s with one read for each: {each / once:.2f} times"
+    )
+
+
+def _gradient(rlso: RLSO, samples: int, times: int = 3) -> float:
+    """Seconds of scoring some pairs of answers and of the way back, the least of some runs."""
+    prompts = [one for one in rlso.prompts[: rlso.config.forward_size] for _ in range(2)]
+    answers = roll_out(rlso.sampler, prompts, rlso.config.sampling, list(range(len(prompts))))
+    seconds = []
+    for _ in range(times):
+        begun = perf_counter()
+        scores = rlso.policy(answers.ids, answers.attention, answers.answers, samples=samples)
+        scores.logprobs.sum().backward()
+        seconds.append(perf_counter() - begun)
+    return min(seconds)
 
 
 def _table(what: str, parts: dict[str, float], rate: str) -> None:
