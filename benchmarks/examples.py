@@ -64,11 +64,13 @@ def qualities(run: SuiteRun) -> list[Quality]:
 
 
 def _quality(store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) -> Quality:
-    rows = store.rows(columns=["kind", "text", "prompt_hash", "prompt_tokens", "new_tokens"])
+    rows = store.rows(columns=["kind", "text", "prompt_hash", "prompt_tokens", "new_tokens", "seconds"])
     rows = rows.filter(pc.field("kind") == kind)
     words = pc.list_value_length(pc.utf8_split_whitespace(rows.column("text")))
     # equal prompts were answered once
-    asked = rows.group_by("prompt_hash").aggregate([("prompt_tokens", "max"), ("new_tokens", "max")])
+    asked = rows.group_by("prompt_hash").aggregate(
+        [(name, "max") for name in ("prompt_tokens", "new_tokens", "seconds")]
+    )
     texts = rows.column("text").value_counts().to_pylist()
     return Quality(
         writer=store.info.writer,
@@ -81,6 +83,7 @@ def _quality(store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) 
         else sum(one["counts"] for one in texts if profiler.in_format(kind, one["values"])) / rows.num_rows,
         prompt_tokens=pc.sum(asked.column("prompt_tokens_max")).as_py() or None,
         new_tokens=pc.sum(asked.column("new_tokens_max")).as_py() or None,
+        seconds=pc.sum(asked.column("seconds_max")).as_py() or None,
     )
 
 

@@ -31,6 +31,7 @@ class Profile:
         settings: the generation settings as JSON.
         prompt_tokens, new_tokens: 0 where no language model was used.
         finish_reason: ``"stop"``, ``"length"`` or ``"none"`` (no language model).
+        seconds: what its prompt took to be answered, as a share of the run's time; those of equal prompts are one.
     """
 
     kind: ProfileKind
@@ -42,6 +43,7 @@ class Profile:
     prompt_tokens: int = 0
     new_tokens: int = 0
     finish_reason: str = "none"
+    seconds: float = 0.0
 
     @classmethod
     def answered(

@@ -212,17 +212,20 @@ def _write(profiler: Profiler, store: ProfileStore, todo: Plan, run: KindRun, pr
         print(todo, file=sys.stderr)
     if not todo.missing:
         return
-    answered: set[str] = set()
+    answered: dict[str, float] = {}
     if isinstance(profiler.generator, LazyGenerator):
         profiler.generator.load()  # not part of the time that generating takes
-    start = time.perf_counter()
+    start = last = time.perf_counter()
     what = f"writing {todo.kind} profiles{', ' if todo.round else ''}{todo.round}"
     with progress_bar(what, len(todo.prompts), progress) as advance:
         for profile in profiler.write(todo.missing):
-            store.add([profile])
+            new = profile.prompt_hash not in answered
+            if new:
+                now = time.perf_counter()
+                answered[profile.prompt_hash], last = now - last, now
+            store.add([replace(profile, seconds=answered[profile.prompt_hash])])
             run.written += 1
-            if profile.prompt_hash not in answered:
-                answered.add(profile.prompt_hash)
+            if new:
                 run.prompt_tokens += profile.prompt_tokens
                 run.new_tokens += profile.new_tokens
                 run.cut += profile.finish_reason == "length"

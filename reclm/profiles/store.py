@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("new_tokens", pa.int32()),
         ("finish_reason", pa.string()),
+        ("seconds", pa.float32()),
         ("fingerprint", pa.string()),
         ("created", pa.timestamp("us", "UTC")),
     ]
@@ -74,7 +75,7 @@ class ProfileStore:
         self._journal = Journal(folder / "journal.jsonl")
         self._pending: dict[tuple[str, str], dict[str, Any]] = {}
         self._flushed = time.monotonic()
-        self._table = self.db.create_table("profiles", schema=SCHEMA, exist_ok=True)
+        self._table = _opened(self.db)
         self._recover()
 
     @staticmethod
@@ -229,6 +230,16 @@ class ProfileStore:
         rows = self.rows(columns=_PROFILE_COLUMNS)
         wanted = pc.is_in(rows.column("prompt_hash"), pa.array(list(hashes), pa.string()))
         return {row["prompt_hash"]: Profile(**row) for row in rows.filter(wanted).to_pylist()}
+
+
+def _opened(db: lancedb.DBConnection) -> Table:
+    """The table of the profiles; one that an earlier version made gets the columns that it lacks."""
+    try:
+        return db.create_table("profiles", schema=SCHEMA, exist_ok=True)
+    except ValueError:  # the schema is another
+        table = db.open_table("profiles")
+        table.add_columns({"seconds": "cast(0 as float)"})
+        return table
 
 
 def upsert(table: Table, rows: pa.Table) -> None:

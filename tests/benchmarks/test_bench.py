@@ -179,6 +179,7 @@ def test_what_profiles_are_like_is_measured(tmp_path: Path, monkeypatch: pytest.
     users, items = qualities(told)
     assert (users.kind, users.profiles, users.distinct, users.in_format) == ("user", 60, 2, 1.0)
     assert (items.kind, items.profiles) == ("item", 40)
+    assert users.seconds > 0
     monkeypatch.setattr(type(profiler), "in_format", lambda _, kind, text: "blue" in text)
     assert qualities(told)[0].in_format == 0.5  # thirty users like what is blue
     told.given["augment"] = Given(TOLD, store)

@@ -40,6 +40,15 @@ def test_users_first_then_items_that_quote_them(
     assert (users.in_store, users.texts, users.in_format) == (3, 2, 3)
 
 
+def test_what_writing_took_is_kept(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
+    users, items = make_profiles(view, profiler, store, progress=False).kinds
+    for run in (users, items):
+        rows = store.rows(run.kind, ["prompt_hash", "seconds"]).to_pylist()
+        assert all(row["seconds"] > 0 for row in rows)
+        # those of a prompt that two share are one
+        assert sum({row["prompt_hash"]: row["seconds"] for row in rows}.values()) <= run.seconds
+
+
 def test_profiles_out_of_format_are_counted(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
     profiler.in_format = lambda kind, text: kind == "user" and "B" in text
     store.add([Profile("user", "from an earlier run", "likes B", "h", "history")])

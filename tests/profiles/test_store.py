@@ -33,6 +33,16 @@ def test_rows_carry_fingerprint_and_time(folder: Path) -> None:
     assert row["created"].year >= 2025
 
 
+def test_a_store_of_an_earlier_version_goes_on(folder: Path) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add([ANNE])
+    ProfileStore.read(folder)._table.drop_columns(["seconds"])
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        assert store.get("user", "anne") == ANNE
+        store.add([replace(ANNE, id="bob", seconds=1.5)])
+        assert store.get("user", "bob").seconds == 1.5
+
+
 def test_same_kind_and_id_is_replaced(folder: Path) -> None:
     with ProfileStore.open(folder, "f00d", "zero-shot") as store:
         store.add([ANNE, replace(ANNE, kind="item"), replace(ANNE, text="likes opera", prompt_hash="h2")])
