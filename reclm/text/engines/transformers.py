@@ -95,8 +95,7 @@ class TransformersGenerator(LocalGenerator):
         for start in range(0, len(prompts), self.batch_size):
             rows = prompts[start : start + self.batch_size]
             own = None if seeds is None else seeds[start : start + self.batch_size]
-            cache = repeated(prefix, len(rows))
-            for row, new, ended in self._batch(rows, len(shared), cache, params, own):
+            for row, new, ended in self._batch(rows, len(shared), prefix, params, own):
                 yield start + row, new, ended
 
     def decode(self, ids: list[int]) -> str:
@@ -126,14 +125,17 @@ class TransformersGenerator(LocalGenerator):
         self,
         prompts: list[list[int]],
         shared: int,
-        cache: DynamicCache,
+        prefix: DynamicCache,
         params: SamplingParams,
         seeds: Sequence[int] | None,
     ) -> Iterator[tuple[int, list[int], bool]]:
         """Row, new tokens and whether it ended by itself, of each prompt, as soon as it is done."""
         with torch.inference_mode():
             chooser = self.chooser(prompts, params, seeds)
-            ids, attended = _left_padded([prompt[shared:] for prompt in prompts], shared, self.device)
+            # equal prompts are read once
+            places = {prompt: at for at, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+            ids, attended = _left_padded([list(one[shared:]) for one in places], shared, self.device)
+            cache = repeated(prefix, len(places))
             new: list[list[int]] = [[] for _ in prompts]
             rows = list(range(len(prompts)))
             finished: list[tuple[int, list[int], bool]] = []
@@ -148,6 +150,10 @@ class TransformersGenerator(LocalGenerator):
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits[:, -1]
+                if len(logits) < len(rows):
+                    index = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=self.device)
+                    cache.batch_select_indices(index)
+                    logits, attended = logits[index], attended[index]
                 tokens, ends = chooser(logits)
                 last = step == params.max_new_tokens - 1
                 for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):

@@ -82,6 +82,23 @@ def test_an_answer_depends_on_its_prompt_and_seed_alone(moved, llama):
     assert roll_out(sampler, PROMPTS[2:3], SAMPLED, seeds=[9]).texts == four.texts[2:3]
 
 
+def test_equal_prompts_are_read_once(moved, llama, monkeypatch):
+    prompts, seeds = [PROMPTS[0], PROMPTS[0], PROMPTS[2], PROMPTS[3], PROMPTS[2]], [5, 6, 7, 8, 9]
+    sampler, rows = PolicyGenerator(moved.base, llama), []
+    alone = {
+        at: next(iter(sampler.sample([prompt], SAMPLED, [seed])))[1]
+        for at, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+    }
+    forward = sampler.network.forward
+    monkeypatch.setattr(
+        sampler.network, "forward", lambda **given: rows.append(len(given["input_ids"])) or forward(**given)
+    )
+    together = {row: new for row, new, _ in sampler.sample(prompts, SAMPLED, seeds)}
+    assert together == alone
+    # what all begin with, then the three prompts, then an answer each
+    assert rows[:3] == [1, 3, 5]
+
+
 def test_equal_prompts_with_unlike_seeds_get_unlike_answers(moved, llama):
     sampler = PolicyGenerator(moved.base, llama)
     rollout = roll_out(sampler, [PROMPTS[0]] * 3, SAMPLED, seeds=[1, 2, 1])
