@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+import reclm.cli
 from reclm.benchmarks.record import Record
 from reclm.benchmarks.session_suite import SessionRun, SessionSuite, load_session_suite, run_session_suite
 from reclm.benchmarks.session_table import differences, estimates, markdown, save, tables
@@ -175,3 +176,33 @@ def test_the_toolkits_own_suites_of_sessions_can_be_read():
         name for name in found if name.startswith("langptune")
     ]
     assert any(found.values())
+
+
+def test_table_1_of_langptune_made_small_through_the_command_line(home, tmp_path, monkeypatch, capsys):
+    whole = load_session_suite("langptune-table1")
+    small = suite(
+        home,
+        rows=whole.model_dump(mode="json")["rows"],
+        pairs=whole.pairs,
+        title=whole.title,
+        seeds=1,
+        source=whole.source,
+    )
+    small.to_yaml(tmp_path / "small.yaml")
+    out = tmp_path / "run"
+    given = ["reclm", "bench", "--suite", tmp_path / "small.yaml", "--home", home, "--out", out]
+    monkeypatch.setattr(sys, "argv", list(map(str, given)))
+    with pytest.raises(SystemExit) as ended:
+        reclm.cli.main()
+    said, err = capsys.readouterr()
+    assert not ended.value.code, err
+    names = ["EMB-0", "EMB-CL", "LangPTune-0", "LangPTune-CL", "LangPTune-RLSO", "LangPTune"]
+    assert [row.name for row in whole.rows] == names
+    record = Record.read(out)
+    for name in ["Random", "MostPopular", *names]:
+        assert record.seeds(name, "next item") == [0]
+        assert name in said
+    assert record.about.failures == ()
+    assert record.line("LangPTune").beside == ("LangPTune-RLSO",)
+    for words in ("MRR@20", "Differences, user by user", f"next: reclm report {out}"):
+        assert words in said
