@@ -125,6 +125,7 @@ class SessionRun:
         values: row name to seed to metric to ``(n,)``.
         failures: row, seed, why.
         texts: row name to seed to what its profiles are like.
+        rewards: row name to seed to the mean reward of each of RLSO's updates, where it was trained by that.
         folders: where each was trained, by row and seed.
     """
 
@@ -134,6 +135,7 @@ class SessionRun:
     values: dict[str, dict[int, dict[str, np.ndarray]]] = field(default_factory=dict)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     texts: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+    rewards: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
     folders: dict[tuple[str, int], Path] = field(default_factory=dict)
 
     @property
@@ -258,6 +260,7 @@ def _run_row(
     encoder: TextEncoder,
     progress: bool,
 ) -> None:
+    from reclm.profilers.curves import read_metrics
     from reclm.profilers.langptune.measure import Measurement
     from reclm.profilers.langptune.tuning import Tuning
 
@@ -272,6 +275,8 @@ def _run_row(
     measured = measurement.run()
     users = run.view.users.array.take(pa.array(tuning.sessions.users[measured.rows])).to_pylist()
     run.texts.setdefault(row.name, {})[seed] = measured.texts
+    if config.trains[1]:
+        run.rewards.setdefault(row.name, {})[seed] = read_metrics(folder / "rlso")["reward"].values
     for name, ours in ((row.name, measurement.name), *((one, one) for one in FLOORS)):
         run.users.setdefault(name, {})[seed] = users
         run.values.setdefault(name, {})[seed] = measured.rankings[ours].values

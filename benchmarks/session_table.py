@@ -10,7 +10,7 @@ from rich.table import Table
 
 from reclm.benchmarks.session_suite import SessionRun
 from reclm.benchmarks.significance import PairedTest, paired
-from reclm.intervals import Estimate, mean
+from reclm.intervals import Estimate, mean, rise
 from reclm.markdown import literal
 from reclm.markdown import table as markdown_table
 from reclm.pictures import COLOURS, panels
@@ -71,7 +71,7 @@ def remarks(run: SessionRun) -> list[str]:
         said.append("* marks p < 0.05 of a paired t-test over users, not corrected for the number of tests")
     said += [f"published: {suite.source}"] * bool(suite.source) + [suite.note] * bool(suite.note)
     said += [f"{row.name}: {row.note}" for row in suite.rows if row.note]
-    said += list(_readable(run))
+    said += [*_readable(run), *_rewards(run)]
     said += [f"{row.name}: not run here, {row.absent}" for row in suite.rows if row.absent]
     said += [f"FAILED: {row}, seed {seed}: {why}" for row, seed, why in run.failures]
     return said
@@ -190,5 +190,22 @@ def _readable(run: SessionRun) -> list[str]:
             said.append(
                 f"profiles of {name}: {means['words']:.0f} words, reading ease {means['readability']:.0f}, "
                 f"{means['compliance']:.0%} in order, {means['copying']:.0%} of word triples copied"
+            )
+    return said
+
+
+def _rewards(run: SessionRun) -> list[str]:
+    """Whether the reward rose along RLSO."""
+    said = []
+    for row in run.suite.rows:
+        series = list(run.rewards.get(row.name, {}).values())
+        found = rise(series)
+        if found and found.low is not None and found.high is not None:
+            better = "rose" if found.low > 0 else "fell" if found.high < 0 else "did not change beyond noise"
+            between = " (and the recommender was trained in between)" * run.suite.config(row, 0).trains[0]
+            said.append(
+                f"the mean reward of {row.name}'s updates, second half less first{between}, {better}: "
+                f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}] of {np.concatenate(series).mean():.4f}, "
+                f"{found.n} updates"
             )
     return said

@@ -42,3 +42,21 @@ def mean(values: Sequence[float] | np.ndarray) -> Estimate | None:
     t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1))
     half = t * float(numbers.std(ddof=1)) / len(numbers) ** 0.5
     return Estimate(average, average - half, average + half, len(numbers))
+
+
+def rise(series: Sequence[Sequence[float] | np.ndarray]) -> Estimate | None:
+    """How far the second half of a series is above its first, mean over S series; None where a half has one value.
+
+    Student's interval ``± t s √(Σ (1/a + 1/b)) / S`` for halves of a and b values, s² their pooled variance with
+    n - 2 S degrees of freedom: the noise is that within the halves.
+    """
+    halves = [np.array_split(np.asarray(one, np.float64)[len(one) % 2 :], 2) for one in series]
+    if not halves or min(len(first) for first, _ in halves) < 2:
+        return None
+    values = sum(len(first) + len(second) for first, second in halves)
+    free = values - 2 * len(halves)
+    squares = sum(float(np.square(one - one.mean()).sum()) for both in halves for one in both)
+    weights = sum(1 / len(first) + 1 / len(second) for first, second in halves)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, free)) * (squares / free * weights) ** 0.5 / len(halves)
+    average = float(np.mean([second.mean() - first.mean() for first, second in halves]))
+    return Estimate(average, average - half, average + half, values)

@@ -7,7 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from reclm import markdown
-from reclm.intervals import Estimate, mean
+from reclm.intervals import Estimate, mean, rise
 from reclm.markdown import literal
 from reclm.profilers.curves import Metrics, draw, read_metrics
 from reclm.profilers.langptune.evaluation import METRICS
@@ -76,12 +76,11 @@ def _remarks(measured: Measured, stages: dict[str, Metrics]) -> "list[str]":
     remarks = []
     if measured.truncated:
         remarks.append(f"warning: the encoder's window cuts {measured.truncated:.1%} of the users' texts")
-    if "rlso" in stages and len(stages["rlso"]["reward"].values) >= 6:
-        rewards = stages["rlso"]["reward"].values
-        third = len(rewards) // 3
+    rewards = stages["rlso"]["reward"].values if "rlso" in stages else []
+    if found := rise([rewards]):
         remarks.append(
-            f"RLSO's reward: {said(mean(rewards[:third]))} in the first third of its steps, "
-            f"{said(mean(rewards[-third:]))} in the last"
+            f"RLSO's mean reward is {said(mean(rewards))}; that of the second half of its steps less that of the "
+            f"first: {said(found)}"
         )
     remarks += [
         f"profiles: {name} {value:.3g} ({_TEXTS[name]})"

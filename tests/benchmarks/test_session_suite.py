@@ -204,5 +204,7 @@ def test_table_1_of_langptune_made_small_through_the_command_line(home, tmp_path
         assert name in said
     assert record.about.failures == ()
     assert record.line("LangPTune").beside == ("LangPTune-RLSO",)
+    assert "the mean reward of LangPTune-RLSO's updates, second half less first, " in said
+    assert "the mean reward of LangPTune's updates, second half less first (and the recommender was" in said
     for words in ("MRR@20", "Differences, user by user", f"next: reclm report {out}"):
         assert words in said
