@@ -22,7 +22,7 @@ from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.histories import Histories
 from reclm.profilers.langptune.prompts import profile_chat
 from reclm.profilers.langptune.recommender import TextRecommender
-from reclm.profilers.langptune.tuned import Tuned
+from reclm.profilers.langptune.tuned import ENCODER, Tuned
 from reclm.profilers.network import quiet
 from reclm.text.encoder import TextEncoder
 from reclm.text.models import LanguageModel, context_length, load_tokenizer
@@ -85,6 +85,14 @@ class Tuning:
             if self.accelerator.is_main_process:
                 self.tuned.finish()
             self.accelerator.wait_for_everyone()
+
+    def next_command(self) -> list[str]:
+        """What uses what was tuned, without the data set."""
+        if self.config.source == "profile":
+            return ["reclm", "profile", "--profiler", "langptune", "--adapter", str(self.folder)]
+        encoder = ["--encoder", str(self.folder / ENCODER)] if self.config.trains[0] else []
+        given = ["--backbone", "similarity", "--augment", "--profiler", "keywords", "--kind", "user"]
+        return ["reclm", "bench", *given, *encoder]
 
     def results(self) -> "list[Table | str]":
         """Measure on the test sessions what is not measured yet, and write report and curves; tables to be printed."""

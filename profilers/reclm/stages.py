@@ -111,6 +111,10 @@ class Tuning:
             for stage in self.stages:
                 self._finish(stage)
 
+    def next_command(self) -> list[str]:
+        """What uses what was tuned, without the data set."""
+        return ["reclm", "profile", "--profiler", "reclm", "--adapter", str(self.folder)]
+
     def results(self) -> "list[Table | str]":
         """Measure on held-out subjects what is not measured yet, and write report, curves and model card.
 

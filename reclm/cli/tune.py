@@ -94,11 +94,12 @@ def tune(
         tuning = tuner.tuning(view)
         tuning.run()
         found = tuning.results()
+        command = shlex.join(tuning.next_command())
     for part in found:
         console.print(part, markup=False, soft_wrap=True) if isinstance(part, str) else console.print(part)
     where = f" --dataset {shlex.quote(dataset)}" + (f" --home {shlex.quote(str(home))}" if home else "")
     console.print(
-        f"tuned in {folder}\nnext: reclm profile --profiler {profiler} --adapter {shlex.quote(str(folder))}{where}",
+        f"tuned in {folder}\nnext: {command}{where}",
         markup=False,
         soft_wrap=True,
     )

@@ -224,6 +224,8 @@ def test_the_baseline_without_a_language_model_through_the_command_line(place, r
     code, said, err = run("tune", *given, "--variant", "cl", "--set", "source=history", *out)
     assert code == 0, err
     assert "EMB-CL" in said
+    assert "next: reclm bench --backbone similarity" in said
+    assert f"--encoder {tmp_path / 'out' / 'encoder'} --dataset tastes" in said
     found = json.loads((tmp_path / "out" / "measured" / "results.json").read_text())
     assert list(found["rankings"]) == ["Random", "MostPopular", "history, untrained", "EMB-CL"]
     assert found["profiles"] == {}
