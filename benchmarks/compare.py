@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reclm.benchmarks.record import Record
-from reclm.benchmarks.significance import LEVEL, PairedTest, holm, paired
+from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
 from reclm.errors import ReclmError
 from reclm.ranking.metrics import title
 
@@ -116,9 +116,9 @@ def _change(both: Record, line: str, protocol: str, metric: str) -> Change:
     if not before.size:  # a number of the whole, or nobody is in both
         a, b = (both.values(side, protocol, metric) for side in "AB")
         return Change(line, protocol, metric, float(a.mean()), float(b.mean()), equal=np.array_equal(a, b))
-    equal = bool(np.array_equal(before, after))
+    equal = bool(np.array_equal(before, after, equal_nan=True))
     test = paired(before, after)
-    return Change(line, protocol, metric, float(before.mean()), float(after.mean()), test, equal=equal)
+    return Change(line, protocol, metric, average(before), average(after), test, equal=equal)
 
 
 def _made(a: Record, b: Record, lines: list[str]) -> Iterator[str]:

@@ -195,8 +195,8 @@ class Record:
         """Every user's values of two lines, ``(s, n)`` each: the same seeds and users in the same order.
 
         Users who lack a value (lift without history, say) are left out. Where seeds have users of their own
-        (held-out users drawn by seed), each user's mean over the seeds that drew it, ``(1, n)``. Zero seeds where the
-        lines share none.
+        (held-out users drawn by seed), values are nan for users whom a seed did not draw. Zero seeds where the lines
+        share none.
         """
         both = [one for one in self.seeds(before, protocol) if one in self.seeds(after, protocol)]
         pairs = [(self.cells[before, seed, protocol], self.cells[after, seed, protocol]) for seed in both]
@@ -208,9 +208,12 @@ class Record:
             one, other = (np.stack([pair[side].values[metric] for pair in pairs]) for side in (0, 1))
             known = ~np.isnan(one + other).any(0)
             return one[:, known].astype(np.float64), other[:, known].astype(np.float64)
-        one, other = (_by_user([pair[side] for pair in pairs], metric) for side in (0, 1))
-        _, ours, theirs = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
-        return one[1][None, ours], other[1][None, theirs]
+        users = np.unique(np.concatenate([cell.user_ids for pair in pairs for cell in pair]).astype(str))
+        one, other = (_spread([pair[side] for pair in pairs], metric, users) for side in (0, 1))
+        there = ~np.isnan(one + other)
+        kept = np.ix_(there.any(1), there.any(0))
+        one, other = (np.where(there, values, np.nan)[kept] for values in (one, other))
+        return one, other
 
     def save(self, folder: Path) -> None:
         """Write the record: ``about.json``, ``results.parquet``, ``users.parquet`` and ``history.parquet``.
@@ -293,13 +296,12 @@ _TYPES = {
 }
 
 
-def _by_user(cells: list[Cell], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Users ``(n,)``, sorted, and the mean of each over the cells that have a value of theirs."""
-    ids = np.concatenate([cell.user_ids for cell in cells]).astype(str)
-    values = np.concatenate([cell.values[metric] for cell in cells]).astype(np.float64)
-    there = ~np.isnan(values)
-    users, which = np.unique(ids[there], return_inverse=True)
-    return users, np.bincount(which, values[there]) / np.bincount(which)
+def _spread(cells: list[Cell], metric: str, users: np.ndarray) -> np.ndarray:
+    """``(s, n)`` values of the users, who are sorted; nan where a cell does not have them."""
+    values = np.full((len(cells), len(users)), np.nan)
+    for row, cell in zip(values, cells, strict=True):
+        row[np.searchsorted(users, cell.user_ids.astype(str))] = cell.values[metric]
+    return values
 
 
 Key = tuple[str, int, str]

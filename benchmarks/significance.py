@@ -41,8 +41,17 @@ class PairedTest:
         return self.p < LEVEL
 
 
+def average(values: np.ndarray) -> float:
+    """The mean over seeds of their means over users, of ``(s, n)``; nan where a seed did not draw a user."""
+    if not values.size:
+        return float("nan")
+    return float(np.nanmean(np.atleast_2d(values), axis=1).mean())
+
+
 def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
     r"""Compare ``(s, n)`` values of the same ``s`` seeds and ``n`` users (``(n,)``: one seed), both drawn at random.
+
+    Where a seed did not draw a user, the value is nan: see :func:`_own_users`. Below, all seeds have all users.
 
     A user's difference with a seed is ``d_ij = μ + user_i + seed_j + rest_ij``. With the mean squares of the two-way
     analysis of variance (``U`` of users, ``S`` of seeds, ``R`` of the rest; n - 1, s - 1 and (n - 1)(s - 1) degrees
@@ -71,10 +80,12 @@ def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
         raise ValueError(f"paired values of different shape: {before.shape} and {after.shape}")
     change = np.atleast_2d(after.astype(np.float64) - before.astype(np.float64))
     seeds, n = change.shape
-    mean = float(change.mean()) if change.size else float("nan")
-    if n < 2 or seeds == 0 or np.ptp(change) == 0:
+    mean = average(change)
+    if n < 2 or seeds == 0 or np.nanmax(change) == np.nanmin(change):
         # no spread: the test is undefined; equal pairs are no evidence, a constant shift of two or more is
         return PairedTest(mean, mean, mean, 0.0 if n >= 2 and mean != 0 else 1.0, n, seeds)
+    if np.isnan(change).any():
+        return _own_users(change)
     by_user, by_seed = change.mean(0), change.mean(1)
     of_users = seeds * float(by_user.var(ddof=1))
     variance, shares, over_seeds_p = of_users, [(n - 1, 1.0)], float("nan")
@@ -87,7 +98,42 @@ def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
         share = of_seeds / (of_seeds + own) if of_seeds + own else 1.0
         shares = [(n - 1, 1 - share), (seeds - 1, share)]
         over_seeds_p = paired(np.zeros(seeds), by_seed).p
-    error = math.sqrt(variance / change.size)
+    return _test(mean, variance / change.size, shares, by_user, seeds, over_seeds_p)
+
+
+def _own_users(change: np.ndarray) -> PairedTest:
+    """:func:`paired` of ``(s, n)`` differences where each seed drew users of its own, some of them perhaps again.
+
+    The mean is that of the seeds' means. Users alone give it the variance ``W = Σ_u (Σ_j rest_uj / (s n_j))²`` times
+    ``n / (n - s)``, ``rest`` being what is left of a difference without its seed's mean: a user of several seeds
+    counts as one cluster. The seeds' means give it ``B``, their variance by s. The variance is ``max(W, B)``, its
+    critical value that of :func:`paired` with the parts ``B`` of seeds, s - 1 degrees of freedom, and ``W`` of users,
+    n - s (simulated, of nominal 5 %: false alarms of up to 5 % with 2 seeds, 6 % with 3 and 5; fewer where seeds
+    hardly differ).
+    """
+    seeds, n = change.shape
+    there = ~np.isnan(change)
+    by_seed = np.nanmean(change, axis=1)
+    rest = np.where(there, change - by_seed[:, None], 0.0) / (seeds * there.sum(1))[:, None]
+    of_users = float(np.square(rest.sum(0)).sum()) * n / max(n - seeds, 1)
+    of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    variance = max(of_users, of_seeds)
+    own = of_seeds / (of_seeds + of_users)
+    shares = [(max(n - seeds, 1), 1 - own), (seeds - 1, own)]
+    over_seeds_p = paired(np.zeros(seeds), by_seed).p if seeds > 1 else float("nan")
+    return _test(float(by_seed.mean()), variance, shares, np.nanmean(change, axis=0), seeds, over_seeds_p)
+
+
+def _test(
+    mean: float,
+    variance: float,
+    shares: list[tuple[int, float]],
+    by_user: np.ndarray,
+    seeds: int,
+    over_seeds_p: float,
+) -> PairedTest:
+    """A mean of this variance against 0; ``shares`` as of :func:`_critical`."""
+    error = math.sqrt(variance)
     margin = error * _critical(LEVEL, shares)
     spread = float(by_user.std(ddof=1)) if np.ptp(by_user) else 0.0
     return PairedTest(
@@ -95,7 +141,7 @@ def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
         low=mean - margin,
         high=mean + margin,
         p=_chance(abs(mean) / error, shares),
-        n=n,
+        n=len(by_user),
         seeds=seeds,
         effect=mean / spread if spread else float("nan"),
         over_seeds_p=over_seeds_p,
@@ -124,12 +170,14 @@ def bootstrap(
     seeds, n = change.shape
     if not change.size:
         return float("nan"), float("nan")
+    there, known = ~np.isnan(change), np.nan_to_num(change)
     draw = np.random.default_rng(seed)
     means = np.empty(resamples)
     for turn in range(resamples):  # a draw at a time: all at once would be resamples × n in memory
-        # rows first: a drawn seed counts as often as it was drawn
+        # a drawn seed, or user, counts as often as it was drawn
         weights = np.bincount(draw.integers(seeds, size=seeds), minlength=seeds) / seeds
-        means[turn] = (weights @ change)[draw.integers(n, size=n)].mean()
+        times = np.bincount(draw.integers(n, size=n), minlength=n)
+        means[turn] = weights @ (known @ times / np.maximum(there @ times, 1))
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 

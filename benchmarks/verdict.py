@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reclm.benchmarks.record import Line, Record
-from reclm.benchmarks.significance import LEVEL, PairedTest, holm, paired
+from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
 from reclm.ranking.metrics import title
 
 
@@ -31,8 +31,6 @@ class Difference:
         test: of the difference ``line - against``.
         p_holm: ``test.p`` corrected within its family; nan where fewer than two users could be compared.
         family: tests in the family.
-        trained: seeds that both lines ran with. Where seeds have users of their own these are more than
-            ``test.seeds``.
     """
 
     line: str
@@ -43,7 +41,6 @@ class Difference:
     test: PairedTest
     p_holm: float
     family: int
-    trained: int
 
     @property
     def significant(self) -> bool:
@@ -112,10 +109,8 @@ def _family(record: Record, pairs: Sequence[tuple[str, str, str]], metric: str) 
         before, after = record.paired(against, line, protocol, metric)
         if not len(before):
             continue
-        mean = float(before.mean()) if before.size else float("nan")
-        trained = len(set(record.seeds(line, protocol)) & set(record.seeds(against, protocol)))
         test = paired(before, after)
-        found.append(Difference(line, against, protocol, metric, mean, test, float("nan"), 0, trained))
+        found.append(Difference(line, against, protocol, metric, average(before), test, float("nan"), 0))
     p = np.array([one.test.p if one.test.n >= 2 else np.nan for one in found])
     count = int(np.count_nonzero(~np.isnan(p)))
     corrected = holm(p).tolist()
@@ -186,14 +181,12 @@ def _evidence(one: Difference) -> str:
         low, high = _value(test.low), _value(test.high)
     p = f"p {_p(one.p_holm)}"
     after = f" after Holm over {one.family} tests" if one.family > 1 else ""
-    seeds = f"{one.trained} seed{'s' * (one.trained > 1)}"
-    if one.trained > test.seeds:
-        seeds = f"{seeds} together, tested over users alone"
+    seeds = f"{test.seeds} seed{'s' * (test.seeds > 1)}"
     return f"95 % interval {low} to {high}, {p}{after}, {test.n:,} user{'s' * (test.n > 1)}, {seeds}"
 
 
 def _for_one_seed(one: Difference) -> str:
-    return "for this one seed " if one.trained == 1 else ""
+    return "for this one seed " if one.test.seeds == 1 else ""
 
 
 def _percent(share: float) -> str:

@@ -164,7 +164,7 @@ def _comparison(numbers: Numbers, found: Difference) -> tuple[Cell, ...]:
         Cell(shown.probability(test.p)),
         Cell(shown.probability(found.p_holm)),
         Cell(f"{test.n:,}"),
-        Cell(f"{found.trained}"),
+        Cell(f"{test.seeds}"),
     )
 
 

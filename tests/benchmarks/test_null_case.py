@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.runner import Plan, Runner
@@ -104,3 +105,40 @@ def test_false_alarms_at_known_variances(parts: tuple[float, float, float], seed
             change += of_seeds * rng.normal(size=(seeds, 1))
         alarms += paired(np.zeros_like(change), change).p < LEVEL
     assert alarms / repeats <= most_alarms(repeats)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("of_seeds", [0.0, 0.1, 0.3], ids=lambda sd: f"seeds {sd}")
+def test_false_alarms_where_seeds_draw_users_of_their_own(of_seeds: float, seeds: int) -> None:
+    """A fifth of 300 users a seed, with what they always differ by, what their seed does, and the rest."""
+    repeats, users = 400, 300
+    rng = np.random.default_rng(seeds)
+    alarms = 0
+    for _ in range(repeats):
+        change = np.full((seeds, users), np.nan)
+        of_users = 0.5 * rng.normal(size=users)
+        for row in change:
+            drawn = rng.choice(users, users // 5, replace=False)
+            row[drawn] = of_users[drawn] + of_seeds * rng.normal() + rng.normal(size=len(drawn))
+        change = change[:, ~np.isnan(change).all(0)]
+        alarms += paired(np.zeros_like(change), change).p < LEVEL
+    assert alarms / repeats <= most_alarms(repeats)
+
+
+def test_users_of_their_own_by_hand() -> None:
+    change = np.random.default_rng(0).normal(0.2, 1, 40)
+    alone = np.full((2, 40), np.nan)
+    alone[0, :20], alone[1, 20:] = change[:20], change[20:]
+    test = paired(np.zeros_like(alone), alone)
+    means, parts = (
+        [change[:20].mean(), change[20:].mean()],
+        [change[:20].var(ddof=0), change[20:].var(ddof=0)],
+    )
+    # W and B by hand
+    of_users, of_seeds = sum(parts) / 20 / 4 * 40 / 38, np.var(means, ddof=1) / 2
+    assert test.difference == pytest.approx(np.mean(means))
+    share = of_seeds / (of_seeds + of_users)
+    critical = share * stats.t.ppf(0.975, 1) + (1 - share) * stats.t.ppf(0.975, 38)
+    half = critical * max(of_users, of_seeds) ** 0.5
+    assert (test.low, test.high) == pytest.approx((np.mean(means) - half, np.mean(means) + half))
+    assert (test.n, test.seeds) == (40, 2)

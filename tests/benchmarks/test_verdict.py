@@ -103,7 +103,7 @@ def test_one_seed_claims_no_more_than_its_models() -> None:
 def test_seeds_with_users_of_their_own_are_not_called_one_seed() -> None:
     (sentence,) = verdicts(record([BASE, line("augment")], {"augment": 0.02}, own_users=True))
     assert "one seed" not in sentence
-    assert sentence.endswith("402 users, 3 seeds together, tested over users alone)")
+    assert sentence.endswith("402 users, 3 seeds)")
 
 
 def test_nobody_to_evaluate_and_lines_that_did_not_run() -> None:
