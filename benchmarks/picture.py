@@ -19,10 +19,12 @@ def draw(record: Record, path: Path) -> None:
     lines = [line for line in record.about.lines if not line.absent]
     panel = [(protocol.name, metric) for protocol in record.about.whole for metric in metrics]
     height = max(2.4, 0.32 * len(lines) + 1.2)
-    figure, axes = panels(len(panel) + 1, min(len(panel) + 1, 3), record.about.title, size=(4.6, height))
+    count = len(panel) + bool(record.about.selected_on)
+    figure, axes = panels(count, min(count, 3), record.about.title, size=(4.6, height))
     for axis, (protocol, metric) in zip(axes, panel, strict=False):
         _bars(axis, record, lines, protocol, metric)
-    _curves(axes[-1], record, lines)
+    if record.about.selected_on:
+        _curves(axes[-1], record, lines)
     save(figure, path)
 
 

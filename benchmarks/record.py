@@ -93,7 +93,7 @@ class About(Config):
     source: str = ""
     """Where the published numbers stand."""
     selected_on: str = ""
-    """What chose the epoch, in words."""
+    """What chose the epoch, in words; empty where nothing did."""
     seeds: int = 1
     metrics: tuple[str, ...]
     protocols: tuple[Ranked, ...]

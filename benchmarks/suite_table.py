@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.verdict import verdicts
 from reclm.markdown import literal
 from reclm.markdown import table as markdown_table
 from reclm.ranking.metrics import title
@@ -61,10 +62,12 @@ def tables(record: Record) -> list[Table]:
         grid.add_column("", min_width=9, max_width=24)
         for metric in metrics:
             grid.add_column(title(metric), justify="right", no_wrap=True)
-        grid.add_column("epoch", justify="right", no_wrap=True)
+        if record.about.selected_on:
+            grid.add_column("epoch", justify="right", no_wrap=True)
         for line in record.about.lines:
             found = [number(record, line, protocol.name, metric) for metric in metrics]
-            grid.add_row(escape(line.name), *map(_ours, found), _epochs(record, line.name, protocol.name))
+            epochs = [_epochs(record, line.name, protocol.name)] if record.about.selected_on else []
+            grid.add_row(escape(line.name), *map(_ours, found), *epochs)
             if line.published.get(protocol.name):
                 grid.add_row("published", *map(_published, found), style="dim")
         drawn.append(grid)
@@ -129,7 +132,8 @@ def remarks(record: Record) -> list[str]:
     """What a reader of the table must know besides: how it was made, notes, and what failed or did not run."""
     about = record.about
     seeds = f"{about.seeds} seed{'s' * (about.seeds > 1)}"
-    said = [f"{about.dataset} ({about.fingerprint}), {seeds}, epochs chosen on {about.selected_on}"]
+    chosen = f", epochs chosen on {about.selected_on}" if about.selected_on else ""
+    said = [f"{about.dataset} ({about.fingerprint}), {seeds}{chosen}"]
     if about.source:
         beside = "; the percentage is ours against it" if any(line.published for line in about.lines) else ""
         said.append(f"published: {about.source}{beside}")
@@ -158,8 +162,10 @@ def _searched(line: Line) -> str:
 
 
 def markdown(record: Record) -> str:
-    """The whole table for a page: a section a protocol, and for each metric ours, published and the difference."""
+    """For a page: verdicts, and a section a protocol, for each metric ours, published and the difference."""
     parts = [f"## {literal(record.about.title)}"]
+    if said := verdicts(record):
+        parts.append("\n".join(f"- {literal(sentence)}" for sentence in said))
     for protocol in record.about.protocols:
         published = {
             metric for line in record.about.lines for metric in line.published.get(protocol.name, {})

@@ -90,6 +90,7 @@ def verdicts(record: Record) -> list[str]:
 def sentences(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
     """:func:`verdicts` of some of a record's :func:`differences` and :func:`against_controls`."""
     controlled = {(one.line, one.protocol): one for one in controls}
+    compared = {(one.line, one.protocol) for one in found}
     named = sum(bool(line.against) for line in record.about.lines) > 1
     said = []
     for one in found:
@@ -99,6 +100,8 @@ def sentences(record: Record, found: Sequence[Difference], controls: Sequence[Di
         control = controlled.get((one.line, one.protocol))
         if control is not None and one.against == record.line(one.line).against:
             said.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
+    # of a line that is compared with nothing else
+    said += [_on_control(record, one, False) for key, one in controlled.items() if key not in compared]
     return said
 
 
@@ -119,14 +122,16 @@ def _family(record: Record, pairs: Sequence[tuple[str, str, str]], metric: str) 
 
 def _best_control(record: Record, line: Line, protocol: str) -> str | None:
     """The control with the highest mean of the headline metric; None where the line has none that ran."""
-    if line.control or not line.against:
+    if line.control:
         return None
     means = {
         one.name: float(values.mean())
         for one in record.about.lines
         if one.control
-        and one.against == line.against
-        and one.stands_for in (None, line.name)
+        and (
+            one.stands_for == line.name
+            or (not one.stands_for and line.against and one.against == line.against)
+        )
         and len(values := record.values(one.name, protocol, record.headline))
     }
     return max(means, key=lambda name: means[name]) if means else None

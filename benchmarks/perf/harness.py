@@ -17,7 +17,6 @@ from reclm.benchmarks.picture import draw
 from reclm.benchmarks.suite import Profiles, Row, Suite
 from reclm.benchmarks.suite_run import run_suite
 from reclm.benchmarks.suite_table import markdown
-from reclm.benchmarks.verdict import verdicts
 from reclm.workspace import Workspace
 
 
@@ -62,9 +61,7 @@ def main() -> None:
         begun = time.perf_counter()
         record = run_suite(suite, home, fresh=True).record()
         record.save(Path(scratch))
-        (Path(scratch) / "table.md").write_text(
-            markdown(record) + "\n".join(verdicts(record)), encoding="utf-8"
-        )
+        (Path(scratch) / "table.md").write_text(markdown(record), encoding="utf-8")
         draw(record, Path(scratch) / "comparison.png")
         whole = time.perf_counter() - begun
     rest = whole - sum(spent.values())

@@ -15,7 +15,7 @@ def facts(numbers: Numbers) -> list[tuple[str, str]]:
     found = [
         ("data set", f"{about.dataset}, fingerprint {about.fingerprint}"),
         ("seeds", f"{about.seeds}"),
-        ("epoch chosen by", about.selected_on),
+        ("epoch chosen by", about.selected_on or "nothing"),
         ("published numbers", about.source),
         ("environment", _plain(about.environment)),
         *(("remark", one) for one in about.remarks),

@@ -187,11 +187,13 @@ def _curve(numbers: Numbers, lines: Sequence[Line], backbone: str, metric: str) 
                     marker = "o" if len(known) == 1 else None
                     axis.plot(x, y, color=colour, linestyle=style, linewidth=1.5, marker=marker)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axis.set_xlabel("epoch", color=MUTED)
+        step = "epoch" if numbers.about.selected_on else "step"
+        axis.set_xlabel(step, color=MUTED)
         what = "loss" if metric == "loss" else title(metric)
         name = f"curve{groups.index(backbone)}-{''.join(one if one.isalnum() else '-' for one in metric)}"
-        caption = what if metric == "loss" else f"{what}, by which the epoch is chosen"
-        return Picture(inline(figure, name, f"{backbone}: {what} by epoch"), caption)
+        chosen = "@" in metric and numbers.about.selected_on
+        caption = f"{what}, by which the epoch is chosen" if chosen else what
+        return Picture(inline(figure, name, f"{backbone}: {what} by {step}".removeprefix(": ")), caption)
 
 
 def _activity(

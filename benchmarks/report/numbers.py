@@ -69,7 +69,7 @@ class Numbers:
 
     def _said(self, of_controls: bool) -> list[str]:
         found = [one for one in self._all if bool(self.record.line(one.line).control) == of_controls]
-        return sentences(self.record, found, list(self.controls.values()))
+        return sentences(self.record, found, [] if of_controls else list(self.controls.values()))
 
     @cached_property
     def _all(self) -> list[Difference]:
@@ -159,9 +159,9 @@ class Numbers:
         return self._activity[key]
 
     def cost(self, line: str) -> Cost | None:
-        """What the line's runs took; None where none ran."""
+        """What the line's runs took; None where none ran, or nothing was timed."""
         runs = {seed: cell for (name, seed, _), cell in self.record.cells.items() if name == line}
-        if not runs:
+        if not any(cell.seconds for cell in runs.values()):
             return None
         seconds, epochs = np.mean([(one.seconds, one.epochs) for one in runs.values()], axis=0).tolist()
         return Cost(seconds, self.record.epoch_seconds(line), epochs)

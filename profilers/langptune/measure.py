@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from reclm.intervals import Estimate, mean
 from reclm.profilers.langptune.evaluation import at_random, most_popular, ranked
 from reclm.profilers.langptune.interpretability import interpretability
+from reclm.profilers.langptune.recommender import TextRecommender
 from reclm.profilers.langptune.writer import SessionWriter, Written
 from reclm.progress import progress_bar
 from reclm.ranking.evaluate import PerUser
 
 if TYPE_CHECKING:
     from reclm.profilers.langptune.tuning import Tuning
+
+
+_TOP = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +33,7 @@ class Measured:
     Attributes:
         rows: ``(n,)`` the sessions.
         rankings: by name, per session; the last one is that of what was tuned.
+        top: ``(n, 10)`` item_idx that what was tuned ranks best.
         profiles: what was written for them; None where σ reads histories.
         texts: how profiles read; see :func:`~reclm.profilers.langptune.interpretability.interpretability`.
         truncated: share of the user texts that the encoder cuts.
@@ -35,6 +41,7 @@ class Measured:
 
     rows: np.ndarray
     rankings: dict[str, PerUser]
+    top: np.ndarray
     profiles: Written | None
     texts: dict[str, float]
     truncated: float
@@ -52,8 +59,12 @@ class Measurement:
         self.tuning = tuning
         self.kept = kept or tuning.folder / "measured"
 
-    def run(self) -> Measured:
-        """Rank the candidates of the test sessions: by chance, by popularity, by the histories' own text, and tuned."""
+    def run(self, controls: bool = False) -> Measured:
+        """Rank the candidates of the test sessions: by chance, by popularity, by the histories' own text, and tuned.
+
+        Args:
+            controls: rank by what could stand in the place of the written profiles, too; see :meth:`_controls`.
+        """
         tuning, sessions = self.tuning, self.tuning.sessions
         rows = sessions.rows("test")[: tuning.config.measured or None]
         items = len(tuning.view.items)
@@ -68,9 +79,13 @@ class Measurement:
             "history, untrained": first.scores(tuning.histories.texts(rows.tolist()), sessions.history[rows]),
             self.name: last.scores(told, sessions.history[rows]),
         }
+        best = scores[self.name].topk(min(_TOP, len(sessions.items))).indices.numpy()
+        if controls and written:
+            scores |= self._controls(last, told, sessions.history[rows])
         measured = Measured(
             rows,
             {name: ranked(one, sessions, rows, items) for name, one in scores.items()},
+            sessions.items[best],
             written,
             interpretability(written.texts, tuning.histories.sources(rows.tolist()), written.ended)
             if written
@@ -90,20 +105,42 @@ class Measurement:
             config.variant
         ]
 
+    def _controls(
+        self, recommender: TextRecommender, told: list[str], histories: np.ndarray
+    ) -> dict[str, torch.Tensor]:
+        """Scores by the same profiles given to the wrong users, by the mean of the history's items, by chance vectors.
+
+        They are named like :data:`reclm.benchmarks.controls.CONTROLS`. Keywords are none of them: that profiler
+        reads whole histories, in which the items stand that are to be found.
+        """
+        rng = np.random.default_rng(self.tuning.config.seed)
+        order, wrong = rng.permutation(len(told)), np.empty(len(told), np.int64)
+        wrong[order] = np.roll(order, 1)
+        items = torch.cat([recommender.items, torch.zeros(1, recommender.items.shape[1])])
+        means = items[torch.from_numpy(recommender.place[histories])].mean(1)
+        noise = torch.from_numpy(rng.standard_normal(means.shape, np.float32))
+        normalize = torch.nn.functional.normalize
+        return {
+            "shuffled": recommender.scores([told[row] for row in wrong], histories),
+            "random": recommender.scores_of(normalize(noise, dim=1), histories),
+            "text": recommender.scores_of(normalize(means, dim=1), histories),
+        }
+
     def profiles(self, rows: np.ndarray) -> Written:
         """Profiles of sessions as the tuned model writes them, stored when they are done."""
         tuning = self.tuning
         generator = tuning.tuned.generator(tuning.model)
         params = tuning.config.writing
-        asked = json.dumps(
-            [
-                generator.model,
-                params.model_dump_json(),
-                tuning.config.prompts.model_dump_json(),
-                tuning.sessions.options.model_dump_json(),
-                tuning.sessions.fingerprint,
-            ]
-        )
+        key = [
+            generator.model,
+            params.model_dump_json(),
+            tuning.config.prompts.model_dump_json(),
+            tuning.sessions.options.model_dump_json(),
+            tuning.sessions.fingerprint,
+        ]
+        if tuning.sessions.options.max_item_tokens is not None:
+            key.append(tuning.first_encoder.name)  # by its tokens: another one leaves other sessions
+        asked = json.dumps(key)
         path = self.kept / f"profiles-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         missing = [row for row in rows.tolist() if str(row) not in known]

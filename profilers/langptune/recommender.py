@@ -55,7 +55,11 @@ class TextRecommender:
 
     def scores(self, profiles: Sequence[str], histories: np.ndarray) -> Tensor:
         """``(n, c)`` cosines, -inf for what is in the history ``(n, h)`` (item_idx, -1 where there are fewer)."""
-        vectors, items = self.embed(profiles), self.items
+        return self.scores_of(self.embed(profiles), histories)
+
+    def scores_of(self, vectors: Tensor, histories: np.ndarray) -> Tensor:
+        """:meth:`scores` of embeddings ``(n, t)``."""
+        items = self.items
         begun = perf_counter()
         scores = vectors @ items.T
         known = self.place[histories]

@@ -244,9 +244,9 @@ def _suite(
     from reclm.benchmarks.suite import changed, load_suite
 
     if sessions := load_session_suite(name):
-        if how != {"jobs": 1, "fresh": False, "controls": False} or changes.pop("search") is not None:
-            raise ReclmError("--jobs, --fresh, --controls and --search go with suites of backbones only")
-        _sessions(sessions.changed(**changes), workspace, folder, trackers)
+        if how.pop("jobs") != 1 or changes.pop("search") is not None:
+            raise ReclmError("--jobs and --search go with suites of backbones only")
+        _sessions(sessions.changed(**changes), workspace, how, folder, trackers)
         return
     run = _run(changed(load_suite(name), **changes), workspace, how, folder, trackers, "suite.yaml")
     run.suite.to_yaml(folder / "suite.yaml")
@@ -277,69 +277,73 @@ def _run(
     besides: str,
 ) -> "SuiteRun":
     """Run a suite, print what it came to, and write it down; ``besides`` is what the caller adds to the folder."""
-    from rich.console import Console
-
     from reclm.benchmarks import examples
     from reclm.benchmarks.picture import draw
     from reclm.benchmarks.suite_run import run_suite
-    from reclm.benchmarks.suite_table import markdown, remarks, tables
-    from reclm.benchmarks.verdict import verdicts
 
     run = run_suite(suite, workspace, **how)
     record = run.record()
     record.save(folder)
-    (folder / "table.md").write_text(markdown(record), encoding="utf-8")
     draw(record, folder / "comparison.png")
     examples.write(run, folder)
+    _show(record, folder, workspace, trackers, besides)
+    return run
+
+
+def _sessions(
+    suite: "SessionSuite", workspace: "Workspace", how: dict[str, Any], folder: Path, trackers: list[str]
+) -> None:
+    """Run a suite of sessions."""
+    from reclm.benchmarks import session_examples
+    from reclm.benchmarks.picture import draw
+    from reclm.benchmarks.session_run import run_session_suite
+
+    run = run_session_suite(suite, workspace, **how)
+    record = run.record()
+    record.save(folder)
+    if any(row.line for row in suite.rows):
+        session_examples.draw(run, record, folder / "comparison.png")
+    else:
+        draw(record, folder / "comparison.png")
+    session_examples.write(run, folder)
+    suite.to_yaml(folder / "suite.yaml")
+    _show(record, folder, workspace, trackers, "suite.yaml")
+    if run.failures:
+        raise typer.Exit(1)
+
+
+def _show(record: "Record", folder: Path, workspace: "Workspace", trackers: list[str], besides: str) -> None:
+    """Print what a run came to, and write ``table.md``; ``besides`` is what else the caller put into the folder."""
+    from rich.console import Console
+
+    from reclm.benchmarks.suite_table import markdown, remarks, tables
+    from reclm.benchmarks.tracking import track
+    from reclm.benchmarks.verdict import verdicts
+
+    (folder / "table.md").write_text(markdown(record), encoding="utf-8")
     for grid in tables(record):
         Console(highlight=False).print(grid)
     for sentence in [*remarks(record), *_coverage(record), "", *verdicts(record)]:
         _say(sentence)
     files = ("table.md", "comparison.png", "results.parquet", "users.parquet", besides)
     _say(f"\nresults in {folder} ({', '.join(files)})")
-    _track(record, folder, workspace, trackers)
-    _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
-    return run
-
-
-def _sessions(suite: "SessionSuite", workspace: "Workspace", folder: Path, trackers: list[str]) -> None:
-    from rich.console import Console
-
-    from reclm.benchmarks.session_suite import run_session_suite
-    from reclm.benchmarks.session_table import remarks, save, tables
-
-    run = run_session_suite(suite, workspace)
-    save(run, folder)
-    for grid in tables(run):
-        Console(highlight=False).print(grid)
-    for remark in remarks(run):
-        _say(remark)
-    _say(f"\nresults in {folder} (table.md, picture.png, results.parquet, users.parquet, suite.yaml)")
-    _track(run.record(), folder, workspace, trackers)
-    _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
-    if run.failures:
-        raise typer.Exit(1)
-
-
-def _track(record: "Record", folder: Path, workspace: "Workspace", trackers: list[str]) -> None:
     if trackers:
-        from reclm.benchmarks.tracking import track
-
         for place in track(record, folder, workspace, trackers):
             _say(place)
+    _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
 
 
 def _coverage(record: "Record") -> list[str]:
     """What had a profile."""
     said: dict[str, None] = {}
     for line in record.about.lines:
-        if line.writer and line.control is None:
+        if line.coverage and line.control is None:
             covered = ", ".join(f"{there:,} of {of:,} {kind}s" for kind, (there, of) in line.coverage.items())
             said[f"profiles by {line.writer}: {covered}"] = None
     short = any(there < of for line in record.about.lines for there, of in line.coverage.values())
     alone = all(line.writer for line in record.about.lines)
     rest = "gets all items as equals" if alone else "is recommended by the rest of the model"
-    return [*said, *[f"who has no profile {rest}; --limit 0 writes all profiles first"] * short]
+    return [*said, *[f"who has no profile {rest}; reclm profile writes those of everybody"] * short]
 
 
 def _run_folder(workspace: "Workspace", *names: str) -> Path:

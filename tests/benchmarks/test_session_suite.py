@@ -1,21 +1,27 @@
 """Suites of sessions: rows and floors, users over seeds, differences, failures, what is written."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import reclm.cli
 from reclm.benchmarks.record import Record
-from reclm.benchmarks.session_suite import SessionRun, SessionSuite, load_session_suite, run_session_suite
-from reclm.benchmarks.session_table import differences, estimates, markdown, save, tables
+from reclm.benchmarks.session_examples import draw, examples, qualities
+from reclm.benchmarks.session_run import SessionRun, check, run_session_suite
+from reclm.benchmarks.session_suite import SessionSuite, load_session_suite
 from reclm.benchmarks.suite import suite_names
+from reclm.benchmarks.suite_table import markdown, remarks
+from reclm.benchmarks.verdict import against_controls, differences
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.disk import save as save_dataset
 from reclm.errors import ReclmError
+from reclm.profilers.langptune.evaluation import ranked
 from reclm.workspace import Workspace
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "profilers" / "langptune"))
@@ -77,26 +83,40 @@ def run(home) -> SessionRun:
     return run_session_suite(suite(home), Workspace(home), progress=False)
 
 
+WHERE = "next items"
+
+
+def users(record: Record, name: str, seed: int) -> list[str]:
+    return record.cells[name, seed, WHERE].user_ids.tolist()
+
+
 def test_rows_and_floors_have_the_same_users(run):
-    assert run.names == ["Random", "MostPopular", "EMB-0", "EMB-CL", "none"]
+    record = run.record()
+    names = ["Random", "MostPopular", "EMB-0", "EMB-CL", "none"]
+    assert [line.name for line in record.about.lines] == names
     assert not run.failures
     for seed in (0, 1):
-        assert len({tuple(run.users[name][seed]) for name in run.names}) == 1
+        assert len({tuple(users(record, name, seed)) for name in names}) == 1
     # each seed draws its own held-out users
-    assert run.users["none"][0] != run.users["none"][1]
+    assert users(record, "none", 0) != users(record, "none", 1)
+    assert record.about.protocols[0].users == len({*users(record, "none", 0), *users(record, "none", 1)})
+    assert record.about.protocols[0].candidates == len(run.tunings[0].sessions.items)
 
 
-def test_a_user_counts_once_however_many_seeds_drew_it(run):
-    drawn = [set(run.users["none"][seed]) for seed in (0, 1)]
-    values = run.by_user("none", "ndcg@20")
-    assert set(values) == drawn[0] | drawn[1]
-    for user in drawn[0] & drawn[1]:
-        both = [run.values["none"][seed]["ndcg@20"][run.users["none"][seed].index(user)] for seed in (0, 1)]
-        assert values[user] == pytest.approx((both[0] + both[1]) / 2)
-    assert estimates(run)["none"]["ndcg@20"].mean == pytest.approx(np.mean(list(values.values())))
-    test = differences(run)["Random", "none"]["ndcg@20"]
-    chance = run.by_user("Random", "ndcg@20")
-    assert test.difference == pytest.approx(np.mean([values[user] - chance[user] for user in values]))
+def test_a_user_is_compared_with_itself_seed_by_seed(run):
+    record = run.record()
+    before, after = record.paired("Random", "none", WHERE, "ndcg@20")
+    known = sorted({*users(record, "none", 0), *users(record, "none", 1)})
+    assert before.shape == after.shape == (2, len(known))
+    for seed in (0, 1):
+        cell = record.cells["none", seed, WHERE]
+        of = dict(zip(cell.user_ids.tolist(), cell.values["ndcg@20"].tolist(), strict=True))
+        np.testing.assert_allclose(after[seed], [of.get(user, np.nan) for user in known])
+    (found,) = [one for one in differences(record) if (one.line, one.metric) == ("none", "ndcg@20")]
+    means = [
+        record.cells[name, seed, WHERE].means()["ndcg@20"] for name in ("Random", "none") for seed in (0, 1)
+    ]
+    assert found.test.difference == pytest.approx(np.mean(means[2:]) - np.mean(means[:2]), rel=1e-5)
 
 
 def test_what_was_trained_is_not_trained_again(run, home, monkeypatch):
@@ -108,17 +128,55 @@ def test_what_was_trained_is_not_trained_again(run, home, monkeypatch):
     monkeypatch.setattr(tuning.Alternation, "__init__", refused)
     again = run_session_suite(suite(home), Workspace(home), progress=False)
     assert not again.failures
-    assert again.by_user("EMB-CL", "mrr@20") == run.by_user("EMB-CL", "mrr@20")
+    one, other = run.record(), again.record()
+    for key, cell in one.cells.items():
+        np.testing.assert_array_equal(cell.values["mrr@20"], other.cells[key].values["mrr@20"])
+    fresh = run_session_suite(suite(home, seeds=1), Workspace(home), fresh=True, progress=False)
+    assert {row for row, _, why in fresh.failures if "trained again" in why} == {"EMB-CL"}
 
 
-def test_a_row_that_fails_is_told_and_costs_the_others_nothing(home):
-    rows = [{"name": "bad", "settings": {"variant": "zero", "sessions": {"history": 50}}}, ROWS[0]]
-    run = run_session_suite(suite(home, rows=rows, pairs=[], seeds=1), Workspace(home), progress=False)
-    ((row, seed, why),) = run.failures
-    assert (row, seed) == ("bad", 0)
-    assert "no sessions" in why
-    assert "EMB-0" in run.names
-    assert "FAILED: bad, seed 0" in markdown(run)
+def test_controls_stand_in_the_place_of_what_was_written(run, home):
+    told = run_session_suite(suite(home), Workspace(home), controls=True, progress=False).record()
+    lines = {line.name: line for line in told.about.lines if line.control}
+    assert list(lines) == ["none, shuffled", "none, random", "none, text"]
+    assert {line.stands_for for line in lines.values()} == {"none"}
+    (found,) = against_controls(told)
+    best = max(lines, key=lambda name: told.values(name, WHERE, "ndcg@20").mean())
+    assert (found.line, found.against) == ("none", best)
+    # the mean of the history's items, by hand
+    tuning, ran = run.tunings[0], run.ran["none", 0]
+    sessions, rows = tuning.sessions, ran.measured.rows
+    vectors = tuning.first_encoder.encode([tuning.histories.lines[item] for item in sessions.items])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    place = {item: at for at, item in enumerate(sessions.items.tolist())}
+    scores = []
+    for row in rows.tolist():
+        own = [place[item] for item in sessions.history[row].tolist() if item >= 0]
+        one = vectors @ vectors[own].mean(0)
+        one[own] = -np.inf
+        scores.append(one)
+    wanted = ranked(torch.from_numpy(np.stack(scores)), sessions, rows, len(run.view.items))
+    np.testing.assert_allclose(
+        told.cells["none, text", 0, WHERE].values["ndcg@20"], wanted.values["ndcg@20"], atol=1e-6
+    )
+
+
+def test_a_row_that_fails_is_told_and_costs_the_others_nothing(home, monkeypatch):
+    from reclm.profilers.langptune.measure import Measurement
+
+    whole = Measurement.run
+
+    def fails(self: Measurement, controls: bool = False) -> Any:
+        if self.tuning.config.source == "profile":
+            raise ReclmError("out of luck")
+        return whole(self, controls)
+
+    monkeypatch.setattr(Measurement, "run", fails)
+    run = run_session_suite(suite(home, seeds=1), Workspace(home), progress=False)
+    assert run.failures == [("none", 0, "out of luck")]
+    record = run.record()
+    assert record.seeds("EMB-0", WHERE) == [0]
+    assert "FAILED: none, seed 0: out of luck" in remarks(record)
 
 
 def test_a_row_that_cannot_run_here_shows_its_published_numbers(home):
@@ -127,31 +185,45 @@ def test_a_row_that_cannot_run_here_shows_its_published_numbers(home):
         ROWS[0],
     ]
     ran = run_session_suite(suite(home, rows=rows, pairs=[], seeds=1), Workspace(home), progress=False)
-    assert "BERT4Rec" not in ran.names
-    assert ran.record().line("BERT4Rec").absent == "no sequence backbone yet"
-    assert "BERT4Rec: not run here, no sequence backbone yet" in markdown(ran)
+    page = markdown(ran.record())
+    assert "BERT4Rec: not run here, no sequence backbone yet" in page
+    assert ".0384" in page
 
 
-def test_what_is_written(run, tmp_path):
-    save(run, tmp_path)
-    record = Record.read(tmp_path)
-    assert [line.name for line in record.about.lines] == run.names
-    assert record.line("EMB-CL").against == "EMB-0"
-    for seed in (0, 1):
-        cell = record.cells["EMB-CL", seed, "next item"]
-        assert cell.user_ids.tolist() == [str(user) for user in run.users["EMB-CL"][seed]]
-        np.testing.assert_allclose(cell.values["ndcg@20"], run.values["EMB-CL"][seed]["ndcg@20"])
-    # seeds have users of their own: a user's value is the mean over the seeds that drew it
-    before, after = record.paired("Random", "none", "next item", "ndcg@20")
-    test = differences(run)["Random", "none"]["ndcg@20"]
-    assert before.shape == (1, test.n)
-    assert (after - before).mean() == pytest.approx(test.difference)
-    page = (tmp_path / "table.md").read_text()
-    assert "| published | .5000 |" in page
-    assert "EMB\\-CL less EMB\\-0" in page or "EMB-CL less EMB-0" in page
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
-    assert SessionSuite.from_yaml(tmp_path / "suite.yaml") == run.suite
-    assert len(tables(run)) == 2
+def test_another_data_set_goes_without_the_published_numbers(home):
+    there = suite(home, source="a table").changed(dataset="shop", seeds=1)
+    assert (there.dataset, there.seeds, there.source) == ("shop", 1, "")
+    assert not any(row.published for row in there.rows)
+    assert there.note == "The published numbers are of tastes."
+    assert "here: shop" in there.title
+    assert suite(home).changed(dataset="tastes") == suite(home)
+
+
+def test_a_leak_ends_a_row(home):
+    sessions = run_session_suite(suite(home, seeds=1), Workspace(home), progress=False).tunings[0].sessions
+    check(sessions)
+    with pytest.raises(ReclmError, match="leak: the history of session 0 holds an item that is to be found"):
+        check(replace(sessions, future=sessions.history[:, :1]))
+    twice = sessions.users.copy()
+    twice[1] = twice[0]
+    with pytest.raises(ReclmError, match="leak: a user has two sessions"):
+        check(replace(sessions, users=twice))
+
+
+def test_what_is_drawn_and_shown(run, tmp_path):
+    record = run.record()
+    draw(run, record, tmp_path / "lines.png")
+    assert (tmp_path / "lines.png").stat().st_size > 10_000
+    (told,) = qualities(run)
+    assert (told.writer, told.kind, told.profiles) == ("none", "user", 2 * len(users(record, "none", 0)))
+    first, *others = examples(run)
+    assert len(others) == 9
+    assert list(first.top) == ["EMB-0", "EMB-CL", "none"]
+    assert len(first.top["none"]) == 10
+    # what was found among ten is what recall says
+    found = [sum(one.hits["none"]) for one in (first, *others)]
+    recall = record.cells["none", 0, WHERE].values["recall@20"][:10] * run.tunings[0].sessions.future.shape[1]
+    assert (np.array(found) <= recall + 1e-6).all()
 
 
 def test_bad_suites_are_refused_in_one_line(home, tmp_path):
@@ -161,6 +233,9 @@ def test_bad_suites_are_refused_in_one_line(home, tmp_path):
         suite(home, rows=[{"name": "EMB-0", "settings": {"varian": "cl"}}], pairs=[])
     with pytest.raises(ReclmError, match="no language model"):
         suite(home, rows=[{"name": "x", "settings": {"source": "history", "variant": "full"}}], pairs=[])
+    other = {"name": "x", "settings": {"variant": "zero", "sessions": {"history": 3}}}
+    with pytest.raises(ReclmError, match="row 'x' ranks other sessions than row 'EMB-0'"):
+        suite(home, rows=[ROWS[0], other], pairs=[])
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(suite(home).model_dump(mode="json")))
     loaded = load_session_suite(str(path))
@@ -200,11 +275,20 @@ def test_table_1_of_langptune_made_small_through_the_command_line(home, tmp_path
     assert [row.name for row in whole.rows] == names
     record = Record.read(out)
     for name in ["Random", "MostPopular", *names]:
-        assert record.seeds(name, "next item") == [0]
+        assert record.seeds(name, WHERE) == [0]
         assert name in said
     assert record.about.failures == ()
     assert record.line("LangPTune").beside == ("LangPTune-RLSO",)
     assert "the mean reward of LangPTune-RLSO's updates, second half less first, " in said
     assert "the mean reward of LangPTune's updates, second half less first (and the recommender was" in said
-    for words in ("MRR@20", "Differences, user by user", f"next: reclm report {out}"):
+    for words in ("MRR@20", "LangPTune against LangPTune-RLSO: ", f"next: reclm report {out}"):
         assert words in said
+    assert (out / "comparison.png").stat().st_size > 10_000
+    assert SessionSuite.from_yaml(out / "suite.yaml") == small
+    monkeypatch.setattr(sys, "argv", ["reclm", "report", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        reclm.cli.main()
+    assert not ended.value.code, capsys.readouterr().err
+    page = (out / "report.html").read_text()
+    for words in ("Reward by step", "loss by step", "LangPTune-RLSO", "The user likes", "nothing"):
+        assert words in page

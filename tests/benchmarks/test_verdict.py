@@ -157,6 +157,16 @@ def test_a_gain_that_a_control_has_too_is_not_what_the_profiles_say() -> None:
     assert "what helps" not in sentence  # nothing does
 
 
+def test_a_line_that_is_compared_with_nothing_has_its_controls() -> None:
+    alone = Line(name="similarity", kinds=("user",))
+    control = Line(name="its shuffled", control="shuffled", stands_for="similarity", kinds=("user",))
+    found = record([alone, control], {"similarity": 0.02, "its shuffled": 0.0})
+    (said,) = verdicts(found)
+    assert said.startswith("full-shot: similarity beats its best control (shuffled, ")
+    numbers = Numbers(found)
+    assert (numbers.verdicts, numbers.of_controls) == ([said], [])
+
+
 def test_controls_of_another_base_are_left_alone() -> None:
     lines = [BASE, line("augment"), Line(name="other"), line("mixed", "shuffled", against="other")]
     assert against_controls(record(lines, {"augment": 0.02, "other": 0.0, "mixed": 0.0})) == []
