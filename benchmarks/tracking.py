@@ -15,6 +15,7 @@ from reclm import plugins
 from reclm.benchmarks.record import Line, Record
 from reclm.benchmarks.search_space import with_options
 from reclm.benchmarks.suite import Suite, row_plan
+from reclm.config import merged
 from reclm.errors import ReclmError, unknown
 from reclm.workspace import Workspace, slug
 
@@ -68,6 +69,16 @@ def trainings(record: Record) -> Iterator[Tracked]:
         )
 
 
+def _flat(settings: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """Settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= (
+            _flat(value, f"{within}{name}.") if isinstance(value, Mapping) else {f"{within}{name}": value}
+        )
+    return found
+
+
 def _options(record: Record, line: Line) -> dict[str, Any]:
     """What a line ran with; what a search chose is in it."""
     about, suite = record.about, record.about.suite
@@ -84,7 +95,7 @@ def _options(record: Record, line: Line) -> dict[str, Any]:
     if row is None:
         found: dict[str, Any] = {"backbone": line.backbone or None}
     elif suite.get("kind") == "sessions":
-        found = {**suite.get("settings", {}), **row.get("settings", {})}
+        found = _flat(merged(suite.get("settings", {}), row.get("settings", {})))
     else:
         whole = Suite.build(suite, where="the record's suite")
         plan = row_plan(whole, next(one for one in whole.rows if one.name == line.name))

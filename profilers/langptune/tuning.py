@@ -168,7 +168,7 @@ class Tuning:
                 self.say(
                     f"warning: the encoder reads {encoder.window:g} tokens, which cuts {share:.1%} of the {what}"
                 )
-        if config.source == "profile" and config.rlso.max_new_tokens > encoder.window:
+        if config.source == "profile" and config.rlso.max_new_tokens >= encoder.window:
             self.say(
                 f"warning: profiles may have {config.rlso.max_new_tokens} tokens, and the encoder reads "
                 f"{encoder.window:g}; what share is cut is said at the end"

@@ -153,11 +153,13 @@ def joined(lists: Column, between: str) -> Column:
 def prices(column: Column) -> Column:
     """The first number in each price, to two decimals; empty where there is none.
 
-    >>> prices(pa.chunked_array([["12.99", "from $1,299.5", "—", None]])).to_pylist()
-    ['12.99', '1299.5', '', '']
+    >>> prices(pa.chunked_array([["12.99", "from $1,299.5", "1,2,3", "9" * 400, "—", None]])).to_pylist()
+    ['12.99', '1299.5', '1', '', '', '']
     """
-    number = pc.struct_field(pc.extract_regex(column, r"(?P<number>\d[\d,]*(?:\.\d+)?)"), "number")
+    pattern = r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)"
+    number = pc.struct_field(pc.extract_regex(column, pattern), "number")
     number = pc.replace_substring(number, ",", "").cast(pa.float64())
+    number = pc.if_else(pc.is_finite(number), number, None)
     return pc.fill_null(pc.round(number, 2).cast(pa.string()), "")
 
 

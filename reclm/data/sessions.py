@@ -52,7 +52,7 @@ class SessionOptions(Config):
     max_history_tokens: Count | None = 1024
     """Sessions whose history, texts and reviews, has more tokens, by the language model, are left out."""
     valid: Fraction = 0.08
-    """Fraction of the users whose sessions choose the model."""
+    """Fraction of the users whose sessions neither train nor test: to choose settings by."""
     test: Fraction = 0.08
     """Fraction of the users whose sessions test it."""
     seed: Seed = 0

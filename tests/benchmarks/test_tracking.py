@@ -1,6 +1,7 @@
 """Runs in TensorBoard and MLflow: what is read back is what the record says."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,20 @@ def test_a_tracker_that_is_missing_says_what_to_install(
         assert "\n" not in str(caught.value)
     with pytest.raises(ReclmError, match="did you mean 'tensorboard'"):
         check_trackers(["tensorbord"])
+
+
+def test_rows_of_sessions_have_the_suites_settings_under_their_own(record: Record) -> None:
+    settings = {"seed": 3, "rlso": {"steps": 4, "batch_size": 8}}
+    suite = {
+        "kind": "sessions",
+        "title": "t",
+        "dataset": "toy",
+        "settings": settings,
+        "rows": [{"name": "base", "settings": {"rlso": {"steps": 10}}}],
+    }
+    told = replace(record, about=record.about.model_copy(update={"suite": suite}))
+    one = next(one for one in trainings(told) if one.line == "base")
+    assert {name: one.options[name] for name in ("rlso.steps", "rlso.batch_size")} == {
+        "rlso.steps": 10,
+        "rlso.batch_size": 8,
+    }

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reclm.data import jsonl
 from reclm.data.amazon import Amazon
+from reclm.data.amazon_text import prices
 from reclm.data.dataset import Dataset
 from reclm.errors import ReclmError
 from reclm.text.items import item_texts
@@ -298,3 +300,11 @@ def test_memory_is_needed_for_what_is_kept_only(tmp_path):
     assert users == "5"
     # of 120 MB of JSON, 68 of them text; what grows with the lines is ids, times and ratings
     assert float(mebibytes) < 80
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [("12.99", "12.99"), ("from $1,299.5", "1299.5"), ("1,2,3", "1"), ("9" * 400, ""), ("—", ""), (None, "")],
+)
+def test_a_price_is_its_first_number(said: str | None, read: str) -> None:
+    assert prices(pa.chunked_array([pa.array([said], pa.string())])).to_pylist() == [read]
