@@ -92,6 +92,8 @@ class About(Config):
     fingerprint: str
     source: str = ""
     """Where the published numbers stand."""
+    comparable: bool = True
+    """Whether they are of the same data and protocol: if not, ours are shown beside them and not measured by them."""
     selected_on: str = ""
     """What chose the epoch, in words; empty where nothing did."""
     seeds: int = 1

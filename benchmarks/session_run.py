@@ -116,6 +116,7 @@ class SessionRun:
             dataset=self.view.name,
             fingerprint=self.view.fingerprint,
             source=suite.source,
+            comparable=False,
             seeds=suite.seeds,
             metrics=METRICS,
             protocols=(Ranked(name=PROTOCOL, users=len(users), candidates=items),),

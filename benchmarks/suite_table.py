@@ -24,25 +24,25 @@ class Number:
     Attributes:
         mean, sd: over the seeds that ran; ``sd`` of two or more.
         published: beside it.
-        difference: ``mean / published - 1``.
+        difference: ``mean / published - 1``, where that says anything.
     """
 
     mean: float | None
     sd: float | None
     published: float | None
-
-    @property
-    def difference(self) -> float | None:
-        return self.mean / self.published - 1 if self.mean is not None and self.published else None
+    difference: float | None
 
 
 def number(record: Record, line: Line, protocol: str, metric: str) -> Number:
     """A cell of the table."""
     values = record.values(line.name, protocol, metric)
+    published = line.published.get(protocol, {}).get(metric)
+    compared = bool(len(values)) and bool(published) and record.about.comparable
     return Number(
         mean=float(values.mean()) if len(values) else None,
         sd=float(values.std(ddof=1)) if len(values) > 1 else None,
-        published=line.published.get(protocol, {}).get(metric),
+        published=published,
+        difference=float(values.mean()) / published - 1 if compared and published else None,
     )
 
 
@@ -135,7 +135,8 @@ def remarks(record: Record) -> list[str]:
     chosen = f", epochs chosen on {about.selected_on}" if about.selected_on else ""
     said = [f"{about.dataset} ({about.fingerprint}), {seeds}{chosen}"]
     if about.source:
-        beside = "; the percentage is ours against it" if any(line.published for line in about.lines) else ""
+        any_published = any(line.published for line in about.lines)
+        beside = "; the percentage is ours against it" if about.comparable and any_published else ""
         said.append(f"published: {about.source}{beside}")
     said += about.remarks
     said += [f"{line.name}: {line.note}" for line in about.lines if line.note]
@@ -172,7 +173,8 @@ def markdown(record: Record) -> str:
         }
         head = [""]
         for metric in record.about.metrics:
-            head += [title(metric), "published", "difference"] if metric in published else [title(metric)]
+            columns = ["published", "difference"] if record.about.comparable else ["published"]
+            head += [title(metric), *columns] if metric in published else [title(metric)]
         body = []
         for line in record.about.lines:
             cells = [literal(line.name)]
@@ -181,7 +183,8 @@ def markdown(record: Record) -> str:
                 cells.append(_ours(one).replace("±", "± "))
                 if metric in published:
                     cells.append("" if one.published is None else _number(one.published))
-                    cells.append("" if one.difference is None else _percent(one.difference))
+                    if record.about.comparable:
+                        cells.append("" if one.difference is None else _percent(one.difference))
             body.append(cells)
         parts += [f"### {literal(protocol.name)}", markdown_table(head, body)]
     parts.append("\n".join(f"- {literal(remark)}" for remark in remarks(record)))

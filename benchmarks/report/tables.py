@@ -110,7 +110,8 @@ def _published(numbers: Numbers, line: str, protocol: str, metric: str, value: f
     if value is None:
         return NONE
     ours = numbers.values(line, protocol, metric)
-    differs = f" ({shown.number(float(ours.mean()) - value, sign=True)})" if len(ours) else ""
+    compared = len(ours) and numbers.about.comparable
+    differs = f" ({shown.number(float(ours.mean()) - value, sign=True)})" if compared else ""
     return shown.number(value) + differs
 
 
