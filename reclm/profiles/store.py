@@ -223,23 +223,28 @@ class ProfileStore:
         """The profile of one user or item."""
         self.flush()
         query = self._table.search().where((col("kind") == kind) & (col("id") == id)).select(_PROFILE_COLUMNS)
-        return next((Profile(**row) for row in query.to_list()), None)
+        return next(map(_profile, query.to_list()), None)
 
     def by_hash(self, hashes: Iterable[str]) -> dict[str, Profile]:
         """For each of these prompt hashes that was answered, one of the profiles that answer it."""
         rows = self.rows(columns=_PROFILE_COLUMNS)
         wanted = pc.is_in(rows.column("prompt_hash"), pa.array(list(hashes), pa.string()))
-        return {row["prompt_hash"]: Profile(**row) for row in rows.filter(wanted).to_pylist()}
+        return {row["prompt_hash"]: _profile(row) for row in rows.filter(wanted).to_pylist()}
+
+
+def _profile(row: dict[str, Any]) -> Profile:
+    """A row of an earlier version has no seconds."""
+    return Profile(**row | {"seconds": row["seconds"] or 0.0})
 
 
 def _opened(db: lancedb.DBConnection) -> Table:
     """The table of the profiles; one that an earlier version made gets the columns that it lacks."""
-    try:
+    if "profiles" not in db.list_tables().tables:
         return db.create_table("profiles", schema=SCHEMA, exist_ok=True)
-    except ValueError:  # the schema is another
-        table = db.open_table("profiles")
-        table.add_columns({"seconds": "cast(0 as float)"})
-        return table
+    table = db.open_table("profiles")
+    if "seconds" not in table.schema.names:
+        table.add_columns(SCHEMA.field("seconds"))
+    return table
 
 
 def upsert(table: Table, rows: pa.Table) -> None:

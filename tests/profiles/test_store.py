@@ -1,5 +1,6 @@
 """The store keeps what it is given, once, and says whose it is."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +38,17 @@ def test_a_store_of_an_earlier_version_goes_on(folder: Path) -> None:
     with ProfileStore.open(folder, "f00d", "zero-shot") as store:
         store.add([ANNE])
     ProfileStore.read(folder)._table.drop_columns(["seconds"])
+    # and what it had begun to write when it was killed
+    row = vars(replace(ANNE, id="carl")) | {"fingerprint": "f00d", "created": 1_700_000_000_000_000}
+    (folder / "journal.jsonl").write_text(
+        json.dumps({**row, "seconds": None}).replace(', "seconds": null', "") + "\n"
+    )
+    for _ in range(2):
+        assert ProfileStore.read(folder).get("user", "anne") == ANNE
     with ProfileStore.open(folder, "f00d", "zero-shot") as store:
         assert store.get("user", "anne") == ANNE
+        assert store.by_hash(["h1"])["h1"].seconds == 0
+        assert store.get("user", "carl") == replace(ANNE, id="carl")
         store.add([replace(ANNE, id="bob", seconds=1.5)])
         assert store.get("user", "bob").seconds == 1.5
 
