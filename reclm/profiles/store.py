@@ -234,7 +234,8 @@ class ProfileStore:
 
 def _profile(row: dict[str, Any]) -> Profile:
     """A row of an earlier version has no seconds."""
-    return Profile(**row | {"seconds": row["seconds"] or 0.0})
+    known: dict[str, Any] = row | {"seconds": row["seconds"] or 0.0}
+    return Profile(**known)
 
 
 def _opened(db: lancedb.DBConnection) -> Table:
