@@ -54,7 +54,9 @@ class Alternation:
         self.kept: dict[int, tuple[str, bool]] = {}
         if recommends:
             rate = config.cl.learning_rate if writes else config.cl.learning_rate_alone
-            self.cl = Contrastive(encoder.model, config.cl, rate, self.accelerator)
+            learned = tuning.sessions.future[tuning.train_rows].ravel()
+            counts = np.bincount(learned, minlength=len(tuning.view.items))
+            self.cl = Contrastive(encoder.model, config.cl, rate, self.accelerator, counts)
             self.cl.resume(folder / "cl" / "checkpoints")
         if config.source == "profile":
             network = load_network(tuning.model, full=config.lora.whole)

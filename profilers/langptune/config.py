@@ -39,6 +39,11 @@ class ContrastiveConfig(Config):
     weight_decay: float = Field(default=1e-6, ge=0)
     temperature: float = Field(default=0.1, gt=0)
     """Cosines are divided by it."""
+    correct_popularity: bool = False
+    """Take the log of how often an item comes next off its logit. A batch holds popular items more often than others,
+    and as negatives they are pushed away more: what is learned is not what is likely, but what is likelier than its
+    popularity says (Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations",
+    RecSys 2019). The paper does not."""
     reuse: bool = False
     """Sample one profile of a session in a round, and take it again whenever the session is drawn again. The paper
     samples anew each time, which is nearly all that a batch costs on a processor without an accelerator."""

@@ -24,12 +24,19 @@ Metrics = dict[str, float]
 
 
 def info_nce(
-    profiles: Tensor, items: Tensor, own: Tensor, chosen: Tensor, item_idx: Tensor, temperature: float
+    profiles: Tensor,
+    items: Tensor,
+    own: Tensor,
+    chosen: Tensor,
+    item_idx: Tensor,
+    temperature: float,
+    log_frequency: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE over the items of the batch: ``-ln exp(s_b,b / τ) / Σ_i exp(s_b,i / τ)``, mean over profiles.
 
-    ``s`` is the cosine. What a profile's user chose next is no negative of it, whoever brought it to the batch. Without
-    these masks it is sentence-transformers' MultipleNegativesRankingLoss (a test compares them).
+    ``s`` is the cosine; with ``log_frequency`` it is ``s_b,i / τ - ln q_i`` whose exponents are compared. What a
+    profile's user chose next is no negative of it, whoever brought it to the batch. Without these masks it is
+    sentence-transformers' MultipleNegativesRankingLoss (a test compares them).
 
     Args:
         profiles: ``(b, t)`` embeddings.
@@ -38,11 +45,14 @@ def info_nce(
         chosen: ``(b, f)`` which items each profile's user chose next.
         item_idx: ``(B,)`` which items ``items`` are.
         temperature: τ.
+        log_frequency: ``(B,)`` ln q of the items, up to a constant.
     """
     equal = (chosen.unsqueeze(2) == item_idx).any(1)
     equal[torch.arange(len(own)), own] = False
-    logits = (cos_sim(profiles, items) / temperature).masked_fill(equal, -torch.inf)
-    return torch.nn.functional.cross_entropy(logits, own)
+    logits = cos_sim(profiles, items) / temperature
+    if log_frequency is not None:
+        logits = logits - log_frequency
+    return torch.nn.functional.cross_entropy(logits.masked_fill(equal, -torch.inf), own)
 
 
 class Contrastive:
@@ -56,6 +66,7 @@ class Contrastive:
         config: options.
         learning_rate: of the first batch.
         accelerator: by default a new one.
+        counts: ``(I,)`` how often each item comes next in what is learned from, for ``correct_popularity``.
 
     Raises:
         ReclmError: if batches cannot be shared evenly by the processes.
@@ -70,6 +81,7 @@ class Contrastive:
         config: ContrastiveConfig,
         learning_rate: float,
         accelerator: Accelerator | None = None,
+        counts: np.ndarray | None = None,
     ) -> None:
         self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
         if config.batch_size % self.accelerator.num_processes:
@@ -82,6 +94,10 @@ class Contrastive:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=learning_rate, weight_decay=config.weight_decay
         )
+        self.log_frequency = None
+        if config.correct_popularity and counts is not None:
+            frequency = torch.from_numpy(np.maximum(counts, 1).astype(np.float32))
+            self.log_frequency = frequency.log().to(encoder.device)
         self.step = 0
 
     def train_step(
@@ -114,7 +130,8 @@ class Contrastive:
         own = torch.arange(len(profiles), device=items.device)
         own += len(profiles) * self.accelerator.process_index
         next_items = torch.from_numpy(item_idx[:, None] if chosen is None else chosen).to(items.device)
-        loss = info_nce(ours, items, own, next_items, which, self.config.temperature)
+        frequency = None if self.log_frequency is None else self.log_frequency[which]
+        loss = info_nce(ours, items, own, next_items, which, self.config.temperature, frequency)
         self.optimizer.zero_grad()
         loss.backward()
         self._share()

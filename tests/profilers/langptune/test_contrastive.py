@@ -32,6 +32,16 @@ def test_the_loss_by_hand():
     assert loss.item() == pytest.approx((own + other) / 2)
 
 
+def test_popularity_is_taken_off_by_hand():
+    profiles, items = torch.tensor([[1.0, 0], [0, 2]]), torch.tensor([[3.0, 0], [1, 1]])
+    # cosines 1 and √½, 0 and √½; the first item is three times as frequent as the second
+    first = math.exp(2) / 3 / (math.exp(2) / 3 + math.exp(math.sqrt(2)))
+    second = math.exp(math.sqrt(2)) / (1 / 3 + math.exp(math.sqrt(2)))
+    idx = torch.tensor([4, 9])
+    loss = info_nce(profiles, items, torch.arange(2), idx[:, None], idx, 0.5, torch.tensor([6.0, 2.0]).log())
+    assert loss.item() == pytest.approx(-(math.log(first) + math.log(second)) / 2)
+
+
 def test_where_no_item_repeats_it_is_that_of_sentence_transformers():
     profiles, items = random(6, 5), random(6, 5, seed=1)
     model: Any = torch.nn.Identity()
@@ -75,9 +85,10 @@ def test_the_gradient():
     assert torch.autograd.gradcheck(lambda one, other: info_nce(one, other, own, chosen, idx, 0.3), inputs)
 
 
-def learner(place, steps: int = 4, **changes: Any) -> Contrastive:
+def learner(place, steps: int = 4, counts: np.ndarray | None = None, **changes: Any) -> Contrastive:
     options = {"steps": steps, "batch_size": 4, "temperature": 0.2, "weight_decay": 0.1, **changes}
-    return Contrastive(TextEncoder(place.encoder.source, "cpu").model, ContrastiveConfig(**options), 1e-2)
+    encoder = TextEncoder(place.encoder.source, "cpu").model
+    return Contrastive(encoder, ContrastiveConfig(**options), 1e-2, counts=counts)
 
 
 def words(model: Contrastive) -> Tensor:
@@ -167,3 +178,18 @@ def test_a_batch_must_be_shared_evenly(place):
     accelerator: Any = SimpleNamespace(num_processes=3)
     with pytest.raises(ReclmError, match=r"cl.batch_size = 4 cannot be shared evenly by 3 processes"):
         Contrastive(place.encoder.model, ContrastiveConfig(batch_size=4), 1e-2, accelerator)
+
+
+def test_frequencies_are_those_of_the_items_of_the_batch(place):
+    counts = np.array([0, 1, 0, 2, 9, 9, 9, 9, 5])
+    off = learner(place).train_step(PROFILES, TEXTS, IDX)["loss"]
+    corrected = learner(place, counts=counts, correct_popularity=True)
+    plain = learner(place, counts=counts)
+    with torch.no_grad():
+        (ours, _), (theirs, _) = corrected._embed(PROFILES), corrected._embed(TEXTS)
+    idx = torch.from_numpy(IDX)
+    frequency = torch.tensor([2.0, 1, 5, 1]).log()  # of items 3, 1, 8 and 1
+    wanted = info_nce(ours, theirs, torch.arange(4), idx[:, None], idx, 0.2, frequency).item()
+    assert corrected.train_step(PROFILES, TEXTS, IDX)["loss"] == pytest.approx(wanted)
+    assert plain.train_step(PROFILES, TEXTS, IDX)["loss"] == pytest.approx(off)
+    assert wanted != pytest.approx(off)
