@@ -272,7 +272,8 @@ def test_table_1_of_langptune_made_small_through_the_command_line(home, tmp_path
     said, err = capsys.readouterr()
     assert not ended.value.code, err
     names = ["EMB-0", "EMB-CL", "LangPTune-0", "LangPTune-CL", "LangPTune-RLSO", "LangPTune"]
-    assert [row.name for row in whole.rows] == names
+    assert [row.name for row in whole.rows if "uncorrected" not in row.name] == names
+    names = [row.name for row in whole.rows]
     record = Record.read(out)
     for name in ["Random", "MostPopular", *names]:
         assert record.seeds(name, WHERE) == [0]
