@@ -84,7 +84,7 @@ class SessionSuite(Config):
     ) -> "SessionSuite":
         """The suite with another data set or number of seeds, where these are given.
 
-        Published numbers are of the suite's own data set, and go with it.
+        Published numbers are of other data in any case: they are shown, and not compared.
 
         Raises:
             ReclmError: for epochs, which it has none of.
@@ -95,10 +95,7 @@ class SessionSuite(Config):
             )
         update: dict[str, Any] = {"seeds": seeds} if seeds is not None else {}
         if dataset is not None and Path(dataset).name != self.dataset:
-            update["rows"] = tuple(row.model_copy(update={"published": {}}) for row in self.rows)
-            update |= {"dataset": dataset, "title": f"{self.title}; here: {Path(dataset).name}", "source": ""}
-            if any(row.published for row in self.rows):
-                update["note"] = f"{self.note} The published numbers are of {self.dataset}.".strip()
+            update |= {"dataset": dataset, "title": f"{self.title}; here: {Path(dataset).name}"}
         return self.model_copy(update=update)
 
 

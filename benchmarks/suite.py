@@ -89,6 +89,8 @@ class Suite(Config):
     """A prepared data set, or one that comes with the toolkit."""
     source: str = ""
     """Where the published numbers stand."""
+    comparable: bool = True
+    """Whether these are of this data and protocol; if not, no difference to them is told."""
     note: str = ""
     """Where all rows differ from what was published."""
     seeds: int = Field(default=1, ge=1)
@@ -182,16 +184,13 @@ def changed(
 ) -> Suite:
     """The suite with another data set, number of seeds, most epochs or trials of a search, where these are given.
 
-    Published numbers are of the suite's own data set, and go with it.
+    Published numbers are of the suite's own data set: beside another one's they are shown, and not compared.
     """
     update: dict[str, Any] = {}
     if dataset is not None and Path(dataset).name != suite.dataset:
-        update["rows"] = tuple(
-            row.model_copy(update={"published": {}, "published_seconds": None}) for row in suite.rows
-        )
+        update["comparable"] = False
         if any(row.published or row.published_seconds for row in suite.rows):
             update["note"] = f"{suite.note}; the published numbers are of {suite.dataset}".removeprefix("; ")
-            update["source"] = ""
     if dataset is not None:
         update["dataset"] = dataset
     if seeds is not None:

@@ -74,6 +74,7 @@ class SuiteRun:
             dataset=dataset.name,
             fingerprint=dataset.fingerprint,
             source=suite.source,
+            comparable=suite.comparable,
             selected_on="the TEST set, which flatters" if test else "validation",
             seeds=suite.seeds,
             metrics=suite.metrics,

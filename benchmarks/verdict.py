@@ -78,31 +78,62 @@ def against_controls(record: Record) -> list[Difference]:
     return _family(record, chosen, record.headline)
 
 
-def verdicts(record: Record) -> list[str]:
-    """One plain sentence a comparison, and one against its best control for each line that has controls.
+def verdicts(
+    record: Record, found: Sequence[Difference] | None = None, controls: Sequence[Difference] | None = None
+) -> list[str]:
+    """Did the profiles help? Where there are several comparisons, how many came out well and badly; then a sentence
+    a comparison, and one against its best control for each line that has controls.
 
     As plain for a no as for a yes. The sentences are about the record's headline metric. Their intervals are those
-    of the single comparison; the correction is in ``p`` alone.
+    of the single comparison; the correction is in ``p`` alone. What controls do for themselves: :func:`of_controls`.
+
+    Args:
+        found, controls: its :func:`differences` and :func:`against_controls`, where they are known.
     """
-    return sentences(record, differences(record), against_controls(record))
+    found = differences(record) if found is None else found
+    controls = against_controls(record) if controls is None else controls
+    told = [one for one in found if record.line(one.line).control is None and one.metric == record.headline]
+    return [*_summary(record, told, controls), *_sentences(record, told, controls)]
 
 
-def sentences(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
-    """:func:`verdicts` of some of a record's :func:`differences` and :func:`against_controls`."""
+def of_controls(record: Record, found: Sequence[Difference] | None = None) -> list[str]:
+    """A sentence on each control and what it is compared with."""
+    found = differences(record) if found is None else found
+    told = [one for one in found if record.line(one.line).control and one.metric == record.headline]
+    return _sentences(record, told, ())
+
+
+def _summary(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
+    """How many comparisons came out well, and badly; nothing where one sentence tells it all."""
+    if len(found) < 2:
+        return []
+    better, worse = _counts(found)
+    plain = all(record.line(one.line).kinds and not record.line(one.against).kinds for one in found)
+    subject, verb = ("Profiles helped", "hurt") if plain else ("The compared line was better", "worse")
+    text = f"{subject} in {better} of {len(found)} comparisons ({title(record.headline)}), {verb} in {worse}"
+    if controls:
+        text += f", and beat the best control in {_counts(controls)[0]} of {len(controls)}"
+    return [text + "; what is not significant counts as neither."]
+
+
+def _counts(found: Sequence[Difference]) -> tuple[int, int]:
+    """How many are significantly better, and worse."""
+    signs = [np.sign(one.test.difference) for one in found if one.significant]
+    return signs.count(1), signs.count(-1)
+
+
+def _sentences(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
     controlled = {(one.line, one.protocol): one for one in controls}
     compared = {(one.line, one.protocol) for one in found}
     named = sum(bool(line.against) for line in record.about.lines) > 1
     said = []
     for one in found:
-        if one.metric != record.headline:
-            continue
         said.append(_on_base(record, one, named))
         control = controlled.get((one.line, one.protocol))
         if control is not None and one.against == record.line(one.line).against:
             said.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
     # of a line that is compared with nothing else
-    said += [_on_control(record, one, False) for key, one in controlled.items() if key not in compared]
-    return said
+    return said + [_on_control(record, one, False) for key, one in controlled.items() if key not in compared]
 
 
 def _family(record: Record, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:

@@ -1,6 +1,5 @@
 """What a report counts: the one place where it meets the statistics."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,9 +9,8 @@ from reclm import intervals
 from reclm.benchmarks.record import Line, Record
 from reclm.benchmarks.significance import bootstrap
 from reclm.benchmarks.slices import ActivitySlice, activity_slices
-from reclm.benchmarks.verdict import Difference, against_controls, differences, sentences
+from reclm.benchmarks.verdict import Difference, against_controls, differences, of_controls, verdicts
 from reclm.intervals import Estimate
-from reclm.ranking.metrics import title
 
 ACCURACY = ("recall", "ndcg", "mrr", "precision", "hit", "map")
 """Metrics of which more is better; of others none is called the best."""
@@ -43,33 +41,12 @@ class Numbers:
     @cached_property
     def verdicts(self) -> list[str]:
         """Did the profiles help? Plain sentences, the first one about all comparisons if there are several."""
-        return [*self._summary(), *self._said(of_controls=False)]
-
-    def _summary(self) -> list[str]:
-        """How many comparisons came out well, and badly; nothing where one sentence tells it all."""
-        lines = {line.name: line for line in self.about.lines}
-        compared = [
-            one for one in self._all if one.metric == self.headline and lines[one.line].control is None
-        ]
-        if len(compared) < 2:
-            return []
-        better, worse = _counts(compared)
-        plain = all(lines[one.line].kinds and not lines[one.against].kinds for one in compared)
-        subject, verb = ("Profiles helped", "hurt") if plain else ("The compared line was better", "worse")
-        text = f"{subject} in {better} of {len(compared)} comparisons ({title(self.headline)}), {verb} in {worse}"
-        if self.controls:
-            beaten, _ = _counts(self.controls.values())
-            text += f", and beat the best control in {beaten} of {len(self.controls)}"
-        return [text + "; what is not significant counts as neither."]
+        return verdicts(self.record, self._all, list(self.controls.values()))
 
     @cached_property
     def of_controls(self) -> list[str]:
         """The verdicts on controls for themselves."""
-        return self._said(of_controls=True)
-
-    def _said(self, of_controls: bool) -> list[str]:
-        found = [one for one in self._all if bool(self.record.line(one.line).control) == of_controls]
-        return sentences(self.record, found, [] if of_controls else list(self.controls.values()))
+        return of_controls(self.record, self._all)
 
     @cached_property
     def _all(self) -> list[Difference]:
@@ -181,9 +158,3 @@ class Numbers:
         there = ~np.isnan(values)
         _, user = np.unique(ids[there], return_inverse=True)
         return np.bincount(user, values[there]) / np.bincount(user)
-
-
-def _counts(found: Iterable[Difference]) -> tuple[int, int]:
-    """How many are significantly better, and worse."""
-    signs = [np.sign(one.test.difference) for one in found if one.significant]
-    return signs.count(1), signs.count(-1)

@@ -190,12 +190,9 @@ def test_a_row_that_cannot_run_here_shows_its_published_numbers(home):
     assert ".0384" in page
 
 
-def test_another_data_set_goes_without_the_published_numbers(home):
-    there = suite(home, source="a table").changed(dataset="shop", seeds=1)
-    assert (there.dataset, there.seeds, there.source) == ("shop", 1, "")
-    assert not any(row.published for row in there.rows)
-    assert there.note == "The published numbers are of tastes."
-    assert "here: shop" in there.title
+def test_another_data_set_is_named(home):
+    there = suite(home).changed(dataset="shop", seeds=1)
+    assert (there.dataset, there.seeds, there.title) == ("shop", 1, "tastes; here: shop")
     assert suite(home).changed(dataset="tastes") == suite(home)
 
 
