@@ -1,5 +1,6 @@
 """A record's numbers beside the published ones: on the terminal, and as Markdown."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,16 +72,31 @@ def tables(record: Record) -> list[Table]:
             if line.published.get(protocol.name):
                 grid.add_row("published", *map(_published, found), style="dim")
         drawn.append(grid)
-    if any(line.published_seconds for line in record.about.lines):
+    if _timed(record):
         drawn.append(_seconds(record))
     return drawn
 
 
+_SECONDS = "Seconds of an epoch"
+_SECONDS_HEAD = ("", "seconds", "added", "published", "added")
+
+
+def _timed(record: Record) -> bool:
+    return any(line.published_seconds for line in record.about.lines)
+
+
 def _seconds(record: Record) -> Table:
     """What an epoch takes, with the share that profiles add."""
-    grid = Table(title="Seconds of an epoch", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(("", "seconds", "added", "published", "added")):
+    grid = Table(title=_SECONDS, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(_SECONDS_HEAD):
         grid.add_column(column, justify="right" if place else "left", no_wrap=True)
+    for name, cells in _epoch_seconds(record):
+        grid.add_row(escape(name), *cells)
+    return grid
+
+
+def _epoch_seconds(record: Record) -> Iterator[tuple[str, list[str]]]:
+    """Each line's name, its seconds, the share that they are above its base's, and both as published."""
     ours = {line.name: record.epoch_seconds(line.name) for line in record.about.lines}
     published = {line.name: line.published_seconds for line in record.about.lines}
     for line in record.about.lines:
@@ -90,8 +106,7 @@ def _seconds(record: Record) -> Table:
             cells += ["–" if time is None or np.isnan(time) else f"{time:.3f}"]
             share = time / base - 1 if time and base else float("nan")
             cells += ["" if np.isnan(share) else _percent(share)]
-        grid.add_row(escape(line.name), *cells)
-    return grid
+        yield line.name, cells
 
 
 def _shown(record: Record) -> list[str]:
@@ -187,5 +202,8 @@ def markdown(record: Record) -> str:
                         cells.append("" if one.difference is None else _percent(one.difference))
             body.append(cells)
         parts += [f"### {literal(protocol.name)}", markdown_table(head, body)]
+    if _timed(record):
+        rows = [[literal(name), *cells] for name, cells in _epoch_seconds(record)]
+        parts += [f"### {_SECONDS}", markdown_table(_SECONDS_HEAD, rows)]
     parts.append("\n".join(f"- {literal(remark)}" for remark in remarks(record)))
     return "\n\n".join(parts) + "\n"

@@ -125,6 +125,9 @@ def test_a_line_that_came_to_nothing_adds_no_percentage(tmp_path: Path) -> None:
     )
     assert "nan" not in printed(record)
     draw(record, tmp_path / "picture.png")
+    page = markdown(record)
+    assert "nan" not in page
+    assert f"| {lines[0].name} | 2.000 |  | 1.000 |  |" in page
 
 
 def test_protocols_without_users_come_back_as_they_were_written(tmp_path: Path) -> None:
