@@ -6,6 +6,7 @@ import shutil
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,8 +89,7 @@ class SessionRun:
     Attributes:
         ran: by row and seed.
         failures: row, seed, why.
-        sessions: of the first seed that ran; None if none did.
-        folders: where each was trained, by row and seed.
+        tunings: of each seed that ran, one of its rows': the sessions are those of all.
     """
 
     suite: SessionSuite
@@ -97,7 +97,6 @@ class SessionRun:
     ran: dict[tuple[str, int], Ran] = field(default_factory=dict)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     tunings: dict[int, "Tuning"] = field(default_factory=dict)
-    folders: dict[tuple[str, int], Path] = field(default_factory=dict)
 
     def record(self) -> Record:
         """What it came to: a protocol of its own, whose users are those of each seed."""
@@ -107,8 +106,9 @@ class SessionRun:
             for floor in FLOORS:
                 cells.setdefault((floor, seed, PROTOCOL), self._cell(ran, floor))
             cells[name, seed, PROTOCOL] = self._cell(ran, ran.name, ran)
-            for control in set(CONTROLS) & ran.measured.rankings.keys():
-                cells[f"{name}, {control}", seed, PROTOCOL] = self._cell(ran, control)
+            for control in CONTROLS:
+                if control in ran.measured.rankings:
+                    cells[f"{name}, {control}", seed, PROTOCOL] = self._cell(ran, control)
         users = {user for ran in self.ran.values() for user in ran.users.tolist()}
         items = max((len(tuning.sessions.items) for tuning in self.tunings.values()), default=0)
         about = About(
@@ -151,15 +151,19 @@ class SessionRun:
                     yield Line(name=name, control=control, stands_for=row.name, kinds=("user",))
 
     def _cell(self, ran: Ran, ranking: str, trained: Ran | None = None) -> Cell:
-        history = np.bincount(self.view.train.user_idx, minlength=len(self.view.users))
         return Cell(
             np.array(list(map(str, self.view.users.ids(ran.users))), object),
-            history[ran.users],
+            self._activity[ran.users],
             ran.measured.rankings[ranking].values,
             dict(ran.measured.texts) if trained else {},
             epochs=trained.steps if trained else 0,
             seconds=trained.seconds if trained else 0.0,
         )
+
+    @cached_property
+    def _activity(self) -> np.ndarray:
+        """``(U,)`` training interactions of every user."""
+        return np.bincount(self.view.train.user_idx, minlength=len(self.view.users))
 
     def _remarks(self) -> Iterator[str]:
         if self.suite.note:
@@ -224,12 +228,12 @@ def run_session_suite(
                 continue
             config = suite.config(row, seed)
             key = _key(config, view, model, encoder)
-            folder = run.folders[row.name, seed] = store.folder / key
+            folder = store.folder / key
             try:
                 with store.claim(key, wait=-1):
                     if fresh:
                         shutil.rmtree(folder, ignore_errors=True)
-                    _run_row(run, row, seed, config, model, encoder, controls, progress)
+                    _run_row(run, row, seed, folder, config, model, encoder, controls, progress)
             except Exception as error:  # recorded and shown
                 line = " ".join(str(error).split()) or "no message"
                 line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
@@ -255,6 +259,7 @@ def _run_row(
     run: SessionRun,
     row: SessionRow,
     seed: int,
+    folder: Path,
     config: LangPTuneConfig,
     model: LanguageModel,
     encoder: TextEncoder,
@@ -264,7 +269,6 @@ def _run_row(
     from reclm.profilers.langptune.measure import Measurement
     from reclm.profilers.langptune.tuning import Tuning
 
-    folder = run.folders[row.name, seed]
     tuning = Tuning(
         run.view, config, model, folder, asked_model=run.suite.model, encoder=encoder, progress=progress
     )
