@@ -75,9 +75,9 @@ class SessionSuite(Config):
         return self
 
     def config(self, row: SessionRow, seed: int) -> LangPTuneConfig:
-        """What a row is, for a seed."""
+        """What a row is, for a seed: a change of what it does not use leaves it as it was, and what it came to."""
         values = merged(merged(self.settings, row.settings), {"seed": seed, "sessions": {"seed": seed}})
-        return LangPTuneConfig.build(values, where=f"row {row.name!r}")
+        return LangPTuneConfig.build(values, where=f"row {row.name!r}").needed()
 
     def changed(
         self, dataset: str | None = None, seeds: int | None = None, epochs: int | None = None

@@ -1,6 +1,6 @@
 """Options of LangPTune (arXiv 2410.18870). Defaults are the paper's for Gemma-2B-it (section 6)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -84,8 +84,10 @@ class LangPTuneConfig(Config):
 
     @model_validator(mode="after")
     def _even(self) -> "LangPTuneConfig":
-        for name, steps in (("cl", self.cl.steps), ("rlso", self.rlso.steps)):
-            if steps % self.rounds:
+        for name, steps, trained in zip(
+            ("cl", "rlso"), (self.cl.steps, self.rlso.steps), self.trains, strict=True
+        ):
+            if trained and steps % self.rounds:
                 raise ValueError(
                     f"{name}.steps = {steps} cannot be shared evenly by {self.rounds} rounds; make it a multiple"
                 )
@@ -99,6 +101,20 @@ class LangPTuneConfig(Config):
     def trains(self) -> tuple[bool, bool]:
         """Whether the recommender is trained, and whether the language model is."""
         return self.variant in {"full", "cl"}, self.variant in {"full", "rlso"}
+
+    def needed(self) -> "LangPTuneConfig":
+        """The same training, with what its variant does not use as it is by default: equal trainings are equal here."""
+        recommends, writes = self.trains
+        unused: dict[str, Any] = {} if recommends else {"cl": ContrastiveConfig()}
+        if not writes:
+            profiles = self.source == "profile"
+            read = {"max_new_tokens"} if profiles else set()
+            read |= {"temperature", "top_p", "stop"} if profiles and recommends else set()
+            unused |= {"rlso": RLSOConfig(**self.rlso.model_dump(include=read)), "rounds": 1}
+            unused |= {"lora": type(self).model_fields["lora"].default}
+            unused |= {} if profiles else {"max_new_tokens": None, "temperature": 0.0}
+            unused |= {} if recommends else {"train_ratio": 1.0}
+        return self.model_copy(update=unused)
 
     @property
     def writing(self) -> SamplingParams:

@@ -119,6 +119,21 @@ def test_a_user_is_compared_with_itself_seed_by_seed(run):
     assert found.test.difference == pytest.approx(np.mean(means[2:]) - np.mean(means[:2]), rel=1e-5)
 
 
+def test_what_a_row_does_not_use_trains_it_no_other_way(run, home, monkeypatch):
+    from reclm.profilers.langptune import tuning
+
+    def refused(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(tuning.Alternation, "__init__", refused)
+    settings = tiny_langptune.settings()
+    settings["rlso"]["learning_rate"] = 0.5
+    assert not run_session_suite(suite(home, settings=settings), Workspace(home), progress=False).failures
+    settings["cl"]["learning_rate_alone"] = 0.5
+    new = run_session_suite(suite(home, settings=settings), Workspace(home), progress=False)
+    assert {row for row, _, why in new.failures if "trained again" in why} == {"EMB-CL"}
+
+
 def test_what_was_trained_is_not_trained_again(run, home, monkeypatch):
     from reclm.profilers.langptune import tuning
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from reclm.config import merged
 from reclm.errors import ReclmError
 from reclm.profilers.langptune.alternation import Alternation
+from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
 from reclm.profilers.langptune.tuned import Tuned
 from reclm.profilers.langptune.tuning import Tuning
@@ -207,6 +208,57 @@ def test_batches_that_cannot_be_shared_by_the_rounds():
         ReclmError, match=r"source = history has no language model to train; variant 'full' needs"
     ):
         tiny_langptune.config(source="history")
+
+
+@pytest.mark.parametrize(
+    ("variant", "source", "used"),
+    [
+        ("zero", "history", set()),
+        ("zero", "profile", {"rlso.max_new_tokens"}),
+        ("cl", "history", {"cl.steps", "train_ratio"}),
+        ("cl", "profile", {"cl.steps", "train_ratio", "rlso.max_new_tokens", "rlso.temperature"}),
+        (
+            "rlso",
+            "profile",
+            {"rlso.steps", "train_ratio", "rlso.max_new_tokens", "rlso.temperature", "lora.r", "rounds"},
+        ),
+        (
+            "full",
+            "profile",
+            {
+                "cl.steps",
+                "rlso.steps",
+                "train_ratio",
+                "rlso.max_new_tokens",
+                "rlso.temperature",
+                "lora.r",
+                "rounds",
+            },
+        ),
+    ],
+)
+def test_what_a_variant_needs_to_be_told(variant, source, used):
+    changes: dict[str, Any] = {
+        "cl.steps": 8,
+        "rlso.steps": 8,
+        "train_ratio": 0.5,
+        "rlso.max_new_tokens": 3,
+        "rlso.temperature": 0.5,
+        "lora.r": 3,
+        "rounds": 1,
+    }
+
+    def needed(more: dict[str, Any]) -> LangPTuneConfig:
+        settings = {**merged(tiny_langptune.settings(), more), "variant": variant, "source": source}
+        return LangPTuneConfig.build(settings).needed()
+
+    plain, found = needed({}), set()
+    for name, value in changes.items():
+        part, _, inner = name.partition(".")
+        if needed({part: {inner: value} if inner else value}) != plain:
+            found.add(name)
+    assert found == used
+    assert LangPTuneConfig.build(plain.model_dump(mode="json")) == plain
 
 
 def test_items_without_text_are_neither_shown_nor_ranked(place, tmp_path):
