@@ -270,13 +270,20 @@ def _run_row(
     from reclm.profilers.langptune.tuning import Tuning
 
     tuning = Tuning(
-        run.view, config, model, folder, asked_model=run.suite.model, encoder=encoder, progress=progress
+        run.view,
+        config,
+        model,
+        folder,
+        asked_model=run.suite.model,
+        encoder=encoder,
+        kept=folder.parent
+        / "profiles",  # rows that write with the same model write the same profiles: once is enough
+        progress=progress,
     )
     tuning.say(f"{row.name}, seed {seed}:")
     tuning.run()
     check(tuning.sessions)
-    # rows that write with the same model write the same profiles: once is enough
-    measurement = Measurement(tuning, folder.parent / "profiles")
+    measurement = Measurement(tuning)
     measured = measurement.run(controls)
     curves = {part: read_metrics(folder / part) for part in ("cl", "rlso")}
     run.tunings.setdefault(seed, tuning)

@@ -15,6 +15,7 @@ import torch
 from reclm.profilers.journal import Journal
 from reclm.profilers.langptune.contrastive import Contrastive
 from reclm.profilers.langptune.interpretability import interpretability
+from reclm.profilers.langptune.kept import KeptProfiles
 from reclm.profilers.langptune.prompts import profile_chat
 from reclm.profilers.langptune.recommender import TextRecommender
 from reclm.profilers.langptune.rewards import SystemReward
@@ -51,7 +52,6 @@ class Alternation:
         self.recommender = TextRecommender(encoder, tuning.histories.lines, tuning.sessions.items)
         self.reward = SystemReward(self.recommender, tuning.histories, tuning.train_rows, config.reward)
         self.cl = self.rlso = None
-        self.kept: dict[int, tuple[str, bool]] = {}
         if recommends:
             rate = config.cl.learning_rate if writes else config.cl.learning_rate_alone
             learned = tuning.sessions.future[tuning.train_rows].ravel()
@@ -77,11 +77,12 @@ class Alternation:
         config, folder = self.tuning.config, self.tuning.folder
         for number in range(1, config.rounds + 1):
             if self.cl:
+                if config.source == "profile" and config.cl.reuse:
+                    self.kept = self._kept(number)
                 self._contrast(self.cl, number * config.cl.steps // config.rounds, number)
                 self.recommender.changed()
             if self.rlso:
                 self._reinforce(self.rlso, number * config.rlso.steps // config.rounds, number)
-                self.kept.clear()  # the policy is another now
         if self.main and self.cl:
             _whole(folder / ENCODER, self.recommender.encoder.model.save)
         if self.main and self.rlso:
@@ -146,18 +147,26 @@ class Alternation:
         return self.writer.write([chats[row] for row in rows], config.rlso.sampling, seeds)
 
     def _reused(self, rows: list[int]) -> Written:
-        """Each session's one profile of this round, written where it is not yet."""
-        new = [row for row in dict.fromkeys(rows) if row not in self.kept]
+        """Each session's one profile of this policy, written where it is not yet."""
         tokens = 0
-        if new:
+        if new := self.kept.missing(rows):
             # a seed of its own: what a session's profile reads does not depend on when it is drawn
             seeds = np.random.default_rng(self.tuning.config.seed + _CL_SEED).integers(
                 2**31, size=1 + max(new)
             )
             written = self._sampled(new, seeds[new].tolist())
-            self.kept |= dict(zip(new, zip(written.texts, written.ended, strict=True), strict=True))
+            self.kept.add(new, written)
             tokens = written.tokens
-        return Written([self.kept[row][0] for row in rows], [self.kept[row][1] for row in rows], tokens)
+        return self.kept.get(rows, tokens)
+
+    def _kept(self, number: int) -> KeptProfiles:
+        """What the policy of round ``number`` wrote: what it writes untrained, other tunings may have written, too."""
+        tuning, config = self.tuning, self.tuning.config
+        own = tuning.folder / "cl" / "profiles"
+        if number > 1 and config.trains[1]:
+            return KeptProfiles(own, [f"round {number}"])
+        seed = f"seed {config.seed}"
+        return tuning.kept(own, tuning.model.name, config.rlso.sampling, config.writing, more=seed)
 
     def _reinforce(self, rlso: RLSO, until: int, number: int) -> None:
         """Updates of the policy, with the recommender as contrastive learning left it."""

@@ -1,9 +1,7 @@
 """What a tuned profiler's rankings are worth, and what its profiles are like, on sessions that nothing learned from."""
 
-import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,12 +50,10 @@ class Measurement:
 
     Args:
         tuning: finished.
-        kept: where profiles are kept, by model and options; tunings that share it write equal ones once.
     """
 
-    def __init__(self, tuning: "Tuning", kept: Path | None = None) -> None:
+    def __init__(self, tuning: "Tuning") -> None:
         self.tuning = tuning
-        self.kept = kept or tuning.folder / "measured"
 
     def run(self, controls: bool = False) -> Measured:
         """Rank the candidates of the test sessions: by chance, by popularity, by the histories' own text, and tuned.
@@ -129,35 +125,13 @@ class Measurement:
     def profiles(self, rows: np.ndarray) -> Written:
         """Profiles of sessions as the tuned model writes them, stored when they are done."""
         tuning = self.tuning
-        generator = tuning.tuned.generator(tuning.model)
-        params = tuning.config.writing
-        key = [
-            generator.model,
-            params.model_dump_json(),
-            tuning.config.prompts.model_dump_json(),
-            tuning.sessions.options.model_dump_json(),
-            tuning.sessions.fingerprint,
-        ]
-        if tuning.sessions.options.max_item_tokens is not None:
-            key.append(tuning.first_encoder.name)  # by its tokens: another one leaves other sessions
-        asked = json.dumps(key)
-        path = self.kept / f"profiles-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        missing = [row for row in rows.tolist() if str(row) not in known]
-        if missing:
+        generator, params = tuning.tuned.generator(tuning.model), tuning.config.writing
+        kept = tuning.kept(tuning.folder / "measured", generator.model, params)
+        if missing := kept.missing(rows.tolist()):
             writer = SessionWriter(tuning.histories, tuning.prompts, generator.load())  # pyright: ignore[reportArgumentType]
             with progress_bar("profiles of test sessions", len(missing), tuning.progress) as advance:
-                written = writer.profiles(missing, params, advance)
-            known |= {
-                str(row): [text, ended]
-                for row, text, ended in zip(missing, written.texts, written.ended, strict=True)
-            }
-            self.kept.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(known), encoding="utf-8")
-            partial.replace(path)
-        both = [known[str(row)] for row in rows.tolist()]
-        return Written([text for text, _ in both], [ended for _, ended in both], 0)
+                kept.add(missing, writer.profiles(missing, params, advance))
+        return kept.get(rows.tolist())
 
     def _save(self, measured: Measured) -> None:
         """``measured/sessions.parquet`` (metrics of every session) and ``measured/results.json``."""

@@ -117,10 +117,10 @@ class Tuned:
         return (self.folder / _DONE).is_file()
 
     def finish(self) -> None:
-        """Training came to its end: checkpoints are deleted."""
+        """Training came to its end: what it would have gone on with is deleted."""
         (self.folder / _DONE).write_text(f"variant: {self.config.variant}\n", encoding="utf-8")
-        for part in ("cl", "rlso"):
-            shutil.rmtree(self.folder / part / "checkpoints", ignore_errors=True)
+        for part in ("cl/checkpoints", "cl/profiles", "rlso/checkpoints"):
+            shutil.rmtree(self.folder / part, ignore_errors=True)
 
     @property
     def adapter(self) -> Path | None:

@@ -20,10 +20,12 @@ from reclm.profilers.journal import writing
 from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.histories import Histories
+from reclm.profilers.langptune.kept import KeptProfiles
 from reclm.profilers.langptune.prompts import profile_chat
 from reclm.profilers.langptune.recommender import TextRecommender
 from reclm.profilers.langptune.tuned import ENCODER, Tuned
 from reclm.profilers.network import quiet
+from reclm.text.chat import SamplingParams
 from reclm.text.encoder import TextEncoder
 from reclm.text.models import LanguageModel, context_length, load_tokenizer
 from reclm.text.prompt_tokens import PromptTokenizer
@@ -44,6 +46,7 @@ class Tuning:
         folder: where; what was done there with the same options is not done again.
         asked_model: the name that ``model`` was found by.
         encoder: what σ begins as; it is not changed itself.
+        kept: where profiles of models that other tunings have, too, are kept for all of them; None: none are shared.
         progress: show bars and say what is done, on stderr.
 
     Raises:
@@ -59,9 +62,11 @@ class Tuning:
         *,
         asked_model: str | None = None,
         encoder: TextEncoder | None = None,
+        kept: Path | None = None,
         progress: bool = True,
     ) -> None:
         self.view, self.config, self.model, self.folder = view, config, model, folder
+        self._shared = kept
         # told that there is no GPU, accelerate makes a group of processes on CPUs
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.progress = progress and self.accelerator.is_main_process
@@ -149,6 +154,21 @@ class Tuning:
         rows = self.sessions.rows("train")
         drawn = np.random.default_rng([self.config.seed, 1]).permutation(rows)
         return np.sort(drawn[: max(2, round(self.config.train_ratio * len(rows)))])
+
+    def kept(self, folder: Path, model: str, *params: SamplingParams, more: str = "") -> KeptProfiles:
+        """Profiles of these sessions: in the folder that tunings share or, without one, in ``folder``.
+
+        Args:
+            model: that writes them.
+            params: all that it samples by.
+            more: what else they depend on.
+        """
+        options = self.sessions.options
+        key = [model, *(one.model_dump_json() for one in params), self.config.prompts.model_dump_json()]
+        key += [options.model_dump_json(), self.sessions.fingerprint]
+        if options.max_item_tokens is not None:
+            key.append(self.first_encoder.name)  # by its tokens: another one leaves other sessions
+        return KeptProfiles(self._shared or folder, [*key, more] if more else key)
 
     def recommender(self, encoder: TextEncoder | None = None) -> TextRecommender:
         """σ: as it was tuned; as it came where it was not, or with ``encoder``."""

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from reclm.profilers.reclm.report.quality import HeldOut, Vectors
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy
 from reclm.profilers.reclm.sft import subset
 from reclm.profilers.reclm.tuned import ITEM_STAGES, USER_STAGES
+from reclm.profiles.journal import Journal
 from reclm.progress import progress_bar
 from reclm.text.chat import plain
 from reclm.text.models import embedded_model
@@ -141,19 +141,19 @@ class Measurement:
         params = self.config.generation.params(phrases)
         asked = f"{generator.model} {params.model_dump_json()} {self.config.instructions.model_dump_json()}"
         path = self.folder / f"{kind}-{stage}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.jsonl"
-        known = _lines(path)
+        journal = Journal(path)
+        known = {row["id"]: row["text"] for row in journal.rows()}
         subjects, neighbours = self._subjects(kind)
         missing = [one for one in dict.fromkeys([*subjects, *neighbours.values()]) if one not in known]
         if not missing:
             return known
         chats = {one.subject: one.chat for one in self._asked(kind, stage, missing)}
-        bar = progress_bar(f"{kind} profiles, {stage}", len(chats), self.tuning.progress)
-        with bar as advance, path.open("a", encoding="utf-8") as file:
+        with progress_bar(f"{kind} profiles, {stage}", len(chats), self.tuning.progress) as advance:
             for answer in generator.generate(chats, params):
                 known[answer.key] = profile_of(plain(answer.text))
-                file.write(json.dumps({"id": answer.key, "text": known[answer.key]}) + "\n")
-                file.flush()
+                journal.append({"id": answer.key, "text": known[answer.key]})
                 advance(1)
+        journal.close()
         return known
 
     def _asked(self, kind: ProfileKind, stage: str, ids: list[str]) -> Iterator[Sample]:
@@ -217,15 +217,3 @@ def _settings(config: Any, stage: StageName) -> dict[str, Any]:
 
 def _said(found: Estimate) -> str:
     return f"{found.mean:.1%} right of {found.n} [{found.low:.1%}, {found.high:.1%}]"
-
-
-def _lines(path: Path) -> dict[str, str]:
-    """Profiles by id; a torn last line is passed over."""
-    known = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        known[row["id"]] = row["text"]
-    return known

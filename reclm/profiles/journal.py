@@ -1,6 +1,7 @@
 """What is on its way into a store's table."""
 
 import json
+import os
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,18 @@ class Journal:
     def append(self, row: dict[str, Any]) -> None:
         """Write one row down; when this returns it outlives the process."""
         if self._file is None:
-            self._file = self.path.open("ab", buffering=0)
+            self._file = self.path.open("a+b", buffering=0)
+            if self._file.tell():
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":
+                    self._file.write(b"\n")  # behind a line that a kill cut short
         self._file.write(json.dumps(row).encode() + b"\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows that stand here; a last line cut short by a kill is none."""
+        """The rows that stand here; a line cut short by a kill is none."""
         if not self.path.exists():
             return []
-        *lines, _cut_short = self.path.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [row for line in self.path.read_bytes().splitlines() if (row := _row(line)) is not None]
 
     def clear(self) -> None:
         """Forget the rows: the table holds them now."""
@@ -40,3 +44,10 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -64,10 +64,9 @@ def test_results(tuning):
     assert found["profiles"]["words"] >= 3
 
 
-def test_profiles_are_written_once(tuning, tmp_path, monkeypatch):
+def test_profiles_are_written_once(tuning, monkeypatch):
     rows = tuning.sessions.rows("test")
-    kept = tmp_path / "kept"
-    written = Measurement(tuning, kept).profiles(rows[:4])
+    written = Measurement(tuning).profiles(rows[:4])
     assert all(text.startswith("The user likes") for text in written.texts)
     asked: list[int] = []
     from reclm.profilers.langptune.writer import SessionWriter
@@ -76,7 +75,7 @@ def test_profiles_are_written_once(tuning, tmp_path, monkeypatch):
     monkeypatch.setattr(
         SessionWriter, "chats", lambda self, rows, params: asked.extend(rows) or chats(self, rows, params)
     )
-    again = Measurement(tuning, kept).profiles(rows[2:6])
+    again = Measurement(tuning).profiles(rows[2:6])
     assert asked == rows[4:6].tolist()
     assert again.texts[:2] == written.texts[2:]
 

@@ -17,9 +17,11 @@ from reclm.config import merged
 from reclm.errors import ReclmError
 from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
+from reclm.profilers.langptune.contrastive import Contrastive
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
 from reclm.profilers.langptune.tuned import Tuned
 from reclm.profilers.langptune.tuning import Tuning
+from reclm.text.models import find_model
 
 ADAPTER, ENCODER = Path("adapter") / "adapter_model.safetensors", Path("encoder") / "model.safetensors"
 
@@ -335,7 +337,7 @@ def test_a_sessions_profile_is_written_once_a_round_where_that_is_asked(
     def drawing(self: Alternation, rows: list[int], seeds: list[int]) -> Any:
         drawn.append(rows)
         texts, metrics = profiles(self, rows, seeds)
-        assert texts == [self.kept[row][0] for row in rows]
+        assert texts == self.kept.get(rows).texts
         return texts, metrics
 
     monkeypatch.setattr(Alternation, "_sampled", writing)
@@ -346,3 +348,74 @@ def test_a_sessions_profile_is_written_once_a_round_where_that_is_asked(
     parts = [drawn[:2], drawn[2:]] if variant == "full" else [drawn]
     written = [row for rows in asked for row in rows]
     assert sum(map(len, drawn)) > len(written) == sum(len(set().union(*part)) for part in parts)
+    assert not (tmp_path / "cl" / "profiles").exists()
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[int]:
+    """Sessions that a policy writes for."""
+    rows: list[int] = []
+    sampled = Alternation._sampled
+
+    def writing(self: Alternation, some: list[int], seeds: list[int]) -> Any:
+        written = sampled(self, some, seeds)
+        rows.extend(some)
+        return written
+
+    monkeypatch.setattr(Alternation, "_sampled", writing)
+    return rows
+
+
+def test_what_the_untrained_model_wrote_serves_other_tunings(place, tmp_path, asked):
+    def tuned(out: str, **changes: Any) -> list[int]:
+        settings = merged({"cl": {"reuse": True}, "train_ratio": 0.3}, changes)
+        asked.clear()
+        Tuning(
+            place.view,
+            LangPTuneConfig.build(merged(tiny_langptune.settings(), settings)),
+            find_model(place.model),
+            tmp_path / out,
+            encoder=place.encoder,
+            kept=tmp_path / "kept",
+            progress=False,
+        ).run()
+        return asked.copy()
+
+    first = tuned("cl", variant="cl")
+    assert len(first) == 13
+    assert tuned("faster", variant="cl", cl={"learning_rate_alone": 0.1}) == []
+    second_round = tuned("full")  # by a policy that was trained
+    assert 0 < len(second_round) <= 13
+    assert len(tuned("warmer", rlso={"temperature": 0.5})) > len(second_round)
+    assert len(tuned("other", variant="cl", seed=1)) > 0
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+
+
+def test_a_broken_run_writes_no_profile_again(place, tmp_path, monkeypatch, asked):
+    trained = Contrastive.train_step
+
+    def broken(self: Contrastive, *args: Any) -> Any:
+        if self.step == 1:
+            raise KeyboardInterrupt
+        return trained(self, *args)
+
+    changes: dict[str, Any] = {
+        "variant": "cl",
+        "train_ratio": 0.3,
+        "cl": {"reuse": True, "checkpoint_steps": 4},
+    }
+    monkeypatch.setattr(Contrastive, "train_step", broken)
+    with pytest.raises(KeyboardInterrupt):
+        tuning(place, tmp_path / "broken", **changes).run()
+    (kept,) = (tmp_path / "broken" / "cl" / "profiles").iterdir()
+    kept.write_text(kept.read_text()[:-9])  # the last line is cut short
+    lost = asked[-1]
+    monkeypatch.setattr(Contrastive, "train_step", trained)
+    before = asked.copy()
+    asked.clear()
+    tuning(place, tmp_path / "broken", **changes).run()
+    again, asked[:] = asked.copy(), []
+    tuning(place, tmp_path / "whole", **changes).run()
+    assert set(again) & set(before) == {lost}
+    assert steps(tmp_path / "broken", "cl") == steps(tmp_path / "whole", "cl")
+    assert (table(tmp_path / "broken" / "encoder") == table(tmp_path / "whole" / "encoder")).all()

@@ -68,5 +68,5 @@ def test_what_is_shared_is_written_once(two):
     assert json.loads((two / "metrics.json").read_text())["results"] > 0
     assert not list(out.rglob("*.partial"))
     assert (out / "report.md").is_file()
-    assert len(list((out / "measured").glob("profiles-*.json"))) == 1
+    assert len(list((out / "measured").glob("profiles-*.jsonl"))) == 1
     assert sorted(one.name for one in (out / "cl").iterdir()) == ["metrics.jsonl", "tensorboard"]
