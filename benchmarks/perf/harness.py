@@ -1,7 +1,7 @@
 """What the harness costs beside training and scoring: ``python -m reclm.benchmarks.perf.harness --dataset ml-100k``.
 
-A suite runs from nothing to its files (cells, record, table, picture). Training epochs and rankings are timed where
-they are called, all else is the harness.
+A suite with controls runs from nothing to its files (cells, record, table, picture, examples, report). Training epochs
+and rankings are timed where they are called, all else is the harness.
 """
 
 import tempfile
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import reclm.training
-from reclm.benchmarks import runner
+from reclm.benchmarks import examples, runner
 from reclm.benchmarks.perf.common import arguments, machine
 from reclm.benchmarks.picture import draw
+from reclm.benchmarks.report.write import write as write_report
 from reclm.benchmarks.suite import Profiles, Row, Suite
 from reclm.benchmarks.suite_run import run_suite
 from reclm.benchmarks.suite_table import markdown
@@ -51,21 +52,26 @@ def main() -> None:
         ),
     )
     with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         # profiles and embeddings are made before, and kept: they are the profiler's cost, not the harness's
-        run_suite(suite.model_copy(update={"seeds": 1, "train": {"epochs": 1}}), home)
+        run_suite(suite.model_copy(update={"seeds": 1, "train": {"epochs": 1}}), home, controls=True)
         spent = {"training": 0.0, "scoring": 0.0}
         reclm.training.train_epoch = timed(reclm.training.train_epoch, spent, "training")
         reclm.training.evaluate = timed(reclm.training.evaluate, spent, "scoring")
         runner.rank = timed(runner.rank, spent, "scoring")
         runner.measure = timed(runner.measure, spent, "scoring")
         begun = time.perf_counter()
-        record = run_suite(suite, home, fresh=True).record()
-        record.save(Path(scratch))
-        (Path(scratch) / "table.md").write_text(markdown(record), encoding="utf-8")
-        draw(record, Path(scratch) / "comparison.png")
+        run = run_suite(suite, home, fresh=True, controls=True)
+        record = run.record()
+        record.save(folder)
+        (folder / "table.md").write_text(markdown(record), encoding="utf-8")
+        draw(record, folder / "comparison.png")
+        examples.write(run, folder)
+        write_report(folder)
         whole = time.perf_counter() - begun
     rest = whole - sum(spent.values())
-    print(f"{options.dataset}: 9 trainings of {options.epochs} epochs; {machine()}")
+    trainings = sum(map(len, run.results.values()))
+    print(f"{options.dataset}: {trainings} trainings of {options.epochs} epochs; {machine()}")
     for what, seconds in [*spent.items(), ("the harness", rest)]:
         print(f"{what:12} {seconds:7.2f} s   {seconds / whole:6.1%}")
 

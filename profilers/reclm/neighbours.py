@@ -1,5 +1,6 @@
 """Similar users by a LightGCN trained on the view, similar items by raw text (RecLM, section 2.3)."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from reclm.profilers.reclm.shown import packed
 from reclm.profiles.similar import similar
 from reclm.progress import progress_bar
 from reclm.sampling import TripleSampler
+from reclm.text.encoder import TextEncoder
+from reclm.text.items import item_texts
 from reclm.training import TrainConfig, fit
 
 
@@ -105,20 +108,32 @@ class UserNeighbours:
 
     def _kept(self, name: str, make: Callable[[], np.ndarray], *of: int) -> np.ndarray:
         known = json.dumps([self.view.fingerprint, self.config.model_dump(mode="json"), *of])
-        path = self.folder / f"{name}-{self.view.fingerprint[:8]}.safetensors" if self.folder else None
-        if path and path.is_file():
-            with suppress(OSError, SafetensorError), safe_open(path, "np") as file:
-                if (file.metadata() or {}).get("of") == known:
-                    return file.get_tensor(name)
-        values = make()
-        if path:
-            # a folder that cannot be written to costs the time of computing them again
-            with suppress(OSError, SafetensorError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".partial")
-                save_file({name: np.ascontiguousarray(values)}, partial, metadata={"of": known})
-                os.replace(partial, path)
-        return values
+        return _kept(self.folder, f"{name}-{self.view.fingerprint[:8]}", known, make)
+
+
+def item_features(view: TrainingView, encoder: TextEncoder, folder: Path | None) -> np.ndarray:
+    """``(I, t)`` float32 text features of all items, kept in ``folder`` if there is one."""
+    texts = item_texts(view.item_text, view.text_template)
+    digest = hashlib.sha256("\0".join([encoder.name, *texts]).encode()).hexdigest()
+    return _kept(folder, f"items-{digest[:8]}", digest, lambda: encoder.encode(texts))
+
+
+def _kept(folder: Path | None, name: str, known: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What ``make`` returns, or returned when ``known``, of which it is made, was the same."""
+    path = folder / f"{name}.safetensors" if folder else None
+    if path and path.is_file():
+        with suppress(OSError, SafetensorError), safe_open(path, "np") as file:
+            if (file.metadata() or {}).get("of") == known:
+                return file.get_tensor("values")
+    values = make()
+    if path:
+        # a folder that cannot be written to costs the time of computing them again
+        with suppress(OSError, SafetensorError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            save_file({"values": np.ascontiguousarray(values)}, partial, metadata={"of": known})
+            os.replace(partial, path)
+    return values
 
 
 def similar_items(

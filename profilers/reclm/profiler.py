@@ -16,13 +16,12 @@ from reclm.profilers.reclm import prompts
 from reclm.profilers.reclm.budget import Budget, budget
 from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.instructions import Instructions, Sample
-from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
+from reclm.profilers.reclm.neighbours import UserNeighbours, item_features, similar_items
 from reclm.profilers.reclm.tuned import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS
 from reclm.text.chat import TextGenerator, plain, prompt_hash
 from reclm.text.encoder import TextEncoder
-from reclm.text.items import item_texts
 from reclm.text.models import LanguageModel, context_length, find_model, load_tokenizer
 from reclm.text.prompt_tokens import PromptTokenizer
 from reclm.workspace import Workspace
@@ -216,7 +215,8 @@ class RecLMProfiler(Profiler):
 
     def _similar_items(self, view: TrainingView, idx: np.ndarray, known: Mapping[str, str]) -> np.ndarray:
         """Similar items of the rows ``idx``, among those with a profile."""
-        encoder = self.encoder or TextEncoder()
-        features = encoder.encode(item_texts(view.item_text, view.text_template))
+        features = item_features(
+            view, self.encoder or TextEncoder(), self.folder and self.folder / "neighbours"
+        )
         rows = view.items.find(known)
         return similar_items(features, self.config.neighbours, rows[rows >= 0], idx)

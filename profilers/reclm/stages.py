@@ -22,7 +22,7 @@ from reclm.profilers.reclm.budget import budget
 from reclm.profilers.reclm.config import ENDS, RecLMConfig, StageName
 from reclm.profilers.reclm.instructions import Instructions, Sample
 from reclm.profilers.reclm.masking import Variant
-from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
+from reclm.profilers.reclm.neighbours import UserNeighbours, item_features, similar_items
 from reclm.profilers.reclm.refine import refine
 from reclm.profilers.reclm.reward_data import as_dataset, reward_pairs, split_users
 from reclm.profilers.reclm.reward_model import RewardModel, tune_reward
@@ -31,7 +31,6 @@ from reclm.profilers.reclm.teacher import Teacher, read_teacher
 from reclm.profilers.reclm.tuned import USER_STAGES, Tuned
 from reclm.profiles.store import KINDS
 from reclm.text.encoder import TextEncoder
-from reclm.text.items import item_texts
 from reclm.text.models import LanguageModel, context_length, load_tokenizer
 from reclm.text.prompt_tokens import PromptTokenizer
 
@@ -282,7 +281,7 @@ class Tuning:
     def _item_samples(self) -> Iterator[Sample]:
         items, rows = self.teachers["item"].profiles, self.view.items.find(self.teachers["item"].profiles)
         users = self.teachers["user"].profiles if "user" in self.teachers else {}
-        features = self.encoder.encode(item_texts(self.view.item_text, self.view.text_template))
+        features = item_features(self.view, self.encoder, self.folder / "neighbours")
         learned = self.view.items.find(self.split("item")["learned"])
         near = similar_items(features, self.config.neighbours, learned, rows)
         yield from self.instructions.warm_items(rows, users, items)

@@ -1,19 +1,25 @@
 """Similar users from a LightGCN, similar items from text."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tiny_tuning import Letters  # pyright: ignore[reportMissingImports]
 
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.idmap import IdMap
 from reclm.profilers.reclm.neighbours import (
     NeighbourConfig,
     UserNeighbours,
+    item_features,
     similar_items,
     similar_others,
     user_vectors,
 )
+from reclm.text.items import item_texts
 
 
 @pytest.fixture
@@ -78,6 +84,24 @@ def test_similar_items_by_text():
     assert similar_items(text, NeighbourConfig(count=1))[:, 0].tolist() == [2, 3, 0, 1]
     cold = similar_items(text, NeighbourConfig(count=2), among=np.array([0, 1]), searchers=np.array([3]))
     assert cold.tolist() == [[-1, -1], [-1, -1], [-1, -1], [1, 0]]
+
+
+def test_item_texts_are_encoded_once(camps, tmp_path):
+    encoder: Any = Letters()
+    encoded = encoder.encode(item_texts(camps.item_text, camps.text_template))
+    texts: list[str] = []
+    once = encoder.encode
+    encoder.encode = lambda some: texts.extend(some) or once(some)
+    for _ in range(2):
+        assert np.array_equal(item_features(camps, encoder, tmp_path), encoded)
+    assert len(texts) == 12
+    other = replace(camps, item_text=pa.table({"title": [f"{at}!" for at in range(12)]}))
+    item_features(other, encoder, tmp_path)
+    encoder.name = "another"
+    item_features(other, encoder, tmp_path)
+    assert len(texts) == 36
+    item_features(other, encoder, None)
+    assert len(texts) == 48
 
 
 def test_neighbours_are_those_that_are_learned_from_however_few():

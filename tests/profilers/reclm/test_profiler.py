@@ -131,7 +131,7 @@ def test_prompts_are_those_that_the_last_stage_was_tuned_on(tiny, opened, stages
 def test_neighbours_are_those_that_were_found_when_it_was_tuned(tiny, tuned, opened) -> None:
     (path,) = (tuned / "neighbours").glob("nearest*.safetensors")
     with safe_open(path, "np") as file:
-        nearest = file.get_tensor("nearest")[0]
+        nearest = file.get_tensor("values")[0]
     lines = ["User 1 chose:"]
     for number, (user, most) in enumerate(((0, 3), (nearest[0], 2), (nearest[1], 2)), start=1):
         items = tiny.view.train.item_idx[tiny.view.history("user", user)][::-1][:most]
