@@ -8,6 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from reclm.benchmarks.comparisons import HEAD, Comparisons
 from reclm.benchmarks.record import Line, Record
 from reclm.benchmarks.verdict import verdicts
 from reclm.markdown import literal
@@ -75,6 +76,19 @@ def tables(record: Record) -> list[Table]:
     if _timed(record):
         drawn.append(_seconds(record))
     return drawn
+
+
+def conclusions(record: Record) -> list[str | Table]:
+    """For the terminal: a sentence a comparison or, where they are many, how many came out how, and a table."""
+    found = Comparisons.many(record)
+    if found is None:
+        return [*verdicts(record)]
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for place, column in enumerate(HEAD):
+        grid.add_column(column, justify="right" if place > 2 else "left", no_wrap=place > 2)
+    for row in found.cells:
+        grid.add_row(*map(escape, row))
+    return [found.summary, grid, found.tested]
 
 
 _SECONDS = "Seconds of an epoch"
@@ -180,7 +194,10 @@ def _searched(line: Line) -> str:
 def markdown(record: Record) -> str:
     """For a page: verdicts, and a section a protocol, for each metric ours, published and the difference."""
     parts = [f"## {literal(record.about.title)}"]
-    if said := verdicts(record):
+    if found := Comparisons.many(record):
+        rows = [[*map(literal, row[:3]), *row[3:]] for row in found.cells]
+        parts += [literal(found.summary), markdown_table(HEAD, rows, text=3), literal(found.tested)]
+    elif said := verdicts(record):
         parts.append("\n".join(f"- {literal(sentence)}" for sentence in said))
     for protocol in record.about.protocols:
         published = {

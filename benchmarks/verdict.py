@@ -92,8 +92,13 @@ def verdicts(
     """
     found = differences(record) if found is None else found
     controls = against_controls(record) if controls is None else controls
-    told = [one for one in found if record.line(one.line).control is None and one.metric == record.headline]
-    return [*_summary(record, told, controls), *_sentences(record, told, controls)]
+    told = of_lines(record, found)
+    return [*summary(record, told, controls), *_sentences(record, told, controls)]
+
+
+def of_lines(record: Record, found: Sequence[Difference]) -> list[Difference]:
+    """The differences that verdicts are about: the headline metric, and no control's."""
+    return [one for one in found if record.line(one.line).control is None and one.metric == record.headline]
 
 
 def of_controls(record: Record, found: Sequence[Difference] | None = None) -> list[str]:
@@ -103,7 +108,7 @@ def of_controls(record: Record, found: Sequence[Difference] | None = None) -> li
     return _sentences(record, told, ())
 
 
-def _summary(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
+def summary(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
     """How many comparisons came out well, and badly; nothing where one sentence tells it all."""
     if len(found) < 2:
         return []
@@ -182,7 +187,7 @@ def _on_base(record: Record, one: Difference, named: bool) -> str:
         subject, better, worse = one.line, "did better", "did worse"
     verb = better if one.test.difference > 0 else worse
     said = f"{subject} {verb if one.significant else 'made no significant difference'} in {metric}"
-    return f"{start}{_for_one_seed(one)}{said} ({_size(one)}, {_evidence(one)})"
+    return f"{start}{_for_one_seed(one)}{said} ({size(one)}, {_evidence(one)})"
 
 
 def _on_control(record: Record, one: Difference, helped: bool) -> str:
@@ -193,16 +198,16 @@ def _on_control(record: Record, one: Difference, helped: bool) -> str:
     if one.test.n == 0:
         return f"{start} and {whom} share no user"
     if one.significant and one.test.difference > 0:
-        return f"{start} beats {whom} by {_size(one)} ({_evidence(one)})"
+        return f"{start} beats {whom} by {size(one)} ({_evidence(one)})"
     verb = "falls behind" if one.significant else "does not beat"
-    numbers = f"{_size(one)}, {_evidence(one)}"
+    numbers = f"{size(one)}, {_evidence(one)}"
     if helped:
         return f"{start} {verb} {whom}: what helps need not be what the profiles say ({numbers})"
     return f"{start} {verb} {whom}: {numbers}"
 
 
-def _size(one: Difference) -> str:
-    """The change, relative where that is defined."""
+def size(one: Difference) -> str:
+    """The change, relative where that is defined: ``+1.2 %``."""
     return _percent(one.change) if one.before > 0 else _value(one.test.difference)
 
 
@@ -211,14 +216,19 @@ def _evidence(one: Difference) -> str:
     test = one.test
     if np.isnan(one.p_holm):
         return f"not tested, {test.n:,} user{'s' * (test.n > 1)}"
-    if one.before > 0:
-        low, high = (_percent(bound / one.before) for bound in (test.low, test.high))
-    else:
-        low, high = _value(test.low), _value(test.high)
     p = f"p {_p(one.p_holm)}"
     after = f" after Holm over {one.family} tests" if one.family > 1 else ""
     seeds = f"{test.seeds} seed{'s' * (test.seeds > 1)}"
-    return f"95 % interval {low} to {high}, {p}{after}, {test.n:,} user{'s' * (test.n > 1)}, {seeds}"
+    return f"95 % interval {interval(one)}, {p}{after}, {test.n:,} user{'s' * (test.n > 1)}, {seeds}"
+
+
+def interval(one: Difference) -> str:
+    """``+0.3 % to +2.1 %``, of the single comparison."""
+    if one.before > 0:
+        low, high = (_percent(bound / one.before) for bound in (one.test.low, one.test.high))
+    else:
+        low, high = _value(one.test.low), _value(one.test.high)
+    return f"{low} to {high}"
 
 
 def _for_one_seed(one: Difference) -> str:

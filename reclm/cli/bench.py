@@ -316,15 +316,16 @@ def _show(record: "Record", folder: Path, workspace: "Workspace", trackers: list
     """Print what a run came to, and write ``table.md``; ``besides`` is what else the caller put into the folder."""
     from rich.console import Console
 
-    from reclm.benchmarks.suite_table import markdown, remarks, tables
+    from reclm.benchmarks.suite_table import conclusions, markdown, remarks, tables
     from reclm.benchmarks.tracking import track
-    from reclm.benchmarks.verdict import verdicts
 
     (folder / "table.md").write_text(markdown(record), encoding="utf-8")
     for grid in tables(record):
         Console(highlight=False).print(grid)
-    for sentence in [*remarks(record), *_coverage(record), "", *verdicts(record)]:
+    for sentence in [*remarks(record), *_coverage(record), ""]:
         _say(sentence)
+    for one in conclusions(record):
+        _say(one) if isinstance(one, str) else Console(highlight=False).print(one)
     files = ("table.md", "comparison.png", "results.parquet", "users.parquet", besides)
     _say(f"\nresults in {folder} ({', '.join(files)})")
     if trackers:

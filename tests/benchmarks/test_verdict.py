@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from reclm.benchmarks.comparisons import FEW, HEAD, Comparisons
 from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.tables import comparisons
 from reclm.benchmarks.significance import holm, paired
+from reclm.benchmarks.suite_table import conclusions, markdown
 from reclm.benchmarks.verdict import against_controls, differences, of_controls, verdicts
 
 USERS = 400
@@ -221,3 +223,70 @@ def test_a_report_does_not_speak_of_profiles_where_lines_have_none() -> None:
     lines = [BASE, *(Line(name=one, against="base") for one in ("wide", "deep"))]
     said = Numbers(record(lines, {"wide": 0.02, "deep": 0.02})).verdicts[0]
     assert said.startswith("The compared line was better in 2 of 2 comparisons")
+
+
+GAINS = {"one": 0.02, "one, shuffled": 0.0, "two": 0.0, "two, shuffled": 0.0}
+
+
+@pytest.fixture
+def many() -> Record:
+    """Two lines with a control each, in two protocols."""
+    controls = [
+        Line(name=f"{name}, shuffled", against="base", control="shuffled", stands_for=name, kinds=("user",))
+        for name in ("one", "two")
+    ]
+    lines = [BASE, line("one"), line("two"), *controls]
+    return record(lines, GAINS, protocols=("full-shot", "zero-shot"))
+
+
+def test_a_row_a_comparison_and_its_best_control_below(many: Record) -> None:
+    found = Comparisons.many(many)
+    assert found is not None
+    assert [row[:3] for row in found.cells[:4]] == [
+        ("full-shot", "one", "base"),
+        ("full-shot", "one", "one, shuffled (best control)"),
+        ("zero-shot", "one", "base"),
+        ("zero-shot", "one", "one, shuffled (best control)"),
+    ]
+    assert len(found.cells) == 8
+    assert found.summary == verdicts(many)[0]
+    assert all(len(row) == len(HEAD) for row in found.cells)
+
+
+def test_the_numbers_are_those_of_the_sentences(many: Record) -> None:
+    found = Comparisons.many(many)
+    assert found is not None
+    first = next(one for one in differences(many) if one.metric == "ndcg@20")
+    sentence = verdicts(many)[1]
+    _, _, _, change, interval, p = found.cells[0]
+    assert f"({change}, 95 % interval {interval}, p " in sentence
+    assert p == f"{first.p_holm:.3f} *".removeprefix("0")
+    assert [row[-1].endswith(" *") for row in found.cells] == [True] * 4 + [False] * 4
+    controls = against_controls(many)
+    assert f"p is after Holm over {first.family} tests, of best controls over {len(controls)}" in found.tested
+    assert "full-shot 400 users, zero-shot 400 users" in found.tested
+    assert "one seed" not in found.tested
+
+
+def test_few_are_sentences(many: Record) -> None:
+    few = record([BASE, line("one"), line("two")], GAINS)
+    assert Comparisons.many(few) is None
+    assert conclusions(few) == verdicts(few)
+    assert len(verdicts(few)) <= 1 + FEW
+    summary, grid, tested = conclusions(many)
+    assert (summary, grid.row_count) == (verdicts(many)[0], 8)  # pyright: ignore[reportAttributeAccessIssue]
+    page = markdown(many)
+    assert str(summary) in page.replace("\\", "")
+    assert "| full-shot | one | base | +" in page
+    assert verdicts(many)[1] not in page
+    assert "base" not in str(tested)
+
+
+def test_one_seed_is_said_and_who_could_not_be_compared() -> None:
+    lines = [BASE, *(line(name) for name in "abcde")]
+    found = Comparisons.many(record(lines, dict.fromkeys("abcde", 0.01), seeds=1))
+    assert found is not None
+    assert found.tested.endswith("between these trained models, not between methods.")
+    alone = Comparisons.many(record(lines, dict.fromkeys("abcde", 0.01), users=1))
+    assert alone is not None
+    assert [row[3:] for row in alone.cells] == [("", "not tested", "")] * 5

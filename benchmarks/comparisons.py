@@ -1,0 +1,73 @@
+"""Verdicts as a table, where they are too many to read sentence by sentence."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from reclm.benchmarks.record import Record
+from reclm.benchmarks.verdict import (
+    Difference,
+    against_controls,
+    differences,
+    interval,
+    of_lines,
+    size,
+    summary,
+)
+from reclm.ranking.metrics import title
+
+FEW = 4
+"""Comparisons that are told in a sentence each."""
+
+HEAD = ("", "line", "against", "change", "95 % interval", "p")
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """What :func:`~reclm.benchmarks.verdict.verdicts` says in sentences.
+
+    Attributes:
+        summary: how many came out well, and badly.
+        cells: a row of :data:`HEAD` each; behind a line's comparison that with its best control.
+        tested: of whom, and how.
+    """
+
+    summary: str
+    cells: list[tuple[str, ...]]
+    tested: str
+
+    @classmethod
+    def many(cls, record: Record) -> Self | None:
+        """Those of a record; None where they are few."""
+        found, controls = of_lines(record, differences(record)), against_controls(record)
+        if not found or len(found) + len(controls) <= FEW:
+            return None
+        best = {(one.line, one.protocol): one for one in controls}
+        cells = []
+        for one in found:
+            cells.append(_cells(one, one.against))
+            first = one.against == record.line(one.line).against
+            if first and (control := best.pop((one.line, one.protocol), None)):
+                cells.append(_cells(control, f"{control.against} (best control)"))
+        cells += [_cells(one, f"{one.against} (best control)") for one in best.values()]
+        return cls(" ".join(summary(record, found, controls)), cells, _tested(record, found, controls))
+
+
+def _cells(one: Difference, against: str) -> tuple[str, ...]:
+    if np.isnan(one.p_holm):
+        return one.protocol, one.line, against, "", "not tested", ""
+    p = "< .001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}".removeprefix("0")
+    return one.protocol, one.line, against, size(one), interval(one), p + " *" * one.significant
+
+
+def _tested(record: Record, found: list[Difference], controls: list[Difference]) -> str:
+    over = f"{found[0].family} tests" + (f", of best controls over {controls[0].family}" if controls else "")
+    users = {one.protocol: one.test.n for one in found}
+    whom = ", ".join(f"{name} {n:,} users" for name, n in users.items())
+    alone = any(one.test.seeds == 1 for one in found)
+    seed = " With one seed a difference is one between these trained models, not between methods." * alone
+    return (
+        f"{title(record.headline)}: {whom}. p is after Holm over {over}; * is below .05, intervals are those of the "
+        f"single comparison.{seed}"
+    )
