@@ -25,6 +25,7 @@ from reclm.intervals import rise
 from reclm.profilers.curves import Metrics, read_metrics
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.evaluation import METRICS
+from reclm.profilers.langptune.rewards import by_pass
 from reclm.text.encoder import TextEncoder
 from reclm.text.models import LanguageModel, find_model
 from reclm.workspace import Workspace
@@ -49,12 +50,14 @@ class Ran:
     Attributes:
         measured: what came out; ``name`` is the row's among its rankings.
         users: ``(n,)`` the users of its test sessions, by their place in the data.
+        learned: sessions that it learned from.
         curves: of each part that was trained.
     """
 
     name: str
     measured: "Measured"
     users: np.ndarray
+    learned: int
     curves: dict[str, Metrics]
 
     @property
@@ -187,15 +190,19 @@ def _of_row(name: str, ran: list[Ran], config: LangPTuneConfig) -> Iterator[str]
         )
     if cut := float(np.mean([one.measured.truncated for one in ran])):
         yield f"{name}: the encoder's window cuts {cut:.1%} of the texts"
-    series = [one.curves["rlso"]["reward"].values for one in ran if "rlso" in one.curves]
+    trained = [one for one in ran if "rlso" in one.curves]
+    rewards = [
+        by_pass(one.curves["rlso"]["reward"].values, one.learned, config.rlso.batch_size) for one in trained
+    ]
+    series = [values for values, _ in rewards]
     found = rise(series)
     if found and found.low is not None and found.high is not None:
         better = "rose" if found.low > 0 else "fell" if found.high < 0 else "did not change beyond noise"
         between = " (and the recommender was trained in between)" * config.trains[0]
         yield (
-            f"the mean reward of {name}'s updates, second half less first{between}, {better}: "
+            f"the mean reward of {name}'s {rewards[0][1]}, second half less first{between}, {better}: "
             f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}] of {np.concatenate(series).mean():.4f}, "
-            f"{found.n} updates"
+            f"{found.n} of them"
         )
 
 
@@ -291,6 +298,7 @@ def _run_row(
         measurement.name,
         measured,
         tuning.sessions.users[measured.rows],
+        len(tuning.train_rows),
         {part: one for part, one in curves.items() if one},
     )
 

@@ -12,6 +12,7 @@ from reclm.markdown import literal
 from reclm.profilers.curves import Metrics, draw, read_metrics
 from reclm.profilers.langptune.evaluation import METRICS
 from reclm.profilers.langptune.measure import Measured, Measurement
+from reclm.profilers.langptune.rewards import by_pass
 
 if TYPE_CHECKING:
     from reclm.profilers.langptune.tuning import Tuning
@@ -35,7 +36,7 @@ def results(tuning: "Tuning") -> "list[Table | str]":
     stages = {part: metrics for part, metrics in stages.items() if metrics}
     drawn = draw(stages, tuning.folder / CURVES, f"LangPTune on {tuning.view.name}")
     costs = [(part, *row) for part, metrics in stages.items() for row in parts(metrics)]
-    remarks = list(_remarks(measured, stages))
+    remarks = list(_remarks(tuning, measured, stages))
     _page(tuning, measured, costs, remarks, drawn)
     rankings = Table(
         "ranking by", *METRICS, title=f"{len(measured.rows):,} test sessions, {candidates(tuning):,} items"
@@ -72,14 +73,15 @@ def parts(metrics: Metrics) -> list[tuple[str, float, float]]:
     return sorted(((name, one, one / total) for name, one in seconds.items()), key=lambda row: -row[1])
 
 
-def _remarks(measured: Measured, stages: dict[str, Metrics]) -> "list[str]":
+def _remarks(tuning: "Tuning", measured: Measured, stages: dict[str, Metrics]) -> "list[str]":
     remarks = []
     if measured.truncated:
         remarks.append(f"warning: the encoder's window cuts {measured.truncated:.1%} of the users' texts")
-    rewards = stages["rlso"]["reward"].values if "rlso" in stages else []
-    if found := rise([rewards]):
+    rewards = stages["rlso"]["reward"].values if "rlso" in stages else np.empty(0)
+    values, what = by_pass(rewards, len(tuning.train_rows), tuning.config.rlso.batch_size)
+    if found := rise([values]):
         remarks.append(
-            f"RLSO's mean reward is {said(mean(rewards))}; that of the second half of its steps less that of the "
+            f"RLSO's mean reward is {said(mean(values))}; that of the second half of its {what} less that of the "
             f"first: {said(found)}"
         )
     remarks += [

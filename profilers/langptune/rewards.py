@@ -10,6 +10,9 @@ from reclm.profilers.langptune.prompts import finished
 from reclm.profilers.langptune.recommender import REWARDS, TextRecommender
 from reclm.profilers.policy.rollout import Rollout
 
+_PASSES = 4
+"""Two a half are the fewest that have a spread."""
+
 
 class SystemReward:
     """NDCG or MRR of the ranking that σ makes from a profile; a :class:`~reclm.profilers.policy.rewards.Reward`.
@@ -39,3 +42,24 @@ class SystemReward:
         profiles = [finished(self.histories.config, text) for text in rollout.texts]
         ended = [reason == "stop" for reason in rollout.finish_reasons]
         return interpretability(profiles, self.histories.sources(self.rows[list(rows)].tolist()), ended)
+
+
+def by_pass(rewards: np.ndarray, prompts: int, batch: int) -> tuple[np.ndarray, str]:
+    """Mean rewards of whole passes over the prompts, where there are four or more; else those of the updates.
+
+    Prompts differ in how much can be earned by them, more than a policy learns in a few updates. A pass is of all
+    prompts: what differs between two passes is the policy.
+
+    Args:
+        rewards: ``(n,)`` of the updates.
+        prompts: that are learned from.
+        batch: prompts an update.
+
+    Returns:
+        The values, and what they are of.
+    """
+    updates, rest = divmod(prompts, batch)
+    passes = len(rewards) // updates if updates and not rest else 0
+    if passes < _PASSES:
+        return rewards, "updates"
+    return rewards[: passes * updates].reshape(passes, updates).mean(1), "passes over the prompts"

@@ -13,7 +13,7 @@ from reclm.profilers.langptune.config import PromptConfig
 from reclm.profilers.langptune.evaluation import at_random, most_popular, ranked
 from reclm.profilers.langptune.histories import Histories
 from reclm.profilers.langptune.recommender import TextRecommender, mrr, ndcg
-from reclm.profilers.langptune.rewards import SystemReward
+from reclm.profilers.langptune.rewards import SystemReward, by_pass
 
 VECTORS = {
     "jazz": (1, 0),
@@ -144,3 +144,17 @@ def test_floors():
     assert most_popular(sessions(), rows, 5).tolist() == [[0, 1, 2, 1, 1]]
     assert torch.equal(at_random(sessions(), rows, 3), at_random(sessions(), rows, 3))
     assert not torch.equal(at_random(sessions(), rows, 3), at_random(sessions(), rows, 4))
+
+
+def test_rewards_of_whole_passes_over_the_prompts():
+    rewards = np.arange(9.0)
+    # of four prompts two updates are a pass; the ninth begins a fifth
+    assert by_pass(rewards, prompts=4, batch=2)[0].tolist() == [0.5, 2.5, 4.5, 6.5]
+    assert by_pass(rewards, prompts=4, batch=2)[1] == "passes over the prompts"
+    for prompts, batch in (
+        (5, 2),
+        (6, 2),
+        (2, 4),
+    ):  # no whole number of updates; three passes; less than an update
+        values, what = by_pass(rewards, prompts, batch)
+        assert (values.tolist(), what) == (rewards.tolist(), "updates")
