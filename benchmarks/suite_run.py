@@ -198,8 +198,10 @@ def run_suite(
     store = CellStore(workspace.cells(), weights=weights)
     searched: dict[str, Searched] = {}
     if suite.search:
+        # trials keep no weights: what was chosen is trained once more where they are asked for
+        trials = CellStore(workspace.cells())
         searched = run_search(
-            suite.search, plans, cell_of, dataset, store, fresh=fresh, jobs=jobs, progress=progress
+            suite.search, plans, cell_of, dataset, trials, fresh=fresh, jobs=jobs, progress=progress
         )
         plans = {row: one.plan for row, one in searched.items()}
         given = {row: inputs.of(plan, profiles[row]) for row, plan in plans.items()}

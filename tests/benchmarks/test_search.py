@@ -60,11 +60,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     return seen
 
 
-def run(folder: Path, fresh: bool = False, **changes: Any) -> SuiteRun:
+def run(folder: Path, fresh: bool = False, weights: bool = False, **changes: Any) -> SuiteRun:
     """The suite, in a workspace in ``folder``."""
     space = Workspace(folder)
     save_dataset(DATA, space.dataset("checkerboard"))
-    return run_suite(Suite.build(SUITE | changes), space, fresh=fresh, progress=False)
+    return run_suite(Suite.build(SUITE | changes), space, fresh=fresh, weights=weights, progress=False)
 
 
 def found(ran: SuiteRun) -> dict[str, Any]:
@@ -196,6 +196,16 @@ def drawn(count: int) -> list[optuna.Trial]:
     for trial in trials:
         trial.suggest_float("lr", 1e-5, 1.0, log=True)
     return trials
+
+
+def test_weights_are_kept_of_what_was_chosen_alone(tmp_path: Path, trained: list[Plan]) -> None:
+    ran = run(tmp_path, weights=True)
+    kept = {path.parent.name for path in (tmp_path / "cells").glob("*/weights.safetensors")}
+    assert kept == {cell.key for row in ran.cells.values() for cell in row}
+    assert len(list((tmp_path / "cells").glob("*/cell.json"))) > len(kept)
+    trained.clear()
+    assert found(run(tmp_path, weights=True)) == found(ran)
+    assert not trained
 
 
 def test_a_failed_trial_counts_and_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
