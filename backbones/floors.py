@@ -20,17 +20,20 @@ class _Floor(nn.Module):
 
 
 class MostPopular(_Floor):
-    """The same list for everyone: items by their number of training interactions, all unseen ones last."""
+    """The same list for everyone: items by their number of training interactions, equal ones in random order.
+
+    Zero-shot all have none: it is a random order there, and not that of the rows, in which popularity may hide.
+    """
 
     def __init__(self, config: BackboneConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
         counts = torch.bincount(torch.from_numpy(inputs.train.item_idx.copy()), minlength=inputs.items)
-        self.register_buffer("counts", counts.float())
+        self.register_buffer("counts", counts + torch.rand(inputs.items, generator=generator) / 2)
 
     counts: Tensor
 
     def scorer(self) -> Scorer:
-        """Training interactions of each item."""
+        """Training interactions of each item, and less than one that parts equal ones."""
         return lambda user_idx, item_idx: self.counts[item_idx].repeat(len(user_idx), 1)
 
 

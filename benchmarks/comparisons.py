@@ -20,7 +20,7 @@ from reclm.ranking.metrics import title
 FEW = 4
 """Comparisons that are told in a sentence each."""
 
-HEAD = ("", "line", "against", "change", "95 % interval", "p")
+HEAD = ("", "line", "against", "change", "95 % interval", "p", "users", "seeds")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Comparisons:
     def many(cls, record: Record) -> Self | None:
         """Those of a record; None where they are few."""
         found, controls = of_lines(record, differences(record)), against_controls(record)
-        if not found or len(found) + len(controls) <= FEW:
+        if len(found) + len(controls) <= FEW:
             return None
         best = {(one.line, one.protocol): one for one in controls}
         cells = []
@@ -55,19 +55,22 @@ class Comparisons:
 
 
 def _cells(one: Difference, against: str) -> tuple[str, ...]:
-    if np.isnan(one.p_holm):
-        return one.protocol, one.line, against, "", "not tested", ""
     p = "< .001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}".removeprefix("0")
-    return one.protocol, one.line, against, size(one), interval(one), p + " *" * one.significant
+    tested = (size(one), interval(one), p + " *" * one.significant)
+    numbers = ("", "not tested", "") if np.isnan(one.p_holm) else tested
+    return one.protocol, one.line, against, *numbers, f"{one.test.n:,}", f"{one.test.seeds}"
 
 
 def _tested(record: Record, found: list[Difference], controls: list[Difference]) -> str:
-    over = f"{found[0].family} tests" + (f", of best controls over {controls[0].family}" if controls else "")
-    users = {one.protocol: one.test.n for one in found}
-    whom = ", ".join(f"{name} {n:,} users" for name, n in users.items())
-    alone = any(one.test.seeds == 1 for one in found)
-    seed = " With one seed a difference is one between these trained models, not between methods." * alone
-    return (
-        f"{title(record.headline)}: {whom}. p is after Holm over {over}; * is below .05, intervals are those of the "
-        f"single comparison.{seed}"
+    families = {"tests": found, "tests of best controls": controls}
+    over = " and ".join(
+        f"{some[0].family} {what}" for what, some in families.items() if some and some[0].family
     )
+    alone = any(one.test.seeds == 1 for one in (*found, *controls))
+    seed = " With one seed a difference is one between these trained models, not between methods." * alone
+    p = (
+        f"; p is after Holm over {over}, * below .05, intervals are those of the single comparison"
+        if over
+        else ""
+    )
+    return f"{title(record.headline)}{p}.{seed}"

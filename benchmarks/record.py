@@ -38,6 +38,8 @@ class Line(Config):
 
     name: str
     backbone: str = ""
+    floor: bool = False
+    """It does not learn: what anyone gets."""
     against: str | None = None
     """The line that it is compared with: the same without profiles, say."""
     beside: tuple[str, ...] = ()

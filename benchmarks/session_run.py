@@ -134,7 +134,7 @@ class SessionRun:
 
     def _lines(self, there: set[str]) -> Iterator[Line]:
         for floor in FLOORS:
-            yield Line(name=floor)
+            yield Line(name=floor, floor=True)
         for row in self.suite.rows:
             before = tuple(one for one, other in self.suite.pairs if other == row.name)
             written = not row.absent and self.suite.config(row, 0).source == "profile"
@@ -229,6 +229,10 @@ def run_session_suite(
     view = reclm.data.load(suite.dataset, workspace).view()
     model, encoder = find_model(suite.model), TextEncoder(suite.encoder)
     run, store = SessionRun(suite, view), CellStore(workspace.cells() / "sessions")
+    # rows that write with the same model write the same profiles: once is enough
+    kept = store.folder / "profiles"
+    if fresh:
+        shutil.rmtree(kept, ignore_errors=True)
     for seed in range(suite.seeds):
         for row in suite.rows:
             if row.absent:
@@ -240,7 +244,7 @@ def run_session_suite(
                 with store.claim(key, wait=-1):
                     if fresh:
                         shutil.rmtree(folder, ignore_errors=True)
-                    _run_row(run, row, seed, folder, config, model, encoder, controls, progress)
+                    _run_row(run, row, seed, folder, kept, config, model, encoder, controls, progress)
             except Exception as error:  # recorded and shown
                 line = " ".join(str(error).split()) or "no message"
                 line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
@@ -267,6 +271,7 @@ def _run_row(
     row: SessionRow,
     seed: int,
     folder: Path,
+    kept: Path,
     config: LangPTuneConfig,
     model: LanguageModel,
     encoder: TextEncoder,
@@ -283,8 +288,7 @@ def _run_row(
         folder,
         asked_model=run.suite.model,
         encoder=encoder,
-        kept=folder.parent
-        / "profiles",  # rows that write with the same model write the same profiles: once is enough
+        kept=kept,
         progress=progress,
     )
     tuning.say(f"{row.name}, seed {seed}:")

@@ -24,6 +24,9 @@ from reclm.environment import environment
 from reclm.errors import ReclmError, unknown
 from reclm.workspace import Workspace
 
+FLOORS = ("popularity", "random")
+"""Backbones that do not learn."""
+
 
 @dataclass(frozen=True, eq=False)
 class SuiteRun:
@@ -111,6 +114,7 @@ class SuiteRun:
         return records.Line(
             name=row.name,
             backbone=row.backbone,
+            floor=row.backbone in FLOORS,
             against=self.suite.base(row),
             control=row.profiles.control if row.profiles else None,
             stands_for=self.suite.stands_for(row),

@@ -88,7 +88,7 @@ def conclusions(record: Record) -> list[str | Table]:
         grid.add_column(column, justify="right" if place > 2 else "left", no_wrap=place > 2)
     for row in found.cells:
         grid.add_row(*map(escape, row))
-    return [found.summary, grid, found.tested]
+    return [*([found.summary] if found.summary else []), grid, found.tested]
 
 
 _SECONDS = "Seconds of an epoch"
@@ -168,11 +168,36 @@ def remarks(record: Record) -> list[str]:
         beside = "; the percentage is ours against it" if about.comparable and any_published else ""
         said.append(f"published: {about.source}{beside}")
     said += about.remarks
+    said += _unlearned(record)
     said += [f"{line.name}: {line.note}" for line in about.lines if line.note]
     said += [f"{line.name}: not run here, {line.absent}" for line in about.lines if line.absent]
     said += [_searched(line) for line in about.lines if line.trials]
     said += [f"FAILED: {one.line}, seed {one.seed}: {one.reason}" for one in about.failures]
     return said
+
+
+def _unlearned(record: Record) -> Iterator[str]:
+    """Which lines are not above what anyone gets without learning, where that was measured."""
+    floors = [line for line in record.about.lines if line.floor]
+    for protocol in record.about.whole:
+        means = {
+            line.name: float(values.mean())
+            for line in record.about.lines
+            if len(values := record.values(line.name, protocol.name, record.headline))
+        }
+        best = max(
+            (one.name for one in floors if one.name in means), key=lambda name: means[name], default=None
+        )
+        below = [
+            line.name
+            for line in record.about.lines
+            if best and not line.floor and not line.control and means.get(line.name, np.inf) <= means[best]
+        ]
+        if best and below:
+            yield (
+                f"{protocol.name}: not above {best} ({title(record.headline)} {_number(means[best])}), which learns "
+                f"nothing: {', '.join(below)}; differences between such lines say little about profiles"
+            )
 
 
 def _searched(line: Line) -> str:
@@ -196,7 +221,8 @@ def markdown(record: Record) -> str:
     parts = [f"## {literal(record.about.title)}"]
     if found := Comparisons.many(record):
         rows = [[*map(literal, row[:3]), *row[3:]] for row in found.cells]
-        parts += [literal(found.summary), markdown_table(HEAD, rows, text=3), literal(found.tested)]
+        parts += [literal(found.summary)] if found.summary else []
+        parts += [markdown_table(HEAD, rows, text=3), literal(found.tested)]
     elif said := verdicts(record):
         parts.append("\n".join(f"- {literal(sentence)}" for sentence in said))
     for protocol in record.about.protocols:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +51,8 @@ class Alternation:
         self.recommender = TextRecommender(encoder, tuning.histories.lines, tuning.sessions.items)
         self.reward = SystemReward(self.recommender, tuning.histories, tuning.train_rows, config.reward)
         self.cl = self.rlso = None
+        self.kept: KeptProfiles | None = None
+        self.paid: set[int] = set()
         if recommends:
             rate = config.cl.learning_rate if writes else config.cl.learning_rate_alone
             learned = tuning.sessions.future[tuning.train_rows].ravel()
@@ -59,7 +60,7 @@ class Alternation:
             self.cl = Contrastive(encoder.model, config.cl, rate, self.accelerator, counts)
             self.cl.resume(folder / "cl" / "checkpoints")
         if config.source == "profile":
-            network = load_network(tuning.model, full=config.lora.whole)
+            network = load_network(tuning.model, full=config.lora.whole and writes)
             sampler = PolicyGenerator(network, tuning.model)
             self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
             if writes:
@@ -77,8 +78,6 @@ class Alternation:
         config, folder = self.tuning.config, self.tuning.folder
         for number in range(1, config.rounds + 1):
             if self.cl:
-                if config.source == "profile" and config.cl.reuse:
-                    self.kept = self._kept(number)
                 self._contrast(self.cl, number * config.cl.steps // config.rounds, number)
                 self.recommender.changed()
             if self.rlso:
@@ -97,20 +96,18 @@ class Alternation:
         begun = (number - 1) * config.cl.steps // config.rounds
         if cl.step >= until:
             return
+        if config.source == "profile" and config.cl.reuse:
+            self.kept = self._kept(number)
+            since = (
+                begun if self.rlso else 0
+            )  # a policy that stands still has written in the rounds before, too
+            self.paid = {row for step in range(since, cl.step) for row in self._drawn(step)[0]}
         journal = Journal(folder, cl.step) if self.main else None
         title = f"contrastive learning, round {number} of {config.rounds}"
         with progress_bar(title, until - begun, tuning.progress) as advance:
             advance(cl.step - begun)
             while cl.step < until:
-                at, seeds = batch_rows(
-                    cl.step,
-                    config.cl.batch_size,
-                    len(tuning.train_rows),
-                    config.seed + _CL_SEED,
-                    self.accelerator.process_index,
-                    self.accelerator.num_processes,
-                )
-                rows = tuning.train_rows[at].tolist()
+                rows, seeds = self._drawn(cl.step)
                 profiles, metrics = self.profiles(rows, seeds)
                 chosen = sessions.future[rows]
                 # of several next items one, drawn anew each time
@@ -125,48 +122,62 @@ class Alternation:
         if journal:
             journal.close()
 
+    def _drawn(self, step: int) -> tuple[list[int], list[int]]:
+        """The sessions of a batch, and a seed for each."""
+        config, rows = self.tuning.config, self.tuning.train_rows
+        at, seeds = batch_rows(
+            step,
+            config.cl.batch_size,
+            len(rows),
+            config.seed + _CL_SEED,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        return rows[at].tolist(), seeds
+
     def profiles(self, rows: list[int], seeds: list[int]) -> tuple[list[str], dict[str, float]]:
         """What σ embeds for the users: profiles sampled from the policy, and what they are like; or the histories."""
         if self.tuning.config.source == "history":
             return self.tuning.histories.texts(rows), {}
-        begun = perf_counter()
         written = self._reused(rows) if self.tuning.config.cl.reuse else self._sampled(rows, seeds)
-        seconds = perf_counter() - begun
         own = interpretability(written.texts, self.tuning.histories.sources(rows), written.ended)
         means: Any = torch.tensor(list(own.values()), device=self.accelerator.device)
         means = self.accelerator.reduce(means, "mean")
         of_all = dict(zip(own, means.tolist(), strict=True))
         return written.texts, of_all | {
-            "rollout_seconds": seconds,
-            "rollout_tokens": written.tokens / seconds,
+            "rollout_seconds": written.seconds,
+            "rollout_tokens": written.tokens / written.seconds if written.seconds else 0.0,
         }
 
     def _sampled(self, rows: list[int], seeds: list[int]) -> Written:
         config = self.tuning.config
-        chats = self.writer.chats(rows, config.writing)
-        return self.writer.write([chats[row] for row in rows], config.rlso.sampling, seeds)
+        return self.writer.sampled(rows, config.rlso.sampling, config.writing, seeds)
 
     def _reused(self, rows: list[int]) -> Written:
-        """Each session's one profile of this policy, written where it is not yet."""
-        tokens = 0
+        """Each session's one profile of this policy, written where it is not yet.
+
+        Its time counts where it is first drawn, also if another run wrote it: what a training takes does not depend on
+        what ran before.
+        """
+        assert self.kept is not None
         if new := self.kept.missing(rows):
             # a seed of its own: what a session's profile reads does not depend on when it is drawn
             seeds = np.random.default_rng(self.tuning.config.seed + _CL_SEED).integers(
                 2**31, size=1 + max(new)
             )
-            written = self._sampled(new, seeds[new].tolist())
-            self.kept.add(new, written)
-            tokens = written.tokens
-        return self.kept.get(rows, tokens)
+            self.kept.add(new, self._sampled(new, seeds[new].tolist()))
+        first = [row for row in dict.fromkeys(rows) if row not in self.paid]
+        self.paid.update(first)
+        return self.kept.get(rows, first)
 
     def _kept(self, number: int) -> KeptProfiles:
         """What the policy of round ``number`` wrote: what it writes untrained, other tunings may have written, too."""
         tuning, config = self.tuning, self.tuning.config
         own = tuning.folder / "cl" / "profiles"
         if number > 1 and config.trains[1]:
-            return KeptProfiles(own, [f"round {number}"])
-        seed = f"seed {config.seed}"
-        return tuning.kept(own, tuning.model.name, config.rlso.sampling, config.writing, more=seed)
+            return KeptProfiles(own, [f"round {number}", config.writing.model_dump_json()])
+        how = f"seed {config.seed}" + ", in float32" * (config.lora.whole and config.trains[1])
+        return tuning.kept(own, tuning.model.name, config.rlso.sampling, config.writing, more=how)
 
     def _reinforce(self, rlso: RLSO, until: int, number: int) -> None:
         """Updates of the policy, with the recommender as contrastive learning left it."""

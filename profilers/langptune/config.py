@@ -104,16 +104,23 @@ class LangPTuneConfig(Config):
 
     def needed(self) -> "LangPTuneConfig":
         """The same training, with what its variant does not use as it is by default: equal trainings are equal here."""
-        recommends, writes = self.trains
-        unused: dict[str, Any] = {} if recommends else {"cl": ContrastiveConfig()}
+        (recommends, writes), profiles = self.trains, self.source == "profile"
+        idle = {"learning_rate_alone" if writes else "learning_rate", *([] if profiles else ["reuse"])}
+        used = self.cl.model_dump(exclude=idle) if recommends else {}
+        unused: dict[str, Any] = {"cl": ContrastiveConfig(**used)}
         if not writes:
-            profiles = self.source == "profile"
-            read = {"max_new_tokens"} if profiles else set()
+            read = {"max_new_tokens"} if profiles and (recommends or not self.max_new_tokens) else set()
             read |= {"temperature", "top_p", "stop"} if profiles and recommends else set()
-            unused |= {"rlso": RLSOConfig(**self.rlso.model_dump(include=read)), "rounds": 1}
+            unused |= {
+                "rlso": RLSOConfig(**self.rlso.model_dump(include=read)),
+                "rounds": 1,
+                "reward": "ndcg",
+            }
             unused |= {"lora": type(self).model_fields["lora"].default}
-            unused |= {} if profiles else {"max_new_tokens": None, "temperature": 0.0}
             unused |= {} if recommends else {"train_ratio": 1.0}
+        if not profiles:
+            unused |= {"prompts": self.prompts.model_copy(update={"begin": "", "fold": None})}
+            unused |= {"max_new_tokens": None, "temperature": 0.0}
         return self.model_copy(update=unused)
 
     @property

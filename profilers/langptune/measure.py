@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _TOP = 10
+_CHUNK = 64
+"""Profiles that are kept together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +132,9 @@ class Measurement:
         if missing := kept.missing(rows.tolist()):
             writer = SessionWriter(tuning.histories, tuning.prompts, generator.load())  # pyright: ignore[reportArgumentType]
             with progress_bar("profiles of test sessions", len(missing), tuning.progress) as advance:
-                kept.add(missing, writer.profiles(missing, params, advance))
+                for start in range(0, len(missing), _CHUNK):  # what is kept outlives a kill
+                    some = missing[start : start + _CHUNK]
+                    kept.add(some, writer.profiles(some, params, advance))
         return kept.get(rows.tolist())
 
     def _save(self, measured: Measured) -> None:

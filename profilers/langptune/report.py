@@ -79,10 +79,11 @@ def _remarks(tuning: "Tuning", measured: Measured, stages: dict[str, Metrics]) -
         remarks.append(f"warning: the encoder's window cuts {measured.truncated:.1%} of the users' texts")
     rewards = stages["rlso"]["reward"].values if "rlso" in stages else np.empty(0)
     values, what = by_pass(rewards, len(tuning.train_rows), tuning.config.rlso.batch_size)
+    between = " (and the recommender was trained in between)" * tuning.config.trains[0]
     if found := rise([values]):
         remarks.append(
-            f"RLSO's mean reward is {said(mean(values))}; that of the second half of its {what} less that of the "
-            f"first: {said(found)}"
+            f"RLSO's mean reward is {said(mean(values))} over {len(values)} {what}; that of their second half less "
+            f"that of the first{between}: {said(found)}"
         )
     remarks += [
         f"profiles: {name} {value:.3g} ({_TEXTS[name]})"

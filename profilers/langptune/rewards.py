@@ -47,8 +47,8 @@ class SystemReward:
 def by_pass(rewards: np.ndarray, prompts: int, batch: int) -> tuple[np.ndarray, str]:
     """Mean rewards of whole passes over the prompts, where there are four or more; else those of the updates.
 
-    Prompts differ in how much can be earned by them, more than a policy learns in a few updates. A pass is of all
-    prompts: what differs between two passes is the policy.
+    Prompts differ in how much can be earned by them, more than a policy learns in a few updates. Passes have the same
+    prompts: between two of them the policy differs, and what it happened to sample.
 
     Args:
         rewards: ``(n,)`` of the updates.

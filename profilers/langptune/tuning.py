@@ -6,6 +6,7 @@ What is done stays done: sessions, checkpoints and measurements lie in the folde
 import sys
 from collections.abc import Iterator
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,9 +164,12 @@ class Tuning:
             params: all that it samples by.
             more: what else they depend on.
         """
-        options = self.sessions.options
-        key = [model, *(one.model_dump_json() for one in params), self.config.prompts.model_dump_json()]
-        key += [options.model_dump_json(), self.sessions.fingerprint]
+        options, prompts = self.sessions.options, self.config.prompts
+        key = [version("reclm-toolkit"), model, *(one.model_dump_json() for one in params)]
+        key += [prompts.model_dump_json(), options.model_dump_json(), self.sessions.fingerprint]
+        items = self.histories.parts(0)[0]
+        # the words of the prompts, which are no option
+        key += [repr(profile_chat(items, prompts, known)) for known in ("", "so far")]
         if options.max_item_tokens is not None:
             key.append(self.first_encoder.name)  # by its tokens: another one leaves other sessions
         return KeptProfiles(self._shared or folder, [*key, more] if more else key)

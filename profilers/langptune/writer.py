@@ -1,7 +1,8 @@
 """Profiles of sessions, written by a language model that is at hand."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 
 from reclm.profilers.langptune.histories import Histories
 from reclm.profilers.langptune.prompts import finished, profile_chat
@@ -18,11 +19,13 @@ class Written:
         texts: one line each.
         ended: whether the model ended each by itself.
         tokens: written, all together.
+        seconds: that it took.
     """
 
     texts: list[str]
     ended: list[bool]
     tokens: int
+    seconds: float
 
 
 class SessionWriter:
@@ -57,6 +60,7 @@ class SessionWriter:
         Raises:
             ReclmError: if a prompt does not fit the model's context window.
         """
+        begun = perf_counter()
         asked = [self.ids(chat) for chat in chats]
         order = sorted(range(len(asked)), key=lambda row: len(asked[row]))
         texts, ended, tokens = [""] * len(asked), [False] * len(asked), 0
@@ -67,7 +71,7 @@ class SessionWriter:
             tokens += len(new)
             if advance:
                 advance(1)
-        return Written(texts, ended, tokens)
+        return Written(texts, ended, tokens, perf_counter() - begun)
 
     def chats(self, rows: Sequence[int], params: SamplingParams) -> dict[int, Chat]:
         """The last question of each session.
@@ -88,5 +92,18 @@ class SessionWriter:
         self, rows: Sequence[int], params: SamplingParams, advance: Callable[[int], None] | None = None
     ) -> Written:
         """The profiles of sessions, in their order."""
-        asked = self.chats(rows, params)
-        return self.write([asked[row] for row in rows], params, None, advance)
+        return self.sampled(rows, params, params, None, advance)
+
+    def sampled(
+        self,
+        rows: Sequence[int],
+        params: SamplingParams,
+        before: SamplingParams,
+        seeds: Sequence[int] | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> Written:
+        """The same, the parts of folded histories by ``before`` and the last one by ``params``."""
+        begun = perf_counter()
+        asked = self.chats(rows, before)
+        written = self.write([asked[row] for row in rows], params, seeds, advance)
+        return replace(written, seconds=perf_counter() - begun)

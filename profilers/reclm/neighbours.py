@@ -124,7 +124,7 @@ def _kept(folder: Path | None, name: str, known: str, make: Callable[[], np.ndar
     if path and path.is_file():
         with suppress(OSError, SafetensorError), safe_open(path, "np") as file:
             if (file.metadata() or {}).get("of") == known:
-                return file.get_tensor("values")
+                return file.get_tensor(next(iter(file.keys())))
     values = make()
     if path:
         # a folder that cannot be written to costs the time of computing them again

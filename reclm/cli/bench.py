@@ -117,7 +117,9 @@ def bench(
         bool, typer.Option("--augment", help="Train it with profiles too, and compare.")
     ] = False,
     dataset: Dataset = None,
-    profiler: Annotated[str, typer.Option(help="zero-shot, keywords, or a plug-in.")] = "zero-shot",
+    profiler: Annotated[
+        str, typer.Option(help="zero-shot, keywords, reclm, langptune, or a plug-in.")
+    ] = "zero-shot",
     model: ModelName = None,
     engine: EngineName = None,
     adapter: AdapterFolder = None,

@@ -59,7 +59,9 @@ AdapterFolder = Annotated[
 
 def profile(
     dataset: DatasetName = "ml-100k",
-    profiler: Annotated[str, typer.Option(help="zero-shot, keywords, or a plug-in.")] = "zero-shot",
+    profiler: Annotated[
+        str, typer.Option(help="zero-shot, keywords, reclm, langptune, or a plug-in.")
+    ] = "zero-shot",
     model: ModelName = None,
     engine: EngineName = None,
     adapter: AdapterFolder = None,

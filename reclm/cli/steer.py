@@ -31,7 +31,7 @@ def steer(
     user: Annotated[str | None, typer.Option(help="A user of the data set.")] = None,
     dataset: DatasetName = "ml-100k",
     profiler: Annotated[
-        str, typer.Option(help="Whose profile: zero-shot, keywords, or a plug-in.")
+        str, typer.Option(help="Whose profile: zero-shot, keywords, reclm, langptune, or a plug-in.")
     ] = "zero-shot",
     model: ModelName = None,
     engine: EngineName = None,

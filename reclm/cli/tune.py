@@ -15,7 +15,7 @@ from reclm.errors import ReclmError
 
 def tune(
     dataset: DatasetName = "ml-100k",
-    profiler: Annotated[str, typer.Option(help="What is tuned: reclm, or a plug-in.")] = "reclm",
+    profiler: Annotated[str, typer.Option(help="What is tuned: reclm, langptune, or a plug-in.")] = "reclm",
     model: ModelName = None,
     teacher: Annotated[
         Path | None,

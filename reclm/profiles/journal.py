@@ -1,4 +1,4 @@
-"""What is on its way into a store's table."""
+"""Rows in a file, a JSON line each: what is on its way into a store's table, or needs no table."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Journal:
-    """Rows written down the moment they exist, one JSON line each, until the table holds them.
+    """Rows written down the moment they exist, one JSON line each; of a store, until the table holds them.
 
     A table takes some 20 ms a write and grows a version with each, a line takes 10 µs. So that a run killed
     at any moment loses no row it was given, rows come here at once and go into the table by the thousand.

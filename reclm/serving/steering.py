@@ -97,7 +97,7 @@ def steering(
     rows = dataset.users.find(told)
     described = np.sort(rows[rows >= 0])
     if not len(described):
-        raise _nobody(dataset.name)
+        raise _nobody(dataset.name, "")
     names, keys = item_categories(dataset.item_text)
     counts = np.bincount(keys % max(len(names), 1), minlength=len(names))
     fit = np.flatnonzero((counts >= topk) & (2 * counts <= len(dataset.items)))
@@ -147,15 +147,16 @@ def stored_steering(
     """
     store = open_written(dataset.view(), workspace, profiler)[2]
     if store is None or not store.count("user"):
-        raise _nobody(dataset.name)
+        adapter = f" --adapter {profiler.adapter}" if profiler.adapter else ""
+        raise _nobody(dataset.name, f" --profiler {profiler.name}{adapter}")
     ranking = TextRanking(dataset, encoder, workspace, progress)
     return steering(ranking, store.texts("user"), users, topk, progress=progress)
 
 
-def _nobody(dataset: str) -> ReclmError:
+def _nobody(dataset: str, writer: str) -> ReclmError:
     return ReclmError(
         f"no user of data set {dataset!r} has a stored profile by this profiler; write some: "
-        f"reclm profile --dataset {dataset} --kind user"
+        f"reclm profile --dataset {dataset}{writer} --kind user"
     )
 
 

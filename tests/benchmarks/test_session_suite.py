@@ -146,8 +146,16 @@ def test_what_was_trained_is_not_trained_again(run, home, monkeypatch):
     one, other = run.record(), again.record()
     for key, cell in one.cells.items():
         np.testing.assert_array_equal(cell.values["mrr@20"], other.cells[key].values["mrr@20"])
+    kept = home / "cells" / "sessions" / "profiles"
+    before = {path.name: path.stat().st_ino for path in kept.iterdir()}
+    (home / "held").mkdir()
+    for path in kept.iterdir():  # so that no number is given again
+        (home / "held" / path.name).hardlink_to(path)
     fresh = run_session_suite(suite(home, seeds=1), Workspace(home), fresh=True, progress=False)
     assert {row for row, _, why in fresh.failures if "trained again" in why} == {"EMB-CL"}
+    after = {path.name: path.stat().st_ino for path in kept.iterdir()}
+    assert set(after) < set(before)
+    assert all(before[name] != one for name, one in after.items())
 
 
 def test_controls_stand_in_the_place_of_what_was_written(run, home):
@@ -294,8 +302,9 @@ def test_table_1_of_langptune_made_small_through_the_command_line(home, tmp_path
     assert record.line("LangPTune").beside == ("LangPTune-RLSO",)
     assert "the mean reward of LangPTune-RLSO's updates, second half less first, " in said
     assert "the mean reward of LangPTune's updates, second half less first (and the recommender was" in said
-    for words in ("MRR@20", "LangPTune against LangPTune-RLSO: ", f"next: reclm report {out}"):
+    for words in ("MRR@20", "The compared line was better in ", f"next: reclm report {out}"):
         assert words in said
+    assert "| next items | LangPTune | LangPTune-RLSO | " in (out / "table.md").read_text(encoding="utf-8")
     assert (out / "comparison.png").stat().st_size > 10_000
     assert SessionSuite.from_yaml(out / "suite.yaml") == small
     monkeypatch.setattr(sys, "argv", ["reclm", "report", str(out)])

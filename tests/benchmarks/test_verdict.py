@@ -8,7 +8,7 @@ from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.tables import comparisons
 from reclm.benchmarks.significance import holm, paired
-from reclm.benchmarks.suite_table import conclusions, markdown
+from reclm.benchmarks.suite_table import conclusions, markdown, remarks
 from reclm.benchmarks.verdict import against_controls, differences, of_controls, verdicts
 
 USERS = 400
@@ -258,13 +258,16 @@ def test_the_numbers_are_those_of_the_sentences(many: Record) -> None:
     assert found is not None
     first = next(one for one in differences(many) if one.metric == "ndcg@20")
     sentence = verdicts(many)[1]
-    _, _, _, change, interval, p = found.cells[0]
+    _, _, _, change, interval, p, users, seeds = found.cells[0]
     assert f"({change}, 95 % interval {interval}, p " in sentence
+    assert sentence.endswith(f", {users} users, {seeds} seeds)")
     assert p == f"{first.p_holm:.3f} *".removeprefix("0")
-    assert [row[-1].endswith(" *") for row in found.cells] == [True] * 4 + [False] * 4
+    assert [row[5].endswith(" *") for row in found.cells] == [True] * 4 + [False] * 4
     controls = against_controls(many)
-    assert f"p is after Holm over {first.family} tests, of best controls over {len(controls)}" in found.tested
-    assert "full-shot 400 users, zero-shot 400 users" in found.tested
+    assert (
+        f"p is after Holm over {first.family} tests and {len(controls)} tests of best controls"
+        in found.tested
+    )
     assert "one seed" not in found.tested
 
 
@@ -289,4 +292,33 @@ def test_one_seed_is_said_and_who_could_not_be_compared() -> None:
     assert found.tested.endswith("between these trained models, not between methods.")
     alone = Comparisons.many(record(lines, dict.fromkeys("abcde", 0.01), users=1))
     assert alone is not None
-    assert [row[3:] for row in alone.cells] == [("", "not tested", "")] * 5
+    assert [row[3:] for row in alone.cells] == [("", "not tested", "", "1", "3")] * 5
+    assert alone.tested == "NDCG@20."
+
+
+def test_controls_of_a_line_that_is_compared_with_nothing() -> None:
+    lines = [Line(name="similarity", kinds=("user",))]
+    lines += [Line(name="its shuffled", control="shuffled", stands_for="similarity", kinds=("user",))]
+    gains = {"similarity": 0.02, "its shuffled": 0.0}
+    protocols = ("full-shot", "zero-shot", "warm", "cold", "all")
+    made = record(lines, gains, protocols=protocols)
+    found = Comparisons.many(made)
+    assert found is not None
+    assert [row[:3] for row in found.cells] == [
+        (one, "similarity", "its shuffled (best control)") for one in protocols
+    ]
+    assert found.summary == ""
+    assert "Holm over 5 tests of best controls" in found.tested
+    assert len(conclusions(made)) == 2
+    assert "\n\n\n" not in markdown(made)
+
+
+def test_lines_that_are_not_above_a_floor_are_named() -> None:
+    floors = [Line(name="Random", floor=True), Line(name="MostPopular", floor=True)]
+    lines = [BASE, line("one"), line("noise", "random"), *floors]
+    gains = {"one": 0.04, "noise": -0.1, "Random": -0.1, "MostPopular": 0.02}
+    (said,) = [one for one in remarks(record(lines, gains)) if "learns nothing" in one]
+    assert said.startswith("full-shot: not above MostPopular (NDCG@20 .")
+    assert ": base; differences between" in said
+    assert not any("learns nothing" in one for one in remarks(record(lines, gains | {"MostPopular": -0.01})))
+    assert not any("learns nothing" in one for one in remarks(record(lines[:3], gains)))

@@ -134,7 +134,7 @@ def test_the_measure_is_a_table(run: Run, genres: None) -> None:
         (("--user", "ane"), "unknown user 'ane' among the 3 users of data set 'films'; ids near it"),
         (("--user", "anne", "--edit", ""), "the edited profile is empty"),
         (("--user", "anne", "--adapter", "x"), "profiler 'titles' is not tuned"),
-        (("--measure", "3"), "write some: reclm profile --dataset films --kind user"),
+        (("--measure", "3"), "write some: reclm profile --dataset films --profiler titles --kind user"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Run, words: tuple[str, ...], says: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reclm.errors import ReclmError
+from reclm.profiles.journal import Journal
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
 
@@ -89,6 +90,22 @@ def test_what_was_added_outlives_a_run_that_never_closed(folder: Path) -> None:
     again.add([replace(ANNE, id="ben")])
     again.close()
     assert ProfileStore.read(folder).texts("user").keys() == {"anne", "ben"}
+
+
+def test_a_line_that_a_kill_cut_short_costs_no_other(tmp_path: Path) -> None:
+    rows = [{"at": 0, "text": 'a "b"\n'}, {"at": 1, "text": "\u2028 é"}]
+    whole = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    for cut in range(len(whole) + 1):
+        path = tmp_path / f"{cut}.jsonl"
+        path.write_bytes(whole[:cut])
+        there = Journal(path).rows()
+        assert there == rows[: len(there)]
+        assert len(there) >= whole[:cut].count(b"\n")
+        journal = Journal(path)
+        journal.append({"at": 2})
+        journal.append({"at": 3})
+        journal.close()
+        assert Journal(path).rows() == [*there, {"at": 2}, {"at": 3}]
 
 
 def test_leaving_by_an_exception_keeps_what_was_added(folder: Path) -> None:

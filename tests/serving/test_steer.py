@@ -281,7 +281,7 @@ def test_the_measure_says_what_is_missing(rank: Rank, workspace: Workspace) -> N
         steering(rank(ONE), {"nobody": "Drama.", "u1": ""}, progress=False)
     with pytest.raises(ReclmError, match="no category that at least 5 and at most half"):
         steering(rank(ONE), PROFILES, topk=5, progress=False)
-    with pytest.raises(ReclmError, match="reclm profile --dataset films --kind user"):
+    with pytest.raises(ReclmError, match="reclm profile --dataset films --profiler keywords --kind user"):
         stored_steering(ONE, workspace, Genres(), KEYWORDS, progress=False)  # pyright: ignore[reportArgumentType]
 
 

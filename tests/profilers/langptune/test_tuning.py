@@ -212,30 +212,26 @@ def test_batches_that_cannot_be_shared_by_the_rounds():
         tiny_langptune.config(source="history")
 
 
+_OF_ALL = {"prompts.item_chars"}
+_WRITTEN = {"prompts.begin", "rlso.max_new_tokens"}
+_SAMPLED = _WRITTEN | {"rlso.temperature"}
+_LEARNED = {"cl.steps", "train_ratio"}
+
+
 @pytest.mark.parametrize(
     ("variant", "source", "used"),
     [
         ("zero", "history", set()),
-        ("zero", "profile", {"rlso.max_new_tokens"}),
-        ("cl", "history", {"cl.steps", "train_ratio"}),
-        ("cl", "profile", {"cl.steps", "train_ratio", "rlso.max_new_tokens", "rlso.temperature"}),
-        (
-            "rlso",
-            "profile",
-            {"rlso.steps", "train_ratio", "rlso.max_new_tokens", "rlso.temperature", "lora.r", "rounds"},
-        ),
+        ("zero", "profile", _WRITTEN),
+        ("cl", "history", _LEARNED | {"cl.learning_rate_alone"}),
+        ("cl", "profile", _LEARNED | _SAMPLED | {"cl.learning_rate_alone", "cl.reuse"}),
+        ("rlso", "profile", _SAMPLED | {"rlso.steps", "train_ratio", "lora.r", "rounds", "reward"}),
         (
             "full",
             "profile",
-            {
-                "cl.steps",
-                "rlso.steps",
-                "train_ratio",
-                "rlso.max_new_tokens",
-                "rlso.temperature",
-                "lora.r",
-                "rounds",
-            },
+            _LEARNED
+            | _SAMPLED
+            | {"rlso.steps", "lora.r", "rounds", "reward", "cl.learning_rate", "cl.reuse"},
         ),
     ],
 )
@@ -248,6 +244,12 @@ def test_what_a_variant_needs_to_be_told(variant, source, used):
         "rlso.temperature": 0.5,
         "lora.r": 3,
         "rounds": 1,
+        "reward": "mrr",
+        "cl.reuse": True,
+        "cl.learning_rate": 0.5,
+        "cl.learning_rate_alone": 0.5,
+        "prompts.begin": "They like",
+        "prompts.item_chars": 50,
     }
 
     def needed(more: dict[str, Any]) -> LangPTuneConfig:
@@ -259,7 +261,7 @@ def test_what_a_variant_needs_to_be_told(variant, source, used):
         part, _, inner = name.partition(".")
         if needed({part: {inner: value} if inner else value}) != plain:
             found.add(name)
-    assert found == used
+    assert found == used | _OF_ALL
     assert LangPTuneConfig.build(plain.model_dump(mode="json")) == plain
 
 
@@ -381,9 +383,16 @@ def test_what_the_untrained_model_wrote_serves_other_tunings(place, tmp_path, as
         ).run()
         return asked.copy()
 
+    def seconds(out: str) -> list[float]:
+        lines = (tmp_path / out / "cl" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["rollout_seconds"] for line in lines]
+
     first = tuned("cl", variant="cl")
     assert len(first) == 13
     assert tuned("faster", variant="cl", cl={"learning_rate_alone": 0.1}) == []
+    # what a training takes does not depend on what ran before
+    assert seconds("faster") == pytest.approx(seconds("cl"))
+    assert seconds("cl")[0] > 0 == seconds("cl")[-1]
     second_round = tuned("full")  # by a policy that was trained
     assert 0 < len(second_round) <= 13
     assert len(tuned("warmer", rlso={"temperature": 0.5})) > len(second_round)
