@@ -198,7 +198,7 @@ def _of_row(name: str, ran: list[Ran], config: LangPTuneConfig) -> Iterator[str]
     found = rise(series)
     if found and found.low is not None and found.high is not None:
         better = "rose" if found.low > 0 else "fell" if found.high < 0 else "did not change beyond noise"
-        between = " (and the recommender was trained in between)" * config.trains[0]
+        between = " (and the recommender was trained in between)" * config.alternates
         yield (
             f"the mean reward of {name}'s {rewards[0][1]}, second half less first{between}, {better}: "
             f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}] of {np.concatenate(series).mean():.4f}, "

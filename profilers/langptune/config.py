@@ -102,6 +102,11 @@ class LangPTuneConfig(Config):
         """Whether the recommender is trained, and whether the language model is."""
         return self.variant in {"full", "cl"}, self.variant in {"full", "rlso"}
 
+    @property
+    def alternates(self) -> bool:
+        """Whether the recommender is trained between updates of the language model."""
+        return all(self.trains) and self.rounds > 1
+
     def needed(self) -> "LangPTuneConfig":
         """The same training, with what its variant does not use as it is by default: equal trainings are equal here."""
         (recommends, writes), profiles = self.trains, self.source == "profile"

@@ -79,7 +79,7 @@ def _remarks(tuning: "Tuning", measured: Measured, stages: dict[str, Metrics]) -
         remarks.append(f"warning: the encoder's window cuts {measured.truncated:.1%} of the users' texts")
     rewards = stages["rlso"]["reward"].values if "rlso" in stages else np.empty(0)
     values, what = by_pass(rewards, len(tuning.train_rows), tuning.config.rlso.batch_size)
-    between = " (and the recommender was trained in between)" * tuning.config.trains[0]
+    between = " (and the recommender was trained in between)" * tuning.config.alternates
     if found := rise([values]):
         remarks.append(
             f"RLSO's mean reward is {said(mean(values))} over {len(values)} {what}; that of their second half less "
