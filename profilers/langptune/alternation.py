@@ -98,9 +98,8 @@ class Alternation:
             return
         if config.source == "profile" and config.cl.reuse:
             self.kept = self._kept(number)
-            since = (
-                begun if self.rlso else 0
-            )  # a policy that stands still has written in the rounds before, too
+            # a policy that stands still has written in the rounds before, too
+            since = begun if self.rlso else 0
             self.paid = {row for step in range(since, cl.step) for row in self._drawn(step)[0]}
         journal = Journal(folder, cl.step) if self.main else None
         title = f"contrastive learning, round {number} of {config.rounds}"

@@ -37,13 +37,17 @@ class KeptProfiles:
 
     def add(self, rows: Sequence[int], written: Written) -> None:
         """Keep a profile for each session, each with its share of what all of them took."""
-        self._journal.path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._journal.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        alone = (path.stat().st_size if path.is_file() else 0) == self._size
         each = {"tokens": written.tokens / len(rows), "seconds": written.seconds / len(rows)}
         for row, text, ended in zip(rows, written.texts, written.ended, strict=True):
             line = {"session": row, "text": text, "ended": ended, **each}
             self._journal.append(line)
             self._rows[row] = line
         self._journal.close()
+        if alone:  # own lines are not read again
+            self._size = path.stat().st_size
 
     def get(self, rows: Sequence[int], paid: Sequence[int] = ()) -> Written:
         """The profiles of sessions that are all here, with what those of ``paid`` took, whoever wrote them."""
