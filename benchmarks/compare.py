@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reclm.benchmarks.record import Record
-from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
+from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired, shown_p
 from reclm.errors import ReclmError
 from reclm.ranking.metrics import title
 
@@ -196,7 +196,7 @@ def _cells(one: Change) -> list[str]:
     if test is None:
         return [*shown, "–", "–"]
     mark = " *" if one.significant else ""
-    return [*shown, f"{_number(test.low, '+')} to {_number(test.high, '+')}", f"{_p(one.p)}{mark}"]
+    return [*shown, f"{_number(test.low, '+')} to {_number(test.high, '+')}", f"{shown_p(one.p)}{mark}"]
 
 
 def _number(value: float, sign: str = "") -> str:
@@ -204,12 +204,6 @@ def _number(value: float, sign: str = "") -> str:
         return "–"
     text = f"{value:{sign}.4f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
-
-
-def _p(p: float) -> str:
-    if np.isnan(p):
-        return "–"
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def verdict(two: TwoRuns) -> str:

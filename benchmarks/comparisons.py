@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 
 from reclm.benchmarks.record import Record
+from reclm.benchmarks.significance import shown_p
 from reclm.benchmarks.verdict import (
     Difference,
     against_controls,
@@ -55,8 +56,7 @@ class Comparisons:
 
 
 def _cells(one: Difference, against: str) -> tuple[str, ...]:
-    p = "< .001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}".removeprefix("0")
-    tested = (size(one), interval(one), p + " *" * one.significant)
+    tested = (size(one), interval(one), shown_p(one.p_holm) + " *" * one.significant)
     numbers = ("", "not tested", "") if np.isnan(one.p_holm) else tested
     return one.protocol, one.line, against, *numbers, f"{one.test.n:,}", f"{one.test.seeds}"
 

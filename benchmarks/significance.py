@@ -196,6 +196,13 @@ def holm(p: ArrayLike) -> np.ndarray:
     return found
 
 
+def shown_p(p: float) -> str:
+    """As tables show it: ``.012``, ``< .001`` for what is smaller, ``–`` for NaN, which is no test."""
+    if math.isnan(p):
+        return "–"
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
 def _critical(p: float, shares: list[tuple[int, float]]) -> float:
     """Two-sided critical value at level ``p``: the mean of Student's t by degrees of freedom, weighted."""
     return -sum(share * float(special.stdtrit(dof, p / 2)) for dof, share in shares if share)

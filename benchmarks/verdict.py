@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reclm.benchmarks.record import Line, Record
-from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
+from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired, shown_p
 from reclm.ranking.metrics import title
 
 
@@ -216,7 +216,8 @@ def _evidence(one: Difference) -> str:
     test = one.test
     if np.isnan(one.p_holm):
         return f"not tested, {test.n:,} user{'s' * (test.n > 1)}"
-    p = f"p {_p(one.p_holm)}"
+    p = shown_p(one.p_holm)
+    p = f"p {p}" if p.startswith("<") else f"p = {p}"
     after = f" after Holm over {one.family} tests" if one.family > 1 else ""
     seeds = f"{test.seeds} seed{'s' * (test.seeds > 1)}"
     return f"95 % interval {interval(one)}, {p}{after}, {test.n:,} user{'s' * (test.n > 1)}, {seeds}"
@@ -243,7 +244,3 @@ def _percent(share: float) -> str:
 def _value(number: float) -> str:
     """``0.0812`` as ``".0812"``."""
     return f"{number:.4f}".replace("0.", ".", 1).replace("-", "−") if abs(number) < 1 else f"{number:.4f}"
-
-
-def _p(p: float) -> str:
-    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)

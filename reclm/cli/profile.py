@@ -70,6 +70,10 @@ def profile(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many users, and so many items.")
     ] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only those who share one of the so many commonest prompts."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
     home: Home = None,
     store: StoreFolder = None,
@@ -103,10 +107,11 @@ def profile(
     sides = None if kind is Kind.both else kind.value
     how = given_options(adapter=adapter, encoder=encoder, kind=sides, limit=limit)
     if dry_run:
-        console.print(_estimates(estimate_profiles(*options, encoder=text_encoder)))
+        console.print(_estimates(estimate_profiles(*options, encoder=text_encoder, prompts=prompts)))
+        how += given_options(prompts=prompts)
         say(f"next: reclm profile{where}{how}{''.join(given_options(set=one) for one in set_ or [])}")
         return
-    profiles, run = ensure_profiles(*options)
+    profiles, run = ensure_profiles(*options, prompts=prompts)
     for one in kind.kinds:
         update(profiles, text_encoder, one)
     console.print(_summary(run))
@@ -164,6 +169,7 @@ def _estimates(estimates: "list[KindEstimate]") -> "Table":
         column.justify = "right"
     rows = {
         "subjects": [f"{one.plan.subjects:,}" for one in estimates],
+        "left out, by --prompts": [f"{one.plan.left_out:,}" for one in estimates],
         "distinct prompts": [f"{one.plan.distinct:,}" for one in estimates],
         "stored already": [f"{one.plan.stored:,}" for one in estimates],
         "prompts to write": [f"{len(one.plan.prompts):,}" for one in estimates],

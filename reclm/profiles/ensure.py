@@ -87,12 +87,13 @@ def ensure_profiles(
     store_path: Path | None = None,
     fresh: bool = False,
     progress: bool = True,
+    prompts: int | None = None,
 ) -> tuple[ProfileStore, ProfileRun]:
     """Open profiler and store, and write the profiles that are missing.
 
     Args:
         profiler: opened by :func:`open_profiler`.
-        kinds, limit, progress: as in :func:`~reclm.profiles.run.make_profiles`.
+        kinds, limit, progress, prompts: as in :func:`~reclm.profiles.run.make_profiles`.
         store_path: the store's folder; by default the workspace's for this data set, profiler and model.
         fresh: set a store that is there aside.
 
@@ -104,7 +105,7 @@ def ensure_profiles(
     """
     opened, writer, folder = _open(view, workspace, profiler, store_path)
     with ProfileStore.open(folder, view.fingerprint, writer, view.name, fresh=fresh) as store:
-        return store, make_profiles(view, opened.fit(view), store, kinds, limit, progress)
+        return store, make_profiles(view, opened.fit(view), store, kinds, limit, progress, prompts)
 
 
 def estimate_profiles(
@@ -116,6 +117,7 @@ def estimate_profiles(
     store_path: Path | None = None,
     fresh: bool = False,
     encoder: TextEncoder | None = None,
+    prompts: int | None = None,
 ) -> list[KindEstimate]:
     """What :func:`ensure_profiles` would do with these arguments; nothing is stored.
 
@@ -126,7 +128,7 @@ def estimate_profiles(
     store = None
     if ProfileStore.at(folder) and not fresh:
         store = ProfileStore.open(folder, view.fingerprint, writer)
-    return dry_run(view, opened.fit(view), store, kinds, limit, encoder=encoder)
+    return dry_run(view, opened.fit(view), store, kinds, limit, encoder=encoder, prompts=prompts)
 
 
 def _open(

@@ -45,6 +45,7 @@ def dry_run(
     limit: int | None = None,
     sample: int = 24,
     encoder: TextEncoder | None = None,
+    prompts: int | None = None,
 ) -> list[KindEstimate]:
     """Estimate a run, and store nothing.
 
@@ -57,7 +58,7 @@ def dry_run(
         if kind in kinds:
             known: dict[ProfileKind, dict[str, str]] = {"user": users if kind == "item" else {}, "item": {}}
             whole = KindEstimate(Plan(kind))
-            for todo in plans(view, profiler, store, kind, known, limit):
+            for todo in plans(view, profiler, store, kind, known, limit, prompts):
                 part, answers = _calibrate(profiler, todo, sample, encoder)
                 known[kind] |= _stand_ins(store, todo, answers)
                 whole += part

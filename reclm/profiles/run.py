@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -72,6 +73,7 @@ class Plan:
         asked: id to prompt hash of every subject.
         stored: how many of them have their profile; ``copies``: of others with the same prompt, for those who can
             share one; ``missing``: the rest.
+        left_out: further subjects, whose prompts are not among the commonest that were asked for.
         round: which one, where there are several.
     """
 
@@ -80,6 +82,7 @@ class Plan:
     stored: int = 0
     copies: list[Profile] = field(default_factory=list)
     missing: list[Subject] = field(default_factory=list)
+    left_out: int = 0
     round: str = ""
 
     @property
@@ -104,12 +107,14 @@ class Plan:
             self.stored + other.stored,
             self.copies + other.copies,
             self.missing + other.missing,
+            self.left_out + other.left_out,
         )
 
     def __str__(self) -> str:
+        of = f" of {self.subjects + self.left_out:,}" if self.left_out else ""
         return (
             f"{self.round}{': ' if self.round else ''}"
-            f"{self.subjects:,} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
+            f"{self.subjects:,}{of} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
             f"shared with others: {len(self.copies):,}, prompts to write: {len(self.prompts):,}"
         )
 
@@ -121,26 +126,44 @@ def plans(
     kind: ProfileKind,
     known: Known,
     limit: int | None = None,
+    prompts: int | None = None,
 ) -> Iterator[Plan]:
-    """Compare what the first ``limit`` subjects would be asked with what the store holds, a round at a time.
+    """Compare what subjects would be asked with what the store holds, a round at a time.
 
     A round is planned when its plan is asked for: by then the caller has put into ``known`` what the rounds before
-    wrote.
+    wrote. Within a round the prompt that most subjects share comes first.
 
     Args:
         store: None stands for an empty one.
+        limit: only the first so many subjects; no prompt of another is built.
+        prompts: only those who share one of the so many commonest prompts.
     """
     rounds = profiler.rounds(view, kind)
     for number, idx in enumerate(rounds, start=1):
         subjects = list(islice(profiler.subjects(view, kind, idx, known), limit))
-        yield _plan(store, kind, subjects, f"round {number} of {len(rounds)}" if len(rounds) > 1 else "")
-        if limit is not None:
-            limit -= len(subjects)
-            if not limit:
-                return
+        chosen = _most_shared_first(subjects, prompts)
+        todo = replace(
+            _plan(store, kind, chosen),
+            left_out=len(subjects) - len(chosen),
+            round=f"round {number} of {len(rounds)}" if len(rounds) > 1 else "",
+        )
+        yield todo
+        limit = None if limit is None else limit - len(subjects)
+        prompts = None if prompts is None else prompts - todo.distinct
+        if limit == 0 or prompts == 0:
+            return
 
 
-def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject], round: str) -> Plan:
+def _most_shared_first(subjects: list[Subject], prompts: int | None) -> list[Subject]:
+    """Those who share one of the ``prompts`` commonest prompts, equally common ones in the order given."""
+    asked = Counter(one.prompt_hash for one in subjects)
+    place = {prompt: at for at, (prompt, _) in enumerate(asked.most_common(prompts))}
+    return sorted(
+        (one for one in subjects if one.prompt_hash in place), key=lambda one: place[one.prompt_hash]
+    )
+
+
+def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject]) -> Plan:
     stored = store.hashes(kind) if store else {}
     open_ = [one for one in subjects if stored.get(one.id) != one.prompt_hash]
     answered = store.by_hash({one.prompt_hash for one in open_}) if store and open_ else {}
@@ -154,7 +177,6 @@ def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject]
             if one.prompt_hash in answered
         ],
         missing=[one for one in open_ if one.prompt_hash not in answered],
-        round=round,
     )
 
 
@@ -171,6 +193,7 @@ def make_profiles(
     kinds: Sequence[ProfileKind] = KINDS,
     limit: int | None = None,
     progress: bool = True,
+    prompts: int | None = None,
 ) -> ProfileRun:
     """Write the profiles that the store lacks, users before items (whose prompts may quote them), round by round.
 
@@ -180,7 +203,7 @@ def make_profiles(
     Args:
         profiler: fitted.
         kinds: whose profiles.
-        limit: only the first so many subjects of each kind, its rounds in order.
+        limit, prompts: of each kind, its rounds in order; as in :func:`plans`.
         progress: show plan and bar on stderr.
 
     Raises:
@@ -192,7 +215,7 @@ def make_profiles(
             users = store.texts("user") if kind == "item" else {}
             known: dict[ProfileKind, dict[str, str]] = {"user": users, "item": {}}
             one, whole = KindRun(kind), Plan(kind)
-            for todo in plans(view, profiler, store, kind, known, limit):
+            for todo in plans(view, profiler, store, kind, known, limit, prompts):
                 _write(profiler, store, todo, one, progress)
                 known[kind] |= written(store, todo)
                 whole += todo

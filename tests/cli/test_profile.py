@@ -45,6 +45,20 @@ def test_a_second_run_and_a_limit(run: Any) -> None:
     assert ["profiles written", "2"] in cells(out)
 
 
+def test_a_number_of_prompts(run: Any) -> None:
+    code, out, _ = run(*BASIC, "--set", "titles=1", "--prompts", "1", "--kind", "user", "--dry-run")
+    # two of three users are asked the same
+    assert code == 0
+    assert ["subjects", "2"] in cells(out)
+    assert ["left out, by --prompts", "1"] in cells(out)
+    assert (
+        "next: reclm profile --dataset films --profiler titles --kind user --prompts 1 --set titles=1" in out
+    )
+    _, out, err = run(*BASIC, "--set", "titles=1", "--prompts", "1", "--kind", "user")
+    assert "2 of 3 users, 1 distinct prompts; stored: 0" in err
+    assert ["profiles written", "2"] in cells(out)
+
+
 def test_settings_change_prompts(run: Any, home: Path) -> None:
     run(*BASIC)
     _, out, _ = run(*BASIC, "--kind", "user", "--set", "titles=1")

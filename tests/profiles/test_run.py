@@ -136,6 +136,44 @@ def test_a_limit_counts_over_the_rounds(view: TrainingView, in_rounds: Any, stor
     assert store.texts("item") == ITEMS_IN_ROUNDS
 
 
+def backwards(profiler: Any) -> None:
+    """Have the profiler name its subjects last first: u3, who shares a prompt with none, before u1 and u2."""
+    in_order = profiler.subjects
+    profiler.subjects = lambda *args: reversed(list(in_order(*args)))
+
+
+def test_the_prompt_that_most_share_is_written_first(
+    view: TrainingView, profiler: Any, store: ProfileStore
+) -> None:
+    backwards(profiler)
+    todo = next(plans(view, profiler, store, "user", {}))
+    assert [one.source for one in todo.prompts] == ["likes A, B", "likes C"]
+    make_profiles(view, profiler, store, kinds=["user"], progress=False)
+    assert profiler.answered == [one.prompt_hash for one in todo.prompts]
+
+
+def test_only_the_commonest_prompts(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
+    backwards(profiler)
+    for prompts, ids in ((1, {"u1", "u2"}), (1, {"u1", "u2"}), (2, {"u1", "u2", "u3"})):
+        (users,) = make_profiles(view, profiler, store, ["user"], progress=False, prompts=prompts).kinds
+        assert store.texts("user").keys() == ids
+        assert (users.subjects, users.distinct) == (len(ids), prompts)
+    (estimate,) = dry_run(view, profiler, None, ["user"], prompts=1)
+    assert (estimate.plan.subjects, estimate.plan.left_out, len(estimate.plan.prompts)) == (2, 1, 1)
+    assert str(estimate.plan).startswith("2 of 3 users, 1 distinct prompts; ")
+    (first,) = dry_run(view, profiler, None, ["user"], limit=1, prompts=1)
+    assert first.plan.asked.keys() == {"u3"}, "the commonest of the first one"
+
+
+def test_commonest_prompts_count_over_the_rounds(
+    view: TrainingView, in_rounds: Any, store: ProfileStore
+) -> None:
+    for prompts in (2, 3):  # the whole of round one; one of round two
+        (items,) = make_profiles(view, in_rounds, store, ["item"], progress=False, prompts=prompts).kinds
+        assert store.texts("item").keys() == set(list(ITEMS_IN_ROUNDS)[:prompts])
+        assert items.distinct == prompts
+
+
 def test_an_equal_prompt_in_another_round_is_no_other_prompt(
     view: TrainingView, profiler: Any, store: ProfileStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
