@@ -1,11 +1,12 @@
 """A suite of rankings by text: users' sessions, ranked by profiles that a language model writes, or without one."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from reclm.benchmarks.suite import checked_names, suite_path
+from reclm.benchmarks.suite import checked_names, chosen_names, suite_path, told_rows
 from reclm.config import Config, merged, read_yaml
 from reclm.errors import ReclmError, unknown
 from reclm.profilers.langptune.config import LangPTuneConfig
@@ -80,14 +81,18 @@ class SessionSuite(Config):
         return LangPTuneConfig.build(values, where=f"row {row.name!r}").needed()
 
     def changed(
-        self, dataset: str | None = None, seeds: int | None = None, epochs: int | None = None
+        self,
+        dataset: str | None = None,
+        seeds: int | None = None,
+        epochs: int | None = None,
+        rows: Collection[str] = (),
     ) -> "SessionSuite":
-        """The suite with another data set or number of seeds, where these are given.
+        """The suite with another data set or number of seeds, or some of its rows alone, where these are given.
 
         Published numbers are of other data in any case: they are shown, and not compared.
 
         Raises:
-            ReclmError: for epochs, which it has none of.
+            ReclmError: for epochs, which it has none of, and for a row that it has not.
         """
         if epochs is not None:
             raise ReclmError(
@@ -96,6 +101,15 @@ class SessionSuite(Config):
         update: dict[str, Any] = {"seeds": seeds} if seeds is not None else {}
         if dataset is not None and Path(dataset).name != self.dataset:
             update |= {"dataset": dataset, "title": f"{self.title}; here: {Path(dataset).name}"}
+        if rows:
+            names = chosen_names([row.name for row in self.rows], list(rows))
+            kept = tuple(row for row in self.rows if row.name in names)
+            there = names | set(FLOORS)
+            update |= {
+                "rows": kept,
+                "pairs": tuple(pair for pair in self.pairs if there.issuperset(pair)),
+                "note": told_rows(self.note, len(kept), len(self.rows)),
+            }
         return self.model_copy(update=update)
 
 

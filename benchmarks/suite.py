@@ -1,5 +1,7 @@
 """A suite: a table of results as a YAML file, beside the numbers that were published for it."""
 
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,27 @@ def checked_names(names: list[str]) -> list[str]:
     if bad := [name for name in names if not name.isprintable()]:
         raise ValueError(f"a row's name has a control character: {bad[0]!r}")
     return names
+
+
+def chosen_names(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """Those of the rows' names that are given, or matched by a pattern as ``LightGCN*``.
+
+    Raises:
+        ReclmError: for a pattern that matches none.
+    """
+    found = {
+        pattern: {name for name in names if pattern == name or fnmatchcase(name, pattern)}
+        for pattern in patterns
+    }
+    for pattern, some in found.items():
+        if not some:
+            raise unknown("row", pattern, names)
+    return set().union(*found.values())
+
+
+def told_rows(note: str, kept: int, of: int) -> str:
+    """The note of a suite of which only some rows are run."""
+    return f"{note}; {kept} of its {of} rows were asked for".removeprefix("; ") if kept < of else note
 
 
 class Profiles(Config):
@@ -181,11 +204,20 @@ def changed(
     seeds: int | None = None,
     epochs: int | None = None,
     search: int | None = None,
+    rows: Collection[str] = (),
 ) -> Suite:
     """The suite with another data set, number of seeds, most epochs or trials of a search, where these are given.
 
+    Of ``rows``, names or patterns, it keeps those alone, and what they are compared with.
+
     Published numbers are of the suite's own data set: beside another one's they are shown, and not compared.
     """
+    if rows:
+        names = chosen_names([row.name for row in suite.rows], list(rows))
+        names |= {base for row in suite.rows if row.name in names and (base := suite.base(row))}
+        kept = tuple(row for row in suite.rows if row.name in names)
+        note = told_rows(suite.note, len(kept), len(suite.rows))
+        suite = suite.model_copy(update={"rows": kept, "note": note})
     update: dict[str, Any] = {}
     if dataset is not None and Path(dataset).name != suite.dataset:
         update["comparable"] = False
@@ -201,7 +233,7 @@ def changed(
         update["train"] = suite.train | {"epochs": epochs}
         rows = [
             row.model_copy(update={"train": {key: row.train[key] for key in row.train if key != "epochs"}})
-            for row in update.get("rows", suite.rows)
+            for row in suite.rows
         ]
         update["rows"] = tuple(rows)
     return suite.model_copy(update=update)

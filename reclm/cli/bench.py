@@ -65,6 +65,15 @@ SuiteName = Annotated[
     str | None,
     typer.Option(help="Run a suite beside its published numbers: its name or YAML file."),
 ]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--row",
+        metavar="NAME",
+        help="Only this row of the suite, by name or pattern ('LightGCN*'), and what it is compared with; can be "
+        "given twice.",
+    ),
+]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes; they share the cores.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train all again, also what is kept of earlier runs.")]
 
@@ -139,6 +148,7 @@ def bench(
     track: Track = None,
     compare: TwoRuns = None,
     suite: SuiteName = None,
+    row: Rows = None,
     jobs: Jobs = 1,
     fresh: Fresh = False,
 ) -> None:
@@ -160,7 +170,7 @@ def bench(
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
         folder = out or _run_folder(workspace, Path(suite).stem)
-        _suite(suite, changes, workspace, how, folder, trackers)
+        _suite(suite, {**changes, "rows": row or ()}, workspace, how, folder, trackers)
         return
     import reclm.data
     from reclm.benchmarks.bench import comparison
@@ -201,10 +211,12 @@ def _check_options(context: typer.Context, suite: bool, compare: bool) -> None:
         flag = "--" + name.strip("_").replace("_", "-")
         if compare and name != "compare":
             raise ReclmError(f"{flag} does not go with --compare, which trains nothing and reads two runs")
-        if suite and name != "suite":
+        if suite and name not in {"suite", "row"}:
             raise ReclmError(
                 f"{flag} does not go with --suite: the suite's file says it; copy the file and edit it"
             )
+        if name == "row" and not suite:
+            raise ReclmError("--row chooses among the rows of a suite; give it with --suite")
 
 
 def _compare(

@@ -219,6 +219,16 @@ def test_another_data_set_is_named(home):
     assert suite(home).changed(dataset="tastes") == suite(home)
 
 
+def test_some_rows_alone(home):
+    whole = load_session_suite("langptune-table1")
+    some = whole.changed(rows=["EMB-CL", "*-0"])
+    assert [row.name for row in some.rows] == ["EMB-0", "EMB-CL", "LangPTune-0"]
+    assert some.pairs == (("EMB-0", "EMB-CL"),)
+    assert some.note == f"{whole.note}; 3 of its {len(whole.rows)} rows were asked for"
+    with pytest.raises(ReclmError, match="did you mean 'EMB-CL'"):
+        whole.changed(rows=["EMB-CLL"])
+
+
 def test_a_leak_ends_a_row(home):
     sessions = run_session_suite(suite(home, seeds=1), Workspace(home), progress=False).tunings[0].sessions
     check(sessions)

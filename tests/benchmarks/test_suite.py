@@ -289,6 +289,19 @@ def test_seeds_epochs_and_data_can_be_changed() -> None:
     assert seconds.note.endswith("the published numbers are of mind-release")
 
 
+def test_some_rows_come_with_what_they_are_compared_with() -> None:
+    whole = load_suite("reclm-table1")
+    some = changed(whole, seeds=1, rows=["SGL +", "Bias*"])
+    assert [row.name for row in some.rows] == ["BiasMF", "BiasMF +", "SGL", "SGL +"]
+    assert [some.base(row) for row in some.rows] == [None, "BiasMF", None, "SGL"]
+    assert some.note.endswith("; 4 of its 12 rows were asked for")
+    assert changed(whole, rows=["*"]) == whole
+    # what a row is trained with does not depend on the rows beside it
+    assert row_plan(some, some.rows[3]) == row_plan(whole, whole.rows[9])
+    with pytest.raises(ReclmError, match="unknown row 'LigthGCN'.*did you mean 'LightGCN'"):
+        changed(whole, rows=["SGL", "LigthGCN"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
