@@ -80,12 +80,17 @@ def draw(run: SessionRun, record: Record, path: Path) -> None:
     """NDCG and recall of the rows that are points of lines, with 95 % intervals over users, as a PNG."""
     rows = [row for row in run.suite.rows if row.line and record.seeds(row.name, PROTOCOL)]
     figure, axes = panels(2, 2, run.suite.title, size=(5.2, 3.8))
+    lines = list(dict.fromkeys(row.line for row in rows))
+    at = sorted({row.at or 0 for row in rows})
+    log = len(at) > 1 and at[0] > 0 and at[-1] / at[0] >= 3
     for axis, metric in zip(axes, ("ndcg@20", "recall@20"), strict=True):
-        for place, line in enumerate(dict.fromkeys(row.line for row in rows)):
+        for place, line in enumerate(lines):
+            # side by side, that bars do not cover each other
+            aside = (place - (len(lines) - 1) / 2) / 80
             points = [row for row in rows if row.line == line]
             found = [_mean(record, row.name, metric) for row in points]
             axis.errorbar(
-                [row.at or 0 for row in points],
+                [_aside(row.at or 0, aside, at, log) for row in points],
                 [one.mean for one in found],
                 yerr=[0 if one.high is None else one.high - one.mean for one in found],
                 color=_COLOURS[place % len(_COLOURS)],
@@ -94,16 +99,20 @@ def draw(run: SessionRun, record: Record, path: Path) -> None:
                 capsize=3,
                 linewidth=1.4,
             )
-        at = sorted({row.at or 0 for row in rows})
-        if len(at) > 1 and at[0] > 0 and at[-1] / at[0] >= 3:
+        if log:
             axis.set_xscale("log")
         axis.set_xticks(at, [f"{one:g}" for one in at])
         axis.minorticks_off()
-        axis.set_xlabel(run.suite.axis, fontsize=8)
+        axis.set_xlabel(f"{run.suite.axis}; bars: 95 % intervals over users", fontsize=8)
         axis.legend(frameon=False, fontsize=8)
         axis.set_title(title(metric), fontsize=10, loc="left")
         axis.tick_params(labelsize=8)
     save_picture(figure, path)
+
+
+def _aside(point: float, share: float, at: list[float], log: bool) -> float:
+    """``point``, moved by a share of the axis."""
+    return point * (at[-1] / at[0]) ** share if log else point + share * (at[-1] - at[0])
 
 
 def _mean(record: Record, name: str, metric: str) -> intervals.Estimate:

@@ -43,20 +43,20 @@ class _MeanLogSumExp(torch.autograd.Function):
     """``mean_b ln Σ_n exp(a_b · k_n)`` of ``(B, d)`` and ``(N, d)``, with gradients found on the way.
 
     A scalar's gradient is known up to a factor as soon as a block's softmax is: three products a block in all, as many
-    as autograd takes, and ``ENTRIES`` similarities in memory instead of ``B·N``.
+    as autograd takes, and the similarities of ``ROWS`` anchors in memory instead of all: they stay in the processor's
+    cache between the passes over them.
     """
 
-    ENTRIES = 1 << 22
+    ROWS = 128
 
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, keys: Tensor) -> Tensor:
         wanted = any(ctx.needs_input_grad)
-        block = max(1, _MeanLogSumExp.ENTRIES // len(keys))
         grad_anchors = torch.empty_like(anchors) if wanted else anchors
         grad_keys = torch.zeros_like(keys)
         total = anchors.new_zeros(())
-        for start in range(0, len(anchors), block):
-            rows = anchors[start : start + block]
+        for start in range(0, len(anchors), _MeanLogSumExp.ROWS):
+            rows = anchors[start : start + _MeanLogSumExp.ROWS]
             similarity = rows @ keys.T
             largest = similarity.amax(1, keepdim=True)
             chances = similarity.sub_(largest).exp_()
@@ -64,7 +64,7 @@ class _MeanLogSumExp(torch.autograd.Function):
             total += (mass.log() + largest).sum()
             if wanted:
                 chances /= mass
-                grad_anchors[start : start + block] = chances @ keys
+                grad_anchors[start : start + len(rows)] = chances @ keys
                 grad_keys.addmm_(chances.T, rows)
         ctx.grads = (grad_anchors, grad_keys)
         return total / len(anchors)

@@ -298,7 +298,7 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
     assert changed(whole, rows=["*"]) == whole
     # what a row is trained with does not depend on the rows beside it
     assert row_plan(some, some.rows[3]) == row_plan(whole, whole.rows[9])
-    with pytest.raises(ReclmError, match="unknown row 'LigthGCN'.*did you mean 'LightGCN'"):
+    with pytest.raises(ReclmError, match=r"unknown row 'LigthGCN'.*did you mean 'LightGCN'"):
         changed(whole, rows=["SGL", "LigthGCN"])
 
 
