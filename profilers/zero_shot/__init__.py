@@ -17,9 +17,6 @@ from reclm.text.chat import Chat, TextGenerator, prompt_hash
 
 __all__ = ["ZeroShot", "ZeroShotConfig"]
 
-# prompts asked before those that failed are asked again: no more than these wait, and are lost if the run is killed
-_TOGETHER = 512
-
 
 class ZeroShot(Profiler):
     """User profiles from the newest items of the history, item profiles from text and the users who chose it.
@@ -82,12 +79,9 @@ class ZeroShot(Profiler):
             wanted[subject.kind].setdefault(subject.prompt_hash, []).append(subject)
         for kind, by_prompt in wanted.items():
             chats = {key: _chat(same[0]) for key, same in by_prompt.items()}
-            keys = list(chats)
-            for start in range(0, len(keys), _TOGETHER):
-                some = {key: chats[key] for key in keys[start : start + _TOGETHER]}
-                for answer in self._answers(kind, some):
-                    for subject in by_prompt[answer.prompt_hash]:
-                        yield replace(answer, id=subject.id)
+            for answer in self._answers(kind, chats) if chats else ():
+                for subject in by_prompt[answer.prompt_hash]:
+                    yield replace(answer, id=subject.id)
 
     def _answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
         """One profile a chat."""

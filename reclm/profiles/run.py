@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,11 @@ from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.progress import progress_bar
 from reclm.text.items import item_texts
+
+TOGETHER = 512
+"""Prompts that a profiler is handed at once. An engine writes the shortest of them first, which batches well; over all
+of them it would leave to chance what is there first. What a profiler asks twice waits for no more than these, and no
+more are lost if the run is killed."""
 
 
 @dataclass
@@ -99,6 +104,15 @@ class Plan:
     def prompts(self) -> list[Subject]:
         """The missing subjects, one for each distinct prompt."""
         return list({one.prompt_hash: one for one in reversed(self.missing)}.values())[::-1]
+
+    def parts(self) -> Iterator[list[Subject]]:
+        """The missing subjects, those of ``TOGETHER`` prompts at a time."""
+        same: dict[str, list[Subject]] = {}
+        for one in self.missing:
+            same.setdefault(one.prompt_hash, []).append(one)
+        prompts = iter(same.values())
+        while some := list(islice(prompts, TOGETHER)):
+            yield list(chain.from_iterable(some))
 
     def __add__(self, other: "Plan") -> "Plan":
         return Plan(
@@ -241,7 +255,7 @@ def _write(profiler: Profiler, store: ProfileStore, todo: Plan, run: KindRun, pr
     start = last = time.perf_counter()
     what = f"writing {todo.kind} profiles{', ' if todo.round else ''}{todo.round}"
     with progress_bar(what, len(todo.prompts), progress) as advance:
-        for profile in profiler.write(todo.missing):
+        for profile in chain.from_iterable(map(profiler.write, todo.parts())):
             new = profile.prompt_hash not in answered
             if new:
                 now = time.perf_counter()

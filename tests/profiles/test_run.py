@@ -152,6 +152,24 @@ def test_the_prompt_that_most_share_is_written_first(
     assert profiler.answered == [one.prompt_hash for one in todo.prompts]
 
 
+def test_a_profiler_is_handed_some_prompts_at_a_time(
+    view: TrainingView, profiler: Any, store: ProfileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reclm.profiles.run.TOGETHER", 1)
+    backwards(profiler)
+    handed: list[list[str]] = []
+    write = profiler.write
+
+    def noted(subjects: list[Subject]) -> Iterator[Profile]:
+        handed.append([one.id for one in subjects])
+        yield from write(subjects)
+
+    profiler.write = noted
+    (users,) = make_profiles(view, profiler, store, kinds=["user"], progress=False).kinds
+    assert [set(one) for one in handed] == [{"u1", "u2"}, {"u3"}], "with all who share a prompt"
+    assert users.written == 3
+
+
 def test_only_the_commonest_prompts(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
     backwards(profiler)
     for prompts, ids in ((1, {"u1", "u2"}), (1, {"u1", "u2"}), (2, {"u1", "u2", "u3"})):
