@@ -56,7 +56,8 @@ def chosen_names(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
 
 def told_rows(note: str, kept: int, of: int) -> str:
     """The note of a suite of which only some rows are run."""
-    return f"{note}; {kept} of its {of} rows were asked for".removeprefix("; ") if kept < of else note
+    told = f"{kept} of its {of} rows were asked for" if kept < of else ""
+    return " ".join(filter(None, [note if note.endswith(".") or not told else note and f"{note};", told]))
 
 
 class Profiles(Config):

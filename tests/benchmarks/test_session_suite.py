@@ -224,7 +224,7 @@ def test_some_rows_alone(home):
     some = whole.changed(rows=["EMB-CL", "*-0"])
     assert [row.name for row in some.rows] == ["EMB-0", "EMB-CL", "LangPTune-0"]
     assert some.pairs == (("EMB-0", "EMB-CL"),)
-    assert some.note == f"{whole.note}; 3 of its {len(whole.rows)} rows were asked for"
+    assert some.note == f"{whole.note} 3 of its {len(whole.rows)} rows were asked for"
     with pytest.raises(ReclmError, match="did you mean 'EMB-CL'"):
         whole.changed(rows=["EMB-CLL"])
 
