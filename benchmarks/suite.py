@@ -232,11 +232,10 @@ def changed(
         update["search"] = (suite.search or Search()).model_copy(update={"trials": search})
     if epochs is not None:
         update["train"] = suite.train | {"epochs": epochs}
-        rows = [
+        update["rows"] = tuple(
             row.model_copy(update={"train": {key: row.train[key] for key in row.train if key != "epochs"}})
             for row in suite.rows
-        ]
-        update["rows"] = tuple(rows)
+        )
     return suite.model_copy(update=update)
 
 
