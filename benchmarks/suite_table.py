@@ -169,6 +169,7 @@ def remarks(record: Record) -> list[str]:
         said.append(f"published: {about.source}{beside}")
     said += about.remarks
     said += _unlearned(record)
+    said += _unfinished(record)
     said += [f"{line.name}: {line.note}" for line in about.lines if line.note]
     said += [f"{line.name}: not run here, {line.absent}" for line in about.lines if line.absent]
     said += [_searched(line) for line in about.lines if line.trials]
@@ -198,6 +199,24 @@ def _unlearned(record: Record) -> Iterator[str]:
                 f"{protocol.name}: not above {best} ({title(record.headline)} {_number(means[best])}), which learns "
                 f"nothing: {', '.join(below)}; differences between such lines say little about profiles"
             )
+
+
+def _unfinished(record: Record) -> Iterator[str]:
+    """Which lines were still getting better when their epochs ended: what is gained on them may be time alone."""
+    cut = []
+    for line in record.about.lines:
+        ends = [
+            cell.best_epoch > 0.9 * cell.epochs > 0
+            for (name, _, where), cell in record.cells.items()
+            if name == line.name and where == record.about.whole[0].name
+        ]
+        if any(ends):
+            cut.append(f"{line.name} ({sum(ends)} of {len(ends)} seeds)")
+    if cut:
+        yield (
+            "still getting better in the last tenth of their epochs, and compared as they stood then: "
+            f"{', '.join(cut)}; --epochs gives more"
+        )
 
 
 def _searched(line: Line) -> str:

@@ -1,5 +1,7 @@
 """Sentences and corrections of made records whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -322,3 +324,14 @@ def test_lines_that_are_not_above_a_floor_are_named() -> None:
     assert ": base; differences between" in said
     assert not any("learns nothing" in one for one in remarks(record(lines, gains | {"MostPopular": -0.01})))
     assert not any("learns nothing" in one for one in remarks(record(lines[:3], gains)))
+
+
+def test_lines_whose_training_was_cut_short_are_named() -> None:
+    found = record([BASE, line("one")], {"one": 0.04}, seeds=2)
+    for (name, seed, where), cell in found.cells.items():
+        # base: early stopping at 40, and the last epoch; one: early stopping both times
+        best = 50 if (name, seed) == ("base", 1) else 30
+        found.cells[name, seed, where] = replace(cell, best_epoch=best, epochs=best + (best < 50) * 10)
+    (said,) = [one for one in remarks(found) if "still getting better" in one]
+    assert said.endswith(": base (1 of 2 seeds); --epochs gives more")
+    assert not any("still getting better" in one for one in remarks(record([BASE], {})))
