@@ -56,8 +56,10 @@ def chosen_names(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
 
 def told_rows(note: str, kept: int, of: int) -> str:
     """The note of a suite of which only some rows are run."""
-    told = f"{kept} of its {of} rows were asked for" if kept < of else ""
-    return " ".join(filter(None, [note if note.endswith(".") or not told else note and f"{note};", told]))
+    if kept == of:
+        return note
+    end = " " if note.endswith(".") else "; "
+    return f"{note}{end}{kept} of its {of} rows were asked for".removeprefix("; ")
 
 
 class Profiles(Config):
