@@ -87,7 +87,8 @@ class SessionSuite(Config):
         epochs: int | None = None,
         rows: Collection[str] = (),
     ) -> "SessionSuite":
-        """The suite with another data set or number of seeds, or some of its rows alone, where these are given.
+        """The suite with another data set or number of seeds, or some of its rows and what they are compared with,
+        where these are given.
 
         Published numbers are of other data in any case: they are shown, and not compared.
 
@@ -103,6 +104,7 @@ class SessionSuite(Config):
             update |= {"dataset": dataset, "title": f"{self.title}; here: {Path(dataset).name}"}
         if rows:
             names = chosen_names([row.name for row in self.rows], list(rows))
+            names |= {first for first, second in self.pairs if second in names}
             kept = tuple(row for row in self.rows if row.name in names)
             there = names | set(FLOORS)
             update |= {

@@ -225,6 +225,7 @@ def test_some_rows_alone(home):
     assert [row.name for row in some.rows] == ["EMB-0", "EMB-CL", "LangPTune-0"]
     assert some.pairs == (("EMB-0", "EMB-CL"),)
     assert some.note == f"{whole.note} 3 of its {len(whole.rows)} rows were asked for"
+    assert [row.name for row in whole.changed(rows=["EMB-CL"]).rows] == ["EMB-0", "EMB-CL"], "to compare with"
     with pytest.raises(ReclmError, match="did you mean 'EMB-CL'"):
         whole.changed(rows=["EMB-CLL"])
 
