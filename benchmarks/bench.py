@@ -50,11 +50,11 @@ def comparison(
     train = {key: value for key, value in settings.items() if key in TrainConfig.model_fields}
     if epochs is not None:
         train["epochs"] = epochs
+    most = TrainConfig.build(train, where="training").epochs
     if select_on == "test":
-        train = {"metric": "recall@20", "patience": max(int(train.get("epochs", 50)), 1), **train}
+        train = {"metric": "recall@20", "patience": max(most, 1), **train}
     else:
         validation_task(dataset)
-    TrainConfig.build(train, where="training")
     needed = getattr(plugins.get("backbone", backbone), "needs_profiles", None)
     rows = [] if needed and profiles else [Row(name="base", backbone=backbone)]
     if profiles is not None:

@@ -7,7 +7,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -137,10 +137,10 @@ class CellStore:
             ReclmError: if it is damaged.
         """
         path = self.folder / key / "cell.json"
-        if not path.is_file():
-            return None
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         except ValueError as error:
             raise ReclmError(f"{path} is damaged; remove {path.parent} to run the cell again") from error
         return Result.build(values, where=str(path))
@@ -156,10 +156,19 @@ class CellStore:
         """The file of the weights."""
         return self.folder / key / "weights.safetensors"
 
-    def users(self, key: str) -> pa.Table | None:
-        """Every user's values: ``protocol``, ``user_id`` and a column a metric; None for a cell that failed."""
+    def users(self, key: str) -> pa.Table:
+        """Every user's values of a cell that did not fail: ``protocol``, ``user_id`` and a column a metric.
+
+        Raises:
+            ReclmError: if they are not there.
+        """
         path = self.folder / key / "users.parquet"
-        return pq.read_table(path) if path.is_file() else None
+        try:
+            return pq.read_table(path)
+        except FileNotFoundError as error:
+            raise ReclmError(
+                f"{path} is gone (does another command run with --fresh?); run the same again"
+            ) from error
 
     def put(
         self,
@@ -182,9 +191,12 @@ class CellStore:
         scratch.rename(self.folder / key)
 
     def remove(self, key: str) -> None:
-        """Forget what is kept under ``key``, if anything is."""
-        if (self.folder / key).exists():
-            shutil.rmtree(self.folder / key)
+        """Forget what is kept under ``key``, if anything is: as a whole, wherever the process is killed."""
+        aside = self.folder / f".{key}.{os.getpid()}.old"
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            (self.folder / key).rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
     def claim(self, key: str, wait: float = 0) -> Iterator[bool]:

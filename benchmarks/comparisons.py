@@ -41,7 +41,7 @@ class Comparisons:
     @classmethod
     def many(cls, record: Record) -> Self | None:
         """Those of a record; None where they are few."""
-        found, controls = of_lines(record, differences(record)), against_controls(record)
+        found, controls = of_lines(record, differences(record, [record.headline])), against_controls(record)
         if len(found) + len(controls) <= FEW:
             return None
         best = {(one.line, one.protocol): one for one in controls}

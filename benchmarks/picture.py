@@ -56,7 +56,7 @@ def _curves(axis: Axes, record: Record, lines: list[Line]) -> None:
     named: set[str] = set()
     for line in lines:
         for (name, _), rows in record.history.items():
-            metric = next((key for key in (rows or [{}])[0] if "@" in key), None)
+            metric = next((key for row in rows for key in row if "@" in key), None)
             if name != line.name or metric is None:
                 continue
             known = [row for row in rows if metric in row]

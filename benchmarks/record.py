@@ -62,6 +62,8 @@ class Line(Config):
     """Where it differs from what was published."""
     absent: str = ""
     """Why it was not run here; it has no numbers then."""
+    most_epochs: int = 0
+    """That a training of it may take; 0 where nothing ends it early."""
     trials: tuple[Trial, ...] = ()
     """What a search tried, failed ones included; none where nothing was searched."""
     chosen: dict[str, Any] = Field(default_factory=dict)
@@ -218,6 +220,20 @@ class Record:
         kept = np.ix_(there.any(1), there.any(0))
         one, other = (np.where(there, values, np.nan)[kept] for values in (one, other))
         return one, other
+
+    def by_user(self, line: str, protocol: str, metric: str) -> np.ndarray:
+        """Every user's values of a line with each seed, ``(s, n)``; nan where a seed has none of a user."""
+        cells = [self.cells[line, seed, protocol] for seed in self.seeds(line, protocol)]
+        cells = [cell for cell in cells if metric in cell.values and len(cell.user_ids)]
+        if not cells:
+            return np.zeros((0, 0))
+        if all(np.array_equal(cell.user_ids, cells[0].user_ids) for cell in cells):
+            values = np.stack([cell.values[metric] for cell in cells]).astype(np.float64)
+        else:
+            users = np.unique(np.concatenate([cell.user_ids for cell in cells]).astype(str))
+            values = _spread(cells, metric, users)
+        there = ~np.isnan(values)
+        return values[np.ix_(there.any(1), there.any(0))]
 
     def save(self, folder: Path) -> None:
         """Write the record: ``about.json``, ``results.parquet``, ``users.parquet`` and ``history.parquet``.

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from reclm import intervals
 from reclm.benchmarks.record import Record
 from reclm.benchmarks.report.extras import EXAMPLES, PROFILES, Example, Quality
 from reclm.benchmarks.session_run import PROTOCOL, SessionRun
+from reclm.benchmarks.significance import over_users
 from reclm.data.sessions import NONE
+from reclm.intervals import Estimate
 from reclm.pictures import COLOURS, panels
 from reclm.pictures import save as save_picture
 from reclm.ranking.metrics import title
@@ -115,9 +116,7 @@ def _aside(point: float, share: float, at: list[float], log: bool) -> float:
     return point * (at[-1] / at[0]) ** share if log else point + share * (at[-1] - at[0])
 
 
-def _mean(record: Record, name: str, metric: str) -> intervals.Estimate:
-    seeds = record.seeds(name, PROTOCOL)
-    values = np.concatenate([record.cells[name, seed, PROTOCOL].values[metric] for seed in seeds])
-    found = intervals.mean(values)
+def _mean(record: Record, name: str, metric: str) -> Estimate:
+    found = over_users(record.by_user(name, PROTOCOL, metric))
     assert found is not None
     return found

@@ -57,6 +57,10 @@ class SessionSuite(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "SessionSuite":
         names = checked_names([row.name for row in self.rows])
+        if taken := sorted({*names} & {*FLOORS}):
+            raise ValueError(
+                f"row {taken[0]!r} has the name of a ranking that every run measures; take another"
+            )
         for name in {one for pair in self.pairs for one in pair}:
             if name not in {*names, *FLOORS}:
                 raise unknown("row", name, names)
@@ -100,8 +104,10 @@ class SessionSuite(Config):
                 "--epochs does not go with a suite of sessions; its file says cl.steps and rlso.steps"
             )
         update: dict[str, Any] = {"seeds": seeds} if seeds is not None else {}
-        if dataset is not None and Path(dataset).name != self.dataset:
-            update |= {"dataset": dataset, "title": f"{self.title}; here: {Path(dataset).name}"}
+        if dataset is not None:
+            update["dataset"] = dataset
+            if Path(dataset).name != Path(self.dataset).name:
+                update["title"] = f"{self.title}; here: {Path(dataset).name}"
         if rows:
             names = chosen_names([row.name for row in self.rows], list(rows))
             names |= {first for first, second in self.pairs if second in names}

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
+from reclm import intervals
+
 LEVEL = 0.05
 """Of every test; intervals hold ``1 - LEVEL``."""
 
@@ -23,7 +25,6 @@ class PairedTest:
         seeds: trainings of each line. With one, the claim is about these two trained models, not about the methods.
         effect: Cohen's d_z, the mean over users of each user's mean difference by its standard deviation; nan where
             users do not differ.
-        over_seeds_p: paired t-test over the seeds' means; nan with fewer than two seeds.
     """
 
     difference: float
@@ -33,12 +34,6 @@ class PairedTest:
     n: int
     seeds: int = 1
     effect: float = float("nan")
-    over_seeds_p: float = float("nan")
-
-    @property
-    def significant(self) -> bool:
-        """Whether ``p`` is below :data:`LEVEL`."""
-        return self.p < LEVEL
 
 
 def average(values: np.ndarray) -> float:
@@ -88,7 +83,7 @@ def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
         return _own_users(change)
     by_user, by_seed = change.mean(0), change.mean(1)
     of_users = seeds * float(by_user.var(ddof=1))
-    variance, shares, over_seeds_p = of_users, [(n - 1, 1.0)], float("nan")
+    variance, shares = of_users, [(n - 1, 1.0)]
     if seeds > 1:
         of_seeds = n * float(by_seed.var(ddof=1))
         rest = change - by_user - by_seed[:, None] + mean
@@ -97,8 +92,7 @@ def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
         own = max(of_users - of_rest, 0.0)
         share = of_seeds / (of_seeds + own) if of_seeds + own else 1.0
         shares = [(n - 1, 1 - share), (seeds - 1, share)]
-        over_seeds_p = paired(np.zeros(seeds), by_seed).p
-    return _test(mean, variance / change.size, shares, by_user, seeds, over_seeds_p)
+    return _test(mean, variance / change.size, shares, by_user, seeds)
 
 
 def _own_users(change: np.ndarray) -> PairedTest:
@@ -111,16 +105,37 @@ def _own_users(change: np.ndarray) -> PairedTest:
     n - s. ``tests/benchmarks/test_null_case.py`` simulates it: false alarms stay within chance of nominal.
     """
     seeds, n = change.shape
-    there = ~np.isnan(change)
     by_seed = np.nanmean(change, axis=1)
-    rest = np.where(there, change - by_seed[:, None], 0.0) / (seeds * there.sum(1))[:, None]
-    of_users = float(np.square(rest.sum(0)).sum()) * n / max(n - seeds, 1)
+    of_users = _drawn_users(change)
     of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
     variance = max(of_users, of_seeds)
     own = of_seeds / (of_seeds + of_users)
     shares = [(max(n - seeds, 1), 1 - own), (seeds - 1, own)]
-    over_seeds_p = paired(np.zeros(seeds), by_seed).p if seeds > 1 else float("nan")
-    return _test(float(by_seed.mean()), variance, shares, np.nanmean(change, axis=0), seeds, over_seeds_p)
+    return _test(float(by_seed.mean()), variance, shares, np.nanmean(change, axis=0), seeds)
+
+
+def _drawn_users(values: np.ndarray) -> float:
+    """The variance ``W`` of :func:`_own_users`."""
+    seeds, n = values.shape
+    there = ~np.isnan(values)
+    rest = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
+    rest /= (seeds * there.sum(1))[:, None]
+    return float(np.square(rest.sum(0)).sum()) * n / max(n - seeds, 1)
+
+
+def over_users(values: np.ndarray) -> intervals.Estimate | None:
+    """The mean over seeds of their means over users, of ``(s, n)``, with the 95 % interval that other users would give.
+
+    The seeds are taken as they are. Where a seed did not draw a user, the value is nan. None of nothing.
+    """
+    if not values.size:
+        return None
+    if not np.isnan(values).any():
+        return intervals.mean(values.mean(0))
+    seeds, n = values.shape
+    half = math.sqrt(_drawn_users(values)) * _critical(LEVEL, [(max(n - seeds, 1), 1.0)])
+    mean = average(values)
+    return intervals.Estimate(mean, mean - half, mean + half, n)
 
 
 def _test(
@@ -129,7 +144,6 @@ def _test(
     shares: list[tuple[int, float]],
     by_user: np.ndarray,
     seeds: int,
-    over_seeds_p: float,
 ) -> PairedTest:
     """A mean of this variance against 0; ``shares`` as of :func:`_critical`."""
     error = math.sqrt(variance)
@@ -143,7 +157,6 @@ def _test(
         n=len(by_user),
         seeds=seeds,
         effect=mean / spread if spread else float("nan"),
-        over_seeds_p=over_seeds_p,
     )
 
 

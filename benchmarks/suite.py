@@ -217,12 +217,14 @@ def changed(
     """
     if rows:
         names = chosen_names([row.name for row in suite.rows], list(rows))
-        names |= {base for row in suite.rows if row.name in names and (base := suite.base(row))}
+        bases = {row.name: suite.base(row) for row in suite.rows}
+        while bring := {base for name in names if (base := bases[name])} - names:
+            names |= bring
         kept = tuple(row for row in suite.rows if row.name in names)
         note = told_rows(suite.note, len(kept), len(suite.rows))
         suite = suite.model_copy(update={"rows": kept, "note": note})
     update: dict[str, Any] = {}
-    if dataset is not None and Path(dataset).name != suite.dataset:
+    if dataset is not None and Path(dataset).name != Path(suite.dataset).name:
         update["comparable"] = False
         if any(row.published or row.published_seconds for row in suite.rows):
             update["note"] = f"{suite.note}; the published numbers are of {suite.dataset}".removeprefix("; ")

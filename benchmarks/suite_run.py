@@ -125,25 +125,24 @@ class SuiteRun:
             published_seconds=row.published_seconds,
             note=row.note,
             absent=row.absent,
+            most_epochs=self.cells[row.name][0].plan.train.epochs if row.name in self.cells else 0,
             trials=searched.trials if searched else (),
             chosen=searched.chosen if searched else {},
         )
 
     def _cells(self, key: str, result: Result, activity: np.ndarray) -> dict[str, records.Cell]:
         """A cell's protocols."""
+        if not result.means:  # it failed
+            return {}
         users = self.store.users(key)
         times = sorted(row["seconds"] for row in result.history)
         found = {}
         for protocol, means in result.means.items():
-            ids, values, known = np.empty(0, object), {}, np.empty(0, np.int64)
-            if users is not None:
-                part = users.filter(pc.equal(users.column("protocol"), protocol))
-                ids = part.column("user_id").cast("string").to_numpy()
-                known = activity[self.dataset.users.find(part.column("user_id").combine_chunks())]
-                values = {name: part.column(name).to_numpy() for name in means if name in part.column_names}
+            part = users.filter(pc.equal(users.column("protocol"), protocol))
+            values = {name: part.column(name).to_numpy() for name in means if name in part.column_names}
             found[protocol] = records.Cell(
-                user_ids=ids,
-                activity=known,
+                user_ids=part.column("user_id").cast("string").to_numpy(),
+                activity=activity[self.dataset.users.find(part.column("user_id").combine_chunks())],
                 values=values,
                 overall={
                     name: float("nan") if value is None else value

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from reclm.benchmarks.comparisons import HEAD, Comparisons
 from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.remarks import remarks
 from reclm.benchmarks.verdict import verdicts
 from reclm.markdown import literal
 from reclm.markdown import table as markdown_table
@@ -155,84 +156,6 @@ def _epochs(record: Record, line: str, protocol: str) -> str:
     """The best epoch, as a mean over seeds."""
     found = [record.cells[line, seed, protocol].best_epoch for seed in record.seeds(line, protocol)]
     return f"{np.mean(found):.0f}" if any(found) else ""
-
-
-def remarks(record: Record) -> list[str]:
-    """What a reader of the table must know besides: how it was made, notes, and what failed or did not run."""
-    about = record.about
-    seeds = f"{about.seeds} seed{'s' * (about.seeds > 1)}"
-    chosen = f", epochs chosen on {about.selected_on}" if about.selected_on else ""
-    said = [f"{about.dataset} ({about.fingerprint}), {seeds}{chosen}"]
-    if about.source:
-        any_published = any(line.published for line in about.lines)
-        beside = "; the percentage is ours against it" if about.comparable and any_published else ""
-        said.append(f"published: {about.source}{beside}")
-    said += about.remarks
-    said += _unlearned(record)
-    said += _unfinished(record)
-    said += [f"{line.name}: {line.note}" for line in about.lines if line.note]
-    said += [f"{line.name}: not run here, {line.absent}" for line in about.lines if line.absent]
-    said += [_searched(line) for line in about.lines if line.trials]
-    said += [f"FAILED: {one.line}, seed {one.seed}: {one.reason}" for one in about.failures]
-    return said
-
-
-def _unlearned(record: Record) -> Iterator[str]:
-    """Which lines are not above what anyone gets without learning, where that was measured."""
-    floors = [line for line in record.about.lines if line.floor]
-    for protocol in record.about.whole:
-        means = {
-            line.name: float(values.mean())
-            for line in record.about.lines
-            if len(values := record.values(line.name, protocol.name, record.headline))
-        }
-        best = max(
-            (one.name for one in floors if one.name in means), key=lambda name: means[name], default=None
-        )
-        below = [
-            line.name
-            for line in record.about.lines
-            if best and not line.floor and not line.control and means.get(line.name, np.inf) <= means[best]
-        ]
-        if best and below:
-            yield (
-                f"{protocol.name}: not above {best} ({title(record.headline)} {_number(means[best])}), which learns "
-                f"nothing: {', '.join(below)}; differences between such lines say little about profiles"
-            )
-
-
-def _unfinished(record: Record) -> Iterator[str]:
-    """Which lines were still getting better when their epochs ended: what is gained on them may be time alone."""
-    cut = []
-    for line in record.about.lines:
-        ends = [
-            cell.best_epoch > 0.9 * cell.epochs > 0
-            for (name, _, where), cell in record.cells.items()
-            if name == line.name and where == record.about.whole[0].name
-        ]
-        if any(ends):
-            cut.append(f"{line.name} ({sum(ends)} of {len(ends)} seeds)")
-    if cut:
-        yield (
-            "still getting better in the last tenth of their epochs, and compared as they stood then: "
-            f"{', '.join(cut)}; --epochs gives more"
-        )
-
-
-def _searched(line: Line) -> str:
-    """What a search tried and chose."""
-    tried, failed = len(line.trials), [one for one in line.trials if one.value is None]
-    if len(failed) == tried:
-        return (
-            f"{line.name}: all {tried} trials of the search failed ({failed[0].error}); its own options ran"
-        )
-    best = max(one.value for one in line.trials if one.value is not None)
-    chosen = ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in line.chosen.items()
-    )
-    lost = f", {len(failed)} failed" if failed else ""
-    return f"{line.name}: {chosen} (validation {_number(best)}), the best of {tried} trials{lost}"
 
 
 def markdown(record: Record) -> str:

@@ -53,13 +53,17 @@ class Difference:
         return self.test.difference / self.before if self.before > 0 else float("nan")
 
 
-def differences(record: Record) -> list[Difference]:
-    """Every line with each that it is compared with, in every protocol and metric where both have values."""
+def differences(record: Record, metrics: Sequence[str] | None = None) -> list[Difference]:
+    """Every line with each that it is compared with, in every protocol and metric where both have values.
+
+    Args:
+        metrics: by default all; each is a family of its own, whose p does not depend on the others.
+    """
     pairs = [(one.name, other) for one in record.about.lines for other in (one.against, *one.beside) if other]
     protocols = [one.name for one in record.about.whole]
     return [
         found
-        for metric in record.about.metrics
+        for metric in metrics or record.about.metrics
         for found in _family(record, [(*pair, where) for pair in pairs for where in protocols], metric)
     ]
 
@@ -90,7 +94,7 @@ def verdicts(
     Args:
         found, controls: its :func:`differences` and :func:`against_controls`, where they are known.
     """
-    found = differences(record) if found is None else found
+    found = differences(record, [record.headline]) if found is None else found
     controls = against_controls(record) if controls is None else controls
     told = of_lines(record, found)
     return [*summary(record, told, controls), *_sentences(record, told, controls)]
@@ -103,7 +107,7 @@ def of_lines(record: Record, found: Sequence[Difference]) -> list[Difference]:
 
 def of_controls(record: Record, found: Sequence[Difference] | None = None) -> list[str]:
     """A sentence on each control and what it is compared with."""
-    found = differences(record) if found is None else found
+    found = differences(record, [record.headline]) if found is None else found
     told = [one for one in found if record.line(one.line).control and one.metric == record.headline]
     return _sentences(record, told, ())
 
@@ -128,17 +132,16 @@ def _counts(found: Sequence[Difference]) -> tuple[int, int]:
 
 
 def _sentences(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
-    controlled = {(one.line, one.protocol): one for one in controls}
-    compared = {(one.line, one.protocol) for one in found}
+    left = {(one.line, one.protocol): one for one in controls}
     named = sum(bool(line.against) for line in record.about.lines) > 1
     said = []
     for one in found:
         said.append(_on_base(record, one, named))
-        control = controlled.get((one.line, one.protocol))
-        if control is not None and one.against == record.line(one.line).against:
+        first = one.against == record.line(one.line).against
+        if first and (control := left.pop((one.line, one.protocol), None)):
             said.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
-    # of a line that is compared with nothing else
-    return said + [_on_control(record, one, False) for key, one in controlled.items() if key not in compared]
+    # of lines that are compared with nothing else
+    return said + [_on_control(record, one, helped=False) for one in left.values()]
 
 
 def _family(record: Record, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
@@ -194,7 +197,7 @@ def _on_control(record: Record, one: Difference, helped: bool) -> str:
     """The sentence on a line and its best control."""
     control = record.line(one.against)
     start = f"{one.protocol}: {_for_one_seed(one)}{one.line}"
-    whom = f"its best control ({control.control}, {_value(one.before)})"
+    whom = f"its best control ({control.control}, {value(one.before)})"
     if one.test.n == 0:
         return f"{start} and {whom} share no user"
     if one.significant and one.test.difference > 0:
@@ -208,7 +211,7 @@ def _on_control(record: Record, one: Difference, helped: bool) -> str:
 
 def size(one: Difference) -> str:
     """The change, relative where that is defined: ``+1.2 %``."""
-    return _percent(one.change) if one.before > 0 else _value(one.test.difference)
+    return _percent(one.change) if one.before > 0 else value(one.test.difference)
 
 
 def _evidence(one: Difference) -> str:
@@ -228,7 +231,7 @@ def interval(one: Difference) -> str:
     if one.before > 0:
         low, high = (_percent(bound / one.before) for bound in (one.test.low, one.test.high))
     else:
-        low, high = _value(one.test.low), _value(one.test.high)
+        low, high = value(one.test.low), value(one.test.high)
     return f"{low} to {high}"
 
 
@@ -241,6 +244,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:+.1f} %".replace("-", "−")
 
 
-def _value(number: float) -> str:
-    """``0.0812`` as ``".0812"``."""
+def value(number: float) -> str:
+    """A metric's value: ``0.0812`` as ``".0812"``."""
     return f"{number:.4f}".replace("0.", ".", 1).replace("-", "−") if abs(number) < 1 else f"{number:.4f}"

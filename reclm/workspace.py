@@ -1,8 +1,11 @@
 """Where things lie on disk: prepared data sets, profile stores, results."""
 
+import itertools
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 
@@ -41,3 +44,13 @@ class Workspace:
     def runs(self) -> Path:
         """Folder of benchmark results, one folder a run."""
         return self.root / "runs"
+
+    def new_run(self, *names: str) -> Path:
+        """Make the folder of a run, ``runs/TIME-NAMES``: a new one, whoever else makes one in the same second."""
+        stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *map(slug, names)])
+        for again in itertools.count(1):
+            folder = self.runs() / (stem if again == 1 else f"{stem}-{again}")
+            with suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+        raise AssertionError

@@ -1,5 +1,6 @@
 """What a report says in words, whatever its format."""
 
+from reclm.benchmarks.remarks import cautions
 from reclm.benchmarks.report.numbers import Numbers
 
 MARKS = (
@@ -18,7 +19,7 @@ def facts(numbers: Numbers) -> list[tuple[str, str]]:
         ("epoch chosen by", about.selected_on or "nothing"),
         ("published numbers", about.source),
         ("environment", _plain(about.environment)),
-        *(("remark", one) for one in about.remarks),
+        *(("remark", one) for one in cautions(numbers.record)),
         *(("failed", f"{one.line}, seed {one.seed}: {one.reason}") for one in about.failures),
     ]
     return [(name, text) for name, text in found if text]

@@ -5,9 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-from reclm import intervals
 from reclm.benchmarks.record import Line, Record
-from reclm.benchmarks.significance import bootstrap
+from reclm.benchmarks.significance import bootstrap, over_users
 from reclm.benchmarks.slices import ActivitySlice, activity_slices
 from reclm.benchmarks.verdict import Difference, against_controls, differences, of_controls, verdicts
 from reclm.intervals import Estimate
@@ -37,6 +36,7 @@ class Numbers:
         self.about = record.about
         self.headline = record.headline
         self._activity: dict[tuple[str, str], list[ActivitySlice]] = {}
+        self._resampled: dict[tuple[str, str, str, str], tuple[float, float]] = {}
 
     @cached_property
     def verdicts(self) -> list[str]:
@@ -61,14 +61,10 @@ class Numbers:
             if one.against == self.record.line(one.line).against
         }
 
-    def others(self, line: str, protocol: str) -> list[Difference]:
-        """The line against the others that it is compared with, in the headline metric."""
-        return [
-            one
-            for one in self._all
-            if (one.line, one.protocol, one.metric) == (line, protocol, self.headline)
-            and one.against in self.record.line(line).beside
-        ]
+    def against(self, line: str, protocol: str) -> list[Difference]:
+        """The line against all that it is compared with, in the headline metric."""
+        here = line, protocol, self.headline
+        return [one for one in self._all if (one.line, one.protocol, one.metric) == here]
 
     @cached_property
     def controls(self) -> dict[tuple[str, str], Difference]:
@@ -77,8 +73,13 @@ class Numbers:
 
     def resampled(self, one: Difference) -> tuple[float, float]:
         """The percentile bootstrap's 95 % interval of a difference; nan where fewer than two users were compared."""
-        before, after = self.record.paired(one.against, one.line, one.protocol, one.metric)
-        return bootstrap(before, after) if one.test.n > 1 else (float("nan"), float("nan"))
+        if one.test.n < 2:
+            return float("nan"), float("nan")
+        key = one.line, one.against, one.protocol, one.metric
+        if key not in self._resampled:  # every page of a report shows it
+            before, after = self.record.paired(one.against, one.line, one.protocol, one.metric)
+            self._resampled[key] = bootstrap(before, after)
+        return self._resampled[key]
 
     @cached_property
     def groups(self) -> dict[str, list[Line]]:
@@ -123,9 +124,8 @@ class Numbers:
         return {key: np.array(values) for key, values in found.items()}
 
     def interval(self, line: str, protocol: str, metric: str) -> Estimate | None:
-        """The mean with its 95 % interval over users, each user's value being the mean over seeds."""
-        values = self._users(line, protocol, metric)
-        return None if values is None else intervals.mean(values)
+        """The mean over seeds of their means over users, with its 95 % interval over users."""
+        return over_users(self.record.by_user(line, protocol, metric))
 
     def activity(self, line: str, protocol: str) -> list[ActivitySlice]:
         """The headline metric of users who are more and more active; none where all are of one group."""
@@ -142,19 +142,3 @@ class Numbers:
             return None
         seconds, epochs = np.mean([(one.seconds, one.epochs) for one in runs.values()], axis=0).tolist()
         return Cost(seconds, self.record.epoch_seconds(line), epochs)
-
-    def _users(self, line: str, protocol: str, metric: str) -> np.ndarray | None:
-        """``(n,)`` value of each user that has one, the mean over the seeds that have it."""
-        cells = [self.record.cells[line, seed, protocol] for seed in self.record.seeds(line, protocol)]
-        cells = [cell for cell in cells if metric in cell.values and len(cell.user_ids)]
-        if not cells:
-            return None
-        found = [cell.values[metric].astype(np.float64) for cell in cells]
-        first = cells[0].user_ids
-        if all(np.array_equal(cell.user_ids, first) for cell in cells) and not np.isnan(found).any():
-            return np.mean(found, axis=0)
-        ids = np.concatenate([cell.user_ids for cell in cells]).astype(str)
-        values = np.concatenate(found)
-        there = ~np.isnan(values)
-        _, user = np.unique(ids[there], return_inverse=True)
-        return np.bincount(user, values[there]) / np.bincount(user)

@@ -50,13 +50,6 @@ def interval(name: str) -> str:
     return name.replace("-", "–")
 
 
-def probability(p: float) -> str:
-    """``.012``, ``< .001``; nothing can be said of nan."""
-    if not math.isfinite(p):
-        return NONE
-    return "< .001" if p < 0.001 else number(p, 3)
-
-
 def seconds(value: float | None) -> str:
     """``.04 s``, ``1.7 s``, ``12 min``, ``3.1 h``."""
     if value is None or not math.isfinite(value):

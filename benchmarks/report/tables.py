@@ -8,6 +8,7 @@ from reclm.benchmarks.report import shown
 from reclm.benchmarks.report.extras import Quality
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.shown import MARK, NONE
+from reclm.benchmarks.significance import shown_p
 from reclm.benchmarks.slices import ActivitySlice
 from reclm.benchmarks.verdict import Difference
 from reclm.ranking.metrics import title
@@ -70,12 +71,13 @@ def _results(numbers: Numbers, protocol: Ranked) -> Table:
     notes = [f"{line.name}: {line.note}" for line in lines if line.note]
     notes += [f"{line.name}: {reason}" for line in lines for reason in numbers.failures(line.name)]
     seeds = f"mean ± standard deviation over {about.seeds} seeds" if about.seeds > 1 else "one seed"
+    chosen = f"; epochs chosen on {about.selected_on}" if about.selected_on else ""
     part = f"; a part of {protocol.part_of}, without tests of its own" if protocol.part_of else ""
     return Table(
         protocol.name,
         ("", *map(title, about.metrics)),
         tuple(rows),
-        f"{protocol.users:,} users, {protocol.candidates:,} candidate items; {seeds}{part}",
+        f"{protocol.users:,} users, {protocol.candidates:,} candidate items; {seeds}{chosen}{part}",
         tuple(notes),
     )
 
@@ -123,18 +125,14 @@ def comparisons(numbers: Numbers) -> list[Table]:
 def _compared(numbers: Numbers, protocol: str) -> Table:
     rows, last = [], None
     for line in numbers.about.lines:
-        found = numbers.differences.get((line.name, protocol, numbers.headline))
-        if found is None:
-            continue
-        rows.append(
-            Row(line.name, _comparison(numbers, found), first=last is not None and last != line.backbone)
-        )
-        last = line.backbone
-        rows += [
-            Row("", _comparison(numbers, other), below=True) for other in numbers.others(line.name, protocol)
-        ]
+        found = [("", one) for one in numbers.against(line.name, protocol)]
         if control := numbers.controls.get((line.name, protocol)):
-            rows.append(Row("its best control", _comparison(numbers, control), below=True))
+            found.append(("its best control", control))
+        for at, (name, one) in enumerate(found):
+            first = not at and last is not None and last != line.backbone
+            said = name if at else f"{line.name}, {name}".removesuffix(", ")
+            rows.append(Row(said, _comparison(numbers, one), first=first, below=at > 0))
+        last = line.backbone if found else last
     head = (
         "",
         "against",
@@ -162,8 +160,8 @@ def _comparison(numbers: Numbers, found: Difference) -> tuple[Cell, ...]:
         Cell(f"{shown.number(test.low, sign=True)} to {shown.number(test.high, sign=True)}"),
         Cell(f"{shown.number(low, sign=True)} to {shown.number(high, sign=True)}"),
         Cell(shown.number(test.effect, 2, sign=True)),
-        Cell(shown.probability(test.p)),
-        Cell(shown.probability(found.p_holm)),
+        Cell(shown_p(test.p)),
+        Cell(shown_p(found.p_holm)),
         Cell(f"{test.n:,}"),
         Cell(f"{test.seeds}"),
     )

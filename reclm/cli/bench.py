@@ -112,6 +112,8 @@ Track = Annotated[
 ]
 
 OF_BOTH = {"dataset", "seeds", "epochs", "controls", "search", "track", "jobs", "fresh", "home", "out"}
+OF_PROFILES = {"profiler", "model", "engine", "adapter", "kind", "limit", "store", "profiler_set", "controls"}
+"""What does nothing for a backbone without ``--augment``."""
 
 
 def bench(
@@ -156,7 +158,7 @@ def bench(
     from reclm.config import parse_settings
     from reclm.workspace import Workspace
 
-    _check_options(context, suite is not None, compare is not None)
+    _check_options(context, suite is not None, compare is not None, augment)
     if compare is not None:
         _two_runs(*compare)
         return
@@ -165,12 +167,13 @@ def bench(
         from reclm.benchmarks.tracking import check_trackers
 
         check_trackers(trackers)
+    if out is not None:
+        _writable(out)
     workspace = Workspace.at(home)
     changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
-        folder = out or _run_folder(workspace, Path(suite).stem)
-        _suite(suite, {**changes, "rows": row or ()}, workspace, how, folder, trackers)
+        _suite(suite, {**changes, "rows": row or ()}, workspace, how, out, trackers)
         return
     import reclm.data
     from reclm.benchmarks.bench import comparison
@@ -198,17 +201,20 @@ def bench(
         select_on=select_on.value,
         encoder=encoder,
     )
-    folder = out or _run_folder(workspace, data.name, backbone)
-    _compare(changed(chosen, search=search), workspace, how, folder, trackers)
+    _compare(changed(chosen, search=search), workspace, how, out, trackers)
 
 
-def _check_options(context: typer.Context, suite: bool, compare: bool) -> None:
+def _check_options(context: typer.Context, suite: bool, compare: bool, augment: bool) -> None:
     """Refuse options that were given and would do nothing."""
     for name in context.params:
         source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or (name in OF_BOTH and not compare):
+        if source is None or source.name != "COMMANDLINE":
             continue
         flag = "--" + name.strip("_").replace("_", "-")
+        if not (suite or compare or augment) and name in OF_PROFILES:
+            raise ReclmError(f"{flag} is about profiles, which this trains without; add --augment")
+        if name in OF_BOTH and not compare:
+            continue
         if compare and name != "compare":
             raise ReclmError(f"{flag} does not go with --compare, which trains nothing and reads two runs")
         if suite and name not in {"suite", "row"}:
@@ -220,14 +226,15 @@ def _check_options(context: typer.Context, suite: bool, compare: bool) -> None:
 
 
 def _compare(
-    suite: "Suite", workspace: "Workspace", how: dict[str, Any], folder: Path, trackers: list[str]
+    suite: "Suite", workspace: "Workspace", how: dict[str, Any], out: Path | None, trackers: list[str]
 ) -> None:
     """Run a backbone's comparison, keep its models, and say what may come next."""
     from reclm.benchmarks.bench import keep_models
     from reclm.data.disk import is_dataset
 
     at = Path(suite.dataset)
-    run = _run(suite, workspace, {**how, "weights": True}, folder, trackers, "models")
+    names = Path(suite.dataset).name, suite.rows[0].backbone
+    run, folder = _run(suite, workspace, {**how, "weights": True}, out, names, trackers, "models")
     keep_models(run, folder / "models", at if is_dataset(at) else workspace.dataset(suite.dataset))
     data = run.dataset
     same = shlex.join(["reclm", *sys.argv[1:]])
@@ -250,7 +257,7 @@ def _suite(
     changes: dict[str, Any],
     workspace: "Workspace",
     how: dict[str, Any],
-    folder: Path,
+    out: Path | None,
     trackers: list[str],
 ) -> None:
     """Run a suite's file."""
@@ -260,9 +267,10 @@ def _suite(
     if sessions := load_session_suite(name):
         if how.pop("jobs") != 1 or changes.pop("search") is not None:
             raise ReclmError("--jobs and --search go with suites of backbones only")
-        _sessions(sessions.changed(**changes), workspace, how, folder, trackers)
+        _sessions(sessions.changed(**changes), workspace, how, out, Path(name).stem, trackers)
         return
-    run = _run(changed(load_suite(name), **changes), workspace, how, folder, trackers, "suite.yaml")
+    chosen = changed(load_suite(name), **changes)
+    run, folder = _run(chosen, workspace, how, out, (Path(name).stem,), trackers, "suite.yaml")
     run.suite.to_yaml(folder / "suite.yaml")
     if any(run.failures()):
         raise typer.Exit(1)
@@ -286,26 +294,36 @@ def _run(
     suite: "Suite",
     workspace: "Workspace",
     how: dict[str, Any],
-    folder: Path,
+    out: Path | None,
+    names: tuple[str, ...],
     trackers: list[str],
     besides: str,
-) -> "SuiteRun":
-    """Run a suite, print what it came to, and write it down; ``besides`` is what the caller adds to the folder."""
+) -> tuple["SuiteRun", Path]:
+    """Run a suite, print what it came to, and write it to ``out``, or a new folder with ``names``, which is returned.
+
+    ``besides`` is what the caller adds to the folder.
+    """
     from reclm.benchmarks import examples
     from reclm.benchmarks.picture import draw
     from reclm.benchmarks.suite_run import run_suite
 
     run = run_suite(suite, workspace, **how)
     record = run.record()
+    folder = out or workspace.new_run(*names)
     record.save(folder)
     draw(record, folder / "comparison.png")
     examples.write(run, folder)
     _show(record, folder, workspace, trackers, besides)
-    return run
+    return run, folder
 
 
 def _sessions(
-    suite: "SessionSuite", workspace: "Workspace", how: dict[str, Any], folder: Path, trackers: list[str]
+    suite: "SessionSuite",
+    workspace: "Workspace",
+    how: dict[str, Any],
+    out: Path | None,
+    name: str,
+    trackers: list[str],
 ) -> None:
     """Run a suite of sessions."""
     from reclm.benchmarks import session_examples
@@ -314,6 +332,7 @@ def _sessions(
 
     run = run_session_suite(suite, workspace, **how)
     record = run.record()
+    folder = out or workspace.new_run(name)
     record.save(folder)
     if any(row.line for row in suite.rows):
         session_examples.draw(run, record, folder / "comparison.png")
@@ -330,7 +349,8 @@ def _show(record: "Record", folder: Path, workspace: "Workspace", trackers: list
     """Print what a run came to, and write ``table.md``; ``besides`` is what else the caller put into the folder."""
     from rich.console import Console
 
-    from reclm.benchmarks.suite_table import conclusions, markdown, remarks, tables
+    from reclm.benchmarks.remarks import remarks
+    from reclm.benchmarks.suite_table import conclusions, markdown, tables
     from reclm.benchmarks.tracking import track
 
     (folder / "table.md").write_text(markdown(record), encoding="utf-8")
@@ -361,13 +381,12 @@ def _coverage(record: "Record") -> list[str]:
     return [*said, *[f"who has no profile {rest}; reclm profile writes those of everybody"] * short]
 
 
-def _run_folder(workspace: "Workspace", *names: str) -> Path:
-    from datetime import datetime
-
-    from reclm.workspace import slug
-
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return workspace.runs() / "-".join([stamp, *map(slug, names)])
+def _writable(folder: Path) -> None:
+    """Make a folder for results before anything is trained for them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReclmError(f"--out {folder} cannot be made ({error.strerror}); take another folder") from error
 
 
 def _say(text: str) -> None:

@@ -11,12 +11,12 @@ from reclm.backbones.base import Inputs
 from reclm.benchmarks import search as searching
 from reclm.benchmarks.cells import Cell, Result
 from reclm.benchmarks.record import Record
+from reclm.benchmarks.remarks import remarks
 from reclm.benchmarks.runner import Plan, Runner
 from reclm.benchmarks.search import run_search
 from reclm.benchmarks.search_space import Range, Search, spaces, with_options
 from reclm.benchmarks.suite import Suite, changed
 from reclm.benchmarks.suite_run import SuiteRun, run_suite
-from reclm.benchmarks.suite_table import remarks
 from reclm.data.disk import save as save_dataset
 from reclm.errors import ReclmError
 from reclm.testing import checkerboard

@@ -12,11 +12,12 @@ import yaml
 
 import reclm.cli
 from reclm.benchmarks.record import Record
+from reclm.benchmarks.remarks import remarks
 from reclm.benchmarks.session_examples import draw, examples, qualities
 from reclm.benchmarks.session_run import SessionRun, check, run_session_suite
 from reclm.benchmarks.session_suite import SessionSuite, load_session_suite
 from reclm.benchmarks.suite import suite_names
-from reclm.benchmarks.suite_table import markdown, remarks
+from reclm.benchmarks.suite_table import markdown
 from reclm.benchmarks.verdict import against_controls, differences
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.disk import save as save_dataset
@@ -217,6 +218,8 @@ def test_another_data_set_is_named(home):
     there = suite(home).changed(dataset="shop", seeds=1)
     assert (there.dataset, there.seeds, there.title) == ("shop", 1, "tastes; here: shop")
     assert suite(home).changed(dataset="tastes") == suite(home)
+    elsewhere = suite(home).changed(dataset="/elsewhere/tastes")
+    assert (elsewhere.dataset, elsewhere.title) == ("/elsewhere/tastes", suite(home).title)
 
 
 def test_some_rows_alone(home):
@@ -260,6 +263,8 @@ def test_what_is_drawn_and_shown(run, tmp_path):
 def test_bad_suites_are_refused_in_one_line(home, tmp_path):
     with pytest.raises(ReclmError, match="two rows have the same name"):
         suite(home, rows=[ROWS[0], ROWS[0]])
+    with pytest.raises(ReclmError, match="row 'MostPopular' has the name of a ranking that every run"):
+        suite(home, rows=[{**ROWS[0], "name": "MostPopular"}], pairs=[])
     with pytest.raises(ReclmError, match="row 'EMB-0'"):
         suite(home, rows=[{"name": "EMB-0", "settings": {"varian": "cl"}}], pairs=[])
     with pytest.raises(ReclmError, match="no language model"):

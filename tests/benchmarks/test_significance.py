@@ -12,7 +12,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
-from reclm.benchmarks.significance import bootstrap, holm, paired
+from reclm.benchmarks.significance import average, bootstrap, holm, over_users, paired
 
 shapes = st.tuples(st.integers(2, 5), st.integers(2, 30))
 seeds = st.integers(0, 2**32 - 1)
@@ -40,7 +40,6 @@ def test_one_seed_is_scipys_paired_t_test(seed: int, users: int) -> None:
     assert ours.difference == pytest.approx(after.mean() - before.mean())
     assert ours.effect == pytest.approx(theirs.statistic / math.sqrt(users))
     assert (ours.n, ours.seeds) == (users, 1)
-    assert math.isnan(ours.over_seeds_p)
     assert paired(before[None], after[None]).p == ours.p
 
 
@@ -64,8 +63,6 @@ def test_several_seeds_agree_with_statsmodels_analysis_of_variance(seed: int, sh
     assert (ours.high - ours.low) / 2 == pytest.approx(error * critical(0.05), rel=1e-6)
     assert critical(ours.p) == pytest.approx(abs(ours.difference) / error, rel=1e-6)
     assert (ours.p < 0.05) == (ours.low > 0 or ours.high < 0)
-    over_seeds = stats.ttest_rel(after.mean(1), before.mean(1)).pvalue
-    assert ours.over_seeds_p == pytest.approx(over_seeds, rel=1e-6)
     over_users = stats.ttest_rel(after.mean(0), before.mean(0))
     assert ours.effect == pytest.approx(over_users.statistic / math.sqrt(n), rel=1e-6)
     if n >= count:
@@ -112,6 +109,36 @@ def test_enormous_differences_have_a_p_all_the_same() -> None:
     noise = rng.normal(size=(3, 2000)) + rng.normal(size=2000)
     assert 0 < paired(np.zeros((3, 2000)), noise + 10).p < 1e-3
     assert paired(np.zeros(2000), noise[0] + 1e6).p == 0
+
+
+def test_an_interval_over_users_is_scipys_where_all_seeds_have_them() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 50))
+    found = over_users(values)
+    by_hand = stats.ttest_1samp(values.mean(0), 0).confidence_interval()  # pyright: ignore[reportAttributeAccessIssue]
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((by_hand.low, by_hand.high))
+    assert over_users(np.zeros((0, 0))) is None
+
+
+def test_an_interval_over_users_holds_the_truth_where_seeds_draw_their_own() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        people = rng.normal(
+            size=200
+        )  # whose mean, 0, is what is estimated; a user is the same with each seed
+        values = np.full((3, 200), np.nan)
+        for row, size in zip(values, (40, 60, 80), strict=True):
+            drawn = rng.choice(200, size, replace=False)
+            row[drawn] = people[drawn]
+        values = values[:, ~np.isnan(values).all(0)]
+        found = over_users(values)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        assert found.mean == pytest.approx(average(values))
+        held += found.low <= 0 <= found.high
+    assert stats.binomtest(held, 300, 0.95).pvalue > 0.01
 
 
 def test_arrays_that_do_not_pair_are_refused() -> None:

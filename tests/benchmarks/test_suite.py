@@ -24,7 +24,7 @@ from reclm.benchmarks.grid import run_grid
 from reclm.benchmarks.record import Failure
 from reclm.benchmarks.runner import Plan, Runner
 from reclm.benchmarks.session_suite import load_session_suite
-from reclm.benchmarks.suite import changed, load_suite, row_plan, suite_names
+from reclm.benchmarks.suite import Row, changed, load_suite, row_plan, suite_names
 from reclm.benchmarks.suite_run import SuiteRun, run_suite
 from reclm.data.dataset import Interactions
 from reclm.data.disk import save as save_dataset
@@ -259,6 +259,18 @@ def test_equal_cells_run_once(tmp_path: Path, trained: list[tuple[int, int]]) ->
     assert results[0] == results[1] != results[2]
 
 
+def test_a_cell_whose_values_are_gone_is_no_result_without_them(tmp_path: Path) -> None:
+    space = workspace(tmp_path)
+    run = run_suite(load_suite(write(tmp_path)), space, progress=False)
+    store = CellStore(space.cells())
+    key = run.cells["plain"][0].key
+    store.remove(key)
+    assert store.get(key) is None
+    assert not list(space.cells().glob(f"*{key}*.old"))
+    with pytest.raises(ReclmError, match=f"{key}/users.parquet is gone"):
+        run.record()
+
+
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     store, one = CellStore(tmp_path), cell()
     store.put(one.key, Result(cell={}, run="x"))
@@ -284,6 +296,9 @@ def test_seeds_epochs_and_data_can_be_changed() -> None:
     assert (suite.dataset, suite.seeds) == ("gowalla", 5)
     plan = row_plan(suite, suite.rows[0])
     assert (plan.train.epochs, plan.train.lr) == (3, 0.1)
+    assert changed(suite, dataset=f"elsewhere/{suite.dataset}").comparable == suite.comparable
+    by_path = suite.model_copy(update={"dataset": "./data/books", "comparable": True})
+    assert changed(by_path, dataset="./data/books").comparable
     seconds = changed(load_suite("reclm-table3"), dataset="gowalla")
     assert not seconds.comparable
     assert seconds.note.endswith("the published numbers are of mind-release")
@@ -296,6 +311,14 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
     assert [some.base(row) for row in some.rows] == [None, "BiasMF", None, "SGL"]
     assert some.note.endswith("; 4 of its 12 rows were asked for")
     assert changed(whole, rows=["*"]) == whole
+    chain = [
+        Row(name="a", backbone="biasmf"),
+        Row(name="b", backbone="ncf", against="a"),
+        Row(name="c", backbone="sgl", against="b"),
+        Row(name="d", backbone="simgcl"),
+    ]
+    chained = whole.model_copy(update={"rows": tuple(chain)})
+    assert [row.name for row in changed(chained, rows=["c"]).rows] == ["a", "b", "c"]
     # what a row is trained with does not depend on the rows beside it
     assert row_plan(some, some.rows[3]) == row_plan(whole, whole.rows[9])
     with pytest.raises(ReclmError, match=r"unknown row 'LigthGCN'.*did you mean 'LightGCN'"):

@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from reclm.benchmarks import picture
 from reclm.benchmarks.picture import draw
 from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
+from reclm.benchmarks.remarks import remarks
 from reclm.benchmarks.session_suite import load_session_suite
 from reclm.benchmarks.suite import load_suite, suite_names
-from reclm.benchmarks.suite_table import markdown, remarks, tables
+from reclm.benchmarks.suite_table import markdown, tables
 from reclm.errors import ReclmError
 
 OF_BACKBONES = [name for name in suite_names() if not load_session_suite(name)]
@@ -150,3 +152,17 @@ def test_a_run_that_lacks_a_column_is_damaged(tmp_path: Path) -> None:
     pq.write_table(pa.table({"line": ["a"]}), tmp_path / "results.parquet")
     with pytest.raises(ReclmError, match="is damaged"):
         Record.read(tmp_path)
+
+
+def test_curves_are_drawn_where_not_every_epoch_was_evaluated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = made_up("lastfm", 1, 1.0)
+    first = record.about.lines[0].name
+    epochs = [{"epoch": 1.0, "loss": 0.7}, {"epoch": 2.0, "loss": 0.6, "ndcg@20": 0.1}]
+    record.history[first, 0] = epochs
+    drawn = []
+    monkeypatch.setattr(picture, "save", lambda figure, path: drawn.append(figure))
+    draw(record, tmp_path / "picture.png")
+    (line,) = drawn[0].axes[-1].lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([2.0], [0.1])

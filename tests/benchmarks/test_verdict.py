@@ -7,10 +7,12 @@ import pytest
 
 from reclm.benchmarks.comparisons import FEW, HEAD, Comparisons
 from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
+from reclm.benchmarks.remarks import remarks
+from reclm.benchmarks.report.facts import facts
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.tables import comparisons
 from reclm.benchmarks.significance import holm, paired
-from reclm.benchmarks.suite_table import conclusions, markdown, remarks
+from reclm.benchmarks.suite_table import conclusions, markdown
 from reclm.benchmarks.verdict import against_controls, differences, of_controls, verdicts
 
 USERS = 400
@@ -70,7 +72,7 @@ def test_a_line_that_is_compared_with_several() -> None:
     assert "both against one: both did better" in said[3]
     numbers = Numbers(found)
     assert numbers.differences["both", "full-shot", "ndcg@20"].against == "base"
-    assert [one.against for one in numbers.others("both", "full-shot")] == ["one"]
+    assert [one.against for one in numbers.against("both", "full-shot")] == ["base", "one"]
     (table,) = comparisons(numbers)
     assert [row.cells[0].text for row in table.rows] == ["base", "base", "one"]
 
@@ -313,6 +315,22 @@ def test_controls_of_a_line_that_is_compared_with_nothing() -> None:
     assert "Holm over 5 tests of best controls" in found.tested
     assert len(conclusions(made)) == 2
     assert "\n\n\n" not in markdown(made)
+    shown = comparisons(Numbers(made))
+    assert [[row.name for row in table.rows] for table in shown] == [["similarity, its best control"]] * 5
+    assert shown[0].rows[0].cells[0].text == "its shuffled"
+
+
+def test_the_bar_of_a_line_is_its_cell_of_the_table_where_seeds_draw_their_own_users() -> None:
+    made = record([BASE], {})
+    for (name, seed, where), cell in made.cells.items():
+        some = np.random.default_rng(seed).permutation(USERS)[: 100 * (seed + 1)]
+        values = {metric: one[some] for metric, one in cell.values.items()}
+        made.cells[name, seed, where] = replace(
+            cell, user_ids=cell.user_ids[some], activity=cell.activity[some], values=values
+        )
+    bar = Numbers(made).interval("base", "full-shot", "ndcg@20")
+    assert bar is not None
+    assert bar.mean == pytest.approx(made.values("base", "full-shot", "ndcg@20").mean())
 
 
 def test_lines_that_are_not_above_a_floor_are_named() -> None:
@@ -321,17 +339,19 @@ def test_lines_that_are_not_above_a_floor_are_named() -> None:
     gains = {"one": 0.04, "noise": -0.1, "Random": -0.1, "MostPopular": 0.02}
     (said,) = [one for one in remarks(record(lines, gains)) if "learns nothing" in one]
     assert said.startswith("full-shot: not above MostPopular (NDCG@20 .")
-    assert ": base; differences between" in said
+    assert ": base. Differences between" in said
     assert not any("learns nothing" in one for one in remarks(record(lines, gains | {"MostPopular": -0.01})))
     assert not any("learns nothing" in one for one in remarks(record(lines[:3], gains)))
 
 
 def test_lines_whose_training_was_cut_short_are_named() -> None:
-    found = record([BASE, line("one")], {"one": 0.04}, seeds=2)
+    lines = [one.model_copy(update={"most_epochs": 220}) for one in (BASE, line("one"))]
+    found = record(lines, {"one": 0.04}, seeds=2)
     for (name, seed, where), cell in found.cells.items():
-        # base: early stopping at 40, and the last epoch; one: early stopping both times
-        best = 50 if (name, seed) == ("base", 1) else 30
-        found.cells[name, seed, where] = replace(cell, best_epoch=best, epochs=best + (best < 50) * 10)
+        # one base has its best epoch with the last; all others stopped by themselves, 10 epochs after theirs
+        best, epochs = (220, 220) if (name, seed) == ("base", 1) else (200, 210)
+        found.cells[name, seed, where] = replace(cell, best_epoch=best, epochs=epochs)
     (said,) = [one for one in remarks(found) if "still getting better" in one]
-    assert said.endswith(": base (1 of 2 seeds); --epochs gives more")
+    assert ": base (1 of 2 seeds). " in said
+    assert ("remark", said) in facts(Numbers(found))
     assert not any("still getting better" in one for one in remarks(record([BASE], {})))

@@ -98,6 +98,10 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--suite", "lastfm", "--set", "lr=1"], "--set does not go with --suite"),
         (["--suite", "lastfm", "--row", "LightGNC"], "did you mean 'LightGCN'?"),
         (["--row", "LightGCN"], "--row chooses among the rows of a suite"),
+        (["--controls"], "--controls is about profiles, which this trains without; add --augment"),
+        (["--profiler-set", "terms=3"], "add --augment"),
+        (["--select-on", "test", "--set", "batch_size=abc"], "batch_size = 'abc'"),
+        (["--out", __file__], "cannot be made (File exists); take another folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
