@@ -1,6 +1,6 @@
 """Profiles in RecBole's LightGCN, trained by RecBole's own trainer: ``python examples/recbole_lightgcn.py``.
 
-RecBole 1.2.0 runs as it was released (``pip install reclm-toolkit[recbole]``). The data is made on the spot. With your
+RecBole 1.2.0 runs as it was released (``pip install -c constraints.txt '.[recbole]'`` in a clone). The data is made on the spot. With your
 own, written by ``reclm profile --dataset NAME``:
 
     dataset = reclm.data.load(NAME, Workspace.at())

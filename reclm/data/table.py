@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BeforeValidator
 
@@ -18,6 +19,7 @@ from reclm.data.columns import (
     find_optional,
     id_map,
     read_log,
+    strings,
     text_of,
     without_text,
 )
@@ -136,6 +138,9 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
         name for name in _string_columns(path) if name != config.item_id_column
     ]
     table = _read(path, [config.item_id_column, *fields], malformed).table
+    described = strings(table[config.item_id_column]).unique()
+    unknown_ = pc.invert(pc.is_in(described, value_set=items.array))
+    malformed.report.drop("described item without interactions", pc.sum(unknown_).as_py() or 0)
     return text_of(items, table, config.item_id_column, fields)
 
 

@@ -59,6 +59,12 @@ def test_a_folder_of_csv_by_hand(tmp_path):
     assert dataset.report.kept["items without any text"] == 1
 
 
+def test_described_items_that_nobody_touched_are_counted(tmp_path):
+    source = make_folder(tmp_path / "x")
+    (source / "items.csv").write_text(ITEMS + "z,1,Zed,\nz,1,Zed,\n")
+    assert read(source).report.dropped == {"described item without interactions": 1}
+
+
 def test_parquet_with_other_names_reads_alike(tmp_path):
     by_hand = read(make_folder(tmp_path / "x"), text_columns="title")
     times = ["2024-01-01T00:00:00", "2024-01-03T10:00:00", "2024-01-02T23:59:59", "2024-02-01T00:00:00"]
