@@ -1,7 +1,7 @@
 """Profiles in RecBole's LightGCN, trained by RecBole's own trainer: ``python examples/recbole_lightgcn.py``.
 
-RecBole 1.2.0 runs as it was released (``pip install -c constraints.txt '.[recbole]'`` in a clone). The data is made on the spot. With your
-own, written by ``reclm profile --dataset NAME``:
+RecBole 1.2.0 runs as it was released (``pip install -c constraints.txt '.[recbole]'`` in a clone). The data is made on
+the spot. With your own, written by ``reclm profile --dataset NAME``:
 
     dataset = reclm.data.load(NAME, Workspace.at())
     recbole_run("LightGCN", dataset, Path("reclm-home/profiles/NAME/WRITER"), {"epochs": 50}, cold="text")

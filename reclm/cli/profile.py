@@ -80,6 +80,14 @@ def profile(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Set the store that is there aside, begin an empty one.")
     ] = False,
+    carry_over: Annotated[
+        bool,
+        typer.Option(
+            "--carry-over",
+            help="The data have changed: set the store aside, take from it what answers an equal prompt, write the "
+            "rest.",
+        ),
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the profiler.")
     ] = None,
@@ -99,6 +107,7 @@ def profile(
     text_encoder = TextEncoder(encoder)
     choice = ProfilerChoice(profiler, parse_settings(set_ or []), model, engine, adapter)
     options = (view, workspace, choice, kind.kinds, limit, store, fresh)
+    more = {"prompts": prompts, "carry_over": carry_over}
     console = Console(highlight=False)
     say = partial(console.print, markup=False, soft_wrap=True)
     where = given_options(
@@ -107,11 +116,11 @@ def profile(
     sides = None if kind is Kind.both else kind.value
     how = given_options(adapter=adapter, encoder=encoder, kind=sides, limit=limit)
     if dry_run:
-        console.print(_estimates(estimate_profiles(*options, encoder=text_encoder, prompts=prompts)))
-        how += given_options(prompts=prompts)
+        console.print(_estimates(estimate_profiles(*options, encoder=text_encoder, **more)))
+        how += given_options(prompts=prompts) + " --carry-over" * carry_over
         say(f"next: reclm profile{where}{how}{''.join(given_options(set=one) for one in set_ or [])}")
         return
-    profiles, run = ensure_profiles(*options, prompts=prompts)
+    profiles, run = ensure_profiles(*options, **more)
     for one in kind.kinds:
         update(profiles, text_encoder, one)
     console.print(_summary(run))

@@ -88,6 +88,7 @@ def ensure_profiles(
     fresh: bool = False,
     progress: bool = True,
     prompts: int | None = None,
+    carry_over: bool = False,
 ) -> tuple[ProfileStore, ProfileRun]:
     """Open profiler and store, and write the profiles that are missing.
 
@@ -95,7 +96,7 @@ def ensure_profiles(
         profiler: opened by :func:`open_profiler`.
         kinds, limit, progress, prompts: as in :func:`~reclm.profiles.run.make_profiles`.
         store_path: the store's folder; by default the workspace's for this data set, profiler and model.
-        fresh: set a store that is there aside.
+        fresh, carry_over: what becomes of a store that is there, as in :meth:`~reclm.profiles.store.ProfileStore.open`.
 
     Returns:
         The store, closed to writing and open to reading, and what was done.
@@ -104,8 +105,11 @@ def ensure_profiles(
         ReclmError: for an unknown profiler, setting or model, or a store that was written for other data.
     """
     opened, writer, folder = _open(view, workspace, profiler, store_path)
-    with ProfileStore.open(folder, view.fingerprint, writer, view.name, fresh=fresh) as store:
-        return store, make_profiles(view, opened.fit(view), store, kinds, limit, progress, prompts)
+    fitted = opened.fit(view)
+    with ProfileStore.open(
+        folder, view.fingerprint, writer, view.name, fresh=fresh, carry_over=carry_over
+    ) as store:
+        return store, make_profiles(view, fitted, store, kinds, limit, progress, prompts)
 
 
 def estimate_profiles(
@@ -118,6 +122,7 @@ def estimate_profiles(
     fresh: bool = False,
     encoder: TextEncoder | None = None,
     prompts: int | None = None,
+    carry_over: bool = False,
 ) -> list[KindEstimate]:
     """What :func:`ensure_profiles` would do with these arguments; nothing is stored.
 
@@ -127,7 +132,10 @@ def estimate_profiles(
     opened, writer, folder = _open(view, workspace, profiler, store_path)
     store = None
     if ProfileStore.at(folder) and not fresh:
-        store = ProfileStore.open(folder, view.fingerprint, writer)
+        # only looked into: what it holds of an earlier state of the data counts as stored where prompts are equal
+        store = ProfileStore.read(folder)
+        if not (carry_over and store.info.writer == writer):
+            store = ProfileStore.open(folder, view.fingerprint, writer)
     return dry_run(view, opened.fit(view), store, kinds, limit, encoder=encoder, prompts=prompts)
 
 

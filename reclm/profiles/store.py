@@ -54,6 +54,8 @@ class StoreInfo(Config):
     """The profiler, with its model."""
     dataset: str = ""
     """The data set's name."""
+    earlier: str = ""
+    """Folder, beside this one, of the store whose answers to equal prompts are taken over; none if empty."""
 
 
 class ProfileStore:
@@ -85,7 +87,14 @@ class ProfileStore:
 
     @classmethod
     def open(
-        cls, folder: Path, fingerprint: str, writer: str, dataset: str = "", *, fresh: bool = False
+        cls,
+        folder: Path,
+        fingerprint: str,
+        writer: str,
+        dataset: str = "",
+        *,
+        fresh: bool = False,
+        carry_over: bool = False,
     ) -> Self:
         """The store in ``folder``, created where there is none.
 
@@ -94,23 +103,28 @@ class ProfileStore:
             fingerprint, dataset: of the data set the profiles are written from, and its name.
             writer: the profiler, with its model.
             fresh: set a store that is there aside (as ``<folder>.old-<time>``) and begin an empty one.
+            carry_over: do so where it was written for another data set (the same one, since grown, say), and go on
+                looking there for what answers an equal prompt (:meth:`by_hash`).
 
         Raises:
             ReclmError: if the store was written for another data set or by another writer.
         """
+        info = StoreInfo(fingerprint=fingerprint, writer=writer, dataset=dataset)
         if fresh and cls.at(folder):
             _set_aside(folder)
         if not cls.at(folder):
-            return cls._create(folder, StoreInfo(fingerprint=fingerprint, writer=writer, dataset=dataset))
+            return cls._create(folder, info)
         store = cls.read(folder)
+        if carry_over and store.info.fingerprint != fingerprint and store.info.writer == writer:
+            return cls._create(folder, info.model_copy(update={"earlier": _set_aside(folder).name}))
         for what, found, wanted in (
             ("for data set", store.info.fingerprint, fingerprint),
             ("by", store.info.writer, writer),
         ):
             if found != wanted:
                 raise ReclmError(
-                    f"profile store {folder} was written {what} {found}, not {wanted}; "
-                    "choose another --store, or set this one aside with --fresh"
+                    f"profile store {folder} was written {what} {found}, not {wanted}; choose another --store, or "
+                    "set this one aside with reclm profile --carry-over (keeps answers to equal prompts) or --fresh"
                 )
         return store
 
@@ -225,11 +239,15 @@ class ProfileStore:
         query = self._table.search().where((col("kind") == kind) & (col("id") == id)).select(_PROFILE_COLUMNS)
         return next(map(_profile, query.to_list()), None)
 
-    def by_hash(self, hashes: Iterable[str]) -> dict[str, Profile]:
-        """For each of these prompt hashes that was answered, one of the profiles that answer it."""
+    def by_hash(self, hashes: set[str]) -> dict[str, Profile]:
+        """For each of these prompt hashes that was answered, here or in the earlier store, one of its profiles."""
         rows = self.rows(columns=_PROFILE_COLUMNS)
         wanted = pc.is_in(rows.column("prompt_hash"), pa.array(list(hashes), pa.string()))
-        return {row["prompt_hash"]: _profile(row) for row in rows.filter(wanted).to_pylist()}
+        found = {row["prompt_hash"]: _profile(row) for row in rows.filter(wanted).to_pylist()}
+        earlier = self.folder.with_name(self.info.earlier) if self.info.earlier else None
+        if earlier and self.at(earlier) and (open_ := hashes - found.keys()):
+            found |= self.read(earlier).by_hash(open_)
+        return found
 
 
 def _profile(row: dict[str, Any]) -> Profile:
@@ -272,10 +290,10 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         ) from error
 
 
-def _set_aside(folder: Path) -> None:
+def _set_aside(folder: Path) -> Path:
     lock = _lock_of(folder)
     _acquire(lock, folder)
     try:
-        folder.rename(folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}"))
+        return folder.rename(folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}"))
     finally:
         lock.release()

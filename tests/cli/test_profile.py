@@ -86,8 +86,14 @@ def test_a_store_of_other_data_is_kept_and_refused(run: Any, home: Path, request
     assert err.splitlines()[-1].startswith("error: ")
     assert run(*BASIC, "--dry-run")[0] == 2
     assert run(*BASIC, "--store", "elsewhere")[0] == 0
-    assert run(*BASIC, "--fresh")[0] == 0
+    code, out, _ = run(*BASIC, "--carry-over", "--dry-run")
+    assert code == 0
+    assert "--carry-over" in out
+    assert len(list((home / "profiles" / "films").iterdir())) == 1
+    assert run(*BASIC, "--carry-over")[0] == 0
     assert len(list((home / "profiles" / "films").iterdir())) == 2
+    assert run(*BASIC, "--fresh")[0] == 0
+    assert len(list((home / "profiles" / "films").iterdir())) == 3
 
 
 def test_a_tuned_profiler_is_opened_from_its_adapter(

@@ -1,13 +1,14 @@
 """A run writes what is missing, once, users before items."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from reclm.data.dataset import TrainingView
+from reclm.data.dataset import Interactions, TrainingView
 from reclm.profiles.estimate import dry_run
 from reclm.profiles.lazy import LazyGenerator
 from reclm.profiles.profile import Profile, Subject
@@ -79,6 +80,37 @@ def test_a_changed_prompt_is_written_anew(view: TrainingView, profiler: Any, sto
     store.add([Profile("user", "u3", "an older text", "an older prompt", "history")])
     make_profiles(view, profiler, store, kinds=["user"], progress=False)
     assert store.texts("user")["u3"] == "likes C"
+
+
+def test_data_that_grew_are_asked_of_only_where_the_prompt_has_changed(
+    view: TrainingView, profiler: Any, store: ProfileStore
+) -> None:
+    with store:
+        make_profiles(view, profiler, store, kinds=["user"], progress=False)
+    # u3 has chosen B, too; u4, who was unknown, A and B
+    clicks = view.train
+    grown = replace(
+        view,
+        fingerprint="beef",
+        train=Interactions(
+            np.concatenate([clicks.user_idx, [2, 3, 3]]), np.concatenate([clicks.item_idx, [1, 0, 1]])
+        ),
+    )
+    profiler.answered.clear()
+    with ProfileStore.open(store.folder, "beef", "history", "toy", carry_over=True) as new:
+        (users,) = make_profiles(grown, profiler, new, kinds=["user"], limit=2, progress=False).kinds
+    assert (users.copied, profiler.answered) == (2, [])
+    # killed, say, and begun again: the earlier store is still known
+    with ProfileStore.open(store.folder, "beef", "history", "toy", carry_over=True) as new:
+        (users,) = make_profiles(grown, profiler, new, kinds=["user"], progress=False).kinds
+        assert new.texts("user") == {
+            "u1": "likes A, B",
+            "u2": "likes A, B",
+            "u3": "likes C, B",
+            "u4": "likes A, B",
+        }
+        assert set(new.rows(columns=["fingerprint"]).column("fingerprint").to_pylist()) == {"beef"}
+    assert (users.stored, users.copied, len(profiler.answered)) == (2, 1, 1)
 
 
 def test_what_came_before_a_failure_is_kept(view: TrainingView, profiler: Any, store: ProfileStore) -> None:

@@ -1,6 +1,7 @@
 """The store keeps what it is given, once, and says whose it is."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,20 @@ def test_fresh_sets_the_old_store_aside(folder: Path) -> None:
     assert ProfileStore.open(folder, "beef", "zero-shot", fresh=True).count() == 0
     (aside,) = folder.parent.glob("store.old-*")
     assert ProfileStore.read(aside).count() == 1
+
+
+def test_answers_are_carried_over_from_the_same_writer_alone(folder: Path) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as store:
+        store.add([ANNE])
+    with pytest.raises(ReclmError, match="was written by zero-shot, not keywords"):
+        ProfileStore.open(folder, "f00d", "keywords", carry_over=True)
+    assert ProfileStore.open(folder, "f00d", "zero-shot", carry_over=True).count() == 1, "the same data"
+    new = ProfileStore.open(folder, "beef", "zero-shot", carry_over=True)
+    assert new.count() == 0
+    assert new.by_hash({ANNE.prompt_hash, "unheard of"}) == {ANNE.prompt_hash: ANNE}
+    (aside,) = folder.parent.glob("store.old-*")
+    shutil.rmtree(aside)
+    assert new.by_hash({ANNE.prompt_hash}) == {}
 
 
 def test_other_folders_are_left_alone(folder: Path) -> None:
