@@ -76,7 +76,7 @@ def validation_task(dataset: Dataset) -> Task:
 
 
 class Runner:
-    """What all runs of a plan have in common, laid out once.
+    """What all runs of a plan have in common.
 
     Args:
         plan: see :class:`Plan`.

@@ -39,6 +39,7 @@ class SuiteRun:
         cells, results: row name to one each seed.
         given: row name to what it was built from.
         searched: row name to what a search tried and chose; empty without one.
+        absent: row name to why it cannot run here.
     """
 
     suite: Suite
@@ -48,6 +49,7 @@ class SuiteRun:
     results: dict[str, list[Result]]
     given: dict[str, Given]
     searched: dict[str, Searched] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
 
     def failures(self) -> Iterator[records.Failure]:
         """The cells that failed, with their reason."""
@@ -124,7 +126,7 @@ class SuiteRun:
             published=row.published,
             published_seconds=row.published_seconds,
             note=row.note,
-            absent=row.absent,
+            absent=self.absent.get(row.name, ""),
             most_epochs=self.cells[row.name][0].plan.train.epochs if row.name in self.cells else 0,
             trials=searched.trials if searched else (),
             chosen=searched.chosen if searched else {},
@@ -184,8 +186,8 @@ def run_suite(
     """
     suite = with_controls(suite) if controls else suite
     dataset = reclm.data.load(suite.dataset, workspace)
-    suite = _runnable(suite, dataset)
-    rows = [row for row in suite.rows if not row.absent]
+    absent = _absent(suite, dataset)
+    rows = [row for row in suite.rows if row.name not in absent]
     plans = _plans(suite)
     plans = {row.name: plans[row.name] for row in rows}
     if suite.search:
@@ -223,11 +225,11 @@ def run_suite(
         run_grid(flat, dataset, store, what=dataset.name, labels=labels, jobs=jobs, progress=progress)
     )
     results = {name: [next(found) for _ in row] for name, row in cells.items()}
-    return SuiteRun(suite, dataset, store, cells, results, given, searched)
+    return SuiteRun(suite, dataset, store, cells, results, given, searched, absent)
 
 
-def _runnable(suite: Suite, dataset: Dataset) -> Suite:
-    """Rows whose tuned folder is not there, and controls of item text where there is none, are absent, and say so.
+def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:
+    """The rows that cannot run here, and why: whose tuned folder is not there, say, or that want item text.
 
     Raises:
         ReclmError: if none is left.
@@ -242,10 +244,11 @@ def _runnable(suite: Suite, dataset: Dataset) -> Suite:
         tuned = given.adapter.is_dir()
         return row.absent if tuned else f"nothing is tuned in {given.adapter} (reclm tune --out)"
 
-    rows = [row.model_copy(update={"absent": missing(row)}) for row in suite.rows]
-    if all(row.absent for row in rows):
-        raise ReclmError(f"no row of the suite can run here; {rows[0].name}: {rows[0].absent}")
-    return suite.model_copy(update={"rows": tuple(rows)})
+    found = {row.name: why for row in suite.rows if (why := missing(row))}
+    if len(found) == len(suite.rows):
+        name, why = next(iter(found.items()))
+        raise ReclmError(f"no row of the suite can run here; {name}: {why}")
+    return found
 
 
 def _plans(suite: Suite) -> dict[str, Plan]:

@@ -31,11 +31,6 @@ class ProfileMatrix:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    @property
-    def coverage(self) -> float:
-        """Share of rows that have a profile."""
-        return float(self.present.mean()) if len(self) else 0.0
-
 
 class ProfileAdapter(nn.Module):
     """Fuses a side's profiles into its base features: ``Ψ(x ‖ T_pro(p))``.

@@ -65,11 +65,6 @@ class Fit:
     best_value: dict[str, float] = field(default_factory=dict)
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def seconds_per_epoch(self) -> float:
-        """Median training seconds of an epoch, evaluation left out."""
-        times = sorted(row["seconds"] for row in self.history)
-        return times[len(times) // 2] if times else float("nan")
-
 
 def train_epoch(
     model: Trainable,

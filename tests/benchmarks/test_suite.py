@@ -271,6 +271,20 @@ def test_a_cell_whose_values_are_gone_is_no_result_without_them(tmp_path: Path) 
         run.record()
 
 
+def test_a_row_whose_tuned_folder_is_not_there_yet_says_so_and_may_run_later(tmp_path: Path) -> None:
+    later = {
+        "name": "tuned",
+        "backbone": "biasmf",
+        "profiles": {"profiler": "reclm", "adapter": str(tmp_path / "later")},
+    }
+    run = run_suite(
+        load_suite(write(tmp_path, rows=[SUITE["rows"][0], later])), workspace(tmp_path), progress=False
+    )
+    assert list(run.results) == ["plain"]
+    assert run.record().line("tuned").absent.startswith(f"nothing is tuned in {tmp_path / 'later'}")
+    assert run.suite.rows[1].absent == "", "what is saved of the suite does not keep it from running"
+
+
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     store, one = CellStore(tmp_path), cell()
     store.put(one.key, Result(cell={}, run="x"))
