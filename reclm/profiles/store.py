@@ -239,13 +239,13 @@ class ProfileStore:
         query = self._table.search().where((col("kind") == kind) & (col("id") == id)).select(_PROFILE_COLUMNS)
         return next(map(_profile, query.to_list()), None)
 
-    def by_hash(self, hashes: set[str]) -> dict[str, Profile]:
+    def by_hash(self, hashes: Iterable[str]) -> dict[str, Profile]:
         """For each of these prompt hashes that was answered, here or in the earlier store, one of its profiles."""
-        rows = self.rows(columns=_PROFILE_COLUMNS)
-        wanted = pc.is_in(rows.column("prompt_hash"), pa.array(list(hashes), pa.string()))
-        found = {row["prompt_hash"]: _profile(row) for row in rows.filter(wanted).to_pylist()}
+        wanted, rows = set(hashes), self.rows(columns=_PROFILE_COLUMNS)
+        answers = pc.is_in(rows.column("prompt_hash"), pa.array(list(wanted), pa.string()))
+        found = {row["prompt_hash"]: _profile(row) for row in rows.filter(answers).to_pylist()}
         earlier = self.folder.with_name(self.info.earlier) if self.info.earlier else None
-        if earlier and self.at(earlier) and (open_ := hashes - found.keys()):
+        if earlier and self.at(earlier) and (open_ := wanted - found.keys()):
             found |= self.read(earlier).by_hash(open_)
         return found
 
