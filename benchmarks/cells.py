@@ -13,6 +13,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reclm import plugins
+from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Inputs
 from reclm.benchmarks.runner import Plan, Runner
 from reclm.config import Config
@@ -68,8 +70,8 @@ class Cell:
             **self.plan.model_dump(mode="json", exclude={"model"}),
             "model": config.model_dump(mode="json"),
             "item_text": None if inputs.item_text is None else _digest(inputs.item_text),
-            "user_profiles": inputs.user_profiles and _digest(*_arrays(inputs.user_profiles)),
-            "item_profiles": inputs.item_profiles and _digest(*_arrays(inputs.item_profiles)),
+            "user_profiles": _of_profiles(inputs.user_profiles),
+            "item_profiles": _of_profiles(inputs.item_profiles),
             "seed": self.seed,
         }
 
@@ -80,8 +82,16 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _arrays(profiles: Any) -> tuple[np.ndarray, np.ndarray]:
-    return profiles.vectors, profiles.present
+_DIGESTS: WeakKeyDictionary[ProfileMatrix, str] = WeakKeyDictionary()
+
+
+def _of_profiles(profiles: ProfileMatrix | None) -> str | None:
+    """Their hash, worked out once: the seeds of a row, and its trials, share them."""
+    if profiles is None:
+        return None
+    if profiles not in _DIGESTS:
+        _DIGESTS[profiles] = _digest(profiles.vectors, profiles.present)
+    return _DIGESTS[profiles]
 
 
 def _digest(*arrays: np.ndarray) -> str:
