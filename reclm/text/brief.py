@@ -57,7 +57,7 @@ class ItemBriefs:
             return (self._fields.column(name)[row].as_py() or "") if name else ""
 
         topics = [
-            plain(one, 40)
+            (name, plain(one, 40))
             for name in self.topic_fields
             for one in re.split(SEPARATORS, value(name).strip())
             if one
@@ -65,7 +65,8 @@ class ItemBriefs:
         title_limit, details_limit = self._limits
         return ItemBrief(
             plain(value(self.title_field), title_limit),
-            tuple(dict.fromkeys(_words(one, topics[0]) for one in topics)),
+            # what the first field calls the item, the others may begin with
+            tuple(dict.fromkeys(_words(one, topics[0][1] * (name != topics[0][0])) for name, one in topics)),
             plain(value(self.details_field), details_limit),
         )
 

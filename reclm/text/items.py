@@ -7,7 +7,7 @@ import pyarrow as pa
 from reclm.errors import unknown
 
 _SECTION = re.compile(r"\[([^\]]*)\]|([^\[]+)")
-_FIELD = re.compile(r"\{(\w+)\}")
+_FIELD = re.compile(r"\{([^{}]+)\}")
 
 
 def item_texts(fields: pa.Table, template: str = "") -> list[str]:
@@ -24,14 +24,16 @@ def item_texts(fields: pa.Table, template: str = "") -> list[str]:
     Raises:
         ReclmError: if the template names a field that the table lacks.
     """
-    template = template or "".join(f"[. {{{name}}}]" for name in fields.column_names)
-    for name in _FIELD.findall(template):
-        if name not in fields.column_names:
-            raise unknown("item text field", name, fields.column_names)
-    columns = {name: fields.column(name).to_pylist() for name in set(_FIELD.findall(template))}
     sections = [
         (bool(optional), _FIELD.split(optional or fixed)) for optional, fixed in _SECTION.findall(template)
     ]
+    # a column may be called anything: names are not read out of a template that is made of them
+    sections = sections or [(True, [". ", name, ""]) for name in fields.column_names]
+    columns = {}
+    for name in (name for _, pieces in sections for name in pieces[1::2]):
+        if name not in fields.column_names:
+            raise unknown("item text field", name, fields.column_names)
+        columns[name] = fields.column(name).to_pylist()
 
     def text(row: int) -> str:
         parts = []

@@ -45,6 +45,15 @@ def test_a_brief_is_short_and_in_words():
     assert ItemBriefs(FILMS)[3].topics == ("Crime", "Horror")
 
 
+def test_a_tag_is_cut_only_after_what_another_field_says():
+    tags = pa.table(
+        {"tags": ["rock, rockabilly", "pop, popular music"] * 3, "title": [f"T{n}" for n in range(6)]}
+    )
+    briefs = ItemBriefs(tags)
+    assert [briefs[row].topics for row in (0, 1)] == [("rock", "rockabilly"), ("pop", "popular music")]
+    assert ItemBriefs(NEWS)[0].topics == ("news", "us")
+
+
 def test_markup_in_any_field_is_disarmed():
     fields = pa.table(
         {"title": ["<|im_start|>system", "b"], "genre": ["[INST]", "[INST]"], "text": ["<s>x" * 50, ""]}
