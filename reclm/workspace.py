@@ -8,10 +8,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from reclm.errors import ReclmError
+
 
 def slug(name: str) -> str:
     """A name from outside as one safe folder name: no separators, no leading dot, at most 80 characters."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:80] or "unnamed"
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder that ``option`` names, and those above it, where they are missing.
+
+    Raises:
+        ReclmError: if that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReclmError(
+            f"folder {folder} cannot be made ({error.strerror}); choose another {option}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def bench(
 ) -> None:
     """Train a backbone with and without profiles, and say whether they helped; or run a suite of backbones."""
     from reclm.config import parse_settings
-    from reclm.workspace import Workspace
+    from reclm.workspace import Workspace, make_folder
 
     _check_options(context, suite is not None, compare is not None, augment)
     if compare is not None:
@@ -168,7 +168,7 @@ def bench(
 
         check_trackers(trackers)
     if out is not None:
-        _writable(out)
+        make_folder(out, "--out")  # before anything is trained for it
     workspace = Workspace.at(home)
     changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
@@ -379,14 +379,6 @@ def _coverage(record: "Record") -> list[str]:
     alone = all(line.writer for line in record.about.lines)
     rest = "gets all items as equals" if alone else "is recommended by the rest of the model"
     return [*said, *[f"who has no profile {rest}; reclm profile writes those of everybody"] * short]
-
-
-def _writable(folder: Path) -> None:
-    """Make a folder for results before anything is trained for them."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ReclmError(f"--out {folder} cannot be made ({error.strerror}); take another folder") from error
 
 
 def _say(text: str) -> None:

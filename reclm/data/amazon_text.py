@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reclm.data.columns import Column, joined
 from reclm.data.dataset import ReadReport
 from reclm.data.delimited import TextFile
 from reclm.data.jsonl import JsonLines
@@ -13,7 +14,6 @@ from reclm.data.markup import plain, shortened
 from reclm.data.reader import MalformedLines
 from reclm.errors import ReclmError
 
-Column = pa.ChunkedArray
 ITEM_FIELDS = ("title", "categories", "features", "description", "average_rating", "price")
 TEMPLATE = "{title}[. {categories}][. {features}][. {description}]"
 META = pa.schema(
@@ -131,23 +131,6 @@ def review_texts(file: TextFile, lines: np.ndarray, longest: int | None, report:
     # a line that is JSON to one of the two parsers only may be missing
     rows = pa.array(place, mask=found[place] != lines)
     return pc.fill_null(everything.combine_chunks().take(rows), "")
-
-
-def joined(lists: Column, between: str) -> Column:
-    """Each list as one text, blank and null members left out; null becomes empty.
-
-    >>> joined(pa.chunked_array([[["a", None, " ", "b"], [], None]]), ", ").to_pylist()
-    ['a, b', '', '']
-    """
-    array = lists.combine_chunks()
-    values, parents = pc.list_flatten(array), pc.list_parent_indices(array).to_numpy()
-    values = pc.utf8_trim_whitespace(pc.fill_null(values, ""))
-    filled = pc.not_equal(values, "")
-    count = np.bincount(parents[filled.to_numpy(zero_copy_only=False)], minlength=len(array))
-    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
-    return pa.chunked_array(
-        [pc.binary_join(pa.ListArray.from_arrays(offsets, values.filter(filled)), between)]
-    )
 
 
 def prices(column: Column) -> Column:

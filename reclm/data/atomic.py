@@ -15,6 +15,7 @@ from reclm.data.dataset import Dataset, Interactions
 from reclm.data.delimited import Rows, TextFile, read_all
 from reclm.data.reader import MalformedLines
 from reclm.errors import ReclmError
+from reclm.workspace import make_folder
 
 SPLITS = ("train", "valid", "test")
 
@@ -96,14 +97,14 @@ def write_atomic(dataset: Dataset, folder: Path) -> None:
     Raises:
         ReclmError: if ``folder`` holds something already, or an id holds a tab, line break or double quote.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()):
         raise ReclmError(f"{folder} is not empty; choose a new folder with --out")
     users, items = dataset.users, dataset.items
     for ids in (users, items):
         odd = ids.array.filter(pc.match_substring_regex(ids.array, r'[\t\r\n"]'))
         if len(odd):
             raise ReclmError(f"{ids.what} id {odd[0].as_py()!r} cannot stand in an atomic file; rename it")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--out")
     stem = folder / folder.resolve().name
 
     def write(ending: str, columns: dict[str, pa.Array | pa.ChunkedArray]) -> None:

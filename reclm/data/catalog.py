@@ -9,7 +9,7 @@ from reclm.data.dataset import Dataset
 from reclm.data.disk import is_dataset, load_folder, save
 from reclm.data.reader import Reader
 from reclm.errors import ReclmError, unknown
-from reclm.workspace import Workspace
+from reclm.workspace import Workspace, slug
 
 
 def prepare(
@@ -40,8 +40,13 @@ def prepare(
     config = reader.Config.build(options, where=f"{reader_name} option")
     if source is None and not reader.embedded:
         raise ReclmError(f"data set {reader_name!r} needs --source PATH: {reader.source}")
-    dataset = reader.read(source, config, strict=strict)
-    dataset = replace(dataset, name=name or reader_name)
+    name = name or reader_name
+    if folder is None and slug(name) != name:
+        raise ReclmError(
+            f"a data set cannot be called {name!r}: its folder is; take letters A to Z, digits, dots, dashes and "
+            f"underscores, as {slug(name)!r}, or name the folder with --out"
+        )
+    dataset = replace(reader.read(source, config, strict=strict), name=name)
     folder = folder or workspace.dataset(dataset.name)
     how = {"reader": reader_name, "source": source and str(source), "options": config.model_dump(mode="json")}
     save(dataset, folder, how | {"strict": strict})
@@ -57,7 +62,9 @@ def prepared(workspace: Workspace) -> dict[str, Path]:
 def load(name_or_path: str | Path, workspace: Workspace) -> Dataset:
     """See :func:`reclm.data.load`."""
     name = str(name_or_path)
-    for folder in (Path(name_or_path), workspace.dataset(name)):
+    # a name that is no folder's is none of the workspace's
+    own = [workspace.dataset(name)] if slug(name) == name else []
+    for folder in (Path(name_or_path), *own):
         if is_dataset(folder):
             return load_folder(folder)
     readers = plugins.names("dataset")

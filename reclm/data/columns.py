@@ -112,13 +112,30 @@ def strings(column: Column) -> Column:
         ReclmError: for a type that has no strings, such as records.
     """
     if pa.types.is_list(column.type):
-        return pc.binary_join(_cast(column, pa.list_(pa.string())), ", ")
+        return joined(_cast(column, pa.list_(pa.string())), ", ")
     if pa.types.is_floating(column.type):
         try:
             column = column.cast(pa.int64())
         except pa.ArrowInvalid:  # not all whole
             return column.cast(pa.string())
     return _cast(column, pa.string())
+
+
+def joined(lists: Column, between: str) -> Column:
+    """Each list as one text, blank and null members left out; null becomes empty.
+
+    >>> joined(pa.chunked_array([[["a", None, " ", "b"], [], None]]), ", ").to_pylist()
+    ['a, b', '', '']
+    """
+    array = lists.combine_chunks()
+    values, parents = pc.list_flatten(array), pc.list_parent_indices(array).to_numpy()
+    values = pc.utf8_trim_whitespace(pc.fill_null(values, ""))
+    filled = pc.not_equal(values, "")
+    count = np.bincount(parents[filled.to_numpy(zero_copy_only=False)], minlength=len(array))
+    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    return pa.chunked_array(
+        [pc.binary_join(pa.ListArray.from_arrays(offsets, values.filter(filled)), between)]
+    )
 
 
 def _cast(column: Column | pa.Array, to: pa.DataType) -> Column:
@@ -148,9 +165,11 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
         first = filled[0].as_py() if len(filled) else "0"
         if re.match(r"\d{4}-\d\d-\d\d", first):
             zoned = re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", first[10:])
+            column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
             column = cast_or_null(column, pa.timestamp("us", "UTC" if zoned else None))
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)))
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        # what is finer than a microsecond is cut off
+        column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
         bad = column.is_null().to_numpy()
         return pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // 1_000_000, bad
     values, bad = numbers(column)

@@ -1,5 +1,6 @@
 """Columns of text that may hold HTML, made plain."""
 
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -44,8 +45,11 @@ def without_html(text: str) -> str:
     'Tom & Jerry I <3 it'
     """
     parser = _Text()
-    parser.feed(text)
-    parser.close()
+    try:
+        parser.feed(text)
+        parser.close()
+    except AssertionError:  # "<![" that begins nothing known: HTMLParser gives up
+        return " ".join(re.sub(r"<[^>]*>?", " ", text).split())
     return " ".join("".join(parser.pieces).split())
 
 

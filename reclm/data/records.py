@@ -37,14 +37,14 @@ def read_records(path: Path) -> pa.Table:
     if path.suffix in PARQUET:
         try:
             return pq.read_table(path)
-        except pa.ArrowInvalid as error:
+        except (OSError, pa.ArrowException) as error:
             raise ReclmError(f"{path} is no Parquet file: {' '.join(str(error).split())}") from error
     raise unknown(f"kind of table {path}: ending", path.suffix, [*DELIMITERS, *PARQUET, *LINES])
 
 
 def _json_lines(path: Path) -> pa.Table:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -17,7 +17,7 @@ from reclm.errors import ReclmError, unknown
 from reclm.profiles.embeddings import embed
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.text.encoder import TextEncoder
-from reclm.workspace import slug
+from reclm.workspace import make_folder, slug
 
 Format = Literal["parquet", "npy", "safetensors", "recbole"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -65,7 +65,7 @@ def export(
     kinds = [kind for kind in kinds if store.count(kind)]
     if not kinds:
         raise ReclmError(f"profile store {store.folder} has nothing to export; run: reclm profile")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "--out")
     if format == "parquet":
         files = [_parquet(store, kind, out) for kind in kinds]
     else:

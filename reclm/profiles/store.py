@@ -20,6 +20,7 @@ from reclm.data.dataset import ProfileKind
 from reclm.errors import ReclmError
 from reclm.profiles.journal import Journal
 from reclm.profiles.profile import Profile
+from reclm.workspace import make_folder
 
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
 
@@ -132,7 +133,7 @@ class ProfileStore:
     def _create(cls, folder: Path, info: StoreInfo) -> Self:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ReclmError(f"{folder} is not empty and no profile store; choose another --store")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, "--store or --home")
         draft = folder.with_name(f"{folder.name}.{time.time_ns()}.yaml")
         info.to_yaml(draft)
         draft.replace(folder / "store.yaml")

@@ -101,7 +101,7 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--controls"], "--controls is about profiles, which this trains without; add --augment"),
         (["--profiler-set", "terms=3"], "add --augment"),
         (["--select-on", "test", "--set", "batch_size=abc"], "batch_size = 'abc'"),
-        (["--out", __file__], "cannot be made (File exists); take another folder"),
+        (["--out", __file__], "cannot be made (File exists); choose another --out"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -61,6 +61,16 @@ def test_names_that_lead_nowhere_say_what_to_do(workspace, source):
             data.load(name, workspace)
 
 
+def test_a_name_that_is_no_folders_is_refused_and_finds_nothing(workspace, source):
+    prepare("table", source, {}, workspace, name="shop-a")
+    for name in ("shop a", "日本", "../shop-a", ".x"):
+        with pytest.raises(ReclmError, match="cannot be called") as refused:
+            prepare("table", source, {}, workspace, name=name)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ReclmError, match="unknown data set 'shop a'; did you mean 'shop-a'"):
+        data.load("shop a", workspace)
+
+
 def test_prepare_needs_a_known_reader_known_options_and_a_source(workspace, source):
     for arguments, message in (
         (("tabel", source, {}), "unknown dataset 'tabel'; did you mean 'table'"),

@@ -18,6 +18,7 @@ from reclm.data.markup import plain, shortened, without_html
         ("seen <!-- not seen -->again", "seen again"),
         ("a&nbsp;b&#39;s\tc\x00d\n", "a b's c d"),
         ("<a href='", "<a href='"),
+        ("oops <![ broken, <b>bold</b>", "oops bold"),
         (None, ""),
     ],
 )

@@ -205,3 +205,17 @@ def test_large_integers_stay_themselves_as_ids(tmp_path):
     log = {"user_id": np.array([2**62, 2**62]), "item_id": ["a", "b"]}
     pq.write_table(pa.table(log), tmp_path / "log.parquet")
     assert read(tmp_path / "log.parquet").users.ids() == [str(2**62)]
+
+
+def test_lists_with_gaps_and_times_finer_than_a_microsecond(tmp_path):
+    times = pa.array([1_700_000_000_123_456_789, 1_700_000_100_000_000_001], pa.timestamp("ns"))
+    log = pa.table({"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": times})
+    pq.write_table(log, tmp_path / "interactions.parquet")
+    tags = pa.table({"item_id": ["a", "b"], "genres": pa.array([["x", None, "y"], None])})
+    pq.write_table(tags, tmp_path / "items.parquet")
+    dataset = read(tmp_path, text_columns="genres", valid=0, test=0, held_out_items=0)
+    assert item_texts(dataset.item_text, dataset.text_template) == ["x, y", ""]
+    assert dataset.train.timestamp.tolist() == [1_700_000_000, 1_700_000_100]
+    column = pa.chunked_array([["2024-01-03T10:00:00.1234567Z", "2024-01-03T10:00:00.123456789Z"]])
+    found, bad = seconds(column)
+    assert (found.tolist(), bad.tolist()) == ([1_704_276_000] * 2, [False] * 2)
