@@ -135,9 +135,21 @@ def test_bench_ranks_by_profiles_alone_and_writes_no_others(command: Command, tm
     assert "model: similarity, augment, items by text" in out
 
 
+def test_equal_scores_do_not_stand_in_the_order_of_the_rows() -> None:
+    text = np.ones((500, 4), np.float32)
+    users = ProfileMatrix(np.ones((2, 4), np.float32), np.array([True, False]))
+    inputs = Inputs(2, 500, Interactions.empty(), text, users)
+    model = Similarity(BackboneConfig(), inputs, torch.Generator())
+    scores = model.scorer()(torch.arange(2), torch.arange(500))
+    for row in scores:
+        places = torch.argsort(row, descending=True)
+        assert abs(float(torch.corrcoef(torch.stack([places.float(), torch.arange(500.0)]))[0, 1])) < 0.2
+    assert float(scores.max()) <= 1 + 2e-6
+
+
 def test_bench_says_in_one_line_what_is_missing(command: Command) -> None:
     for words, says in (
-        ((*BENCH, "checkerboard"), "ranks by user profiles, and there are none; add --augment --kind user"),
+        ((*BENCH, "checkerboard"), "--profiler is about profiles, which this trains without; add --augment"),
         ((*BENCH, "checkerboard", "--augment", "--kind", "item"), "add --augment --kind user"),
     ):
         code, _, err = command(*words)
