@@ -46,18 +46,27 @@ class Run:
     """By the same names."""
 
 
-def test_tasks(dataset: Dataset, train: Interactions | None = None) -> dict[str, Task]:  # noqa: PT028
+def test_tasks(dataset: Dataset, on_test: bool = False) -> dict[str, Task]:  # noqa: PT028
     """The ranking task of each protocol.
 
     Args:
-        train: what the recommender learns from, by default the training part; popularity is counted in it.
+        on_test: the recommender learns from the validation part, too (:func:`trained_on`). Popularity is counted in
+            what it learns from, and where training items are no candidates again, these are none either.
     """
-    train = dataset.train if train is None else train
     sizes = len(dataset.users), len(dataset.items)
-    return {
-        one.name: Task.of(dataset.test, dataset.joined(one.mask), one.candidates, *sizes, train)
-        for one in dataset.protocols
-    }
+    also = ("valid",) if on_test else ()
+    tasks = {}
+    for one in dataset.protocols:
+        mask = tuple(dict.fromkeys((*one.mask, *also))) if "train" in one.mask else one.mask
+        tasks[one.name] = Task.of(
+            dataset.test, dataset.joined(mask), one.candidates, *sizes, trained_on(dataset, on_test)
+        )
+    return tasks
+
+
+def trained_on(dataset: Dataset, on_test: bool) -> Interactions:
+    """What a recommender learns from: with selection on the test set, as in the paper, the validation part, too."""
+    return dataset.joined(["train", "valid"]) if on_test else dataset.train
 
 
 def validation_task(dataset: Dataset) -> Task:
@@ -93,8 +102,8 @@ class Runner:
         self.config: BackboneConfig = self.backbone.Config.build(
             dict(plan.model), where=f"backbone {plan.backbone}"
         )
-        self.train = dataset.joined(["train", "valid"]) if self.on_test else dataset.train
-        self.tasks = test_tasks(dataset, self.train)
+        self.train = trained_on(dataset, self.on_test)
+        self.tasks = test_tasks(dataset, self.on_test)
         self.slices = {name: item_slices(name, task, self.train) for name, task in self.tasks.items()}
         self.select = self.tasks if self.on_test else {"valid": validation_task(dataset)}
         self.sampler = TripleSampler(self.train, len(dataset.users), len(dataset.items))

@@ -209,3 +209,14 @@ def test_a_row_that_cannot_run_here_is_told_and_not_run(tmp_path: Path) -> None:
     record = run_suite(suite.model_copy(update={"rows": rows}), workspace, progress=False).record()
     assert record.line("SASRec").absent == "no sequence backbone yet"
     assert {line for line, _, _ in record.cells} == {"base"}
+
+
+def test_what_is_trained_on_is_no_candidate_where_training_items_are_none() -> None:
+    """Data such as LightGCN's mask training items alone; selection on the test set trains on validation, too."""
+    alone = replace(DATA, protocols=tuple(replace(one, mask=("train",)) for one in DATA.protocols))
+    runner = Runner(Plan(backbone="biasmf", model={"items": "id"}, select_on="test"), alone)
+    usual = tasks_of(DATA)["full-shot"]  # train and valid are masked
+    for ours, theirs in zip(runner.tasks["full-shot"].mask, usual.mask, strict=True):
+        assert torch.equal(ours, theirs)
+    on_valid = Runner(runner.plan.model_copy(update={"select_on": "valid"}), alone)
+    assert len(on_valid.tasks["full-shot"].mask[1]) < len(usual.mask[1]), "as the protocol says"
