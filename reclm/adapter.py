@@ -68,7 +68,7 @@ class ProfileAdapter(nn.Module):
         """
         index = self.index if rows is None else self.index[rows]
         vectors = self.vectors
-        if len(index) <= len(vectors):
+        if rows is not None and len(index) <= len(vectors):
             # fewer rows than profiles: theirs alone
             needed, index = torch.unique(index, return_inverse=True)
             if not self.complete and len(needed) and needed[-1] == len(vectors):

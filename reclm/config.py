@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ReclmError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         raise ReclmError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ReclmError(f"{path} must hold a mapping of options, found {type(values).__name__}")
@@ -94,6 +94,8 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
                 raise ReclmError(
                     f"--set {setting!r}: {part} is given a value of its own, too; leave one of them out"
                 )
+        if isinstance(place.get(last), dict):
+            raise ReclmError(f"--set {setting!r}: settings of {last} are given, too; leave one of them out")
         place[last] = _value(text)
     return values
 

@@ -7,6 +7,9 @@ import typer
 from reclm.cli import bench, data, profile, profiles, recommend, report, steer, tune
 from reclm.errors import ReclmError
 
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -27,8 +30,12 @@ def main() -> None:
     try:
         app()
     except ReclmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        from reclm.data.reader import printable
+
+        # it may quote data, or what a server said
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; what is done is kept: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("stopped; what is done is kept: run the same command again to go on", file=sys.stderr)
+        raise

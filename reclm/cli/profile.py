@@ -97,6 +97,7 @@ def profile(
 
     import reclm.data
     from reclm.config import parse_settings
+    from reclm.data.reader import printable
     from reclm.profiles.embeddings import update
     from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, estimate_profiles
     from reclm.text.encoder import TextEncoder
@@ -117,7 +118,7 @@ def profile(
     how = given_options(adapter=adapter, encoder=encoder, kind=sides, limit=limit)
     if dry_run:
         console.print(_estimates(estimate_profiles(*options, encoder=text_encoder, **more)))
-        how += given_options(prompts=prompts) + " --carry-over" * carry_over
+        how += given_options(prompts=prompts) + " --carry-over" * carry_over + " --fresh" * fresh
         say(f"next: reclm profile{where}{how}{''.join(given_options(set=one) for one in set_ or [])}")
         return
     profiles, run = ensure_profiles(*options, **more)
@@ -130,7 +131,7 @@ def profile(
     say(f"next: reclm bench --backbone lightgcn --augment{where}{how}{own}")
     if shown:
         place = given_options(store=profiles.folder) if adapter else where
-        say(f"      reclm profiles show {shlex.quote(shown)}{place}")
+        say(f"      reclm profiles show {shlex.quote(printable(shown))}{place}")
 
 
 def given_options(**values: object) -> str:
@@ -210,7 +211,8 @@ def _print_examples(
         for one in examples(view, store, kind):
             first = first or one.profile.id
             titles = "\n".join(printable(text, 70) for text in one.source)
-            table.add_row(printable(one.profile.id), Text(titles), Text(printable(one.profile.text)))
+            cells = printable(one.profile.id), titles, printable(one.profile.text)
+            table.add_row(*map(Text, cells))
         if table.row_count:
             console.print(table)
     return first

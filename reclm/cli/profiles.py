@@ -45,6 +45,7 @@ def show(
     """Print one profile, and how it came about."""
     from rich.console import Console
 
+    from reclm.data.reader import printable
     from reclm.profiles.find import find_profiles, find_store
 
     folder = find_store(home, dataset, profiler, model, engine, store)
@@ -52,7 +53,9 @@ def show(
     found = find_profiles(folder, id, kind.kinds)
     for one in found:
         console.print(_panel(one))
-    near = f"reclm profiles search {shlex.quote(found[0].text[:60])} --kind {found[0].kind} --store"
+    near = (
+        f"reclm profiles search {shlex.quote(printable(found[0].text[:60]))} --kind {found[0].kind} --store"
+    )
     console.print(f"next: {near} {shlex.quote(str(folder))}", markup=False, soft_wrap=True)
 
 

@@ -1,12 +1,11 @@
 """Finding a store, and a profile in it, from what a user says."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from reclm.data.dataset import ProfileKind
 from reclm.data.disk import is_dataset, read_head
-from reclm.errors import ReclmError
+from reclm.errors import ReclmError, near
 from reclm.profiles.ensure import open_profiler
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import KINDS, ProfileStore, StoreInfo
@@ -73,6 +72,6 @@ def find_profiles(folder: Path, id: str, kinds: Sequence[ProfileKind] = KINDS) -
     if found:
         return found
     ids = sorted({one for kind in kinds for one in store.hashes(kind)})
-    near = get_close_matches(id, ids, n=3, cutoff=0.5) or ids[:3]
-    hint = f"did you mean {', '.join(map(repr, near))}?" if near else "the store is empty"
+    offered = near(id, ids) or ids[:3]
+    hint = f"did you mean {', '.join(map(repr, offered))}?" if offered else "the store is empty"
     raise ReclmError(f"no profile of {' or '.join(kinds)} {id!r} in {folder}; {hint}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +12,13 @@ from torch import Tensor
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Backbone
 from reclm.data.idmap import IdMap
-from reclm.errors import ReclmError
+from reclm.errors import LONGEST_SEARCH, ReclmError, near
 from reclm.serving.new_items import NewItems
 from reclm.serving.saved import Trained
 from reclm.text.items import item_texts
 
 TITLES = ("title", "name")
 """Item text fields that are shown; without them all the text is."""
-LONGEST_SEARCH = 100_000
-"""Ids among which a near one is looked for: it takes a second or so."""
 
 
 @dataclass(frozen=True)
@@ -216,11 +213,11 @@ def rows_of(idmap: IdMap, ids: Sequence[str], dataset: str) -> np.ndarray:
     if (rows >= 0).all():
         return rows
     id = list(ids)[int(np.flatnonzero(rows < 0)[0])]
-    near = get_close_matches(id, idmap.ids(), n=3) if len(idmap) <= LONGEST_SEARCH else []
-    near = near or idmap.ids(np.arange(min(3, len(idmap))))
+    first = idmap.ids(np.arange(min(3, len(idmap))))
+    offered = near(id, idmap.ids()) if len(idmap) <= LONGEST_SEARCH else []
     raise ReclmError(
         f"unknown {idmap.what} {id!r} among the {len(idmap):,} {idmap.what}s of data set {dataset!r}; ids near it, or "
-        f"like it: {', '.join(near)}"
+        f"like it: {', '.join(offered or first)}"
     )
 
 

@@ -74,7 +74,7 @@ def test_a_dry_run_prints_tokens_as_the_server_counts_them_and_stores_nothing(
     code, out, _ = run("profile", *ASKED, "--dry-run")
     assert code == 0
     printed = {row[0]: row[1:] for row in cells(out)}
-    users = {request["messages"][-1]["content"]: tokens(request) for request in server.asked[:4]}
+    users = {request["messages"][-1]["content"]: tokens(request) for request in server.asked[:3]}
     assert int(printed["tokens to read (estimate)"][0].replace(",", "")) == pytest.approx(
         sum(users.values()), rel=0.01
     )

@@ -274,7 +274,7 @@ def test_a_teacher_that_is_asked_goes_on_where_it_stopped(
 ) -> None:
     """The tiny model itself, held to the format, as its own teacher."""
     settings = tiny_tuning.settings() | {"measured": 0}
-    settings["generation"] = {"constrain": True, "max_new_tokens": 40}
+    settings["generation"] = {"constrain": True, "max_new_tokens": 160}
     settings["teacher"] |= {"limit": 12}
     options = ["--model", place / "model", "--teacher-model", place / "model", *flat(settings)]
     options += ["--stages", "kd", "--out", tmp_path / "out"]
