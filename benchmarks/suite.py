@@ -208,10 +208,12 @@ def changed(
     epochs: int | None = None,
     search: int | None = None,
     rows: Collection[str] = (),
+    kind: ProfileKind | None = None,
 ) -> Suite:
     """The suite with another data set, number of seeds, most epochs or trials of a search, where these are given.
 
-    Of ``rows``, names or patterns, it keeps those alone, and what they are compared with.
+    Of ``rows``, names or patterns, it keeps those alone, and what they are compared with. With ``kind`` it has the
+    profiles of that side only, and no rows that have none of them.
 
     Published numbers are of the suite's own data set: beside another one's they are shown, and not compared.
     """
@@ -222,6 +224,16 @@ def changed(
             names |= bring
         kept = tuple(row for row in suite.rows if row.name in names)
         note = told_rows(suite.note, len(kept), len(suite.rows))
+        suite = suite.model_copy(update={"rows": kept, "note": note})
+    if kind is not None:
+        kept = tuple(
+            row.model_copy(
+                update={"profiles": row.profiles and row.profiles.model_copy(update={"kinds": (kind,)})}
+            )
+            for row in suite.rows
+            if row.profiles is None or kind in row.profiles.kinds
+        )
+        note = f"{suite.note}; of {kind}s only, whatever the rows are called".removeprefix("; ")
         suite = suite.model_copy(update={"rows": kept, "note": note})
     update: dict[str, Any] = {}
     if dataset is not None and Path(dataset).name != Path(suite.dataset).name:

@@ -111,7 +111,19 @@ Track = Annotated[
     typer.Option(help="Write options, curves and results of every training there, too; can be given twice."),
 ]
 
-OF_BOTH = {"dataset", "seeds", "epochs", "controls", "search", "track", "jobs", "fresh", "home", "out"}
+OF_BOTH = {
+    "dataset",
+    "seeds",
+    "epochs",
+    "controls",
+    "search",
+    "track",
+    "jobs",
+    "fresh",
+    "home",
+    "out",
+    "kind",
+}
 OF_PROFILES = {"profiler", "model", "engine", "adapter", "kind", "limit", "store", "profiler_set", "controls"}
 """What does nothing for a backbone without ``--augment``."""
 
@@ -173,7 +185,8 @@ def bench(
     changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
-        _suite(suite, {**changes, "rows": row or ()}, workspace, how, out, trackers)
+        side = None if kind is Kind.both else kind.value
+        _suite(suite, {**changes, "rows": row or (), "kind": side}, workspace, how, out, trackers)
         return
     import reclm.data
     from reclm.benchmarks.bench import comparison
@@ -265,8 +278,8 @@ def _suite(
     from reclm.benchmarks.suite import changed, load_suite
 
     if sessions := load_session_suite(name):
-        if how.pop("jobs") != 1 or changes.pop("search") is not None:
-            raise ReclmError("--jobs and --search go with suites of backbones only")
+        if how.pop("jobs") != 1 or changes.pop("search") is not None or changes.pop("kind") is not None:
+            raise ReclmError("--jobs, --search and --kind go with suites of backbones only")
         _sessions(sessions.changed(**changes), workspace, how, out, Path(name).stem, trackers)
         return
     chosen = changed(load_suite(name), **changes)

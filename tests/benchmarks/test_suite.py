@@ -325,6 +325,10 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
     assert [some.base(row) for row in some.rows] == [None, "BiasMF", None, "SGL"]
     assert some.note.endswith("; 4 of its 12 rows were asked for")
     assert changed(whole, rows=["*"]) == whole
+    users = changed(load_suite("reclm-table2"), kind="user")
+    assert [row.name for row in users.rows if row.backbone == "sgl"] == ["SGL", "SGL + users", "SGL + both"]
+    assert {row.profiles.kinds for row in users.rows if row.profiles} == {("user",)}
+    assert users.note.endswith("; of users only, whatever the rows are called")
     chain = [
         Row(name="a", backbone="biasmf"),
         Row(name="b", backbone="ncf", against="a"),
