@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from reclm.data.dataset import Interactions
+from reclm.errors import ReclmError
 
 
 class TripleSampler:
@@ -15,8 +16,11 @@ class TripleSampler:
     j-th touched item p_j has ``p_j - j`` untouched items before it.
 
     Args:
-        train: the interactions; users who touched every training item are left out (``left_out`` counts theirs).
+        train: the interactions; users who touched every training item are left out.
         users, items: sizes of the id maps.
+
+    Raises:
+        ReclmError: if that leaves none.
     """
 
     def __init__(self, train: Interactions, users: int, items: int) -> None:
@@ -31,7 +35,11 @@ class TripleSampler:
         self._stride = len(self.pool) + 1
         self._before = torch.from_numpy(user * self._stride + column - (np.arange(len(keys)) - start[user]))
         usable = degree[user] < len(self.pool)
-        self.left_out = int((~usable).sum())
+        if not usable.any():
+            raise ReclmError(
+                f"every user has touched all {len(self.pool)} items of the training part: there is nothing to "
+                "rank below an item that was chosen"
+            )
         self.users = torch.from_numpy(user[usable])
         self.positives = torch.from_numpy(self.pool[column[usable]])
         self._free = torch.from_numpy(len(self.pool) - degree[user[usable]])

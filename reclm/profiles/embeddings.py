@@ -34,7 +34,7 @@ def embed(
     """
     table = update(store, encoder, kind, progress)
     matrix, present = np.zeros((len(idmap), _dim(table)), np.float32), np.zeros(len(idmap), bool)
-    ids, _, vectors = _read(table, kind)
+    ids, vectors = _vectors(table, kind)
     rows = idmap.find(ids)
     matrix[rows[rows >= 0]] = vectors[rows >= 0]
     present[rows[rows >= 0]] = True
@@ -57,19 +57,24 @@ def update(store: ProfileStore, encoder: TextEncoder, kind: ProfileKind, progres
     """The vectors' table, after encoding every profile of ``kind`` that is new or changed."""
     texts = store.texts(kind)
     table = _table(store, encoder)
-    ids, hashes, vectors = _read(table, kind)
-    stored = dict(zip(ids.to_pylist(), hashes.to_pylist(), strict=True))
+    # without the vectors, which are most of it
+    rows = table.search().where(col("kind") == kind).select(["id", "text_hash"]).to_arrow()
+    hashes = rows.column("text_hash").to_pylist()
+    stored = dict(zip(rows.column("id").to_pylist(), hashes, strict=True))
     wanted: dict[str, list[str]] = {}
     for id, text in texts.items():
         if stored.get(id) != _hash(text):
             wanted.setdefault(text, []).append(id)
     if not wanted:
         return table
-    row_of = {hash: row for row, hash in enumerate(hashes.to_pylist())}
-    known = [text for text in wanted if _hash(text) in row_of]
-    new = sorted((text for text in wanted if _hash(text) not in row_of), key=len, reverse=True)
+    holder = dict(zip(hashes, rows.column("id").to_pylist(), strict=True))
+    known = [text for text in wanted if _hash(text) in holder]
+    new = sorted((text for text in wanted if _hash(text) not in holder), key=len, reverse=True)
     with store.locked(), progress_bar(f"embedding {kind} texts", len(new), progress) as advance:
-        _write(table, kind, wanted, known, vectors[[row_of[_hash(text)] for text in known]])
+        if known:
+            there, vectors = _vectors(table, kind)
+            row_of = {id: row for row, id in enumerate(there.to_pylist())}
+            _write(table, kind, wanted, known, vectors[[row_of[holder[_hash(text)]] for text in known]])
         for start in range(0, len(new), CHUNK):
             chunk = new[start : start + CHUNK]
             _write(table, kind, wanted, chunk, encoder.encode(chunk, progress=advance))
@@ -93,13 +98,12 @@ def _dim(table: Table) -> int:
     return table.schema.field("vector").type.list_size
 
 
-def _read(table: Table, kind: ProfileKind) -> tuple[pa.Array, pa.Array, np.ndarray]:
-    """Ids, text hashes and vectors ``(n, t)`` of ``kind``."""
-    rows = table.search().where(col("kind") == kind).select(["id", "text_hash", "vector"]).to_arrow()
-    rows = rows.combine_chunks()
-    ids, hashes, vectors = (pa.concat_arrays(column.chunks or [pa.array([], column.type)]) for column in rows)
+def _vectors(table: Table, kind: ProfileKind) -> tuple[pa.Array, np.ndarray]:
+    """Ids and vectors ``(n, t)`` of ``kind``."""
+    rows = table.search().where(col("kind") == kind).select(["id", "vector"]).to_arrow().combine_chunks()
+    ids, vectors = (pa.concat_arrays(column.chunks or [pa.array([], column.type)]) for column in rows)
     flat = pc.list_flatten(vectors).to_numpy(zero_copy_only=False)
-    return ids, hashes, flat.reshape(len(ids), _dim(table))
+    return ids, flat.reshape(len(ids), _dim(table))
 
 
 def _write(

@@ -24,6 +24,7 @@ from reclm.adapter import ProfileMatrix
 from reclm.augmentation import Augmented, augment
 from reclm.data.atomic import write_atomic
 from reclm.data.dataset import Dataset, ProfileKind
+from reclm.errors import ReclmError
 from reclm.profiles.store import ProfileStore
 from reclm.progress import progress_bar
 from reclm.ranking.evaluate import DEFAULT_METRICS, PerUser, Scorer, Task, evaluate
@@ -255,8 +256,14 @@ def open_recbole(
     from recbole.utils import init_seed
 
     files = folder / NAME
+    mark = files / "fingerprint.txt"  # written last
     if not files.exists():
         write_atomic(dataset, files)
+        mark.write_text(dataset.fingerprint, encoding="utf-8")
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != dataset.fingerprint:
+        raise ReclmError(
+            f"{files} holds other data, or was written by a call that was cut short; give another folder, or remove it"
+        )
     with as_a_library(folder):
         made = make_config(model_name, dataset, folder, config or {})
         init_seed(made["seed"], made["reproducibility"])

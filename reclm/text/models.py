@@ -105,18 +105,21 @@ def _default_engine(model: LanguageModel) -> str:
 
 
 def _local(path: Path) -> LanguageModel:
+    path, form, weights = _found(path)
+    name = path.stem if form == "gguf" else path.resolve().name
+    return LanguageModel(f"{name}@{digest(weights)}", path, form)
+
+
+def _found(path: Path) -> tuple[Path, Format, list[Path]]:
+    """The model's file or folder, its format, and the files of its weights."""
     if path.is_file():
         if path.suffix != ".gguf":
             raise ReclmError(f"{path} is no model; give a .gguf file, a model folder or a name on the hub")
-        return LanguageModel(f"{path.stem}@{digest([path])}", path, "gguf")
+        return path, "gguf", [path]
     formats: tuple[Format, ...] = ("openvino", "safetensors", "gguf")
     for one in formats:
-        weights = _weights(path, one)
-        if not weights:
-            continue
-        if one == "gguf":
-            return _local(weights[0])
-        return LanguageModel(f"{path.resolve().name}@{digest(weights)}", path, one)
+        if weights := _weights(path, one):
+            return weights[0] if one == "gguf" else path, one, weights
     raise ReclmError(
         f"the model folder {path} has no weights; "
         "it needs config.json with *.safetensors, openvino_model.xml and .bin, or one .gguf file"
@@ -169,16 +172,27 @@ def _from_hub(name: str) -> LanguageModel:
             f"model {name!r} is not on this machine and the hub cannot be reached; "
             "give a .gguf file or a model folder, or leave --model out for the embedded one"
         ) from error
-    found = _local(folder)
-    # a snapshot's folder is called after its commit
-    return LanguageModel(f"{name}@{folder.name[:8]}", found.path, found.format)
+    path, form, _ = _found(folder)
+    # a snapshot's folder is called after its commit: gigabytes need not be hashed
+    return LanguageModel(f"{name}@{folder.name[:8]}", path, form)
 
 
 def load_tokenizer(model: LanguageModel) -> Any:
-    """The model's tokenizer."""
+    """The model's tokenizer.
+
+    Raises:
+        ReclmError: if it has none, or none that can be read.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(transformers_folder(model))
+    folder = transformers_folder(model)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ReclmError(
+            f"the model {model.path} has no tokenizer that transformers can read (tokenizer.json, "
+            f"tokenizer_config.json): {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def context_length(model: LanguageModel) -> int:

@@ -236,3 +236,10 @@ def test_an_augmentation_that_does_not_fit(dataset, profiles, tmp_path: Path, se
     one = open_recbole("BPR", dataset, tmp_path, settings("BPR"))
     with pytest.warns(UserWarning, match="user_embedding: 12 of 24 users have a profile; 12 without"):
         one.augment({"user": half})
+
+
+def test_a_folder_of_other_data_is_not_trained_on(dataset, tmp_path, settings):
+    recbole_run("BPR", dataset, None, settings("BPR"), folder=tmp_path, metrics=METRICS)
+    other = replace(dataset, train=dataset.train.take(np.arange(len(dataset.train) - 1)))
+    with pytest.raises(ReclmError, match="holds other data, or was written by a call that was cut short"):
+        recbole_run("BPR", other, None, settings("BPR"), folder=tmp_path, metrics=METRICS)
