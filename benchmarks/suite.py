@@ -233,7 +233,7 @@ def changed(
             for row in suite.rows
             if row.profiles is None or kind in row.profiles.kinds
         )
-        note = f"{suite.note}; of {kind}s only, whatever the rows are called".removeprefix("; ")
+        note = f"{suite.note}; {kind} profiles alone, whatever the rows are called".removeprefix("; ")
         suite = suite.model_copy(update={"rows": kept, "note": note})
     update: dict[str, Any] = {}
     if dataset is not None and Path(dataset).name != Path(suite.dataset).name:

@@ -328,7 +328,7 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
     users = changed(load_suite("reclm-table2"), kind="user")
     assert [row.name for row in users.rows if row.backbone == "sgl"] == ["SGL", "SGL + users", "SGL + both"]
     assert {row.profiles.kinds for row in users.rows if row.profiles} == {("user",)}
-    assert users.note.endswith("; of users only, whatever the rows are called")
+    assert users.note.endswith("; user profiles alone, whatever the rows are called")
     chain = [
         Row(name="a", backbone="biasmf"),
         Row(name="b", backbone="ncf", against="a"),
