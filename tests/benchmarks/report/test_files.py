@@ -13,6 +13,7 @@ from reclm.benchmarks.report.extras import Example, read_examples, read_profiles
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.panels import colours
 from reclm.benchmarks.report.svg import VARIABLES
+from reclm.benchmarks.report.web import html_page
 from reclm.benchmarks.report.write import FILES, write
 from reclm.errors import ReclmError
 
@@ -119,3 +120,17 @@ def test_hits_are_by_line():
     one = Example(user_id="1", history=(), top={"a": ("x", "y"), "b": ("x",)}, hits={"a": (False, True)})
     assert one.ranked("a") == [("x", False), ("y", True)]
     assert one.ranked("b") == [("x", False)]
+
+
+def test_dozens_of_lists_are_folded_away():
+    numbers = Numbers(made_record(users=12, seeds=1, backbones=("LightGCN",)))
+    few, many = (
+        Example(user_id="u", history=("a",), profile=None, top={f"line {n}": ("x",) for n in range(count)})
+        for count in (4, 26)
+    )
+    folded = "What 26 lines recommend"
+    assert folded in html_page(numbers, [many])
+    assert html_page(numbers, [many]).count("<details>") == html_page(numbers, [few]).count("<details>") + 1
+    assert (
+        html_page(numbers, [many]).count("<article>") == html_page(numbers, [many]).count("</article>") == 1
+    )
