@@ -53,14 +53,12 @@ def test_tasks(dataset: Dataset, on_test: bool = False) -> dict[str, Task]:  # n
         on_test: the recommender learns from the validation part, too (:func:`trained_on`). Popularity is counted in
             what it learns from, and where training items are no candidates again, these are none either.
     """
-    sizes = len(dataset.users), len(dataset.items)
+    sizes, train = (len(dataset.users), len(dataset.items)), trained_on(dataset, on_test)
     also = ("valid",) if on_test else ()
     tasks = {}
     for one in dataset.protocols:
         mask = tuple(dict.fromkeys((*one.mask, *also))) if "train" in one.mask else one.mask
-        tasks[one.name] = Task.of(
-            dataset.test, dataset.joined(mask), one.candidates, *sizes, trained_on(dataset, on_test)
-        )
+        tasks[one.name] = Task.of(dataset.test, dataset.joined(mask), one.candidates, *sizes, train)
     return tasks
 
 

@@ -12,7 +12,7 @@ from reclm.benchmarks import record as records
 from reclm.benchmarks.cells import Cell, CellStore, Result
 from reclm.benchmarks.grid import run_grid
 from reclm.benchmarks.inputs import Given, SuiteInputs
-from reclm.benchmarks.runner import Plan, validation_task
+from reclm.benchmarks.runner import Plan, trained_on, validation_task
 from reclm.benchmarks.runner import test_tasks as tasks_of
 from reclm.benchmarks.search import Searched, run_search
 from reclm.benchmarks.search_space import said as search_said
@@ -62,8 +62,8 @@ class SuiteRun:
         """What it came to, read from the kept cells."""
         suite, dataset = self.suite, self.dataset
         test = suite.select_on == "test"
-        trained_on = dataset.joined(["train", "valid"]) if test else dataset.train
-        activity = np.bincount(trained_on.user_idx, minlength=len(dataset.users))
+        train = trained_on(dataset, test)
+        activity = np.bincount(train.user_idx, minlength=len(dataset.users))
         cells = {}
         for row, results in self.results.items():
             for cell, result in zip(self.cells[row], results, strict=True):
@@ -85,10 +85,10 @@ class SuiteRun:
             metrics=suite.metrics,
             protocols=tuple(
                 records.Ranked(name=part, users=len(one.users), candidates=len(one.candidates), part_of=whole)
-                for name, task in tasks_of(dataset).items()
+                for name, task in tasks_of(dataset, test).items()
                 for part, one, whole in [
                     (name, task, None),
-                    *((part, one, name) for part, one in item_slices(name, task, trained_on).items()),
+                    *((part, one, name) for part, one in item_slices(name, task, train).items()),
                 ]
             ),
             lines=tuple(self._line(row) for row in suite.rows),

@@ -12,7 +12,7 @@ from torch import Tensor
 from reclm.adapter import ProfileMatrix
 from reclm.backbones.base import Backbone
 from reclm.data.idmap import IdMap
-from reclm.errors import LONGEST_SEARCH, ReclmError, near
+from reclm.errors import ReclmError, near
 from reclm.serving.new_items import NewItems
 from reclm.serving.saved import Trained
 from reclm.text.items import item_texts
@@ -214,7 +214,7 @@ def rows_of(idmap: IdMap, ids: Sequence[str], dataset: str) -> np.ndarray:
         return rows
     id = list(ids)[int(np.flatnonzero(rows < 0)[0])]
     first = idmap.ids(np.arange(min(3, len(idmap))))
-    offered = near(id, idmap.ids()) if len(idmap) <= LONGEST_SEARCH else []
+    offered = near(id, idmap.ids())
     raise ReclmError(
         f"unknown {idmap.what} {id!r} among the {len(idmap):,} {idmap.what}s of data set {dataset!r}; ids near it, or "
         f"like it: {', '.join(offered or first)}"
