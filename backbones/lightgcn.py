@@ -15,9 +15,9 @@ from pydantic import Field
 from scipy import sparse
 from torch import Tensor
 
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import Backbone, BackboneConfig, Inputs
 from reclm.backbones.graph import BipartiteGraph
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.recommend.base import Backbone, BackboneConfig, Inputs
 
 
 class LightGCNConfig(BackboneConfig):

@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reclm.backbones.base import Backbone, BackboneConfig, Inputs, table
-from reclm.fusion import linear
-from reclm.losses import bpr_loss, l2_penalty
-from reclm.ranking.evaluate import Scorer
+from reclm.fusion.dual_mlp import linear
+from reclm.recommend.base import Backbone, BackboneConfig, Inputs, table
+from reclm.recommend.evaluate import Scorer
+from reclm.recommend.losses import bpr_loss, l2_penalty
 
 
 class NCFConfig(BackboneConfig):

@@ -16,10 +16,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from reclm.backbones.base import Inputs
 from reclm.backbones.graph import BipartiteGraph
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig, layer_sum
-from reclm.losses import info_nce
+from reclm.recommend.base import Inputs
+from reclm.recommend.losses import info_nce
 
 View = Sequence[BipartiteGraph]
 """A graph for each layer."""

@@ -17,11 +17,11 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import Inputs
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.errors import ReclmError
-from reclm.losses import info_nce
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.recommend.base import Inputs
+from reclm.recommend.losses import info_nce
 
 
 class SimGCLConfig(LightGCNConfig):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reclm.backbones.base import BackboneConfig, Inputs
 from reclm.data.dataset import ProfileKind
 from reclm.errors import ReclmError
-from reclm.ranking.evaluate import Scorer
+from reclm.recommend.base import BackboneConfig, Inputs
+from reclm.recommend.evaluate import Scorer
 
 TIE = 1e-6
 """Cosines that differ by no more count as equal."""

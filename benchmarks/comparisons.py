@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from reclm.benchmarks.record import Record
+from reclm.benchmarks.results import Record
 from reclm.benchmarks.significance import shown_p
 from reclm.benchmarks.verdict import (
     Difference,
@@ -16,7 +16,7 @@ from reclm.benchmarks.verdict import (
     size,
     summary,
 )
-from reclm.ranking.metrics import title
+from reclm.recommend.metrics import title
 
 FEW = 4
 """Comparisons that are told in a sentence each."""

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from reclm.adapter import ProfileMatrix
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.profiles.matrix import ProfileMatrix
 
 Control = Literal["shuffled", "random", "text", "keywords"]
 """

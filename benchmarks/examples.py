@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reclm.benchmarks.experiment import SuiteRun
 from reclm.benchmarks.report.extras import EXAMPLES, PROFILES, Example, Quality
-from reclm.benchmarks.suite_run import SuiteRun
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.profiles.profile import Profiler
 from reclm.profiles.store import KINDS, ProfileStore
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 HISTORY, CHARACTERS = 8, 160
 """Items of a history that are shown, and characters of an item's text."""

@@ -33,7 +33,7 @@ def check(
     Args:
         dataset: what is benched.
         store: the profiles that it is benched with; None: none.
-        profiler: what wrote them, fitted (as :func:`~reclm.profiles.run.make_profiles` has it); None: not known, and
+        profiler: what wrote them, fitted (as :func:`~reclm.profiles.write.make_profiles` has it); None: not known, and
             the prompts cannot be compared.
         sample: stored profiles of each kind whose prompts are compared, None for all.
         seed: draws the sample.
@@ -95,7 +95,9 @@ def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
     folder: Path | None = getattr(profiler, "folder", None)
     if folder is None:
         return
-    from reclm.profilers.tuned import ABOUT  # slow to import; what has a folder imported it already
+    from reclm.profilers.tuning.run_folder import (
+        ABOUT,  # slow to import; what has a folder imported it already
+    )
 
     if not (folder / ABOUT).is_file():
         return

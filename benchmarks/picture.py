@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from reclm.benchmarks.record import Line, Record
-from reclm.pictures import COLOURS, panels, save
-from reclm.ranking.metrics import title
+from reclm.benchmarks.results import Line, Record
+from reclm.charts import COLOURS, panels, save
+from reclm.recommend.metrics import title
 
 _FLOOR, _CONTROL = "#c9ced6", "#5b7fb5"
 _METRICS = 2

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.results import Line, Record
 from reclm.benchmarks.verdict import value
-from reclm.ranking.metrics import title
+from reclm.recommend.metrics import title
 
 
 def remarks(record: Record) -> list[str]:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from reclm.benchmarks.record import Record
 from reclm.benchmarks.report.extras import EXAMPLES, PROFILES, Example, Quality
+from reclm.benchmarks.results import Record
 from reclm.benchmarks.session_run import PROTOCOL, SessionRun
 from reclm.benchmarks.significance import over_users
+from reclm.charts import COLOURS, panels
+from reclm.charts import save as save_picture
 from reclm.data.sessions import NONE
 from reclm.intervals import Estimate
-from reclm.pictures import COLOURS, panels
-from reclm.pictures import save as save_picture
-from reclm.ranking.metrics import title
+from reclm.recommend.metrics import title
 
 USERS = 10
 _COLOURS = (*COLOURS, "#3b6fb6", "#4a9b6e", "#8d5aa5", "#b8902f")

@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import reclm.data
-from reclm.benchmarks.cells import CellStore
-from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
+from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
 from reclm.benchmarks.session_suite import FLOORS, SessionRow, SessionSuite
+from reclm.benchmarks.trial_cache import CellStore
 from reclm.data.dataset import TrainingView
 from reclm.data.sessions import Sessions
 from reclm.environment import environment
 from reclm.errors import ReclmError
 from reclm.intervals import rise
-from reclm.profilers.curves import Metrics, read_metrics
+from reclm.llm.models import LanguageModel, find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.evaluation import METRICS
 from reclm.profilers.langptune.rewards import by_pass
+from reclm.profilers.tuning.metrics_log import Metrics, read_metrics
 from reclm.text.encoder import TextEncoder
-from reclm.text.models import LanguageModel, find_model
 from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
     from reclm.profilers.langptune.measure import Measured
-    from reclm.profilers.langptune.tuning import Tuning
+    from reclm.profilers.langptune.pipeline import Tuning
 
 PROTOCOL = "next items"
 """What the sessions' ranking is called in a record."""
@@ -279,7 +279,7 @@ def _run_row(
     progress: bool,
 ) -> None:
     from reclm.profilers.langptune.measure import Measurement
-    from reclm.profilers.langptune.tuning import Tuning
+    from reclm.profilers.langptune.pipeline import Tuning
 
     tuning = Tuning(
         run.view,

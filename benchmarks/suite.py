@@ -9,15 +9,14 @@ from pydantic import Field, model_validator
 
 from reclm import plugins
 from reclm.benchmarks.controls import CONTROLS, Control
-from reclm.benchmarks.runner import Plan, SelectOn
-from reclm.benchmarks.search_space import Search
+from reclm.benchmarks.search import Search
+from reclm.benchmarks.trial import Plan, SelectOn
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import ReclmError, unknown
-from reclm.ranking.beyond import BEYOND
-from reclm.ranking.evaluate import DEFAULT_METRICS
-from reclm.ranking.metrics import parse
-from reclm.training import TrainConfig
+from reclm.recommend.evaluate import DEFAULT_METRICS
+from reclm.recommend.metrics import BEYOND, parse
+from reclm.recommend.training import TrainConfig
 
 METRICS = (*DEFAULT_METRICS, "map@20", "coverage@20", "novelty@20", "lift@20")
 """What is measured unless a suite says otherwise."""

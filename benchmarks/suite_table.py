@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from reclm.benchmarks.comparisons import HEAD, Comparisons
-from reclm.benchmarks.record import Line, Record
 from reclm.benchmarks.remarks import remarks
+from reclm.benchmarks.results import Line, Record
 from reclm.benchmarks.verdict import verdicts
-from reclm.markdown import literal
-from reclm.markdown import table as markdown_table
-from reclm.ranking.metrics import title
+from reclm.console import literal
+from reclm.console import table as markdown_table
+from reclm.recommend.metrics import title
 
 COLUMNS = 4
 """Metrics that the printed table has room for; published ones first."""

@@ -12,8 +12,8 @@ from time import time
 from typing import Any
 
 from reclm import plugins
-from reclm.benchmarks.record import Line, Record
-from reclm.benchmarks.search_space import with_options
+from reclm.benchmarks.results import Line, Record
+from reclm.benchmarks.search import with_options
 from reclm.benchmarks.suite import Suite, row_plan
 from reclm.config import merged
 from reclm.errors import ReclmError, unknown

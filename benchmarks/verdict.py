@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.results import Line, Record
 from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired, shown_p
-from reclm.ranking.metrics import title
+from reclm.recommend.metrics import title
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import reclm
 from reclm.data.dataset import Dataset
-from reclm.losses import bpr_loss
-from reclm.ranking.evaluate import Task, evaluate
-from reclm.sampling import TripleSampler
+from reclm.recommend.evaluate import Task, evaluate
+from reclm.recommend.losses import bpr_loss
+from reclm.recommend.sampling import TripleSampler
 from reclm.testing import checkerboard, profiles
 
 

@@ -11,8 +11,8 @@ from torch_geometric.nn.models import LightGCN
 
 import reclm
 from reclm.data.dataset import Dataset
-from reclm.ranking.evaluate import Task, evaluate
-from reclm.sampling import TripleSampler
+from reclm.recommend.evaluate import Task, evaluate
+from reclm.recommend.sampling import TripleSampler
 from reclm.testing import checkerboard, profiles
 
 

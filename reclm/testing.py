@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-from reclm.adapter import ProfileMatrix
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
+from reclm.profiles.matrix import ProfileMatrix
 
 
 def checkerboard(users: int = 24, items: int = 20, cold: int = 4, seed: int = 0) -> Dataset:

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from reclm.adapter import ProfileAdapter, ProfileMatrix
-from reclm.fusion import DualMLP
+from reclm.fusion.dual_mlp import DualMLP
+from reclm.fusion.profile_fusion import ProfileFusion
+from reclm.profiles.matrix import ProfileMatrix
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -14,16 +15,14 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def make(
     n: int = 6, missing: int | None = None, *, normalize: bool = True
-) -> tuple[ProfileAdapter, torch.Tensor]:
+) -> tuple[ProfileFusion, torch.Tensor]:
     vectors = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
     vectors[3] = vectors[1]  # two equal profiles
     present = np.ones(n, bool)
     if missing is not None:
         present[missing] = False
     mlp = DualMLP(5, 4, generator=generator())
-    return ProfileAdapter(ProfileMatrix(vectors, present), mlp, normalize=normalize), torch.from_numpy(
-        vectors
-    )
+    return ProfileFusion(ProfileMatrix(vectors, present), mlp, normalize=normalize), torch.from_numpy(vectors)
 
 
 def test_fuses_as_the_equation_says() -> None:
@@ -55,7 +54,7 @@ def test_a_missing_profile_contributes_nothing_whatever_stands_in_its_row() -> N
 
 def test_no_profile_at_all() -> None:
     profiles = ProfileMatrix(np.zeros((3, 5), np.float32), np.zeros(3, bool))
-    adapter = ProfileAdapter(profiles, DualMLP(5, 4, generator=generator()), normalize=True)
+    adapter = ProfileFusion(profiles, DualMLP(5, 4, generator=generator()), normalize=True)
     base = torch.randn(3, 4, generator=generator(1))
     bare = torch.relu(base @ adapter.mlp.psi.weight[:, :4].T + adapter.mlp.psi.bias)
     torch.testing.assert_close(adapter(base), bare)

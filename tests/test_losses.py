@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reclm.losses import _MeanLogSumExp, bpr_loss, info_nce, l2_penalty
+from reclm.recommend.losses import _MeanLogSumExp, bpr_loss, info_nce, l2_penalty
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from reclm.data.reader import printable
-from reclm.markdown import fenced, literal, table
+from reclm.console import fenced, literal, printable, table
 
 PARSER = MarkdownIt("gfm-like", {"linkify": False, "html": True})
 FORGED = [

@@ -7,14 +7,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from reclm.benchmarks.record import Line
 from reclm.benchmarks.report import shown
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.panels import LONGEST, Group, Picture, colours, key, panel
 from reclm.benchmarks.report.svg import INK, MUTED, PAPER, SERIES, SETTINGS, inline
-from reclm.data.reader import printable
+from reclm.benchmarks.results import Line
+from reclm.console import printable
 from reclm.intervals import Estimate
-from reclm.ranking.metrics import title
+from reclm.recommend.metrics import title
 
 UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 

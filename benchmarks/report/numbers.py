@@ -5,9 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
-from reclm.benchmarks.record import Line, Record
+from reclm.benchmarks.results import Line, Record
 from reclm.benchmarks.significance import bootstrap, over_users
-from reclm.benchmarks.slices import ActivitySlice, activity_slices
+from reclm.benchmarks.subgroups import ActivitySlice, activity_slices
 from reclm.benchmarks.verdict import Difference, against_controls, differences, of_controls, verdicts
 from reclm.intervals import Estimate
 

@@ -11,7 +11,7 @@ from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.shown import one_line
 from reclm.benchmarks.report.tables import Table
 from reclm.benchmarks.report.texts import latex_table, markdown_table
-from reclm.markdown import fenced, literal
+from reclm.console import fenced, literal
 
 LONGEST = 400
 """Characters of an item or a profile that are shown."""

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from reclm import pictures
-from reclm.benchmarks.record import Line
+from reclm import charts as pictures
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.svg import MUTED, RULE, SERIES
+from reclm.benchmarks.results import Line
 
 WIDTH = 4.6
 """Of a panel, in inches."""

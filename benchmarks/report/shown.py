@@ -2,7 +2,7 @@
 
 import math
 
-from reclm.data.reader import printable
+from reclm.console import printable
 from reclm.intervals import Estimate
 
 NONE = "–"

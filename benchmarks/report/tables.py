@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from reclm.benchmarks.record import Line, Ranked
 from reclm.benchmarks.report import shown
 from reclm.benchmarks.report.extras import Quality
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.shown import MARK, NONE
+from reclm.benchmarks.results import Line, Ranked
 from reclm.benchmarks.significance import shown_p
-from reclm.benchmarks.slices import ActivitySlice
+from reclm.benchmarks.subgroups import ActivitySlice
 from reclm.benchmarks.verdict import Difference
-from reclm.ranking.metrics import title
+from reclm.recommend.metrics import title
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import re
 
-from reclm import markdown
+from reclm import console as markdown
 from reclm.benchmarks.report.shown import one_line
 from reclm.benchmarks.report.tables import Cell, Row, Table
-from reclm.markdown import literal
+from reclm.console import literal
 
 _LATEX = {
     "\\": r"\textbackslash{}",

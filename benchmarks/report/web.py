@@ -12,7 +12,7 @@ from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.pages import suite_yaml
 from reclm.benchmarks.report.shown import plain
 from reclm.benchmarks.report.svg import INK, MUTED, RULE, SERIES
-from reclm.ranking.metrics import title
+from reclm.recommend.metrics import title
 
 
 def html_page(numbers: Numbers, examples: Sequence[Example] = (), quality: Sequence[Quality] = ()) -> str:

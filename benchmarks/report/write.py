@@ -5,13 +5,13 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from reclm.benchmarks.record import Record
 from reclm.benchmarks.report.extras import read_examples, read_profiles
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.pages import latex_page, markdown_page
 from reclm.benchmarks.report.web import html_page
+from reclm.benchmarks.results import Record
+from reclm.console import progress_bar
 from reclm.errors import ReclmError
-from reclm.progress import progress_bar
 
 FILES = ("report.html", "report.md", "report.tex", "results.csv")
 

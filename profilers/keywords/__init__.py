@@ -14,9 +14,9 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.llm.chat import plain
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.text.chat import plain
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 __all__ = ["Keywords", "KeywordsConfig"]
 

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from reclm.profilers.journal import Journal
+from reclm.console import progress_bar
 from reclm.profilers.langptune.contrastive import Contrastive
-from reclm.profilers.langptune.interpretability import interpretability
-from reclm.profilers.langptune.kept import KeptProfiles
+from reclm.profilers.langptune.profile_cache import KeptProfiles
 from reclm.profilers.langptune.prompts import profile_chat
+from reclm.profilers.langptune.readability import interpretability
 from reclm.profilers.langptune.recommender import TextRecommender
 from reclm.profilers.langptune.rewards import SystemReward
-from reclm.profilers.langptune.tuned import ADAPTER, ENCODER
+from reclm.profilers.langptune.run_folder import ADAPTER, ENCODER
 from reclm.profilers.langptune.writer import SessionWriter, Written
-from reclm.profilers.network import load_network
-from reclm.profilers.policy import checkpoints
-from reclm.profilers.policy.model import Policy
-from reclm.profilers.policy.order import batch_rows
-from reclm.profilers.policy.rlso import RLSO
-from reclm.profilers.policy.rollout import PolicyGenerator
-from reclm.progress import progress_bar
+from reclm.profilers.rl import checkpoints
+from reclm.profilers.rl.loop import batch_rows
+from reclm.profilers.rl.policy import Policy
+from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.rl.rollout import PolicyGenerator
+from reclm.profilers.tuning.load_model import load_network
+from reclm.profilers.tuning.metrics_log import Journal
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.tuning import Tuning
+    from reclm.profilers.langptune.pipeline import Tuning
 
 _CL_SEED = 7
 """Draws other sessions for contrastive learning than for RLSO."""

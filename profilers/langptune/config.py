@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from reclm.config import Config
 from reclm.data.sessions import SessionOptions
-from reclm.profilers.policy.config import LoraOptions, RLSOConfig
-from reclm.text.chat import SamplingParams
+from reclm.llm.chat import SamplingParams
+from reclm.profilers.rl.config import LoraOptions, RLSOConfig
 
 Variant = Literal["full", "cl", "rlso", "zero"]
 

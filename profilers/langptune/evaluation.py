@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reclm.data.dataset import Interactions
 from reclm.data.sessions import NONE, Sessions
-from reclm.ranking.evaluate import PerUser, Task, evaluate
+from reclm.recommend.evaluate import PerUser, Task, evaluate
 
 METRICS = ("ndcg@20", "mrr@20", "recall@20", "precision@20")
 """Of the paper's tables."""

@@ -7,10 +7,10 @@ import numpy as np
 
 from reclm.data.dataset import TrainingView
 from reclm.data.sessions import NONE, Sessions
+from reclm.llm.chat import plain
 from reclm.profilers.langptune.config import PromptConfig
 from reclm.profilers.langptune.prompts import Shown
-from reclm.text.chat import plain
-from reclm.text.lines import item_lines
+from reclm.text.item_text import item_lines
 
 
 def newest(

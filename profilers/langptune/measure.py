@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from reclm.console import progress_bar
 from reclm.intervals import Estimate, mean
 from reclm.profilers.langptune.evaluation import at_random, most_popular, ranked
-from reclm.profilers.langptune.interpretability import interpretability
+from reclm.profilers.langptune.readability import interpretability
 from reclm.profilers.langptune.recommender import TextRecommender
 from reclm.profilers.langptune.writer import SessionWriter, Written
-from reclm.progress import progress_bar
-from reclm.ranking.evaluate import PerUser
+from reclm.recommend.evaluate import PerUser
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.tuning import Tuning
+    from reclm.profilers.langptune.pipeline import Tuning
 
 
 _TOP = 10
@@ -35,7 +35,7 @@ class Measured:
         rankings: by name, per session; the last one is that of what was tuned.
         top: ``(n, 10)`` item_idx that what was tuned ranks best.
         profiles: what was written for them; None where σ reads histories.
-        texts: how profiles read; see :func:`~reclm.profilers.langptune.interpretability.interpretability`.
+        texts: how profiles read; see :func:`~reclm.profilers.langptune.readability.interpretability`.
         truncated: share of the user texts that the encoder cuts.
     """
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
+from reclm.console import duration
 from reclm.profilers.langptune.contrastive import Contrastive
 from reclm.profilers.langptune.writer import SessionWriter
-from reclm.profilers.network import load_network
-from reclm.profilers.policy.model import Policy
-from reclm.profilers.policy.rlso import RLSO
-from reclm.profilers.policy.rollout import PolicyGenerator
-from reclm.progress import duration
+from reclm.profilers.rl.policy import Policy
+from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.rl.rollout import PolicyGenerator
+from reclm.profilers.tuning.load_model import load_network
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.tuning import Tuning
+    from reclm.profilers.langptune.pipeline import Tuning
 
 _SAMPLE = 8
 """Sessions, prompts or pairs of texts, that are tried."""

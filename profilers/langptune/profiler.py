@@ -10,19 +10,19 @@ import numpy as np
 from reclm.config import merged
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.llm.chat import Chat, TextGenerator, prompt_hash
+from reclm.llm.models import find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.histories import newest
 from reclm.profilers.langptune.prompts import Shown, finished, profile_chat
-from reclm.profilers.langptune.tuned import Tuned
+from reclm.profilers.langptune.run_folder import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.text.chat import Chat, TextGenerator, prompt_hash
 from reclm.text.encoder import TextEncoder
-from reclm.text.lines import item_lines
-from reclm.text.models import find_model
+from reclm.text.item_text import item_lines
 from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.tuning import Tuning
+    from reclm.profilers.langptune.pipeline import Tuning
 
 _WRITES = ("max_new_tokens", "temperature")
 """Options that a tuned profiler may be given anew."""
@@ -37,7 +37,7 @@ class LangPTuneProfiler(Profiler):
     Args:
         config: see :class:`LangPTuneConfig`.
         generator: a model that is not to be tuned.
-        model: what is tuned: a name as in :func:`~reclm.text.models.find_model`; the embedded one by default.
+        model: what is tuned: a name as in :func:`~reclm.llm.models.find_model`; the embedded one by default.
         folder: where it is tuned, or was; by default in the workspace.
         encoder: what σ begins as; all-MiniLM-L6-v2 by default.
     """
@@ -107,7 +107,7 @@ class LangPTuneProfiler(Profiler):
 
     def tuning(self, view: TrainingView) -> "Tuning":
         """What :meth:`fit` runs."""
-        from reclm.profilers.langptune.tuning import Tuning
+        from reclm.profilers.langptune.pipeline import Tuning
 
         model = find_model(self.asked_model)
         self.folder = self.folder or Workspace.at().tuned(view.name, f"langptune-{model.name}")

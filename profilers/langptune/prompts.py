@@ -1,6 +1,6 @@
 """The words of the prompt (LangPTune, arXiv 2410.18870, section 5), for any data set.
 
-Items and reviews are one line each and went through :func:`~reclm.text.chat.plain`: they can pose neither as a turn of
+Items and reviews are one line each and went through :func:`~reclm.llm.chat.plain`: they can pose neither as a turn of
 the chat nor as another line of the prompt.
 """
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reclm.llm.chat import Chat, Message, plain
 from reclm.profilers.langptune.config import PromptConfig
-from reclm.text.chat import Chat, Message, plain
 
 _ASK = (
     "Above are items that a user {chose}, the oldest first. Describe in a few sentences what this user likes and "

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
-from reclm import markdown
+from reclm import console as markdown
+from reclm.console import literal
 from reclm.intervals import Estimate, mean, rise
-from reclm.markdown import literal
-from reclm.profilers.curves import Metrics, draw, read_metrics
 from reclm.profilers.langptune.evaluation import METRICS
 from reclm.profilers.langptune.measure import Measured, Measurement
 from reclm.profilers.langptune.rewards import by_pass
+from reclm.profilers.tuning.metrics_log import Metrics, draw, read_metrics
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.tuning import Tuning
+    from reclm.profilers.langptune.pipeline import Tuning
 
 CURVES = "curves.png"
 _LONGEST = 500

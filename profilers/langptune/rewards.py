@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from reclm.profilers.langptune.histories import Histories
-from reclm.profilers.langptune.interpretability import interpretability
 from reclm.profilers.langptune.prompts import finished
+from reclm.profilers.langptune.readability import interpretability
 from reclm.profilers.langptune.recommender import REWARDS, TextRecommender
-from reclm.profilers.policy.rollout import Rollout
+from reclm.profilers.rl.rollout import Rollout
 
 _PASSES = 4
 """Two a half are the fewest that have a spread."""
 
 
 class SystemReward:
-    """NDCG or MRR of the ranking that σ makes from a profile; a :class:`~reclm.profilers.policy.rewards.Reward`.
+    """NDCG or MRR of the ranking that σ makes from a profile; a :class:`~reclm.profilers.rl.rewards.Reward`.
 
     Args:
         recommender: σ, as it is at the moment.

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+from reclm.llm.chat import Chat, SamplingParams
+from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.histories import Histories
 from reclm.profilers.langptune.prompts import finished, profile_chat
-from reclm.profilers.policy.rollout import Sampler
-from reclm.text.chat import Chat, SamplingParams
-from reclm.text.prompt_tokens import PromptTokenizer
+from reclm.profilers.rl.rollout import Sampler
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from reclm.llm.chat import Message
+from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.config import InstructionConfig
-from reclm.text.chat import Message
-from reclm.text.prompt_tokens import PromptTokenizer
 
 
 class Budget:

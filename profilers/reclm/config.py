@@ -7,9 +7,9 @@ from pydantic import AfterValidator, Field, field_validator
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.profilers.format import answer_pattern
-from reclm.profilers.policy.config import LoraOptions, PPOConfig
-from reclm.text.chat import SamplingParams
+from reclm.llm.chat import SamplingParams
+from reclm.profilers.profile_format import answer_pattern
+from reclm.profilers.rl.config import LoraOptions, PPOConfig
 
 StageName = Literal["kd", "collab", "reward", "ppo", "items"]
 ORDER: tuple[StageName, ...] = ("kd", "collab", "reward", "ppo", "items")

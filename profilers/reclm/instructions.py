@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
-from reclm.profilers.format import START
+from reclm.llm.chat import Chat, Message
+from reclm.profilers.profile_format import START
 from reclm.profilers.reclm import prompts
 from reclm.profilers.reclm.budget import Budget, fitted
 from reclm.profilers.reclm.config import InstructionConfig
-from reclm.profilers.reclm.shown import Shown, blocks, packed
-from reclm.text.chat import Chat, Message
+from reclm.profilers.reclm.histories import Shown, blocks, packed
 
 Stage = Literal["kd", "collab", "inference", "warm-item", "cold-item"]
 TOO_LONG = "does not fit the token budget"

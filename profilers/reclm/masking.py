@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reclm.errors import ReclmError
-from reclm.text.chat import Message
-from reclm.text.prompt_tokens import PromptTokenizer
+from reclm.llm.chat import Message
+from reclm.llm.tokens import PromptTokenizer
 
 Variant = Literal["mask", "naive"]
 NO_LOSS = -100

@@ -10,31 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind
+from reclm.files import Journal
 from reclm.intervals import Estimate, share
-from reclm.profilers.curves import draw, read_metrics
-from reclm.profilers.journal import writing
-from reclm.profilers.network import quiet
+from reclm.llm.chat import plain
+from reclm.llm.models import embedded_model
 from reclm.profilers.reclm.config import StageName
 from reclm.profilers.reclm.instructions import Sample
-from reclm.profilers.reclm.judgements import judged
 from reclm.profilers.reclm.prompts import profile_of
 from reclm.profilers.reclm.report.card import CardFacts, write_card
 from reclm.profilers.reclm.report.compare import Comparison, compare
 from reclm.profilers.reclm.report.page import save, terminal_table
 from reclm.profilers.reclm.report.quality import HeldOut, Vectors
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy
+from reclm.profilers.reclm.run_folder import ITEM_STAGES, USER_STAGES
 from reclm.profilers.reclm.sft import subset
-from reclm.profilers.reclm.tuned import ITEM_STAGES, USER_STAGES
-from reclm.profiles.journal import Journal
-from reclm.progress import progress_bar
-from reclm.text.chat import plain
-from reclm.text.models import embedded_model
+from reclm.profilers.reclm.yes_no_accuracy import judged
+from reclm.profilers.tuning.load_model import quiet
+from reclm.profilers.tuning.metrics_log import draw, read_metrics, writing
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reclm.profilers.reclm.stages import Tuning
+    from reclm.profilers.reclm.pipeline import Tuning
 
 BEFORE = "before"
 CURVES = "curves.png"

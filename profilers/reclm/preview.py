@@ -9,19 +9,18 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from reclm.profilers.network import load_network
+from reclm.console import duration
+from reclm.llm.chat import Chat
 from reclm.profilers.reclm import dataset
 from reclm.profilers.reclm.config import StageName, TuningConfig
 from reclm.profilers.reclm.masking import messages_of, token_table, tokenised
 from reclm.profilers.reclm.reward_data import tokenised as pair_tokens
-from reclm.profilers.reclm.sft import subset
-from reclm.profilers.reclm.tuning import adapted, evenly
+from reclm.profilers.reclm.sft import adapted, evenly, subset
+from reclm.profilers.tuning.load_model import load_network
 from reclm.profiles.estimate import KindEstimate
-from reclm.progress import duration
-from reclm.text.chat import Chat
 
 if TYPE_CHECKING:
-    from reclm.profilers.reclm.stages import Tuning
+    from reclm.profilers.reclm.pipeline import Tuning
 
 _SAMPLE = 200
 """Samples whose tokens are counted."""

@@ -11,23 +11,23 @@ import numpy as np
 from reclm.config import merged
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
-from reclm.profilers.format import ProfileFormatError, parse
+from reclm.llm.chat import TextGenerator, plain, prompt_hash
+from reclm.llm.models import LanguageModel, context_length, find_model, load_tokenizer
+from reclm.llm.tokens import PromptTokenizer
+from reclm.profilers.profile_format import ProfileFormatError, parse
 from reclm.profilers.reclm import prompts
 from reclm.profilers.reclm.budget import Budget, budget
 from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.instructions import Instructions, Sample
 from reclm.profilers.reclm.neighbours import UserNeighbours, item_features, similar_items
-from reclm.profilers.reclm.tuned import Tuned
+from reclm.profilers.reclm.run_folder import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS
-from reclm.text.chat import TextGenerator, plain, prompt_hash
 from reclm.text.encoder import TextEncoder
-from reclm.text.models import LanguageModel, context_length, find_model, load_tokenizer
-from reclm.text.prompt_tokens import PromptTokenizer
 from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
-    from reclm.profilers.reclm.stages import Tuning
+    from reclm.profilers.reclm.pipeline import Tuning
 
 _WRITES = ("generation", "instructions", "neighbours", "stages")
 """Parts of the config that a tuned profiler still goes by."""
@@ -42,7 +42,7 @@ class RecLMProfiler(Profiler):
     Args:
         config: see :class:`RecLMConfig`.
         generator: a model that is not to be tuned.
-        model: what is tuned: a name as in :func:`~reclm.text.models.find_model`; the embedded one by default.
+        model: what is tuned: a name as in :func:`~reclm.llm.models.find_model`; the embedded one by default.
         folder: where it is tuned, or was; by default in the workspace.
         encoder: finds similar items, and compares profiles with the teacher's; all-MiniLM-L6-v2 by default.
     """
@@ -114,7 +114,7 @@ class RecLMProfiler(Profiler):
 
     def tuning(self, view: TrainingView) -> "Tuning":
         """What :meth:`fit` runs."""
-        from reclm.profilers.reclm.stages import Tuning
+        from reclm.profilers.reclm.pipeline import Tuning
 
         model = find_model(self.asked_model)
         self.folder = self.folder or Workspace.at().tuned(view.name, f"reclm-{model.name}")

@@ -1,13 +1,13 @@
 """The words of every prompt (RecLM, arXiv 2412.19302, sections 2.2 to 2.4), for any data set.
 
 Items come as their text, rendered by the data set's own template; profiles as they were written. Both go through
-:func:`~reclm.text.chat.plain` before they come here, one line each, so that neither can pose as a turn of the chat or
+:func:`~reclm.llm.chat.plain` before they come here, one line each, so that neither can pose as a turn of the chat or
 as another line of the prompt.
 """
 
 from collections.abc import Sequence
 
-from reclm.text.chat import Message
+from reclm.llm.chat import Message
 
 YES, NO = "Yes", "No"
 _LETTERS = {3: ("a, b, c", "x, y, z"), 5: ("a, b, c, d, e", "v, w, x, y, z")}

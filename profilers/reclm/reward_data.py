@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from reclm.data.dataset import ReadReport
-from reclm.profilers.format import MIDDLE, START, parse
+from reclm.llm.chat import Message
+from reclm.llm.tokens import PromptTokenizer
+from reclm.profilers.profile_format import MIDDLE, START, parse
 from reclm.profilers.reclm.config import Negative, RewardDataConfig
 from reclm.profilers.reclm.instructions import Sample
 from reclm.profilers.reclm.masking import messages_of
-from reclm.text.chat import Message
-from reclm.text.prompt_tokens import PromptTokenizer
 
 OF_NEIGHBOUR: tuple[Negative, ...] = ("neighbour", "mixed")
 

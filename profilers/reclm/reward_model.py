@@ -9,14 +9,14 @@ import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
-from reclm.profilers.network import load_network
+from reclm.llm.chat import Message
+from reclm.llm.models import LanguageModel
+from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.profilers.reclm.masking import messages_of
 from reclm.profilers.reclm.reward_data import tokenised
-from reclm.profilers.reclm.tuning import adapted, arguments, arranged, evenly, train
-from reclm.text.chat import Message
-from reclm.text.models import LanguageModel
-from reclm.text.prompt_tokens import PromptTokenizer
+from reclm.profilers.reclm.sft import adapted, arguments, arranged, evenly, train
+from reclm.profilers.tuning.load_model import load_network
 
 _TOGETHER = 16
 
@@ -69,7 +69,7 @@ def tune_reward(
 
 
 class RewardModel:
-    """Says how good profiles are; a :class:`~reclm.profilers.policy.rewards.Reward` for the prompts ``asked``.
+    """Says how good profiles are; a :class:`~reclm.profilers.rl.rewards.Reward` for the prompts ``asked``.
 
     Args:
         network: a sequence classifier with one output, its ``pad_token_id`` set.

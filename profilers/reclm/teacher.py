@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from reclm.data.columns import strings
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
-from reclm.data.records import read_records
+from reclm.data.readers.columns import strings
+from reclm.data.readers.delimited import read_records
 from reclm.errors import ReclmError, unknown
-from reclm.profilers.format import fault
+from reclm.llm.chat import plain
+from reclm.profilers.profile_format import fault
 from reclm.profilers.reclm.config import TeacherConfig
 from reclm.profiles.store import ProfileStore
-from reclm.text.chat import plain
 
 ID_NAMES = ("id", "user_id", "item_id", "uid")
 TEXT_NAMES = ("text", "profile", "response")

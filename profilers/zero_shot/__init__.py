@@ -8,12 +8,12 @@ from typing import Self
 import numpy as np
 
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.profilers.format import ProfileFormatError, parse, tidy
+from reclm.llm.chat import Chat, TextGenerator, prompt_hash
+from reclm.profilers.profile_format import ProfileFormatError, parse, tidy
 from reclm.profilers.zero_shot.config import ZeroShotConfig
 from reclm.profilers.zero_shot.prompts import TITLES, item_chat, quoted, user_chat
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.text.brief import ItemBriefs
-from reclm.text.chat import Chat, TextGenerator, prompt_hash
+from reclm.text.item_text import ItemBriefs
 
 __all__ = ["ZeroShot", "ZeroShotConfig"]
 

@@ -4,8 +4,8 @@ from pydantic import Field
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.profilers.format import answer_pattern
-from reclm.text.chat import SamplingParams
+from reclm.llm.chat import SamplingParams
+from reclm.profilers.profile_format import answer_pattern
 
 
 class ZeroShotConfig(Config):

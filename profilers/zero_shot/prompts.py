@@ -7,9 +7,9 @@ prompts share is computed once, so the examples cost next to nothing.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from reclm.profilers.format import START, ProfileFormatError, ProfileParts, parse
-from reclm.text.brief import ItemBrief
-from reclm.text.chat import Chat, Message, plain
+from reclm.llm.chat import Chat, Message, plain
+from reclm.profilers.profile_format import START, ProfileFormatError, ProfileParts, parse
+from reclm.text.item_text import ItemBrief
 
 TITLES = "Titles"
 USER_TASK = (

@@ -30,7 +30,7 @@ def main() -> None:
     try:
         app()
     except ReclmError as error:
-        from reclm.data.reader import printable
+        from reclm.console import printable
 
         # it may quote data, or what a server said
         print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)

@@ -12,10 +12,10 @@ from reclm.cli.profile import AdapterFolder, EncoderName, EngineName, Home, Kind
 from reclm.errors import ReclmError
 
 if TYPE_CHECKING:
-    from reclm.benchmarks.record import Record
+    from reclm.benchmarks.experiment import SuiteRun
+    from reclm.benchmarks.results import Record
     from reclm.benchmarks.session_suite import SessionSuite
     from reclm.benchmarks.suite import Suite
-    from reclm.benchmarks.suite_run import SuiteRun
     from reclm.workspace import Workspace
 
 
@@ -189,7 +189,7 @@ def bench(
         _suite(suite, {**changes, "rows": row or (), "kind": side}, workspace, how, out, trackers)
         return
     import reclm.data
-    from reclm.benchmarks.bench import comparison
+    from reclm.benchmarks.experiment import comparison
     from reclm.benchmarks.suite import Profiles, changed
 
     data = reclm.data.load(dataset or "ml-100k", workspace)
@@ -242,8 +242,8 @@ def _compare(
     suite: "Suite", workspace: "Workspace", how: dict[str, Any], out: Path | None, trackers: list[str]
 ) -> None:
     """Run a backbone's comparison, keep its models, and say what may come next."""
-    from reclm.benchmarks.bench import keep_models
-    from reclm.data.disk import is_dataset
+    from reclm.benchmarks.experiment import keep_models
+    from reclm.data.storage import is_dataset
 
     at = Path(suite.dataset)
     names = Path(suite.dataset).name, suite.rows[0].backbone
@@ -292,8 +292,8 @@ def _suite(
 def _two_runs(a: Path, b: Path) -> None:
     from rich.console import Console
 
-    from reclm.benchmarks.compare import compare, tables, verdict
-    from reclm.benchmarks.record import Record
+    from reclm.benchmarks.results import Record
+    from reclm.benchmarks.run_diff import compare, tables, verdict
 
     found = compare(Record.read(a), Record.read(b))
     _say(f"A: {a}\nB: {b}\n")
@@ -317,8 +317,8 @@ def _run(
     ``besides`` is what the caller adds to the folder.
     """
     from reclm.benchmarks import examples
+    from reclm.benchmarks.experiment import run_suite
     from reclm.benchmarks.picture import draw
-    from reclm.benchmarks.suite_run import run_suite
 
     run = run_suite(suite, workspace, **how)
     record = run.record()
@@ -397,7 +397,7 @@ def _coverage(record: "Record") -> list[str]:
 def _say(text: str) -> None:
     from rich.console import Console
 
-    from reclm.data.reader import printable
+    from reclm.console import printable
 
     lines = "\n".join(map(printable, text.split("\n")))
     Console(highlight=False).print(lines, markup=False, soft_wrap=True)

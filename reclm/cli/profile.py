@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from reclm.data.dataset import ProfileKind, TrainingView
     from reclm.profiles.estimate import KindEstimate
-    from reclm.profiles.run import ProfileRun
     from reclm.profiles.store import ProfileStore
+    from reclm.profiles.write import ProfileRun
 
 
 class Kind(StrEnum):
@@ -97,7 +97,7 @@ def profile(
 
     import reclm.data
     from reclm.config import parse_settings
-    from reclm.data.reader import printable
+    from reclm.console import printable
     from reclm.profiles.embeddings import update
     from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, estimate_profiles
     from reclm.text.encoder import TextEncoder
@@ -172,7 +172,7 @@ def _summary(run: "ProfileRun") -> "Table":
 def _estimates(estimates: "list[KindEstimate]") -> "Table":
     from rich.table import Table
 
-    from reclm.progress import duration
+    from reclm.console import duration
 
     table = Table("", *(f"{one.plan.kind}s" for one in estimates), title="dry run: nothing is written")
     for column in table.columns[1:]:
@@ -201,8 +201,8 @@ def _print_examples(
     from rich.table import Table
     from rich.text import Text
 
-    from reclm.data.reader import printable
-    from reclm.profiles.run import examples
+    from reclm.console import printable
+    from reclm.profiles.write import examples
 
     first = None
     for kind in kinds:

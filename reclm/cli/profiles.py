@@ -45,7 +45,7 @@ def show(
     """Print one profile, and how it came about."""
     from rich.console import Console
 
-    from reclm.data.reader import printable
+    from reclm.console import printable
     from reclm.profiles.find import find_profiles, find_store
 
     folder = find_store(home, dataset, profiler, model, engine, store)
@@ -77,7 +77,7 @@ def search(
     from rich.table import Table
     from rich.text import Text
 
-    from reclm.data.reader import printable
+    from reclm.console import printable
     from reclm.profiles import embeddings
     from reclm.profiles.find import find_store
     from reclm.profiles.store import ProfileStore
@@ -150,7 +150,7 @@ def _panel(profile: "Profile") -> "Panel":
     from rich.panel import Panel
     from rich.text import Text
 
-    from reclm.data.reader import printable
+    from reclm.console import printable
 
     made = f"{profile.model}, {profile.prompt_tokens} tokens read, {profile.new_tokens} written"
     made += f", end: {profile.finish_reason}, prompt {profile.prompt_hash}"

@@ -8,8 +8,8 @@ import typer
 from reclm.cli.profile import Home
 
 if TYPE_CHECKING:
-    from reclm.serving.recommend import Recommendation
-    from reclm.serving.saved import Trained
+    from reclm.recommend.saved import Trained
+    from reclm.recommend.serve import Recommendation
 
 LONGEST = 90
 """Characters of a title that are shown."""
@@ -38,10 +38,9 @@ def recommend(
     home: Home = None,
 ) -> None:
     """Recommend items to a user of the data set, or to a new one, with a model that `reclm bench` trained."""
-    from reclm.serving.new_items import read_new_items
-    from reclm.serving.recommend import Who
-    from reclm.serving.recommend import recommend as recommend_items
-    from reclm.serving.saved import find_model, load_model
+    from reclm.recommend.saved import find_model, load_model
+    from reclm.recommend.serve import Who, read_new_items
+    from reclm.recommend.serve import recommend as recommend_items
     from reclm.workspace import Workspace
 
     ids = None if history is None else [id for part in history.split(",") if (id := part.strip())]
@@ -60,7 +59,7 @@ def _print(trained: "Trained", folder: Path, result: "Recommendation") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from reclm.data.reader import printable
+    from reclm.console import printable
 
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from reclm.serving.steer import Ranked, Steered
-    from reclm.serving.steering import Effect, Steering
+    from reclm.recommend.steering import Effect, Ranked, Steered, Steering
 
 LONGEST = 60
 """Characters of a title that are shown."""
@@ -73,7 +72,7 @@ def steer(
     settings = "".join(given_options(set=one) for one in set_ or [])
     how = where + settings + given_options(encoder=encoder, topk=topk)
     if user is not None:
-        from reclm.serving.steer import steer as steer_user
+        from reclm.recommend.steering import steer as steer_user
 
         found = steer_user(data, workspace, TextEncoder(encoder), user, choice, _editor(edit), topk)
         _print_steered(found)
@@ -84,7 +83,7 @@ def steer(
         else:
             _say(f"next: reclm steer --measure 200{how}")
     elif measure is not None:
-        from reclm.serving.steering import stored_steering
+        from reclm.recommend.steering import stored_steering
 
         _print_measure(stored_steering(data, workspace, TextEncoder(encoder), choice, measure, topk))
         own = "".join(given_options(profiler_set=one) for one in set_ or [])
@@ -207,7 +206,7 @@ def _text(value: str, longest: int | None = LONGEST) -> "Text":
     """Text from data: no markup, and nothing that a terminal would obey."""
     from rich.text import Text
 
-    from reclm.data.reader import printable
+    from reclm.console import printable
 
     return Text(printable(value, longest))
 
@@ -215,6 +214,6 @@ def _text(value: str, longest: int | None = LONGEST) -> "Text":
 def _say(line: str) -> None:
     from rich.console import Console
 
-    from reclm.data.reader import printable
+    from reclm.console import printable
 
     Console(highlight=False).print(printable(line), markup=False, soft_wrap=True)

@@ -57,8 +57,8 @@ def tune(
     import reclm.data
     from reclm import plugins
     from reclm.config import merged, parse_settings, read_yaml
+    from reclm.llm.models import find_model
     from reclm.text.encoder import TextEncoder
-    from reclm.text.models import find_model
     from reclm.workspace import Workspace
 
     cls = plugins.get("profiler", profiler)

@@ -6,8 +6,8 @@ from typing import Any
 
 from reclm import plugins
 from reclm.data.dataset import Dataset
-from reclm.data.disk import is_dataset, load_folder, save
-from reclm.data.reader import Reader
+from reclm.data.readers.base import Reader
+from reclm.data.storage import is_dataset, load_folder, save
 from reclm.errors import ReclmError, unknown
 from reclm.workspace import Workspace, slug
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError, unknown
 
 ProfileKind = Literal["user", "item"]
@@ -167,7 +167,7 @@ class Dataset:
             column: nothing is known of the items but their ids.
         protocols: the evaluations it offers, in order.
         text_template: how an item's fields are put into one text, e.g. ``"{title}[ ({year})][. {genre}]"``; empty
-            for all fields in order (:func:`reclm.text.items.item_texts`).
+            for all fields in order (:func:`reclm.text.item_text.item_texts`).
         report: what the reader dropped; not part of the fingerprint.
     """
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from reclm.data.dataset import Dataset, Protocol
 from reclm.data.splits import pairs
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 
 @dataclass(frozen=True)

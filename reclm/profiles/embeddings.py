@@ -10,11 +10,11 @@ from lancedb.expr import col
 from lancedb.query import LanceVectorQueryBuilder
 from lancedb.table import Table
 
+from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore, compact, upsert
-from reclm.progress import progress_bar
 from reclm.text.encoder import TextEncoder
 from reclm.workspace import slug
 

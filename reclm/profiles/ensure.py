@@ -8,11 +8,11 @@ from typing import Any
 from reclm import plugins
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.llm.models import open_generator
 from reclm.profiles.estimate import KindEstimate, dry_run
-from reclm.profiles.lazy import open_generator
 from reclm.profiles.profile import Profiler
-from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import KINDS, ProfileStore
+from reclm.profiles.write import ProfileRun, make_profiles
 from reclm.text.encoder import TextEncoder
 from reclm.workspace import Workspace
 
@@ -25,7 +25,7 @@ class ProfilerChoice:
         name: a plug-in.
         settings: values of its config.
         model, engine: the language model and what runs it, for profilers that need one (see
-            :func:`reclm.text.models.load_generator`).
+            :func:`reclm.llm.models.load_generator`).
         adapter: the folder of what was tuned for it, for profilers that are.
     """
 
@@ -94,7 +94,7 @@ def ensure_profiles(
 
     Args:
         profiler: opened by :func:`open_profiler`.
-        kinds, limit, progress, prompts: as in :func:`~reclm.profiles.run.make_profiles`.
+        kinds, limit, progress, prompts: as in :func:`~reclm.profiles.write.make_profiles`.
         store_path: the store's folder; by default the workspace's for this data set, profiler and model.
         fresh, carry_over: what becomes of a store that is there, as in :meth:`~reclm.profiles.store.ProfileStore.open`.
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.llm.chat import Chat
 from reclm.profiles.profile import Profile, Profiler, Subject
-from reclm.profiles.run import Plan, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
-from reclm.text.chat import Chat
+from reclm.profiles.write import Plan, plans, written
 from reclm.text.encoder import TextEncoder
 
 

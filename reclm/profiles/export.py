@@ -12,7 +12,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from reclm.data.dataset import ProfileKind
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError, unknown
 from reclm.profiles.embeddings import embed
 from reclm.profiles.store import KINDS, ProfileStore

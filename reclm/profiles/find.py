@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reclm.data.dataset import ProfileKind
-from reclm.data.disk import is_dataset, read_head
+from reclm.data.storage import is_dataset, read_head
 from reclm.errors import ReclmError, near
 from reclm.profiles.ensure import open_profiler
 from reclm.profiles.profile import Profile

@@ -13,7 +13,7 @@ from reclm import plugins
 from reclm.config import Config as BaseConfig
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
-from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 
 Known = Mapping[ProfileKind, Mapping[str, str]]
 """Profiles that may be quoted: their texts by kind and id; a kind may be missing."""

@@ -18,7 +18,7 @@ from lancedb.table import Table
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import ReclmError
-from reclm.profiles.journal import Journal
+from reclm.files import Journal
 from reclm.profiles.profile import Profile
 from reclm.workspace import make_folder
 
@@ -62,7 +62,7 @@ class StoreInfo(Config):
 class ProfileStore:
     """Profiles of one data set by one writer, keyed by (kind, id), with their embeddings.
 
-    Rows are safe from the moment :meth:`add` has taken them (see :class:`~reclm.profiles.journal.Journal`).
+    Rows are safe from the moment :meth:`add` has taken them (see :class:`~reclm.files.Journal`).
     Many may read a store while one process writes to it. Used as a context manager, it puts everything into
     the table at the end, also when it is left by an exception.
     """

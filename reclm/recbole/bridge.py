@@ -20,17 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from reclm.adapter import ProfileMatrix
-from reclm.augmentation import Augmented, augment
-from reclm.data.atomic import write_atomic
+from reclm.console import progress_bar
 from reclm.data.dataset import Dataset, ProfileKind
+from reclm.data.readers.recbole import write_atomic
 from reclm.errors import ReclmError
+from reclm.fusion.augment import Augmented, augment
+from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.store import ProfileStore
-from reclm.progress import progress_bar
-from reclm.ranking.evaluate import DEFAULT_METRICS, PerUser, Scorer, Task, evaluate
 from reclm.recbole.compat import patch
-from reclm.recbole.settings import NAME, check_splits, embedding_rows, make_config
-from reclm.recbole.surroundings import as_a_library
+from reclm.recbole.settings import NAME, as_a_library, check_splits, embedding_rows, make_config
+from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, Scorer, Task, evaluate
 
 Profiles = ProfileStore | Path | Mapping[ProfileKind, ProfileMatrix]
 

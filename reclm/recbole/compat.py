@@ -10,7 +10,7 @@ library               what RecBole uses                                   what i
 NumPy ≥ 2             ``np.float``, ``np.float_``, ``np.long``, …         the types these names stood for
 SciPy ≥ 1.13          ``dok_matrix._update(entries)``                     a subclass that has it
 pandas ≥ 3            ``column.fillna(…, inplace=True)``,                 ``_fill_nan`` that assigns, frames of
-                      ``column.agg(len)`` by element, object columns      such columns: :mod:`reclm.recbole.frames`
+                      ``column.agg(len)`` by element, object columns      such columns: :mod:`reclm.recbole.settings`
 torch ≥ 2.6           ``torch.load(checkpoint)`` of a ``Config``          ``weights_only=True`` and a list of the
                                                                           classes a checkpoint holds
 (none)                ``eval`` of every string in a configuration         ``ast.literal_eval``
@@ -68,7 +68,7 @@ def patch() -> None:
         raise ReclmError(
             f"RecBole needs the package {error.name!r}, which is not installed; run: {INSTALL}"
         ) from error
-    from reclm.recbole.frames import fill_nan
+    from reclm.recbole.settings import fill_nan
 
     configurator: Any = sys.modules["recbole.config.configurator"]
     configurator.eval = _literal
@@ -116,7 +116,7 @@ def _views() -> dict[str, _View]:
     """The libraries as RecBole expects them, by module name."""
     import pandas as pd
 
-    from reclm.recbole.frames import VIEW
+    from reclm.recbole.settings import VIEW
 
     names = {
         "float": np.float64,

@@ -1,14 +1,22 @@
-"""A reclm data set as RecBole is to read it: settings, and whose row is whose afterwards."""
+"""RecBole is written to be a process of its own; here it is made a guest in somebody else's."""
 
-from collections.abc import Mapping
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 
-from reclm.data.atomic import SPLITS
 from reclm.data.dataset import Dataset, ProfileKind
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
+from reclm.data.readers.recbole import SPLITS
 from reclm.errors import ReclmError, unknown
 
 NAME = "reclm"
@@ -104,3 +112,104 @@ def make_config(model_name: str, dataset: Dataset, folder: Path, settings: Mappi
         if name not in known:
             raise unknown("RecBole setting", name, known)
     return made
+
+
+class Column(pd.Series):
+    """A series whose ``agg(len)`` gives each element's length, as before pandas 3; there it is the series' own."""
+
+    @property
+    def _constructor(self) -> Any:
+        return Column
+
+    def agg(self, func: Any = None, axis: Any = 0, *args: Any, **options: Any) -> Any:
+        """See the class."""
+        return self.map(len) if func is len else super().agg(func, axis, *args, **options)
+
+
+class Frame(pd.DataFrame):
+    """A data frame of such columns."""
+
+    @property
+    def _constructor(self) -> Any:
+        return Frame
+
+    @property
+    def _constructor_sliced(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Column
+
+
+def read_csv(*args: Any, **options: Any) -> Frame:
+    """``pandas.read_csv`` with object columns for strings, and empty ones in place of missing sequences."""
+    frame = Frame(pd.read_csv(*args, **options))
+    for name in frame.columns:
+        if options["dtype"][name] is str:
+            text = frame[name].astype(object)
+            frame[name] = text.where(text.notna(), "" if name.endswith("_seq") else None)
+    return frame
+
+
+def merge(*args: Any, **options: Any) -> Frame:
+    """``pandas.merge`` to such a frame."""
+    return Frame(pd.merge(*args, **options))
+
+
+def fill_nan(self: Any) -> None:
+    """``Dataset._fill_nan`` of RecBole, with assignments where it fills a column in place, which pandas 3 does not do.
+
+    Missing tokens become 0 (padding), missing numbers the column's mean, missing sequences empty ones.
+    """
+    from recbole.utils import FeatureType
+
+    for name in self.feat_name_list:
+        feat = getattr(self, name)
+        for field in feat:
+            kind = self.field2type[field]
+            if kind == FeatureType.TOKEN:
+                feat[field] = feat[field].fillna(0)
+            elif kind == FeatureType.FLOAT:
+                feat[field] = feat[field].fillna(feat[field].mean())
+            else:
+                empty = np.array([], np.int64 if kind == FeatureType.TOKEN_SEQ else np.float64)
+                feat[field] = [empty if isinstance(value, float) else value for value in feat[field]]
+
+
+VIEW = {"read_csv": read_csv, "merge": merge}
+"""What RecBole is to find in place of pandas' own."""
+
+
+@contextmanager
+def as_a_library(folder: Path) -> Iterator[None]:
+    """Keep to itself what RecBole does to the process it runs in.
+
+    - It reads ``sys.argv`` as its settings: it sees none.
+    - It sets ``CUDA_VISIBLE_DEVICES``: put back.
+    - It seeds the global random states of Python, NumPy and torch: put back.
+    - It writes TensorBoard events below the working directory: into ``folder`` instead.
+    - It uses deprecated calls, which warn in each batch: silenced, for RecBole's modules alone.
+    """
+    configurator: Any = sys.modules["recbole.config.configurator"]
+    trainer: Any = sys.modules["recbole.trainer.trainer"]
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 — it is the global state that RecBole draws from
+    kept = configurator.sys, trainer.get_tensorboard
+    try:
+        configurator.sys = SimpleNamespace(argv=[""])
+        trainer.get_tensorboard = lambda logger: _events(folder / "tensorboard")
+        with warnings.catch_warnings(), torch.random.fork_rng():
+            warnings.filterwarnings("ignore", module=r"recbole\.")
+            warnings.filterwarnings("ignore", "__array_wrap__ must accept context", DeprecationWarning)
+            yield
+    finally:
+        configurator.sys, trainer.get_tensorboard = kept
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        if devices is None:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices
+
+
+def _events(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))

@@ -138,7 +138,7 @@ def item_text_features(
     from reclm.profiles.embeddings import embed
     from reclm.profiles.profile import Profile
     from reclm.profiles.store import ProfileStore
-    from reclm.text.items import item_texts
+    from reclm.text.item_text import item_texts
 
     texts = dict(zip(view.items.ids(), item_texts(view.item_text, view.text_template), strict=True))
     # no fingerprint: a text's vector is the same whatever the splits are

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from made import ITEMS, TEXT, USERS
 
-from reclm.adapter import ProfileMatrix
 from reclm.data.dataset import Dataset
+from reclm.profiles.matrix import ProfileMatrix
 from reclm.testing import checkerboard, profiles
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import reclm
-from reclm.augmentation import Augmented
-from reclm.fused import fused_table
-from reclm.fusion import DualMLP
+from reclm.fusion.augment import Augmented
+from reclm.fusion.dual_mlp import DualMLP
+from reclm.fusion.parametrization import fused_table
 
 USERS, ITEMS, DIM, TEXT = 24, 20, 8, 6
 EVERYONE, EVERYTHING = torch.arange(USERS), torch.arange(ITEMS)

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 import reclm
-from reclm.adapter import ProfileMatrix
-from reclm.augmentation import Augmented
 from reclm.data.dataset import Dataset
-from reclm.fused import base_table, fused_table
+from reclm.fusion.augment import Augmented
+from reclm.fusion.parametrization import base_table, fused_table
+from reclm.profiles.matrix import ProfileMatrix
 
 
 def test_the_fused_table_is_what_the_equation_says(matrices: Any) -> None:

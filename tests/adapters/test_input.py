@@ -13,9 +13,9 @@ from made import DIM, EVERYONE, ITEMS, MF, USERS, Joint, augment, augmented, mlp
 from torch import nn
 from torch.nn.utils import parametrize
 
-from reclm.adapter import ProfileMatrix
 from reclm.data.dataset import Dataset
 from reclm.errors import ReclmError
+from reclm.profiles.matrix import ProfileMatrix
 
 
 @pytest.mark.parametrize(

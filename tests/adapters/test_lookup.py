@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 import reclm
-from reclm.augmentation import Augmented
-from reclm.fused import base_table
+from reclm.fusion.augment import Augmented
+from reclm.fusion.parametrization import base_table
 
 
 def step(model: MF, look_up: bool) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import reclm
-from reclm.adapter import ProfileMatrix
-from reclm.augmentation import Augmented
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.errors import ReclmError
+from reclm.fusion.augment import Augmented
+from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
 from reclm.testing import checkerboard, profiles

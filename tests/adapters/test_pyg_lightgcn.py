@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import reclm
-from reclm.augmentation import Augmented
 from reclm.data.dataset import Dataset
+from reclm.fusion.augment import Augmented
 from reclm.testing import checkerboard, profiles
 
 U, I = 40, 40  # noqa: E741

@@ -11,8 +11,8 @@ from made import EVERYTHING, ITEMS, MF, TEXT, augment, augmented
 from torch import nn
 
 import reclm
-from reclm.augmentation import Augmented
 from reclm.errors import ReclmError
+from reclm.fusion.augment import Augmented
 
 
 def test_baked_is_a_plain_embedding_that_scores_the_same(matrices: Any) -> None:

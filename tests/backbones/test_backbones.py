@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from reclm import plugins
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import Backbone, Inputs
 from reclm.backbones.graph import BipartiteGraph
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.data.dataset import Interactions
-from reclm.sampling import TripleSampler
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.sampling import TripleSampler
+from reclm.recommend.training import TrainConfig, make_optimizer
 from reclm.testing import checkerboard, features
-from reclm.training import TrainConfig, make_optimizer
 
 DATA = checkerboard()
 PLAIN = Inputs(len(DATA.users), len(DATA.items), DATA.train, features(DATA))

@@ -6,11 +6,11 @@ import torch
 from scipy import sparse
 from torch.nn import functional as F
 
-from reclm.backbones.base import Inputs
 from reclm.backbones.graph import BipartiteGraph
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.backbones.sgl import SGL, SGLConfig
 from reclm.backbones.simgcl import SimGCL, SimGCLConfig
+from reclm.recommend.base import Inputs
 from reclm.testing import checkerboard, features
 
 DATA = checkerboard()

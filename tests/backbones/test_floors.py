@@ -1,10 +1,10 @@
 import numpy as np
 import torch
 
-from reclm.backbones.base import BackboneConfig, Inputs
-from reclm.backbones.floors import MostPopular, Random
-from reclm.benchmarks.runner import Plan, Runner
+from reclm.backbones.baselines import MostPopular, Random
+from reclm.benchmarks.trial import Plan, Runner
 from reclm.data.dataset import Interactions
+from reclm.recommend.base import BackboneConfig, Inputs
 from reclm.testing import checkerboard
 
 INPUTS = Inputs(3, 4, Interactions(np.array([0, 1, 2, 0]), np.array([2, 2, 2, 1])))

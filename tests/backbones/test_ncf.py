@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.backbones.base import Inputs
 from reclm.backbones.ncf import NCF, NCFConfig
 from reclm.data.dataset import Interactions
+from reclm.recommend.base import Inputs
 
 INPUTS = Inputs(9, 14, Interactions(np.arange(9), np.arange(9)))
 

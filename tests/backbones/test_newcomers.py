@@ -8,13 +8,13 @@ import torch
 from scipy import sparse
 
 from reclm import plugins
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import Backbone, Inputs
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.errors import ReclmError
-from reclm.sampling import TripleSampler
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.sampling import TripleSampler
+from reclm.recommend.training import TrainConfig, fit
 from reclm.testing import checkerboard, features, profiles
-from reclm.training import TrainConfig, fit
 
 DATA = checkerboard()
 PLAIN = Inputs(len(DATA.users), len(DATA.items), DATA.train, features(DATA))

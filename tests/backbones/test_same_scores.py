@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.backbones.base import Inputs
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
-from reclm.losses import bpr_loss
+from reclm.recommend.base import Inputs
+from reclm.recommend.losses import bpr_loss
 from reclm.testing import checkerboard
 
 DATA = checkerboard()

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import reclm.cli
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import BackboneConfig, Inputs
 from reclm.backbones.similarity import Similarity
-from reclm.benchmarks.record import Record
-from reclm.benchmarks.runner import Plan, Runner
+from reclm.benchmarks.results import Record
+from reclm.benchmarks.trial import Plan, Runner
 from reclm.data.dataset import Interactions
-from reclm.data.disk import save
+from reclm.data.storage import save
 from reclm.errors import ReclmError
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.recommend.base import BackboneConfig, Inputs
 from reclm.testing import checkerboard, features, profiles
 
 TEXT = np.array([[2.0, 0.0], [0.0, 0.5], [-1.0, 0.0], [0.0, 0.0]], np.float32)

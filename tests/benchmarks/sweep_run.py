@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import nn
 
-from reclm.backbones.base import Inputs
-from reclm.benchmarks.runner import Run, Runner
+from reclm.benchmarks.experiment import run_suite
 from reclm.benchmarks.suite import Row, Suite
-from reclm.benchmarks.suite_run import run_suite
+from reclm.benchmarks.trial import Run, Runner
+from reclm.recommend.base import Inputs
 from reclm.workspace import Workspace
 
 FOLDER: Path = globals()["FOLDER"]

@@ -7,24 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.backbones.base import Inputs
-from reclm.benchmarks.bench import comparison, keep_models
-from reclm.benchmarks.cells import Cell, CellStore
 from reclm.benchmarks.examples import qualities
-from reclm.benchmarks.grid import run_grid
-from reclm.benchmarks.inputs import Given, SuiteInputs, open_profiles
-from reclm.benchmarks.runner import Plan, Runner
-from reclm.benchmarks.runner import test_tasks as tasks_of
+from reclm.benchmarks.experiment import SuiteRun, comparison, keep_models, run_suite
+from reclm.benchmarks.features import Given, SuiteInputs, open_profiles
+from reclm.benchmarks.pool import run_grid
 from reclm.benchmarks.suite import Profiles, Row, row_plan, with_controls
-from reclm.benchmarks.suite_run import SuiteRun, run_suite
+from reclm.benchmarks.trial import Plan, Runner
+from reclm.benchmarks.trial import test_tasks as tasks_of
+from reclm.benchmarks.trial_cache import Cell, CellStore
 from reclm.benchmarks.verdict import verdicts
 from reclm.data.dataset import Dataset, Interactions
-from reclm.data.disk import save as save_dataset
+from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
-from reclm.ranking.evaluate import evaluate
-from reclm.serving.saved import load_model
+from reclm.recommend.base import Inputs
+from reclm.recommend.evaluate import evaluate
+from reclm.recommend.saved import load_model
+from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard, features, profiles
-from reclm.training import TrainConfig
 from reclm.workspace import Workspace
 
 DATA = checkerboard(users=60, items=40, cold=8)

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from reclm.benchmarks.compare import Change, TwoRuns, compare, tables, verdict
-from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
+from reclm.benchmarks.results import About, Cell, Line, Ranked, Record
+from reclm.benchmarks.run_diff import Change, TwoRuns, compare, tables, verdict
 from reclm.benchmarks.significance import holm, paired
 from reclm.cli import app
 from reclm.errors import ReclmError

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from reclm.backbones.base import Inputs
-from reclm.benchmarks.runner import Plan, Runner
 from reclm.benchmarks.significance import LEVEL, paired
+from reclm.benchmarks.trial import Plan, Runner
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.data.idmap import IdMap
-from reclm.training import TrainConfig
+from reclm.data.id_map import IdMap
+from reclm.recommend.base import Inputs
+from reclm.recommend.training import TrainConfig
 
 REPEATS = 200
 USERS = 900

@@ -7,20 +7,19 @@ from typing import Any
 import optuna
 import pytest
 
-from reclm.backbones.base import Inputs
 from reclm.benchmarks import search as searching
-from reclm.benchmarks.cells import Cell, Result
-from reclm.benchmarks.record import Record
+from reclm.benchmarks.experiment import SuiteRun, run_suite
 from reclm.benchmarks.remarks import remarks
-from reclm.benchmarks.runner import Plan, Runner
-from reclm.benchmarks.search import run_search
-from reclm.benchmarks.search_space import Range, Search, spaces, with_options
+from reclm.benchmarks.results import Record
+from reclm.benchmarks.search import Range, Search, run_search, spaces, with_options
 from reclm.benchmarks.suite import Suite, changed
-from reclm.benchmarks.suite_run import SuiteRun, run_suite
-from reclm.data.disk import save as save_dataset
+from reclm.benchmarks.trial import Plan, Runner
+from reclm.benchmarks.trial_cache import Cell, Result
+from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
+from reclm.recommend.base import Inputs
+from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard
-from reclm.training import TrainConfig
 from reclm.workspace import Workspace
 
 DATA = checkerboard()

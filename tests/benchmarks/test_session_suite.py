@@ -11,8 +11,8 @@ import torch
 import yaml
 
 import reclm.cli
-from reclm.benchmarks.record import Record
 from reclm.benchmarks.remarks import remarks
+from reclm.benchmarks.results import Record
 from reclm.benchmarks.session_examples import draw, examples, qualities
 from reclm.benchmarks.session_run import SessionRun, check, run_session_suite
 from reclm.benchmarks.session_suite import SessionSuite, load_session_suite
@@ -20,7 +20,7 @@ from reclm.benchmarks.suite import suite_names
 from reclm.benchmarks.suite_table import markdown
 from reclm.benchmarks.verdict import against_controls, differences
 from reclm.data.dataset import Dataset, Interactions
-from reclm.data.disk import save as save_dataset
+from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
 from reclm.profilers.langptune.evaluation import ranked
 from reclm.workspace import Workspace
@@ -121,7 +121,7 @@ def test_a_user_is_compared_with_itself_seed_by_seed(run):
 
 
 def test_what_a_row_does_not_use_trains_it_no_other_way(run, home, monkeypatch):
-    from reclm.profilers.langptune import tuning
+    from reclm.profilers.langptune import pipeline as tuning
 
     def refused(*_: Any) -> None:
         raise AssertionError("trained again")
@@ -136,7 +136,7 @@ def test_what_a_row_does_not_use_trains_it_no_other_way(run, home, monkeypatch):
 
 
 def test_what_was_trained_is_not_trained_again(run, home, monkeypatch):
-    from reclm.profilers.langptune import tuning
+    from reclm.profilers.langptune import pipeline as tuning
 
     def refused(*_: Any) -> None:
         raise AssertionError("trained again")

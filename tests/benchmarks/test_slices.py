@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from reclm import intervals
-from reclm.backbones.base import Inputs
-from reclm.benchmarks.record import About, Cell, Line, Record
-from reclm.benchmarks.runner import Plan, Runner
-from reclm.benchmarks.runner import test_tasks as tasks_of
-from reclm.benchmarks.slices import activity_slices, item_slices
+from reclm.benchmarks.results import About, Cell, Line, Record
+from reclm.benchmarks.subgroups import activity_slices, item_slices
+from reclm.benchmarks.trial import Plan, Runner
+from reclm.benchmarks.trial import test_tasks as tasks_of
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.ranking.evaluate import evaluate
+from reclm.recommend.base import Inputs
+from reclm.recommend.evaluate import evaluate
+from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard, features
-from reclm.training import TrainConfig
 
 METRICS = ("recall@5", "ndcg@5", "map@5", "coverage@5", "novelty@5", "lift@5")
 

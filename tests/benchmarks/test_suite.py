@@ -17,20 +17,20 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import Inputs
-from reclm.benchmarks.cells import Cell, CellStore, Result, run_cell
-from reclm.benchmarks.grid import run_grid
-from reclm.benchmarks.record import Failure
-from reclm.benchmarks.runner import Plan, Runner
+from reclm.benchmarks.experiment import SuiteRun, run_suite
+from reclm.benchmarks.pool import run_grid
+from reclm.benchmarks.results import Failure
 from reclm.benchmarks.session_suite import load_session_suite
 from reclm.benchmarks.suite import Row, changed, load_suite, row_plan, suite_names
-from reclm.benchmarks.suite_run import SuiteRun, run_suite
+from reclm.benchmarks.trial import Plan, Runner
+from reclm.benchmarks.trial_cache import Cell, CellStore, Result, run_cell
 from reclm.data.dataset import Interactions
-from reclm.data.disk import save as save_dataset
+from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.recommend.base import Inputs
+from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard
-from reclm.training import TrainConfig
 from reclm.workspace import Workspace
 
 DATA = checkerboard()
@@ -117,9 +117,9 @@ def test_a_cell_holds_every_users_values_and_the_epochs(tmp_path: Path) -> None:
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from reclm.benchmarks.runner import Runner
+from reclm.benchmarks.trial import Runner
 from reclm.benchmarks.suite import load_suite
-from reclm.benchmarks.suite_run import run_suite
+from reclm.benchmarks.experiment import run_suite
 from reclm.workspace import Workspace
 
 folder, dies = Path(sys.argv[1]), int(sys.argv[2])

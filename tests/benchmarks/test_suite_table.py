@@ -11,8 +11,8 @@ from rich.console import Console
 
 from reclm.benchmarks import picture
 from reclm.benchmarks.picture import draw
-from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
 from reclm.benchmarks.remarks import remarks
+from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
 from reclm.benchmarks.session_suite import load_session_suite
 from reclm.benchmarks.suite import load_suite, suite_names
 from reclm.benchmarks.suite_table import markdown, tables

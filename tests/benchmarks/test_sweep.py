@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reclm.data.disk import save
+from reclm.data.storage import save
 from reclm.testing import checkerboard
 
 CELLS, KILLS = 40, 10
@@ -18,7 +18,7 @@ CELLS, KILLS = 40, 10
 @pytest.fixture(scope="module")
 def context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["reclm.benchmarks.suite_run"])  # imported once, not once a run
+    context.set_forkserver_preload(["reclm.benchmarks.experiment"])  # imported once, not once a run
     return context
 
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]
 
 from reclm.benchmarks import tracking
-from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
+from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
 from reclm.benchmarks.tracking import check_trackers, to_mlflow, to_tensorboard, track, trainings
 from reclm.errors import ReclmError
 from reclm.workspace import Workspace

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from reclm.benchmarks.comparisons import FEW, HEAD, Comparisons
-from reclm.benchmarks.record import About, Cell, Line, Ranked, Record
 from reclm.benchmarks.remarks import remarks
 from reclm.benchmarks.report.facts import facts
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.tables import comparisons
+from reclm.benchmarks.results import About, Cell, Line, Ranked, Record
 from reclm.benchmarks.significance import holm, paired
 from reclm.benchmarks.suite_table import conclusions, markdown
 from reclm.benchmarks.verdict import against_controls, differences, of_controls, verdicts

@@ -13,8 +13,8 @@ from reclm import plugins
 from reclm.cli import main
 from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
-from reclm.data.disk import save
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
+from reclm.data.storage import save
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.workspace import Workspace
 

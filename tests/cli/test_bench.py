@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import reclm.cli
-from reclm.benchmarks.record import Record
-from reclm.data.disk import save
+from reclm.benchmarks.results import Record
+from reclm.data.storage import save
 from reclm.testing import checkerboard
 
 

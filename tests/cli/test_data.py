@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reclm.cli import main
-from reclm.data.disk import load_folder
+from reclm.data.storage import load_folder
 
 LOG = "user_id,item_id,timestamp\n" + "".join(f"u{u},i{i},{u * i}\n" for u in range(4) for i in range(10))
 

@@ -7,8 +7,8 @@ import pytest
 from fake_server import KEY, PROFILE, FakeServer, completion, fault
 
 from reclm import plugins
+from reclm.llm.engines.server import ServerGenerator
 from reclm.profilers.zero_shot import ZeroShot
-from reclm.text.engines.server import ServerGenerator
 
 ASKED = ("--dataset", "films", "--engine", "server", "--model", "org/teacher")
 

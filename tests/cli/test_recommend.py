@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import reclm.cli
-from reclm.data.disk import save
+from reclm.data.storage import save
 from reclm.testing import checkerboard
 
 
@@ -67,7 +67,7 @@ def ask(
     """Runs ``reclm recommend …``: exit code, stdout, stderr."""
 
     def ask(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("reclm.serving.saved.TextEncoder", Parity)
+        monkeypatch.setattr("reclm.recommend.saved.TextEncoder", Parity)
         monkeypatch.setenv("COLUMNS", "120")
         code = command("recommend", *words, "--home", bench[0])
         output = capsys.readouterr()

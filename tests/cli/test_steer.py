@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.data.disk import save
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
+from reclm.data.storage import save
 from reclm.workspace import Workspace
 
 Run = Callable[..., tuple[int, str, str]]

@@ -15,9 +15,9 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 import reclm.cli
-from reclm.benchmarks.record import Record
+from reclm.benchmarks.results import Record
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.data.disk import save
+from reclm.data.storage import save
 from reclm.profiles.store import ProfileStore
 
 sys.path.append(str(Path(__file__).parents[1] / "profilers" / "reclm"))

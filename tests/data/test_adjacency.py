@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.adjacency import Adjacency, LastFM
 from reclm.data.catalog import load, prepare
 from reclm.data.dataset import Dataset, Interactions
-from reclm.data.disk import load_folder, save
+from reclm.data.readers.adjacency import Adjacency, LastFM
+from reclm.data.storage import load_folder, save
 from reclm.data.summary import summarise
 from reclm.errors import ReclmError
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, estimate_profiles

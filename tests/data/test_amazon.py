@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reclm.data import jsonl
-from reclm.data.amazon import Amazon
-from reclm.data.amazon_text import prices
 from reclm.data.dataset import Dataset
+from reclm.data.readers import json_lines as jsonl
+from reclm.data.readers.amazon import Amazon
+from reclm.data.readers.amazon_text import prices
 from reclm.errors import ReclmError
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 START = 1_588_687_728_923
 
@@ -274,7 +274,7 @@ def test_whatever_lines_lie_between_the_good_reviews_stay(tmp_path_factory, betw
 MEASURE = """
 import resource
 from pathlib import Path
-from reclm.data.amazon import Amazon
+from reclm.data.readers.amazon import Amazon
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 Amazon().read(Path("small"), Amazon.Config())
 before = peak()

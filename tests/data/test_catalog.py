@@ -9,7 +9,7 @@ import pytest
 from reclm import data
 from reclm.data.catalog import prepare, prepared
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.data.summary import summarise
 from reclm.errors import ReclmError
 from reclm.workspace import Workspace
@@ -45,7 +45,7 @@ def test_embedded_data_is_prepared_on_the_spot_once(workspace, monkeypatch):
     pytest.importorskip("recbole", reason="ml-100k lies in RecBole's wheel", exc_type=ImportError)
     dataset = data.load("ml-100k", workspace)
     assert list(prepared(workspace)) == ["ml-100k"]
-    monkeypatch.setattr("reclm.data.recbole.Ml100k.read", None)  # it must not be read again
+    monkeypatch.setattr("reclm.data.readers.recbole.Ml100k.read", None)  # it must not be read again
     assert data.load("ml-100k", workspace).fingerprint == dataset.fingerprint
 
 

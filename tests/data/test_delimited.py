@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data import delimited
 from reclm.data.dataset import ReadReport
-from reclm.data.delimited import TextFile, read_all
-from reclm.data.reader import SHOWN, MalformedLines
+from reclm.data.readers import delimited
+from reclm.data.readers.base import SHOWN, MalformedLines
+from reclm.data.readers.delimited import TextFile, read_all
 from reclm.errors import ReclmError
 
 COLUMNS = ["a", "b", "c"]

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
-from reclm.data.disk import is_dataset, load_folder, save
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
+from reclm.data.storage import is_dataset, load_folder, save
 from reclm.errors import ReclmError
 
 
@@ -88,7 +88,7 @@ def test_a_run_killed_while_writing_leaves_no_half_data_set(tmp_path):
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import reclm.data.disk as disk, test_disk\n"
+        "import reclm.data.storage as disk, test_disk\n"
         "def killed(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
         "disk.yaml.safe_dump = killed\n"  # every table is written, dataset.yaml is not
         f"disk.save(test_disk.make(), Path({str(tmp_path / 'tiny')!r}))\n"

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reclm.data import jsonl
 from reclm.data.dataset import ReadReport
-from reclm.data.delimited import TextFile
-from reclm.data.jsonl import JsonLines
-from reclm.data.reader import MalformedLines
+from reclm.data.readers import json_lines as jsonl
+from reclm.data.readers.base import MalformedLines
+from reclm.data.readers.delimited import TextFile
+from reclm.data.readers.json_lines import JsonLines
 from reclm.errors import ReclmError
 
 SCHEMA = pa.schema(

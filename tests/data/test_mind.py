@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from reclm.data.dataset import Dataset, Interactions
-from reclm.data.mind import Mind
-from reclm.data.mind_days import two_days
+from reclm.data.readers.mind import Mind, two_days
 from reclm.errors import ReclmError
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 TRAIN = """\
 1\tU1\t11/13/2019 12:05:00 AM\tN9 N8\tN1-1 N2-0

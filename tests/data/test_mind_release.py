@@ -10,10 +10,10 @@ import pytest
 from scipy import sparse
 
 from reclm.data.dataset import Dataset
-from reclm.data.mind_release import MindRelease
+from reclm.data.readers.mind_release import MindRelease
 from reclm.data.summary import summarise
 from reclm.errors import ReclmError
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from reclm.data import plain_pickle
+from reclm.data.readers import safe_pickle as plain_pickle
 from reclm.errors import ReclmError
 
 

@@ -6,13 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from reclm.data import recbole
-from reclm.data.atomic import find_stem, write_atomic
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.data.idmap import IdMap
-from reclm.data.recbole import Ml100k, RecBole, titles_turned
+from reclm.data.id_map import IdMap
+from reclm.data.readers import recbole
+from reclm.data.readers.recbole import Ml100k, RecBole, find_stem, titles_turned, write_atomic
 from reclm.errors import ReclmError
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 ITEM = "item_id:token\ttitle:token_seq\tyear:token\tvector:float_seq\tprice:float\n"

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.data.idmap import IdMap
-from reclm.data.sessionise import make_sessions
-from reclm.data.sessions import SessionOptions, Sessions
+from reclm.data.id_map import IdMap
+from reclm.data.sessions import SessionOptions, Sessions, make_sessions
 from reclm.errors import ReclmError
 
 NO_FILTER = {

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.columns import cast_or_null, seconds
 from reclm.data.dataset import Dataset, Interactions
-from reclm.data.table import Table
+from reclm.data.readers.columns import cast_or_null, seconds
+from reclm.data.readers.table import Table
 from reclm.errors import ReclmError
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 LOG = '''\
 user_id,item_id,timestamp,rating,review

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from reclm.data.dataset import Interactions, TrainingView
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 
 
 @pytest.fixture

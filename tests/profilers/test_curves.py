@@ -6,7 +6,7 @@ import pytest
 from matplotlib.lines import Line2D
 
 from reclm.errors import ReclmError
-from reclm.profilers.curves import Curve, draw, figure, read_metrics
+from reclm.profilers.tuning.metrics_log import Curve, draw, figure, read_metrics
 
 
 def write(folder, *lines) -> None:

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from reclm.profilers.format import ProfileFormatError, ProfileParts, answer_pattern, parse, tidy
+from reclm.profilers.profile_format import ProfileFormatError, ProfileParts, answer_pattern, parse, tidy
 
 GOOD = "User identity: film fan, night owl, home cook; User interests: Alien, space horror, robots."
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reclm.profilers.quality import profiles_quality
+from reclm.profilers.tuning.quality import profiles_quality
 
 
 class WordEncoder:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from reclm.errors import ReclmError
+from reclm.llm.chat import Generation, TextGenerator
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
 from reclm.profiles.profile import Known
-from reclm.text.chat import Generation, TextGenerator
 
 GOOD = "User identity: film fan, night owl, home cook; User interests: Alien, space, robots, ships."
 EVERY = np.arange(5)

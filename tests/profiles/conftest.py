@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from reclm.data.dataset import Interactions, ProfileKind, TrainingView
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from reclm.data.dataset import Interactions, TrainingView
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.profiles.ensure import open_profiler
-from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import ProfileStore
+from reclm.profiles.write import ProfileRun, make_profiles
 
 USERS = 60
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.profiles.embeddings import embed, search
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore

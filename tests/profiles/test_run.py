@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from reclm.data.dataset import Interactions, TrainingView
+from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.llm.models import LazyGenerator
 from reclm.profiles.estimate import dry_run
-from reclm.profiles.lazy import LazyGenerator
 from reclm.profiles.profile import Profile, Subject
-from reclm.profiles.run import examples, make_profiles, plans
 from reclm.profiles.store import ProfileStore
-from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.profiles.write import examples, make_profiles, plans
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_the_prompt_that_most_share_is_written_first(
 def test_a_profiler_is_handed_some_prompts_at_a_time(
     view: TrainingView, profiler: Any, store: ProfileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reclm.profiles.run.TOGETHER", 1)
+    monkeypatch.setattr("reclm.profiles.write.TOGETHER", 1)
     backwards(profiler)
     handed: list[list[str]] = []
     write = profiler.write

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reclm.profiles.similar import similar
+from reclm.profilers.reclm.neighbours import similar
 
 
 def brute(vectors: np.ndarray, k: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reclm.errors import ReclmError
-from reclm.profiles.journal import Journal
+from reclm.files import Journal
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from reclm.data.dataset import Interactions
-from reclm.ranking.evaluate import DEFAULT_METRICS, evaluate, measure, rank
-from reclm.ranking.task import Task
+from reclm.recommend.evaluate import DEFAULT_METRICS, evaluate, measure, rank
+from reclm.recommend.tasks import Task
 
 
 def interactions(*pairs: tuple[int, int]) -> Interactions:

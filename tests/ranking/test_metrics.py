@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reclm.errors import ReclmError
-from reclm.ranking.metrics import METRICS, average_precision, hit, mrr, ndcg, parse, precision, recall
+from reclm.recommend.metrics import METRICS, average_precision, hit, mrr, ndcg, parse, precision, recall
 
 # user 0: test items at ranks 2 and 3 of 4, two test items in all; user 1: none of five found; user 2: rank 1 of one
 HITS = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)

@@ -10,8 +10,8 @@ import torch
 from scipy import sparse
 
 from reclm import testing
-from reclm.adapter import ProfileMatrix
 from reclm.data.dataset import Dataset, ProfileKind
+from reclm.profiles.matrix import ProfileMatrix
 
 Settings = Callable[[str], dict[str, Any]]
 

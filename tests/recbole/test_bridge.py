@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from reclm.adapter import ProfileMatrix
-from reclm.augmentation import remove
 from reclm.data.dataset import Dataset, Interactions
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
-from reclm.losses import bpr_loss, info_nce
-from reclm.ranking.evaluate import Task, evaluate
+from reclm.fusion.augment import remove
+from reclm.profiles.matrix import ProfileMatrix
 from reclm.recbole.bridge import RecBole, open_recbole, recbole_run
+from reclm.recommend.evaluate import Task, evaluate
+from reclm.recommend.losses import bpr_loss, info_nce
 
 MODELS = ["BPR", "NeuMF", "LightGCN", "SGL"]
 METRICS = [f"{metric}@5" for metric in ("recall", "ndcg", "mrr", "precision", "hit")]

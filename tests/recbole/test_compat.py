@@ -12,7 +12,7 @@ from scipy import sparse
 from reclm.errors import ReclmError
 from reclm.recbole import compat
 from reclm.recbole.compat import patch
-from reclm.recbole.surroundings import as_a_library
+from reclm.recbole.settings import as_a_library
 
 
 def test_nothing_outside_recbole_changes():

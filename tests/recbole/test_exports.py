@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from reclm.data.atomic import write_atomic
 from reclm.data.dataset import Dataset
+from reclm.data.readers.recbole import write_atomic
 from reclm.profiles.export import export
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
 from reclm.recbole.compat import patch
-from reclm.recbole.surroundings import as_a_library
+from reclm.recbole.settings import as_a_library
 
 
 class Sines:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from reclm.backbones.base import Inputs
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.data.dataset import Dataset
+from reclm.recommend.base import Inputs
 
 
 @pytest.mark.parametrize("layers", [1, 3])

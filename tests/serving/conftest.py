@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from reclm import plugins
-from reclm.adapter import ProfileMatrix
-from reclm.backbones.base import Inputs
-from reclm.data.disk import save
-from reclm.serving.saved import SavedModel, Trained, load_model, save_model
+from reclm.data.storage import save
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.recommend.base import Inputs
+from reclm.recommend.saved import SavedModel, Trained, load_model, save_model
 from reclm.testing import checkerboard, features, profiles
 from reclm.workspace import Workspace
 
@@ -39,7 +39,7 @@ class Parity:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Holds the checkerboard; texts are read by :class:`Parity`."""
-    monkeypatch.setattr("reclm.serving.saved.TextEncoder", Parity)
+    monkeypatch.setattr("reclm.recommend.saved.TextEncoder", Parity)
     save(DATA, tmp_path / "home" / "datasets" / "checkerboard")
     return Workspace(tmp_path / "home")
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reclm.errors import ReclmError
-from reclm.serving.new_items import read_new_items
+from reclm.recommend.serve import read_new_items
 
 from .conftest import DATA
 

@@ -11,14 +11,13 @@ import torch
 from scipy import sparse
 
 from reclm import plugins
-from reclm.backbones.base import Backbone
 from reclm.data.dataset import Interactions
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
-from reclm.ranking.evaluate import Task, evaluate
-from reclm.serving.new_items import NewItems
-from reclm.serving.recommend import Recommendation, Who, new_user_rows, recommend
-from reclm.serving.saved import Trained
+from reclm.recommend.base import Backbone
+from reclm.recommend.evaluate import Task, evaluate
+from reclm.recommend.saved import Trained
+from reclm.recommend.serve import NewItems, Recommendation, Who, new_user_rows, recommend
 
 from .conftest import AUGMENTED, DATA, PLAIN, Parity
 

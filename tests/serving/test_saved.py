@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from reclm import plugins
-from reclm.backbones.base import Inputs
-from reclm.data.disk import save
+from reclm.data.storage import save
 from reclm.errors import ReclmError
-from reclm.serving.saved import HEAD, Trained, find_model, load_model
+from reclm.recommend.base import Inputs
+from reclm.recommend.saved import HEAD, Trained, find_model, load_model
 from reclm.testing import checkerboard
 from reclm.workspace import Workspace
 
@@ -103,7 +103,7 @@ def test_the_newest_run_is_found_and_in_it_the_augmented_model(keep: Keep, works
 
 def test_profiles_of_some_are_kept_as_they_were(trained: Callable[..., Trained]) -> None:
     model: Any = trained("biasmf", replace(AUGMENTED, item_profiles=None)).model
-    assert model.item_adapter is None
+    assert model.item_fusion is None
     assert AUGMENTED.user_profiles is not None
     own = model.new_user_features(model.user_embedding, AUGMENTED.user_profiles)
     torch.testing.assert_close(model.user_features(), own)

@@ -9,12 +9,18 @@ import pyarrow as pa
 import pytest
 
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
-from reclm.serving.steer import rank_both, steer, user_profile
-from reclm.serving.steering import item_categories, steering, stored_steering
-from reclm.serving.text_ranking import TextRanking
+from reclm.recommend.steering import (
+    TextRanking,
+    item_categories,
+    rank_both,
+    steer,
+    steering,
+    stored_steering,
+    user_profile,
+)
 from reclm.workspace import Workspace
 
 GENRES = ("comedy", "drama", "horror")

@@ -6,8 +6,8 @@ import pytest
 from fake_server import KEY, FakeServer
 
 from reclm.errors import ReclmError
-from reclm.text.chat import Chat, Message, SamplingParams
-from reclm.text.engines.server import ServerGenerator
+from reclm.llm.chat import Chat, Message, SamplingParams
+from reclm.llm.engines.server import ServerGenerator
 
 GREEDY = SamplingParams(max_new_tokens=80)
 

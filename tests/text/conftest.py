@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import write_tiny_gguf
 
-from reclm.text.models import LanguageModel, find_model
-from reclm.text.prompt_tokens import PromptTokenizer
+from reclm.llm.models import LanguageModel, find_model
+from reclm.llm.tokens import PromptTokenizer
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +34,6 @@ def tiny_model(tiny_gguf) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def prompts(tiny_model) -> PromptTokenizer:
-    from reclm.text.models import context_length, load_tokenizer
+    from reclm.llm.models import context_length, load_tokenizer
 
     return PromptTokenizer(load_tokenizer(tiny_model), context_length(tiny_model), tiny_model.name)

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from reclm.text.brief import ItemBriefs
+from reclm.text.item_text import ItemBriefs
 
 NEWS = pa.table(
     {

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reclm.text.chat import Chat, Message, SamplingParams, plain, prompt_hash
+from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from reclm.data.dataset import Interactions, TrainingView
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
 from reclm.text.encoder import TextEncoder, item_text_features
 from reclm.workspace import Workspace

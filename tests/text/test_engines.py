@@ -5,9 +5,9 @@ import re
 import pytest
 
 from reclm.errors import ReclmError
-from reclm.text.chat import Chat, Message, SamplingParams
-from reclm.text.engines.openvino import OpenVINOGenerator
-from reclm.text.engines.transformers import TransformersGenerator
+from reclm.llm.chat import Chat, Message, SamplingParams
+from reclm.llm.engines.openvino import OpenVINOGenerator
+from reclm.llm.engines.transformers import TransformersGenerator
 
 GREEDY = SamplingParams(max_new_tokens=12)
 PATTERN = r" [a-z]{2,5}, [a-z]{2,5}\."

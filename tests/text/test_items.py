@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from reclm.errors import ReclmError
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 ODD = pa.table({"Product Name": ["Cup", "Bowl"], "sub-category": ["kitchen", ""], "a[b]{c}": ["x", "y"]})
 

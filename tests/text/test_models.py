@@ -4,9 +4,9 @@ import pytest
 from tiny import CONTEXT, write_tiny_gguf
 
 from reclm.errors import ReclmError
-from reclm.text import models
-from reclm.text.gguf import half_copy, transformers_copy
-from reclm.text.models import context_length, embedded_model, find_model, load_generator, transformers_folder
+from reclm.llm import models
+from reclm.llm.gguf import half_copy, transformers_copy
+from reclm.llm.models import context_length, embedded_model, find_model, load_generator, transformers_folder
 
 
 def test_the_embedded_model_is_found_without_importing_its_package():
@@ -85,8 +85,8 @@ def test_a_hub_model_is_named_after_its_commit(monkeypatch, tmp_path, tiny_model
 
 def test_conversions_are_kept(tiny_gguf, tiny_model, monkeypatch):
     half, folder = half_copy(tiny_gguf, tiny_model.name), transformers_copy(tiny_gguf, tiny_model.name, False)
-    monkeypatch.setattr("reclm.text.gguf._write_half", None)
-    monkeypatch.setattr("reclm.text.gguf._write_transformers", None)
+    monkeypatch.setattr("reclm.llm.gguf._write_half", None)
+    monkeypatch.setattr("reclm.llm.gguf._write_transformers", None)
     assert half_copy(tiny_gguf, tiny_model.name) == half
     assert transformers_copy(tiny_gguf, tiny_model.name, False) == folder
 

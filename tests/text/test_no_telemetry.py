@@ -9,7 +9,7 @@ def refuse(*_, **__): raise SystemExit("a connection was tried")
 def no_fork(): raise SystemExit("a process was forked")
 socket.socket.connect = refuse
 os.fork = no_fork
-import reclm.text.engines.openvino
+import reclm.llm.engines.openvino
 import openvino.tools.ovc.telemetry_utils as telemetry
 print(telemetry.tm.__name__)
 """

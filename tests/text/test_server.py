@@ -10,9 +10,9 @@ import pytest
 from asking import GREEDY, answers, chats, engine, number
 from fake_server import KEY, PROFILE, SOON, completion, fault
 
-from reclm.text.chat import SamplingParams, prompt_hash
-from reclm.text.engines.server import ServerGenerator
-from reclm.text.models import load_generator
+from reclm.llm.chat import SamplingParams, prompt_hash
+from reclm.llm.engines.server import ServerGenerator
+from reclm.llm.models import load_generator
 
 
 @pytest.fixture(autouse=True)

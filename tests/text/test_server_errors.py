@@ -7,7 +7,7 @@ from asking import GREEDY, chats, engine, number, told
 from fake_server import KEY, PROFILE, SOON, completion, fake_server, fault
 
 from reclm.errors import ReclmError
-from reclm.text.engines.server import ServerGenerator
+from reclm.llm.engines.server import ServerGenerator
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
     import importlib
     import sys
 
-    monkeypatch.delitem(sys.modules, "reclm.text.engines.server")
+    monkeypatch.delitem(sys.modules, "reclm.llm.engines.server")
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ReclmError, match=r"needs the package openai; pip install 'reclm-toolkit\[server\]'"):
-        importlib.import_module("reclm.text.engines.server")
+        importlib.import_module("reclm.llm.engines.server")

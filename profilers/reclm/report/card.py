@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from reclm import markdown
+from reclm import console as markdown
+from reclm.console import fenced, literal
 from reclm.data.dataset import ReadReport
 from reclm.environment import environment
 from reclm.errors import ReclmError
-from reclm.markdown import fenced, literal
 from reclm.profilers.reclm.report.compare import Comparison
 from reclm.profilers.reclm.report.page import NOTES, quality_table
 from reclm.workspace import slug

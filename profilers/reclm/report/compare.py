@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reclm.errors import unknown
-from reclm.profilers.format import fault
+from reclm.profilers.profile_format import fault
 from reclm.profilers.reclm.report.quality import HeldOut, StageQuality, Vectors, stage_quality
 
 TEACHER = "the teacher"

@@ -9,11 +9,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from reclm import markdown
-from reclm.data.reader import printable
+from reclm import console as markdown
+from reclm.console import literal, printable
 from reclm.errors import ReclmError
 from reclm.intervals import Estimate
-from reclm.markdown import literal
 from reclm.profilers.reclm.report.compare import Comparison
 from reclm.profilers.reclm.report.quality import StageQuality
 

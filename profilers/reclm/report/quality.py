@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
+from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.intervals import Estimate, mean, share
-from reclm.profilers.format import MIDDLE, START, fault, repeats
-from reclm.profilers.quality import unit
-from reclm.progress import progress_bar
+from reclm.profilers.profile_format import MIDDLE, START, fault, repeats
+from reclm.profilers.tuning.quality import unit
 
 _HEADINGS = re.compile(f"{re.escape(START)}|{re.escape(MIDDLE)}")
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")

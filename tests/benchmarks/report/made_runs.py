@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from reclm.benchmarks.record import About, Cell, Failure, Line, Ranked, Record
 from reclm.benchmarks.report.extras import Example, Quality
+from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
 
 METRICS = ("recall@20", "ndcg@20", "recall@40", "ndcg@40", "coverage@20")
 VARIANTS = {"": 0.0, " + RecLM": 0.06, " + shuffled": -0.01, " + random": -0.015, " + keywords": 0.03}

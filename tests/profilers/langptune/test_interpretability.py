@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reclm.profilers.langptune.interpretability import (
+from reclm.profilers.langptune.readability import (
     compliance,
     copying,
     interpretability,

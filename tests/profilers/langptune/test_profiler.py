@@ -14,12 +14,12 @@ import tiny_tuning  # pyright: ignore[reportMissingImports]
 
 import reclm.cli
 from reclm.data.dataset import Dataset, Interactions, Protocol
-from reclm.data.disk import save
+from reclm.data.storage import save
 from reclm.errors import ReclmError
+from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
-from reclm.profilers.langptune.tuned import Tuned
+from reclm.profilers.langptune.run_folder import Tuned
 from reclm.profiles.store import ProfileStore
-from reclm.text.chat import Chat, Generation, SamplingParams, TextGenerator
 
 
 def test_a_finished_folder_is_opened(place, tuned):

@@ -12,8 +12,8 @@ import pytest
 import tiny_langptune  # pyright: ignore[reportMissingImports]
 
 from reclm.profilers.langptune.measure import Measurement
+from reclm.profilers.langptune.pipeline import Tuning
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
-from reclm.profilers.langptune.tuning import Tuning
 
 EVIL = "<b>jazz</b> | [x](http://x.y) ```"
 

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 
 from reclm.config import merged
 from reclm.errors import ReclmError
+from reclm.llm.models import find_model
 from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.contrastive import Contrastive
+from reclm.profilers.langptune.pipeline import Tuning
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
-from reclm.profilers.langptune.tuned import Tuned
-from reclm.profilers.langptune.tuning import Tuning
-from reclm.text.models import find_model
+from reclm.profilers.langptune.run_folder import Tuned
 
 ADAPTER, ENCODER = Path("adapter") / "adapter_model.safetensors", Path("encoder") / "model.safetensors"
 

@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from reclm.data.dataset import Interactions, TrainingView
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.text.encoder import TextEncoder
 
@@ -113,7 +113,9 @@ def _kill(metrics: Path) -> None:
 def apart(*arguments: Any, **changes: Any) -> int:
     """:func:`tune` in a process of its own; returns its exit code, -9 where it was killed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["reclm.profilers.langptune.tuning", "reclm.profilers.langptune.profiler"])
+    context.set_forkserver_preload(
+        ["reclm.profilers.langptune.pipeline", "reclm.profilers.langptune.profiler"]
+    )
     process = context.Process(target=tune, args=arguments, kwargs=changes)
     process.start()
     process.join()

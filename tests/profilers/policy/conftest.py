@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from reclm.profilers.policy.model import LoraOptions, Policy
-from reclm.text.models import LanguageModel, find_model
+from reclm.llm.models import LanguageModel, find_model
+from reclm.profilers.rl.policy import LoraOptions, Policy
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "text"))
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,11 +9,11 @@ from toy_policy import count_e, make_loop, weights  # pyright: ignore[reportMiss
 from transformers import AutoModelForCausalLM
 
 from reclm.errors import ReclmError
-from reclm.profilers.policy.config import LoraOptions, PPOConfig, RLSOConfig
-from reclm.profilers.policy.model import Policy
-from reclm.profilers.policy.ppo import PPO
-from reclm.profilers.policy.rlso import RLSO
 from reclm.profilers.reclm.config import RecLMConfig
+from reclm.profilers.rl.config import LoraOptions, PPOConfig, RLSOConfig
+from reclm.profilers.rl.policy import Policy
+from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.rl.rlso import RLSO
 
 IDS = torch.tensor([[3, 4, 5, 6, 7, 9]])
 ADAPTER = LoraOptions(r=4, alpha=8, last_layers=1)

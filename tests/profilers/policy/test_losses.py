@@ -7,8 +7,7 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from reclm.profilers.policy.control import KLController
-from reclm.profilers.policy.losses import (
+from reclm.profilers.rl.losses import (
     entropy,
     explained_variance,
     gae,
@@ -19,6 +18,7 @@ from reclm.profilers.policy.losses import (
     value_loss,
     whiten,
 )
+from reclm.profilers.rl.ppo import KLController
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 

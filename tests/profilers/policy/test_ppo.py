@@ -12,12 +12,13 @@ from toy_policy import (  # pyright: ignore[reportMissingImports]
 )
 
 from reclm.errors import ReclmError
-from reclm.profilers.policy import checkpoints, on_policy
-from reclm.profilers.policy import ppo as ppo_module
-from reclm.profilers.policy.config import PPOConfig
-from reclm.profilers.policy.order import batch_rows
-from reclm.profilers.policy.ppo import PPO
-from reclm.profilers.policy.rollout import PolicyGenerator, roll_out
+from reclm.profilers.rl import checkpoints
+from reclm.profilers.rl import loop as on_policy
+from reclm.profilers.rl import ppo as ppo_module
+from reclm.profilers.rl.config import PPOConfig
+from reclm.profilers.rl.loop import batch_rows
+from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.rl.rollout import PolicyGenerator, roll_out
 
 TOY = PPOConfig(
     steps=40,

@@ -17,12 +17,12 @@ from toy_policy import (  # pyright: ignore[reportMissingImports]
 )
 
 from reclm.errors import ReclmError
-from reclm.profilers.policy import on_policy
-from reclm.profilers.policy import rlso as rlso_module
-from reclm.profilers.policy.config import RLSOConfig
-from reclm.profilers.policy.order import batch_rows
-from reclm.profilers.policy.rlso import RLSO
-from reclm.profilers.policy.rollout import roll_out
+from reclm.profilers.rl import loop as on_policy
+from reclm.profilers.rl import rlso as rlso_module
+from reclm.profilers.rl.config import RLSOConfig
+from reclm.profilers.rl.loop import batch_rows
+from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.rl.rollout import roll_out
 
 TOY = RLSOConfig(
     steps=30,

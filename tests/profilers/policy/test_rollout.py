@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from reclm.errors import ReclmError
-from reclm.profilers.policy.config import PPOConfig
-from reclm.profilers.policy.rollout import PolicyGenerator, Rollout, roll_out
-from reclm.text.chat import Chat, Message, SamplingParams
+from reclm.llm.chat import Chat, Message, SamplingParams
+from reclm.profilers.rl.config import PPOConfig
+from reclm.profilers.rl.rollout import PolicyGenerator, Rollout, roll_out
 
 PROMPTS = [[1, 40], [1, 40, 50], [1, 40, 50, 60], [1, 40, 50, 60, 70]]
 SAMPLED = SamplingParams(max_new_tokens=12, temperature=1.0, top_p=1.0)

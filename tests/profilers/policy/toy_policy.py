@@ -6,9 +6,9 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM
 
-from reclm.profilers.policy.model import LoraOptions, Policy
-from reclm.profilers.policy.on_policy import OnPolicy
-from reclm.profilers.policy.rollout import PolicyGenerator
+from reclm.profilers.rl.loop import OnPolicy
+from reclm.profilers.rl.policy import LoraOptions, Policy
+from reclm.profilers.rl.rollout import PolicyGenerator
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 

@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from toy_policy import count_e, make_loop  # pyright: ignore[reportMissingImports]
 
-from reclm.profilers.policy.config import RLSOConfig
-from reclm.profilers.policy.rlso import RLSO
-from reclm.text.models import find_model
+from reclm.llm.models import find_model
+from reclm.profilers.rl.config import RLSOConfig
+from reclm.profilers.rl.rlso import RLSO
 
 if __name__ == "__main__":
     folder, options, file = sys.argv[1:]

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 
 from reclm.data.dataset import Interactions, TrainingView
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
+from reclm.llm.models import LanguageModel, find_model, load_tokenizer
+from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.budget import Budget
 from reclm.profilers.reclm.config import InstructionConfig, RecLMConfig
 from reclm.profilers.reclm.instructions import Instructions
-from reclm.text.models import LanguageModel, find_model, load_tokenizer
-from reclm.text.prompt_tokens import PromptTokenizer
 
 sys.path.append(str(Path(__file__).parent))
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from reclm.errors import ReclmError
+from reclm.llm.chat import Message
 from reclm.profilers.reclm.dataset import load, save, show
-from reclm.text.chat import Message
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 from reclm.profilers.reclm.budget import Budget, fitted
 from reclm.profilers.reclm.config import InstructionConfig
+from reclm.profilers.reclm.histories import newest
 from reclm.profilers.reclm.instructions import Instructions
-from reclm.profilers.reclm.shown import newest
-from reclm.text.lines import whole_sentences
+from reclm.text.item_text import whole_sentences
 
 TITLES = ["Alien", "Heat", "The Show", "Up", "Solaris", "Stalker", ""]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.profilers.network import load_network
 from reclm.profilers.reclm import dataset
-from reclm.profilers.reclm.judgements import judged
 from reclm.profilers.reclm.masking import masked, messages_of
+from reclm.profilers.reclm.yes_no_accuracy import judged
+from reclm.profilers.tuning.load_model import load_network
 
 
 @pytest.fixture(scope="module")

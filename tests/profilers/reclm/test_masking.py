@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from reclm.errors import ReclmError
+from reclm.llm.chat import Chat, Message
+from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.masking import NO_LOSS, masked, token_table, tokenised
-from reclm.text.chat import Chat, Message
-from reclm.text.prompt_tokens import PromptTokenizer
 
 CHAT = [
     Message("system", "You judge."),

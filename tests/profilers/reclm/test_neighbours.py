@@ -10,7 +10,7 @@ import torch
 from tiny_tuning import Letters  # pyright: ignore[reportMissingImports]
 
 from reclm.data.dataset import Interactions, TrainingView
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.profilers.reclm.neighbours import (
     NeighbourConfig,
     UserNeighbours,
@@ -19,7 +19,7 @@ from reclm.profilers.reclm.neighbours import (
     similar_others,
     user_vectors,
 )
-from reclm.text.items import item_texts
+from reclm.text.item_text import item_texts
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from safetensors import safe_open
 
 from reclm.data.dataset import ProfileKind
 from reclm.errors import ReclmError
+from reclm.llm.chat import Chat, Generation, TextGenerator
 from reclm.profilers.reclm.profiler import RecLMProfiler
-from reclm.text.chat import Chat, Generation, TextGenerator
 
 WARM, COLD = np.arange(11), np.array([11])
 

@@ -9,12 +9,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from reclm.errors import ReclmError
-from reclm.profilers.network import load_network
-from reclm.profilers.policy import checkpoints
-from reclm.profilers.policy.config import LoraOptions, PPOConfig
-from reclm.profilers.policy.ppo import PPO
-from reclm.profilers.reclm.refine import combined, refine
-from reclm.profilers.reclm.tuning import adapted
+from reclm.profilers.reclm.ppo_stage import combined, refine
+from reclm.profilers.reclm.sft import adapted
+from reclm.profilers.rl import checkpoints
+from reclm.profilers.rl.config import LoraOptions, PPOConfig
+from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.tuning.load_model import load_network
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 LORA = LoraOptions(r=2, alpha=6)
@@ -174,7 +174,7 @@ def test_a_run_broken_behind_the_runaway_step_stays_stopped(tiny, tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("reclm.profilers.reclm.refine.combined", broken)
+        patched.setattr("reclm.profilers.reclm.ppo_stage.combined", broken)
         with pytest.raises(KeyboardInterrupt):
             refine(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
     before = lines(tmp_path)

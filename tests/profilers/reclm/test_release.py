@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from reclm.data.mind_release import MindRelease
+from reclm.data.readers.mind_release import MindRelease
 from reclm.profilers.reclm.budget import Budget
 from reclm.profilers.reclm.config import InstructionConfig
 from reclm.profilers.reclm.instructions import Instructions
+from reclm.profilers.reclm.neighbours import similar
 from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher
-from reclm.profiles.similar import similar
 
 
 @pytest.fixture(scope="module")

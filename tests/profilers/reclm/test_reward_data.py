@@ -7,6 +7,7 @@ import pytest
 
 from reclm.data.dataset import ReadReport
 from reclm.errors import ReclmError
+from reclm.llm.chat import Message
 from reclm.profilers.reclm.instructions import Sample
 from reclm.profilers.reclm.reward_data import (
     RewardDataConfig,
@@ -16,7 +17,6 @@ from reclm.profilers.reclm.reward_data import (
     split_users,
     tokenised,
 )
-from reclm.text.chat import Message
 
 OWN = "User identity: cook, baker; User interests: bread, jam."
 THEIRS = "User identity: pilot, sailor; User interests: wind, maps."

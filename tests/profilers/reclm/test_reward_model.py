@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from reclm.llm.chat import Message
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.profilers.reclm.reward_data import Pair, as_dataset
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, tune_reward
-from reclm.text.chat import Message
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0}
 WORDS = ("jazz", "chess", "tea", "bread", "wind", "maps", "films", "news", "sea", "moon")

@@ -9,11 +9,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from reclm.profilers.network import load_network
+from reclm.llm.models import digest
 from reclm.profilers.reclm import dataset, sft
 from reclm.profilers.reclm.config import TuningConfig
 from reclm.profilers.reclm.masking import NO_LOSS, Variant, masked, messages_of
-from reclm.text.models import digest
+from reclm.profilers.tuning.load_model import load_network
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0}
 ONE_STEP = {"lora": LORA, "epochs": 1, "batch_size": 4, "accumulate": 2, "limit": 8, "evaluated": 4}

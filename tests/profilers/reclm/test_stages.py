@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tiny_tuning import apart  # pyright: ignore[reportMissingImports]
 
 from reclm.profilers.reclm.config import ORDER, RecLMConfig
-from reclm.profilers.reclm.stages import Tuning
+from reclm.profilers.reclm.pipeline import Tuning
 
 
 def adapter(out: Path, stage: str) -> Path:
@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_to_the_same_adapter(tiny, tuned, tmp_path, stage) 
 def test_a_profile_that_ppo_writes_ends_with_its_line(tiny, tuned, tmp_path, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "reclm.profilers.reclm.stages.refine", lambda *args, **_: seen.append((args[1], args[4]))
+        "reclm.profilers.reclm.pipeline.refine", lambda *args, **_: seen.append((args[1], args[4]))
     )
     out = Path(shutil.copytree(tuned, tmp_path / "out"))
     shutil.rmtree(out / "ppo")

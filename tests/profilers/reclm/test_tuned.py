@@ -9,10 +9,10 @@ import tiny_tuning  # pyright: ignore[reportMissingImports]
 import torch
 
 from reclm.errors import ReclmError
+from reclm.llm.models import find_model
 from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.profiler import RecLMProfiler
-from reclm.profilers.reclm.tuned import Tuned
-from reclm.text.models import find_model
+from reclm.profilers.reclm.run_folder import Tuned
 
 
 def begin(tiny, folder: Path, **changes) -> Tuned:
@@ -148,7 +148,7 @@ def test_a_generator_is_the_model_as_its_stage_left_it(tiny, folder) -> None:
     assert len(set(names.values())) == 4
     from peft import PeftModel
 
-    from reclm.profilers.network import load_network
+    from reclm.profilers.tuning.load_model import load_network
 
     ids = torch.arange(40, 60).unsqueeze(0)
     generator = tuned.generator("ppo", tiny.model).load()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from reclm.errors import ReclmError
-from reclm.profilers.journal import writing
-from reclm.profilers.network import load_network
 from reclm.profilers.reclm.config import TuningConfig
-from reclm.profilers.reclm.tuning import arranged, evenly
+from reclm.profilers.reclm.sft import arranged, evenly
+from reclm.profilers.tuning.load_model import load_network
+from reclm.profilers.tuning.metrics_log import writing
 
 LENGTHS = np.random.default_rng(1).integers(10, 500, 1000)
 

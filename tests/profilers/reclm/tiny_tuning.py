@@ -16,14 +16,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from reclm.data.dataset import Interactions, TrainingView
-from reclm.data.idmap import IdMap
+from reclm.data.id_map import IdMap
 from reclm.profilers.reclm.config import RecLMConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "text"))
 
 from tiny import TEMPLATE, tiny_tokenizer  # pyright: ignore[reportMissingImports]
 
-IMPORTED_ONCE = ["reclm.profilers.reclm.stages", "trl.trainer.sft_trainer", "trl.trainer.reward_trainer"]
+IMPORTED_ONCE = ["reclm.profilers.reclm.pipeline", "trl.trainer.sft_trainer", "trl.trainer.reward_trainer"]
 USERS, ITEMS = 40, 12
 TASTES = ("jazz", "chess", "tea")
 

@@ -1,0 +1,90 @@
+"""PPO on the tuned model (RecLM, arXiv 2412.19302, section 2.4, equations 7 and 8), and one adapter out of two."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft import PeftModel
+
+from reclm.console import progress_bar
+from reclm.llm.models import LanguageModel
+from reclm.profilers.reclm.sft import ADAPTER
+from reclm.profilers.rl import checkpoints
+from reclm.profilers.rl.config import LoraOptions, PPOConfig
+from reclm.profilers.rl.policy import Policy
+from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.rl.rewards import Reward
+from reclm.profilers.rl.rollout import PolicyGenerator
+from reclm.profilers.tuning.load_model import load_network
+from reclm.profilers.tuning.metrics_log import Journal, writing
+
+_KEPT = 2
+
+
+def refine(
+    model: LanguageModel,
+    prompts: Sequence[list[int]],
+    reward: Reward,
+    folder: Path,
+    config: PPOConfig,
+    lora: LoraOptions,
+    *,
+    start: Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train the tuned model for ``reward``, and return where the adapter lies; a run that was broken goes on.
+
+    The adapter stands for all stages: the tuned one and PPO's in one, on the model as it came. Where KL ran away it is
+    that of the step before.
+
+    Args:
+        prompts: token ids, answers begun.
+        start: the tuned adapter; the reference is the model with it. None: the model as it is.
+
+    Raises:
+        ReclmError: if something cannot be written, or a checkpoint is of other options.
+    """
+    network = load_network(model)
+    if start is not None:
+        network = PeftModel.from_pretrained(network, str(start))
+    policy = Policy.adapt(network, lora, seed=config.seed)
+    ppo = PPO(policy, PolicyGenerator(policy.base, model), prompts, reward, config)
+    steps, first = folder / "checkpoints", ppo.accelerator.is_main_process
+    with progress_bar("PPO", config.steps, progress and first) as advance, writing(folder):
+        if not ppo.resume(steps):
+            ppo.save(steps)
+        advance(ppo.step)
+        journal = Journal(folder, ppo.step + ppo.stopped) if first else None
+        for metrics in ppo.run():
+            # before the checkpoint: what is behind the latest checkpoint is cut off, what is missing stays missing
+            if journal:
+                journal.add(ppo.step + ppo.stopped, metrics)
+            ppo.save(steps)
+            if journal:
+                checkpoints.keep(steps, _KEPT)
+            advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
+        if journal:
+            journal.close()
+            done = checkpoints.complete(steps)
+            partial = folder / f"{ADAPTER}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            combined(model, start, done[0] if ppo.stopped else done[-1], partial)
+            os.replace(partial, folder / ADAPTER)
+            shutil.rmtree(steps, ignore_errors=True)
+        ppo.accelerator.wait_for_everyone()
+    return folder / ADAPTER
+
+
+def combined(model: LanguageModel, first: Path | None, second: Path, folder: Path) -> None:
+    """Write the adapter whose update is the sum of two: their matrices side by side, ranks added."""
+    if first is None:
+        network = PeftModel.from_pretrained(load_network(model, device="cpu"), str(second))
+    else:
+        network = PeftModel.from_pretrained(
+            load_network(model, device="cpu"), str(first), adapter_name="first"
+        )
+        network.load_adapter(str(second), "second")
+        network.add_weighted_adapter(["first", "second"], [1.0, 1.0], "default", combination_type="cat")
+        network.set_adapter("default")
+    network.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)

@@ -1,0 +1,106 @@
+"""Checkpoints: a folder a step, complete or not there.
+
+``step-000012/`` holds the adapter as PEFT writes it, ``value_head.safetensors``, ``optimizer.pt`` (read with
+``weights_only=True``), ``random.safetensors`` (torch's global states, which a reward may draw from) and
+``state.json``.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from reclm.errors import ReclmError
+from reclm.profilers.rl.config import OnPolicyConfig
+from reclm.profilers.rl.policy import Policy
+
+
+def write(path: Path, policy: Policy, optimizer: dict[str, Any], state: dict[str, Any]) -> None:
+    """Write a checkpoint; one that is there already is replaced.
+
+    Raises:
+        ReclmError: if it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        policy.save(partial)
+        torch.save(optimizer, partial / "optimizer.pt")
+        save_file(_random_states(), partial / "random.safetensors")
+        (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ReclmError(
+            f"cannot write the checkpoint {path}; free space or choose another folder ({reason})"
+        ) from error
+
+
+def complete(folder: Path) -> list[Path]:
+    """The complete checkpoints, by step."""
+    found = [one for one in folder.glob("step-*") if one.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda one: int(one.name.removeprefix("step-")))
+
+
+def keep(folder: Path, newest: int) -> None:
+    """Delete all complete checkpoints but the ``newest``."""
+    for old in complete(folder)[:-newest]:
+        shutil.rmtree(old)
+
+
+def latest(folder: Path) -> Path | None:
+    """The complete checkpoint of the highest step, None if there is none."""
+    return next(reversed(complete(folder)), None)
+
+
+def read(path: Path, policy: Policy, config: OnPolicyConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Set the policy's weights and torch's random states; returns the optimiser's state and the rest.
+
+    Raises:
+        ReclmError: if the checkpoint is damaged, of another model, or of other options than ``config``.
+    """
+    try:
+        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        states = load_file(path / "random.safetensors")
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        EOFError,
+        UnpicklingError,
+        SafetensorError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ReclmError(
+            f"the checkpoint {path} is damaged; delete it to go on from the one before ({reason})"
+        ) from error
+    for name, value in config.model_dump(mode="json", exclude={"steps"}).items():
+        if state["config"].get(name) != value:
+            raise ReclmError(
+                f"the checkpoint {path} was written with {name} = {state['config'].get(name)}, not {value}; "
+                "go on with the same options, or begin in another folder"
+            )
+    policy.load(path)
+    torch.set_rng_state(states["cpu"])
+    for number in range(torch.cuda.device_count()):
+        if f"cuda{number}" in states:
+            torch.cuda.set_rng_state(states[f"cuda{number}"], number)
+    return optimizer, state
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    states = {
+        f"cuda{number}": torch.cuda.get_rng_state(number) for number in range(torch.cuda.device_count())
+    }
+    return states | {"cpu": torch.get_rng_state()}

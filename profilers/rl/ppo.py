@@ -1,0 +1,173 @@
+"""Proximal policy optimisation of a language model.
+
+Papers: PPO https://arxiv.org/abs/1707.06347, on language models with a steered KL penalty
+https://arxiv.org/abs/1909.08593; in RecLM (https://arxiv.org/abs/2412.19302) eqs 7 and 8.
+
+A step's metrics are those of :mod:`~reclm.profilers.rl.loop` and, means over the step's updates:
+``policy_loss``, ``value_loss``, ``clip_fraction``, ``update_kl`` old to new policy, ``updates`` done;
+``explained_variance`` of the returns by the values; ``kl_coefficient`` β that the step used; ``stopped`` 1 if KL ran
+away.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from reclm.profilers.rl.config import PPOConfig
+from reclm.profilers.rl.loop import Metrics, OnPolicy
+from reclm.profilers.rl.losses import (
+    explained_variance,
+    gae,
+    kl_k1,
+    masked_mean,
+    ppo_policy_loss,
+    value_loss,
+    whiten,
+)
+from reclm.profilers.rl.policy import Policy, TokenScores
+from reclm.profilers.rl.rewards import Reward
+from reclm.profilers.rl.rollout import Rollout, Sampler
+
+
+class KLController:
+    """``e = clip(KL / target − 1, −0.2, 0.2)``, ``β ← β (1 + K e)``.
+
+    Paper: section 2.2 of https://arxiv.org/abs/1909.08593, where K is 0.1.
+
+    Args:
+        coefficient: β at the start.
+        target: KL of an answer, in nats; None leaves β as it is.
+        gain: K.
+    """
+
+    def __init__(self, coefficient: float, target: float | None, gain: float = 0.1) -> None:
+        self.coefficient = coefficient
+        self.target = target
+        self.gain = gain
+
+    def update(self, kl: float) -> None:
+        """Take notice of the KL of the latest answers."""
+        if self.target is not None:
+            error = min(max(kl / self.target - 1, -0.2), 0.2)
+            self.coefficient *= 1 + self.gain * error
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A batch of answers with what the losses need; ``(B, T)`` but for the roll-out."""
+
+    rollout: Rollout
+    old: TokenScores
+    advantages: Tensor
+    returns: Tensor
+
+
+class PPO(OnPolicy):
+    """One answer a prompt; the policy's value head is trained with it. See :class:`OnPolicy`.
+
+    Attributes:
+        stopped: whether KL ran away; the step in which it did is not done.
+    """
+
+    config: PPOConfig
+
+    def __init__(
+        self,
+        policy: Policy,
+        sampler: Sampler,
+        prompts: Sequence[list[int]],
+        reward: Reward,
+        config: PPOConfig | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        super().__init__(policy, sampler, prompts, reward, config or PPOConfig(), accelerator)
+        self.kl = KLController(self.config.kl_coefficient, self.config.kl_target, self.config.kl_gain)
+
+    def _groups(self, adapter: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
+        rate, head = self.config.learning_rate, list(self.policy.value_head.parameters())
+        return [{"params": adapter, "lr": rate}, {"params": head, "lr": rate * self.config.value_rate}]
+
+    def _state(self) -> dict[str, Any]:
+        return {"kl_coefficient": self.kl.coefficient, "stopped": self.stopped}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.kl.coefficient = float(state["kl_coefficient"])
+        self.stopped = bool(state["stopped"])
+
+    def _learn(self, rollout: Rollout, rewards: Tensor) -> Metrics:
+        metrics, experience = self._experience(rollout, rewards)
+        limit = self.config.runaway and self.config.kl_target and self.config.runaway * self.config.kl_target
+        if limit and metrics["kl"] > limit:
+            self.stopped = True
+        else:
+            metrics |= self._update(experience)
+            self.kl.update(metrics["kl"])
+        return metrics | {"stopped": float(self.stopped)}
+
+    @torch.no_grad()
+    def _experience(self, rollout: Rollout, rewards: Tensor) -> tuple[Metrics, Experience]:
+        """Score with policy and reference, and estimate advantages."""
+        config, answers = self.config, rollout.answers
+        old = self._scores(rollout, config.minibatch_size)
+        with self.policy.reference():
+            reference = self._scores(rollout, config.minibatch_size).logprobs
+        kl = kl_k1(old.logprobs, reference)
+
+        everyone = torch.ones_like(rewards, dtype=torch.bool)
+        scores = whiten(rewards, everyone, add_up=self._sum) if config.whiten_rewards else rewards
+        last = answers.sum(1, keepdim=True) - 1
+        token_rewards = (-self.kl.coefficient * kl).scatter_add(1, last, scores.unsqueeze(1))
+        advantages, returns = gae(token_rewards, old.values, answers, config.gamma, config.lam)
+        advantages = whiten(advantages, answers, add_up=self._sum)
+
+        explained = explained_variance(old.values, returns, answers)
+        metrics = self._batch_metrics(rollout, rewards, old, reference, explained_variance=explained)
+        metrics["kl_coefficient"] = self.kl.coefficient
+        return metrics, Experience(rollout, old, advantages, returns)
+
+    def _update(self, experience: Experience) -> Metrics:
+        """Several epochs of minibatches of clipped objectives."""
+        rate = self._set_rate()
+        sums: dict[str, Tensor] = {}
+        done = 0
+        for rows in self._minibatches(len(experience.advantages)):
+            loss, terms = self._loss(experience, rows)
+            self.optimizer.zero_grad()
+            self.accelerator.backward(loss)
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
+            self.optimizer.step()
+            sums = {name: sums.get(name, 0) + one for name, one in terms.items()}
+            done += 1
+            moved = self._sum(terms["update_kl"]).item() / self.accelerator.num_processes
+            if self.config.update_kl and moved > self.config.update_kl:
+                break
+        means = self._mean({name: total / done for name, total in sums.items()})
+        return means | {"learning_rate": rate, "updates": float(done)}
+
+    def _loss(self, experience: Experience, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective of a minibatch, and its terms by name."""
+        config, rollout, old = self.config, experience.rollout, experience.old
+        answers = rollout.answers[rows]
+        new = self.model(
+            rollout.ids[rows], rollout.attention[rows], answers, config.temperature, config.chunk
+        )
+        policy = ppo_policy_loss(
+            new.logprobs, old.logprobs[rows], experience.advantages[rows], answers, config.clip
+        )
+        value = value_loss(new.values, old.values[rows], experience.returns[rows], answers, config.value_clip)
+        bonus = masked_mean(new.entropy, answers)
+        loss = policy.loss + config.value_weight * value - config.entropy_weight * bonus
+        # processes are averaged: each counts by its share of the tokens, so that one process gives the same
+        count = answers.sum()
+        share = count * self.accelerator.num_processes / self._sum(count)
+        terms = {
+            "policy_loss": policy.loss,
+            "value_loss": value,
+            "clip_fraction": policy.clip_fraction,
+            "update_kl": policy.approx_kl,
+        }
+        return loss * share, {name: one.detach() for name, one in terms.items()}

@@ -1,0 +1,214 @@
+"""Columns of raw rows turned into ids, times, numbers and text."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reclm.data.dataset import Interactions
+from reclm.data.id_map import IdMap
+from reclm.data.readers.base import MalformedLines
+from reclm.data.readers.delimited import Rows
+from reclm.errors import ReclmError, unknown
+
+Column = pa.ChunkedArray
+TimeUnit = Literal["s", "ms", "us"]
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """Which columns hold what; None where there is no such column."""
+
+    user: str
+    item: str
+    time: str | None = None
+    rating: str | None = None
+    review: str | None = None
+
+    def names(self) -> list[str]:
+        """The columns that are there."""
+        return [name for name in (self.user, self.item, self.time, self.rating, self.review) if name]
+
+
+@dataclass(frozen=True)
+class Log:
+    """Interactions with ids as strings; every column has ``n`` rows."""
+
+    user: Column
+    item: Column
+    timestamp: np.ndarray | None
+    rating: np.ndarray | None
+    review: Column | None
+
+    def numbered(self, users: IdMap, items: IdMap) -> Interactions:
+        """The same interactions by rows of the id maps, which must hold all ids."""
+        review = None if self.review is None else self.review.combine_chunks()
+        return Interactions(
+            users.idx(self.user.combine_chunks()),
+            items.idx(self.item.combine_chunks()),
+            self.timestamp,
+            self.rating,
+            review,
+        )
+
+
+def read_log(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit = "s") -> Log:
+    """The interactions of ``rows``; rows without ids, or whose time or rating is not one, are malformed."""
+    user, item = strings(rows[columns.user]), strings(rows[columns.item])
+    wrong = {f"no {columns.user}": _empty(user), f"no {columns.item}": _empty(item)}
+    timestamp = rating = None
+    if columns.time:
+        timestamp, wrong[f"{columns.time} is no time"] = seconds(rows[columns.time], unit)
+    if columns.rating:
+        rating, wrong[f"{columns.rating} is no number"] = numbers(rows[columns.rating])
+    good = np.ones(len(rows), bool)
+    for why, bad in wrong.items():
+        rows.reject(bad & good, why, malformed)
+        good &= ~bad
+    mask = pa.array(good)
+    return Log(
+        user.filter(mask),
+        item.filter(mask),
+        None if timestamp is None else timestamp[good],
+        None if rating is None else rating[good].astype(np.float32),
+        pc.fill_null(strings(rows[columns.review]), "").filter(mask) if columns.review else None,
+    )
+
+
+def id_map(what: str, *columns: Column | pa.Array) -> IdMap:
+    """The distinct ids of all columns, in order of appearance."""
+    chunks = [
+        chunk for column in columns for chunk in (column.chunks if isinstance(column, Column) else [column])
+    ]
+    return IdMap(pc.unique(pa.chunked_array(chunks, pa.string())), what)
+
+
+def text_of(items: IdMap, table: pa.Table, id_column: str, fields: Sequence[str]) -> pa.Table:
+    """Columns ``fields`` for ``items``, in their order: strings, empty where ``table`` has no row or null.
+
+    Of several rows with the same id the first counts.
+    """
+    if not fields:
+        return without_text(items)
+    row = pc.index_in(items.array, value_set=strings(table[id_column]).combine_chunks())
+    return pa.table({name: pc.fill_null(strings(table[name]).take(row), "") for name in fields})
+
+
+def without_text(items: IdMap) -> pa.Table:
+    """The text of items of which nothing is known: an empty ``title``."""
+    return pa.table({"title": pa.array([""] * len(items))})
+
+
+def strings(column: Column) -> Column:
+    """Values as strings: whole numbers without a decimal point, also where they are stored as floats; lists joined
+    by ``", "``.
+
+    Raises:
+        ReclmError: for a type that has no strings, such as records.
+    """
+    if pa.types.is_list(column.type):
+        return joined(_cast(column, pa.list_(pa.string())), ", ")
+    if pa.types.is_floating(column.type):
+        try:
+            column = column.cast(pa.int64())
+        except pa.ArrowInvalid:  # not all whole
+            return column.cast(pa.string())
+    return _cast(column, pa.string())
+
+
+def joined(lists: Column, between: str) -> Column:
+    """Each list as one text, blank and null members left out; null becomes empty.
+
+    >>> joined(pa.chunked_array([[["a", None, " ", "b"], [], None]]), ", ").to_pylist()
+    ['a, b', '', '']
+    """
+    array = lists.combine_chunks()
+    values, parents = pc.list_flatten(array), pc.list_parent_indices(array).to_numpy()
+    values = pc.utf8_trim_whitespace(pc.fill_null(values, ""))
+    filled = pc.not_equal(values, "")
+    count = np.bincount(parents[filled.to_numpy(zero_copy_only=False)], minlength=len(array))
+    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    return pa.chunked_array(
+        [pc.binary_join(pa.ListArray.from_arrays(offsets, values.filter(filled)), between)]
+    )
+
+
+def _cast(column: Column | pa.Array, to: pa.DataType) -> Column:
+    try:
+        return pc.cast(column, to)
+    except pa.ArrowNotImplementedError as error:
+        raise ReclmError(
+            f"a column of type {column.type} cannot be read as {to}; convert it first"
+        ) from error
+
+
+def numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
+    """Values ``(n,)`` float64, and ``(n,)`` bool: which are no finite number (they become 0)."""
+    values = cast_or_null(column, pa.float64()).to_numpy().astype(np.float64)
+    bad = ~np.isfinite(values)
+    return np.where(bad, 0.0, values), bad
+
+
+def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarray]:
+    """Times ``(n,)`` int64 in seconds since 1970, and ``(n,)`` bool: which are none (they become 0).
+
+    Args:
+        column: numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or a date or timestamp type.
+    """
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        filled = column.filter(pc.greater(pc.binary_length(column), 0))
+        first = filled[0].as_py() if len(filled) else "0"
+        if re.match(r"\d{4}-\d\d-\d\d", first):
+            zoned = re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", first[10:])
+            column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
+            column = cast_or_null(column, pa.timestamp("us", "UTC" if zoned else None))
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        # what is finer than a microsecond is cut off
+        column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
+        bad = column.is_null().to_numpy()
+        return pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // 1_000_000, bad
+    values, bad = numbers(column)
+    bad |= np.abs(values) > 2**53
+    return np.where(bad, 0, np.floor(values / PER_SECOND[unit])).astype(np.int64), bad
+
+
+def cast_or_null(column: Column, to: pa.DataType) -> Column:
+    """``column`` as type ``to``; values that cannot be converted become null."""
+
+    def convert(part: pa.Array) -> list[pa.Array]:
+        try:
+            return [_cast(part, to)]
+        except pa.ArrowInvalid:
+            if len(part) == 1:
+                return [pa.nulls(1, to)]
+            half = len(part) // 2
+            return convert(part.slice(0, half)) + convert(part.slice(half))
+
+    return pa.chunked_array([piece for chunk in column.chunks for piece in convert(chunk)], to)
+
+
+def find_column(file: str, name: str, names: Sequence[str]) -> str:
+    """``name``, which must be a column of ``file``.
+
+    Raises:
+        ReclmError: offering the nearest of ``names`` and listing them.
+    """
+    if name not in names:
+        raise unknown(f"column of {file}", name, names)
+    return name
+
+
+def find_optional(file: str, name: str | None, names: Sequence[str], asked: bool) -> str | None:
+    """``name`` if it is a column of ``file``, else None; an error like :func:`find_column`'s if ``asked`` for."""
+    if name is None or (name not in names and not asked):
+        return None
+    return find_column(file, name, names)
+
+
+def _empty(column: Column) -> np.ndarray:
+    return pc.fill_null(pc.equal(pc.binary_length(column), 0), True).to_numpy()

@@ -1,0 +1,337 @@
+"""MIND as Microsoft ships it: ``behaviors.tsv`` and ``news.tsv``, in zips or folders.
+
+Paper: MIND: A Large-scale Dataset for News Recommendation, https://aclanthology.org/2020.acl-main.331;
+files: https://msnews.github.io. The two-day protocol is RecLM's (https://arxiv.org/abs/2412.19302, section 6.1).
+"""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from reclm.config import Config as BaseConfig
+from reclm.data import splits
+from reclm.data.dataset import Dataset, Interactions, ReadReport
+from reclm.data.id_map import IdMap
+from reclm.data.readers.base import MalformedLines, Reader, existing
+from reclm.data.readers.columns import text_of
+from reclm.data.readers.delimited import Rows, TextFile, read_all, read_rows
+from reclm.data.splits import Fraction, Seed, from_snapshots
+from reclm.errors import ReclmError
+
+DAY, HOUR = 86_400, 3_600
+EPOCH = date(1970, 1, 1)
+
+
+def two_days(seconds: np.ndarray, train_day: date | None, test_day: date | None) -> tuple[int, int]:
+    """The days, counted from 1970, to train and to test on.
+
+    One day given decides the other, as they are consecutive. With none given they are the last two consecutive
+    *whole* days. The log cuts days off only where it begins and ends: its first day is whole if it has a click in its
+    first hour, its last day if it has one in its last hour, and the days between are whole.
+
+    Args:
+        seconds: ``(n,)`` times of all clicks, since 1970.
+
+    Raises:
+        ReclmError: if a chosen day has no clicks, the days are not in order, or there are no two whole days; the
+            message names the days there are.
+    """
+    days, clicks = np.unique(seconds // DAY, return_counts=True)
+    if train_day is None and test_day is None:
+        return _last_whole_days(seconds, days, clicks)
+    train, test = (None if day is None else (day - EPOCH).days for day in (train_day, test_day))
+    if train is None:
+        assert test is not None
+        train = test - 1
+    elif test is None:
+        test = train + 1
+    for name, day in (("train_day", train), ("test_day", test)):
+        if day not in days:
+            raise ReclmError(f"{name} {iso(day)} has no clicks; days with clicks: {_listed(days, clicks)}")
+    if train >= test:
+        raise ReclmError(f"train_day {iso(train)} must come before test_day {iso(test)}")
+    return train, test
+
+
+def iso(day: int) -> str:
+    """A day counted from 1970 as ``"2019-11-14"``."""
+    return str(EPOCH + timedelta(days=int(day)))
+
+
+def _last_whole_days(seconds: np.ndarray, days: np.ndarray, clicks: np.ndarray) -> tuple[int, int]:
+    whole = np.ones(len(days), bool)
+    whole[0] &= seconds.min() - days[0] * DAY < HOUR
+    whole[-1] &= (days[-1] + 1) * DAY - seconds.max() <= HOUR
+    follows = np.flatnonzero(whole[1:] & whole[:-1] & (np.diff(days) == 1))
+    if not len(follows):
+        raise ReclmError(
+            "no two consecutive whole days (a log's first day is whole with a click in its first hour, its last day "
+            "with one in its last hour); choose them with --set train_day=YYYY-MM-DD --set test_day=YYYY-MM-DD, "
+            f"days with clicks: {_listed(days, clicks)}"
+        )
+    return int(days[follows[-1]]), int(days[follows[-1] + 1])
+
+
+def _listed(days: np.ndarray, clicks: np.ndarray) -> str:
+    """``2019-11-14 (123 clicks), …``, the last twenty."""
+    text = [f"{iso(day)} ({count:,} clicks)" for day, count in zip(days[-20:], clicks[-20:], strict=True)]
+    return ", ".join((["…"] if len(days) > 20 else []) + text)
+
+
+BEHAVIORS = ("impression", "user", "time", "history", "impressions")
+READ = ("impression", "user", "time", "impressions")  # histories are clicks of unknown days
+NEWS = ("id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
+TEXT = NEWS[1:5]
+TEMPLATE = "{category}[, {subcategory}]. {title}[. {abstract}]"
+
+
+class Mind(Reader):
+    """Two consecutive days of clicks: the first trains, the second tests.
+
+    A click is a shown item that ends in ``-1``. Kept are the users who clicked on both days; a click that a user
+    repeats on the same day, or a training click repeated on the test day, is dropped. Lines without any click labels
+    (all of MIND's test archive) are counted and passed over.
+    """
+
+    name = "mind"
+    summary = "MIND news clicks as Microsoft ships them: one day trains, the next tests"
+    source = "a MIND zip, or a folder with behaviors.tsv and news.tsv (or several such zips and folders)"
+
+    class Config(BaseConfig):
+        """Options of the reader."""
+
+        train_day: date | None = None
+        """The day to train on, e.g. 2019-11-14. Default: the day before ``test_day``, else the last two whole days."""
+        test_day: date | None = None
+        """The day to test on. Default: the day after ``train_day``."""
+        min_user: Annotated[int, Field(ge=1)] = 1
+        """Users with fewer clicked items on either day are left out (repeated with ``min_item`` until both hold)."""
+        min_item: Annotated[int, Field(ge=1)] = 1
+        """Items clicked by fewer users, both days together, are left out."""
+        valid: Fraction = 0.1
+        """Fraction of the training clicks set aside to choose the model, newest first."""
+        seed: Seed = 0
+        """Chooses whose clicks validate."""
+
+    def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
+        """See :class:`Reader`."""
+        assert isinstance(config, self.Config)
+        report = ReadReport()
+        malformed = MalformedLines(report, strict)
+        archives: list[ZipFile] = []
+        try:
+            behaviors, news = _files(existing(source, self), archives)
+            log = _Clicks(report)
+            for file in behaviors:
+                for rows in read_rows(file, BEHAVIORS, malformed, include=READ):
+                    log.add(rows, malformed)
+            users, items, clicks = log.joined()
+            text = [_news(file, malformed) for file in news]
+        finally:
+            for archive in archives:
+                archive.close()
+        return self._split(config, users, items, clicks, pa.concat_tables(text), report)
+
+    def _split(
+        self,
+        config: "Mind.Config",
+        users: pa.Array,
+        items: pa.Array,
+        clicks: Interactions,
+        news: pa.Table,
+        report: ReadReport,
+    ) -> Dataset:
+        assert clicks.timestamp is not None
+        train_day, test_day = two_days(clicks.timestamp, config.train_day, config.test_day)
+        day = clicks.timestamp // DAY
+        for part, one in (("train", train_day), ("test", test_day)):
+            report.kept[f"clicks read on {iso(one)}, the {part} day"] = int((day == one).sum())
+        report.drop("click on another day", int(((day != train_day) & (day != test_day)).sum()))
+        train, test = (clicks.take(day == one) for one in (train_day, test_day))
+
+        def distinct(part: Interactions, why: str) -> Interactions:
+            mask = splits.first_of_pairs(part.user_idx, part.item_idx, part.timestamp)
+            report.drop(why, int((~mask).sum()))
+            return part.take(mask)
+
+        train, test = (distinct(part, "click repeated on the same day") for part in (train, test))
+        train, test = _active(train, test, config.min_user, config.min_item, report)
+        if not len(train):
+            raise ReclmError(
+                f"no user clicked on both {iso(train_day)} and {iso(test_day)} often enough; "
+                "choose other days with --set train_day=… or lower min_user, min_item"
+            )
+        width = len(items)
+        again = np.isin(
+            splits.pairs(test.user_idx, test.item_idx, width),
+            splits.pairs(train.user_idx, train.item_idx, width),
+        )
+        report.drop("test click that repeats a training click", int(again.sum()))
+        candidates = np.unique(test.item_idx)
+        # every user stays, also one whose test clicks were all repeats: there is still a history to profile
+        user_rows = np.unique(train.user_idx)
+        test = test.take(~again)
+        item_rows = np.union1d(train.item_idx, candidates)
+
+        def numbered(part: Interactions) -> Interactions:
+            return Interactions(
+                np.searchsorted(user_rows, part.user_idx),
+                np.searchsorted(item_rows, part.item_idx),
+                part.timestamp,
+            )
+
+        kept = IdMap(items.take(pa.array(item_rows)), "item")
+        return from_snapshots(
+            self.name,
+            IdMap(users.take(pa.array(user_rows)), "user"),
+            kept,
+            numbered(train),
+            numbered(test),
+            np.searchsorted(item_rows, candidates),
+            text_of(kept, news, "id", TEXT),
+            config.valid,
+            config.seed,
+            report,
+            TEMPLATE,
+        )
+
+
+class _Clicks:
+    """The clicks of one block of lines after another."""
+
+    def __init__(self, report: ReadReport) -> None:
+        self.report = report
+        self.users: list[pa.DictionaryArray] = []
+        self.items: list[pa.DictionaryArray] = []
+        self.seconds: list[np.ndarray] = []
+
+    def add(self, rows: Rows, malformed: MalformedLines) -> None:
+        """Take the clicks out of some lines of behaviors.tsv."""
+        rows = rows.reject(pc.equal(rows["user"], "").to_numpy(), "no user id", malformed)
+        time = pc.strptime(rows["time"], format="%m/%d/%Y %I:%M:%S %p", unit="s", error_is_null=True)
+        bad = time.is_null().to_numpy()
+        rows = rows.reject(bad, "the time is not like 11/15/2019 8:55:22 AM", malformed)
+        time = time.filter(pa.array(~bad))
+
+        shown = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(rows["impressions"])).combine_chunks()
+        tokens, line = shown.flatten(), pc.list_parent_indices(shown).to_numpy()
+        clicked = pc.ends_with(tokens, "-1").to_numpy(zero_copy_only=False)
+        labelled = clicked | pc.ends_with(tokens, "-0").to_numpy(zero_copy_only=False)
+        count = np.bincount(line, minlength=len(rows))
+        labels = np.bincount(line[labelled], minlength=len(rows))
+        bare = labels == 0
+        mixed = (labels < count) & ~bare
+        # an id must be left when its label is cut off
+        mixed |= (
+            np.bincount(line[labelled & (pc.binary_length(tokens).to_numpy() < 3)], minlength=len(rows)) > 0
+        )
+        self.report.drop("impression without click labels", int(bare.sum()))
+        rows.reject(mixed, "impressions are not like N123-1 N456-0", malformed)
+
+        clicked &= ~mixed[line]
+        line = line[clicked]
+        items = pc.utf8_slice_codeunits(tokens.filter(pa.array(clicked)), 0, -2)
+        users = rows["user"].combine_chunks().take(pa.array(line))
+        self.items.append(pc.dictionary_encode(items))
+        self.users.append(pc.dictionary_encode(users))
+        self.seconds.append(time.cast(pa.int64()).to_numpy()[line])
+
+    def joined(self) -> tuple[pa.Array, pa.Array, Interactions]:
+        """User ids, item ids and all clicks, numbered by them.
+
+        Raises:
+            ReclmError: if there are none.
+        """
+        if not sum(map(len, self.seconds)):
+            raise ReclmError(f"no clicks in behaviors.tsv; dropped: {self.report.dropped}")
+        users, items = (
+            pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+            for parts in (self.users, self.items)
+        )
+        clicks = Interactions(
+            users.indices.to_numpy(), items.indices.to_numpy(), np.concatenate(self.seconds)
+        )
+        return users.dictionary, items.dictionary, clicks
+
+
+def _active(
+    train: Interactions, test: Interactions, min_user: int, min_item: int, report: ReadReport
+) -> tuple[Interactions, Interactions]:
+    """The clicks of users with ``min_user`` on each day and on items with ``min_item`` over both."""
+    before = len(train) + len(test)
+    both = np.intersect1d(train.user_idx, test.user_idx)
+    train, test = (part.take(np.isin(part.user_idx, both)) for part in (train, test))
+    report.drop("click of a user not active on both days", before - len(train) - len(test))
+    before = remaining = len(train) + len(test)
+    while remaining:
+        item, users = np.concatenate([train.item_idx, test.item_idx]), [train.user_idx, test.user_idx]
+        popular = np.bincount(item) >= min_item
+        enough = [np.bincount(user, minlength=both.max() + 1) >= min_user for user in users]
+        train, test = (
+            part.take(popular[part.item_idx] & (enough[0] & enough[1])[part.user_idx])
+            for part in (train, test)
+        )
+        if len(train) + len(test) == remaining:
+            break
+        remaining = len(train) + len(test)
+    report.drop("click of a user or on an item with too few", before - remaining)
+    return train, test
+
+
+def _files(source: Path, archives: list[ZipFile]) -> tuple[list[TextFile], list[TextFile]]:
+    """Every behaviors.tsv under ``source`` (a zip or folder) and the news.tsv beside it.
+
+    Opened zips are appended to ``archives``, for the caller to close.
+    """
+    behaviors, news = [], []
+    for folder, label, files in _places(source, archives):
+        if "behaviors.tsv" in files:
+            if "news.tsv" not in files:
+                raise ReclmError(f"{label} holds behaviors.tsv but no news.tsv beside it")
+            behaviors.append(_open(folder, files["behaviors.tsv"]))
+            news.append(_open(folder, files["news.tsv"]))
+    if not behaviors:
+        raise ReclmError(f"no behaviors.tsv in {source}; --source must be {Mind.source}")
+    return behaviors, news
+
+
+def _open(holder: ZipFile | Path, name: str) -> TextFile:
+    return TextFile.on_disk(holder / name) if isinstance(holder, Path) else TextFile.in_zip(holder, name)
+
+
+def _places(source: Path, archives: list[ZipFile]) -> Iterator[tuple[ZipFile | Path, str, dict[str, str]]]:
+    """Each folder, on disk or in a zip: what holds it, what to call it, its files by name."""
+    if source.is_file():
+        try:
+            archives.append(ZipFile(source))
+        except BadZipFile as error:
+            raise ReclmError(
+                f"{source} is no zip archive ({error}); --source must be {Mind.source}"
+            ) from error
+        folders: dict[str, dict[str, str]] = {}
+        for member in archives[-1].namelist():
+            folder, _, name = member.rpartition("/")
+            folders.setdefault(folder, {})[name] = member
+        for folder, files in sorted(folders.items()):
+            yield archives[-1], f"{source}/{folder}".rstrip("/"), files
+        return
+    folders_on_disk = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
+    for folder in folders_on_disk:
+        yield folder, str(folder), {path.name: path.name for path in folder.iterdir() if path.is_file()}
+    for archive in sorted(source.rglob("*.zip")):
+        if not archive.with_suffix("").is_dir():  # a zip beside its own contents is not read twice
+            yield from _places(archive, archives)
+
+
+def _news(file: TextFile, malformed: MalformedLines) -> pa.Table:
+    """Item ids and text fields of a news.tsv; columns behind the abstract may be missing."""
+    width = len(file.first_row("\t"))
+    columns = NEWS[:width] if len(TEXT) < width <= len(NEWS) else NEWS
+    return read_all(file, columns, malformed, include=NEWS[:5]).table

@@ -1,0 +1,312 @@
+"""Readers of RecBole's atomic files: any data set's, and ml-100k's, which RecBole's wheel carries."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from reclm.config import Config as BaseConfig
+from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
+from reclm.data.id_map import IdMap
+from reclm.data.readers.base import MalformedLines, Reader, existing
+from reclm.data.readers.columns import (
+    Log,
+    LogColumns,
+    find_column,
+    find_optional,
+    id_map,
+    read_log,
+    text_of,
+    without_text,
+)
+from reclm.data.readers.delimited import Rows, TextFile, read_all
+from reclm.data.splits import SplitOptions, finished, from_log
+from reclm.errors import ReclmError
+from reclm.workspace import make_folder
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class AtomicTable:
+    """An atomic file: ``types`` of all columns by name, and the rows with all values as strings.
+
+    Sequences of tokens stay one string with spaces between; vectors (``float_seq``) are left out of the rows.
+    """
+
+    types: dict[str, str]
+    rows: Rows
+
+    def text_fields(self) -> list[str]:
+        """The columns of tokens, which may say something to a reader; numbers do not."""
+        return [name for name, kind in self.types.items() if kind in ("token", "token_seq")]
+
+
+def find_stem(source: Path, dataset: str = "") -> Path:
+    """``folder/NAME`` of the files ``NAME.inter``, ``NAME.item``, … in ``source``, a folder or one of its files.
+
+    Args:
+        dataset: NAME, needed where a folder holds several data sets.
+
+    Raises:
+        ReclmError: if there is no .inter file, or the choice is not clear.
+    """
+    folder = source if source.is_dir() else source.parent
+    if source.is_file() and source.suffix != ".inter":
+        raise ReclmError(f"{source} is no .inter file; --source must be a folder of RecBole atomic files")
+    names = {_name(path) for path in ([source] if source.is_file() else folder.glob("*.inter"))}
+    if not names:
+        raise ReclmError(f"no .inter file in {folder}; --source must be a folder of RecBole atomic files")
+    if (dataset and dataset not in names) or (not dataset and len(names) > 1):
+        known = ", ".join(sorted(names))
+        raise ReclmError(f"{folder} holds the data sets {known}; choose one with --set dataset={min(names)}")
+    return folder / (dataset or names.pop())
+
+
+def _name(path: Path) -> str:
+    name = path.name.removesuffix(".inter")
+    head, _, last = name.rpartition(".")
+    return head if last in SPLITS else name
+
+
+def beside(stem: Path, ending: str) -> Path:
+    """``folder/NAME.ending``."""
+    return stem.with_name(f"{stem.name}.{ending}")
+
+
+def read_atomic(path: Path, malformed: MalformedLines) -> AtomicTable:
+    """All of an atomic file.
+
+    Raises:
+        ReclmError: if the file is missing, empty or has no typed header.
+    """
+    file = TextFile.on_disk(path)
+    header = file.first_row("\t")
+    types: dict[str, str] = {}
+    for field in header:
+        name, typed, kind = field.rpartition(":")
+        if not typed or kind not in ("token", "token_seq", "float", "float_seq"):
+            raise ReclmError(f"{path}:1: column {field!r} has no type; write it as in user_id:token")
+        if name in types:
+            raise ReclmError(f"{path}:1: two columns are called {name!r}")
+        types[name] = kind
+    wanted = [name for name, kind in types.items() if kind != "float_seq"]
+    return AtomicTable(types, read_all(file, list(types), malformed, header=True, include=wanted))
+
+
+def write_atomic(dataset: Dataset, folder: Path) -> None:
+    """Write the splits, item text and ids of ``dataset`` as atomic files named after ``folder``, as RecBole wants.
+
+    RecBole uses the splits with ``benchmark_filename: [train, valid, test]``; the reader ``recbole`` reads them back.
+    In item text, tabs and line breaks become spaces, and double quotes single ones: RecBole would take a field that
+    begins with a double quote to run on to the next one.
+
+    Raises:
+        ReclmError: if ``folder`` holds something already, or an id holds a tab, line break or double quote.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ReclmError(f"{folder} is not empty; choose a new folder with --out")
+    users, items = dataset.users, dataset.items
+    for ids in (users, items):
+        odd = ids.array.filter(pc.match_substring_regex(ids.array, r'[\t\r\n"]'))
+        if len(odd):
+            raise ReclmError(f"{ids.what} id {odd[0].as_py()!r} cannot stand in an atomic file; rename it")
+    make_folder(folder, "--out")
+    stem = folder / folder.resolve().name
+
+    def write(ending: str, columns: dict[str, pa.Array | pa.ChunkedArray]) -> None:
+        table = pa.table({name: column.cast(pa.string()) for name, column in columns.items()})
+        with beside(stem, ending).open("wb") as stream:
+            # the header by hand: Arrow would quote it
+            stream.write("\t".join(columns).encode() + b"\n")
+            options = pa.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+            pa.csv.write_csv(table, stream, options)
+
+    def interactions(part: Interactions) -> dict[str, pa.Array | pa.ChunkedArray]:
+        columns = {
+            "user_id:token": users.array.take(pa.array(part.user_idx)),
+            "item_id:token": items.array.take(pa.array(part.item_idx)),
+        }
+        if part.rating is not None:
+            columns["rating:float"] = pa.array(part.rating)
+        if part.timestamp is not None:
+            columns["timestamp:float"] = pa.array(part.timestamp)
+        return columns
+
+    for split in SPLITS:
+        write(f"{split}.inter", interactions(getattr(dataset, split)))
+    write("user", {"user_id:token": users.array})
+    write(
+        "item",
+        {"item_id:token": items.array}
+        | {
+            f"{name}:token_seq": _one_line(dataset.item_text[name]) for name in dataset.item_text.column_names
+        },
+    )
+
+
+def _one_line(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    text = pc.replace_substring_regex(pc.fill_null(text, ""), r"[\t\r\n]", " ")
+    return pc.replace_substring(text, '"', "'")
+
+
+class RecBole(Reader):
+    """Atomic files of any data set: ``NAME.inter`` is needed, ``NAME.item`` gives the items' text.
+
+    A log ``NAME.inter`` is split here (see :class:`~reclm.data.splits.SplitOptions`). Ready-made splits
+    ``NAME.train.inter``, ``NAME.test.inter`` and, if there is one, ``NAME.valid.inter`` are taken as they are, the rows
+    of ``NAME.user`` and ``NAME.item`` first; then ``full-shot`` ranks all items, and ``zero-shot`` those in neither
+    train nor valid, if any of them is tested on.
+    """
+
+    name = "recbole"
+    summary = "RecBole atomic files: NAME.inter, or NAME.train.inter and NAME.test.inter; NAME.item for text"
+    source = "a folder of RecBole atomic files (NAME.inter, NAME.item)"
+
+    class Config(SplitOptions):
+        """Options of the reader; those for splitting do not touch ready-made splits."""
+
+        dataset: str = ""
+        """NAME, where the folder holds several data sets."""
+        user_field: str = "user_id"
+        """Column of user ids."""
+        item_field: str = "item_id"
+        """Column of item ids."""
+        rating_field: str = "rating"
+        """Column of ratings, if there is one."""
+        time_field: str = "timestamp"
+        """Column of times in seconds since 1970, if there is one."""
+
+    def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
+        """See :class:`Reader`."""
+        assert isinstance(config, self.Config)
+        stem = find_stem(existing(source, self), config.dataset)
+        malformed = MalformedLines(ReadReport(), strict)
+        described = _described(beside(stem, "item"), config.item_field, malformed)
+        if beside(stem, "train.inter").is_file():
+            return self._ready_made(stem, config, described, malformed)
+        log = _log(beside(stem, "inter"), config, malformed)
+        users, items = id_map("user", log.user), id_map("item", log.item)
+        text = _item_text(items, described, config.item_field)
+        return from_log(self.name, users, items, log.numbered(users, items), text, config, malformed.report)
+
+    def _ready_made(
+        self, stem: Path, config: "RecBole.Config", described: AtomicTable | None, malformed: MalformedLines
+    ) -> Dataset:
+        paths = {split: beside(stem, f"{split}.inter") for split in SPLITS}
+        if not paths["test"].is_file():
+            raise ReclmError(f"{paths['train']} has no {paths['test'].name} beside it")
+        logs = {split: _log(path, config, malformed) for split, path in paths.items() if path.is_file()}
+        known = _described(beside(stem, "user"), config.user_field, malformed)
+        users = id_map("user", *_ids(known, config.user_field), *(log.user for log in logs.values()))
+        items = id_map("item", *_ids(described, config.item_field), *(log.item for log in logs.values()))
+        parts = {split: log.numbered(users, items) for split, log in logs.items()}
+        train, valid, test = (parts.get(split, Interactions.empty()) for split in SPLITS)
+        everything = np.arange(len(items))
+        protocols = [Protocol("full-shot", everything)]
+        cold = np.setdiff1d(everything, np.union1d(train.item_idx, valid.item_idx))
+        if np.isin(cold, test.item_idx).any():
+            protocols.append(Protocol("zero-shot", cold))
+        text = _item_text(items, described, config.item_field)
+        report = malformed.report
+        return finished(
+            Dataset(self.name, users, items, train, valid, test, text, tuple(protocols), report=report)
+        )
+
+
+class Ml100k(Reader):
+    """MovieLens-100k from RecBole's installed files (RecBole itself is not imported).
+
+    All 100,000 ratings count as positives, the rating is kept as a column; ``min_rating`` leaves the lower ones out.
+    Library-style titles are turned round: ``"Usual Suspects, The"`` is read as ``"The Usual Suspects"``.
+    """
+
+    name = "ml-100k"
+    summary = "MovieLens-100k, which RecBole's wheel carries; a tenth of the films held out for zero-shot"
+    source = "a folder with ml-100k.inter and ml-100k.item"
+    embedded = True
+    Config = SplitOptions
+    template = "{title}[ ({year})][. {genre}]"
+
+    def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
+        """See :class:`Reader`; without a ``source`` the installed files are read."""
+        assert isinstance(config, SplitOptions)
+        stem = find_stem(existing(source, self) if source else _installed_ml_100k(), "ml-100k")
+        malformed = MalformedLines(ReadReport(), strict)
+        log = _log(beside(stem, "inter"), RecBole.Config(), malformed)
+        users, items = id_map("user", log.user), id_map("item", log.item)
+        films = read_atomic(beside(stem, "item"), malformed)
+        raw = _item_text(items, films, "item_id", ["movie_title", "release_year", "class"])
+        # one film of the 1,682 is unknown: its year is "V", its genre "unknown"
+        genres = pc.replace_substring_regex(raw["class"], "^unknown$", "")
+        text = pa.table(
+            {
+                "title": titles_turned(raw["movie_title"]),
+                "year": pc.replace_substring_regex(raw["release_year"], r"^\D.*$", ""),
+                "genre": pc.replace_substring(genres, " ", ", "),
+            }
+        )
+        log = log.numbered(users, items)
+        return from_log(self.name, users, items, log, text, config, malformed.report, self.template)
+
+
+def titles_turned(titles: pa.ChunkedArray) -> pa.ChunkedArray:
+    """``"Seventh Seal, The (Sjunde inseglet, Det)"`` as ``"The Seventh Seal (Det Sjunde inseglet)"``."""
+    article = r"(The|An?|L[aeo]s?|L'|Il|El|Une?|De[nrt]|Die|Das|O)"
+    for pattern, turned in (
+        (rf"^([^(]+), {article}( \(|$)", r"\2 \1\3"),
+        (rf"\(([^()]+), {article}\)", r"(\2 \1)"),
+        ("L' ", "L'"),
+    ):
+        titles = pc.replace_substring_regex(titles, pattern, turned)
+    return titles
+
+
+def _installed_ml_100k() -> Path:
+    package = find_spec("recbole")
+    if package is None or not package.submodule_search_locations:
+        raise ReclmError(
+            "data set 'ml-100k' lies in the package recbole, which is not installed; "
+            "pip install --no-deps recbole==1.2.0"
+        )
+    return Path(package.submodule_search_locations[0]) / "dataset_example" / "ml-100k"
+
+
+def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> Log:
+    table = read_atomic(path, malformed)
+    names, asked = table.rows.table.column_names, config.model_fields_set
+    columns = LogColumns(
+        find_column(str(path), config.user_field, names),
+        find_column(str(path), config.item_field, names),
+        find_optional(str(path), config.time_field, names, "time_field" in asked),
+        find_optional(str(path), config.rating_field, names, "rating_field" in asked),
+    )
+    return read_log(table.rows, columns, malformed)
+
+
+def _described(path: Path, id_field: str, malformed: MalformedLines) -> AtomicTable | None:
+    """The table of users or items at ``path``, if there is one; rows without an id are malformed."""
+    if not path.is_file():
+        return None
+    table = read_atomic(path, malformed)
+    find_column(str(path), id_field, table.rows.table.column_names)
+    nameless = pc.equal(table.rows[id_field], "").to_numpy()
+    return AtomicTable(table.types, table.rows.reject(nameless, f"no {id_field}", malformed))
+
+
+def _ids(table: AtomicTable | None, id_field: str) -> list[pa.ChunkedArray]:
+    return [] if table is None else [table.rows[id_field]]
+
+
+def _item_text(
+    items: IdMap, described: AtomicTable | None, id_field: str, fields: list[str] | None = None
+) -> pa.Table:
+    """Text ``fields`` (all columns of tokens but the id, by default) of each item."""
+    if described is None:
+        return without_text(items)
+    fields = fields or [name for name in described.text_fields() if name != id_field]
+    return text_of(items, described.rows.table, id_field, fields)

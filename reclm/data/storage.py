@@ -1,0 +1,158 @@
+"""Prepared data sets on disk: Parquet tables and ``dataset.yaml``."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from reclm.config import read_yaml
+from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
+from reclm.data.id_map import IdMap
+from reclm.errors import ReclmError
+
+FORMAT = 1
+HEAD = "dataset.yaml"
+SPLITS = ("train", "valid", "test")
+
+
+def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:
+    """Write ``dataset`` to ``folder``: as a whole or, if the process is killed, not at all.
+
+    ``users.parquet`` and ``items.parquet`` (ids, ``text:FIELD`` columns, a ``candidate:PROTOCOL`` flag a protocol) are
+    in row order; ``train``, ``valid`` and ``test.parquet`` refer to those rows. A data set already there is replaced.
+
+    Args:
+        prepared: how it was made (reader, source, options), kept for the record.
+
+    Raises:
+        ReclmError: if ``folder`` holds something that is not a data set, or cannot be written.
+    """
+    if folder.exists() and not is_dataset(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ReclmError(f"{folder} holds something else than a data set; choose another folder with --out")
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        scratch.mkdir(parents=True)
+        _write(dataset, scratch, prepared or {})
+        if folder.exists():
+            folder.rename(replaced)
+        scratch.rename(folder)
+    except OSError as error:
+        raise ReclmError(f"cannot write {folder}: {error.strerror}") from error
+    finally:
+        if scratch.exists():
+            shutil.rmtree(scratch)
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        elif replaced.exists():
+            shutil.rmtree(replaced)
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a data set was saved there."""
+    return (folder / HEAD).is_file()
+
+
+def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
+    pq.write_table(pa.table({"user_id": dataset.users.array}), folder / "users.parquet")
+    items: dict[str, Any] = {"item_id": dataset.items.array}
+    items |= {f"text:{name}": dataset.item_text[name] for name in dataset.item_text.column_names}
+    for protocol in dataset.protocols:
+        flag = np.zeros(len(dataset.items), bool)
+        flag[protocol.candidates] = True
+        items[f"candidate:{protocol.name}"] = pa.array(flag)
+    pq.write_table(pa.table(items), folder / "items.parquet")
+    for name in SPLITS:
+        split = dataset.split(name)
+        columns = {"user_idx": split.user_idx, "item_idx": split.item_idx}
+        optional = {"timestamp": split.timestamp, "rating": split.rating, "review": split.review}
+        columns |= {name: column for name, column in optional.items() if column is not None}
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    head = {
+        "name": dataset.name,
+        "format": FORMAT,
+        "fingerprint": dataset.fingerprint,
+        "text_template": dataset.text_template,
+        "text_fields": dataset.item_text.column_names,
+        "protocols": [{"name": one.name, "mask": list(one.mask)} for one in dataset.protocols],
+        "report": vars(dataset.report),
+        "prepared": dict(prepared),
+    }
+    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    (folder / HEAD).write_text(text, encoding="utf-8")
+
+
+def read_head(folder: Path) -> dict[str, Any]:
+    """``dataset.yaml`` of the data set in ``folder``.
+
+    Raises:
+        ReclmError: if it is missing, damaged or of a newer format.
+    """
+    head = read_yaml(folder / HEAD)
+    missing = {"name", "format", "fingerprint", "text_template", "protocols", "report"} - head.keys()
+    if missing:
+        raise ReclmError(f"{folder / HEAD} lacks {', '.join(sorted(missing))}; prepare the data set again")
+    if head["format"] != FORMAT:
+        raise ReclmError(f"{folder / HEAD} has format {head['format']}, this version of reclm reads {FORMAT}")
+    return head
+
+
+def load_folder(folder: Path) -> Dataset:
+    """The data set that :func:`save` wrote to ``folder``.
+
+    Raises:
+        ReclmError: if files are missing or damaged, or are not those the fingerprint was taken of.
+    """
+    head = read_head(folder)
+    try:
+        tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("users", "items", *SPLITS)}
+        items = tables["items"]
+        fields = head["text_fields"]
+        item_text = items.select([f"text:{name}" for name in fields]).rename_columns(fields)
+        protocols = tuple(
+            Protocol(
+                one["name"],
+                np.flatnonzero(items[f"candidate:{one['name']}"].to_numpy()),
+                tuple(one["mask"]),
+            )
+            for one in head["protocols"]
+        )
+        dataset = Dataset(
+            head["name"],
+            IdMap(tables["users"]["user_id"], "user"),
+            IdMap(items["item_id"], "item"),
+            *(_interactions(tables[name]) for name in SPLITS),
+            item_text=item_text,
+            protocols=protocols,
+            text_template=head["text_template"],
+            report=ReadReport(**head["report"]),
+        )
+    except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
+        what = " ".join(str(error).split())
+        raise ReclmError(f"{folder} is a damaged data set: {what}; prepare it again") from error
+    if dataset.fingerprint != head["fingerprint"]:
+        raise ReclmError(
+            f"{folder} was changed after it was prepared: its fingerprint is {dataset.fingerprint}, {HEAD} says "
+            f"{head['fingerprint']}; prepare it again"
+        )
+    return dataset
+
+
+def _interactions(table: pa.Table) -> Interactions:
+    def numbers(name: str) -> np.ndarray | None:
+        return table[name].to_numpy() if name in table.column_names else None
+
+    review = table["review"].combine_chunks() if "review" in table.column_names else None
+    return Interactions(
+        table["user_idx"].to_numpy(),
+        table["item_idx"].to_numpy(),
+        numbers("timestamp"),
+        numbers("rating"),
+        review,
+    )

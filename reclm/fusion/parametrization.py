@@ -1,0 +1,181 @@
+"""Profiles fused into an ``nn.Embedding`` of a model that is not ours: as a parametrization of its weight.
+
+``embedding.weight`` is then the whole table, fused; ``embedding(ids)`` fuses only the rows asked for.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from reclm.data.dataset import ProfileKind
+from reclm.fusion.dual_mlp import DualMLP
+from reclm.fusion.profile_fusion import ProfileFusion
+from reclm.fusion.rows import Coverage, Placement
+
+
+class FusedSide(nn.Module):
+    """The fused rows of users, or of items, in a table of ``N`` rows.
+
+    Args:
+        placed: who has which row, and which profile.
+        mlp: the dual MLP.
+        normalize: scale ``T_pro(p)`` to length one (:class:`~reclm.fusion.profile_fusion.ProfileFusion`).
+        residual: ``x + g ∘ Ψ(x ‖ T_pro(p))`` in place of ``Ψ(x ‖ T_pro(p))``; the gate ``g`` ``(d,)`` starts at zero.
+            (Not ``Ψ`` itself: behind its ReLU, weights of zero would never get a gradient.)
+    """
+
+    rows: Tensor
+    place: Tensor
+    cold: Tensor
+
+    def __init__(self, placed: Placement, mlp: DualMLP, *, normalize: bool, residual: bool) -> None:
+        super().__init__()
+        self.adapter = ProfileFusion(placed.profiles, mlp, normalize=normalize)
+        self.gate = nn.Parameter(torch.zeros(mlp.psi.out_features)) if residual else None
+        rows = torch.from_numpy(placed.rows)
+        every = torch.arange(placed.embedding.num_embeddings)
+        place = torch.full_like(every, -1).index_copy_(0, rows, torch.arange(len(rows)))
+        self.in_order = torch.equal(rows, every)
+        self.any_cold = bool(placed.cold.any())
+        # not in the state_dict: all of it follows from the data set and the profiles
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("cold", torch.from_numpy(placed.cold[:, None]), persistent=False)
+
+    def forward(self, table: Tensor) -> Tensor:
+        """The whole table ``(N, d)``, this side's rows fused and all others as they are."""
+        if self.in_order:
+            return self._fuse(table, None)
+        return table.index_copy(0, self.rows, self._fuse(table.index_select(0, self.rows), None))
+
+    def at(self, table_rows: Tensor, base: Tensor) -> Tensor:
+        """The same for some rows of the table.
+
+        Args:
+            table_rows: ``(m,)`` int64.
+            base: ``(m, d)``, what the table holds there.
+        """
+        if self.in_order:
+            return self._fuse(base, table_rows)
+        place = self.place[table_rows]
+        mine = (place >= 0).nonzero().squeeze(1)
+        return base.index_copy(0, mine, self._fuse(base.index_select(0, mine), place[mine]))
+
+    def _fuse(self, base: Tensor, rows: Tensor | None) -> Tensor:
+        if self.any_cold:
+            base = base.masked_fill(self.cold if rows is None else self.cold[rows], 0.0)
+        fused = self.adapter(base, rows)
+        if self.gate is not None:
+            fused = base + self.gate * fused
+        return fused.to(base.dtype)  # autocast computes in another
+
+
+class FusedTable(nn.Module):
+    """The parametrization: the sides that have rows in the table, one after the other.
+
+    Attributes:
+        user, item: the sides that have rows in it.
+        enabled: where False the table is the base table itself, to the bit.
+        coverage: what was done to each side.
+    """
+
+    user: FusedSide | None
+    item: FusedSide | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user = self.item = None
+        self.coverage: dict[ProfileKind, Coverage] = {}
+        self.enabled = True
+
+    def add(self, side: FusedSide, coverage: Coverage) -> None:
+        """One more side."""
+        setattr(self, coverage.kind, side)
+        self.coverage[coverage.kind] = coverage
+
+    @property
+    def sides(self) -> dict[ProfileKind, FusedSide]:
+        """The sides that have rows in the table."""
+        both: tuple[tuple[ProfileKind, FusedSide | None], ...] = (("user", self.user), ("item", self.item))
+        return {kind: side for kind, side in both if side is not None}
+
+    def forward(self, base: Tensor) -> Tensor:
+        """The whole table: ``(N, d)`` to ``(N, d)``."""
+        if self.enabled:
+            for side in self.sides.values():
+                base = side(base)
+        return base
+
+    def lookup(self, ids: Tensor, base: Tensor, embedding: nn.Embedding) -> Tensor:
+        """``F.embedding(ids, self(base))``, fusing each row asked for once and no other: ``(…,)`` to ``(…, d)``.
+
+        Args:
+            ids: table rows, of any shape.
+            base: the base table ``(N, d)``.
+            embedding: the module looked up in, for its ``padding_idx``, ``scale_grad_by_freq`` and ``sparse``.
+        """
+        distinct, inverse = torch.unique(ids, return_inverse=True)
+        rows = F.embedding(distinct, base, embedding.padding_idx, sparse=embedding.sparse)
+        for side in self.sides.values():
+            rows = side.at(distinct, rows)
+        return F.embedding(inverse, rows, scale_grad_by_freq=embedding.scale_grad_by_freq)
+
+
+def attach(embedding: nn.Embedding, table: FusedTable) -> None:
+    """Register the parametrization, and have the embedding's look-ups go by :meth:`FusedTable.lookup`.
+
+    A subclass of ``nn.Embedding`` that looks up in a way of its own keeps it, and reads the whole fused table.
+    """
+    own_forward = type(embedding).forward is not nn.Embedding.forward
+    table.to(embedding.weight.device, embedding.weight.dtype)
+    # unsafe: only spares a first pass over the whole table that would check shape and type
+    parametrize.register_parametrization(embedding, "weight", table, unsafe=True)
+    if not own_forward:
+        type(embedding).forward = _forward  # a class that register_parametrization made for this one module
+
+
+def _forward(self: nn.Embedding, input: Tensor) -> Tensor:
+    stacked = _parametrizations(self)
+    table, base = stacked[0], base_table(self)
+    assert isinstance(table, FusedTable)
+    # with as many ids as rows, finding the distinct ones costs more than it saves; only a look-up of rows has a
+    # sparse gradient
+    whole = parametrize._cache_enabled or input.numel() >= len(base)
+    if self.sparse and torch.is_grad_enabled():
+        whole = False
+    if whole or len(stacked) > 1 or not table.enabled:
+        return nn.Embedding.forward(self, input)
+    return table.lookup(input, base, self)
+
+
+@torch.no_grad()
+def detach(embedding: nn.Embedding, *, bake: bool) -> None:
+    """Make it the plain embedding that it was, with fused rows (as in evaluation) or with its base rows."""
+    table = fused_table(embedding)
+    assert table is not None
+    table.enabled = True
+    table.eval()
+    # copy.deepcopy lets a copy share the class that torch is about to strip of its property
+    shared = type(embedding)
+    own = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    embedding.__class__ = own  # pyright: ignore[reportAttributeAccessIssue]
+    parametrize.remove_parametrizations(embedding, "weight", leave_parametrized=bake)
+
+
+def fused_table(module: nn.Module) -> FusedTable | None:
+    """The module's parametrization, if it is augmented."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    return next((one for one in _parametrizations(module) if isinstance(one, FusedTable)), None)
+
+
+def base_table(module: nn.Embedding) -> nn.Parameter:
+    """What lies under the fused table of an augmented embedding: its own weight ``(N, d)``."""
+    return cast(nn.Parameter, _parametrizations(module).original)
+
+
+def _parametrizations(module: nn.Module) -> parametrize.ParametrizationList:
+    return cast(nn.ModuleDict, module.parametrizations)["weight"]  # pyright: ignore[reportReturnType]

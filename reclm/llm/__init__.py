@@ -1,0 +1,1 @@
+"""Language models: chats, tokens, finding and running them."""

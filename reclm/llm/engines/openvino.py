@@ -1,0 +1,137 @@
+"""OpenVINO GenAI: the engine for CPUs. Continuous batching with a prefix cache; reads GGUF files as they are."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino_genai as genai
+
+from reclm.errors import ReclmError
+from reclm.llm.chat import Chat, Generation, SamplingParams
+from reclm.llm.engines.base import LocalGenerator, Precision
+from reclm.llm.gguf import half_copy
+from reclm.llm.models import LanguageModel
+
+
+class OpenVINOGenerator(LocalGenerator):
+    """Runs a GGUF file or an OpenVINO folder on the CPU.
+
+    Args:
+        model: what :func:`~reclm.llm.models.find_model` found.
+        precision: of weights, activations and KV cache; ``auto`` is bf16 where the processor computes in it, else f32.
+            In f32 a text does not depend on what is generated beside it.
+        in_flight: most prompts worked on at once.
+        cache_gb: size of the KV cache in GB.
+        batched_tokens: most tokens in one forward pass.
+
+    Raises:
+        ReclmError: if the model is in another format.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        precision: Precision = "auto",
+        in_flight: int = 64,
+        cache_gb: int = 2,
+        batched_tokens: int = 256,
+    ) -> None:
+        if model.format == "safetensors":
+            raise ReclmError(
+                f"engine 'openvino' reads .gguf files and OpenVINO folders, {model.path} holds safetensors; "
+                "use --engine transformers"
+            )
+        super().__init__(model)
+        self.in_flight = in_flight
+        if precision == "auto":
+            bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            precision = "bf16" if bf16 else "f32"
+        self.precision = precision
+        scheduler = genai.SchedulerConfig()
+        scheduler.cache_size = cache_gb
+        scheduler.enable_prefix_caching = True
+        scheduler.max_num_batched_tokens = batched_tokens
+        scheduler.max_num_seqs = in_flight
+        properties = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "KV_CACHE_PRECISION": precision,
+            # quantising activations on the fly changes texts, and is slower without VNNI
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+        }
+        path = half_copy(model.path, model.name) if model.format == "gguf" else model.path
+        try:
+            self._pipeline = genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU", properties)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise ReclmError(
+                f"OpenVINO cannot read {model.path}: {reason}; try --engine transformers"
+            ) from error
+
+    def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
+        """Answer every chat, each once and as soon as it is done; at most ``in_flight`` are begun and not done.
+
+        Raises:
+            ReclmError: if a prompt does not fit the model's context window or the KV cache.
+        """
+        prompts = {key: ids for group in self.encode(chats, params) for key, ids in group.items()}
+        config = self._config(params)
+        waiting = enumerate(prompts.items())
+        running: dict[str, Any] = {}
+        # the first one alone, so that what all prompts begin with is in the prefix cache when the others come
+        room = 1
+        try:
+            while True:
+                for number, (key, ids) in waiting:
+                    tokens = ov.Tensor(np.array([ids], dtype=np.int64))
+                    running[key] = self._pipeline.add_request(number, tokens, config)
+                    if len(running) >= room:
+                        break
+                if not running:
+                    return
+                self._pipeline.step()
+                for key in [key for key, handle in running.items() if _is_done(handle)]:
+                    yield self._result(key, chats[key], prompts[key], running.pop(key), params)
+                if room == 1 and not any(handle.can_read() for handle in running.values()):
+                    continue
+                room = self.in_flight
+        finally:
+            # abandoned half-way: the next call begins with an empty pipeline
+            for handle in running.values():
+                handle.cancel()
+            while self._pipeline.has_non_finished_requests():
+                self._pipeline.step()
+
+    def _result(
+        self, key: str, chat: Chat, prompt: list[int], handle: Any, params: SamplingParams
+    ) -> Generation:
+        if handle.get_status() == genai.GenerationStatus.IGNORED:
+            raise ReclmError(
+                f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache; raise cache_gb"
+            )
+        # where the answer begins with a stop string, nothing is left to read
+        answers = handle.read_all()
+        new = list(answers[0].generated_ids) if answers else []
+        ended = not answers or answers[0].finish_reason == genai.GenerationFinishReason.STOP
+        return self.read(key, chat, prompt, new, ended, params)
+
+    def _config(self, params: SamplingParams) -> genai.GenerationConfig:
+        config = genai.GenerationConfig()
+        config.max_new_tokens = params.max_new_tokens
+        config.stop_token_ids = set(self.end_ids)
+        config.set_eos_token_id(min(self.end_ids))
+        config.stop_strings = set(params.stop)
+        config.repetition_penalty = params.repetition_penalty
+        config.presence_penalty = params.presence_penalty
+        if params.temperature > 0:
+            config.do_sample = True
+            config.temperature = params.temperature
+            config.top_p = params.top_p
+            config.rng_seed = params.seed
+        if params.pattern is not None:
+            config.structured_output_config = genai.StructuredOutputConfig(regex=params.pattern)
+        return config
+
+
+def _is_done(handle: Any) -> bool:
+    return handle.get_status() != genai.GenerationStatus.RUNNING

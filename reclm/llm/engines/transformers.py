@@ -1,0 +1,215 @@
+"""Hugging Face transformers: the reference engine, for GPUs and freshly tuned models."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging
+
+from reclm.errors import ReclmError
+from reclm.llm.chat import Chat, Generation, SamplingParams
+from reclm.llm.engines.base import LocalGenerator, Precision
+from reclm.llm.engines.kv_cache import repeated
+from reclm.llm.engines.token_choice import PatternCompiler, TokenChooser
+from reclm.llm.models import LanguageModel, transformers_folder
+
+
+class TransformersGenerator(LocalGenerator):
+    """Runs a model in batches of prompts of like length, left-padded; what prompts begin with in common, once.
+
+    Args:
+        model: what :func:`~reclm.llm.models.find_model` found.
+        precision: of weights, activations and KV cache; ``auto`` is bf16 on a GPU and on processors that compute in it,
+            else f32. In f32 a text does not depend on the rows beside it, but for ties within rounding.
+        batch_size: most prompts in a batch; above 32 a CPU gains nothing.
+        device: where to run, a GPU by default where there is one.
+
+    Raises:
+        ReclmError: if the model is in another format.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        precision: Precision = "auto",
+        batch_size: int = 32,
+        device: str | None = None,
+    ) -> None:
+        if model.format == "openvino":
+            raise ReclmError(
+                f"engine 'transformers' reads safetensors and .gguf files, {model.path} is an OpenVINO folder; "
+                "use --engine openvino"
+            )
+        super().__init__(model)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = _resolved(precision, self.device)
+        self.batch_size = batch_size
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            network = AutoModelForCausalLM.from_pretrained(
+                transformers_folder(model, weights=True),
+                dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
+                use_safetensors=True,
+            )
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+        self._run(network.to(self.device))  # pyright: ignore[reportArgumentType]
+
+    def _run(self, network: Any) -> None:
+        """Sample from ``network``, where it is, from now on."""
+        self.network: Any = network.eval()
+        self.device = network.device
+        self._vocabulary = network.get_output_embeddings().weight.shape[0]
+        self._patterns: PatternCompiler | None = None
+
+    def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
+        """Answer every chat, each once and as soon as it is done.
+
+        Raises:
+            ReclmError: if a prompt does not fit the model's context window.
+        """
+        for prompts in self.encode(chats, params):
+            keys = list(prompts)
+            for row, new, ended in self.sample(list(prompts.values()), params):
+                key = keys[row]
+                yield self.read(key, chats[key], prompts[key], new, ended, params)
+
+    def sample(
+        self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, list[int], bool]]:
+        """Continue prompts of token ids; rows are batched in the order given.
+
+        Args:
+            prompts: token ids of each row.
+            seeds: a seed each row, in place of ``params.seed``.
+
+        Yields:
+            Row, new tokens (the one that ends the answer included) and whether it ended by itself, as soon as it is
+            done.
+        """
+        shared = shared_prefix(prompts)
+        prefix = self._prefix(shared)
+        for start in range(0, len(prompts), self.batch_size):
+            rows = prompts[start : start + self.batch_size]
+            own = None if seeds is None else seeds[start : start + self.batch_size]
+            for row, new, ended in self._batch(rows, len(shared), prefix, params, own):
+                yield start + row, new, ended
+
+    def decode(self, ids: list[int]) -> str:
+        """New tokens as text, special tokens left out."""
+        return self.prompts.text([one for one in ids if one not in self.end_ids])
+
+    def chooser(
+        self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
+    ) -> TokenChooser:
+        """What picks the tokens behind these prompts, one row each."""
+        if params.pattern is not None and self._patterns is None:
+            self._patterns = PatternCompiler(self.prompts.tokenizer, self._vocabulary, sorted(self.end_ids))
+        return TokenChooser(
+            prompts, params, self._vocabulary, self.end_ids, self._patterns, self.device, seeds
+        )
+
+    @torch.inference_mode()
+    def _prefix(self, shared: list[int]) -> DynamicCache:
+        """Keys and values of the tokens that all prompts begin with, one row."""
+        cache = DynamicCache(config=self.network.config)
+        if shared:
+            ids = torch.tensor([shared], device=self.device)
+            self.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache
+
+    def _batch(
+        self,
+        prompts: list[list[int]],
+        shared: int,
+        prefix: DynamicCache,
+        params: SamplingParams,
+        seeds: Sequence[int] | None,
+    ) -> Iterator[tuple[int, list[int], bool]]:
+        """Row, new tokens and whether it ended by itself, of each prompt, as soon as it is done."""
+        with torch.inference_mode():
+            chooser = self.chooser(prompts, params, seeds)
+            # equal prompts are read once
+            places = {prompt: at for at, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+            ids, attended = _left_padded([list(one[shared:]) for one in places], shared, self.device)
+            cache = repeated(prefix, len(places))
+            new: list[list[int]] = [[] for _ in prompts]
+            rows = list(range(len(prompts)))
+            finished: list[tuple[int, list[int], bool]] = []
+            done = [False] * len(prompts)
+            for step in range(params.max_new_tokens):
+                positions = (attended.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+                logits = self.network(
+                    input_ids=ids,
+                    attention_mask=attended,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                ).logits[:, -1]
+                if len(logits) < len(rows):
+                    index = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=self.device)
+                    cache.batch_select_indices(index)
+                    logits, attended = logits[index], attended[index]
+                tokens, ends = chooser(logits)
+                last = step == params.max_new_tokens - 1
+                for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+                    if done[row]:
+                        continue
+                    new[row].append(token)
+                    ended = bool(ends[place]) or self._stops(new[row], params)
+                    if ended or last:
+                        done[row] = True
+                        finished.append((row, new[row], ended))
+                attended = torch.cat([attended, attended.new_ones(len(rows), 1)], dim=1)
+                ids = tokens.unsqueeze(1)
+                # rows that are done are computed on until they are worth the copy of the cache
+                left = [place for place, row in enumerate(rows) if not done[row]]
+                if left and len(left) <= 0.75 * len(rows):
+                    index = torch.tensor(left, device=self.device)
+                    cache.batch_select_indices(index)
+                    chooser.keep(left)
+                    ids, attended = ids[index], attended[index]
+                    rows = [rows[place] for place in left]
+                yield from finished
+                finished.clear()
+                if not left:
+                    return
+
+    def _stops(self, new: list[int], params: SamplingParams) -> bool:
+        if not params.stop:
+            return False
+        written = self.prompts.text(new)
+        return any(stop in written for stop in params.stop)
+
+
+def _left_padded(
+    rows: list[list[int]], shared: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids ``(B, L)`` and attention mask ``(B, shared + L)`` of rows that follow ``shared`` cached tokens."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
+    mask = [[1] * shared + [0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return ids, torch.tensor(mask, device=device)
+
+
+def shared_prefix(prompts: list[list[int]]) -> list[int]:
+    """The tokens that all prompts begin with; each prompt keeps at least one of its own."""
+    if not prompts:
+        return []
+    # in lexical order, what the first and the last have in common, all have
+    first, last = min(prompts), max(prompts)
+    most = min(map(len, prompts)) - 1
+    return first[: next((at for at in range(most) if first[at] != last[at]), most)]
+
+
+def _resolved(precision: Precision, device: torch.device) -> Precision:
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
+    computes_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if computes_bf16 else "f32"

@@ -1,0 +1,207 @@
+"""Chats as token ids, the same for every engine, and safe from what their contents say.
+
+The chat template is rendered with placeholders in place of the contents. Only its own literal parts can become special
+tokens; contents are tokenised as nothing but text.
+"""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateError
+
+from reclm.errors import ReclmError
+from reclm.llm.chat import Chat, Message
+
+_SLOT = re.compile("\ue000(\\d+)\ue001")
+
+
+class PromptTokenizer:
+    """Turns a chat into token ids.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        context: most tokens the model can take, prompt and answer together.
+        model: the model's name, for messages.
+
+    Raises:
+        ReclmError: if the tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: Any, context: int, model: str) -> None:
+        if not tokenizer.chat_template:
+            raise ReclmError(
+                f"model {model!r} has no chat template; use an instruction-tuned one (…-Instruct, …-chat)"
+            )
+        self.tokenizer = tokenizer
+        self.context = context
+        self.model = model
+        added = {str(token): (idx, token) for idx, token in tokenizer.added_tokens_decoder.items()}
+        self._added = {text: one for text, one in added.items() if len(text) > 1 and not text.isspace()}
+        longest_first = sorted(self._added, key=len, reverse=True)
+        self._added_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._layout = lru_cache(maxsize=64)(self._render)
+        self._text_ids = lru_cache(maxsize=4096)(self._encode)
+
+    def ids(self, chat: Chat) -> list[int]:
+        """Token ids of the prompt, the begun answer at its end."""
+        messages, layout = chat.messages, self._template(chat)
+        if layout is None:
+            messages = _without_system(chat.messages)
+            layout = self._layout(tuple(one.role for one in messages))
+        ids: list[int] = []
+        run = ""
+        for piece in layout:
+            match piece:
+                case ("token", token):
+                    ids += [*self._text_ids(run), token]
+                    run = ""
+                case ("slot", number):
+                    run += messages[number].content.strip()
+                case (_, text):
+                    run += text
+        return [*ids, *self._text_ids(run + chat.answer_start)]
+
+    def checked(self, key: str, chat: Chat, new_tokens: int) -> list[int]:
+        """:meth:`ids`, if they and ``new_tokens`` more fit the model.
+
+        Raises:
+            ReclmError: if they do not.
+        """
+        ids = self.ids(chat)
+        if len(ids) + new_tokens > self.context:
+            raise ReclmError(
+                f"the prompt of {key!r} is too long: {len(ids)} tokens and up to {new_tokens} new ones, "
+                f"{self.model} takes {self.context}; shorten the history or the item text"
+            )
+        return ids
+
+    def training_ids(self, messages: tuple[Message, ...]) -> tuple[list[int], list[int]]:
+        """Token ids of a finished chat, and whose each one is.
+
+        A message owns every token that holds a character of its content, and the token that ends the turn where one
+        follows at once. What the model must write is what the assistant's messages own.
+
+        Returns:
+            ``(ids, owners)``, equally long: the number of the message, or -1 for what the template says.
+
+        Raises:
+            ReclmError: if the template refuses the messages, or the tokenizer cannot say which characters a token
+                holds.
+        """
+        if not self.tokenizer.is_fast:
+            raise ReclmError(
+                f"the tokenizer of {self.model!r} gives no offsets; a fast one is needed to tune"
+            )
+        layout = self._template(Chat(messages), finished=True)
+        if layout is None:
+            # the system message is part of the first user message now, and all others count one less
+            ids, owners = self.training_ids(_without_system(messages))
+            return ids, [owner + 1 if owner >= 0 else owner for owner in owners]
+        ids: list[int] = []
+        owners: list[int] = []
+        run, closing = "", -1
+        spans: list[tuple[int, int, int]] = []
+        end: tuple[tuple[str, Any], ...] = (("end", None),)
+        for piece in layout + end:
+            match piece:
+                case ("slot", number):
+                    content = messages[number].content.strip()
+                    spans.append((len(run), len(run) + len(content), number))
+                    run += content
+                    closing = number
+                case ("text", text):
+                    run += text
+                    closing = closing if not text.strip() else -1
+                case (kind, token):
+                    if kind == "token" and closing >= 0:
+                        # white space between an answer and the token that ends it is to be written too
+                        spans[-1] = (spans[-1][0], len(run), closing)
+                    some, theirs = self._owned(run, spans)
+                    ids += some
+                    owners += theirs
+                    if kind == "token":
+                        ids.append(token)  # pyright: ignore[reportArgumentType]
+                        owners.append(closing)
+                    run, spans, closing = "", [], -1
+        return ids, owners
+
+    def _owned(self, text: str, spans: list[tuple[int, int, int]]) -> tuple[list[int], list[int]]:
+        """The ids of a text, and the number of the ``(start, end, number)`` span that each has a character of."""
+        if not text:
+            return [], []
+        found = self._added_pattern.search(text)
+        if found:
+            cut = found.start() + 1
+            ids, owners = self._owned(text[:cut], spans)
+            rest, theirs = self._owned(text[cut:], [(start - cut, end - cut, of) for start, end, of in spans])
+            return ids + rest, owners + theirs
+        coded = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        owners = [-1] * len(coded["input_ids"])
+        for at, (first, last) in enumerate(coded["offset_mapping"]):
+            for start, end, number in spans:
+                if first < end and last > start:
+                    owners[at] = number
+        return coded["input_ids"], owners
+
+    def text(self, ids: list[int]) -> str:
+        """Generated ids as text, special tokens left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _template(self, chat: Chat, finished: bool = False) -> tuple[tuple[str, Any], ...] | None:
+        """The template's layout for the chat, None where the template knows no system message."""
+        try:
+            return self._layout(tuple(one.role for one in chat.messages), finished)
+        except TemplateError as error:
+            if chat.messages[0].role == "system":
+                return None
+            raise ReclmError(f"the chat template of {self.model!r} refuses the prompt: {error}") from error
+
+    def _render(self, roles: tuple[str, ...], finished: bool = False) -> tuple[tuple[str, Any], ...]:
+        """The template for messages of these roles: ``("text", str)``, ``("token", id)``, ``("slot", number)``.
+
+        Args:
+            finished: no answer is to follow.
+        """
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)],
+            tokenize=False,
+            add_generation_prompt=not finished,
+            # some templates begin a reasoning or write today's date, which would make equal prompts differ
+            enable_thinking=False,
+            date_string="26 Jul 2024",
+        )
+        layout: list[tuple[str, Any]] = []
+        for number, part in enumerate(_SLOT.split(rendered)):
+            layout += [("slot", int(part))] if number % 2 else self._literal(part)
+        return tuple(layout)
+
+    def _literal(self, text: str) -> list[tuple[str, Any]]:
+        pieces: list[tuple[str, Any]] = []
+        end = 0
+        for found in self._added_pattern.finditer(text):
+            idx, token = self._added[found[0]]
+            before = text[end : found.start()]
+            pieces += [("text", before.rstrip() if token.lstrip else before), ("token", idx)]
+            end = found.end()
+            if token.rstrip:
+                end += len(text[end:]) - len(text[end:].lstrip())
+        return [*pieces, ("text", text[end:])]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        """``text`` as text only: where it spells an added token, it is cut inside, so that the token cannot arise."""
+        if not text:
+            return ()
+        found = self._added_pattern.search(text)
+        if found:
+            cut = found.start() + 1
+            return self._encode(text[:cut]) + self._encode(text[cut:])
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+def _without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The system message put in front of the first user message, for templates that know none."""
+    system, first, *rest = messages
+    return (Message(first.role, f"{system.content}\n\n{first.content}"), *rest)

@@ -1,0 +1,1 @@
+"""Recommenders: their base, training, evaluation, serving and steering."""

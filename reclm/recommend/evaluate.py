@@ -1,0 +1,178 @@
+"""All-rank evaluation in blocks of users: every candidate is scored, none is sampled."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reclm.errors import ReclmError
+from reclm.recommend.metrics import METRICS, coverage, lift, novelty, parse
+from reclm.recommend.tasks import Task
+
+DEFAULT_METRICS = tuple(
+    f"{metric}@{k}" for k in (20, 40) for metric in ("recall", "ndcg", "precision", "mrr", "hit")
+)
+
+Scorer = Callable[[Tensor, Tensor], Tensor]
+"""``(user_idx (b,), item_idx (c,)) -> scores (b, c)``, higher is better, in memory that the caller may overwrite."""
+
+
+@dataclass(frozen=True, eq=False)
+class PerUser:
+    """What an evaluation found, user by user: significance tests need no less.
+
+    Attributes:
+        users: ``(n,)`` user_idx.
+        values: metric name, e.g. ``"ndcg@20"``, to ``(n,)`` float32; nan for a user without a value (lift without
+            history).
+        overall: metric name, e.g. ``"coverage@20"``, to a number of all users together.
+        top: of some users, user_idx to the item_idx ranked best.
+    """
+
+    users: np.ndarray
+    values: dict[str, np.ndarray]
+    overall: dict[str, float] = field(default_factory=dict)
+    top: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def mean(self) -> dict[str, float]:
+        """Every metric: its mean over the users that have a value (not nan), or the number of all together.
+
+        Every user has a value but for novelty, which those lack who had nothing left to rank, and lift, which those
+        without history lack, too; nan where no user has one.
+        """
+        means = {name: value[~np.isnan(value)] for name, value in self.values.items()}
+        return {
+            name: float(value.mean(dtype=np.float64)) if len(value) else float("nan")
+            for name, value in means.items()
+        } | self.overall
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best candidates of each user: what all measures of a task, and of its parts, are taken from.
+
+    Attributes:
+        users: ``(n,)`` user_idx, ascending.
+        candidates: ``(c,)`` item_idx that were ranked.
+        best: ``(n, k)`` places in ``candidates``, best first; -1 where none was left.
+    """
+
+    users: Tensor
+    candidates: Tensor
+    best: Tensor
+
+    def of(self, users: Tensor) -> Tensor:
+        """The rows of ``best`` of some of the users, ``(m,)`` ascending."""
+        if len(users) == len(self.users):
+            return self.best
+        return self.best[torch.searchsorted(self.users, users)]
+
+    def items(self, users: Sequence[int]) -> dict[int, np.ndarray]:
+        """The item_idx ranked best for those of the user_idx ``users`` who were ranked for."""
+        found = {}
+        for user in users:
+            row = self.best[self.users == user].flatten()
+            if len(row):
+                found[user] = self.candidates[row[row >= 0]].numpy()
+        return found
+
+
+@torch.inference_mode()
+def rank(scorer: Scorer, task: Task, k: int, block: int = 1024) -> Ranking:
+    """Rank all candidates for every user of the task, and keep the best ``k``.
+
+    Per user block: one scoring, the mask set to -inf, one top-k. Bound: ``n·c`` scores written once and read once by
+    the top-k.
+
+    Args:
+        scorer: scores a block of users against the candidates.
+        task: see :class:`Task`.
+        k: places kept.
+        block: users a block.
+    """
+    best = torch.full((len(task.users), k), -1)
+    width = min(k, len(task.candidates))
+    for start in range(0, len(task.users), block):
+        stop = min(start + block, len(task.users))
+        scores = scorer(task.users[start:stop], task.candidates)
+        rows, columns = _entries(task.mask, start, stop)
+        scores[rows, columns] = -torch.inf
+        highest, places = scores.topk(width, dim=1)
+        best[start:stop, :width] = torch.where(highest > -torch.inf, places, -1)
+    return Ranking(task.users, task.candidates, best)
+
+
+@torch.inference_mode()
+def measure(
+    ranking: Ranking, task: Task, metrics: Sequence[str] = DEFAULT_METRICS, top: Sequence[int] = ()
+) -> PerUser:
+    """Take metrics of a ranking.
+
+    Args:
+        ranking: of at least as many places as the metrics look at.
+        task: the one that was ranked, or a part of it (:meth:`Task.only`).
+        metrics: names like ``"recall@20"``.
+        top: user_idx whose top lists are wanted.
+
+    Raises:
+        ReclmError: for an unknown metric, and for novelty and lift of a task without popularity.
+    """
+    best = ranking.of(task.users)
+    hits = _hits(best, task)
+    values: dict[str, Tensor] = {}
+    overall: dict[str, float] = {}
+    for name in metrics:
+        metric, k = parse(name)
+        if metric == "coverage":
+            overall[name] = coverage(best[:, :k], len(task.candidates))
+        elif metric in METRICS:
+            values[name] = METRICS[metric](hits[:, :k], task.positives)
+        elif task.popularity is None:
+            raise ReclmError(f"{name} is measured by training interactions; give them: Task.of(…, train=…)")
+        else:
+            values[name] = (novelty if metric == "novelty" else lift)(best[:, :k], task.popularity)
+    found = {name: value.to(torch.float32).numpy() for name, value in values.items()}
+    return PerUser(task.users.numpy(), found, overall, ranking.items(top))
+
+
+def evaluate(
+    scorer: Scorer,
+    task: Task,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    block: int = 1024,
+    top: Sequence[int] = (),
+) -> PerUser:
+    """Rank all candidates for every user of the task (:func:`rank`) and take the metrics (:func:`measure`).
+
+    Args:
+        scorer, task, metrics, block, top: see there.
+    """
+    return measure(rank(scorer, task, deepest(metrics), block), task, metrics, top)
+
+
+def deepest(metrics: Sequence[str]) -> int:
+    """The largest k among the metrics."""
+    return max(parse(name)[1] for name in metrics)
+
+
+def _hits(best: Tensor, task: Task, block: int = 1024) -> Tensor:
+    """``(n, k)`` bool: which places hold a positive."""
+    hits = torch.zeros_like(best, dtype=torch.bool)
+    truth = torch.zeros(block, len(task.candidates), dtype=torch.bool)
+    for start in range(0, len(best), block):
+        places = best[start : start + block]
+        rows, columns = _entries(task.truth, start, start + len(places))
+        truth[rows, columns] = True
+        hits[start : start + block] = truth[: len(places)].gather(1, places.clamp(min=0)) & (places >= 0)
+        truth[rows, columns] = False
+    return hits
+
+
+def _entries(csr: tuple[Tensor, Tensor], start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Rows (from 0) and columns of the CSR rows ``start … stop - 1``."""
+    pointers, columns = csr
+    counts = pointers[start + 1 : stop + 1] - pointers[start:stop]
+    rows = torch.repeat_interleave(torch.arange(stop - start), counts)
+    return rows, columns[pointers[start] : pointers[stop]]

@@ -1,0 +1,100 @@
+"""A ranking task: who is ranked for, among which items, and what is to be found."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reclm.data.dataset import Interactions
+from reclm.recommend.metrics import Popularity
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One ranking task, laid out once and then run at every epoch.
+
+    Users without a positive among the candidates are left out; a test item that is masked stays in the
+    denominators (it can't be found: a model is not rewarded for what the protocol hides).
+
+    Attributes:
+        users: ``(n,)`` user_idx of the evaluated users, ascending.
+        candidates: ``(c,)`` item_idx that are ranked.
+        positives: ``(n,)`` test items of each user.
+        truth, mask: ``(indptr (n + 1,), columns)`` — places in ``candidates``, CSR over ``users``, ascending in a row.
+        popularity: in training, of candidates and of histories; what novelty and lift are measured by.
+    """
+
+    users: Tensor
+    candidates: Tensor
+    positives: Tensor
+    truth: tuple[Tensor, Tensor]
+    mask: tuple[Tensor, Tensor]
+    popularity: Popularity | None = None
+
+    @classmethod
+    def of(
+        cls,
+        test: Interactions,
+        mask: Interactions,
+        candidates: np.ndarray,
+        users: int,
+        items: int,
+        train: Interactions | None = None,
+    ) -> "Task":
+        """Lay out a task.
+
+        Args:
+            test: the positives; those outside ``candidates`` are not counted.
+            mask: interactions that must not be recommended again.
+            candidates: ``(c,)`` item_idx.
+            users, items: sizes of the id maps.
+            train: what the recommender learns from, for the :attr:`popularity`.
+        """
+        place = np.full(items, -1)
+        place[candidates] = np.arange(len(candidates))
+
+        def csr(part: Interactions) -> tuple[np.ndarray, np.ndarray]:
+            columns = place[part.item_idx]
+            keys = np.unique(part.user_idx[columns >= 0] * len(candidates) + columns[columns >= 0])
+            rows, columns = np.divmod(keys, max(len(candidates), 1))
+            return np.bincount(rows, minlength=users), columns
+
+        truth_counts, truth_columns = csr(test)
+        mask_counts, mask_columns = csr(mask)
+        chosen = truth_counts > 0
+        mask_columns = mask_columns[np.repeat(chosen, mask_counts)]
+
+        rows, positives = np.flatnonzero(chosen), torch.from_numpy(truth_counts[chosen])
+        return cls(
+            torch.from_numpy(rows),
+            torch.from_numpy(np.ascontiguousarray(candidates)),
+            positives,
+            (_pointers(positives), torch.from_numpy(truth_columns)),
+            (_pointers(torch.from_numpy(mask_counts[chosen])), torch.from_numpy(mask_columns)),
+            None if train is None else Popularity.of(train, candidates, rows, users, items),
+        )
+
+    def only(self, wanted: Tensor) -> "Task":
+        """The same candidates and mask, and of the positives only those at the places ``wanted`` ``(c,)`` bool."""
+        pointers, columns = self.truth
+        rows = torch.repeat_interleave(torch.arange(len(self.users)), pointers.diff())
+        kept = wanted[columns]
+        counts = torch.bincount(rows[kept], minlength=len(self.users))
+        chosen = counts > 0
+        mask_pointers, mask_columns = self.mask
+        masked = mask_pointers.diff()
+        popularity = self.popularity
+        return Task(
+            self.users[chosen],
+            self.candidates,
+            counts[chosen],
+            (_pointers(counts[chosen]), columns[kept]),
+            (_pointers(masked[chosen]), mask_columns[torch.repeat_interleave(chosen, masked)]),
+            popularity and replace(popularity, history=popularity.history[chosen]),
+        )
+
+
+def _pointers(counts: Tensor) -> Tensor:
+    """CSR pointers ``(n + 1,)`` of rows with ``counts`` ``(n,)`` entries."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -1,0 +1,152 @@
+"""The one training loop: BPR-style epochs, early stopping, best weights restored."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from reclm.config import Config
+from reclm.errors import ReclmError
+from reclm.recommend.evaluate import Scorer, Task, evaluate
+from reclm.recommend.sampling import TripleSampler
+
+
+class TrainConfig(Config):
+    """How a backbone is trained. Defaults: RecLM, arXiv 2412.19302, section 6."""
+
+    epochs: int = Field(default=50, ge=0)
+    """Most epochs."""
+    batch_size: int = Field(default=4096, ge=1)
+    """Triples a step."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Adam's learning rate."""
+    patience: int = Field(default=10, ge=1)
+    """Epochs without a better selection metric before training stops."""
+    eval_every: int = Field(default=1, ge=1)
+    """Epochs from one look at the selection metric to the next."""
+    metric: str = "ndcg@20"
+    """What the epoch is selected by."""
+
+
+class Trainable(Protocol):
+    """What the loop asks of a model (an ``nn.Module`` besides)."""
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Whatever is drawn once an epoch."""
+        ...
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """The loss ``()`` of a batch of triples, each ``(B,)``."""
+        ...
+
+    def scorer(self) -> Scorer:
+        """Scores with the present weights."""
+        ...
+
+
+@dataclass
+class Fit:
+    """What training did.
+
+    Attributes:
+        history: one mapping an epoch: ``epoch``, ``loss`` (mean over triples), ``seconds`` (training only), and the
+            selection metric of each task.
+        best_epoch: for each selection task the epoch (from 1) with the best metric; 0 = before training.
+        weights: for each selection task the weights of that epoch.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: dict[str, int] = field(default_factory=dict)
+    best_value: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def train_epoch(
+    model: Trainable,
+    optimizer: torch.optim.Optimizer,
+    sampler: TripleSampler,
+    batch_size: int,
+    generator: torch.Generator,
+) -> float:
+    """One pass over all triples; returns the mean loss."""
+    model.begin_epoch(generator)
+    users, positives, negatives = sampler.epoch(generator)
+    total = torch.zeros(())
+    for start in range(0, len(users), batch_size):
+        batch = slice(start, start + batch_size)
+        optimizer.zero_grad(set_to_none=True)
+        loss = model.loss(users[batch], positives[batch], negatives[batch])
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(users[batch])
+    return float(total) / max(len(users), 1)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam in its fused form: one pass over parameters and moments a step."""
+    return torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+
+
+def fit(
+    model: nn.Module,
+    sampler: TripleSampler,
+    select: Mapping[str, Task],
+    config: TrainConfig,
+    generator: torch.Generator,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Fit:
+    """Train a model and keep, for every selection task, the weights of its best epoch.
+
+    With one task its best weights are in the model at the end; with several, load ``Fit.weights[name]`` yourself.
+
+    Args:
+        model: an ``nn.Module`` that is :class:`Trainable`.
+        sampler: the training triples.
+        select: ranking tasks that choose the epoch; training stops when none has improved for ``patience`` epochs.
+        config: see :class:`TrainConfig`.
+        generator: source of every random number.
+        on_epoch: called with each row of the history.
+
+    Raises:
+        ReclmError: if an epoch's loss is not finite.
+    """
+    optimizer = make_optimizer(model, config)
+    result = Fit()
+    for name in select:
+        result.best_value[name] = -1.0
+    waited = 0
+    for epoch in range(1, config.epochs + 1):
+        model.train()
+        begun = time.perf_counter()
+        loss = train_epoch(model, optimizer, sampler, config.batch_size, generator)  # pyright: ignore[reportArgumentType]
+        if not math.isfinite(loss):
+            raise ReclmError(
+                f"training diverged: the loss of epoch {epoch} is {loss}; lower lr (it is {config.lr:g})"
+            )
+        row: dict[str, float] = {"epoch": epoch, "loss": loss, "seconds": time.perf_counter() - begun}
+        model.eval()
+        waited += 1
+        looked = epoch % config.eval_every == 0 or epoch == config.epochs
+        if looked:
+            scorer = model.scorer()  # pyright: ignore[reportCallIssue]
+            for name, task in select.items():
+                value = evaluate(scorer, task, [config.metric]).mean()[config.metric]
+                row[f"{name} {config.metric}"] = value
+                if value > result.best_value[name]:
+                    result.best_value[name], result.best_epoch[name] = value, epoch
+                    result.weights[name] = {key: weight.clone() for key, weight in model.state_dict().items()}
+                    waited = 0
+        result.history.append(row)
+        if on_epoch:
+            on_epoch(row)
+        if looked and waited >= config.patience:
+            break
+    if len(result.weights) == 1:
+        model.load_state_dict(next(iter(result.weights.values())))
+    model.eval()
+    return result

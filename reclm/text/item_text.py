@@ -1,0 +1,174 @@
+"""Items in few words, for prompts: what it is called, what it is about, how it is described.
+
+Which field is which is read off the values, so that one prompt serves every data set.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reclm.errors import unknown
+from reclm.llm.chat import plain
+
+_SECTION = re.compile(r"\[([^\]]*)\]|([^\[]+)")
+_FIELD = re.compile(r"\{([^{}]+)\}")
+
+
+def item_texts(fields: pa.Table, template: str = "") -> list[str]:
+    """One text an item, in row order.
+
+    >>> item_texts(pa.table({"title": ["Alien", "Heat"], "year": ["1979", ""]}), "{title}[ ({year})]")
+    ['Alien (1979)', 'Heat']
+
+    Args:
+        fields: one string column a field.
+        template: names fields in braces; a section in square brackets is left out where its field is empty.
+            By default all fields, joined by ``". "``.
+
+    Raises:
+        ReclmError: if the template names a field that the table lacks.
+    """
+    sections = [
+        (bool(optional), _FIELD.split(optional or fixed)) for optional, fixed in _SECTION.findall(template)
+    ]
+    # a column may be called anything: names are not read out of a template that is made of them
+    sections = sections or [(True, [". ", name, ""]) for name in fields.column_names]
+    columns = {}
+    for name in (name for _, pieces in sections for name in pieces[1::2]):
+        if name not in fields.column_names:
+            raise unknown("item text field", name, fields.column_names)
+        columns[name] = fields.column(name).to_pylist()
+
+    def text(row: int) -> str:
+        parts = []
+        for optional, pieces in sections:
+            values = [" ".join((columns[name][row] or "").split()) for name in pieces[1::2]]
+            if optional and not all(values):
+                continue
+            parts += [a + b for a, b in zip(pieces[0::2], [*values, ""], strict=True)]
+        return "".join(parts).lstrip(" .,;:").rstrip()
+
+    return [text(row) for row in range(fields.num_rows)]
+
+
+_SENTENCE = re.compile(r"(?<=[.!?…])\s+")
+
+
+def item_lines(fields: pa.Table, template: str, chars: int) -> list[str]:
+    """The text of every item as one safe line of whole sentences: ``I`` strings, empty where there is no text.
+
+    Args:
+        fields, template: as in :func:`~reclm.text.item_text.item_texts`.
+        chars: sentences are taken while they fit; see :func:`whole_sentences`.
+    """
+    return [whole_sentences(plain(text), chars) for text in item_texts(fields, template)]
+
+
+def whole_sentences(text: str, chars: int) -> str:
+    """The first sentences of a text that fit ``chars`` together; the first stays whole, however long it is.
+
+    >>> whole_sentences("Film. A ship meets a stranger. Nobody hears it.", 32)
+    'Film. A ship meets a stranger.'
+    """
+    kept, *rest = _SENTENCE.split(text)
+    for sentence in rest:
+        if len(kept) + 1 + len(sentence) > chars:
+            break
+        kept = f"{kept} {sentence}"
+    return kept
+
+
+SEPARATORS = r"\s*[,;|]\s*"
+"""Between the topics in a field: a regular expression, for re and for pyarrow."""
+
+
+@dataclass(frozen=True)
+class ItemBrief:
+    """An item, safe to stand in a prompt.
+
+    Attributes:
+        title: what it is called; empty where no field says so.
+        topics: genres, categories, tags.
+        details: its longer description; empty where there is none.
+    """
+
+    title: str
+    topics: tuple[str, ...]
+    details: str
+
+
+class ItemBriefs:
+    """The briefs of all items of a table, made when they are asked for.
+
+    A field of few distinct short values (genre, category, subcategory) holds topics, of the others the first short one
+    is the title and the longest is the description. Numbers (years, prices) are neither.
+
+    Args:
+        fields: one string column a field, a row an item.
+        title_limit, details_limit: greatest lengths in characters.
+    """
+
+    def __init__(self, fields: pa.Table, title_limit: int = 80, details_limit: int = 300) -> None:
+        self._fields = fields
+        self._limits = title_limit, details_limit
+        self.topic_fields, self.title_field, self.details_field = _roles(fields)
+        self._brief = lru_cache(maxsize=65536)(self._make)
+
+    def __getitem__(self, row: int) -> ItemBrief:
+        return self._brief(int(row))
+
+    def _make(self, row: int) -> ItemBrief:
+        def value(name: str | None) -> str:
+            return (self._fields.column(name)[row].as_py() or "") if name else ""
+
+        topics = [
+            (name, plain(one, 40))
+            for name in self.topic_fields
+            for one in re.split(SEPARATORS, value(name).strip())
+            if one
+        ]
+        title_limit, details_limit = self._limits
+        return ItemBrief(
+            plain(value(self.title_field), title_limit),
+            # what the first field calls the item, the others may begin with
+            tuple(dict.fromkeys(_words(one, topics[0][1] * (name != topics[0][0])) for name, one in topics)),
+            plain(value(self.details_field), details_limit),
+        )
+
+
+def _words(topic: str, first: str) -> str:
+    """A tag as words, without the broader topic it begins with: ``newsus`` of ``news`` is ``us``."""
+    topic = topic.replace("_", " ")
+    if topic.islower():
+        topic = topic.replace("-", " ")
+    rest = topic.removeprefix(first).strip()
+    return rest or topic
+
+
+def _roles(fields: pa.Table) -> tuple[list[str], str | None, str | None]:
+    """Names of the topic fields, the title field and the field with the description."""
+    topics: list[str] = []
+    others: list[tuple[str, float]] = []
+    for name in fields.column_names:
+        values = pc.utf8_trim_whitespace(pc.fill_null(fields.column(name), "")).combine_chunks()
+        values = values.filter(pc.not_equal(values, ""))
+        if not len(values):
+            continue
+        pieces = pc.list_flatten(pc.split_pattern_regex(values, SEPARATORS))
+        if pc.mean(pc.match_substring_regex(values, r"^[\d\s.,:/$€£+-]+$").cast(pa.float64())).as_py() > 0.5:
+            continue
+        length = float(np.mean(pc.utf8_length(values).to_numpy(zero_copy_only=False)))
+        piece_length = float(np.mean(pc.utf8_length(pieces).to_numpy(zero_copy_only=False)))
+        # a topic is shared by several items: each distinct one occurs three times and more
+        if pc.count_distinct(pieces).as_py() * 3 <= len(pieces) and piece_length <= 30:
+            topics.append(name)
+        else:
+            others.append((name, length))
+    called = [name for name, _ in others if name.lower() in {"title", "name"}]
+    title = next(iter(called + [name for name, length in others if length <= 120]), None)
+    rest = [(length, name) for name, length in others if name != title]
+    return topics, title, max(rest)[1] if rest else None
