@@ -24,9 +24,9 @@ from reclm.benchmarks.trial_cache import Cell, CellStore, Result
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
 from reclm.errors import ReclmError, unknown
+from reclm.folders import Workspace
 from reclm.recommend.saved import SavedModel, build_model, save_model
 from reclm.recommend.training import TrainConfig
-from reclm.workspace import Workspace
 
 FLOORS = ("popularity", "random")
 """Backbones that do not learn."""

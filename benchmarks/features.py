@@ -13,12 +13,12 @@ from reclm.benchmarks.suite import Profiles
 from reclm.benchmarks.trial import Plan
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, open_profiler
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profiler
 from reclm.profiles.store import ProfileStore
 from reclm.recommend.base import Inputs
-from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder

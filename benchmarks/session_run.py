@@ -21,6 +21,7 @@ from reclm.data.dataset import TrainingView
 from reclm.data.sessions import Sessions
 from reclm.environment import environment
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.intervals import rise
 from reclm.llm.models import LanguageModel, find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
@@ -28,7 +29,6 @@ from reclm.profilers.langptune.evaluation import METRICS
 from reclm.profilers.langptune.rewards import by_pass
 from reclm.profilers.tuning.metrics_log import Metrics, read_metrics
 from reclm.text.encoder import TextEncoder
-from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
     from reclm.profilers.langptune.measure import Measured

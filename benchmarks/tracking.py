@@ -17,7 +17,7 @@ from reclm.benchmarks.search import with_options
 from reclm.benchmarks.suite import Suite, row_plan
 from reclm.config import merged
 from reclm.errors import ReclmError, unknown
-from reclm.workspace import Workspace, slug
+from reclm.folders import Workspace, slug
 
 BATCH = 1000
 """Numbers that MLflow takes at once."""

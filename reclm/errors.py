@@ -1,24 +1,65 @@
-"""The errors a user can mend."""
+"""Errors that a user can mend: ``except ReclmError`` catches them all."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
-LONGEST_SEARCH = 20_000
-"""Names among which near ones are looked for: it takes a second or so."""
+MOST_CANDIDATES = 20_000
+"""Skip the search for near names above this many candidates: it takes about a second."""
 
 
 class ReclmError(Exception):
-    """A mistake in the input. The message is one line: what, where, the value, the remedy; exit code 2."""
+    """A mistake in the input. The message is one line: what, where, the value, the remedy; exit code 2.
+
+    Args:
+        message: the line.
+        value: the value at fault, for programs.
+        where: the file, option or record that holds it.
+        remedy: a name, value or command that would work.
+    """
+
+    def __init__(self, message: str, *, value: Any = None, where: Any = None, remedy: str = "") -> None:
+        super().__init__(message)
+        self.value, self.where, self.remedy = value, where, remedy
+
+
+class BadInput(ReclmError, ValueError):
+    """A value, option or file content that cannot be used."""
+
+
+class NotFound(ReclmError, LookupError):
+    """A name, id, file or artefact that does not exist."""
+
+
+class Damaged(ReclmError):
+    """A file or folder whose content is not what was written there."""
+
+
+class Busy(ReclmError):
+    """Another process holds what is asked for."""
+
+
+class MissingExtra(ReclmError, ImportError):
+    """A package that is not installed; ``remedy`` is the command that installs it."""
+
+
+class Leak(ReclmError):
+    """A profile, a split or a tuned model that tells of the test part."""
 
 
 def near(name: str, known: Sequence[str]) -> list[str]:
-    """The three names that are nearest to ``name``, best first; none among too many, and none where none is near."""
-    return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= LONGEST_SEARCH else []
+    """Return the three names nearest to ``name``, best first; none among too many, none where none is near."""
+    return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= MOST_CANDIDATES else []
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> ReclmError:
-    """The error for a name that is not among ``known``, offering the nearest one."""
+def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
+    """Return the error for a name that is not among ``known``, offering the nearest one."""
     known = sorted(known)
-    found = near(name, known)
-    hint = f"did you mean {found[0]!r}? " if found else ""
-    return ReclmError(f"unknown {what} {name!r}; {hint}known: {', '.join(known)}")
+    nearest = near(name, known)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return NotFound(
+        f"unknown {what} {name!r}; {hint}known: {', '.join(known)}",
+        value=name,
+        where=what,
+        remedy=nearest[0] if nearest else "",
+    )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reclm.workspace import Workspace
+from reclm.folders import Workspace
 
 
 def test_runs_that_end_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from reclm.config import merged
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.llm.chat import Chat, TextGenerator, prompt_hash
 from reclm.llm.models import find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
@@ -19,7 +20,6 @@ from reclm.profilers.langptune.run_folder import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_lines
-from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
     from reclm.profilers.langptune.pipeline import Tuning

@@ -11,6 +11,7 @@ import numpy as np
 from reclm.config import merged
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.llm.chat import TextGenerator, plain, prompt_hash
 from reclm.llm.models import LanguageModel, context_length, find_model, load_tokenizer
 from reclm.llm.tokens import PromptTokenizer
@@ -24,7 +25,6 @@ from reclm.profilers.reclm.run_folder import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS
 from reclm.text.encoder import TextEncoder
-from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
     from reclm.profilers.reclm.pipeline import Tuning

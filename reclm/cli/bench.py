@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reclm.benchmarks.results import Record
     from reclm.benchmarks.session_suite import SessionSuite
     from reclm.benchmarks.suite import Suite
-    from reclm.workspace import Workspace
+    from reclm.folders import Workspace
 
 
 class SelectOn(StrEnum):
@@ -168,7 +168,7 @@ def bench(
 ) -> None:
     """Train a backbone with and without profiles, and say whether they helped; or run a suite of backbones."""
     from reclm.config import parse_settings
-    from reclm.workspace import Workspace, make_folder
+    from reclm.folders import Workspace, make_folder
 
     _check_options(context, suite is not None, compare is not None, augment)
     if compare is not None:

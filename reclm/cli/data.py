@@ -10,18 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reclm import plugins
 from reclm.console import printable
-from reclm.data.catalog import prepared
-from reclm.data.dataset import Dataset
-from reclm.data.readers.base import Reader
-from reclm.data.storage import read_head
-from reclm.data.summary import Summary, summarise
 from reclm.errors import ReclmError
-from reclm.workspace import Workspace
 
 if TYPE_CHECKING:
     from reclm.data.dataset import Dataset
+    from reclm.data.readers.base import Reader
+    from reclm.data.summary import Summary
+    from reclm.folders import Workspace
 
 
 LONGEST = 300
@@ -58,6 +54,8 @@ def _print(table: Table) -> None:
 
 def show_readers() -> None:
     """Every installed reader: summary, source, options with their defaults."""
+    from reclm import plugins
+
     table = _table("readers", "name", "reads", "options (default)")
     for name in plugins.names("dataset"):
         try:
@@ -76,8 +74,11 @@ def _short(value: object) -> str:
     return "" if value in (None, "", []) else str(value)
 
 
-def show_prepared(workspace: Workspace) -> None:
+def show_prepared(workspace: "Workspace") -> None:
     """Every data set in the workspace."""
+    from reclm.data.catalog import prepared
+    from reclm.data.storage import read_head
+
     table = _table(
         f"prepared in {safe(workspace.root)}", "name", "> users", "> items", "> train", "fingerprint"
     )
@@ -93,8 +94,10 @@ def show_prepared(workspace: Workspace) -> None:
     _print(table)
 
 
-def show_dataset(dataset: Dataset, folder: Path | None = None) -> None:
+def show_dataset(dataset: "Dataset", folder: Path | None = None) -> None:
     """All of :func:`reclm.data.summary.summarise`, and the reader's report."""
+    from reclm.data.summary import summarise
+
     summary = summarise(dataset)
     say(
         f"{dataset.name}: {len(dataset.users):,} users × {len(dataset.items):,} items, "
@@ -113,7 +116,7 @@ def show_dataset(dataset: Dataset, folder: Path | None = None) -> None:
     _print(samples)
 
 
-def _show_parts(summary: Summary) -> None:
+def _show_parts(summary: "Summary") -> None:
     splits = _table("splits", "split", "> interactions", "> users", "> items")
     for one in summary.splits:
         splits.add_row(one.name, f"{one.interactions:,}", f"{one.users:,}", f"{one.items:,}")
@@ -127,7 +130,7 @@ def _show_parts(summary: Summary) -> None:
     _print(protocols)
 
 
-def _show_report(dataset: Dataset) -> None:
+def _show_report(dataset: "Dataset") -> None:
     dropped = _table("left out by the reader", "> count", "what")
     for why, count in dataset.report.dropped.items():
         dropped.add_row(f"{count:,}", safe(why))
@@ -148,7 +151,7 @@ Home = Annotated[
 @app.command("list")
 def list_(home: Home = None) -> None:
     """The readers that are installed with their options, and the data sets prepared so far."""
-    from reclm.workspace import Workspace
+    from reclm.folders import Workspace
 
     workspace = Workspace.at(home)
     show_readers()
@@ -180,7 +183,7 @@ def prepare(
     """
     from reclm.config import parse_settings
     from reclm.data import catalog
-    from reclm.workspace import Workspace
+    from reclm.folders import Workspace
 
     options = parse_settings([*(set_ or []), *_as_settings(context.args)])
     dataset, folder = catalog.prepare(
@@ -196,7 +199,7 @@ def show(
 ) -> None:
     """What a data set holds: counts, splits, protocols, item text, what was dropped and why."""
     from reclm.data import load
-    from reclm.workspace import Workspace
+    from reclm.folders import Workspace
 
     dataset = load(name, Workspace.at(home))
     show_dataset(dataset)
@@ -213,7 +216,7 @@ def export(
     """Write a data set for another library: splits, ids and item text."""
     from reclm.data import load
     from reclm.data.readers.recbole import write_atomic
-    from reclm.workspace import Workspace
+    from reclm.folders import Workspace
 
     write_atomic(load(name, Workspace.at(home)), out)
     say(f"wrote {out}; in RecBole: data_path={out.resolve().parent} dataset={out.resolve().name}")

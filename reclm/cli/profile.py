@@ -98,10 +98,10 @@ def profile(
     import reclm.data
     from reclm.config import parse_settings
     from reclm.console import printable
+    from reclm.folders import Workspace
     from reclm.profiles.embeddings import update
     from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, estimate_profiles
     from reclm.text.encoder import TextEncoder
-    from reclm.workspace import Workspace
 
     workspace = Workspace.at(home)
     view = reclm.data.load(dataset, workspace).view()

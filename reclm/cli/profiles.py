@@ -130,9 +130,9 @@ def list_(home: Home = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from reclm.folders import Workspace
     from reclm.profiles.find import stores
     from reclm.profiles.store import ProfileStore
-    from reclm.workspace import Workspace
 
     table = Table("data set", "written by", "users", "items", "folder")
     for folder, info in stores(Workspace.at(home)):

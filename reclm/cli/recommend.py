@@ -38,10 +38,10 @@ def recommend(
     home: Home = None,
 ) -> None:
     """Recommend items to a user of the data set, or to a new one, with a model that `reclm bench` trained."""
+    from reclm.folders import Workspace
     from reclm.recommend.saved import find_model, load_model
     from reclm.recommend.serve import Who, read_new_items
     from reclm.recommend.serve import recommend as recommend_items
-    from reclm.workspace import Workspace
 
     ids = None if history is None else [id for part in history.split(",") if (id := part.strip())]
     who = Who(user, profile, ids)

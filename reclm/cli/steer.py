@@ -56,9 +56,9 @@ def steer(
     """Rank items by the text of a user's profile, and see what an edit of the profile moves."""
     import reclm.data
     from reclm.config import parse_settings
+    from reclm.folders import Workspace
     from reclm.profiles.ensure import ProfilerChoice
     from reclm.text.encoder import TextEncoder
-    from reclm.workspace import Workspace
 
     if edit is not None and user is None:
         raise ReclmError("--edit goes with --user ID: whose profile is it?")

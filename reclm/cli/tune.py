@@ -57,9 +57,9 @@ def tune(
     import reclm.data
     from reclm import plugins
     from reclm.config import merged, parse_settings, read_yaml
+    from reclm.folders import Workspace
     from reclm.llm.models import find_model
     from reclm.text.encoder import TextEncoder
-    from reclm.workspace import Workspace
 
     cls = plugins.get("profiler", profiler)
     if not cls.tunable:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reclm.data.dataset import Dataset
-    from reclm.workspace import Workspace
+    from reclm.folders import Workspace
 
 
 def load(name_or_path: "str | Path", workspace: "Workspace") -> "Dataset":

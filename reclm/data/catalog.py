@@ -9,7 +9,7 @@ from reclm.data.dataset import Dataset
 from reclm.data.readers.base import Reader
 from reclm.data.storage import is_dataset, load_folder, save
 from reclm.errors import ReclmError, unknown
-from reclm.workspace import Workspace, slug
+from reclm.folders import Workspace, slug
 
 
 def prepare(

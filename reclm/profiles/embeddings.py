@@ -13,10 +13,10 @@ from lancedb.table import Table
 from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind
 from reclm.data.id_map import IdMap
+from reclm.folders import slug
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore, compact, upsert
 from reclm.text.encoder import TextEncoder
-from reclm.workspace import slug
 
 CHUNK = 256
 """Texts that are encoded before their vectors are stored."""

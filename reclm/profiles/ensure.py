@@ -8,13 +8,13 @@ from typing import Any
 from reclm import plugins
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.llm.models import open_generator
 from reclm.profiles.estimate import KindEstimate, dry_run
 from reclm.profiles.profile import Profiler
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.profiles.write import ProfileRun, make_profiles
 from reclm.text.encoder import TextEncoder
-from reclm.workspace import Workspace
 
 
 @dataclass(frozen=True)

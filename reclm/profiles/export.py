@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 from reclm.data.dataset import ProfileKind
 from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError, unknown
+from reclm.folders import make_folder, slug
 from reclm.profiles.embeddings import embed
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.text.encoder import TextEncoder
-from reclm.workspace import make_folder, slug
 
 Format = Literal["parquet", "npy", "safetensors", "recbole"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -6,10 +6,10 @@ from pathlib import Path
 from reclm.data.dataset import ProfileKind
 from reclm.data.storage import is_dataset, read_head
 from reclm.errors import ReclmError, near
+from reclm.folders import Workspace
 from reclm.profiles.ensure import open_profiler
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import KINDS, ProfileStore, StoreInfo
-from reclm.workspace import Workspace
 
 
 def stores(workspace: Workspace) -> list[tuple[Path, StoreInfo]]:

@@ -19,8 +19,8 @@ from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import ReclmError
 from reclm.files import Journal
+from reclm.folders import make_folder
 from reclm.profiles.profile import Profile
-from reclm.workspace import make_folder
 
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
 

@@ -26,10 +26,10 @@ from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import is_dataset
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
 from reclm.text.encoder import TextEncoder
-from reclm.workspace import Workspace
 
 HEAD, WEIGHTS, INPUTS = "model.yaml", "model.safetensors", "inputs.safetensors"
 FORMAT = 1

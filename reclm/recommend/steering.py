@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.intervals import mean
 from reclm.profiles.ensure import ProfilerChoice, open_written
 from reclm.recommend.serve import rows_of, shown_titles
 from reclm.text.encoder import TextEncoder, item_text_features
 from reclm.text.item_text import SEPARATORS, ItemBriefs
-from reclm.workspace import Workspace
 
 
 class TextRanking:

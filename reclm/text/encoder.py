@@ -11,7 +11,7 @@ import numpy as np
 
 from reclm.data.dataset import TrainingView
 from reclm.errors import ReclmError
-from reclm.workspace import Workspace
+from reclm.folders import Workspace
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -15,8 +15,8 @@ from torch import nn
 from reclm.benchmarks.experiment import run_suite
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Run, Runner
+from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
-from reclm.workspace import Workspace
 
 FOLDER: Path = globals()["FOLDER"]
 LOG: Path = globals()["LOG"]

@@ -19,12 +19,12 @@ from reclm.benchmarks.verdict import verdicts
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
 from reclm.recommend.saved import load_model
 from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard, features, profiles
-from reclm.workspace import Workspace
 
 DATA = checkerboard(users=60, items=40, cold=8)
 BASE = Inputs(len(DATA.users), len(DATA.items), Interactions.empty(), features(DATA))

@@ -17,10 +17,10 @@ from reclm.benchmarks.trial import Plan, Runner
 from reclm.benchmarks.trial_cache import Cell, Result
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard
-from reclm.workspace import Workspace
 
 DATA = checkerboard()
 LR = {"low": 1e-4, "high": 1e-1, "log": True}

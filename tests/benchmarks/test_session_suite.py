@@ -22,8 +22,8 @@ from reclm.benchmarks.verdict import against_controls, differences
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.profilers.langptune.evaluation import ranked
-from reclm.workspace import Workspace
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "profilers" / "langptune"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "profilers" / "reclm"))

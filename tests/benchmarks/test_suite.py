@@ -27,11 +27,11 @@ from reclm.benchmarks.trial_cache import Cell, CellStore, Result, run_cell
 from reclm.data.dataset import Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
 from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard
-from reclm.workspace import Workspace
 
 DATA = checkerboard()
 SUITE: dict[str, Any] = {
@@ -120,7 +120,7 @@ from pathlib import Path
 from reclm.benchmarks.trial import Runner
 from reclm.benchmarks.suite import load_suite
 from reclm.benchmarks.experiment import run_suite
-from reclm.workspace import Workspace
+from reclm.folders import Workspace
 
 folder, dies = Path(sys.argv[1]), int(sys.argv[2])
 log, real = folder / "trained", Runner.run

@@ -14,7 +14,7 @@ from reclm.benchmarks import tracking
 from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
 from reclm.benchmarks.tracking import check_trackers, to_mlflow, to_tensorboard, track, trainings
 from reclm.errors import ReclmError
-from reclm.workspace import Workspace
+from reclm.folders import Workspace
 
 SUITE: dict[str, Any] = {
     "title": "tracked",

@@ -15,8 +15,8 @@ from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.data.storage import save
+from reclm.folders import Workspace
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.workspace import Workspace
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,7 +11,7 @@ import pytest
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.data.storage import save
-from reclm.workspace import Workspace
+from reclm.folders import Workspace
 
 Run = Callable[..., tuple[int, str, str]]
 

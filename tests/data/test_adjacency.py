@@ -13,8 +13,8 @@ from reclm.data.readers.adjacency import Adjacency, LastFM
 from reclm.data.storage import load_folder, save
 from reclm.data.summary import summarise
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, estimate_profiles
-from reclm.workspace import Workspace
 
 TRAIN = "10 5 7 5\n2 7\n\n3\n10 9\n"
 VALID = "2 9\n"

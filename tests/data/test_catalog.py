@@ -12,7 +12,7 @@ from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.data.summary import summarise
 from reclm.errors import ReclmError
-from reclm.workspace import Workspace
+from reclm.folders import Workspace
 
 LOG = "user_id,item_id\n" + "".join(f"u{u},i{i}\n" for u in range(4) for i in range(5))
 

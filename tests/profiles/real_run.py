@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 import reclm.data
+from reclm.folders import Workspace
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
-from reclm.workspace import Workspace
 
 FOLDER: Path = globals()["FOLDER"]
 LOG: Path = globals()["LOG"]

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.profiles.find import find_profiles, find_store, stores
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
-from reclm.workspace import Workspace
 
 
 @pytest.fixture

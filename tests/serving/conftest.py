@@ -11,11 +11,11 @@ import torch
 
 from reclm import plugins
 from reclm.data.storage import save
+from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
 from reclm.recommend.saved import SavedModel, Trained, load_model, save_model
 from reclm.testing import checkerboard, features, profiles
-from reclm.workspace import Workspace
 
 DATA = checkerboard()
 TOLD = profiles(DATA)

@@ -12,10 +12,10 @@ import torch
 from reclm import plugins
 from reclm.data.storage import save
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.saved import HEAD, Trained, find_model, load_model
 from reclm.testing import checkerboard
-from reclm.workspace import Workspace
 
 from .conftest import AUGMENTED, DATA, PLAIN, Keep, make
 

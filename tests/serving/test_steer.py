@@ -11,6 +11,7 @@ import pytest
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
 from reclm.recommend.steering import (
     TextRanking,
@@ -21,7 +22,6 @@ from reclm.recommend.steering import (
     stored_steering,
     user_profile,
 )
-from reclm.workspace import Workspace
 
 GENRES = ("comedy", "drama", "horror")
 

@@ -10,8 +10,8 @@ import pytest
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
+from reclm.folders import Workspace
 from reclm.text.encoder import TextEncoder, item_text_features
-from reclm.workspace import Workspace
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "noir", "jazz", "opera", "films", "and"]
 TEXTS = ["noir films", "jazz", "noir films and opera and jazz", "jazz", "", "opera"]

@@ -15,13 +15,13 @@ from torch import nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import reclm.data
+from reclm.folders import Workspace
 from reclm.llm.chat import Chat, SamplingParams, TextGenerator
 from reclm.llm.engines.openvino import OpenVINOGenerator
 from reclm.llm.engines.token_choice import TokenChooser
 from reclm.llm.engines.transformers import TransformersGenerator, shared_prefix
 from reclm.llm.models import find_model
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
-from reclm.workspace import Workspace
 from tools.perf.common import machine, side_by_side
 
 

@@ -18,7 +18,7 @@ from reclm.benchmarks.picture import draw
 from reclm.benchmarks.report.write import write as write_report
 from reclm.benchmarks.suite import Profiles, Row, Suite
 from reclm.benchmarks.suite_table import markdown
-from reclm.workspace import Workspace
+from reclm.folders import Workspace
 from tools.perf.common import arguments, machine
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import reclm.data
 from reclm.backbones.graph import BipartiteGraph, csr_tensor
-from reclm.workspace import Workspace
+from reclm.folders import Workspace
 from tools.perf.common import arguments, machine, side_by_side
 
 

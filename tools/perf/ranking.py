@@ -9,8 +9,8 @@ import torch
 import reclm.data
 from reclm.backbones.bprmf import BPRMF
 from reclm.benchmarks.trial import test_tasks
+from reclm.folders import Workspace
 from reclm.recommend.evaluate import evaluate
-from reclm.workspace import Workspace
 from tools.perf.common import arguments, machine, side_by_side
 from tools.perf.epoch import inputs
 

@@ -25,13 +25,13 @@ import torch
 import reclm.data
 from reclm import plugins
 from reclm.data.dataset import Dataset
+from reclm.folders import Workspace
 from reclm.recbole.bridge import open_recbole
 from reclm.recbole.settings import as_a_library
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.sampling import TripleSampler
 from reclm.recommend.training import TrainConfig, make_optimizer, train_epoch
-from reclm.workspace import Workspace
 from tools.perf.common import arguments, machine, peak_memory, side_by_side
 
 

@@ -15,9 +15,9 @@ from reclm.console import fenced, literal
 from reclm.data.dataset import ReadReport
 from reclm.environment import environment
 from reclm.errors import ReclmError
+from reclm.folders import slug
 from reclm.profilers.reclm.report.compare import Comparison
 from reclm.profilers.reclm.report.page import NOTES, quality_table
-from reclm.workspace import slug
 
 FILE = "README.md"
 PAPER = "https://arxiv.org/abs/2412.19302"

@@ -26,7 +26,7 @@ from reclm.data.readers.columns import (
 from reclm.data.readers.delimited import Rows, TextFile, read_all
 from reclm.data.splits import SplitOptions, finished, from_log
 from reclm.errors import ReclmError
-from reclm.workspace import make_folder
+from reclm.folders import make_folder
 
 SPLITS = ("train", "valid", "test")
 

@@ -1,9 +1,10 @@
-"""Where things lie on disk: prepared data sets, profile stores, results."""
+"""Folders: the workspace that holds prepared data sets, profile stores and results."""
 
 import itertools
 import os
 import re
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -70,3 +71,21 @@ class Workspace:
                 folder.mkdir(parents=True)
                 return folder
         raise AssertionError
+
+
+_CURRENT: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
+
+
+def current() -> Workspace:
+    """Return the workspace in use: the one that :func:`workspace` chose, else the default one."""
+    return _CURRENT.get() or Workspace.at()
+
+
+def workspace(folder: str | Path | None = None) -> Path:
+    """Return the folder that holds your work, after changing it to ``folder`` where one is given.
+
+    By default it is ``$RECLM_HOME``, else ``./reclm-home``.
+    """
+    if folder is not None:
+        _CURRENT.set(Workspace(Path(folder)))
+    return current().root
