@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from reclm.benchmarks.results import Record
+from reclm.benchmarks.results import Result
 from reclm.benchmarks.significance import shown_p
 from reclm.benchmarks.verdict import (
     Difference,
@@ -39,7 +39,7 @@ class Comparisons:
     tested: str
 
     @classmethod
-    def many(cls, record: Record) -> Self | None:
+    def many(cls, record: Result) -> Self | None:
         """Those of a record; None where they are few."""
         found, controls = of_lines(record, differences(record, [record.headline])), against_controls(record)
         if len(found) + len(controls) <= FEW:
@@ -61,7 +61,7 @@ def _cells(one: Difference, against: str) -> tuple[str, ...]:
     return one.protocol, one.line, against, *numbers, f"{one.test.n:,}", f"{one.test.seeds}"
 
 
-def _tested(record: Record, found: list[Difference], controls: list[Difference]) -> str:
+def _tested(record: Result, found: list[Difference], controls: list[Difference]) -> str:
     families = {"tests": found, "tests of best controls": controls}
     over = " and ".join(
         f"{some[0].family} {what}" for what, some in families.items() if some and some[0].family

@@ -13,14 +13,14 @@ import reclm.data
 from reclm import plugins
 from reclm.benchmarks import results as records
 from reclm.benchmarks.features import Given, SuiteInputs
-from reclm.benchmarks.pool import run_grid
+from reclm.benchmarks.pool import run_trials
 from reclm.benchmarks.search import Searched, run_search, spaces
 from reclm.benchmarks.search import said as search_said
 from reclm.benchmarks.subgroups import item_slices
 from reclm.benchmarks.suite import Profiles, Row, Suite, row_plan, with_controls
 from reclm.benchmarks.trial import Plan, SelectOn, trained_on, validation_task
 from reclm.benchmarks.trial import test_tasks as tasks_of
-from reclm.benchmarks.trial_cache import Cell, CellStore, Result
+from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
 from reclm.errors import ReclmError, unknown
@@ -48,9 +48,9 @@ class SuiteRun:
 
     suite: Suite
     dataset: Dataset
-    store: CellStore
-    cells: dict[str, list[Cell]]
-    results: dict[str, list[Result]]
+    store: TrialCache
+    cells: dict[str, list[Trial]]
+    results: dict[str, list[TrialRecord]]
     given: dict[str, Given]
     searched: dict[str, Searched] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class SuiteRun:
                 if result.error is not None:
                     yield records.Failure(line=row, seed=cell.seed, reason=result.error)
 
-    def record(self) -> records.Record:
+    def record(self) -> records.Result:
         """What it came to, read from the kept cells."""
         suite, dataset = self.suite, self.dataset
         test = suite.select_on == "test"
@@ -78,7 +78,7 @@ class SuiteRun:
         remarks = suite.note.split("\n") if suite.note else []
         if suite.search:
             remarks.append(search_said(suite.search, {row: one.plan for row, one in self.searched.items()}))
-        about = records.About(
+        about = records.RunInfo(
             title=suite.title,
             dataset=dataset.name,
             fingerprint=dataset.fingerprint,
@@ -88,7 +88,9 @@ class SuiteRun:
             seeds=suite.seeds,
             metrics=suite.metrics,
             protocols=tuple(
-                records.Ranked(name=part, users=len(one.users), candidates=len(one.candidates), part_of=whole)
+                records.ProtocolInfo(
+                    name=part, users=len(one.users), candidates=len(one.candidates), part_of=whole
+                )
                 for name, task in tasks_of(dataset, test).items()
                 for part, one, whole in [
                     (name, task, None),
@@ -106,18 +108,18 @@ class SuiteRun:
             for row, results in self.results.items()
             for cell, result in zip(self.cells[row], results, strict=True)
         }
-        return records.Record(about, cells, history)
+        return records.Result(about, cells, history)
 
     def _checked(self) -> tuple[str, ...]:
         """What was looked at for leaks, each thing once."""
         said = dict.fromkeys(one for given in self.given.values() for one in given.checked)
         return (f"checked for leaks: {'; '.join(said)}",) if said else ()
 
-    def _line(self, row: Row) -> records.Line:
+    def _line(self, row: Row) -> records.ResultRow:
         given = self.given.get(row.name)
         store = given and given.store
         searched = self.searched.get(row.name)
-        return records.Line(
+        return records.ResultRow(
             name=row.name,
             backbone=row.backbone,
             floor=row.backbone in FLOORS,
@@ -136,7 +138,7 @@ class SuiteRun:
             chosen=searched.chosen if searched else {},
         )
 
-    def _cells(self, key: str, result: Result, activity: np.ndarray) -> dict[str, records.Cell]:
+    def _cells(self, key: str, result: TrialRecord, activity: np.ndarray) -> dict[str, records.TrialResult]:
         """A cell's protocols."""
         if not result.means:  # it failed
             return {}
@@ -146,7 +148,7 @@ class SuiteRun:
         for protocol, means in result.means.items():
             part = users.filter(pc.equal(users.column("protocol"), protocol))
             values = {name: part.column(name).to_numpy() for name in means if name in part.column_names}
-            found[protocol] = records.Cell(
+            found[protocol] = records.TrialResult(
                 user_ids=part.column("user_id").cast("string").to_numpy(),
                 activity=activity[self.dataset.users.find(part.column("user_id").combine_chunks())],
                 values=values,
@@ -200,22 +202,22 @@ def run_suite(
     inputs = SuiteInputs(dataset, workspace, suite.encoder, progress)
     profiles = {row.name: row.profiles for row in rows}
 
-    def cell_of(row: str, plan: Plan, seed: int = 0) -> Cell:
-        return Cell(plan, seed, inputs.of(plan, profiles[row]).inputs, dataset.fingerprint)
+    def cell_of(row: str, plan: Plan, seed: int = 0) -> Trial:
+        return Trial(plan, seed, inputs.of(plan, profiles[row]).inputs, dataset.fingerprint)
 
     given = {row: inputs.of(plan, profiles[row]) for row, plan in plans.items()}
-    store = CellStore(workspace.cells(), weights=weights)
+    store = TrialCache(workspace.cells(), weights=weights)
     searched: dict[str, Searched] = {}
     if suite.search:
         # trials keep no weights: what was chosen is trained once more where they are asked for
-        trials = CellStore(workspace.cells())
+        trials = TrialCache(workspace.cells())
         searched = run_search(
             suite.search, plans, cell_of, dataset, trials, fresh=fresh, jobs=jobs, progress=progress
         )
         plans = {row: one.plan for row, one in searched.items()}
         given = {row: inputs.of(plan, profiles[row]) for row, plan in plans.items()}
     cells = {
-        row: [Cell(plan, seed, given[row].inputs, dataset.fingerprint) for seed in range(suite.seeds)]
+        row: [Trial(plan, seed, given[row].inputs, dataset.fingerprint) for seed in range(suite.seeds)]
         for row, plan in plans.items()
     }
     flat = [cell for row in rows for cell in cells[row.name]]
@@ -226,7 +228,7 @@ def run_suite(
                 store.remove(cell.key)
     labels = [f"{row.name} seed {cell.seed}" for row in rows for cell in cells[row.name]]
     found = iter(
-        run_grid(flat, dataset, store, what=dataset.name, labels=labels, jobs=jobs, progress=progress)
+        run_trials(flat, dataset, store, what=dataset.name, labels=labels, jobs=jobs, progress=progress)
     )
     results = {name: [next(found) for _ in row] for name, row in cells.items()}
     return SuiteRun(suite, dataset, store, cells, results, given, searched, absent)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from reclm.benchmarks.results import Line, Record
+from reclm.benchmarks.results import Result, ResultRow
 from reclm.charts import COLOURS, panels, save
 from reclm.recommend.metrics import title
 
@@ -13,7 +13,7 @@ _FLOOR, _CONTROL = "#c9ced6", "#5b7fb5"
 _METRICS = 2
 
 
-def draw(record: Record, path: Path) -> None:
+def draw(record: Result, path: Path) -> None:
     """Bars of every line for each protocol, and the learning curves of the compared ones, as one PNG."""
     metrics = [record.headline, *(one for one in record.about.metrics if one != record.headline)][:_METRICS]
     lines = [line for line in record.about.lines if not line.absent]
@@ -28,14 +28,14 @@ def draw(record: Record, path: Path) -> None:
     save(figure, path)
 
 
-def colour(line: Line) -> str:
+def colour(line: ResultRow) -> str:
     """What a line is drawn in: with profiles, a control, without."""
     if line.control is not None:
         return _CONTROL
     return COLOURS[1] if line.writer else COLOURS[0]
 
 
-def _bars(axis: Axes, record: Record, lines: list[Line], protocol: str, metric: str) -> None:
+def _bars(axis: Axes, record: Result, lines: list[ResultRow], protocol: str, metric: str) -> None:
     values = [record.values(line.name, protocol, metric) for line in lines]
     means = [float(one.mean()) if len(one) else 0.0 for one in values]
     spread = [float(one.std(ddof=1)) if len(one) > 1 else 0.0 for one in values]
@@ -51,7 +51,7 @@ def _bars(axis: Axes, record: Record, lines: list[Line], protocol: str, metric: 
     axis.set_title(f"{protocol}: {title(metric)}", fontsize=9, loc="left")
 
 
-def _curves(axis: Axes, record: Record, lines: list[Line]) -> None:
+def _curves(axis: Axes, record: Result, lines: list[ResultRow]) -> None:
     """The selection metric by epoch: a line a seed."""
     named: set[str] = set()
     for line in lines:

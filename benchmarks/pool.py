@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from reclm.benchmarks.trial_cache import Cell, CellStore, Result, run_cell
+from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord, run_trial
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset
 from reclm.errors import ReclmError
@@ -24,16 +24,16 @@ Tell = Callable[[int, tuple[int, int] | None], None]
 """Told the place of a cell, and its epoch of how many while it runs or None once it is finished."""
 
 
-def run_grid(
-    cells: Sequence[Cell],
+def run_trials(
+    cells: Sequence[Trial],
     dataset: Dataset,
-    store: CellStore,
+    store: TrialCache,
     *,
     what: str = "cells",
     labels: Sequence[str] | None = None,
     jobs: int = 1,
     progress: bool = True,
-) -> list[Result]:
+) -> list[TrialRecord]:
     """The results of ``cells``, in their order. What is kept already is not run again, unless it had failed.
 
     Killed at any time and called again, it goes on with the cells that were not finished. Several runs may share a
@@ -69,7 +69,7 @@ def run_grid(
     return [_kept(store, cell) for cell in cells]
 
 
-def _kept(store: CellStore, cell: Cell) -> Result:
+def _kept(store: TrialCache, cell: Trial) -> TrialRecord:
     result = store.get(cell.key)
     if result is None:
         raise ReclmError(f"{store.folder / cell.key} was removed while the grid ran; run it again")
@@ -77,7 +77,7 @@ def _kept(store: CellStore, cell: Cell) -> Result:
 
 
 def _work(
-    cells: Sequence[tuple[int, Cell]], dataset: Dataset, store: CellStore, run: str, tell: Tell
+    cells: Sequence[tuple[int, Trial]], dataset: Dataset, store: TrialCache, run: str, tell: Tell
 ) -> None:
     """Run all cells that nobody else runs, then wait for those that somebody does."""
     while cells:
@@ -93,7 +93,7 @@ def _work(
                     def on_epoch(row: dict[str, float], place: int = place, epochs: int = epochs) -> None:
                         tell(place, (int(row["epoch"]), epochs))
 
-                    run_cell(cell, dataset, store, run, on_epoch)
+                    run_trial(cell, dataset, store, run, on_epoch)
             tell(place, None)
         if len(busy) == len(cells):
             time.sleep(PAUSE)
@@ -101,10 +101,10 @@ def _work(
 
 
 def _in_processes(
-    cells: Sequence[Cell],
+    cells: Sequence[Trial],
     left: set[int],
     dataset: Dataset,
-    store: CellStore,
+    store: TrialCache,
     run: str,
     jobs: int,
     tell: Tell,
@@ -127,9 +127,9 @@ def _in_processes(
 
 
 def _round(
-    cells: Sequence[tuple[int, Cell]],
+    cells: Sequence[tuple[int, Trial]],
     dataset: Dataset,
-    store: CellStore,
+    store: TrialCache,
     run: str,
     jobs: int,
     tell: Tell,
@@ -167,9 +167,9 @@ def _round(
 def _worker(
     sender: Any,
     threads: int,
-    cells: Sequence[tuple[int, Cell]],
+    cells: Sequence[tuple[int, Trial]],
     dataset: Dataset,
-    store: CellStore,
+    store: TrialCache,
     run: str,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says what there is to say

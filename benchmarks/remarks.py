@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from reclm.benchmarks.results import Line, Record
+from reclm.benchmarks.results import Result, ResultRow
 from reclm.benchmarks.verdict import value
 from reclm.recommend.metrics import title
 
 
-def remarks(record: Record) -> list[str]:
+def remarks(record: Result) -> list[str]:
     """How it was made, what its numbers cannot tell, notes, and what failed or did not run."""
     about = record.about
     seeds = f"{about.seeds} seed{'s' * (about.seeds > 1)}"
@@ -26,13 +26,13 @@ def remarks(record: Record) -> list[str]:
     return said
 
 
-def cautions(record: Record) -> list[str]:
+def cautions(record: Result) -> list[str]:
     """What stands beside every number: the run's own remarks, lines that say little, what a search chose."""
     searched = [_searched(line) for line in record.about.lines if line.trials]
     return [*record.about.remarks, *_unlearned(record), *_unfinished(record), *searched]
 
 
-def _unlearned(record: Record) -> Iterator[str]:
+def _unlearned(record: Result) -> Iterator[str]:
     """Which lines are not above what anyone gets without learning, where that was measured."""
     floors = [line for line in record.about.lines if line.floor]
     for protocol in record.about.whole:
@@ -56,7 +56,7 @@ def _unlearned(record: Record) -> Iterator[str]:
             )
 
 
-def _unfinished(record: Record) -> Iterator[str]:
+def _unfinished(record: Result) -> Iterator[str]:
     """Which lines were still getting better when the most epochs had run: what is gained on them may be time alone."""
     cut = []
     for line in record.about.lines:
@@ -74,7 +74,7 @@ def _unfinished(record: Record) -> Iterator[str]:
         )
 
 
-def _searched(line: Line) -> str:
+def _searched(line: ResultRow) -> str:
     """What a search tried and chose."""
     tried, failed = len(line.trials), [one for one in line.trials if one.value is None]
     if len(failed) == tried:

@@ -1,6 +1,6 @@
 """What a run of a benchmark came to, whatever ran: its lines, every user's values, and how it was made.
 
-Everything that shows results (tables, pictures, reports) reads a :class:`Record`, and nothing else.
+Everything that shows results (tables, pictures, reports) reads a :class:`Result`, and nothing else.
 """
 
 import json
@@ -23,7 +23,7 @@ HEADLINE = "ndcg@20"
 """The metric that a verdict is about, where it was measured."""
 
 
-class Trial(Config):
+class SearchTrial(Config):
     """Options that a search tried for a line (:mod:`reclm.benchmarks.search`)."""
 
     options: dict[str, Any]
@@ -33,7 +33,7 @@ class Trial(Config):
     """Why it failed."""
 
 
-class Line(Config):
+class ResultRow(Config):
     """A line of the table."""
 
     name: str
@@ -64,13 +64,13 @@ class Line(Config):
     """Why it was not run here; it has no numbers then."""
     most_epochs: int = 0
     """That a training of it may take; 0 where nothing ends it early."""
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[SearchTrial, ...] = ()
     """What a search tried, failed ones included; none where nothing was searched."""
     chosen: dict[str, Any] = Field(default_factory=dict)
     """The options that it chose of them."""
 
 
-class Ranked(Config):
+class ProtocolInfo(Config):
     """A protocol: who is ranked for, and among how many items."""
 
     name: str
@@ -88,7 +88,7 @@ class Failure(Config):
     reason: str
 
 
-class About(Config):
+class RunInfo(Config):
     """What ran: all that is not a number of a user."""
 
     title: str
@@ -102,8 +102,8 @@ class About(Config):
     """What chose the epoch, in words; empty where nothing did."""
     seeds: int = 1
     metrics: tuple[str, ...]
-    protocols: tuple[Ranked, ...]
-    lines: tuple[Line, ...]
+    protocols: tuple[ProtocolInfo, ...]
+    lines: tuple[ResultRow, ...]
     remarks: tuple[str, ...] = ()
     """What a reader must know besides."""
     failures: tuple[Failure, ...] = ()
@@ -113,13 +113,13 @@ class About(Config):
     """Machine and versions."""
 
     @property
-    def whole(self) -> tuple[Ranked, ...]:
+    def whole(self) -> tuple[ProtocolInfo, ...]:
         """The protocols themselves, without slices of them."""
         return tuple(one for one in self.protocols if one.part_of is None)
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class TrialResult:
     """One line, seed and protocol.
 
     Attributes:
@@ -157,7 +157,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class Result:
     """A run.
 
     Attributes:
@@ -166,8 +166,8 @@ class Record:
         history: line and seed to the rows of its epochs (``epoch``, ``loss``, ``seconds``, selection metrics).
     """
 
-    about: About
-    cells: dict[tuple[str, int, str], Cell]
+    about: RunInfo
+    cells: dict[tuple[str, int, str], TrialResult]
     history: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=dict)
 
     @property
@@ -175,7 +175,7 @@ class Record:
         """The metric a verdict is about: :data:`HEADLINE` where it was computed, else the first."""
         return HEADLINE if HEADLINE in self.about.metrics else self.about.metrics[0]
 
-    def line(self, name: str) -> Line:
+    def line(self, name: str) -> ResultRow:
         """The line of this name."""
         return next(one for one in self.about.lines if one.name == name)
 
@@ -277,7 +277,7 @@ class Record:
         pq.write_table(pa.table(columns), folder / "history.parquet")
 
     @classmethod
-    def read(cls, folder: Path) -> "Record":
+    def read(cls, folder: Path) -> "Result":
         """The record in ``folder``.
 
         Raises:
@@ -287,7 +287,7 @@ class Record:
         if not path.is_file():
             raise ReclmError(f"no run in {folder} (it has no about.json); reclm bench writes one")
         try:
-            about = About.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+            about = RunInfo.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
             users = folder / "users.parquet"
             blocks = _blocks(pq.read_table(users)) if users.is_file() else {}
             cells = _cells(pq.read_table(folder / "results.parquet"), blocks, about.metrics)
@@ -316,7 +316,7 @@ _TYPES = {
 }
 
 
-def _spread(cells: list[Cell], metric: str, users: np.ndarray) -> np.ndarray:
+def _spread(cells: list[TrialResult], metric: str, users: np.ndarray) -> np.ndarray:
     """``(s, n)`` values of the users, who are sorted; nan where a cell does not have them."""
     values = np.full((len(cells), len(users)), np.nan)
     for row, cell in zip(values, cells, strict=True):
@@ -328,16 +328,16 @@ Key = tuple[str, int, str]
 Block = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
-def _cells(results: pa.Table, blocks: dict[Key, Block], metrics: tuple[str, ...]) -> dict[Key, Cell]:
+def _cells(results: pa.Table, blocks: dict[Key, Block], metrics: tuple[str, ...]) -> dict[Key, TrialResult]:
     """The rows of ``results.parquet`` as cells, with their users' values."""
     numbers: dict[Key, list[dict[str, Any]]] = {}
     for row in results.to_pylist():
         numbers.setdefault((row["line"], row["seed"], row["protocol"]), []).append(row)
-    cells: dict[Key, Cell] = {}
+    cells: dict[Key, TrialResult] = {}
     for key, rows in numbers.items():
         ids, activity, values = blocks.get(key, (np.empty(0, object), np.empty(0, np.int64), {}))
         known = {name for row in rows if (name := row["metric"]) in metrics}
-        cells[key] = Cell(
+        cells[key] = TrialResult(
             user_ids=ids,
             activity=activity,
             values={name: one for name, one in values.items() if name in known},

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from reclm.benchmarks.results import Record
+from reclm.benchmarks.results import Result
 from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired, shown_p
 from reclm.errors import ReclmError
 from reclm.recommend.metrics import title
@@ -55,7 +55,7 @@ class TwoRuns:
     made: tuple[str, ...]
 
 
-def compare(a: Record, b: Record) -> TwoRuns:
+def compare(a: Result, b: Result) -> TwoRuns:
     """Compare the lines of the same name.
 
     Raises:
@@ -95,7 +95,7 @@ def _alone(what: str, a: list[str], b: list[str]) -> Iterator[str]:
                 yield f"only in {side}: {what} {name}"
 
 
-def _both(a: Record, b: Record, line: str, protocol: str) -> tuple[Record, str]:
+def _both(a: Result, b: Result, line: str, protocol: str) -> tuple[Result, str]:
     """Both runs' cells of a line as lines ``A`` and ``B`` of one record, their common seeds; or why there are none."""
     seeds = [run.seeds(line, protocol) for run in (a, b)]
     common = [seed for seed in seeds[0] if seed in seeds[1]]
@@ -108,10 +108,10 @@ def _both(a: Record, b: Record, line: str, protocol: str) -> tuple[Record, str]:
     if not common and any(seeds):
         ran = [", ".join(map(str, one)) or "none" for one in seeds]
         why = f"no seed ran in both (A: {ran[0]}; B: {ran[1]})"
-    return Record(a.about, cells), why
+    return Result(a.about, cells), why
 
 
-def _change(both: Record, line: str, protocol: str, metric: str) -> Change:
+def _change(both: Result, line: str, protocol: str, metric: str) -> Change:
     before, after = both.paired("A", "B", protocol, metric)
     if not before.size:  # a number of the whole, or nobody is in both
         a, b = (both.values(side, protocol, metric) for side in "AB")
@@ -121,7 +121,7 @@ def _change(both: Record, line: str, protocol: str, metric: str) -> Change:
     return Change(line, protocol, metric, average(before), average(after), test, equal=equal)
 
 
-def _made(a: Record, b: Record, lines: list[str]) -> Iterator[str]:
+def _made(a: Result, b: Result, lines: list[str]) -> Iterator[str]:
     """What differs in suite, lines and environment, a sentence each."""
     ours, theirs = a.about, b.about
     yield from _differ("", {"dataset": ours.dataset}, {"dataset": theirs.dataset})

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator, model_validator
 
 from reclm import plugins
-from reclm.benchmarks.pool import run_grid
-from reclm.benchmarks.results import Trial
+from reclm.benchmarks.pool import run_trials
+from reclm.benchmarks.results import SearchTrial
 from reclm.benchmarks.trial import Plan
-from reclm.benchmarks.trial_cache import Cell, CellStore, Result
+from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord
 from reclm.config import Config
 from reclm.data.dataset import Dataset
 from reclm.errors import ReclmError, unknown
@@ -159,16 +159,16 @@ class Searched:
     """
 
     plan: Plan
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[SearchTrial, ...] = ()
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def run_search(
     search: Search,
     plans: Mapping[str, Plan],
-    cell_of: Callable[[str, Plan], Cell],
+    cell_of: Callable[[str, Plan], Trial],
     dataset: Dataset,
-    store: CellStore,
+    store: TrialCache,
     *,
     fresh: bool = False,
     jobs: int = 1,
@@ -191,7 +191,7 @@ def run_search(
     rows = {row: _RowSearch(plan, parts[row]) for row, plan in plans.items()}
     forgotten: set[str] = set()
     for done in range(0, search.trials, BATCH):
-        cells: list[Cell] = []
+        cells: list[Trial] = []
         labels: list[str] = []
         asked: list[tuple[_RowSearch, _Asked]] = []
         for row, one in rows.items():
@@ -206,7 +206,7 @@ def run_search(
             forgotten.add(key)
         what = f"{dataset.name}: search, {done} of {search.trials}"
         results = iter(
-            run_grid(cells, dataset, store, what=what, labels=labels, jobs=jobs, progress=progress)
+            run_trials(cells, dataset, store, what=what, labels=labels, jobs=jobs, progress=progress)
         )
         for one, trial in asked:
             one.tell(trial, next(results) if trial.cell is not None else None)
@@ -219,7 +219,7 @@ class _Asked:
 
     trial: "optuna.Trial"
     options: dict[str, Any]
-    cell: Cell | None
+    cell: Trial | None
     error: str = ""
 
 
@@ -235,10 +235,10 @@ class _RowSearch:
         own = {**_defaults(plan), **plan.train.model_dump()}
         if all(_holds(one, own[name]) for name, one in space.items()):
             self.study.enqueue_trial({name: own[name] for name in space})
-        self.trials: list[Trial] = []
+        self.trials: list[SearchTrial] = []
         self.trained = True
 
-    def ask(self, cell_of: Callable[[Plan], Cell]) -> _Asked:
+    def ask(self, cell_of: Callable[[Plan], Trial]) -> _Asked:
         """The next options. Those that do not go together count as tried, and failed."""
         trial = self.study.ask()
         options = {name: _suggest(trial, name, one, kinds(self.plan)) for name, one in self.space.items()}
@@ -247,7 +247,7 @@ class _RowSearch:
         except ReclmError as error:
             return _Asked(trial, options, None, str(error))
 
-    def tell(self, asked: _Asked, result: Result | None) -> None:
+    def tell(self, asked: _Asked, result: TrialRecord | None) -> None:
         """What the trial came to: nothing but its history and whether it failed is looked at."""
         import optuna
 
@@ -263,7 +263,9 @@ class _RowSearch:
             self.study.tell(asked.trial, value)
         else:
             self.study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
-        self.trials.append(Trial(options=asked.options, value=None if error else value, error=error or ""))
+        self.trials.append(
+            SearchTrial(options=asked.options, value=None if error else value, error=error or "")
+        )
 
     def searched(self) -> Searched:
         """The first of the best trials; the row's own options where none came to a value."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from reclm.benchmarks.report.extras import EXAMPLES, PROFILES, Example, Quality
-from reclm.benchmarks.results import Record
+from reclm.benchmarks.results import Result
 from reclm.benchmarks.session_run import PROTOCOL, SessionRun
 from reclm.benchmarks.significance import over_users
 from reclm.charts import COLOURS, panels
@@ -77,7 +77,7 @@ def qualities(run: SessionRun) -> list[Quality]:
     return found
 
 
-def draw(run: SessionRun, record: Record, path: Path) -> None:
+def draw(run: SessionRun, record: Result, path: Path) -> None:
     """NDCG and recall of the rows that are points of lines, with 95 % intervals over users, as a PNG."""
     rows = [row for row in run.suite.rows if row.line and record.seeds(row.name, PROTOCOL)]
     figure, axes = panels(2, 2, run.suite.title, size=(5.2, 3.8))
@@ -116,7 +116,7 @@ def _aside(point: float, share: float, at: list[float], log: bool) -> float:
     return point * (at[-1] / at[0]) ** share if log else point + share * (at[-1] - at[0])
 
 
-def _mean(record: Record, name: str, metric: str) -> Estimate:
+def _mean(record: Result, name: str, metric: str) -> Estimate:
     found = over_users(record.by_user(name, PROTOCOL, metric))
     assert found is not None
     return found

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import reclm.data
-from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
+from reclm.benchmarks.results import Failure, ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.session_suite import FLOORS, SessionRow, SessionSuite
-from reclm.benchmarks.trial_cache import CellStore
+from reclm.benchmarks.trial_cache import TrialCache
 from reclm.data.dataset import TrainingView
 from reclm.data.sessions import Sessions
 from reclm.environment import environment
@@ -101,10 +101,10 @@ class SessionRun:
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     tunings: dict[int, "Tuning"] = field(default_factory=dict)
 
-    def record(self) -> Record:
+    def record(self) -> Result:
         """What it came to: a protocol of its own, whose users are those of each seed."""
         suite = self.suite
-        cells: dict[tuple[str, int, str], Cell] = {}
+        cells: dict[tuple[str, int, str], TrialResult] = {}
         for (name, seed), ran in self.ran.items():
             for floor in FLOORS:
                 cells.setdefault((floor, seed, PROTOCOL), self._cell(ran, floor))
@@ -114,7 +114,7 @@ class SessionRun:
                     cells[f"{name}, {control}", seed, PROTOCOL] = self._cell(ran, control)
         users = {user for ran in self.ran.values() for user in ran.users.tolist()}
         items = max((len(tuning.sessions.items) for tuning in self.tunings.values()), default=0)
-        about = About(
+        about = RunInfo(
             title=suite.title,
             dataset=self.view.name,
             fingerprint=self.view.fingerprint,
@@ -122,7 +122,7 @@ class SessionRun:
             comparable=False,
             seeds=suite.seeds,
             metrics=METRICS,
-            protocols=(Ranked(name=PROTOCOL, users=len(users), candidates=items),),
+            protocols=(ProtocolInfo(name=PROTOCOL, users=len(users), candidates=items),),
             lines=tuple(self._lines({name for name, _, _ in cells})),
             remarks=tuple(self._remarks()),
             failures=tuple(Failure(line=row, seed=seed, reason=why) for row, seed, why in self.failures),
@@ -130,15 +130,15 @@ class SessionRun:
             environment=environment(),
         )
         history = {key: list(ran.history()) for key, ran in self.ran.items() if ran.curves}
-        return Record(about, cells, history)
+        return Result(about, cells, history)
 
-    def _lines(self, there: set[str]) -> Iterator[Line]:
+    def _lines(self, there: set[str]) -> Iterator[ResultRow]:
         for floor in FLOORS:
-            yield Line(name=floor, floor=True)
+            yield ResultRow(name=floor, floor=True)
         for row in self.suite.rows:
             before = tuple(one for one, other in self.suite.pairs if other == row.name)
             written = not row.absent and self.suite.config(row, 0).source == "profile"
-            yield Line(
+            yield ResultRow(
                 name=row.name,
                 against=before[0] if before else None,
                 beside=before[1:],
@@ -151,10 +151,10 @@ class SessionRun:
             for control in CONTROLS:
                 name = f"{row.name}, {control}"
                 if name in there:
-                    yield Line(name=name, control=control, stands_for=row.name, kinds=("user",))
+                    yield ResultRow(name=name, control=control, stands_for=row.name, kinds=("user",))
 
-    def _cell(self, ran: Ran, ranking: str, trained: Ran | None = None) -> Cell:
-        return Cell(
+    def _cell(self, ran: Ran, ranking: str, trained: Ran | None = None) -> TrialResult:
+        return TrialResult(
             np.array(list(map(str, self.view.users.ids(ran.users))), object),
             self._activity[ran.users],
             ran.measured.rankings[ranking].values,
@@ -228,7 +228,7 @@ def run_session_suite(
     """
     view = reclm.data.load(suite.dataset, workspace).view()
     model, encoder = find_model(suite.model), TextEncoder(suite.encoder)
-    run, store = SessionRun(suite, view), CellStore(workspace.cells() / "sessions")
+    run, store = SessionRun(suite, view), TrialCache(workspace.cells() / "sessions")
     # rows that write with the same model write the same profiles: once is enough
     kept = store.folder / "profiles"
     if fresh:

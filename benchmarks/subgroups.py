@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from reclm import intervals
-from reclm.benchmarks.results import Cell, Record
+from reclm.benchmarks.results import Result, TrialResult
 from reclm.data.dataset import Interactions
 from reclm.intervals import Estimate
 from reclm.recommend.tasks import Task
@@ -51,7 +51,7 @@ class ActivitySlice:
     difference: Estimate | None
 
 
-def activity_slices(record: Record, line: str, protocol: str, metric: str) -> list[ActivitySlice]:
+def activity_slices(record: Result, line: str, protocol: str, metric: str) -> list[ActivitySlice]:
     """What a line, and the one that it is compared with, come to for users of more and more training interactions.
 
     The groups are :data:`ACTIVITY`, empty ones left out. Where fewer than three hold anybody (a data set whose users
@@ -91,7 +91,7 @@ def activity_slices(record: Record, line: str, protocol: str, metric: str) -> li
     return slices
 
 
-def _per_user(cells: Iterable[Cell], metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _per_user(cells: Iterable[TrialResult], metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """User ids, activities and values (means over the cells that have one): ``(n,)`` each, ids ascending."""
     kept = [one for one in cells if metric in one.values]
     if not kept:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from reclm.benchmarks.comparisons import HEAD, Comparisons
 from reclm.benchmarks.remarks import remarks
-from reclm.benchmarks.results import Line, Record
+from reclm.benchmarks.results import Result, ResultRow
 from reclm.benchmarks.verdict import verdicts
 from reclm.console import literal
 from reclm.console import table as markdown_table
@@ -36,7 +36,7 @@ class Number:
     difference: float | None
 
 
-def number(record: Record, line: Line, protocol: str, metric: str) -> Number:
+def number(record: Result, line: ResultRow, protocol: str, metric: str) -> Number:
     """A cell of the table."""
     values = record.values(line.name, protocol, metric)
     published = line.published.get(protocol, {}).get(metric)
@@ -49,7 +49,7 @@ def number(record: Record, line: Line, protocol: str, metric: str) -> Number:
     )
 
 
-def tables(record: Record) -> list[Table]:
+def tables(record: Result) -> list[Table]:
     """A table for each protocol, that fits 80 columns if names are short: ours, and the published number below."""
     metrics = _shown(record)
     drawn = []
@@ -79,7 +79,7 @@ def tables(record: Record) -> list[Table]:
     return drawn
 
 
-def conclusions(record: Record) -> list[str | Table]:
+def conclusions(record: Result) -> list[str | Table]:
     """For the terminal: a sentence a comparison or, where they are many, how many came out how, and a table."""
     found = Comparisons.many(record)
     if found is None:
@@ -96,11 +96,11 @@ _SECONDS = "Seconds of an epoch"
 _SECONDS_HEAD = ("", "seconds", "added", "published", "added")
 
 
-def _timed(record: Record) -> bool:
+def _timed(record: Result) -> bool:
     return any(line.published_seconds for line in record.about.lines)
 
 
-def _seconds(record: Record) -> Table:
+def _seconds(record: Result) -> Table:
     """What an epoch takes, with the share that profiles add."""
     grid = Table(title=_SECONDS, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(_SECONDS_HEAD):
@@ -110,7 +110,7 @@ def _seconds(record: Record) -> Table:
     return grid
 
 
-def _epoch_seconds(record: Record) -> Iterator[tuple[str, list[str]]]:
+def _epoch_seconds(record: Result) -> Iterator[tuple[str, list[str]]]:
     """Each line's name, its seconds, the share that they are above its base's, and both as published."""
     ours = {line.name: record.epoch_seconds(line.name) for line in record.about.lines}
     published = {line.name: line.published_seconds for line in record.about.lines}
@@ -124,7 +124,7 @@ def _epoch_seconds(record: Record) -> Iterator[tuple[str, list[str]]]:
         yield line.name, cells
 
 
-def _shown(record: Record) -> list[str]:
+def _shown(record: Result) -> list[str]:
     """The metrics of the printed table, in the record's order."""
     metrics = list(record.about.metrics)
     published = {
@@ -152,13 +152,13 @@ def _published(one: Number) -> str:
     return _number(one.published) + ("" if one.difference is None else f" {_percent(one.difference)}")
 
 
-def _epochs(record: Record, line: str, protocol: str) -> str:
+def _epochs(record: Result, line: str, protocol: str) -> str:
     """The best epoch, as a mean over seeds."""
     found = [record.cells[line, seed, protocol].best_epoch for seed in record.seeds(line, protocol)]
     return f"{np.mean(found):.0f}" if any(found) else ""
 
 
-def markdown(record: Record) -> str:
+def markdown(record: Result) -> str:
     """For a page: verdicts, and a section a protocol, for each metric ours, published and the difference."""
     parts = [f"## {literal(record.about.title)}"]
     if found := Comparisons.many(record):

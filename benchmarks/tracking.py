@@ -12,7 +12,7 @@ from time import time
 from typing import Any
 
 from reclm import plugins
-from reclm.benchmarks.results import Line, Record
+from reclm.benchmarks.results import Result, ResultRow
 from reclm.benchmarks.search import with_options
 from reclm.benchmarks.suite import Suite, row_plan
 from reclm.config import merged
@@ -47,7 +47,7 @@ class Tracked:
         return f"{self.line} seed {self.seed}"
 
 
-def trainings(record: Record) -> Iterator[Tracked]:
+def trainings(record: Result) -> Iterator[Tracked]:
     """Every line and seed that ran or failed."""
     failed = {(one.line, one.seed): one.reason for one in record.about.failures}
     options = {line.name: _options(record, line) for line in record.about.lines}
@@ -79,7 +79,7 @@ def _flat(settings: Mapping[str, Any], within: str = "") -> dict[str, Any]:
     return found
 
 
-def _options(record: Record, line: Line) -> dict[str, Any]:
+def _options(record: Result, line: ResultRow) -> dict[str, Any]:
     """What a line ran with; what a search chose is in it."""
     about, suite = record.about, record.about.suite
     fixed = {
@@ -110,7 +110,7 @@ def _options(record: Record, line: Line) -> dict[str, Any]:
     return {name: value for name, value in {**fixed, **found}.items() if value is not None}
 
 
-def to_tensorboard(record: Record, folder: Path) -> str:
+def to_tensorboard(record: Result, folder: Path) -> str:
     """Write ``folder/tensorboard/LINE/seed-N`` and say how to look at it. What an earlier call wrote is replaced."""
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only this needs it
 
@@ -133,8 +133,8 @@ def to_tensorboard(record: Record, folder: Path) -> str:
     return f"tensorboard --logdir {folder / 'tensorboard'}"
 
 
-def _folders(record: Record) -> dict[str, str]:
-    """Line to the name of its folder, each its own."""
+def _folders(record: Result) -> dict[str, str]:
+    """ResultRow to the name of its folder, each its own."""
     found: dict[str, str] = {}
     for place, line in enumerate(record.about.lines):
         name = slug(line.name)
@@ -142,7 +142,7 @@ def _folders(record: Record) -> dict[str, str]:
     return found
 
 
-def to_mlflow(record: Record, folder: Path, workspace: Workspace) -> str:
+def to_mlflow(record: Result, folder: Path, workspace: Workspace) -> str:
     """Write to ``$MLFLOW_TRACKING_URI`` or, without it, to ``mlflow.db`` in the workspace; say where.
 
     The experiment is named after the data set, ``reclm DATASET``; each call adds runs to it. MLflow's names have no
@@ -189,7 +189,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"), flags=re.ASCII)
 
 
-TRACKERS: dict[str, tuple[str, Callable[[Record, Path, Workspace], str]]] = {
+TRACKERS: dict[str, tuple[str, Callable[[Result, Path, Workspace], str]]] = {
     "tensorboard": ("tensorboard", lambda record, folder, _: to_tensorboard(record, folder)),
     "mlflow": ("mlflow", to_mlflow),
 }
@@ -209,7 +209,7 @@ def check_trackers(names: list[str]) -> None:
             raise ReclmError(f"--track {name} needs {name}; run: pip install 'reclm-toolkit[{name}]'")
 
 
-def track(record: Record, folder: Path, workspace: Workspace, names: list[str]) -> list[str]:
+def track(record: Result, folder: Path, workspace: Workspace, names: list[str]) -> list[str]:
     """Write the record to each tracker once; where each can be looked at.
 
     Args:

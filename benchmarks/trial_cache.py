@@ -41,7 +41,7 @@ WATCHED, TOP = 10, 10
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class Trial:
     """One backbone, one set of inputs, one seed.
 
     Attributes:
@@ -102,7 +102,7 @@ def _digest(*arrays: np.ndarray) -> str:
     return digest.hexdigest()[:20]
 
 
-class Result(Config):
+class TrialRecord(Config):
     """What a cell came to.
 
     A cell that failed has an ``error`` and no numbers.
@@ -129,7 +129,7 @@ class Result(Config):
     """Machine and versions."""
 
 
-class CellStore:
+class TrialCache:
     """Results by key in a folder: ``KEY/cell.json``, ``KEY/users.parquet`` and, if asked for, the trained weights.
 
     Args:
@@ -140,7 +140,7 @@ class CellStore:
     def __init__(self, folder: Path, *, weights: bool = False) -> None:
         self.folder, self.weights = folder, weights
 
-    def get(self, key: str) -> Result | None:
+    def get(self, key: str) -> TrialRecord | None:
         """The result kept under ``key``.
 
         Raises:
@@ -153,9 +153,9 @@ class CellStore:
             return None
         except ValueError as error:
             raise ReclmError(f"{path} is damaged; remove {path.parent} to run the cell again") from error
-        return Result.build(values, where=str(path))
+        return TrialRecord.build(values, where=str(path))
 
-    def finished(self, key: str, run: str) -> Result | None:
+    def finished(self, key: str, run: str) -> TrialRecord | None:
         """The result under ``key``, unless it failed in another run than ``run``: then it is worth a second try."""
         result = self.get(key)
         if result is None or (self.weights and result.error is None and not self.weights_of(key).is_file()):
@@ -183,7 +183,7 @@ class CellStore:
     def put(
         self,
         key: str,
-        result: Result,
+        result: TrialRecord,
         users: pa.Table | None = None,
         weights: dict[str, Tensor] | None = None,
     ) -> None:
@@ -246,13 +246,13 @@ def watched(tasks: Mapping[str, Task]) -> list[int]:
     return users[places].tolist()
 
 
-def run_cell(
-    cell: Cell,
+def run_trial(
+    cell: Trial,
     dataset: Dataset,
-    store: CellStore,
+    store: TrialCache,
     run: str,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> Result:
+) -> TrialRecord:
     """Train and evaluate a claimed cell, and keep the result; a failure is a result too.
 
     Args:
@@ -264,7 +264,9 @@ def run_cell(
     """
     begun = time.perf_counter()
     if not store.begin(cell.key, run):
-        result = Result(cell=cell.definition, run=run, error="the process that ran it died (out of memory?)")
+        result = TrialRecord(
+            cell=cell.definition, run=run, error="the process that ran it died (out of memory?)"
+        )
         store.put(cell.key, result)
         store.end(cell.key)
         return result
@@ -292,7 +294,7 @@ def run_cell(
             )
             for protocol, found in trained.results.items()
         )
-        result = Result(
+        result = TrialRecord(
             cell=cell.definition,
             run=run,
             means=means,
@@ -312,7 +314,7 @@ def run_cell(
     except Exception as error:  # recorded and shown: one cell's failure must not cost the others
         line = " ".join(str(error).split()) or "no message"
         line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
-        result = Result(cell=cell.definition, run=run, error=line, traceback=traceback.format_exc())
+        result = TrialRecord(cell=cell.definition, run=run, error=line, traceback=traceback.format_exc())
     store.put(cell.key, result, users, weights if result.error is None else None)
     store.end(cell.key)
     return result

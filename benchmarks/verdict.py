@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reclm.benchmarks.results import Line, Record
+from reclm.benchmarks.results import Result, ResultRow
 from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired, shown_p
 from reclm.recommend.metrics import title
 
@@ -53,7 +53,7 @@ class Difference:
         return self.test.difference / self.before if self.before > 0 else float("nan")
 
 
-def differences(record: Record, metrics: Sequence[str] | None = None) -> list[Difference]:
+def differences(record: Result, metrics: Sequence[str] | None = None) -> list[Difference]:
     """Every line with each that it is compared with, in every protocol and metric where both have values.
 
     Args:
@@ -68,7 +68,7 @@ def differences(record: Record, metrics: Sequence[str] | None = None) -> list[Di
     ]
 
 
-def against_controls(record: Record) -> list[Difference]:
+def against_controls(record: Result) -> list[Difference]:
     """Every line that has controls, against its best one in each protocol: the headline metric.
 
     A control of a line is compared with the same line as it is. The best has the highest mean.
@@ -83,7 +83,7 @@ def against_controls(record: Record) -> list[Difference]:
 
 
 def verdicts(
-    record: Record, found: Sequence[Difference] | None = None, controls: Sequence[Difference] | None = None
+    record: Result, found: Sequence[Difference] | None = None, controls: Sequence[Difference] | None = None
 ) -> list[str]:
     """Did the profiles help? Where there are several comparisons, how many came out well and badly; then a sentence
     a comparison, and one against its best control for each line that has controls.
@@ -100,19 +100,19 @@ def verdicts(
     return [*summary(record, told, controls), *_sentences(record, told, controls)]
 
 
-def of_lines(record: Record, found: Sequence[Difference]) -> list[Difference]:
+def of_lines(record: Result, found: Sequence[Difference]) -> list[Difference]:
     """The differences that verdicts are about: the headline metric, and no control's."""
     return [one for one in found if record.line(one.line).control is None and one.metric == record.headline]
 
 
-def of_controls(record: Record, found: Sequence[Difference] | None = None) -> list[str]:
+def of_controls(record: Result, found: Sequence[Difference] | None = None) -> list[str]:
     """A sentence on each control and what it is compared with."""
     found = differences(record, [record.headline]) if found is None else found
     told = [one for one in found if record.line(one.line).control and one.metric == record.headline]
     return _sentences(record, told, ())
 
 
-def summary(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
+def summary(record: Result, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
     """How many comparisons came out well, and badly; nothing where one sentence tells it all."""
     if len(found) < 2:
         return []
@@ -131,7 +131,7 @@ def _counts(found: Sequence[Difference]) -> tuple[int, int]:
     return signs.count(1), signs.count(-1)
 
 
-def _sentences(record: Record, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
+def _sentences(record: Result, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
     left = {(one.line, one.protocol): one for one in controls}
     named = sum(bool(line.against) for line in record.about.lines) > 1
     said = []
@@ -144,7 +144,7 @@ def _sentences(record: Record, found: Sequence[Difference], controls: Sequence[D
     return said + [_on_control(record, one, helped=False) for one in left.values()]
 
 
-def _family(record: Record, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
+def _family(record: Result, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
     """Test each line, against and protocol that share a seed; correct across all of them."""
     found = []
     for line, against, protocol in pairs:
@@ -159,7 +159,7 @@ def _family(record: Record, pairs: Sequence[tuple[str, str, str]], metric: str) 
     return [replace(one, p_holm=p, family=count) for one, p in zip(found, corrected, strict=True)]
 
 
-def _best_control(record: Record, line: Line, protocol: str) -> str | None:
+def _best_control(record: Result, line: ResultRow, protocol: str) -> str | None:
     """The control with the highest mean of the headline metric; None where the line has none that ran."""
     if line.control:
         return None
@@ -176,7 +176,7 @@ def _best_control(record: Record, line: Line, protocol: str) -> str | None:
     return max(means, key=lambda name: means[name]) if means else None
 
 
-def _on_base(record: Record, one: Difference, named: bool) -> str:
+def _on_base(record: Result, one: Difference, named: bool) -> str:
     """The sentence on a line and what it is compared with."""
     line, base = record.line(one.line), record.line(one.against)
     start = f"{one.protocol}, {one.line} against {one.against}: " if named else f"{one.protocol}: "
@@ -193,7 +193,7 @@ def _on_base(record: Record, one: Difference, named: bool) -> str:
     return f"{start}{_for_one_seed(one)}{said} ({size(one)}, {_evidence(one)})"
 
 
-def _on_control(record: Record, one: Difference, helped: bool) -> str:
+def _on_control(record: Result, one: Difference, helped: bool) -> str:
     """The sentence on a line and its best control."""
     control = record.line(one.against)
     start = f"{one.protocol}: {_for_one_seed(one)}{one.line}"

@@ -11,7 +11,7 @@ from reclm.benchmarks.report import shown
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.panels import LONGEST, Group, Picture, colours, key, panel
 from reclm.benchmarks.report.svg import INK, MUTED, PAPER, SERIES, SETTINGS, inline
-from reclm.benchmarks.results import Line
+from reclm.benchmarks.results import ResultRow
 from reclm.console import printable
 from reclm.intervals import Estimate
 from reclm.recommend.metrics import title
@@ -92,7 +92,7 @@ def cost(numbers: Numbers) -> list[Picture]:
     return found
 
 
-Bar = tuple[Line, Estimate, str]
+Bar = tuple[ResultRow, Estimate, str]
 
 
 def _bar_values(numbers: Numbers, protocol: str) -> list[Bar]:
@@ -173,7 +173,7 @@ def _history(numbers: Numbers, line: str) -> list[dict[str, float]]:
     return [row for (name, _), rows in numbers.record.history.items() if name == line for row in rows]
 
 
-def _curve(numbers: Numbers, lines: Sequence[Line], backbone: str, metric: str) -> Picture:
+def _curve(numbers: Numbers, lines: Sequence[ResultRow], backbone: str, metric: str) -> Picture:
     palette = colours(numbers)
     groups = list(numbers.groups)
     with rc_context(SETTINGS):

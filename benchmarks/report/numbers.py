@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from reclm.benchmarks.results import Line, Record
+from reclm.benchmarks.results import Result, ResultRow
 from reclm.benchmarks.significance import bootstrap, over_users
 from reclm.benchmarks.subgroups import ActivitySlice, activity_slices
 from reclm.benchmarks.verdict import Difference, against_controls, differences, of_controls, verdicts
@@ -31,7 +31,7 @@ class Numbers:
         record: of the run.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Result) -> None:
         self.record = record
         self.about = record.about
         self.headline = record.headline
@@ -82,9 +82,9 @@ class Numbers:
         return self._resampled[key]
 
     @cached_property
-    def groups(self) -> dict[str, list[Line]]:
+    def groups(self) -> dict[str, list[ResultRow]]:
         """Lines by backbone, in the table's order; under no name where no backbone has two."""
-        found: dict[str, list[Line]] = {}
+        found: dict[str, list[ResultRow]] = {}
         for line in self.about.lines:
             found.setdefault(line.backbone, []).append(line)
         return found if any(len(lines) > 1 for lines in found.values()) else {"": list(self.about.lines)}
@@ -98,7 +98,7 @@ class Numbers:
         """``seed 2 failed: reason``, of each seed of a line that failed."""
         return [f"seed {one.seed} failed: {one.reason}" for one in self.about.failures if one.line == line]
 
-    def why_none(self, line: Line) -> str:
+    def why_none(self, line: ResultRow) -> str:
         """Why a line has no number."""
         failed = "; ".join(self.failures(line.name))
         return line.absent or failed or "not measured here"

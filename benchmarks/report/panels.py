@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from reclm import charts as pictures
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.svg import MUTED, RULE, SERIES
-from reclm.benchmarks.results import Line
+from reclm.benchmarks.results import ResultRow
 
 WIDTH = 4.6
 """Of a panel, in inches."""
@@ -47,7 +47,7 @@ def colours(numbers: Numbers) -> dict[str, int]:
     return found
 
 
-def key(numbers: Numbers, lines: Sequence[Line]) -> tuple[tuple[str, int, bool], ...]:
+def key(numbers: Numbers, lines: Sequence[ResultRow]) -> tuple[tuple[str, int, bool], ...]:
     """The key of these lines."""
     palette = colours(numbers)
     return tuple((line.name, palette[line.name], bool(line.control)) for line in lines)

@@ -7,7 +7,7 @@ from reclm.benchmarks.report import shown
 from reclm.benchmarks.report.extras import Quality
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.shown import MARK, NONE
-from reclm.benchmarks.results import Line, Ranked
+from reclm.benchmarks.results import ProtocolInfo, ResultRow
 from reclm.benchmarks.significance import shown_p
 from reclm.benchmarks.subgroups import ActivitySlice
 from reclm.benchmarks.verdict import Difference
@@ -15,7 +15,7 @@ from reclm.recommend.metrics import title
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A text; ``best`` of its column, or marked."""
 
     text: str
@@ -34,7 +34,7 @@ class Row:
     """
 
     name: str
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[TableCell, ...] = ()
     instead: str = ""
     below: bool = False
     first: bool = False
@@ -64,7 +64,7 @@ def results(numbers: Numbers) -> list[Table]:
     return [_results(numbers, protocol) for protocol in numbers.about.protocols]
 
 
-def _results(numbers: Numbers, protocol: Ranked) -> Table:
+def _results(numbers: Numbers, protocol: ProtocolInfo) -> Table:
     about = numbers.about
     rows = [row for line in about.lines for row in _line(numbers, line, protocol.name)]
     lines = [line for line in about.lines if numbers.record.seeds(line.name, protocol.name)]
@@ -82,7 +82,7 @@ def _results(numbers: Numbers, protocol: Ranked) -> Table:
     )
 
 
-def _line(numbers: Numbers, line: Line, protocol: str) -> Iterator[Row]:
+def _line(numbers: Numbers, line: ResultRow, protocol: str) -> Iterator[Row]:
     metrics = numbers.about.metrics
     first = line.name in numbers.begins
     if numbers.record.seeds(line.name, protocol):
@@ -92,19 +92,19 @@ def _line(numbers: Numbers, line: Line, protocol: str) -> Iterator[Row]:
     published = line.published.get(protocol, {})
     if published:
         cells = [_published(numbers, line.name, protocol, one, published.get(one)) for one in metrics]
-        yield Row("published", tuple(Cell(text) for text in cells), below=True)
+        yield Row("published", tuple(TableCell(text) for text in cells), below=True)
 
 
-def _value(numbers: Numbers, line: str, protocol: str, metric: str) -> Cell:
+def _value(numbers: Numbers, line: str, protocol: str, metric: str) -> TableCell:
     values = numbers.values(line, protocol, metric)
     if not len(values):
-        return Cell(NONE)
+        return TableCell(NONE)
     mean = float(values.mean())
     spread = f" ± {shown.number(float(values.std(ddof=1)))}" if len(values) > 1 else ""
     found = numbers.differences.get((line, protocol, metric))
     mark = MARK if found and found.significant else ""
     best = mean > 0 and abs(mean - numbers.best(protocol, metric)) < 1e-12
-    return Cell(shown.number(mean) + spread, best, mark)
+    return TableCell(shown.number(mean) + spread, best, mark)
 
 
 def _published(numbers: Numbers, line: str, protocol: str, metric: str, value: float | None) -> str:
@@ -150,20 +150,20 @@ def _compared(numbers: Numbers, protocol: str) -> Table:
     return Table(protocol, head, tuple(rows), about, text=2)
 
 
-def _comparison(numbers: Numbers, found: Difference) -> tuple[Cell, ...]:
+def _comparison(numbers: Numbers, found: Difference) -> tuple[TableCell, ...]:
     test = found.test
     low, high = numbers.resampled(found)
     return (
-        Cell(found.against),
-        Cell(shown.change(found.change), mark=MARK * found.significant),
-        Cell(shown.number(test.difference, sign=True)),
-        Cell(f"{shown.number(test.low, sign=True)} to {shown.number(test.high, sign=True)}"),
-        Cell(f"{shown.number(low, sign=True)} to {shown.number(high, sign=True)}"),
-        Cell(shown.number(test.effect, 2, sign=True)),
-        Cell(shown_p(test.p)),
-        Cell(shown_p(found.p_holm)),
-        Cell(f"{test.n:,}"),
-        Cell(f"{test.seeds}"),
+        TableCell(found.against),
+        TableCell(shown.change(found.change), mark=MARK * found.significant),
+        TableCell(shown.number(test.difference, sign=True)),
+        TableCell(f"{shown.number(test.low, sign=True)} to {shown.number(test.high, sign=True)}"),
+        TableCell(f"{shown.number(low, sign=True)} to {shown.number(high, sign=True)}"),
+        TableCell(shown.number(test.effect, 2, sign=True)),
+        TableCell(shown_p(test.p)),
+        TableCell(shown_p(found.p_holm)),
+        TableCell(f"{test.n:,}"),
+        TableCell(f"{test.seeds}"),
     )
 
 
@@ -185,18 +185,18 @@ def activity(numbers: Numbers) -> list[Table]:
 
 
 def _activity(
-    numbers: Numbers, line: Line, slices: Sequence[ActivitySlice], groups: Sequence[str]
+    numbers: Numbers, line: ResultRow, slices: Sequence[ActivitySlice], groups: Sequence[str]
 ) -> Iterator[Row]:
     """The means of a line, and below them how far they are from those of the line that it is compared with."""
     if not slices:
         return
     means = {one.name: shown.number(one.line and one.line.mean) for one in slices}
-    cells = tuple(Cell(means.get(name, NONE)) for name in groups)
+    cells = tuple(TableCell(means.get(name, NONE)) for name in groups)
     yield Row(line.name, cells, first=line.name in numbers.begins)
     if any(one.difference for one in slices):
         differences = {one.name: shown.estimate(one.difference) for one in slices}
         name = f"less {line.against}"
-        yield Row(name, tuple(Cell(differences.get(name, NONE)) for name in groups), below=True)
+        yield Row(name, tuple(TableCell(differences.get(name, NONE)) for name in groups), below=True)
 
 
 def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
@@ -221,7 +221,7 @@ def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
             *([shown.seconds(written.get(line.writer or ""))] if written else []),
             *(shown.change(gain.change) if gain else NONE for gain in gains),
         ]
-        rows.append(Row(f"{at}", tuple(map(Cell, cells)), first=line.name in numbers.begins))
+        rows.append(Row(f"{at}", tuple(map(TableCell, cells)), first=line.name in numbers.begins))
     head = ["", "line", "an epoch", *["published"] * published, "epochs", "a run"]
     head += [*["its profiles"] * bool(written), *protocols]
     return Table("", tuple(head), tuple(rows), text=2)
@@ -234,7 +234,7 @@ def profiles(quality: Sequence[Quality]) -> Table:
         Row(
             one.writer,
             tuple(
-                Cell(text)
+                TableCell(text)
                 for text in (
                     f"{one.kind}s",
                     f"{one.profiles:,}",
@@ -259,7 +259,7 @@ def lines(numbers: Numbers) -> Table:
         covered = ", ".join(f"{some:,} of {all_:,} {kind}s" for kind, (some, all_) in line.coverage.items())
         compared = ", ".join(one for one in (line.against, *line.beside) if one)
         cells = (line.backbone, line.control or line.writer, covered or ", ".join(line.kinds), compared)
-        rows.append(Row(line.name, tuple(Cell(text or NONE) for text in cells)))
+        rows.append(Row(line.name, tuple(TableCell(text or NONE) for text in cells)))
     head = ("", "backbone", "profiles", "who has one", "compared with")
     return Table("", head, tuple(rows), text=5)
 

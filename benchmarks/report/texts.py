@@ -4,7 +4,7 @@ import re
 
 from reclm import console as markdown
 from reclm.benchmarks.report.shown import one_line
-from reclm.benchmarks.report.tables import Cell, Row, Table
+from reclm.benchmarks.report.tables import Row, Table, TableCell
 from reclm.console import literal
 
 _LATEX = {
@@ -100,5 +100,5 @@ def latex_table(table: Table, caption: str, label: str) -> str:
     )
 
 
-def _wrapped(text: str, cell: Cell, bold: str, mark: str) -> str:
+def _wrapped(text: str, cell: TableCell, bold: str, mark: str) -> str:
     return (bold.format(text) if cell.best else text) + (mark if cell.mark else "")

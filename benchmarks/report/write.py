@@ -9,7 +9,7 @@ from reclm.benchmarks.report.extras import read_examples, read_profiles
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.pages import latex_page, markdown_page
 from reclm.benchmarks.report.web import html_page
-from reclm.benchmarks.results import Record
+from reclm.benchmarks.results import Result
 from reclm.console import progress_bar
 from reclm.errors import ReclmError
 
@@ -28,7 +28,7 @@ def write(run: Path, out: Path | None = None, progress: bool = True) -> list[Pat
     Raises:
         ReclmError: if there is no run, it or one of its files is damaged, or ``out`` cannot be written.
     """
-    record = Record.read(run)
+    record = Result.read(run)
     examples, quality = read_examples(run), read_profiles(run)
     folder = out or run
     try:

@@ -13,7 +13,7 @@ from reclm.errors import ReclmError
 
 if TYPE_CHECKING:
     from reclm.benchmarks.experiment import SuiteRun
-    from reclm.benchmarks.results import Record
+    from reclm.benchmarks.results import Result
     from reclm.benchmarks.session_suite import SessionSuite
     from reclm.benchmarks.suite import Suite
     from reclm.folders import Workspace
@@ -292,10 +292,10 @@ def _suite(
 def _two_runs(a: Path, b: Path) -> None:
     from rich.console import Console
 
-    from reclm.benchmarks.results import Record
+    from reclm.benchmarks.results import Result
     from reclm.benchmarks.run_diff import compare, tables, verdict
 
-    found = compare(Record.read(a), Record.read(b))
+    found = compare(Result.read(a), Result.read(b))
     _say(f"A: {a}\nB: {b}\n")
     for grid in tables(found):
         Console(highlight=False).print(grid)
@@ -358,7 +358,7 @@ def _sessions(
         raise typer.Exit(1)
 
 
-def _show(record: "Record", folder: Path, workspace: "Workspace", trackers: list[str], besides: str) -> None:
+def _show(record: "Result", folder: Path, workspace: "Workspace", trackers: list[str], besides: str) -> None:
     """Print what a run came to, and write ``table.md``; ``besides`` is what else the caller put into the folder."""
     from rich.console import Console
 
@@ -381,7 +381,7 @@ def _show(record: "Record", folder: Path, workspace: "Workspace", trackers: list
     _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
 
 
-def _coverage(record: "Record") -> list[str]:
+def _coverage(record: "Result") -> list[str]:
     """What had a profile."""
     said: dict[str, None] = {}
     for line in record.about.lines:

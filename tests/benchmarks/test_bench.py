@@ -10,11 +10,11 @@ import torch
 from reclm.benchmarks.examples import qualities
 from reclm.benchmarks.experiment import SuiteRun, comparison, keep_models, run_suite
 from reclm.benchmarks.features import Given, SuiteInputs, open_profiles
-from reclm.benchmarks.pool import run_grid
+from reclm.benchmarks.pool import run_trials
 from reclm.benchmarks.suite import Profiles, Row, row_plan, with_controls
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.benchmarks.trial import test_tasks as tasks_of
-from reclm.benchmarks.trial_cache import Cell, CellStore
+from reclm.benchmarks.trial_cache import Trial, TrialCache
 from reclm.benchmarks.verdict import verdicts
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
@@ -39,15 +39,15 @@ def ran(folder: Path, seeds: int = 2, select_on: str = "valid") -> SuiteRun:
     settings = {"dim": 4, "lr": 0.01, "batch_size": 64}
     suite = comparison("biasmf", settings, DATA, Profiles(), seeds=seeds, epochs=2, select_on=select_on)  # pyright: ignore[reportArgumentType]
     given = {"base": Given(BASE), "augment": Given(TOLD, coverage={"user": (60, 60)})}
-    store = CellStore(folder / "cells", weights=True)
+    store = TrialCache(folder / "cells", weights=True)
     cells = {
         row.name: [
-            Cell(row_plan(suite, row), seed, given[row.name].inputs, DATA.fingerprint)
+            Trial(row_plan(suite, row), seed, given[row.name].inputs, DATA.fingerprint)
             for seed in range(seeds)
         ]
         for row in suite.rows
     }
-    found = iter(run_grid([one for row in cells.values() for one in row], DATA, store, progress=False))
+    found = iter(run_trials([one for row in cells.values() for one in row], DATA, store, progress=False))
     results = {name: [next(found) for _ in row] for name, row in cells.items()}
     return SuiteRun(suite, DATA, store, cells, results, given)
 
@@ -129,11 +129,11 @@ def test_the_last_seeds_models_are_kept_with_the_weights_of_their_first_protocol
 
 def test_cells_that_were_kept_without_weights_run_again_for_them(tmp_path: Path) -> None:
     plan = Plan(backbone="biasmf", model={"dim": 4}, train=TrainConfig(epochs=1))
-    one = Cell(plan, 0, BASE, DATA.fingerprint)
-    (first,) = run_grid([one], DATA, CellStore(tmp_path), progress=False)
-    store = CellStore(tmp_path, weights=True)
+    one = Trial(plan, 0, BASE, DATA.fingerprint)
+    (first,) = run_trials([one], DATA, TrialCache(tmp_path), progress=False)
+    store = TrialCache(tmp_path, weights=True)
     assert store.finished(one.key, "x") is None
-    (again,) = run_grid([one], DATA, store, progress=False)
+    (again,) = run_trials([one], DATA, store, progress=False)
     assert store.finished(one.key, "x") == again
     assert again.means == first.means
 

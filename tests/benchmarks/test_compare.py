@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from reclm.benchmarks.results import About, Cell, Line, Ranked, Record
+from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.run_diff import Change, TwoRuns, compare, tables, verdict
 from reclm.benchmarks.significance import holm, paired
 from reclm.cli import app
@@ -23,27 +23,27 @@ NOISE = np.random.default_rng(0).uniform(0, 0.02, (3, 2, 30))
 
 def run(
     gain: float = 0.0, side: int = 0, seeds: range = range(2), rest: Any = None, **changes: Any
-) -> Record:
+) -> Result:
     """Two lines, ``base`` and ``augment``; ``gain`` is added to every user's NDCG in ``augment``."""
     about: dict[str, Any] = {
         "title": "a run",
         "dataset": "toy",
         "fingerprint": "f00",
         "metrics": ["ndcg@5", "coverage@5"],
-        "protocols": [Ranked(name="full-shot", users=30, candidates=9)],
-        "lines": [Line(name="base"), Line(name="augment")],
+        "protocols": [ProtocolInfo(name="full-shot", users=30, candidates=9)],
+        "lines": [ResultRow(name="base"), ResultRow(name="augment")],
     }
     cells = {}
     for line in ("base", "augment"):
         for seed in seeds:
             values = 0.3 + NOISE[seed, side] + (gain if line == "augment" else 0.0)
-            cells[line, seed, "full-shot"] = Cell(
+            cells[line, seed, "full-shot"] = TrialResult(
                 user_ids=USERS,
                 activity=np.ones(30, np.int64),
                 values={"ndcg@5": values.astype(np.float32)},
                 overall={"coverage@5": 0.5 + side / 4},
             )
-    return Record(About.build(about | changes), {**cells, **(rest or {})})
+    return Result(RunInfo.build(about | changes), {**cells, **(rest or {})})
 
 
 def test_means_tests_and_correction_are_those_of_the_users_and_seeds_that_both_have() -> None:
@@ -76,9 +76,11 @@ def test_only_users_that_both_have_are_compared() -> None:
     for key, cell in list(other.cells.items()):
         values = {"ndcg@5": np.concatenate([cell.values["ndcg@5"][9::-1], np.array([9.0], np.float32)])}
         ids = np.array([*USERS[9::-1], "stranger"], object)
-        other.cells[key] = Cell(ids, np.ones(11, np.int64), values)
-    about = other.about.model_copy(update={"protocols": (Ranked(name="full-shot", users=11, candidates=9),)})
-    change = compare(run(), Record(about, other.cells)).changes[0]
+        other.cells[key] = TrialResult(ids, np.ones(11, np.int64), values)
+    about = other.about.model_copy(
+        update={"protocols": (ProtocolInfo(name="full-shot", users=11, candidates=9),)}
+    )
+    change = compare(run(), Result(about, other.cells)).changes[0]
     assert change.test.n == 10
     assert change.b == pytest.approx(0.3 + NOISE[:2, 1, :10].mean(), abs=1e-6)
     assert change.a == pytest.approx(0.3 + NOISE[:2, 0, :10].mean(), abs=1e-6)
@@ -86,13 +88,15 @@ def test_only_users_that_both_have_are_compared() -> None:
 
 def test_equal_runs_agree_and_noise_is_told_as_noise(tmp_path: Path) -> None:
     run().save(tmp_path)
-    assert verdict(compare(run(), Record.read(tmp_path))) == "the runs agree in every number of 4 comparisons"
+    assert verdict(compare(run(), Result.read(tmp_path))) == "the runs agree in every number of 4 comparisons"
     assert verdict(compare(run(), run(side=1))).startswith("no difference that is told from chance in 2")
 
 
 def test_what_one_run_alone_has_is_named() -> None:
-    more = {"lines": [Line(name="base"), Line(name="shuffled")], "metrics": ["ndcg@5", "mrr@5"]}
-    more["protocols"] = [Ranked(name=name, users=30, candidates=9) for name in ("full-shot", "zero-shot")]
+    more = {"lines": [ResultRow(name="base"), ResultRow(name="shuffled")], "metrics": ["ndcg@5", "mrr@5"]}
+    more["protocols"] = [
+        ProtocolInfo(name=name, users=30, candidates=9) for name in ("full-shot", "zero-shot")
+    ]
     two = compare(run(), run(**more))
     assert two.alone == (
         "only in A: line augment",
@@ -111,7 +115,7 @@ def test_what_was_made_otherwise_is_said() -> None:
     suite = {"title": "x", "train": {"lr": 0.01}, "rows": rows}
     other = {"title": "y", "train": {"lr": 0.1}, "rows": [{**rows[0], "model": {"dim": 8}}, *rows[1:]]}
     a = run(suite=suite, environment={"torch": "2.12", "numpy": "2"})
-    chosen = [Line(name="base"), Line(name="augment", chosen={"l2": 0.1})]
+    chosen = [ResultRow(name="base"), ResultRow(name="augment", chosen={"l2": 0.1})]
     b = run(suite=other, environment={"torch": "2.13", "numpy": "2", "gpus": ["H"]}, lines=chosen)
     assert compare(a, b).made == (
         "suite: train.lr: 0.01 → 0.1",
@@ -129,7 +133,7 @@ def test_other_data_are_refused() -> None:
 
 
 def test_a_ranking_among_other_items_is_not_compared() -> None:
-    other = run(protocols=[Ranked(name="full-shot", users=30, candidates=5)])
+    other = run(protocols=[ProtocolInfo(name="full-shot", users=30, candidates=5)])
     two = compare(run(), other)
     assert two.changes == ()
     assert two.made == ("protocols: full-shot: 30 users × 9 items → 30 users × 5 items",)

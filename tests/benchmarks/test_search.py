@@ -10,11 +10,11 @@ import pytest
 from reclm.benchmarks import search as searching
 from reclm.benchmarks.experiment import SuiteRun, run_suite
 from reclm.benchmarks.remarks import remarks
-from reclm.benchmarks.results import Record
+from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Range, Search, run_search, spaces, with_options
 from reclm.benchmarks.suite import Suite, changed
 from reclm.benchmarks.trial import Plan, Runner
-from reclm.benchmarks.trial_cache import Cell, Result
+from reclm.benchmarks.trial_cache import Trial, TrialRecord
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
 from reclm.folders import Workspace
@@ -93,7 +93,7 @@ def test_every_trained_row_has_the_same_budget_and_runs_its_seeds_with_what_it_c
         assert ran.results[row][0].history[0]["valid ndcg@5"] == best
     record = ran.record()
     record.save(tmp_path / "run")
-    line = Record.read(tmp_path / "run").about.lines[1]
+    line = Result.read(tmp_path / "run").about.lines[1]
     assert (line.trials, line.chosen) == (ran.searched["augment"].trials, ran.searched["augment"].chosen)
     assert line.against == "base"
     told = " / ".join(remarks(record))
@@ -135,14 +135,14 @@ def values_of(searched: searching.Searched) -> list[float]:
 
 def by_hand(
     monkeypatch: pytest.MonkeyPatch,
-    value: Callable[[Cell], float | Exception],
+    value: Callable[[Trial], float | Exception],
     search: Search,
     plan: Plan,
     jobs: int = 1,
 ) -> searching.Searched:
     """A search in which each cell's validation value is told, and nothing else can be read of its result."""
 
-    def answered(cells: list[Cell], *given: Any, **how: Any) -> list[Result]:
+    def answered(cells: list[Trial], *given: Any, **how: Any) -> list[TrialRecord]:
         assert len(cells) <= searching.BATCH
         assert how["jobs"] == jobs
         results = []
@@ -150,18 +150,18 @@ def by_hand(
             came = value(cell)
             failed = isinstance(came, Exception)
             history = [] if failed else [{"epoch": 1.0}, {"epoch": 2.0, "valid ndcg@20": came}]
-            result = Result(cell={}, run="", error=str(came) if failed else None, history=history)
+            result = TrialRecord(cell={}, run="", error=str(came) if failed else None, history=history)
             for name in ("means", "best_epoch", "cell"):
                 del vars(result)[name]  # whoever reads the test's numbers stops here
             results.append(result)
         return results
 
-    monkeypatch.setattr(searching, "run_grid", answered)
+    monkeypatch.setattr(searching, "run_trials", answered)
     inputs = Inputs(4, 4, DATA.train)
     return run_search(
         search,
         {"one": plan},
-        lambda row, plan: Cell(plan, 0, inputs, "f"),
+        lambda row, plan: Trial(plan, 0, inputs, "f"),
         DATA,
         None,  # pyright: ignore[reportArgumentType]
         jobs=jobs,
@@ -208,7 +208,7 @@ def test_weights_are_kept_of_what_was_chosen_alone(tmp_path: Path, trained: list
 
 
 def test_a_failed_trial_counts_and_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def value(cell: Cell) -> float | Exception:
+    def value(cell: Trial) -> float | Exception:
         lr = cell.plan.train.lr
         return ValueError("diverged") if lr > 0.05 else float("nan") if lr < 1e-4 else lr
 

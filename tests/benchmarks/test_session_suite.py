@@ -12,7 +12,7 @@ import yaml
 
 import reclm.cli
 from reclm.benchmarks.remarks import remarks
-from reclm.benchmarks.results import Record
+from reclm.benchmarks.results import Result
 from reclm.benchmarks.session_examples import draw, examples, qualities
 from reclm.benchmarks.session_run import SessionRun, check, run_session_suite
 from reclm.benchmarks.session_suite import SessionSuite, load_session_suite
@@ -87,7 +87,7 @@ def run(home) -> SessionRun:
 WHERE = "next items"
 
 
-def users(record: Record, name: str, seed: int) -> list[str]:
+def users(record: Result, name: str, seed: int) -> list[str]:
     return record.cells[name, seed, WHERE].user_ids.tolist()
 
 
@@ -310,7 +310,7 @@ def test_table_1_of_langptune_made_small_through_the_command_line(home, tmp_path
     names = ["EMB-0", "EMB-CL", "LangPTune-0", "LangPTune-CL", "LangPTune-RLSO", "LangPTune"]
     assert [row.name for row in whole.rows if "uncorrected" not in row.name] == names
     names = [row.name for row in whole.rows]
-    record = Record.read(out)
+    record = Result.read(out)
     for name in ["Random", "MostPopular", *names]:
         assert record.seeds(name, WHERE) == [0]
         assert name in said

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reclm import intervals
-from reclm.benchmarks.results import About, Cell, Line, Record
+from reclm.benchmarks.results import Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.subgroups import activity_slices, item_slices
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.benchmarks.trial import test_tasks as tasks_of
@@ -117,24 +117,24 @@ def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(
 
 def record(
     activity: list[int], base: list[list[float]], line: list[list[float]], against: str | None = "Base"
-) -> Record:
+) -> Result:
     """Two lines of one protocol, a list of users' values for each seed."""
     users = np.array([f"u{place}" for place in range(len(activity))], object)
 
-    def cell(values: list[float]) -> Cell:
-        return Cell(users, np.array(activity), {"ndcg@20": np.array(values, np.float32)})
+    def cell(values: list[float]) -> TrialResult:
+        return TrialResult(users, np.array(activity), {"ndcg@20": np.array(values, np.float32)})
 
     cells = {("Base", seed, "full-shot"): cell(values) for seed, values in enumerate(base)}
     cells |= {("Augment", seed, "full-shot"): cell(values) for seed, values in enumerate(line)}
-    about = About(
+    about = RunInfo(
         title="t",
         dataset="d",
         fingerprint="f",
         metrics=("ndcg@20",),
         protocols=(),
-        lines=(Line(name="Base"), Line(name="Augment", against=against)),
+        lines=(ResultRow(name="Base"), ResultRow(name="Augment", against=against)),
     )
-    return Record(about, cells)
+    return Result(about, cells)
 
 
 def test_users_are_grouped_by_activity_and_averaged_over_seeds() -> None:

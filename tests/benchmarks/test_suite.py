@@ -18,12 +18,12 @@ import pytest
 import yaml
 
 from reclm.benchmarks.experiment import SuiteRun, run_suite
-from reclm.benchmarks.pool import run_grid
+from reclm.benchmarks.pool import run_trials
 from reclm.benchmarks.results import Failure
 from reclm.benchmarks.session_suite import load_session_suite
 from reclm.benchmarks.suite import Row, changed, load_suite, row_plan, suite_names
 from reclm.benchmarks.trial import Plan, Runner
-from reclm.benchmarks.trial_cache import Cell, CellStore, Result, run_cell
+from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord, run_trial
 from reclm.data.dataset import Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
@@ -181,12 +181,12 @@ def test_a_cell_that_fails_costs_no_other_and_is_tried_again(
     assert not list(run(tmp_path).failures())
 
 
-def cell(seed: int = 0, **changes: Any) -> Cell:
+def cell(seed: int = 0, **changes: Any) -> Trial:
     """A cell of the plain row."""
     options: dict[str, Any] = {"backbone": "biasmf", "model": {"items": "id", "dim": 4}}
     options |= {"train": TrainConfig(epochs=1, batch_size=64), "metrics": ("ndcg@5",)}
     inputs = Inputs(len(DATA.users), len(DATA.items), Interactions.empty())
-    return Cell(Plan(**(options | changes)), seed, inputs, DATA.fingerprint)
+    return Trial(Plan(**(options | changes)), seed, inputs, DATA.fingerprint)
 
 
 def test_a_cell_is_known_by_all_that_defines_it() -> None:
@@ -210,19 +210,19 @@ def test_a_cell_is_known_by_all_that_defines_it() -> None:
 
 
 def test_a_cell_whose_process_died_in_this_run_is_not_tried_again_in_it(tmp_path: Path) -> None:
-    store, one = CellStore(tmp_path), cell()
+    store, one = TrialCache(tmp_path), cell()
     with store.claim(one.key) as ours:
         assert ours
         assert store.begin(one.key, "this run")  # … and the process dies
-    assert "died" in str(run_cell(one, DATA, store, "this run").error)
+    assert "died" in str(run_trial(one, DATA, store, "this run").error)
     assert store.finished(one.key, "this run")
     assert store.finished(one.key, "another run") is None
-    assert run_cell(one, DATA, store, "another run").error is None
+    assert run_trial(one, DATA, store, "another run").error is None
 
 
 def test_workers_come_to_the_same_and_one_that_dies_costs_its_cell_only(tmp_path: Path) -> None:
     endless = cell(train=TrainConfig(epochs=10**9, patience=10**9, batch_size=64))
-    store, others = CellStore(tmp_path / "two"), [cell(1), cell(2)]
+    store, others = TrialCache(tmp_path / "two"), [cell(1), cell(2)]
 
     def kill() -> None:
         mark = store.folder / f".{endless.key}.begun"
@@ -233,9 +233,9 @@ def test_workers_come_to_the_same_and_one_that_dies_costs_its_cell_only(tmp_path
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    results = run_grid([endless, *others], DATA, store, jobs=2, progress=False)
+    results = run_trials([endless, *others], DATA, store, jobs=2, progress=False)
     assert "died" in str(results[0].error)
-    alone = run_grid(others, DATA, CellStore(tmp_path / "one"), progress=False)
+    alone = run_trials(others, DATA, TrialCache(tmp_path / "one"), progress=False)
     assert [one.means for one in results[1:]] == [one.means for one in alone]
 
 
@@ -243,7 +243,7 @@ def test_workers_that_cannot_begin_are_named(tmp_path: Path) -> None:
     deadly = replace(cell(), inputs=Deadly())  # pyright: ignore[reportArgumentType]
     deadly.__dict__.update(key="0", definition={})
     with pytest.raises(ReclmError, match=r"ended early \(exit codes 7\)"):
-        run_grid([deadly], DATA, CellStore(tmp_path), jobs=2, progress=False)
+        run_trials([deadly], DATA, TrialCache(tmp_path), jobs=2, progress=False)
 
 
 class Deadly:
@@ -254,7 +254,7 @@ class Deadly:
 
 
 def test_equal_cells_run_once(tmp_path: Path, trained: list[tuple[int, int]]) -> None:
-    results = run_grid([cell(), cell(), cell(1)], DATA, CellStore(tmp_path), progress=False)
+    results = run_trials([cell(), cell(), cell(1)], DATA, TrialCache(tmp_path), progress=False)
     assert len(trained) == 2
     assert results[0] == results[1] != results[2]
 
@@ -262,7 +262,7 @@ def test_equal_cells_run_once(tmp_path: Path, trained: list[tuple[int, int]]) ->
 def test_a_cell_whose_values_are_gone_is_no_result_without_them(tmp_path: Path) -> None:
     space = workspace(tmp_path)
     run = run_suite(load_suite(write(tmp_path)), space, progress=False)
-    store = CellStore(space.cells())
+    store = TrialCache(space.cells())
     key = run.cells["plain"][0].key
     store.remove(key)
     assert store.get(key) is None
@@ -286,8 +286,8 @@ def test_a_row_whose_tuned_folder_is_not_there_yet_says_so_and_may_run_later(tmp
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
-    store, one = CellStore(tmp_path), cell()
-    store.put(one.key, Result(cell={}, run="x"))
+    store, one = TrialCache(tmp_path), cell()
+    store.put(one.key, TrialRecord(cell={}, run="x"))
     (tmp_path / one.key / "cell.json").write_text("{")
     with pytest.raises(ReclmError, match=rf"{one.key}/cell\.json is damaged; remove"):
         store.get(one.key)

@@ -12,7 +12,7 @@ from rich.console import Console
 from reclm.benchmarks import picture
 from reclm.benchmarks.picture import draw
 from reclm.benchmarks.remarks import remarks
-from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
+from reclm.benchmarks.results import Failure, ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.session_suite import load_session_suite
 from reclm.benchmarks.suite import load_suite, suite_names
 from reclm.benchmarks.suite_table import markdown, tables
@@ -21,12 +21,13 @@ from reclm.errors import ReclmError
 OF_BACKBONES = [name for name in suite_names() if not load_session_suite(name)]
 
 
-def made_up(name: str, seeds: int, value: float) -> Record:
+def made_up(name: str, seeds: int, value: float) -> Result:
     """A suite of the toolkit with the published number times ``value`` (and .0001 more each seed), or .01."""
     suite = load_suite(name)
-    protocols = [Ranked(name=one, users=1234, candidates=5678) for one in ("full-shot", "zero-shot")]
+    protocols = [ProtocolInfo(name=one, users=1234, candidates=5678) for one in ("full-shot", "zero-shot")]
     lines = [
-        Line(name=row.name, published=row.published, note=row.note, absent=row.absent) for row in suite.rows
+        ResultRow(name=row.name, published=row.published, note=row.note, absent=row.absent)
+        for row in suite.rows
     ]
     cells = {}
     for line in lines:
@@ -36,8 +37,10 @@ def made_up(name: str, seeds: int, value: float) -> Record:
                 means = {
                     metric: published.get(metric, 0.01) * value + 0.0001 * seed for metric in suite.metrics
                 }
-                cells[line.name, seed, one.name] = Cell(np.empty(0), np.empty(0), {}, means, best_epoch=123)
-    about = About(
+                cells[line.name, seed, one.name] = TrialResult(
+                    np.empty(0), np.empty(0), {}, means, best_epoch=123
+                )
+    about = RunInfo(
         title=suite.title,
         dataset=suite.dataset,
         fingerprint="f00d",
@@ -47,10 +50,10 @@ def made_up(name: str, seeds: int, value: float) -> Record:
         protocols=tuple(protocols),
         lines=tuple(lines),
     )
-    return Record(about, cells)
+    return Result(about, cells)
 
 
-def printed(record: Record, width: int = 80) -> str:
+def printed(record: Result, width: int = 80) -> str:
     console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     for grid in tables(record):
         console.print(grid)
@@ -95,7 +98,7 @@ def test_what_failed_did_not_run_or_differs_is_said() -> None:
             "failures": (Failure(line=first.name, seed=1, reason="no luck"),),
         }
     )
-    said = remarks(Record(about, record.cells))
+    said = remarks(Result(about, record.cells))
     for words in (
         f"{first.name}: twice as wide",
         f"{second.name}: not run here, no GPU",
@@ -105,9 +108,9 @@ def test_what_failed_did_not_run_or_differs_is_said() -> None:
 
 
 def test_names_cannot_style_the_table(tmp_path: Path) -> None:
-    line = Line(name="[red]a|b$x[/]")
+    line = ResultRow(name="[red]a|b$x[/]")
     record = made_up("lastfm", 1, 1.0)
-    record = Record(
+    record = Result(
         record.about.model_copy(update={"lines": (line,), "title": "[bold]x"}),
         {(line.name, seed, protocol): one for (_, seed, protocol), one in record.cells.items()},
     )
@@ -121,8 +124,8 @@ def test_a_line_that_came_to_nothing_adds_no_percentage(tmp_path: Path) -> None:
     record = made_up("reclm-table3", 1, 1.0)
     lines = tuple(one.model_copy(update={"published_seconds": 1.0}) for one in record.about.lines[:2])
     lines = (lines[0], lines[1].model_copy(update={"against": lines[0].name}))
-    timed = Cell(np.empty(0), np.empty(0), {}, {"recall@20": 0.5}, epoch_seconds=2.0)
-    record = Record(
+    timed = TrialResult(np.empty(0), np.empty(0), {}, {"recall@20": 0.5}, epoch_seconds=2.0)
+    record = Result(
         record.about.model_copy(update={"lines": lines}), {(lines[0].name, 0, "full-shot"): timed}
     )
     assert "nan" not in printed(record)
@@ -134,15 +137,15 @@ def test_a_line_that_came_to_nothing_adds_no_percentage(tmp_path: Path) -> None:
 
 def test_protocols_without_users_come_back_as_they_were_written(tmp_path: Path) -> None:
     record = made_up("lastfm", 1, 1.0)
-    nothing = Cell(
+    nothing = TrialResult(
         np.empty(0, object), np.empty(0, np.int64), {"recall@20": np.empty(0)}, {"coverage@20": np.nan}
     )
-    record = Record(record.about, {("LightGCN", 0, "zero-shot"): nothing})
+    record = Result(record.about, {("LightGCN", 0, "zero-shot"): nothing})
     record.save(tmp_path)
-    means = Record.read(tmp_path).cells["LightGCN", 0, "zero-shot"].means()
+    means = Result.read(tmp_path).cells["LightGCN", 0, "zero-shot"].means()
     assert means.keys() == {"recall@20", "coverage@20"}
     assert all(np.isnan(one) for one in means.values())
-    Record(record.about, {}).save(tmp_path)
+    Result(record.about, {}).save(tmp_path)
     assert not (tmp_path / "users.parquet").exists()
 
 
@@ -151,7 +154,7 @@ def test_a_run_that_lacks_a_column_is_damaged(tmp_path: Path) -> None:
     record.save(tmp_path)
     pq.write_table(pa.table({"line": ["a"]}), tmp_path / "results.parquet")
     with pytest.raises(ReclmError, match="is damaged"):
-        Record.read(tmp_path)
+        Result.read(tmp_path)
 
 
 def test_curves_are_drawn_where_not_every_epoch_was_evaluated(

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]
 
 from reclm.benchmarks import tracking
-from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
+from reclm.benchmarks.results import Failure, ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.tracking import check_trackers, to_mlflow, to_tensorboard, track, trainings
 from reclm.errors import ReclmError
 from reclm.folders import Workspace
@@ -30,15 +30,15 @@ SUITE: dict[str, Any] = {
 
 
 @pytest.fixture
-def record() -> Record:
+def record() -> Result:
     """Two lines whose names make the same folder; one seed of the second failed, and its lr was searched."""
-    lines = [Line(name="base"), Line(name="base!", against="base", chosen={"lr": 0.25})]
-    about = About(
+    lines = [ResultRow(name="base"), ResultRow(name="base!", against="base", chosen={"lr": 0.25})]
+    about = RunInfo(
         title="tracked",
         dataset="toy",
         fingerprint="f00",
         metrics=("ndcg@5", "coverage@5"),
-        protocols=(Ranked(name="full-shot", users=2, candidates=3),),
+        protocols=(ProtocolInfo(name="full-shot", users=2, candidates=3),),
         lines=tuple(lines),
         failures=(Failure(line="base!", seed=1, reason="out of luck"),),
         suite=SUITE,
@@ -47,14 +47,14 @@ def record() -> Record:
     for place, key in enumerate([("base", 0), ("base", 1), ("base!", 0)]):
         values = {"ndcg@5": np.array([0.25, 0.5], np.float32) + place}
         overall = {"coverage@5": float("nan") if place else 0.5}
-        cells[*key, "full-shot"] = Cell(np.array(["a", "b"], object), np.ones(2, int), values, overall)
+        cells[*key, "full-shot"] = TrialResult(np.array(["a", "b"], object), np.ones(2, int), values, overall)
         history[key] = [
             {"epoch": epoch, "loss": place + 1 / epoch, "valid ndcg@5": epoch / 10} for epoch in (1, 2)
         ]
-    return Record(about, cells, history)
+    return Result(about, cells, history)
 
 
-def test_a_training_has_its_options_curves_and_numbers(record: Record) -> None:
+def test_a_training_has_its_options_curves_and_numbers(record: Result) -> None:
     runs = {one.name: one for one in trainings(record)}
     assert list(runs) == ["base seed 0", "base seed 1", "base! seed 0", "base! seed 1"]
     assert runs["base seed 0"].metrics == {"full-shot/ndcg@5": 0.375, "full-shot/coverage@5": 0.5}
@@ -67,7 +67,7 @@ def test_a_training_has_its_options_curves_and_numbers(record: Record) -> None:
     assert (runs["base! seed 1"].error, runs["base! seed 1"].metrics) == ("out of luck", {})
 
 
-def test_tensorboard_reads_what_was_written(record: Record, tmp_path: Path) -> None:
+def test_tensorboard_reads_what_was_written(record: Result, tmp_path: Path) -> None:
     assert to_tensorboard(record, tmp_path) == to_tensorboard(record, tmp_path)  # the second takes its place
     folders = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("events.*")}
     assert folders == {f"tensorboard/{line}/seed-{seed}" for line in ("base", "base-1") for seed in (0, 1)}
@@ -84,7 +84,7 @@ def test_tensorboard_reads_what_was_written(record: Record, tmp_path: Path) -> N
 
 
 def test_mlflow_reads_what_was_written(
-    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    record: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -110,7 +110,7 @@ def test_mlflow_reads_what_was_written(
 
 
 def test_a_tracker_that_is_missing_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, record: Record, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, record: Result, tmp_path: Path
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == "mlflow" else real(name))
@@ -123,7 +123,7 @@ def test_a_tracker_that_is_missing_says_what_to_install(
         check_trackers(["tensorbord"])
 
 
-def test_rows_of_sessions_have_the_suites_settings_under_their_own(record: Record) -> None:
+def test_rows_of_sessions_have_the_suites_settings_under_their_own(record: Result) -> None:
     settings = {"seed": 3, "rlso": {"steps": 4, "batch_size": 8}}
     suite = {
         "kind": "sessions",

@@ -10,28 +10,28 @@ from reclm.benchmarks.remarks import remarks
 from reclm.benchmarks.report.facts import facts
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.tables import comparisons
-from reclm.benchmarks.results import About, Cell, Line, Ranked, Record
+from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.significance import holm, paired
 from reclm.benchmarks.suite_table import conclusions, markdown
 from reclm.benchmarks.verdict import against_controls, differences, of_controls, verdicts
 
 USERS = 400
-BASE = Line(name="base")
+BASE = ResultRow(name="base")
 
 
-def line(name: str, control: str | None = None, against: str = "base") -> Line:
-    return Line(name=name, against=against, control=control, kinds=("user",))
+def line(name: str, control: str | None = None, against: str = "base") -> ResultRow:
+    return ResultRow(name=name, against=against, control=control, kinds=("user",))
 
 
 def record(
-    lines: list[Line],
+    lines: list[ResultRow],
     gains: dict[str, float],
     seeds: int = 3,
     users: int = USERS,
     protocols: tuple[str, ...] = ("full-shot",),
     metrics: tuple[str, ...] = ("recall@20", "ndcg@20"),
     own_users: bool = False,
-) -> Record:
+) -> Result:
     """Values around .2 plus each line's gain; ``own_users``: each seed has users of its own."""
     rng = np.random.default_rng(0)
     cells = {}
@@ -45,9 +45,9 @@ def record(
                 }
                 ids = np.array([f"u{user + seed * own_users}" for user in range(users)])
                 if one.name in gains or one.name == "base":
-                    cells[one.name, seed, protocol] = Cell(ids, np.ones(users, int), values)
-    ranked = tuple(Ranked(name=name, users=users, candidates=50) for name in protocols)
-    about = About(
+                    cells[one.name, seed, protocol] = TrialResult(ids, np.ones(users, int), values)
+    ranked = tuple(ProtocolInfo(name=name, users=users, candidates=50) for name in protocols)
+    about = RunInfo(
         title="t",
         dataset="d",
         fingerprint="f",
@@ -56,11 +56,11 @@ def record(
         protocols=ranked,
         lines=tuple(lines),
     )
-    return Record(about, cells)
+    return Result(about, cells)
 
 
 def test_a_line_that_is_compared_with_several() -> None:
-    both = Line(name="both", against="base", beside=("one",), kinds=("user",))
+    both = ResultRow(name="both", against="base", beside=("one",), kinds=("user",))
     found = record([BASE, line("one"), both], {"one": 0.02, "both": 0.04})
     assert [(one.line, one.against, one.family) for one in differences(found) if one.metric == "ndcg@20"] == [
         ("one", "base", 3),
@@ -165,8 +165,8 @@ def test_a_gain_that_a_control_has_too_is_not_what_the_profiles_say() -> None:
 
 
 def test_a_line_that_is_compared_with_nothing_has_its_controls() -> None:
-    alone = Line(name="similarity", kinds=("user",))
-    control = Line(name="its shuffled", control="shuffled", stands_for="similarity", kinds=("user",))
+    alone = ResultRow(name="similarity", kinds=("user",))
+    control = ResultRow(name="its shuffled", control="shuffled", stands_for="similarity", kinds=("user",))
     found = record([alone, control], {"similarity": 0.02, "its shuffled": 0.0})
     (said,) = verdicts(found)
     assert said.startswith("full-shot: similarity beats its best control (shuffled, ")
@@ -175,7 +175,7 @@ def test_a_line_that_is_compared_with_nothing_has_its_controls() -> None:
 
 
 def test_controls_of_another_base_are_left_alone() -> None:
-    lines = [BASE, line("augment"), Line(name="other"), line("mixed", "shuffled", against="other")]
+    lines = [BASE, line("augment"), ResultRow(name="other"), line("mixed", "shuffled", against="other")]
     assert against_controls(record(lines, {"augment": 0.02, "other": 0.0, "mixed": 0.0})) == []
 
 
@@ -213,7 +213,7 @@ def test_users_without_a_value_are_left_out_of_its_tests() -> None:
 
 
 def test_lines_without_profiles_are_called_by_name() -> None:
-    (said,) = verdicts(record([BASE, Line(name="wide", against="base")], {"wide": 0.02}))
+    (said,) = verdicts(record([BASE, ResultRow(name="wide", against="base")], {"wide": 0.02}))
     assert said.startswith("full-shot: wide did better in NDCG@20 (")
 
 
@@ -224,7 +224,7 @@ def test_lines_that_both_have_profiles_are_called_by_name() -> None:
 
 
 def test_a_report_does_not_speak_of_profiles_where_lines_have_none() -> None:
-    lines = [BASE, *(Line(name=one, against="base") for one in ("wide", "deep"))]
+    lines = [BASE, *(ResultRow(name=one, against="base") for one in ("wide", "deep"))]
     said = Numbers(record(lines, {"wide": 0.02, "deep": 0.02})).verdicts[0]
     assert said.startswith("The compared line was better in 2 of 2 comparisons")
 
@@ -233,17 +233,19 @@ GAINS = {"one": 0.02, "one, shuffled": 0.0, "two": 0.0, "two, shuffled": 0.0}
 
 
 @pytest.fixture
-def many() -> Record:
+def many() -> Result:
     """Two lines with a control each, in two protocols."""
     controls = [
-        Line(name=f"{name}, shuffled", against="base", control="shuffled", stands_for=name, kinds=("user",))
+        ResultRow(
+            name=f"{name}, shuffled", against="base", control="shuffled", stands_for=name, kinds=("user",)
+        )
         for name in ("one", "two")
     ]
     lines = [BASE, line("one"), line("two"), *controls]
     return record(lines, GAINS, protocols=("full-shot", "zero-shot"))
 
 
-def test_a_row_a_comparison_and_its_best_control_below(many: Record) -> None:
+def test_a_row_a_comparison_and_its_best_control_below(many: Result) -> None:
     found = Comparisons.many(many)
     assert found is not None
     assert [row[:3] for row in found.cells[:4]] == [
@@ -257,7 +259,7 @@ def test_a_row_a_comparison_and_its_best_control_below(many: Record) -> None:
     assert all(len(row) == len(HEAD) for row in found.cells)
 
 
-def test_the_numbers_are_those_of_the_sentences(many: Record) -> None:
+def test_the_numbers_are_those_of_the_sentences(many: Result) -> None:
     found = Comparisons.many(many)
     assert found is not None
     first = next(one for one in differences(many) if one.metric == "ndcg@20")
@@ -275,7 +277,7 @@ def test_the_numbers_are_those_of_the_sentences(many: Record) -> None:
     assert "one seed" not in found.tested
 
 
-def test_few_are_sentences(many: Record) -> None:
+def test_few_are_sentences(many: Result) -> None:
     few = record([BASE, line("one"), line("two")], GAINS)
     assert Comparisons.many(few) is None
     assert conclusions(few) == verdicts(few)
@@ -301,8 +303,8 @@ def test_one_seed_is_said_and_who_could_not_be_compared() -> None:
 
 
 def test_controls_of_a_line_that_is_compared_with_nothing() -> None:
-    lines = [Line(name="similarity", kinds=("user",))]
-    lines += [Line(name="its shuffled", control="shuffled", stands_for="similarity", kinds=("user",))]
+    lines = [ResultRow(name="similarity", kinds=("user",))]
+    lines += [ResultRow(name="its shuffled", control="shuffled", stands_for="similarity", kinds=("user",))]
     gains = {"similarity": 0.02, "its shuffled": 0.0}
     protocols = ("full-shot", "zero-shot", "warm", "cold", "all")
     made = record(lines, gains, protocols=protocols)
@@ -334,7 +336,7 @@ def test_the_bar_of_a_line_is_its_cell_of_the_table_where_seeds_draw_their_own_u
 
 
 def test_lines_that_are_not_above_a_floor_are_named() -> None:
-    floors = [Line(name="Random", floor=True), Line(name="MostPopular", floor=True)]
+    floors = [ResultRow(name="Random", floor=True), ResultRow(name="MostPopular", floor=True)]
     lines = [BASE, line("one"), line("noise", "random"), *floors]
     gains = {"one": 0.04, "noise": -0.1, "Random": -0.1, "MostPopular": 0.02}
     (said,) = [one for one in remarks(record(lines, gains)) if "learns nothing" in one]

@@ -15,7 +15,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 import reclm.cli
-from reclm.benchmarks.results import Record
+from reclm.benchmarks.results import Result
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.storage import save
 from reclm.profiles.store import ProfileStore
@@ -166,7 +166,7 @@ def test_tune_profile_bench(place: Path, run: Run, given: list[object], tuned: P
     assert code == 0, err
     assert "augment" in out
     assert "40 of 40 users" in out
-    assert Record.read(place / "run").line("augment").coverage["user"] == (40, 40)
+    assert Result.read(place / "run").line("augment").coverage["user"] == (40, 40)
     assert pq.read_table(place / "run" / "results.parquet").num_rows > 0
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from reclm.benchmarks.report.extras import Example, Quality
-from reclm.benchmarks.results import About, Cell, Failure, Line, Ranked, Record
+from reclm.benchmarks.results import Failure, ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 
 METRICS = ("recall@20", "ndcg@20", "recall@40", "ndcg@40", "coverage@20")
 VARIANTS = {"": 0.0, " + RecLM": 0.06, " + shuffled": -0.01, " + random": -0.015, " + keywords": 0.03}
@@ -12,11 +12,11 @@ SCRIPT = "<script>document.title = 'taken'</script>"
 
 def made_record(
     users: int = 60, seeds: int = 3, name: str = "", backbones: tuple[str, ...] = ("LightGCN", "BiasMF")
-) -> Record:
+) -> Result:
     """A record of ``users``; ``name`` is put into every text that data could bring in."""
     lines = [line for backbone in backbones for line in _lines(backbone, name)]
-    lines.append(Line(name="SGL", backbone="SGL", absent=f"needs a GPU of 40 GB{name}"))
-    about = About(
+    lines.append(ResultRow(name="SGL", backbone="SGL", absent=f"needs a GPU of 40 GB{name}"))
+    about = RunInfo(
         title=f"RecLM's Base and Augment on MIND{name}",
         dataset=f"mind-release{name}",
         fingerprint="3f9a0c21d4",
@@ -25,9 +25,9 @@ def made_record(
         seeds=seeds,
         metrics=METRICS,
         protocols=(
-            Ranked(name=f"full-shot{name}", users=users, candidates=1_682),
-            Ranked(name="zero-shot", users=users, candidates=210),
-            Ranked(name="cold items", users=users, candidates=1_682, part_of=f"full-shot{name}"),
+            ProtocolInfo(name=f"full-shot{name}", users=users, candidates=1_682),
+            ProtocolInfo(name="zero-shot", users=users, candidates=210),
+            ProtocolInfo(name="cold items", users=users, candidates=1_682, part_of=f"full-shot{name}"),
         ),
         lines=tuple(lines),
         remarks=(f"item text is embedded by MiniLM here, by BERT in the paper{name}",),
@@ -45,16 +45,16 @@ def made_record(
                 cells[line.name, seed, protocol.name] = _cell(
                     users, at, seed, protocol.part_of is not None or protocol.name == "zero-shot"
                 )
-    return Record(about, cells, history)
+    return Result(about, cells, history)
 
 
-def _lines(backbone: str, name: str) -> list[Line]:
+def _lines(backbone: str, name: str) -> list[ResultRow]:
     published = {f"full-shot{name}": {"recall@20": 0.0389, "ndcg@20": 0.015}}
     found = []
     for variant in VARIANTS:
         augmented = bool(variant)
         found.append(
-            Line(
+            ResultRow(
                 name=f"{backbone}{variant}{name}",
                 backbone=backbone,
                 against=f"{backbone}{name}" if augmented else None,
@@ -69,7 +69,7 @@ def _lines(backbone: str, name: str) -> list[Line]:
     return found
 
 
-def _cell(users: int, at: int, seed: int, cold: bool) -> Cell:
+def _cell(users: int, at: int, seed: int, cold: bool) -> TrialResult:
     rng = np.random.default_rng(7)  # the same users for all: what they find easy is theirs
     ease = rng.gamma(1.5, 0.05, users) * (0.4 if cold else 1)
     activity = rng.geometric(0.04, users) + 2
@@ -78,7 +78,7 @@ def _cell(users: int, at: int, seed: int, cold: bool) -> Cell:
     noise = np.random.default_rng((at, seed)).normal(0, 0.0002, users)
     base = np.clip(ease * gain + noise, 0, 1)
     scale = {"recall@20": 1.6, "ndcg@20": 0.8, "recall@40": 2.3, "ndcg@40": 1.0}
-    return Cell(
+    return TrialResult(
         user_ids=np.array([f"u{user}" for user in range(users)], object),
         activity=activity,
         values={metric: (base * scale[metric]).astype(np.float32) for metric in scale},

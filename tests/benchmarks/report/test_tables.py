@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from reclm.benchmarks.report import shown, tables, texts
 from reclm.benchmarks.report.numbers import Numbers
 from reclm.benchmarks.report.pages import latex_page, markdown_page
-from reclm.benchmarks.report.tables import Cell, Row, Table
+from reclm.benchmarks.report.tables import Row, Table, TableCell
 
 PARSER = MarkdownIt("gfm-like", {"linkify": False})
 
@@ -208,7 +208,7 @@ def test_latex_is_escaped_and_balanced():
 
 def test_a_marked_cell_in_both():
     table = Table(
-        "t", ("", "m"), (Row("a", (Cell(".1 ± .2", best=True, mark="*"),)), Row("b", instead="no & why"))
+        "t", ("", "m"), (Row("a", (TableCell(".1 ± .2", best=True, mark="*"),)), Row("b", instead="no & why"))
     )
     assert texts.markdown_table(table).splitlines()[2:] == [r"| a | **.1 ± .2**\* |", r"| b | no \& why |"]
     assert r"a & \textbf{.1 $\pm$ .2}$^{*}$ \\" in texts.latex_table(table, "c", "l")
