@@ -44,12 +44,12 @@ class Comparisons:
         found, controls = of_lines(record, differences(record, [record.headline])), against_controls(record)
         if len(found) + len(controls) <= FEW:
             return None
-        best = {(one.line, one.protocol): one for one in controls}
+        best = {(one.row, one.protocol): one for one in controls}
         cells = []
         for one in found:
             cells.append(_cells(one, one.against))
-            first = one.against == record.line(one.line).against
-            if first and (control := best.pop((one.line, one.protocol), None)):
+            first = one.against == record.row(one.row).against
+            if first and (control := best.pop((one.row, one.protocol), None)):
                 cells.append(_cells(control, f"{control.against} (best control)"))
         cells += [_cells(one, f"{one.against} (best control)") for one in best.values()]
         return cls(" ".join(summary(record, found, controls)), cells, _tested(record, found, controls))
@@ -58,7 +58,7 @@ class Comparisons:
 def _cells(one: Difference, against: str) -> tuple[str, ...]:
     tested = (size(one), interval(one), shown_p(one.p_holm) + " *" * one.significant)
     numbers = ("", "not tested", "") if np.isnan(one.p_holm) else tested
-    return one.protocol, one.line, against, *numbers, f"{one.test.n:,}", f"{one.test.seeds}"
+    return one.protocol, one.row, against, *numbers, f"{one.test.n:,}", f"{one.test.seeds}"
 
 
 def _tested(record: Result, found: list[Difference], controls: list[Difference]) -> str:

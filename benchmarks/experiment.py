@@ -28,7 +28,7 @@ from reclm.folders import Workspace
 from reclm.recommend.saved import SavedModel, build_model, save_model
 from reclm.recommend.training import TrainConfig
 
-FLOORS = ("popularity", "random")
+BASELINES = ("popularity", "random")
 """Backbones that do not learn."""
 
 
@@ -60,7 +60,7 @@ class SuiteRun:
         for row, results in self.results.items():
             for cell, result in zip(self.cells[row], results, strict=True):
                 if result.error is not None:
-                    yield records.Failure(line=row, seed=cell.seed, reason=result.error)
+                    yield records.Failure(row=row, seed=cell.seed, reason=result.error)
 
     def record(self) -> records.Result:
         """What it came to, read from the kept cells."""
@@ -97,7 +97,7 @@ class SuiteRun:
                     *((part, one, name) for part, one in item_slices(name, task, train).items()),
                 ]
             ),
-            lines=tuple(self._line(row) for row in suite.rows),
+            rows=tuple(self._line(row) for row in suite.rows),
             remarks=(*remarks, *self._checked()),
             failures=tuple(self.failures()),
             suite=suite.model_dump(mode="json", exclude_defaults=True),
@@ -122,7 +122,7 @@ class SuiteRun:
         return records.ResultRow(
             name=row.name,
             backbone=row.backbone,
-            floor=row.backbone in FLOORS,
+            baseline=row.backbone in BASELINES,
             against=self.suite.base(row),
             control=row.profiles.control if row.profiles else None,
             stands_for=self.suite.stands_for(row),

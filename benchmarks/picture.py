@@ -16,7 +16,7 @@ _METRICS = 2
 def draw(record: Result, path: Path) -> None:
     """Bars of every line for each protocol, and the learning curves of the compared ones, as one PNG."""
     metrics = [record.headline, *(one for one in record.about.metrics if one != record.headline)][:_METRICS]
-    lines = [line for line in record.about.lines if not line.absent]
+    lines = [line for line in record.about.rows if not line.absent]
     panel = [(protocol.name, metric) for protocol in record.about.whole for metric in metrics]
     height = max(2.4, 0.32 * len(lines) + 1.2)
     count = len(panel) + bool(record.about.selected_on)

@@ -16,29 +16,29 @@ def remarks(record: Result) -> list[str]:
     chosen = f", epochs chosen on {about.selected_on}" if about.selected_on else ""
     said = [f"{about.dataset} ({about.fingerprint}), {seeds}{chosen}"]
     if about.source:
-        any_published = any(line.published for line in about.lines)
+        any_published = any(line.published for line in about.rows)
         beside = "; the percentage is ours against it" if about.comparable and any_published else ""
         said.append(f"published: {about.source}{beside}")
     said += cautions(record)
-    said += [f"{line.name}: {line.note}" for line in about.lines if line.note]
-    said += [f"{line.name}: not run here, {line.absent}" for line in about.lines if line.absent]
-    said += [f"FAILED: {one.line}, seed {one.seed}: {one.reason}" for one in about.failures]
+    said += [f"{line.name}: {line.note}" for line in about.rows if line.note]
+    said += [f"{line.name}: not run here, {line.absent}" for line in about.rows if line.absent]
+    said += [f"FAILED: {one.row}, seed {one.seed}: {one.reason}" for one in about.failures]
     return said
 
 
 def cautions(record: Result) -> list[str]:
     """What stands beside every number: the run's own remarks, lines that say little, what a search chose."""
-    searched = [_searched(line) for line in record.about.lines if line.trials]
+    searched = [_searched(line) for line in record.about.rows if line.trials]
     return [*record.about.remarks, *_unlearned(record), *_unfinished(record), *searched]
 
 
 def _unlearned(record: Result) -> Iterator[str]:
     """Which lines are not above what anyone gets without learning, where that was measured."""
-    floors = [line for line in record.about.lines if line.floor]
+    floors = [line for line in record.about.rows if line.baseline]
     for protocol in record.about.whole:
         means = {
             line.name: float(values.mean())
-            for line in record.about.lines
+            for line in record.about.rows
             if len(values := record.values(line.name, protocol.name, record.headline))
         }
         best = max(
@@ -46,8 +46,8 @@ def _unlearned(record: Result) -> Iterator[str]:
         )
         below = [
             line.name
-            for line in record.about.lines
-            if best and not line.floor and not line.control and means.get(line.name, np.inf) <= means[best]
+            for line in record.about.rows
+            if best and not line.baseline and not line.control and means.get(line.name, np.inf) <= means[best]
         ]
         if best and below:
             yield (
@@ -59,7 +59,7 @@ def _unlearned(record: Result) -> Iterator[str]:
 def _unfinished(record: Result) -> Iterator[str]:
     """Which lines were still getting better when the most epochs had run: what is gained on them may be time alone."""
     cut = []
-    for line in record.about.lines:
+    for line in record.about.rows:
         ends = [
             cell.epochs == line.most_epochs and cell.best_epoch > 0.9 * cell.epochs
             for (name, _, where), cell in record.cells.items()

@@ -38,7 +38,7 @@ class ResultRow(Config):
 
     name: str
     backbone: str = ""
-    floor: bool = False
+    baseline: bool = False
     """It does not learn: what anyone gets."""
     against: str | None = None
     """The line that it is compared with: the same without profiles, say."""
@@ -83,7 +83,7 @@ class ProtocolInfo(Config):
 class Failure(Config):
     """A training that failed."""
 
-    line: str
+    row: str
     seed: int
     reason: str
 
@@ -103,7 +103,7 @@ class RunInfo(Config):
     seeds: int = 1
     metrics: tuple[str, ...]
     protocols: tuple[ProtocolInfo, ...]
-    lines: tuple[ResultRow, ...]
+    rows: tuple[ResultRow, ...]
     remarks: tuple[str, ...] = ()
     """What a reader must know besides."""
     failures: tuple[Failure, ...] = ()
@@ -175,9 +175,9 @@ class Result:
         """The metric a verdict is about: :data:`HEADLINE` where it was computed, else the first."""
         return HEADLINE if HEADLINE in self.about.metrics else self.about.metrics[0]
 
-    def line(self, name: str) -> ResultRow:
+    def row(self, name: str) -> ResultRow:
         """The line of this name."""
-        return next(one for one in self.about.lines if one.name == name)
+        return next(one for one in self.about.rows if one.name == name)
 
     def seeds(self, line: str, protocol: str) -> list[int]:
         """The seeds that ran."""
@@ -247,7 +247,7 @@ class Result:
         (folder / "about.json").write_text(text, encoding="utf-8")
         results, users = [], []
         for (line, seed, protocol), cell in self.cells.items():
-            key = {"line": line, "seed": seed, "protocol": protocol}
+            key = {"row": line, "seed": seed, "protocol": protocol}
             kept = {
                 name: getattr(cell, name)
                 for name in ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
@@ -268,7 +268,7 @@ class Result:
             table = pa.concat_tables(users, promote_options="permissive")
             pq.write_table(table, folder / "users.parquet", compression="zstd")
         rows = [
-            {"line": line, "seed": seed, **row}
+            {"row": line, "seed": seed, **row}
             for (line, seed), epochs in self.history.items()
             for row in epochs
         ]
@@ -294,7 +294,7 @@ class Result:
             history: dict[tuple[str, int], list[dict[str, float]]] = {}
             for row in pq.read_table(folder / "history.parquet").to_pylist():
                 kept = {name: value for name, value in row.items() if value is not None}
-                history.setdefault((kept.pop("line"), kept.pop("seed")), []).append(kept)
+                history.setdefault((kept.pop("row"), kept.pop("seed")), []).append(kept)
         except KeyError as error:
             raise ReclmError(f"the run in {folder} is damaged (no {error}); run reclm bench again") from error
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -303,7 +303,7 @@ class Result:
 
 
 _TYPES = {
-    "line": pa.string(),
+    "row": pa.string(),
     "seed": pa.int64(),
     "protocol": pa.string(),
     "metric": pa.string(),
@@ -332,7 +332,7 @@ def _cells(results: pa.Table, blocks: dict[Key, Block], metrics: tuple[str, ...]
     """The rows of ``results.parquet`` as cells, with their users' values."""
     numbers: dict[Key, list[dict[str, Any]]] = {}
     for row in results.to_pylist():
-        numbers.setdefault((row["line"], row["seed"], row["protocol"]), []).append(row)
+        numbers.setdefault((row["row"], row["seed"], row["protocol"]), []).append(row)
     cells: dict[Key, TrialResult] = {}
     for key, rows in numbers.items():
         ids, activity, values = blocks.get(key, (np.empty(0, object), np.empty(0, np.int64), {}))
@@ -357,7 +357,7 @@ def _blocks(users: pa.Table) -> dict[Key, Block]:
         return {}
     codes = [
         pc.dictionary_encode(users.column(name)).combine_chunks().indices.to_numpy()
-        for name in ("line", "seed", "protocol")
+        for name in ("row", "seed", "protocol")
     ]
     change = np.any([np.diff(one) != 0 for one in codes], axis=0)
     starts = np.concatenate([[0], np.flatnonzero(change) + 1, [users.num_rows]])
@@ -367,7 +367,7 @@ def _blocks(users: pa.Table) -> dict[Key, Block]:
     found = {}
     for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         part = users.slice(start, stop - start)
-        key = tuple(part.column(name)[0].as_py() for name in ("line", "seed", "protocol"))
+        key = tuple(part.column(name)[0].as_py() for name in ("row", "seed", "protocol"))
         values = {
             name: part.column(name).to_numpy().astype(np.float32)
             for name in metrics

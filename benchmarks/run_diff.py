@@ -26,7 +26,7 @@ class Change:
         equal: every number of it is the same in both.
     """
 
-    line: str
+    row: str
     protocol: str
     metric: str
     a: float
@@ -66,11 +66,11 @@ def compare(a: Result, b: Result) -> TwoRuns:
         raise ReclmError(
             f"the runs are of different data, so their numbers cannot be compared: A {ours}, B {theirs}"
         )
-    alone = [*_alone("line", *([one.name for one in run.about.lines] for run in (a, b)))]
+    alone = [*_alone("line", *([one.name for one in run.about.rows] for run in (a, b)))]
     alone += _alone("protocol", *([one.name for one in run.about.whole] for run in (a, b)))
     alone += _alone("metric", *(list(run.about.metrics) for run in (a, b)))
     changes: list[Change] = []
-    lines = [one.name for one in a.about.lines if one.name in {other.name for other in b.about.lines}]
+    lines = [one.name for one in a.about.rows if one.name in {other.name for other in b.about.rows}]
     among = [{one.name: one.candidates for one in run.about.whole} for run in (a, b)]
     protocols = [name for name, items in among[0].items() if among[1].get(name) == items]
     for line in lines:
@@ -128,7 +128,7 @@ def _made(a: Result, b: Result, lines: list[str]) -> Iterator[str]:
     yield from _differ("suite: ", _flat(ours.suite, lines), _flat(theirs.suite, lines))
     for name in lines:
         one, other = (
-            run.line(name).model_dump(include={"writer", "control", "kinds", "coverage", "chosen"})
+            run.row(name).model_dump(include={"writer", "control", "kinds", "coverage", "chosen"})
             for run in (a, b)
         )
         yield from _differ(f"line {name}: ", one, other)
@@ -184,8 +184,8 @@ def tables(two: TwoRuns) -> list[Table]:
         last = ""
         for one in two.changes:
             if one.protocol == protocol:
-                grid.add_row("" if one.line == last else escape(one.line), *_cells(one))
-                last = one.line
+                grid.add_row("" if one.row == last else escape(one.row), *_cells(one))
+                last = one.row
         drawn.append(grid)
     return drawn
 

@@ -123,9 +123,9 @@ class SessionRun:
             seeds=suite.seeds,
             metrics=METRICS,
             protocols=(ProtocolInfo(name=PROTOCOL, users=len(users), candidates=items),),
-            lines=tuple(self._lines({name for name, _, _ in cells})),
+            rows=tuple(self._lines({name for name, _, _ in cells})),
             remarks=tuple(self._remarks()),
-            failures=tuple(Failure(line=row, seed=seed, reason=why) for row, seed, why in self.failures),
+            failures=tuple(Failure(row=row, seed=seed, reason=why) for row, seed, why in self.failures),
             suite=suite.model_dump(mode="json", exclude_defaults=True),
             environment=environment(),
         )
@@ -134,7 +134,7 @@ class SessionRun:
 
     def _lines(self, there: set[str]) -> Iterator[ResultRow]:
         for floor in FLOORS:
-            yield ResultRow(name=floor, floor=True)
+            yield ResultRow(name=floor, baseline=True)
         for row in self.suite.rows:
             before = tuple(one for one, other in self.suite.pairs if other == row.name)
             written = not row.absent and self.suite.config(row, 0).source == "profile"

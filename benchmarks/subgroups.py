@@ -39,15 +39,15 @@ class ActivitySlice:
     Attributes:
         name: the numbers, e.g. ``"3-5"`` or ``"21+"``.
         users: how many have a value of the metric.
-        base, line: means with 95 % intervals over users, each user's value being a mean over seeds; ``base`` is the
+        base, row: means with 95 % intervals over users, each user's value being a mean over seeds; ``base`` is the
             line compared with, None where there is none.
-        difference: of ``line`` less ``base``, user by user.
+        difference: of ``row`` less ``base``, user by user.
     """
 
     name: str
     users: int
     base: Estimate | None
-    line: Estimate | None
+    row: Estimate | None
     difference: Estimate | None
 
 
@@ -65,7 +65,7 @@ def activity_slices(record: Result, line: str, protocol: str, metric: str) -> li
     Returns:
         The groups in ascending order; none where the line did not run, or lacks the metric.
     """
-    against = record.line(line).against
+    against = record.row(line).against
     seeds = set(record.seeds(line, protocol))
     if against is not None:
         seeds &= set(record.seeds(against, protocol))

@@ -67,7 +67,7 @@ def tables(record: Result) -> list[Table]:
             grid.add_column(title(metric), justify="right", no_wrap=True)
         if record.about.selected_on:
             grid.add_column("epoch", justify="right", no_wrap=True)
-        for line in record.about.lines:
+        for line in record.about.rows:
             found = [number(record, line, protocol.name, metric) for metric in metrics]
             epochs = [_epochs(record, line.name, protocol.name)] if record.about.selected_on else []
             grid.add_row(escape(line.name), *map(_ours, found), *epochs)
@@ -97,7 +97,7 @@ _SECONDS_HEAD = ("", "seconds", "added", "published", "added")
 
 
 def _timed(record: Result) -> bool:
-    return any(line.published_seconds for line in record.about.lines)
+    return any(line.published_seconds for line in record.about.rows)
 
 
 def _seconds(record: Result) -> Table:
@@ -112,9 +112,9 @@ def _seconds(record: Result) -> Table:
 
 def _epoch_seconds(record: Result) -> Iterator[tuple[str, list[str]]]:
     """Each line's name, its seconds, the share that they are above its base's, and both as published."""
-    ours = {line.name: record.epoch_seconds(line.name) for line in record.about.lines}
-    published = {line.name: line.published_seconds for line in record.about.lines}
-    for line in record.about.lines:
+    ours = {line.name: record.epoch_seconds(line.name) for line in record.about.rows}
+    published = {line.name: line.published_seconds for line in record.about.rows}
+    for line in record.about.rows:
         cells = []
         for times in (ours, published):
             time, base = times[line.name], times.get(line.against or "")
@@ -128,7 +128,7 @@ def _shown(record: Result) -> list[str]:
     """The metrics of the printed table, in the record's order."""
     metrics = list(record.about.metrics)
     published = {
-        metric for line in record.about.lines for numbers in line.published.values() for metric in numbers
+        metric for line in record.about.rows for numbers in line.published.values() for metric in numbers
     }
     chosen = sorted(metrics, key=lambda metric: metric not in published)[:COLUMNS]
     return [metric for metric in metrics if metric in chosen]
@@ -169,14 +169,14 @@ def markdown(record: Result) -> str:
         parts.append("\n".join(f"- {literal(sentence)}" for sentence in said))
     for protocol in record.about.protocols:
         published = {
-            metric for line in record.about.lines for metric in line.published.get(protocol.name, {})
+            metric for line in record.about.rows for metric in line.published.get(protocol.name, {})
         }
         head = [""]
         for metric in record.about.metrics:
             columns = ["published", "difference"] if record.about.comparable else ["published"]
             head += [title(metric), *columns] if metric in published else [title(metric)]
         body = []
-        for line in record.about.lines:
+        for line in record.about.rows:
             cells = [literal(line.name)]
             for metric in record.about.metrics:
                 one = number(record, line, protocol.name, metric)

@@ -35,7 +35,7 @@ class Tracked:
         error: why it failed, or empty.
     """
 
-    line: str
+    row: str
     seed: int
     options: dict[str, Any]
     curves: dict[str, list[tuple[int, float]]]
@@ -44,13 +44,13 @@ class Tracked:
 
     @property
     def name(self) -> str:
-        return f"{self.line} seed {self.seed}"
+        return f"{self.row} seed {self.seed}"
 
 
 def trainings(record: Result) -> Iterator[Tracked]:
     """Every line and seed that ran or failed."""
-    failed = {(one.line, one.seed): one.reason for one in record.about.failures}
-    options = {line.name: _options(record, line) for line in record.about.lines}
+    failed = {(one.row, one.seed): one.reason for one in record.about.failures}
+    options = {line.name: _options(record, line) for line in record.about.rows}
     for line, seed in dict.fromkeys([*((line, seed) for line, seed, _ in record.cells), *failed]):
         curves: dict[str, list[tuple[int, float]]] = {}
         for row in record.history.get((line, seed), []):
@@ -116,7 +116,7 @@ def to_tensorboard(record: Result, folder: Path) -> str:
 
     places = _folders(record)
     for one in trainings(record):
-        place = folder / "tensorboard" / places[one.line] / f"seed-{one.seed}"
+        place = folder / "tensorboard" / places[one.row] / f"seed-{one.seed}"
         for old in place.glob("events.out.tfevents.*"):
             old.unlink()
         options = {
@@ -136,7 +136,7 @@ def to_tensorboard(record: Result, folder: Path) -> str:
 def _folders(record: Result) -> dict[str, str]:
     """ResultRow to the name of its folder, each its own."""
     found: dict[str, str] = {}
-    for place, line in enumerate(record.about.lines):
+    for place, line in enumerate(record.about.rows):
         name = slug(line.name)
         found[line.name] = f"{name}-{place}" if name in found.values() else name
     return found

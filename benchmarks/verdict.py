@@ -33,7 +33,7 @@ class Difference:
         family: tests in the family.
     """
 
-    line: str
+    row: str
     against: str
     protocol: str
     metric: str
@@ -59,7 +59,7 @@ def differences(record: Result, metrics: Sequence[str] | None = None) -> list[Di
     Args:
         metrics: by default all; each is a family of its own, whose p does not depend on the others.
     """
-    pairs = [(one.name, other) for one in record.about.lines for other in (one.against, *one.beside) if other]
+    pairs = [(one.name, other) for one in record.about.rows for other in (one.against, *one.beside) if other]
     protocols = [one.name for one in record.about.whole]
     return [
         found
@@ -74,7 +74,7 @@ def against_controls(record: Result) -> list[Difference]:
     A control of a line is compared with the same line as it is. The best has the highest mean.
     """
     chosen = []
-    for line in record.about.lines:
+    for line in record.about.rows:
         for protocol in record.about.whole:
             best = _best_control(record, line, protocol.name)
             if best:
@@ -102,13 +102,13 @@ def verdicts(
 
 def of_lines(record: Result, found: Sequence[Difference]) -> list[Difference]:
     """The differences that verdicts are about: the headline metric, and no control's."""
-    return [one for one in found if record.line(one.line).control is None and one.metric == record.headline]
+    return [one for one in found if record.row(one.row).control is None and one.metric == record.headline]
 
 
 def of_controls(record: Result, found: Sequence[Difference] | None = None) -> list[str]:
     """A sentence on each control and what it is compared with."""
     found = differences(record, [record.headline]) if found is None else found
-    told = [one for one in found if record.line(one.line).control and one.metric == record.headline]
+    told = [one for one in found if record.row(one.row).control and one.metric == record.headline]
     return _sentences(record, told, ())
 
 
@@ -117,7 +117,7 @@ def summary(record: Result, found: Sequence[Difference], controls: Sequence[Diff
     if len(found) < 2:
         return []
     better, worse = _counts(found)
-    plain = all(record.line(one.line).kinds and not record.line(one.against).kinds for one in found)
+    plain = all(record.row(one.row).kinds and not record.row(one.against).kinds for one in found)
     subject, verb = ("Profiles helped", "hurt") if plain else ("The compared line was better", "worse")
     text = f"{subject} in {better} of {len(found)} comparisons ({title(record.headline)}), {verb} in {worse}"
     if controls:
@@ -132,13 +132,13 @@ def _counts(found: Sequence[Difference]) -> tuple[int, int]:
 
 
 def _sentences(record: Result, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
-    left = {(one.line, one.protocol): one for one in controls}
-    named = sum(bool(line.against) for line in record.about.lines) > 1
+    left = {(one.row, one.protocol): one for one in controls}
+    named = sum(bool(line.against) for line in record.about.rows) > 1
     said = []
     for one in found:
         said.append(_on_base(record, one, named))
-        first = one.against == record.line(one.line).against
-        if first and (control := left.pop((one.line, one.protocol), None)):
+        first = one.against == record.row(one.row).against
+        if first and (control := left.pop((one.row, one.protocol), None)):
             said.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
     # of lines that are compared with nothing else
     return said + [_on_control(record, one, helped=False) for one in left.values()]
@@ -165,7 +165,7 @@ def _best_control(record: Result, line: ResultRow, protocol: str) -> str | None:
         return None
     means = {
         one.name: float(values.mean())
-        for one in record.about.lines
+        for one in record.about.rows
         if one.control
         and (
             one.stands_for == line.name
@@ -178,8 +178,8 @@ def _best_control(record: Result, line: ResultRow, protocol: str) -> str | None:
 
 def _on_base(record: Result, one: Difference, named: bool) -> str:
     """The sentence on a line and what it is compared with."""
-    line, base = record.line(one.line), record.line(one.against)
-    start = f"{one.protocol}, {one.line} against {one.against}: " if named else f"{one.protocol}: "
+    line, base = record.row(one.row), record.row(one.against)
+    start = f"{one.protocol}, {one.row} against {one.against}: " if named else f"{one.protocol}: "
     metric = title(one.metric)
     if one.test.n == 0:
         return f"{start}nobody to evaluate (no user has a test item among the candidates)"
@@ -187,7 +187,7 @@ def _on_base(record: Result, one: Difference, named: bool) -> str:
     if line.control:
         subject = f"the control ({line.control})"
     elif base.kinds or not line.kinds:  # both have profiles, or neither
-        subject, better, worse = one.line, "did better", "did worse"
+        subject, better, worse = one.row, "did better", "did worse"
     verb = better if one.test.difference > 0 else worse
     said = f"{subject} {verb if one.significant else 'made no significant difference'} in {metric}"
     return f"{start}{_for_one_seed(one)}{said} ({size(one)}, {_evidence(one)})"
@@ -195,8 +195,8 @@ def _on_base(record: Result, one: Difference, named: bool) -> str:
 
 def _on_control(record: Result, one: Difference, helped: bool) -> str:
     """The sentence on a line and its best control."""
-    control = record.line(one.against)
-    start = f"{one.protocol}: {_for_one_seed(one)}{one.line}"
+    control = record.row(one.against)
+    start = f"{one.protocol}: {_for_one_seed(one)}{one.row}"
     whom = f"its best control ({control.control}, {value(one.before)})"
     if one.test.n == 0:
         return f"{start} and {whom} share no user"

@@ -20,7 +20,7 @@ def facts(numbers: Numbers) -> list[tuple[str, str]]:
         ("published numbers", about.source),
         ("environment", _plain(about.environment)),
         *(("remark", one) for one in cautions(numbers.record)),
-        *(("failed", f"{one.line}, seed {one.seed}: {one.reason}") for one in about.failures),
+        *(("failed", f"{one.row}, seed {one.seed}: {one.reason}") for one in about.failures),
     ]
     return [(name, text) for name, text in found if text]
 

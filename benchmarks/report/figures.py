@@ -63,7 +63,7 @@ def activity(numbers: Numbers) -> list[Group]:
             found = {line.name: numbers.activity(line.name, protocol.name) for line in lines}
             compared = any(one.difference for slices in found.values() for one in slices)
             shown_ = {
-                line.name: [(one.name, one.difference if compared else one.line) for one in found[line.name]]
+                line.name: [(one.name, one.difference if compared else one.row) for one in found[line.name]]
                 for line in lines
                 if found[line.name] and (not compared or found[line.name][0].difference)
             }
@@ -82,7 +82,7 @@ def cost(numbers: Numbers) -> list[Picture]:
     found = []
     for at, protocol in enumerate(numbers.about.whole):
         points = []
-        for place, line in enumerate(numbers.about.lines, start=1):
+        for place, line in enumerate(numbers.about.rows, start=1):
             spent = numbers.cost(line.name)
             gain = numbers.differences.get((line.name, protocol.name, numbers.headline))
             if spent and gain and np.isfinite(gain.change) and spent.seconds > 0:
@@ -96,14 +96,14 @@ Bar = tuple[ResultRow, Estimate, str]
 
 
 def _bar_values(numbers: Numbers, protocol: str) -> list[Bar]:
-    found = [(line, numbers.interval(line.name, protocol, numbers.headline)) for line in numbers.about.lines]
+    found = [(line, numbers.interval(line.name, protocol, numbers.headline)) for line in numbers.about.rows]
     return [(line, one, shown.number(one.mean)) for line, one in found if one]
 
 
 def _differences(numbers: Numbers, protocol: str) -> list[Bar]:
     found = [
         (line, numbers.differences.get((line.name, protocol, numbers.headline)))
-        for line in numbers.about.lines
+        for line in numbers.about.rows
     ]
     return [
         (
@@ -216,7 +216,7 @@ def _activity(
             aside = (at - (len(lines) - 1) / 2) * min(0.14, 0.7 / len(lines))
             known = [(places[group] + aside, one) for group, one in rows if one]
             colour = SERIES[palette[line]]
-            style = "--" if numbers.record.line(line).control else "-"
+            style = "--" if numbers.record.row(line).control else "-"
             x, y = [place for place, _ in known], [one.mean for _, one in known]
             axis.plot(x, y, style, color=colour, marker="o", markersize=4.5, linewidth=1.3)
             for place, one in known:

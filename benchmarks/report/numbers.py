@@ -56,28 +56,28 @@ class Numbers:
     def differences(self) -> dict[tuple[str, str, str], Difference]:
         """By line, protocol and metric: the line against the one that it is compared with first."""
         return {
-            (one.line, one.protocol, one.metric): one
+            (one.row, one.protocol, one.metric): one
             for one in self._all
-            if one.against == self.record.line(one.line).against
+            if one.against == self.record.row(one.row).against
         }
 
     def against(self, line: str, protocol: str) -> list[Difference]:
         """The line against all that it is compared with, in the headline metric."""
         here = line, protocol, self.headline
-        return [one for one in self._all if (one.line, one.protocol, one.metric) == here]
+        return [one for one in self._all if (one.row, one.protocol, one.metric) == here]
 
     @cached_property
     def controls(self) -> dict[tuple[str, str], Difference]:
         """By line and protocol: the line against its best control, in the headline metric."""
-        return {(one.line, one.protocol): one for one in against_controls(self.record)}
+        return {(one.row, one.protocol): one for one in against_controls(self.record)}
 
     def resampled(self, one: Difference) -> tuple[float, float]:
         """The percentile bootstrap's 95 % interval of a difference; nan where fewer than two users were compared."""
         if one.test.n < 2:
             return float("nan"), float("nan")
-        key = one.line, one.against, one.protocol, one.metric
+        key = one.row, one.against, one.protocol, one.metric
         if key not in self._resampled:  # every page of a report shows it
-            before, after = self.record.paired(one.against, one.line, one.protocol, one.metric)
+            before, after = self.record.paired(one.against, one.row, one.protocol, one.metric)
             self._resampled[key] = bootstrap(before, after)
         return self._resampled[key]
 
@@ -85,9 +85,9 @@ class Numbers:
     def groups(self) -> dict[str, list[ResultRow]]:
         """Lines by backbone, in the table's order; under no name where no backbone has two."""
         found: dict[str, list[ResultRow]] = {}
-        for line in self.about.lines:
+        for line in self.about.rows:
             found.setdefault(line.backbone, []).append(line)
-        return found if any(len(lines) > 1 for lines in found.values()) else {"": list(self.about.lines)}
+        return found if any(len(lines) > 1 for lines in found.values()) else {"": list(self.about.rows)}
 
     @cached_property
     def begins(self) -> set[str]:
@@ -96,7 +96,7 @@ class Numbers:
 
     def failures(self, line: str) -> list[str]:
         """``seed 2 failed: reason``, of each seed of a line that failed."""
-        return [f"seed {one.seed} failed: {one.reason}" for one in self.about.failures if one.line == line]
+        return [f"seed {one.seed} failed: {one.reason}" for one in self.about.failures if one.row == line]
 
     def why_none(self, line: ResultRow) -> str:
         """Why a line has no number."""
@@ -107,7 +107,7 @@ class Numbers:
         """The highest mean of a metric; nan where there is none, or more of it is not better."""
         if metric.partition("@")[0] not in ACCURACY:
             return float("nan")
-        found = [self.values(line.name, protocol, metric) for line in self.about.lines]
+        found = [self.values(line.name, protocol, metric) for line in self.about.rows]
         return max((float(one.mean()) for one in found if len(one)), default=float("nan"))
 
     def values(self, line: str, protocol: str, metric: str) -> np.ndarray:

@@ -66,8 +66,8 @@ def results(numbers: Numbers) -> list[Table]:
 
 def _results(numbers: Numbers, protocol: ProtocolInfo) -> Table:
     about = numbers.about
-    rows = [row for line in about.lines for row in _line(numbers, line, protocol.name)]
-    lines = [line for line in about.lines if numbers.record.seeds(line.name, protocol.name)]
+    rows = [row for line in about.rows for row in _line(numbers, line, protocol.name)]
+    lines = [line for line in about.rows if numbers.record.seeds(line.name, protocol.name)]
     notes = [f"{line.name}: {line.note}" for line in lines if line.note]
     notes += [f"{line.name}: {reason}" for line in lines for reason in numbers.failures(line.name)]
     seeds = f"mean ± standard deviation over {about.seeds} seeds" if about.seeds > 1 else "one seed"
@@ -124,7 +124,7 @@ def comparisons(numbers: Numbers) -> list[Table]:
 
 def _compared(numbers: Numbers, protocol: str) -> Table:
     rows, last = [], None
-    for line in numbers.about.lines:
+    for line in numbers.about.rows:
         found = [("", one) for one in numbers.against(line.name, protocol)]
         if control := numbers.controls.get((line.name, protocol)):
             found.append(("its best control", control))
@@ -171,11 +171,11 @@ def activity(numbers: Numbers) -> list[Table]:
     """A table a protocol: the headline metric by how active users were in training, and differences below."""
     tables = []
     for protocol in numbers.about.whole:
-        found = {line.name: numbers.activity(line.name, protocol.name) for line in numbers.about.lines}
+        found = {line.name: numbers.activity(line.name, protocol.name) for line in numbers.about.rows}
         groups = dict.fromkeys(one.name for slices in found.values() for one in slices)
         rows = [
             row
-            for line in numbers.about.lines
+            for line in numbers.about.rows
             for row in _activity(numbers, line, found[line.name], list(groups))
         ]
         if rows:
@@ -190,7 +190,7 @@ def _activity(
     """The means of a line, and below them how far they are from those of the line that it is compared with."""
     if not slices:
         return
-    means = {one.name: shown.number(one.line and one.line.mean) for one in slices}
+    means = {one.name: shown.number(one.row and one.row.mean) for one in slices}
     cells = tuple(TableCell(means.get(name, NONE)) for name in groups)
     yield Row(line.name, cells, first=line.name in numbers.begins)
     if any(one.difference for one in slices):
@@ -205,9 +205,9 @@ def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
     written: dict[str, float] = {}
     for one in quality:
         written[one.writer] = written.get(one.writer, 0.0) + (one.seconds or 0.0)
-    published = any(line.published_seconds for line in numbers.about.lines)
+    published = any(line.published_seconds for line in numbers.about.rows)
     rows = []
-    for at, line in enumerate(numbers.about.lines, start=1):
+    for at, line in enumerate(numbers.about.rows, start=1):
         spent = numbers.cost(line.name)
         if spent is None:
             continue
@@ -255,7 +255,7 @@ def profiles(quality: Sequence[Quality]) -> Table:
 def lines(numbers: Numbers) -> Table:
     """What each line is."""
     rows = []
-    for line in numbers.about.lines:
+    for line in numbers.about.rows:
         covered = ", ".join(f"{some:,} of {all_:,} {kind}s" for kind, (some, all_) in line.coverage.items())
         compared = ", ".join(one for one in (line.against, *line.beside) if one)
         cells = (line.backbone, line.control or line.writer, covered or ", ".join(line.kinds), compared)

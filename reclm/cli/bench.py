@@ -347,7 +347,7 @@ def _sessions(
     record = run.record()
     folder = out or workspace.new_run(name)
     record.save(folder)
-    if any(row.line for row in suite.rows):
+    if any(row.row for row in suite.rows):
         session_examples.draw(run, record, folder / "comparison.png")
     else:
         draw(record, folder / "comparison.png")
@@ -384,12 +384,12 @@ def _show(record: "Result", folder: Path, workspace: "Workspace", trackers: list
 def _coverage(record: "Result") -> list[str]:
     """What had a profile."""
     said: dict[str, None] = {}
-    for line in record.about.lines:
+    for line in record.about.rows:
         if line.coverage and line.control is None:
             covered = ", ".join(f"{there:,} of {of:,} {kind}s" for kind, (there, of) in line.coverage.items())
             said[f"profiles by {line.writer}: {covered}"] = None
-    short = any(there < of for line in record.about.lines for there, of in line.coverage.values())
-    alone = all(line.writer for line in record.about.lines)
+    short = any(there < of for line in record.about.rows for there, of in line.coverage.values())
+    alone = all(line.writer for line in record.about.rows)
     rest = "gets all items as equals" if alone else "is recommended by the rest of the model"
     return [*said, *[f"who has no profile {rest}; reclm profile writes those of everybody"] * short]
 

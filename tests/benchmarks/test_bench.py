@@ -54,7 +54,7 @@ def ran(folder: Path, seeds: int = 2, select_on: str = "valid") -> SuiteRun:
 
 def test_profiles_that_tell_the_answer_are_found_to_help(tmp_path: Path) -> None:
     record = ran(tmp_path, seeds=1).record()
-    assert record.line("augment").against == "base"
+    assert record.row("augment").against == "base"
     base, augment = (record.values(name, "full-shot", "ndcg@20").mean() for name in ("base", "augment"))
     assert augment > base
     count, first, *_ = verdicts(record)
@@ -196,7 +196,7 @@ def test_controls_of_item_text_are_absent_where_there_is_none(
     monkeypatch.setattr(SuiteInputs, "of", lambda *_: Given(replace(TOLD, item_text=None)))
     suite = comparison("biasmf", {"dim": 4, "items": "id"}, data, Profiles(), epochs=1)
     record = run_suite(suite, workspace, controls=True, progress=False).record()
-    absent = {line.name: line.absent for line in record.about.lines if line.absent}
+    absent = {line.name: line.absent for line in record.about.rows if line.absent}
     assert absent == dict.fromkeys(("augment, text", "augment, keywords"), "the data have no item text")
 
 
@@ -206,7 +206,7 @@ def test_a_row_that_cannot_run_here_is_told_and_not_run(tmp_path: Path) -> None:
     suite = comparison("biasmf", {"dim": 4, "items": "id"}, DATA, epochs=1)
     rows = (*suite.rows, Row(name="SASRec", backbone="biasmf", absent="no sequence backbone yet"))
     record = run_suite(suite.model_copy(update={"rows": rows}), workspace, progress=False).record()
-    assert record.line("SASRec").absent == "no sequence backbone yet"
+    assert record.row("SASRec").absent == "no sequence backbone yet"
     assert {line for line, _, _ in record.cells} == {"base"}
 
 

@@ -31,7 +31,7 @@ def run(
         "fingerprint": "f00",
         "metrics": ["ndcg@5", "coverage@5"],
         "protocols": [ProtocolInfo(name="full-shot", users=30, candidates=9)],
-        "lines": [ResultRow(name="base"), ResultRow(name="augment")],
+        "rows": [ResultRow(name="base"), ResultRow(name="augment")],
     }
     cells = {}
     for line in ("base", "augment"):
@@ -48,7 +48,7 @@ def run(
 
 def test_means_tests_and_correction_are_those_of_the_users_and_seeds_that_both_have() -> None:
     two = compare(run(), run(gain=0.1, side=1, seeds=range(1, 3)))
-    names = [(one.line, one.metric) for one in two.changes]
+    names = [(one.row, one.metric) for one in two.changes]
     assert names == [(line, metric) for line in ("base", "augment") for metric in ("ndcg@5", "coverage@5")]
     before, after = 0.3 + NOISE[[1], 0], 0.3 + NOISE[[1], 1]  # seed 1 ran in both
     base, _, augment, _ = two.changes
@@ -93,7 +93,7 @@ def test_equal_runs_agree_and_noise_is_told_as_noise(tmp_path: Path) -> None:
 
 
 def test_what_one_run_alone_has_is_named() -> None:
-    more = {"lines": [ResultRow(name="base"), ResultRow(name="shuffled")], "metrics": ["ndcg@5", "mrr@5"]}
+    more = {"rows": [ResultRow(name="base"), ResultRow(name="shuffled")], "metrics": ["ndcg@5", "mrr@5"]}
     more["protocols"] = [
         ProtocolInfo(name=name, users=30, candidates=9) for name in ("full-shot", "zero-shot")
     ]
@@ -116,7 +116,7 @@ def test_what_was_made_otherwise_is_said() -> None:
     other = {"title": "y", "train": {"lr": 0.1}, "rows": [{**rows[0], "model": {"dim": 8}}, *rows[1:]]}
     a = run(suite=suite, environment={"torch": "2.12", "numpy": "2"})
     chosen = [ResultRow(name="base"), ResultRow(name="augment", chosen={"l2": 0.1})]
-    b = run(suite=other, environment={"torch": "2.13", "numpy": "2", "gpus": ["H"]}, lines=chosen)
+    b = run(suite=other, environment={"torch": "2.13", "numpy": "2", "gpus": ["H"]}, rows=chosen)
     assert compare(a, b).made == (
         "suite: train.lr: 0.01 → 0.1",
         "suite: rows.base.model.dim: not said → 8",

@@ -93,7 +93,7 @@ def test_every_trained_row_has_the_same_budget_and_runs_its_seeds_with_what_it_c
         assert ran.results[row][0].history[0]["valid ndcg@5"] == best
     record = ran.record()
     record.save(tmp_path / "run")
-    line = Result.read(tmp_path / "run").about.lines[1]
+    line = Result.read(tmp_path / "run").about.rows[1]
     assert (line.trials, line.chosen) == (ran.searched["augment"].trials, ran.searched["augment"].chosen)
     assert line.against == "base"
     told = " / ".join(remarks(record))

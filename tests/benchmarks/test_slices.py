@@ -132,7 +132,7 @@ def record(
         fingerprint="f",
         metrics=("ndcg@20",),
         protocols=(),
-        lines=(ResultRow(name="Base"), ResultRow(name="Augment", against=against)),
+        rows=(ResultRow(name="Base"), ResultRow(name="Augment", against=against)),
     )
     return Result(about, cells)
 
@@ -145,12 +145,12 @@ def test_users_are_grouped_by_activity_and_averaged_over_seeds() -> None:
     assert [(one.name, one.users) for one in found] == [("0", 1), ("1-2", 3), ("3-5", 1), ("21+", 1)]
     none, few = found[:2]
     assert none.base is not None
-    assert none.line is not None
-    assert (none.base.mean, none.line.mean) == pytest.approx((0.1, 0.2))
+    assert none.row is not None
+    assert (none.base.mean, none.row.mean) == pytest.approx((0.1, 0.2))
     assert none.base.low is None
     for got, values in (
         (few.base, [0.1, 0.2, 0.3]),
-        (few.line, [0.2, 0.4, 0.4]),
+        (few.row, [0.2, 0.4, 0.4]),
         (few.difference, [0.1, 0.2, 0.1]),
     ):
         expected = intervals.mean(values)
@@ -189,7 +189,7 @@ def test_without_a_value_or_in_one_line_only_a_user_is_left_out() -> None:
 def test_a_line_without_another_to_compare_with_stands_alone() -> None:
     one = record([0, 1, 3], [[0.1, 0.2, 0.3]], [[0.2, 0.2, 0.4]], against=None)
     found = activity_slices(one, "Augment", "full-shot", "ndcg@20")
-    assert [got.line and got.line.mean for got in found] == pytest.approx([0.2, 0.2, 0.4])
+    assert [got.row and got.row.mean for got in found] == pytest.approx([0.2, 0.2, 0.4])
     assert all(got.base is None and got.difference is None for got in found)
     assert activity_slices(one, "Augment", "zero-shot", "ndcg@20") == []
     assert activity_slices(one, "Augment", "full-shot", "map@20") == []

@@ -175,7 +175,7 @@ def test_a_cell_that_fails_costs_no_other_and_is_tried_again(
         patched.setattr(Runner, "run", failing)
         ran = run(tmp_path)
     record = ran.record()
-    assert record.about.failures == (Failure(line="plain", seed=1, reason="ValueError: no luck"),)
+    assert record.about.failures == (Failure(row="plain", seed=1, reason="ValueError: no luck"),)
     assert "raise ValueError" in str(ran.results["plain"][1].traceback)
     assert [len(record.values(name, "full-shot", "ndcg@5")) for name in ("plain", "wide")] == [1, 2]
     assert not list(run(tmp_path).failures())
@@ -281,7 +281,7 @@ def test_a_row_whose_tuned_folder_is_not_there_yet_says_so_and_may_run_later(tmp
         load_suite(write(tmp_path, rows=[SUITE["rows"][0], later])), workspace(tmp_path), progress=False
     )
     assert list(run.results) == ["plain"]
-    assert run.record().line("tuned").absent.startswith(f"nothing is tuned in {tmp_path / 'later'}")
+    assert run.record().row("tuned").absent.startswith(f"nothing is tuned in {tmp_path / 'later'}")
     assert run.suite.rows[1].absent == "", "what is saved of the suite does not keep it from running"
 
 

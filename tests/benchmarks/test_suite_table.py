@@ -48,7 +48,7 @@ def made_up(name: str, seeds: int, value: float) -> Result:
         seeds=seeds,
         metrics=suite.metrics,
         protocols=tuple(protocols),
-        lines=tuple(lines),
+        rows=tuple(lines),
     )
     return Result(about, cells)
 
@@ -65,7 +65,7 @@ def test_the_table_of_a_suite_fits_80_columns(name: str) -> None:
     record = made_up(name, seeds=3, value=1.1)
     text = printed(record)
     assert max(map(len, text.splitlines())) <= 80
-    for line in record.about.lines:
+    for line in record.about.rows:
         assert text.count(f"{line.name} ") >= 2  # not wrapped: once a protocol
 
 
@@ -87,15 +87,15 @@ def test_ours_stands_above_the_published_number_with_the_difference() -> None:
 
 def test_what_failed_did_not_run_or_differs_is_said() -> None:
     record = made_up("lastfm", 1, 1.0)
-    first, second, *rest = record.about.lines
+    first, second, *rest = record.about.rows
     about = record.about.model_copy(
         update={
-            "lines": (
+            "rows": (
                 first.model_copy(update={"note": "twice as wide"}),
                 second.model_copy(update={"absent": "no GPU"}),
                 *rest,
             ),
-            "failures": (Failure(line=first.name, seed=1, reason="no luck"),),
+            "failures": (Failure(row=first.name, seed=1, reason="no luck"),),
         }
     )
     said = remarks(Result(about, record.cells))
@@ -111,7 +111,7 @@ def test_names_cannot_style_the_table(tmp_path: Path) -> None:
     line = ResultRow(name="[red]a|b$x[/]")
     record = made_up("lastfm", 1, 1.0)
     record = Result(
-        record.about.model_copy(update={"lines": (line,), "title": "[bold]x"}),
+        record.about.model_copy(update={"rows": (line,), "title": "[bold]x"}),
         {(line.name, seed, protocol): one for (_, seed, protocol), one in record.cells.items()},
     )
     assert "[red]a|b$x[/]" in printed(record)
@@ -122,11 +122,11 @@ def test_names_cannot_style_the_table(tmp_path: Path) -> None:
 
 def test_a_line_that_came_to_nothing_adds_no_percentage(tmp_path: Path) -> None:
     record = made_up("reclm-table3", 1, 1.0)
-    lines = tuple(one.model_copy(update={"published_seconds": 1.0}) for one in record.about.lines[:2])
+    lines = tuple(one.model_copy(update={"published_seconds": 1.0}) for one in record.about.rows[:2])
     lines = (lines[0], lines[1].model_copy(update={"against": lines[0].name}))
     timed = TrialResult(np.empty(0), np.empty(0), {}, {"recall@20": 0.5}, epoch_seconds=2.0)
     record = Result(
-        record.about.model_copy(update={"lines": lines}), {(lines[0].name, 0, "full-shot"): timed}
+        record.about.model_copy(update={"rows": lines}), {(lines[0].name, 0, "full-shot"): timed}
     )
     assert "nan" not in printed(record)
     draw(record, tmp_path / "picture.png")
@@ -152,7 +152,7 @@ def test_protocols_without_users_come_back_as_they_were_written(tmp_path: Path) 
 def test_a_run_that_lacks_a_column_is_damaged(tmp_path: Path) -> None:
     record = made_up("lastfm", 1, 1.0)
     record.save(tmp_path)
-    pq.write_table(pa.table({"line": ["a"]}), tmp_path / "results.parquet")
+    pq.write_table(pa.table({"row": ["a"]}), tmp_path / "results.parquet")
     with pytest.raises(ReclmError, match="is damaged"):
         Result.read(tmp_path)
 
@@ -161,7 +161,7 @@ def test_curves_are_drawn_where_not_every_epoch_was_evaluated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record = made_up("lastfm", 1, 1.0)
-    first = record.about.lines[0].name
+    first = record.about.rows[0].name
     epochs = [{"epoch": 1.0, "loss": 0.7}, {"epoch": 2.0, "loss": 0.6, "ndcg@20": 0.1}]
     record.history[first, 0] = epochs
     drawn = []

@@ -39,8 +39,8 @@ def record() -> Result:
         fingerprint="f00",
         metrics=("ndcg@5", "coverage@5"),
         protocols=(ProtocolInfo(name="full-shot", users=2, candidates=3),),
-        lines=tuple(lines),
-        failures=(Failure(line="base!", seed=1, reason="out of luck"),),
+        rows=tuple(lines),
+        failures=(Failure(row="base!", seed=1, reason="out of luck"),),
         suite=SUITE,
     )
     cells, history = {}, {}
@@ -133,7 +133,7 @@ def test_rows_of_sessions_have_the_suites_settings_under_their_own(record: Resul
         "rows": [{"name": "base", "settings": {"rlso": {"steps": 10}}}],
     }
     told = replace(record, about=record.about.model_copy(update={"suite": suite}))
-    one = next(one for one in trainings(told) if one.line == "base")
+    one = next(one for one in trainings(told) if one.row == "base")
     assert {name: one.options[name] for name in ("rlso.steps", "rlso.batch_size")} == {
         "rlso.steps": 10,
         "rlso.batch_size": 8,

@@ -54,7 +54,7 @@ def record(
         seeds=seeds,
         metrics=metrics,
         protocols=ranked,
-        lines=tuple(lines),
+        rows=tuple(lines),
     )
     return Result(about, cells)
 
@@ -62,7 +62,7 @@ def record(
 def test_a_line_that_is_compared_with_several() -> None:
     both = ResultRow(name="both", against="base", beside=("one",), kinds=("user",))
     found = record([BASE, line("one"), both], {"one": 0.02, "both": 0.04})
-    assert [(one.line, one.against, one.family) for one in differences(found) if one.metric == "ndcg@20"] == [
+    assert [(one.row, one.against, one.family) for one in differences(found) if one.metric == "ndcg@20"] == [
         ("one", "base", 3),
         ("both", "base", 3),
         ("both", "one", 3),
@@ -126,7 +126,7 @@ def test_holm_counts_the_headline_of_all_lines_and_protocols_and_each_other_metr
     found = differences(record(lines, {"one": 0.001, "two": 0.0}, protocols=("full-shot", "zero-shot")))
     for metric in ("recall@20", "ndcg@20"):
         family = [one for one in found if one.metric == metric]
-        assert [(one.line, one.protocol) for one in family] == [
+        assert [(one.row, one.protocol) for one in family] == [
             (name, protocol) for name in ("one", "two") for protocol in ("full-shot", "zero-shot")
         ]
         assert [one.p_holm for one in family] == pytest.approx(holm([one.test.p for one in family]))
@@ -141,7 +141,7 @@ def test_a_line_is_held_against_its_best_control() -> None:
     lines = [BASE, line("augment"), line("mixed", "shuffled"), line("noise", "random")]
     better = record(lines, {"augment": 0.04, "mixed": 0.02, "noise": 0.01})
     (found,) = against_controls(better)
-    assert (found.line, found.against, found.metric) == ("augment", "mixed", "ndcg@20")
+    assert (found.row, found.against, found.metric) == ("augment", "mixed", "ndcg@20")
     best = f"{better.values('mixed', 'full-shot', 'ndcg@20').mean():.4f}"[1:]
     said = [one for one in verdicts(better) if "best control" in one]
     assert len(said) == 1
@@ -184,7 +184,7 @@ def test_each_line_is_held_against_its_own_controls() -> None:
     mixed = [one.model_copy(update={"stands_for": one.name.partition(",")[0]}) for one in mixed]
     gains = {"users": 0.01, "items": 0.03, "users, shuffled": 0.0, "items, shuffled": 0.02}
     found = against_controls(record([BASE, line("users"), line("items"), *mixed], gains))
-    assert [(one.line, one.against) for one in found] == [
+    assert [(one.row, one.against) for one in found] == [
         ("users", "users, shuffled"),
         ("items", "items, shuffled"),
     ]
@@ -336,7 +336,7 @@ def test_the_bar_of_a_line_is_its_cell_of_the_table_where_seeds_draw_their_own_u
 
 
 def test_lines_that_are_not_above_a_floor_are_named() -> None:
-    floors = [ResultRow(name="Random", floor=True), ResultRow(name="MostPopular", floor=True)]
+    floors = [ResultRow(name="Random", baseline=True), ResultRow(name="MostPopular", baseline=True)]
     lines = [BASE, line("one"), line("noise", "random"), *floors]
     gains = {"one": 0.04, "noise": -0.1, "Random": -0.1, "MostPopular": 0.02}
     (said,) = [one for one in remarks(record(lines, gains)) if "learns nothing" in one]

@@ -54,7 +54,7 @@ def test_base_and_augment_side_by_side_with_files_and_the_next_command(
         assert words in out
     record = Result.read(tmp_path / "run")
     assert record.about.suite["model"] == {"dim": 4}
-    assert record.line("augment").coverage["user"] == (24, 24)
+    assert record.row("augment").coverage["user"] == (24, 24)
     assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == 2 * 2 * 2 * 14
     assert (tmp_path / "run" / "comparison.png").stat().st_size > 10_000
 
@@ -155,7 +155,7 @@ def test_a_suite_is_printed_beside_what_was_published_and_a_failed_cell_is_exit_
     assert "FAILED: broken, seed 1: RuntimeError: no luck" in out
     assert "published" in out
     rows = pq.read_table(tmp_path / "run" / "results.parquet").to_pylist()
-    assert {(row["line"], row["seed"]) for row in rows} == {("plain", 0), ("plain", 1)}
+    assert {(row["row"], row["seed"]) for row in rows} == {("plain", 0), ("plain", 1)}
     assert run(home, *options) == 0
     assert "FAILED" not in capsys.readouterr().out
     assert Result.read(tmp_path / "run").about.dataset == "checkerboard"

@@ -29,9 +29,9 @@ def made_record(
             ProtocolInfo(name="zero-shot", users=users, candidates=210),
             ProtocolInfo(name="cold items", users=users, candidates=1_682, part_of=f"full-shot{name}"),
         ),
-        lines=tuple(lines),
+        rows=tuple(lines),
         remarks=(f"item text is embedded by MiniLM here, by BERT in the paper{name}",),
-        failures=(Failure(line=lines[3].name, seed=2, reason=f"the process that ran it died{name}"),),
+        failures=(Failure(row=lines[3].name, seed=2, reason=f"the process that ran it died{name}"),),
         suite={"title": "RecLM's table 1", "rows": [{"name": line.name} for line in lines]},
         environment={"python": "3.11.9", "cores": 2, "gpus": ["none"], "torch": "2.13.0"},
     )

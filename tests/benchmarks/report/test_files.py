@@ -68,8 +68,8 @@ def test_csv_is_the_record(written):
     rows = pq.read_table(written / "results.parquet").to_pylist()
     with (written / "results.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
-    assert [(one["line"], int(one["seed"]), one["metric"], float(one["value"])) for one in found] == [
-        (one["line"], one["seed"], one["metric"], one["value"]) for one in rows
+    assert [(one["row"], int(one["seed"]), one["metric"], float(one["value"])) for one in found] == [
+        (one["row"], one["seed"], one["metric"], one["value"]) for one in rows
     ]
 
 

@@ -116,7 +116,7 @@ def test_activity_rows_hold_means_and_differences(numbers):
     slices = numbers.activity("LightGCN + RecLM", "full-shot")
     assert full.head[1:] == tuple(one.name.replace("-", "–") for one in slices)
     assert [cell.text for cell in row(full, "LightGCN + RecLM").cells] == [
-        shown.number(one.line.mean) for one in slices
+        shown.number(one.row.mean) for one in slices
     ]
     below = full.rows[full.rows.index(row(full, "LightGCN + RecLM")) + 1]
     assert below.name == "less LightGCN"
@@ -143,10 +143,10 @@ def test_a_summary_counts_what_is_significant(numbers):
     assert not any("shuffled against" in text for text in numbers.verdicts)
     assert len(numbers.of_controls) == 2 * 3 * 2
     one = made_record(backbones=("LightGCN",))
-    lines = tuple(line for line in one.about.lines if line.name in ("LightGCN", "LightGCN + RecLM"))
+    lines = tuple(line for line in one.about.rows if line.name in ("LightGCN", "LightGCN + RecLM"))
     protocols = one.about.protocols[:1]
     alone = Numbers(
-        type(one)(one.about.model_copy(update={"lines": lines, "protocols": protocols}), one.cells)
+        type(one)(one.about.model_copy(update={"rows": lines, "protocols": protocols}), one.cells)
     )
     assert len(alone.verdicts) == 1  # a single comparison needs no summary
 
