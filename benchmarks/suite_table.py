@@ -168,9 +168,7 @@ def markdown(record: Result) -> str:
     elif said := verdicts(record):
         parts.append("\n".join(f"- {literal(sentence)}" for sentence in said))
     for protocol in record.about.protocols:
-        published = {
-            metric for line in record.about.rows for metric in line.published.get(protocol.name, {})
-        }
+        published = {metric for line in record.about.rows for metric in line.published.get(protocol.name, {})}
         head = [""]
         for metric in record.about.metrics:
             columns = ["published", "difference"] if record.about.comparable else ["published"]

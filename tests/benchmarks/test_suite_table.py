@@ -125,9 +125,7 @@ def test_a_line_that_came_to_nothing_adds_no_percentage(tmp_path: Path) -> None:
     lines = tuple(one.model_copy(update={"published_seconds": 1.0}) for one in record.about.rows[:2])
     lines = (lines[0], lines[1].model_copy(update={"against": lines[0].name}))
     timed = TrialResult(np.empty(0), np.empty(0), {}, {"recall@20": 0.5}, epoch_seconds=2.0)
-    record = Result(
-        record.about.model_copy(update={"rows": lines}), {(lines[0].name, 0, "full-shot"): timed}
-    )
+    record = Result(record.about.model_copy(update={"rows": lines}), {(lines[0].name, 0, "full-shot"): timed})
     assert "nan" not in printed(record)
     draw(record, tmp_path / "picture.png")
     page = markdown(record)
