@@ -7,7 +7,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, NotFound, unknown
 
 
 class Config(BaseModel):
@@ -20,7 +20,8 @@ class Config(BaseModel):
         """Validate ``values`` (as read from YAML or ``--set``); strings are converted to the field's type.
 
         Raises:
-            ReclmError: one line naming the key, the value and what it should be.
+            NotFound: for an unknown key; the nearest known one is offered.
+            BadInput: for a value that the field does not take.
         """
         for key in values:
             if key not in cls.model_fields:
@@ -34,7 +35,8 @@ class Config(BaseModel):
             if first["type"] == "extra_forbidden" and known:
                 raise unknown(f"{where} key", key, known) from error
             reason = first["msg"].removeprefix("Value error, ")
-            raise ReclmError(f"{where}: {key} = {first['input']!r}: {reason}") from error
+            value = first["input"]
+            raise BadInput(f"{where}: {key} = {value!r}: {reason}", value=value, where=key) from error
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
@@ -47,7 +49,7 @@ class Config(BaseModel):
 
 
 def _fields(cls: Any, path: tuple[str | int, ...]) -> list[str]:
-    """Dotted names of what the config at ``path`` within ``cls`` may hold; none where no config is there."""
+    """Return the dotted names of the fields of the config at ``path`` within ``cls``; none if no config is there."""
     for name in path:
         field = getattr(cls, "model_fields", {}).get(name)
         cls = field and field.annotation
@@ -55,49 +57,53 @@ def _fields(cls: Any, path: tuple[str | int, ...]) -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """Read a YAML file that holds a mapping.
 
     Raises:
-        ReclmError: if the file is missing, is not YAML or holds something else.
+        NotFound: if the file cannot be read.
+        BadInput: if it is not YAML or holds something else.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ReclmError(f"cannot read {path}: {error.strerror}") from error
+        raise NotFound(f"cannot read {path}: {error.strerror}", value=path) from error
     except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
-        raise ReclmError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}", where=path) from error
     if not isinstance(values, dict):
-        raise ReclmError(f"{path} must hold a mapping of options, found {type(values).__name__}")
+        raise BadInput(f"{path} must hold a mapping of options, found {type(values).__name__}", where=path)
     return values
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``["lr=1e-3", "kd.epochs=3"]`` (the values of ``--set``) as a mapping, ``{"lr": 1e-3, "kd": {"epochs": 3}}``.
+    """Return the values of ``--set`` as a mapping: ``["kd.epochs=3"]`` is ``{"kd": {"epochs": 3}}``.
 
-    Values are read as YAML.
-
-    What is no YAML (``[. {title}``, ``2019-11-31``) or would be a mapping (``{title}``) stays a string.
+    Values are read as YAML. Text that is not YAML (``[. {title}``, ``2019-11-31``) or would be a mapping (``{title}``)
+    stays a string.
 
     Raises:
-        ReclmError: for a setting without ``=``.
+        BadInput: for a setting without ``=``, and for two settings of which one holds the other.
     """
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise ReclmError(f"--set {setting!r}: write key=value, as in --set lr=0.001")
-        *parts, last = key.strip().split(".")
-        place = values
-        for part in parts:
-            place = place.setdefault(part, {})
+            raise BadInput(
+                f"--set {setting!r}: write key=value, as in --set lr=0.001", value=setting, where="--set"
+            )
+        *parents, last = key.strip().split(".")
+        place: Any = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise ReclmError(
-                    f"--set {setting!r}: {part} is given a value of its own, too; leave one of them out"
-                )
+                raise _twice(setting, f"{parent} has a value of its own, too")
         if isinstance(place.get(last), dict):
-            raise ReclmError(f"--set {setting!r}: settings of {last} are given, too; leave one of them out")
+            raise _twice(setting, f"settings of {last} are given, too")
         place[last] = _value(text)
     return values
+
+
+def _twice(setting: str, clash: str) -> BadInput:
+    return BadInput(f"--set {setting!r}: {clash}; leave one of them out", value=setting, where="--set")
 
 
 def _value(text: str) -> Any:
@@ -109,13 +115,13 @@ def _value(text: str) -> Any:
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes`` over them, mapping by mapping.
+    """Return ``values`` updated by ``changes``, mapping by mapping.
 
     >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
     {'a': {'b': 1, 'c': 3}}
     """
-    both = dict(values)
-    for key, one in changes.items():
-        known = both.get(key)
-        both[key] = merged(known, one) if isinstance(one, Mapping) and isinstance(known, Mapping) else one
-    return both
+    result = dict(values)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return result

@@ -1,8 +1,35 @@
 """Errors that a user can mend: ``except ReclmError`` catches them all."""
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+if "_FACE" not in vars(sys.modules["reclm"]):
+    raise ImportError(
+        "another project's package 'reclm' has overwritten files of reclm-toolkit; "
+        "run: pip uninstall reclm && pip install --force-reinstall --no-deps reclm-toolkit"
+    )
+
+EXTRAS = {
+    "llm": (
+        "gguf",
+        "huggingface_hub",
+        "llguidance",
+        "sentence_transformers",
+        "sklearn",
+        "tokenizers",
+        "transformers",
+    ),
+    "cpu": ("openvino", "openvino_genai"),
+    "tune": ("accelerate", "datasets", "peft", "pyphen", "trl"),
+    "bench": ("jinja2", "matplotlib", "optuna", "tensorboard"),
+    "openai": ("anyio", "openai"),
+    "mlflow": ("alembic", "mlflow", "sqlalchemy"),
+    "pyg": ("torch_geometric",),
+    "recbole": ("recbole",),
+}
+"""Modules of each extra of the distribution: what the core does not install."""
 
 MOST_CANDIDATES = 20_000
 """Skip the search for near names above this many candidates: it takes about a second."""
@@ -49,6 +76,8 @@ class Leak(ReclmError):
 
 def near(name: str, known: Sequence[str]) -> list[str]:
     """Return the three names nearest to ``name``, best first; none among too many, none where none is near."""
+    from difflib import get_close_matches
+
     return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= MOST_CANDIDATES else []
 
 
@@ -63,3 +92,27 @@ def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
         where=what,
         remedy=nearest[0] if nearest else "",
     )
+
+
+def missing_extra(error: ModuleNotFoundError, what: str) -> MissingExtra:
+    """Return the error that names the command which installs a missing package.
+
+    Args:
+        error: Python's own.
+        what: the plug-in, command or function that needs the package.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module in {"", "reclm"}:
+        raise error
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
+    command = f"pip install 'reclm-toolkit[{extra}]'" if extra else f"pip install {module}"
+    return MissingExtra(f"{what} needs {module}; run: {command}", value=module, where=what, remedy=command)
+
+
+@contextmanager
+def needs_extra(what: str) -> Iterator[None]:
+    """Turn a package that is missing inside the ``with`` block into a :class:`MissingExtra`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, what) from error

@@ -9,25 +9,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 
 
 def slug(name: str) -> str:
-    """A name from outside as one safe folder name: no separators, no leading dot, at most 80 characters."""
+    """Turn a name from outside into one safe folder name: no separators, no leading dot, at most 80 characters."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:80] or "unnamed"
 
 
 def make_folder(folder: Path, option: str) -> None:
-    """Make a folder that ``option`` names, and those above it, where they are missing.
+    """Make the folder that an option names, and its parents, where they are missing.
 
     Raises:
-        ReclmError: if that cannot be done.
+        BadInput: if that cannot be done.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ReclmError(
-            f"folder {folder} cannot be made ({error.strerror}); choose another {option}"
+        raise BadInput(
+            f"folder {folder} cannot be made ({error.strerror}); choose another {option}",
+            value=folder,
+            where=option,
         ) from error
 
 
@@ -39,31 +41,31 @@ class Workspace:
 
     @classmethod
     def at(cls, home: Path | None = None) -> "Workspace":
-        """The workspace at ``home`` or, without one, at the default place. Creates nothing."""
+        """Return the workspace at ``home`` or, without one, at the default place. Creates nothing."""
         return cls(home or Path(os.environ.get("RECLM_HOME", "reclm-home")))
 
     def dataset(self, name: str) -> Path:
-        """Folder of the prepared data set ``name``."""
+        """Return the folder of the prepared data set ``name``."""
         return self.root / "datasets" / slug(name)
 
     def store(self, dataset: str, writer: str) -> Path:
-        """Folder of the profiles that ``writer`` (a profiler, with its model) wrote for ``dataset``."""
+        """Return the folder of the profiles that ``writer`` (a profiler, with its model) wrote for ``dataset``."""
         return self.root / "profiles" / slug(dataset) / slug(writer)
 
     def tuned(self, dataset: str, name: str) -> Path:
-        """Folder of a profiler that is tuned on ``dataset``."""
+        """Return the folder of a profiler that is tuned on ``dataset``."""
         return self.root / "tuned" / slug(dataset) / slug(name)
 
     def cells(self) -> Path:
-        """Folder of the trainings of suites, each under the hash of what defines it."""
+        """Return the folder of cached trials, each under the hash of what defines it."""
         return self.root / "cells"
 
     def runs(self) -> Path:
-        """Folder of benchmark results, one folder a run."""
+        """Return the folder of benchmark results, one folder a run."""
         return self.root / "runs"
 
     def new_run(self, *names: str) -> Path:
-        """Make the folder of a run, ``runs/TIME-NAMES``: a new one, whoever else makes one in the same second."""
+        """Make the folder of a run, ``runs/TIME-NAMES``: a new one, even if two are made in the same second."""
         stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *map(slug, names)])
         for again in itertools.count(1):
             folder = self.runs() / (stem if again == 1 else f"{stem}-{again}")

@@ -1,71 +1,85 @@
-"""Look-up of backbones, profilers, datasets and generators by entry point.
+"""Look-up of backbones, profilers, data set readers and engines by entry point.
 
-The toolkit's own plug-ins are found exactly as anybody else's package is: through the entry-point groups
+The toolkit's own plug-ins are looked up exactly as anybody else's package is: through the entry-point groups
 ``reclm.backbones``, ``reclm.profilers``, ``reclm.datasets`` and ``reclm.generators``.
 """
 
 import sys
+import tomllib
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, missing_extra, unknown
 
 Kind = Literal["backbone", "profiler", "dataset", "generator"]
 
 
 @cache
-def _found(kind: Kind) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"reclm.{kind}s")}
+def _points(kind: Kind) -> dict[str, EntryPoint]:
+    """Entry points of a kind by name; those of a clone's pyproject.toml where the toolkit is not installed."""
+    group = f"reclm.{kind}s"
+    points = {point.name: point for point in entry_points(group=group)}
+    try:
+        distribution("reclm-toolkit")
+    except PackageNotFoundError:
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+        declared = project["project"]["entry-points"][group]
+        points |= {name: EntryPoint(name, value, group) for name, value in declared.items()}
+    return points
 
 
 def names(kind: Kind) -> list[str]:
-    """The installed plug-ins of a kind, sorted by name. Imports none of them."""
-    return sorted(_found(kind))
+    """Return the names of the installed plug-ins of a kind, sorted. Imports none of them."""
+    return sorted(_points(kind))
 
 
 def name_of(kind: Kind, plugin: type) -> str:
-    """What a plug-in is called; its class's own name where it is not installed as one."""
+    """Return the name that a plug-in is installed under; its class's own name where it is not installed."""
     value = f"{plugin.__module__}:{plugin.__qualname__}"
-    return next((name for name, point in _found(kind).items() if point.value == value), plugin.__name__)
+    return next((name for name, point in _points(kind).items() if point.value == value), plugin.__name__)
 
 
 def get(kind: Kind, name: str) -> Any:
     """Import and return the plug-in called ``name``.
 
     Args:
+        kind: what is looked up.
         name: of an installed plug-in; or ``module:Class``, one of your own, in the folder where the command runs or
             anywhere else that Python imports from.
 
     Raises:
-        ReclmError: if there is no such plug-in (the nearest name is offered), or if it cannot be imported.
+        NotFound: if there is no such plug-in; the nearest name is offered.
+        MissingExtra: if it needs a package that is not installed.
+        BadInput: if ``module:Class`` cannot be imported or is no plug-in.
     """
     if ":" in name:
         return _own(kind, name)
-    found = _found(kind)
-    if name not in found:
-        raise unknown(kind, name, found)
+    points = _points(kind)
+    if name not in points:
+        raise unknown(kind, name, points)
     try:
-        return found[name].load()
+        return points[name].load()
     except ModuleNotFoundError as error:
-        raise ReclmError(
-            f"{kind} {name!r} needs the package {error.name!r}; pip install {error.name}"
-        ) from error
+        raise missing_extra(error, f"{kind} {name!r}") from error
 
 
 def _own(kind: Kind, name: str) -> Any:
-    """What ``module:Class`` names."""
+    """Import ``module:Class``."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = EntryPoint(name, name, f"reclm.{kind}s").load()
+        plugin = EntryPoint(name, name, f"reclm.{kind}s").load()
     except (ImportError, AttributeError, ValueError) as error:
-        raise ReclmError(
+        raise BadInput(
             f"{kind} {name!r} cannot be imported ({error}); module:Class names a class of a module that lies in {here} "
-            "or is installed"
+            "or is installed",
+            value=name,
         ) from error
-    if kind in ("backbone", "profiler") and not hasattr(found, "Config"):
-        raise ReclmError(f"{kind} {name!r} is a {type(found).__name__} without a Config, and so is no {kind}")
-    return found
+    if kind in ("backbone", "profiler") and not hasattr(plugin, "Config"):
+        raise BadInput(
+            f"{kind} {name!r} is a {type(plugin).__name__} without a Config, and so is no {kind}", value=name
+        )
+    return plugin

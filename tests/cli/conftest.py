@@ -98,8 +98,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RECLM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "160")
     save(dataset(["Alien", "[bold]Heat[/bold]", "Jaws\x1b[31m"]), Workspace.at().dataset("films"))
-    found = plugins._found("profiler") | {"titles": Found}
-    monkeypatch.setattr(plugins, "_found", lambda kind: found if kind == "profiler" else {})
+    found = plugins._points("profiler") | {"titles": Found}
+    monkeypatch.setattr(plugins, "_points", lambda kind: found if kind == "profiler" else {})
     monkeypatch.setattr("reclm.text.encoder.TextEncoder", Letters)
     return tmp_path / "home"
 

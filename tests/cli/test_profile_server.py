@@ -28,7 +28,7 @@ def environment(home: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     found = {"profiler": {"zero-shot": Found(ZeroShot)}, "generator": {"server": Found(ServerGenerator)}}
-    monkeypatch.setattr(plugins, "_found", lambda kind: found.get(kind, {}))
+    monkeypatch.setattr(plugins, "_points", lambda kind: found.get(kind, {}))
 
 
 def cells(out: str) -> list[list[str]]:

@@ -1,0 +1,95 @@
+"""The layers of the product: a module imports its own layer's room and those below it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PRODUCT = ("reclm", "backbones", "profilers", "benchmarks")
+FILES = sorted(path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py"))
+
+CORE = (
+    ("recommend", "fusion", "recbole", "testing"),
+    ("profiles",),
+    ("text",),
+    ("llm",),
+    ("data",),
+    ("charts", "config", "console", "environment", "errors", "files", "folders", "intervals", "plugins"),
+)
+"""The rooms of the core, from the top; a room imports its own row and the rows below."""
+
+TO_MEND = {
+    ("benchmarks/leaks.py", "reclm.profilers.tuning.run_folder"),
+    ("benchmarks/session_run.py", "reclm.profilers.langptune.config"),
+    ("benchmarks/session_run.py", "reclm.profilers.langptune.evaluation"),
+    ("benchmarks/session_run.py", "reclm.profilers.langptune.measure"),
+    ("benchmarks/session_run.py", "reclm.profilers.langptune.pipeline"),
+    ("benchmarks/session_run.py", "reclm.profilers.langptune.rewards"),
+    ("benchmarks/session_run.py", "reclm.profilers.tuning.metrics_log"),
+    ("benchmarks/session_suite.py", "reclm.profilers.langptune.config"),
+    ("benchmarks/session_suite.py", "reclm.profilers.langptune.evaluation"),
+    ("profilers/reclm/neighbours.py", "reclm.backbones.lightgcn"),
+    ("reclm/data/readers/amazon.py", "reclm.text.item_text"),
+    ("reclm/data/readers/table.py", "reclm.text.item_text"),
+    ("reclm/data/sessions.py", "reclm.text.item_text"),
+    ("reclm/data/summary.py", "reclm.text.item_text"),
+    ("reclm/text/encoder.py", "reclm.profiles.embeddings"),
+    ("reclm/text/encoder.py", "reclm.profiles.profile"),
+    ("reclm/text/encoder.py", "reclm.profiles.store"),
+}
+"""Imports that break the rule until their rooms are rebuilt: it only shrinks, so take off what you mend."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of reclm that a file imports: inside functions and for type checkers as well."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "reclm")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "reclm":
+                yield from (f"reclm.{alias.name}" for alias in node.names)
+            elif str(node.module).startswith("reclm."):
+                yield str(node.module)
+
+
+def layer(room: str) -> int:
+    """Number of a room's layer, from the top; the rooms of the core follow from 3 on."""
+    if room == "benchmarks":
+        return 1
+    if room in {"profilers", "backbones"}:
+        return 2
+    return next((3 + depth for depth, rooms in enumerate(CORE) if room in rooms), 0)
+
+
+def room_of(path: Path) -> str:
+    """The room that a file lies in: ``data`` for ``reclm/data/dataset.py``."""
+    first, second, *_ = path.relative_to(ROOT).with_suffix("").parts
+    return second if first == "reclm" else first
+
+
+def allowed(path: Path, module: str) -> bool:
+    """Whether a file may import a module of reclm."""
+    source, target = room_of(path), module.split(".")[1]
+    if source == target:
+        return True
+    if layer(target) == 2:
+        return False  # plug-ins are found by name, as a third party's are; they do not know each other
+    return layer(source) <= layer(target)
+
+
+def broken(path: Path) -> set[tuple[str, str]]:
+    """Imports of a file that break the rule."""
+    name = path.relative_to(ROOT).as_posix()
+    return {(name, module) for module in imports(path) if not allowed(path, module)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_imports_lower_layers_only(path: Path) -> None:
+    assert broken(path) - TO_MEND == set()
+
+
+def test_the_list_of_exceptions_is_current() -> None:
+    assert set().union(*map(broken, FILES)) >= TO_MEND
