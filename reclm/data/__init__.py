@@ -8,15 +8,16 @@ if TYPE_CHECKING:
     from reclm.folders import Workspace
 
 
-def load(name_or_path: "str | Path", workspace: "Workspace") -> "Dataset":
-    """A data set by name or folder.
+def load(name_or_path: "str | Path", workspace: "Workspace | None" = None) -> "Dataset":
+    """Load a data set by name or folder: see :func:`reclm.data.catalog.load_dataset`."""
+    from contextvars import copy_context
 
-    Looked for in this order: a folder with ``dataset.yaml``; a name prepared in ``workspace``; an embedded reader
-    (``ml-100k``), whose data is then prepared on the spot and kept in ``workspace``.
+    from reclm import folders
+    from reclm.data.catalog import load_dataset
 
-    Raises:
-        ReclmError: if there is none: how to prepare it or, for an unknown name, the nearest one known.
-    """
-    from reclm.data.catalog import load
+    def at_workspace() -> "Dataset":
+        if workspace is not None:
+            folders.workspace(workspace.root)
+        return load_dataset(name_or_path)
 
-    return load(name_or_path, workspace)
+    return copy_context().run(at_workspace)  # leaves the caller's workspace as it is

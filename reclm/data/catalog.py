@@ -1,84 +1,210 @@
-"""Data sets by name: readers that are installed, data sets that are prepared."""
+"""Data sets by name: the readers that are installed, the data sets that are prepared."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import replace as with_fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reclm import plugins
 from reclm.data.dataset import Dataset
 from reclm.data.readers.base import Reader
-from reclm.data.storage import is_dataset, load_folder, save
-from reclm.errors import ReclmError, unknown
-from reclm.folders import Workspace, slug
+from reclm.data.storage import is_dataset, load_folder, read_head, save
+from reclm.errors import BadInput, NotFound, ReclmError, unknown
+from reclm.folders import Workspace, current, slug
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def prepare_dataset(
+    reader: str,
+    source: str | Path | None = None,
+    *,
+    name: str | Path | None = None,
+    replace: bool = False,
+    strict: bool = False,
+    **options: Any,
+) -> Dataset:
+    """Read raw data, split it and save the result in the workspace.
+
+    Args:
+        reader: one of :func:`list_datasets`: ``table`` for your own files, ``ml-100k``, ``mind``, …
+        source: the raw files; not needed by an embedded reader.
+        name: the name to save it under; by default the reader's. A :class:`~pathlib.Path` is a folder to save it in,
+            outside the workspace.
+        replace: save it over a data set of that name that was prepared in another way.
+        strict: stop at the first malformed line instead of counting it.
+        options: of the reader, e.g. ``min_user=5``.
+
+    Raises:
+        NotFound: for an unknown reader or option, or a source that does not exist.
+        BadInput: for a value that cannot be used, or a name that is taken.
+    """
+    source = None if source is None else Path(source)
+    plugin: Reader = plugins.get("dataset", reader)()
+    config = plugin.Config.build(options, where=f"{reader} option")
+    if source is None and not plugin.embedded:
+        raise BadInput(f"data set {reader!r} needs --source PATH: {plugin.source}", where="source")
+    folder = name if isinstance(name, Path) else _named_folder(name or reader)
+    recipe = {"reader": reader, "source": source and str(source), "options": config.model_dump(mode="json")}
+    if not replace and is_dataset(folder):
+        _check_same_recipe(folder, recipe)
+    dataset = plugin.read(source, config, strict=strict)
+    dataset = with_fields(dataset, name=reader if isinstance(name, Path) else name or reader, folder=folder)
+    save(dataset, folder, recipe | {"strict": strict})
+    return dataset
+
+
+def _named_folder(name: str) -> Path:
+    if slug(name) != name:
+        raise BadInput(
+            f"a data set cannot be called {name!r}: its folder is; take letters A to Z, digits, dots, dashes and "
+            f"underscores, as {slug(name)!r}, or name the folder with --out",
+            value=name,
+            remedy=slug(name),
+        )
+    return current().dataset(name)
+
+
+def _check_same_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Refuse to save over a data set that comes from another reader, source or choice of options."""
+    try:
+        saved = read_head(folder).get("prepared", {})
+    except ReclmError:  # a damaged one may be prepared again
+        return
+    for key, value in recipe.items():
+        if saved.get(key) != value:
+            raise BadInput(
+                f"{folder} holds a data set with another {key} ({saved.get(key)}); prepare this one under another "
+                "name (--as NAME), or add --replace",
+                value=saved.get(key),
+                where=folder,
+                remedy="--replace",
+            )
+
+
+def prepared() -> dict[str, Path]:
+    """Return the folders of the data sets in the workspace by name, sorted."""
+    folders = sorted(current().dataset("x").parent.glob("*"))
+    return {folder.name: folder for folder in folders if is_dataset(folder) and folder.name[0] != "."}
+
+
+def load_dataset(name: str | Path) -> Dataset:
+    """Load a data set by name or folder.
+
+    It is looked for in this order: a folder with ``dataset.yaml``; a name that is prepared in the workspace; an
+    embedded reader (``ml-100k``), whose data is then prepared on the spot.
+
+    Raises:
+        NotFound: if there is none; the message says how to prepare it or offers the nearest known name.
+        Damaged: if its files were changed or cannot be read.
+    """
+    text = str(name)
+    folders = [Path(name), current().dataset(text)] if slug(text) == text else [Path(name)]
+    for folder in folders:
+        if is_dataset(folder):
+            return load_folder(folder)
+    readers = plugins.names("dataset")
+    if text in readers:
+        reader: Reader = plugins.get("dataset", text)()
+        if reader.embedded:
+            return prepare_dataset(text)
+        raise NotFound(
+            f"data set {text!r} is not prepared in {current().root}; reclm data prepare {text} --source PATH "
+            f"(PATH: {reader.source})",
+            value=text,
+            remedy=f"reclm data prepare {text} --source PATH",
+        )
+    if Path(name).exists():
+        raise NotFound(
+            f"{text} is no prepared data set (it has no dataset.yaml); reclm data prepare NAME --source {text}, "
+            f"where NAME is one of {', '.join(readers)}",
+            value=text,
+            remedy=f"reclm data prepare NAME --source {text}",
+        )
+    raise unknown("data set", text, {*readers, *prepared()})
+
+
+def list_datasets() -> "pd.DataFrame":
+    """Return a table of the data sets prepared so far and of the readers that can prepare more.
+
+    Columns: ``name``; ``kind`` (``prepared``, ``embedded`` reader or ``reader``); ``summary``; ``options`` of a reader
+    with their defaults, or those that a data set was prepared with; ``users``, ``items``, ``train``; ``fingerprint``;
+    ``folder``, or the ``source`` that a reader needs. A plug-in or data set that cannot be read says so in ``summary``.
+    """
+    import pandas as pd
+
+    rows = [_prepared_row(name, folder) for name, folder in prepared().items()]
+    rows += [_reader_row(name) for name in plugins.names("dataset")]
+    columns = [
+        "name",
+        "kind",
+        "summary",
+        "options",
+        "users",
+        "items",
+        "train",
+        "fingerprint",
+        "folder",
+        "source",
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({"users": "Int64", "items": "Int64", "train": "Int64"})
+
+
+def _prepared_row(name: str, folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "kind": "prepared", "folder": str(folder)}
+    try:
+        head = read_head(folder)
+        kept, recipe = head["report"]["kept"], head.get("prepared") or {}
+        protocols = ", ".join(protocol["name"] for protocol in head["protocols"])
+        row |= {
+            "summary": f"{recipe.get('reader', 'of your own')}: {protocols}",
+            "options": recipe.get("options", {}),
+        }
+        row |= {"source": recipe.get("source"), "fingerprint": head["fingerprint"]}
+        row |= {"users": kept["users"], "items": kept["items"], "train": kept["train interactions"]}
+    except (ReclmError, LookupError, TypeError, ValueError) as error:
+        row["summary"] = f"damaged: {error}"
+    return row
+
+
+def _reader_row(name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "kind": "reader"}
+    try:
+        reader: type[Reader] = plugins.get("dataset", name)
+    except ReclmError as error:  # a reader's missing package does not hide the others
+        return row | {"summary": str(error)}
+    row |= {
+        "summary": reader.summary,
+        "options": reader.Config().model_dump(mode="json"),
+        "source": reader.source,
+    }
+    return row | ({"kind": "embedded"} if reader.embedded else {})
 
 
 def prepare(
     reader_name: str,
     source: Path | None,
     options: dict[str, Any],
-    workspace: Workspace,
+    workspace: Workspace | None = None,
     *,
     name: str | None = None,
     folder: Path | None = None,
     strict: bool = False,
 ) -> tuple[Dataset, Path]:
-    """Read raw data, split it and save the result.
+    """Call :func:`prepare_dataset` as 0.1 did, until the callers have moved."""
+    from contextvars import copy_context
 
-    Args:
-        reader_name: a plug-in of the group ``reclm.datasets``.
-        options: of the reader's ``Config``.
-        name: what to call the data set; by default as the reader.
-        folder: where to save it; by default in ``workspace`` under its name.
+    from reclm import folders
 
-    Returns:
-        the data set and its folder.
-
-    Raises:
-        ReclmError: for an unknown reader or option, or what :meth:`Reader.read` or :func:`save` object to.
-    """
-    reader: Reader = plugins.get("dataset", reader_name)()
-    config = reader.Config.build(options, where=f"{reader_name} option")
-    if source is None and not reader.embedded:
-        raise ReclmError(f"data set {reader_name!r} needs --source PATH: {reader.source}")
-    name = name or reader_name
-    if folder is None and slug(name) != name:
-        raise ReclmError(
-            f"a data set cannot be called {name!r}: its folder is; take letters A to Z, digits, dots, dashes and "
-            f"underscores, as {slug(name)!r}, or name the folder with --out"
+    def at_workspace() -> Dataset:
+        if workspace is not None:
+            folders.workspace(workspace.root)
+        return prepare_dataset(
+            reader_name, source, name=folder or name, replace=True, strict=strict, **options
         )
-    dataset = replace(reader.read(source, config, strict=strict), name=name)
-    folder = folder or workspace.dataset(dataset.name)
-    how = {"reader": reader_name, "source": source and str(source), "options": config.model_dump(mode="json")}
-    save(dataset, folder, how | {"strict": strict})
-    return dataset, folder
 
-
-def prepared(workspace: Workspace) -> dict[str, Path]:
-    """The folders of the data sets in a workspace, by name, sorted."""
-    folders = sorted(workspace.dataset("x").parent.glob("*"))
-    return {folder.name: folder for folder in folders if is_dataset(folder) and folder.name[0] != "."}
-
-
-def load(name_or_path: str | Path, workspace: Workspace) -> Dataset:
-    """See :func:`reclm.data.load`."""
-    name = str(name_or_path)
-    # a name that is no folder's is none of the workspace's
-    own = [workspace.dataset(name)] if slug(name) == name else []
-    for folder in (Path(name_or_path), *own):
-        if is_dataset(folder):
-            return load_folder(folder)
-    readers = plugins.names("dataset")
-    if name in readers:
-        reader: Reader = plugins.get("dataset", name)()
-        if reader.embedded:
-            return prepare(name, None, {}, workspace)[0]
-        raise ReclmError(
-            f"data set {name!r} is not prepared in {workspace.root}; reclm data prepare {name} --source PATH "
-            f"(PATH: {reader.source})"
-        )
-    if Path(name_or_path).exists():
-        raise ReclmError(
-            f"{name} is no prepared data set (it has no dataset.yaml); reclm data prepare NAME --source {name}, "
-            f"where NAME is one of {', '.join(readers)}"
-        )
-    raise unknown("data set", name, {*readers, *prepared(workspace)})
+    dataset = copy_context().run(at_workspace)
+    assert dataset.folder is not None
+    return dataset, dataset.folder

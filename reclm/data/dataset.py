@@ -1,28 +1,36 @@
-"""The one container that data walks in: ids, splits, item text, protocols.
+"""The container of a data set: ids, splits, item text, protocols.
 
-A profiler is never handed a :class:`Dataset` but its :class:`TrainingView`, which has no validation and no test
-part: profile leakage is impossible, not forbidden.
+A profiler never receives a :class:`Dataset` but its :class:`TrainingView`, which has no validation and no test part:
+profile leakage is impossible, not forbidden.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import sparse
 
 from reclm.data.id_map import IdMap
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    from reclm.data.sessions import Sessions
+    from reclm.data.summary import Summary
 
 ProfileKind = Literal["user", "item"]
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Who touched what, one row an interaction; all columns have the same length ``n``.
+    """Interactions of users with items, one a row; all columns have the same length ``n``.
 
     Attributes:
         user_idx, item_idx: ``(n,)`` int64 rows of the data set's id maps.
@@ -53,7 +61,7 @@ class Interactions:
         for name in ("item_idx", "timestamp", "rating", "review"):
             column = getattr(self, name)
             if column is not None and len(column) != len(self.user_idx):
-                raise ValueError(f"column {name} has {len(column)} rows, user_idx has {len(self.user_idx)}")
+                raise BadInput(f"column {name} has {len(column)} rows, user_idx has {len(self.user_idx)}")
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -110,7 +118,7 @@ class Protocol:
 
 @dataclass
 class ReadReport:
-    """What a reader met: how much it kept, what it dropped and why, which lines were malformed."""
+    """Counts of the records that a reader kept and dropped, by reason, and the first malformed lines."""
 
     kept: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
@@ -127,7 +135,9 @@ class ReadReport:
 class TrainingView:
     """All that a profiler may read: the training part and the item text. It *has* no other part.
 
-    ``fingerprint`` is that of the data set it was taken from: it travels into every artefact made from the view.
+    Attributes:
+        fingerprint: of the data set that the view belongs to: it travels into every artefact made from the view.
+        sessions: of a ``next-item`` data set, the futures of held-out users blanked.
     """
 
     name: str
@@ -137,9 +147,10 @@ class TrainingView:
     item_text: pa.Table
     text_template: str
     fingerprint: str
+    sessions: "Sessions | None" = None
 
     def idmap(self, kind: ProfileKind) -> IdMap:
-        """The id map of ``kind``."""
+        """Return the id map of ``kind``."""
         return self.users if kind == "user" else self.items
 
     @cached_property
@@ -150,17 +161,17 @@ class TrainingView:
         }
 
     def history(self, kind: ProfileKind, idx: int) -> np.ndarray:
-        """Positions in ``train`` of a user's (or an item's) interactions, oldest first."""
+        """Return the positions in ``train`` of a user's (or an item's) interactions, oldest first."""
         indptr, rows = self._groups[kind]
         return rows[indptr[idx] : indptr[idx + 1]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A data set, split and ready: see the module's head.
 
     Attributes:
-        name: what it is called (a folder of that name holds it).
+        name: the name it is saved under.
         users, items: the id maps, ``U`` and ``I`` long.
         train, valid, test: the splits. ``valid`` may be empty.
         item_text: ``I`` rows, one string column a field, most telling field order kept; empty string = no text. No
@@ -169,6 +180,8 @@ class Dataset:
         text_template: how an item's fields are put into one text, e.g. ``"{title}[ ({year})][. {genre}]"``; empty
             for all fields in order (:func:`reclm.text.item_text.item_texts`).
         report: what the reader dropped; not part of the fingerprint.
+        sessions: of a ``next-item`` data set (:func:`reclm.data.sessions.next_item`).
+        folder: where it was loaded from; None for one made in memory.
     """
 
     name: str
@@ -181,38 +194,75 @@ class Dataset:
     protocols: tuple[Protocol, ...]
     text_template: str = ""
     report: ReadReport = field(default_factory=ReadReport)
+    sessions: "Sessions | None" = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if self.item_text.num_rows != len(self.items):
-            raise ValueError(f"item_text has {self.item_text.num_rows} rows for {len(self.items)} items")
-        for name in ("train", "valid", "test"):
-            split: Interactions = getattr(self, name)
+            raise BadInput(f"item_text has {self.item_text.num_rows} rows for {len(self.items)} items")
+        for name in SPLITS:
+            split = self.split(name)
             if len(split) and (
                 split.user_idx.max() >= len(self.users) or split.item_idx.max() >= len(self.items)
             ):
-                raise ValueError(
+                raise BadInput(
                     f"{name} refers to rows beyond the {len(self.users)} users × {len(self.items)} items"
                 )
         if not len(self.train):
-            raise ReclmError(f"data set {self.name!r} has no training interactions")
+            raise BadInput(f"data set {self.name!r} has no training interactions", value=self.name)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {len(self.split(name)):,}" for name in SPLITS)
+        protocols = ", ".join(protocol.name for protocol in self.protocols)
+        return (
+            f"Dataset {self.name!r}: {self.n_users:,} users × {self.n_items:,} items; {splits}; {protocols}"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def summary(self) -> "Summary":
+        """Count what the data set holds: splits, protocols, item text, what the reader dropped and why."""
+        from reclm.data.summary import summarise
+
+        return summarise(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the data set to ``folder``, whole or not at all; a data set already there is replaced.
+
+        ``reclm.load_dataset(folder)`` reads it back.
+        """
+        from reclm.data.storage import save
+
+        save(self, Path(folder))
 
     def protocol(self, name: str) -> Protocol:
-        """The protocol called ``name``.
+        """Return the protocol called ``name``.
 
         Raises:
-            ReclmError: if the data set does not offer it.
+            NotFound: if the data set does not offer it.
         """
-        for one in self.protocols:
-            if one.name == name:
-                return one
-        raise unknown(f"protocol of data set {self.name!r}", name, [one.name for one in self.protocols])
+        for protocol in self.protocols:
+            if protocol.name == name:
+                return protocol
+        raise unknown(f"protocol of data set {self.name!r}", name, [each.name for each in self.protocols])
 
-    def split(self, name: Literal["train", "valid", "test"]) -> Interactions:
-        """One of the three splits, by name."""
+    def split(self, name: Split) -> Interactions:
+        """Return one of the three splits, by name."""
         return getattr(self, name)
 
-    def joined(self, names: Sequence[Literal["train", "valid", "test"]]) -> Interactions:
-        """Several splits as one (user and item columns only)."""
+    def joined(self, names: Sequence[Split]) -> Interactions:
+        """Return several splits as one (user and item columns only)."""
         parts = [self.split(name) for name in names]
         return Interactions(
             np.concatenate([part.user_idx for part in parts] or [np.empty(0, np.int64)]),
@@ -220,7 +270,7 @@ class Dataset:
         )
 
     def view(self) -> TrainingView:
-        """What a profiler may see."""
+        """Return the part that a profiler may see."""
         return TrainingView(
             self.name,
             self.users,
@@ -229,34 +279,59 @@ class Dataset:
             self.item_text,
             self.text_template,
             self.fingerprint,
+            self.sessions and self.sessions.blanked(),
         )
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of ids, splits, item text and protocols (16 hex digits); equal content, equal fingerprint."""
+        """Hash of ids, splits, item text, protocols and sessions (16 hex digits); equal content, equal fingerprint."""
         digest = hashlib.sha256()
-
-        def add_strings(column: pa.Array | pa.ChunkedArray) -> None:
-            # length-prefixed, so that no two different columns give the same bytes
-            for text in column.to_pylist():
-                raw = (text or "").encode()
-                digest.update(len(raw).to_bytes(8, "little") + raw)
-
         for ids in (self.users, self.items):
-            add_strings(ids.array)
-        for name in ("train", "valid", "test"):
+            _add_strings(digest, ids.array)
+        for name in SPLITS:
             split = self.split(name)
             for column in (split.user_idx, split.item_idx, split.timestamp, split.rating):
                 digest.update(
                     b"-" if column is None else len(column).to_bytes(8, "little") + column.tobytes()
                 )
             if split.review is not None:
-                add_strings(split.review)
+                _add_strings(digest, split.review)
         for field_name in self.item_text.column_names:
             digest.update(field_name.encode())
-            add_strings(self.item_text.column(field_name))
+            _add_strings(digest, self.item_text.column(field_name))
         digest.update(self.text_template.encode())
         for protocol in self.protocols:
             digest.update(f"{protocol.name} {protocol.mask}".encode())
             digest.update(protocol.candidates.astype(np.int64).tobytes())
+        if self.sessions is not None:
+            for array in (
+                self.sessions.users,
+                self.sessions.history,
+                self.sessions.future,
+                self.sessions.split,
+            ):
+                digest.update(f"{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()[:16]
+
+
+BLOCK = 1 << 16
+"""Strings that are hashed at a time."""
+
+NOTHING = pa.scalar(b"", pa.large_binary())
+
+
+def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:
+    """Hash the strings of a column, each with its length in bytes before it; null counts as empty.
+
+    With the lengths no two different columns give the same bytes.
+    """
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    for chunk in chunks:
+        for first in range(0, len(chunk), BLOCK):
+            block = pc.fill_null(chunk.slice(first, BLOCK).cast(pa.large_binary()), NOTHING)
+            lengths = pc.binary_length(block).cast(pa.int64()).to_numpy().astype("<i8")
+            prefix = pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(8), len(block), [None, pa.py_buffer(lengths)]
+            )
+            lined_up = pc.binary_join_element_wise(prefix.cast(pa.large_binary()), block, NOTHING)
+            digest.update(lined_up.buffers()[2] or b"")

@@ -1,8 +1,11 @@
-"""Sessions made of a data set, by the filters of LangPTune (https://arxiv.org/abs/2410.18870, section 5)."""
+"""The ``next-item`` protocol: sessions of a history and the items that came after it.
+
+They are made of a data set by the filters of LangPTune (https://arxiv.org/abs/2410.18870, section 5).
+"""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,15 +19,13 @@ from pydantic import Field, model_validator
 from reclm.config import Config, read_yaml
 from reclm.console import progress_bar
 from reclm.data import splits
-from reclm.data.dataset import Dataset, Interactions, TrainingView
+from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport, Split, TrainingView
 from reclm.data.splits import Fraction, Seed
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged, NotFound
 from reclm.text.item_text import item_texts
 
-Split = Literal["train", "valid", "test"]
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 NONE = -1
-"""Stands in the history where there is no further item."""
+"""Stands in a history where there is no further item, and in a future that is not to be seen."""
 
 FORMAT = 2
 HEAD, TABLE, ITEMS = "sessions.yaml", "sessions.parquet", "items.parquet"
@@ -82,9 +83,9 @@ class Sessions:
             not. A ranking chooses among them.
         rating: ``(n, h)`` float32 of the history, nan where it is padded; None where the data set has none.
         review: ``(n·h,)`` texts of the history, row after row, empty where it is padded; None where there are none.
-        fingerprint: of the data set.
+        fingerprint: of the data set whose interactions they are.
         options: how they were made.
-        dropped: what was left out, by reason.
+        dropped: counts of interactions and users that were left out, by reason.
     """
 
     users: np.ndarray
@@ -102,23 +103,23 @@ class Sessions:
         return len(self.users)
 
     def rows(self, split: Split) -> np.ndarray:
-        """Positions of the sessions of a split, ascending."""
+        """Return the positions of the sessions of a split, ascending."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
     def reviews(self, row: int) -> list[str]:
-        """What the user of a session wrote about the items of the history, in their order; empty without reviews."""
+        """Return a user's reviews of the items of the history, in their order; none where there are no reviews."""
         if self.review is None:
             return []
         width = self.history.shape[1]
         return self.review.slice(row * width, int((self.history[row] != NONE).sum())).to_pylist()
 
-    def save(self, folder: Path) -> None:
-        """Write ``sessions.parquet`` (a row a session), ``items.parquet`` and ``sessions.yaml``, the one by which they
-        are found; sessions already there are replaced.
+    def blanked(self) -> "Sessions":
+        """Return the same sessions with -1 for the futures of held-out users."""
+        held_out = self.split != splits.TRAIN
+        return replace(self, future=np.where(held_out[:, None], NONE, self.future))
 
-        Raises:
-            ReclmError: if ``folder`` cannot be written.
-        """
+    def to_table(self) -> pa.Table:
+        """Return a table with a row a session; :meth:`from_table` makes sessions of it again."""
         h, f = self.history.shape[1], self.future.shape[1]
         columns = {
             "user_idx": pa.array(self.users),
@@ -130,127 +131,151 @@ class Sessions:
             columns["rating"] = _lists(pa.array(self.rating.ravel()), h)
         if self.review is not None:
             columns["review"] = _lists(self.review, h)
-        head = {
-            "format": FORMAT,
+        return pa.table(columns)
+
+    def head(self) -> dict[str, Any]:
+        """Return what the table does not say, ready for YAML."""
+        return {
             "fingerprint": self.fingerprint,
             "sessions": {split: len(self.rows(split)) for split in SPLITS},
             "items": len(self.items),
             "options": self.options.model_dump(mode="json"),
             "dropped": self.dropped,
         }
+
+    @classmethod
+    def from_table(cls, table: pa.Table, items: np.ndarray, head: Mapping[str, Any]) -> "Sessions":
+        """Return the sessions of :meth:`to_table` and :meth:`head`.
+
+        Raises:
+            ValueError: if these do not belong together.
+        """
+        table = table.combine_chunks()
+
+        def matrix(name: str) -> np.ndarray:
+            column = table[name].combine_chunks()
+            return column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
+
+        sessions = cls(
+            table["user_idx"].to_numpy(),
+            matrix("history"),
+            matrix("future"),
+            np.array([SPLITS.index(name) for name in table["split"].to_pylist()], np.int8),
+            items,
+            matrix("rating") if "rating" in table.column_names else None,
+            table["review"].combine_chunks().flatten() if "review" in table.column_names else None,
+            head["fingerprint"],
+            SessionOptions.model_validate(head["options"]),
+            head["dropped"],
+        )
+        if {split: len(sessions.rows(split)) for split in SPLITS} != head["sessions"]:
+            raise ValueError(f"{TABLE} is not the one that the head was written for")
+        used = np.union1d(sessions.history[sessions.history != NONE], sessions.future)
+        if len(items) != head["items"] or not np.isin(used, items).all():
+            raise ValueError(f"{ITEMS} is not the one that the head was written for")
+        return sessions
+
+    def save(self, folder: Path) -> None:
+        """Write ``sessions.parquet``, ``items.parquet`` and, last, ``sessions.yaml``; sessions there are replaced.
+
+        Raises:
+            BadInput: if ``folder`` cannot be written.
+        """
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # without it there are no sessions: a killed run leaves none
             (folder / HEAD).unlink(missing_ok=True)
-            for name, table in ((TABLE, columns), (ITEMS, {"item_idx": pa.array(self.items)})):
+            for name, table in ((TABLE, self.to_table()), (ITEMS, pa.table({"item_idx": self.items}))):
                 partial = folder / f"{name}.partial"
-                pq.write_table(pa.table(table), partial)
+                pq.write_table(table, partial)
                 os.replace(partial, folder / name)
             partial = folder / f"{HEAD}.partial"
-            partial.write_text(yaml.safe_dump(head, sort_keys=False), encoding="utf-8")
+            partial.write_text(
+                yaml.safe_dump({"format": FORMAT} | self.head(), sort_keys=False), encoding="utf-8"
+            )
             os.replace(partial, folder / HEAD)
         except OSError as error:
-            raise ReclmError(f"cannot write sessions to {folder}: {error.strerror}") from error
+            raise BadInput(f"cannot write sessions to {folder}: {error.strerror}", value=folder) from error
 
     @classmethod
     def load(cls, folder: Path, fingerprint: str | None = None) -> "Sessions":
-        """The sessions that :meth:`save` wrote to ``folder``.
+        """Return the sessions that :meth:`save` wrote to ``folder``.
 
         Args:
             fingerprint: of the data set they must have been made of, if that matters.
 
         Raises:
-            ReclmError: if there are none, or they are damaged or of another data set.
+            NotFound: if there are none.
+            Damaged: if they are damaged or of another data set.
         """
         if not (folder / HEAD).is_file():
-            raise ReclmError(f"no sessions in {folder}: it has no {HEAD}; make them again")
+            raise NotFound(f"no sessions in {folder}: it has no {HEAD}; make them again", value=folder)
         head = read_yaml(folder / HEAD)
         if head.get("format") != FORMAT:
-            raise ReclmError(
-                f"{folder / HEAD} has format {head.get('format')}, this version of reclm reads {FORMAT}"
+            raise Damaged(
+                f"{folder / HEAD} has format {head.get('format')}, this version of reclm reads {FORMAT}",
+                value=head.get("format"),
             )
         if fingerprint is not None and head.get("fingerprint") != fingerprint:
-            raise ReclmError(
+            raise Damaged(
                 f"the sessions in {folder} were made of a data set with fingerprint {head.get('fingerprint')}, "
-                f"not {fingerprint}; make them again"
+                f"not {fingerprint}; make them again",
+                value=head.get("fingerprint"),
             )
         try:
-            return _from_tables(pq.read_table(folder / TABLE), pq.read_table(folder / ITEMS), head)
+            items = pq.read_table(folder / ITEMS)["item_idx"].to_numpy()
+            return cls.from_table(pq.read_table(folder / TABLE), items, head)
         except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
-            what = " ".join(str(error).split())
-            raise ReclmError(f"{folder} holds damaged sessions: {what}; make them again") from error
+            reason = " ".join(str(error).split())
+            raise Damaged(
+                f"{folder} holds damaged sessions: {reason}; make them again", value=folder
+            ) from error
 
 
 def _lists(values: pa.Array, width: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(values, width)
 
 
-def _from_tables(table: pa.Table, items: pa.Table, head: dict[str, Any]) -> Sessions:
-    table = table.combine_chunks()
-
-    def matrix(name: str) -> np.ndarray:
-        column = table[name].combine_chunks()
-        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
-
-    options = SessionOptions.model_validate(head["options"])
-    sessions = Sessions(
-        table["user_idx"].to_numpy(),
-        matrix("history"),
-        matrix("future"),
-        np.array([SPLITS.index(name) for name in table["split"].to_pylist()], np.int8),
-        items["item_idx"].to_numpy(),
-        matrix("rating") if "rating" in table.column_names else None,
-        table["review"].combine_chunks().flatten() if "review" in table.column_names else None,
-        head["fingerprint"],
-        options,
-        head["dropped"],
-    )
-    if {split: len(sessions.rows(split)) for split in SPLITS} != head["sessions"]:
-        raise ValueError(f"{TABLE} is not the one that {HEAD} was written for")
-    used = np.union1d(sessions.history[sessions.history != NONE], sessions.future)
-    if len(sessions.items) != head["items"] or not np.isin(used, sessions.items).all():
-        raise ValueError(f"{ITEMS} is not the one that {HEAD} was written for")
-    return sessions
-
-
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
-"""How many tokens each of some texts has."""
+"""Counts the tokens of each of some texts."""
 
 BLOCK = 1000
 """Texts whose tokens are counted at a time, between two steps of the progress bar."""
 
 
-def make_sessions(
+def next_item(
     source: Dataset | TrainingView,
     options: SessionOptions,
     *,
     encoder_tokens: CountTokens | None = None,
     model_tokens: CountTokens | None = None,
-    texts: Sequence[str] | None = None,
     progress: bool = True,
-) -> Sessions:
-    """Sessions of the users of a data set.
+) -> Dataset:
+    """Return the data set whose one protocol is ``next-item``: to rank the items that come after a user's history.
 
-    Of a user's interactions with one item the first counts. An interaction is left out with its item; the limits of
-    counts and of tokens all hold in the end, for what is left.
+    Users, items and item text are those of ``source``. ``train`` holds the sessions of training users, history and
+    future, and the histories of held-out users; ``valid`` and ``test`` hold the futures of held-out users. Of a user's
+    interactions with one item the first counts. An interaction is left out with its item; the limits of counts and of
+    tokens all hold in the end, for what is left.
 
     Args:
-        source: a data set, of which all splits are put together again, since users are split anew; or a view, of which
-            there is the training part only.
+        source: a data set, whose splits are put together again, since users are split anew; or a view, of which there
+            is the training part only.
         encoder_tokens: counts tokens for ``max_item_tokens``.
         model_tokens: counts tokens for ``max_history_tokens``: the item's text and the review of each item.
-        texts: ``I`` texts of the items, as profiler and encoder are shown them. Default: by the data set's template.
         progress: show a bar while the tokens of many texts are counted.
 
     Raises:
-        ReclmError: if no session is left, or none to train on.
-        ValueError: for a limit of tokens without its counter.
+        BadInput: if no session is left, or none to train on; for a limit of tokens without its counter.
     """
     for limit, counter in (("max_item_tokens", encoder_tokens), ("max_history_tokens", model_tokens)):
         if getattr(options, limit) is not None and counter is None:
-            raise ValueError(f"{limit} needs a function that counts tokens")
+            raise BadInput(
+                f"{limit} = {getattr(options, limit)} needs a function that counts tokens; or set {limit} to null",
+                value=limit,
+            )
     view = source.view() if isinstance(source, Dataset) else source
-    texts = item_texts(view.item_text, view.text_template) if texts is None else texts
+    texts = item_texts(view.item_text, view.text_template)
     parts = [source.train, source.valid, source.test] if isinstance(source, Dataset) else [source.train]
     generator = np.random.default_rng(options.seed)
     dropped: dict[str, int] = {}
@@ -261,10 +286,10 @@ def make_sessions(
         history_tokens = _HistoryTokens(log, texts, model_tokens, progress)
     session, core = _within_limits(log, usable, history_tokens, options, dropped)
     if not len(session.users):
-        raise ReclmError(f"data set {view.name!r} has no sessions; left out: {dropped}; choose other limits")
+        raise BadInput(f"data set {view.name!r} has no sessions; left out: {dropped}; choose other limits")
     part = _split(len(session.users), options, generator)
     if not (part == splits.TRAIN).any():
-        raise ReclmError(
+        raise BadInput(
             f"data set {view.name!r} has {len(session.users)} sessions, none is left to train on; left out: {dropped}"
         )
     place, rows = session.history >= 0, np.maximum(session.history, 0)
@@ -272,7 +297,7 @@ def make_sessions(
     review = None
     if log.review is not None:
         review = pc.fill_null(log.review.take(pa.array(rows.ravel(), mask=~place.ravel())), "")
-    return Sessions(
+    sessions = Sessions(
         session.users,
         item[session.history],
         item[session.future],
@@ -284,6 +309,30 @@ def make_sessions(
         options,
         dropped,
     )
+    known = np.where((part == splits.TRAIN)[:, None], session.future, NONE)
+    known = np.concatenate([session.history, known], axis=1)
+    return splits.finished(
+        Dataset(
+            f"{view.name}-next-item",
+            view.users,
+            view.items,
+            log.take(known[known != NONE]),
+            log.take(session.future[part == splits.VALID].ravel()),
+            log.take(session.future[part == splits.TEST].ravel()),
+            view.item_text,
+            (Protocol("next-item", sessions.items, ("train",)),),
+            view.text_template,
+            ReadReport(dropped=dict(dropped)),
+            sessions,
+        )
+    )
+
+
+def make_sessions(source: Dataset | TrainingView, options: SessionOptions, **counters: Any) -> Sessions:
+    """Return the sessions alone of :func:`next_item`."""
+    sessions = next_item(source, options, **counters).sessions
+    assert sessions is not None
+    return sessions
 
 
 def _oldest_first(parts: Sequence[Interactions], generator: np.random.Generator) -> Interactions:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from reclm.config import Config
@@ -343,14 +344,19 @@ def of_busiest(
 
 
 def finished(dataset: Dataset) -> Dataset:
-    """The same data set, what it holds noted in its report."""
+    """Note the counts of a data set in its report, and return it."""
     kept = dataset.report.kept
     kept["users"], kept["items"] = len(dataset.users), len(dataset.items)
     for split in ("train", "valid", "test"):
         kept[f"{split} interactions"] = len(dataset.split(split))
-    bare = np.ones(len(dataset.items), bool)
+    filled = np.zeros(len(dataset.items), bool)
     for column in dataset.item_text.columns:
-        bare &= np.array([not (text or "").strip() for text in column.to_pylist()])
-    if bare.any():
-        kept["items without any text"] = int(bare.sum())
+        filled |= has_text(column).to_numpy(zero_copy_only=False)
+    if not filled.all():
+        kept["items without any text"] = int((~filled).sum())
     return dataset
+
+
+def has_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Tell which texts hold more than blanks."""
+    return pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")

@@ -12,29 +12,33 @@ import pyarrow.parquet as pq
 import yaml
 
 from reclm.config import read_yaml
-from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
+from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
-from reclm.errors import ReclmError
+from reclm.data.sessions import Sessions
+from reclm.errors import BadInput, Damaged
 
 FORMAT = 1
 HEAD = "dataset.yaml"
-SPLITS = ("train", "valid", "test")
+SESSIONS = "sessions.parquet"
 
 
 def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:
     """Write ``dataset`` to ``folder``: as a whole or, if the process is killed, not at all.
 
     ``users.parquet`` and ``items.parquet`` (ids, ``text:FIELD`` columns, a ``candidate:PROTOCOL`` flag a protocol) are
-    in row order; ``train``, ``valid`` and ``test.parquet`` refer to those rows. A data set already there is replaced.
+    in row order; ``train``, ``valid`` and ``test.parquet`` refer to those rows, and so does ``sessions.parquet`` where
+    there are sessions. A data set already there is replaced.
 
     Args:
         prepared: how it was made (reader, source, options), kept for the record.
 
     Raises:
-        ReclmError: if ``folder`` holds something that is not a data set, or cannot be written.
+        BadInput: if ``folder`` holds something that is not a data set, or cannot be written.
     """
     if folder.exists() and not is_dataset(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise ReclmError(f"{folder} holds something else than a data set; choose another folder with --out")
+        raise BadInput(
+            f"{folder} holds something else than a data set; choose another folder with --out", value=folder
+        )
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
@@ -44,7 +48,7 @@ def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = No
             folder.rename(replaced)
         scratch.rename(folder)
     except OSError as error:
-        raise ReclmError(f"cannot write {folder}: {error.strerror}") from error
+        raise BadInput(f"cannot write {folder}: {error.strerror}") from error
     finally:
         if scratch.exists():
             shutil.rmtree(scratch)
@@ -55,7 +59,7 @@ def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = No
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether a data set was saved there."""
+    """Tell whether a data set was saved there."""
     return (folder / HEAD).is_file()
 
 
@@ -84,30 +88,33 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
         "report": vars(dataset.report),
         "prepared": dict(prepared),
     }
+    if dataset.sessions is not None:
+        pq.write_table(dataset.sessions.to_table(), folder / SESSIONS)
+        head["sessions"] = dataset.sessions.head()
     text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
     (folder / HEAD).write_text(text, encoding="utf-8")
 
 
 def read_head(folder: Path) -> dict[str, Any]:
-    """``dataset.yaml`` of the data set in ``folder``.
+    """Read ``dataset.yaml`` of the data set in ``folder``.
 
     Raises:
-        ReclmError: if it is missing, damaged or of a newer format.
+        Damaged: if it is missing, damaged or of a newer format.
     """
     head = read_yaml(folder / HEAD)
     missing = {"name", "format", "fingerprint", "text_template", "protocols", "report"} - head.keys()
     if missing:
-        raise ReclmError(f"{folder / HEAD} lacks {', '.join(sorted(missing))}; prepare the data set again")
+        raise Damaged(f"{folder / HEAD} lacks {', '.join(sorted(missing))}; prepare the data set again")
     if head["format"] != FORMAT:
-        raise ReclmError(f"{folder / HEAD} has format {head['format']}, this version of reclm reads {FORMAT}")
+        raise Damaged(f"{folder / HEAD} has format {head['format']}, this version of reclm reads {FORMAT}")
     return head
 
 
 def load_folder(folder: Path) -> Dataset:
-    """The data set that :func:`save` wrote to ``folder``.
+    """Return the data set that :func:`save` wrote to ``folder``.
 
     Raises:
-        ReclmError: if files are missing or damaged, or are not those the fingerprint was taken of.
+        Damaged: if files are missing or damaged, or are not those the fingerprint was taken of.
     """
     head = read_head(folder)
     try:
@@ -132,16 +139,26 @@ def load_folder(folder: Path) -> Dataset:
             protocols=protocols,
             text_template=head["text_template"],
             report=ReadReport(**head["report"]),
+            sessions=_sessions(folder, protocols, head.get("sessions")),
+            folder=folder,
         )
     except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
         what = " ".join(str(error).split())
-        raise ReclmError(f"{folder} is a damaged data set: {what}; prepare it again") from error
+        raise Damaged(f"{folder} is a damaged data set: {what}; prepare it again") from error
     if dataset.fingerprint != head["fingerprint"]:
-        raise ReclmError(
+        raise Damaged(
             f"{folder} was changed after it was prepared: its fingerprint is {dataset.fingerprint}, {HEAD} says "
             f"{head['fingerprint']}; prepare it again"
         )
     return dataset
+
+
+def _sessions(
+    folder: Path, protocols: tuple[Protocol, ...], head: Mapping[str, Any] | None
+) -> Sessions | None:
+    if head is None:
+        return None
+    return Sessions.from_table(pq.read_table(folder / SESSIONS), protocols[0].candidates, head)
 
 
 def _interactions(table: pa.Table) -> Interactions:

@@ -1,17 +1,21 @@
-"""The numbers that say what a data set holds."""
+"""The numbers that describe a data set."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from html import escape
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-from reclm.data.dataset import Dataset, Protocol
-from reclm.data.splits import pairs
+from reclm.console import printable
+from reclm.data.dataset import SPLITS, Dataset, Protocol
+from reclm.data.splits import has_text, pairs
 from reclm.text.item_text import item_texts
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """A split: how many interactions, and how many users and items they touch."""
+    """The interactions of a split, and the users and items that occur in them."""
 
     name: str
     interactions: int
@@ -21,7 +25,7 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class ProtocolSummary:
-    """A protocol as the evaluation will see it.
+    """A protocol as the evaluation sees it.
 
     Attributes:
         candidates: items ranked.
@@ -39,44 +43,101 @@ class ProtocolSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``reclm data show`` prints.
+    """The numbers of a data set: :meth:`reclm.Dataset.summary`. Its text and its HTML show them as tables.
 
     Attributes:
+        title: name and size.
         density: interactions of all splits over users × items.
         filled: per text field, the share of items where it is not empty.
         samples: an item id and its text, of items spread over the data set; none where there are no text fields.
+        kept, dropped: counts of the reader, by what they count.
+        malformed: the first malformed lines.
     """
 
+    title: str
     splits: list[SplitSummary]
     protocols: list[ProtocolSummary]
     density: float
     filled: dict[str, float]
     samples: list[tuple[str, str]]
+    kept: dict[str, int]
+    dropped: dict[str, int]
+    malformed: list[str]
+
+    def tables(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Return the rows of each table by its title, the column names first; a table without rows is left out."""
+        tables: dict[str, list[tuple[Any, ...]]] = {
+            "splits": [("split", "interactions", "users", "items"), *map(astuple, self.splits)],
+            "protocols": [
+                ("protocol", "candidates", "test users", "test interactions", "masked"),
+                *map(astuple, self.protocols),
+            ],
+            "item text": [
+                ("field", "items with it"),
+                *((name, f"{share:.1%}") for name, share in self.filled.items()),
+            ],
+            "left out by the reader": [("reason", "count"), *self.dropped.items()],
+            "items as a model reads them": [("id", "text"), *self.samples],
+        }
+        return {title: rows for title, rows in tables.items() if len(rows) > 1}
+
+    def __str__(self) -> str:
+        lines = [self.title]
+        for title, rows in self.tables().items():
+            cells = [
+                [f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 100) for cell in row]
+                for row in rows
+            ]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            lines += ["", title]
+            lines += [
+                "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                for row in cells
+            ]
+        return "\n".join([*lines, *(f"  {line}" for line in self.malformed)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def row(cells: tuple[Any, ...], tag: str) -> str:
+            texts = (f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 100) for cell in cells)
+            return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
+
+        parts = [f"<p><b>{escape(self.title)}</b></p>"]
+        for title, (head, *rows) in self.tables().items():
+            body = row(head, "th") + "".join(row(cells, "td") for cells in rows)
+            parts.append(f"<p>{escape(title)}</p><table>{body}</table>")
+        return "".join(parts)
 
 
 def summarise(dataset: Dataset, samples: int = 3) -> Summary:
     """Count what ``dataset`` holds, and show the text of a few items."""
-    users, items = len(dataset.users), len(dataset.items)
+    users, items = dataset.n_users, dataset.n_items
     splits = [
         SplitSummary(name, len(part), len(np.unique(part.user_idx)), len(np.unique(part.item_idx)))
-        for name in ("train", "valid", "test")
+        for name in SPLITS
         for part in [dataset.split(name)]
     ]
-    everything = sum(split.interactions for split in splits)
+    density = sum(split.interactions for split in splits) / (users * items)
     filled = {
-        name: sum(bool((text or "").strip()) for text in dataset.item_text[name].to_pylist()) / items
+        name: pc.sum(has_text(dataset.item_text[name])).as_py() / items
         for name in dataset.item_text.column_names
     }
     rows = np.linspace(0, items - 1, min(samples, items)).astype(np.int64)
     if not filled:  # a table without columns has no rows to take
         rows = rows[:0]
     texts = item_texts(dataset.item_text.take(rows), dataset.text_template)
+    report = dataset.report
     return Summary(
+        f"{dataset.name}: {users:,} users × {items:,} items, density {density:.4%}, fingerprint {dataset.fingerprint}",
         splits,
-        [_protocol(dataset, one) for one in dataset.protocols],
-        everything / (users * items),
+        [_protocol(dataset, protocol) for protocol in dataset.protocols],
+        density,
         filled,
         list(zip(dataset.items.ids(rows), texts, strict=True)),
+        dict(report.kept),
+        dict(report.dropped),
+        list(report.malformed),
     )
 
 

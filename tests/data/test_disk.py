@@ -154,3 +154,11 @@ def test_damage_is_one_clear_line(tmp_path, damage, message):
     with pytest.raises(ReclmError, match=message) as caught:
         load_folder(tmp_path / "tiny")
     assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_written_by_0_1_opens():
+    dataset = load_folder(Path(__file__).parent / "written_by_0_1")
+    assert (dataset.name, dataset.n_users, dataset.n_items) == ("old", 6, 5)
+    assert dataset.fingerprint == "e2d713d31bf87d3f"
+    assert dataset.train.review is not None
+    assert [protocol.name for protocol in dataset.protocols] == ["full-shot", "zero-shot"]

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
-from reclm.data.sessions import SessionOptions, Sessions, make_sessions
-from reclm.errors import ReclmError
+from reclm.data.sessions import SessionOptions, Sessions, make_sessions, next_item
+from reclm.data.storage import load_folder
+from reclm.errors import BadInput, ReclmError
 
 NO_FILTER = {
     "min_user": 1,
@@ -258,8 +259,8 @@ def test_saved_and_loaded(tmp_path):
 def test_items_of_other_sessions_are_refused(tmp_path):
     make_sessions(make_dataset(ROWS, 6), options(valid=0)).save(tmp_path)
     for items, message in (
-        ([0, 1, 2, 3, 4], "not the one that sessions.yaml was written for"),
-        ([0, 1, 2, 3, 4, 6], "not the one that sessions.yaml was written for"),
+        ([0, 1, 2, 3, 4], "not the one that the head was written for"),
+        ([0, 1, 2, 3, 4, 6], "not the one that the head was written for"),
         (None, "items.parquet"),
     ):
         (tmp_path / "items.parquet").unlink()
@@ -283,5 +284,49 @@ def test_what_leaves_no_session_is_one_line():
         options(min_history=5)
     with pytest.raises(ReclmError, match="leave nothing to train on"):
         options(valid=0.5, test=0.5)
-    with pytest.raises(ValueError, match="max_history_tokens needs"):
+    with pytest.raises(BadInput, match="max_history_tokens"):
         make_sessions(dataset, SessionOptions(max_item_tokens=None))
+
+
+def pairs(part: Interactions) -> list[tuple[int, int]]:
+    return list(zip(part.user_idx.tolist(), part.item_idx.tolist(), strict=True))
+
+
+def test_next_item_is_a_protocol_whose_held_out_futures_no_profiler_sees():
+    rows = [(user, (user + item) % 7, item) for user in range(10) for item in range(5)]
+    source = make_dataset(rows, 7, parts=[item % 3 for _, item, _ in rows])
+    dataset = next_item(source, options(history=3, future=2, valid=0.2, test=0.3))
+    sessions, view = dataset.sessions, dataset.view()
+    for row, user in enumerate(sessions.users.tolist()):
+        history = [(user, item) for item in sessions.history[row].tolist()]
+        future = [(user, item) for item in sessions.future[row].tolist()]
+        split = ("train", "valid", "test")[sessions.split[row]]
+        assert [pair for pair in pairs(dataset.train) if pair[0] == user] == history + future * (
+            split == "train"
+        )
+        assert all(pair in pairs(dataset.split(split)) for pair in future)
+        seen = view.sessions.future[row].tolist()
+        assert seen == (sessions.future[row].tolist() if split == "train" else [-1, -1])
+    assert [len(sessions.rows(split)) for split in ("train", "valid", "test")] == [5, 2, 3]
+    assert (len(dataset.valid), len(dataset.test)) == (4, 6)
+    protocol = dataset.protocol("next-item")
+    assert (protocol.candidates.tolist(), protocol.mask) == (list(range(7)), ("train",))
+    assert dataset.train.review is not None
+    assert dataset.users is source.users
+    assert (
+        dataset.fingerprint
+        != next_item(source, options(history=4, future=1, valid=0.2, test=0.3)).fingerprint
+    )
+
+
+def test_a_next_item_data_set_is_saved_and_loaded(tmp_path):
+    dataset = next_item(make_dataset(ROWS, 6), options(history=3, valid=0, test=0.5))
+    dataset.save(tmp_path / "saved")
+    loaded = load_folder(tmp_path / "saved")
+    assert loaded.fingerprint == dataset.fingerprint
+    for name in ("users", "history", "future", "split", "items", "rating"):
+        assert np.array_equal(
+            getattr(loaded.sessions, name), getattr(dataset.sessions, name), equal_nan=name == "rating"
+        )
+    assert loaded.sessions.reviews(0) == dataset.sessions.reviews(0)
+    assert loaded.sessions.options == dataset.sessions.options
