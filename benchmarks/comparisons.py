@@ -48,7 +48,7 @@ class Comparisons:
         cells = []
         for one in found:
             cells.append(_cells(one, one.against))
-            first = one.against == record.row(one.row).against
+            first = one.against == record.row(one.row).base
             if first and (control := best.pop((one.row, one.protocol), None)):
                 cells.append(_cells(control, f"{control.against} (best control)"))
         cells += [_cells(one, f"{one.against} (best control)") for one in best.values()]

@@ -133,6 +133,7 @@ class SuiteRun:
             published_seconds=row.published_seconds,
             note=row.note,
             absent=self.absent.get(row.name, ""),
+            options=options(self.cells[row.name][0].plan) if row.name in self.cells else {},
             most_epochs=self.cells[row.name][0].plan.train.epochs if row.name in self.cells else 0,
             trials=searched.trials if searched else (),
             chosen=searched.chosen if searched else {},
@@ -164,6 +165,16 @@ class SuiteRun:
                 key=key,
             )
         return found
+
+
+def options(plan: Plan) -> dict[str, Any]:
+    """Return every option of a plan's backbone and training by name; ``train.NAME`` where both have it."""
+    model = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model)).model_dump(mode="json")
+    train = {
+        f"train.{name}" if name in model else name: value
+        for name, value in plan.train.model_dump(mode="json").items()
+    }
+    return {"backbone": plan.backbone, "select_on": plan.select_on, **model, **train}
 
 
 def run_suite(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from reclm.benchmarks.results import Result, ResultRow
 from reclm.charts import COLOURS, panels, save
@@ -14,18 +15,23 @@ _METRICS = 2
 
 
 def draw(record: Result, path: Path) -> None:
-    """Bars of every line for each protocol, and the learning curves of the compared ones, as one PNG."""
+    """Write :func:`figure` as a PNG."""
+    save(figure(record), path)
+
+
+def figure(record: Result) -> Figure:
+    """Draw bars of every row for each protocol, and the learning curves of the compared ones."""
     metrics = [record.headline, *(one for one in record.about.metrics if one != record.headline)][:_METRICS]
     lines = [line for line in record.about.rows if not line.absent]
     panel = [(protocol.name, metric) for protocol in record.about.whole for metric in metrics]
     height = max(2.4, 0.32 * len(lines) + 1.2)
     count = len(panel) + bool(record.about.selected_on)
-    figure, axes = panels(count, min(count, 3), record.about.title, size=(4.6, height))
+    drawn, axes = panels(count, min(count, 3), record.about.title, size=(4.6, height))
     for axis, (protocol, metric) in zip(axes, panel, strict=False):
         _bars(axis, record, lines, protocol, metric)
     if record.about.selected_on:
         _curves(axes[-1], record, lines)
-    save(figure, path)
+    return drawn
 
 
 def colour(line: ResultRow) -> str:

@@ -4,20 +4,28 @@ Everything that shows results (tables, pictures, reports) reads a :class:`Result
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import ReclmError
+from reclm.errors import NotFound, ReclmError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from reclm.benchmarks.verdict import Verdict
 
 HEADLINE = "ndcg@20"
 """The metric that a verdict is about, where it was measured."""
@@ -40,10 +48,8 @@ class ResultRow(Config):
     backbone: str = ""
     baseline: bool = False
     """It does not learn: what anyone gets."""
-    against: str | None = None
-    """The line that it is compared with: the same without profiles, say."""
-    beside: tuple[str, ...] = ()
-    """Other lines that it is compared with, too."""
+    against: tuple[str, ...] = ()
+    """The rows that it is compared with. The first is its base: the same without profiles, say."""
     control: str | None = None
     """What stands in the place of a language model's profiles (``shuffled``, ``random``, …); None: no control."""
     stands_for: str | None = None
@@ -64,10 +70,22 @@ class ResultRow(Config):
     """Why it was not run here; it has no numbers then."""
     most_epochs: int = 0
     """That a training of it may take; 0 where nothing ends it early."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Every option of its backbone and training by dotted name, those that a search chose included."""
     trials: tuple[SearchTrial, ...] = ()
     """What a search tried, failed ones included; none where nothing was searched."""
     chosen: dict[str, Any] = Field(default_factory=dict)
     """The options that it chose of them."""
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return () if value is None else (value,) if isinstance(value, str) else value
+
+    @property
+    def base(self) -> str | None:
+        """The row that the verdict compares it with; None where there is none."""
+        return self.against[0] if self.against else None
 
 
 class ProtocolInfo(Config):
@@ -169,6 +187,124 @@ class Result:
     about: RunInfo
     cells: dict[tuple[str, int, str], TrialResult]
     history: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=dict)
+    folder: Path | None = None
+    """The folder that it was loaded from or saved to."""
+
+    @cached_property
+    def verdict(self) -> "Verdict":
+        """Did the profiles help? ``str()`` is at most two sentences; ``.answers[protocol]`` is one of four words."""
+        from reclm.benchmarks.verdict import judge
+
+        return judge(self)
+
+    def table(self, metrics: Sequence[str] = ("NDCG@20", "Recall@20")) -> "DataFrame":
+        """Return a row for each protocol and row: each metric's mean and 95 % interval, change and p against the base.
+
+        ``change`` and ``p`` are those of the headline metric; ``p`` is corrected by Holm.
+        """
+        import pandas as pd
+
+        from reclm.benchmarks.significance import over_users
+        from reclm.recommend.metrics import title
+
+        names = [one.lower() for one in metrics]
+        names = [one for one in names if one in self.about.metrics] or [self.headline]
+        tests = {
+            (one.protocol, one.row): one
+            for one in self.verdict.differences
+            if one.metric == self.headline and one.against == self.row(one.row).base
+        }
+        rows = []
+        for protocol in self.about.protocols:
+            for row in self.about.rows:
+                if not self.seeds(row.name, protocol.name):
+                    continue
+                cells: dict[str, Any] = {"protocol": protocol.name, "row": row.name}
+                for name in names:
+                    values, around = (
+                        self.values(row.name, protocol.name, name),
+                        over_users(self.by_user(row.name, protocol.name, name)),
+                    )
+                    cells[title(name)] = float(values.mean()) if len(values) else float("nan")
+                    cells[f"{title(name)} low"], cells[f"{title(name)} high"] = (
+                        (around.low, around.high) if around else (None, None)
+                    )
+                test = tests.get((protocol.name, row.name))
+                rows.append(
+                    cells
+                    | {
+                        "change": test.change if test else float("nan"),
+                        "p": test.p_holm if test else float("nan"),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def per_user(self) -> "DataFrame":
+        """Return a row for each row, seed, protocol and user: a column for each metric that users have."""
+        import pandas as pd
+
+        parts = [
+            pd.DataFrame(
+                {
+                    "row": row,
+                    "seed": seed,
+                    "protocol": protocol,
+                    "user_id": trial.user_ids,
+                    "activity": trial.activity,
+                    **trial.values,
+                }
+            )
+            for (row, seed, protocol), trial in self.cells.items()
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def plot(self) -> "Figure":
+        """Draw the headline metric of every row, a panel for each protocol."""
+        from reclm.benchmarks.picture import figure
+
+        return figure(self)
+
+    def to_markdown(self) -> str:
+        """Return the verdict and the tables as Markdown."""
+        from reclm.benchmarks.suite_table import markdown
+
+        return markdown(self)
+
+    def to_latex(self) -> str:
+        """Return the tables as LaTeX (package ``booktabs``)."""
+        from reclm.benchmarks.report.numbers import Numbers
+        from reclm.benchmarks.report.pages import latex_page
+
+        return latex_page(Numbers(self))
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report as one page that needs no network."""
+        from reclm.benchmarks.report.extras import read_examples, read_profiles
+        from reclm.benchmarks.report.numbers import Numbers
+        from reclm.benchmarks.report.web import html_page
+
+        extras = (read_examples(self.folder), read_profiles(self.folder)) if self.folder else ((), ())
+        Path(path).write_text(html_page(Numbers(self), *extras), encoding="utf-8", errors="backslashreplace")
+
+    @property
+    def best(self) -> Any:
+        """The trained model: the one with profiles where there is one, else the plain one."""
+        from reclm.folders import current
+        from reclm.recommend import saved
+
+        models = self.folder / "models" if self.folder else None
+        for name in ("augment", "base"):
+            if models is not None and (models / name).is_dir():
+                return saved.load_model(models / name, current())
+        raise NotFound("this run kept no models; reclm.compare and reclm bench keep them", where=models)
+
+    def __repr__(self) -> str:
+        about = self.about
+        held = f"{len(about.rows)} rows, {about.seeds} seeds, {', '.join(one.name for one in about.whole)}"
+        return f"<Result {about.title}: {held}. {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(str(self.verdict))}</p>{self.table().to_html(index=False, float_format='{:.4f}'.format)}"
 
     @property
     def headline(self) -> str:
@@ -235,14 +371,16 @@ class Result:
         there = ~np.isnan(values)
         return values[np.ix_(there.any(1), there.any(0))]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the record: ``about.json``, ``results.parquet``, ``users.parquet`` and ``history.parquet``.
 
         - ``results.parquet``: a row a line, seed, protocol and metric;
         - ``users.parquet``: a row a line, seed, protocol and user, a column a metric;
         - ``history.parquet``: a row a line, seed and epoch.
         """
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        object.__setattr__(self, "folder", folder)
         text = json.dumps(self.about.model_dump(mode="json"), indent=1, ensure_ascii=False)
         (folder / "about.json").write_text(text, encoding="utf-8")
         results, users = [], []
@@ -277,12 +415,13 @@ class Result:
         pq.write_table(pa.table(columns), folder / "history.parquet")
 
     @classmethod
-    def read(cls, folder: Path) -> "Result":
+    def read(cls, folder: str | Path) -> "Result":
         """The record in ``folder``.
 
         Raises:
             ReclmError: if there is none, or it is damaged.
         """
+        folder = Path(folder)
         path = folder / "about.json"
         if not path.is_file():
             raise ReclmError(f"no run in {folder} (it has no about.json); reclm bench writes one")
@@ -299,7 +438,9 @@ class Result:
             raise ReclmError(f"the run in {folder} is damaged (no {error}); run reclm bench again") from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise ReclmError(f"the run in {folder} is damaged ({error}); run reclm bench again") from error
-        return cls(about, cells, history)
+        return cls(about, cells, history, folder)
+
+    load = read
 
 
 _TYPES = {

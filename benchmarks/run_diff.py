@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired, shown_p
 from reclm.errors import ReclmError
 from reclm.recommend.metrics import title
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,37 @@ class TwoRuns:
     changes: tuple[Change, ...]
     alone: tuple[str, ...]
     made: tuple[str, ...]
+
+    def table(self) -> "DataFrame":
+        """Return a row for each row, protocol and metric: A, B, difference, 95 % interval, p."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "row": one.row,
+                "protocol": one.protocol,
+                "metric": title(one.metric),
+                "A": one.a,
+                "B": one.b,
+                "difference": one.b - one.a,
+                "low": one.test.low if one.test else float("nan"),
+                "high": one.test.high if one.test else float("nan"),
+                "p": one.p,
+            }
+            for one in self.changes
+        )
+
+    def __str__(self) -> str:
+        return verdict(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from tables(self)
+        yield from (Text(one) for one in (*self.alone, *self.made, "", str(self)))
+
+
+def compare_runs(a: Result | str | Path, b: Result | str | Path) -> TwoRuns:
+    """Compare two runs, given as results or as their folders, row by row and user by user."""
+    return compare(*(one if isinstance(one, Result) else Result.load(one) for one in (a, b)))
 
 
 def compare(a: Result, b: Result) -> TwoRuns:

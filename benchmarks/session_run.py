@@ -140,8 +140,7 @@ class SessionRun:
             written = not row.absent and self.suite.config(row, 0).source == "profile"
             yield ResultRow(
                 name=row.name,
-                against=before[0] if before else None,
-                beside=before[1:],
+                against=before,
                 writer="langptune" if written else None,
                 kinds=("user",) if written else (),
                 published={PROTOCOL: row.published} if row.published else {},

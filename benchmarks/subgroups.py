@@ -65,7 +65,7 @@ def activity_slices(record: Result, line: str, protocol: str, metric: str) -> li
     Returns:
         The groups in ascending order; none where the line did not run, or lacks the metric.
     """
-    against = record.row(line).against
+    against = record.row(line).base
     seeds = set(record.seeds(line, protocol))
     if against is not None:
         seeds &= set(record.seeds(against, protocol))

@@ -117,7 +117,7 @@ def _epoch_seconds(record: Result) -> Iterator[tuple[str, list[str]]]:
     for line in record.about.rows:
         cells = []
         for times in (ours, published):
-            time, base = times[line.name], times.get(line.against or "")
+            time, base = times[line.name], times.get(line.base or "")
             cells += ["–" if time is None or np.isnan(time) else f"{time:.3f}"]
             share = time / base - 1 if time and base else float("nan")
             cells += ["" if np.isnan(share) else _percent(share)]

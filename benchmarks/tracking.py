@@ -86,7 +86,7 @@ def _options(record: Result, line: ResultRow) -> dict[str, Any]:
         "dataset": about.dataset,
         "fingerprint": about.fingerprint,
         "line": line.name,
-        "against": line.against,
+        "against": line.base,
         "profiles": line.writer,
         "control": line.control,
         "kinds": ", ".join(line.kinds) or None,

@@ -12,6 +12,7 @@ Tests are :func:`reclm.benchmarks.significance.paired`, corrected by Holm within
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -53,13 +54,102 @@ class Difference:
         return self.test.difference / self.before if self.before > 0 else float("nan")
 
 
+Answer = Literal["helped", "hurt", "no difference shown", "not decided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Did the profiles help? One answer for each protocol, by the headline metric.
+
+    ``str()`` is at most two sentences.
+
+    ===================== ==============================================================================
+    answer of a row       rule
+    ===================== ==============================================================================
+    hurt                  significantly worse than its base
+    helped                significantly better than its base and, where controls ran, than the best one
+    no difference shown   tested, and neither of the above
+    not decided           nothing was tested, or no row has profiles
+    ===================== ==============================================================================
+
+    A row without a base (it ranks by profiles alone) is compared with its best control only. A protocol's answer is
+    that of its rows: one that helped or hurt outweighs those without a difference; both together decide nothing.
+
+    Attributes:
+        metric: the headline metric.
+        answers: protocol to answer.
+        rows: (row, protocol) to answer, of every row that has profiles and is no control.
+        differences: each row against all that it is compared with, in every metric.
+        controls: each row against its best control, in the headline metric.
+    """
+
+    metric: str
+    answers: dict[str, Answer]
+    rows: dict[tuple[str, str], Answer]
+    differences: tuple[Difference, ...]
+    controls: tuple[Difference, ...]
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "Not decided: no row with profiles was compared with one without."
+        by_answer: dict[str, list[str]] = {}
+        for protocol, answer in self.answers.items():
+            by_answer.setdefault(answer, []).append(protocol)
+        said = "; ".join(f"{answer} ({', '.join(protocols)})" for answer, protocols in by_answer.items())
+        return f"Profiles, by {title(self.metric)}: {said}."
+
+    def __repr__(self) -> str:
+        return f"<Verdict: {self}>"
+
+
+def judge(result: Result) -> Verdict:
+    """Test the rows of a run, and answer for each protocol whether the profiles helped."""
+    all_differences = differences(result)
+    controls = against_controls(result)
+    bases = {
+        (one.row, one.protocol): one
+        for one in of_lines(result, all_differences)
+        if one.against == result.row(one.row).base
+    }
+    best = {(one.row, one.protocol): one for one in controls}
+    rows: dict[tuple[str, str], Answer] = {}
+    for protocol in result.about.whole:
+        for row in result.about.rows:
+            key = row.name, protocol.name
+            base = result.row(row.base) if row.base else None
+            if row.kinds and not row.control and not (base and base.kinds) and (key in bases or key in best):
+                rows[key] = _answer(bases.get(key), best.get(key))
+    answers = {
+        one.name: _together([rows[key] for key in rows if key[1] == one.name]) for one in result.about.whole
+    }
+    return Verdict(result.headline, answers, rows, tuple(all_differences), tuple(controls))
+
+
+def _answer(base: Difference | None, control: Difference | None) -> Answer:
+    tests = [one for one in (base, control) if one is not None]
+    if any(np.isnan(one.p_holm) for one in tests):
+        return "not decided"
+    if tests[0].significant and tests[0].test.difference < 0:
+        return "hurt"
+    better = all(one.significant and one.test.difference > 0 for one in tests)
+    return "helped" if better else "no difference shown"
+
+
+def _together(answers: Sequence[Answer]) -> Answer:
+    decided = set(answers) - {"not decided"}
+    if not decided or {"helped", "hurt"} <= decided:
+        return "not decided"
+    strong: set[Answer] = decided - {"no difference shown"}
+    return strong.pop() if strong else "no difference shown"
+
+
 def differences(record: Result, metrics: Sequence[str] | None = None) -> list[Difference]:
     """Every line with each that it is compared with, in every protocol and metric where both have values.
 
     Args:
         metrics: by default all; each is a family of its own, whose p does not depend on the others.
     """
-    pairs = [(one.name, other) for one in record.about.rows for other in (one.against, *one.beside) if other]
+    pairs = [(one.name, other) for one in record.about.rows for other in one.against]
     protocols = [one.name for one in record.about.whole]
     return [
         found
@@ -137,7 +227,7 @@ def _sentences(record: Result, found: Sequence[Difference], controls: Sequence[D
     said = []
     for one in found:
         said.append(_on_base(record, one, named))
-        first = one.against == record.row(one.row).against
+        first = one.against == record.row(one.row).base
         if first and (control := left.pop((one.row, one.protocol), None)):
             said.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
     # of lines that are compared with nothing else
@@ -167,10 +257,7 @@ def _best_control(record: Result, line: ResultRow, protocol: str) -> str | None:
         one.name: float(values.mean())
         for one in record.about.rows
         if one.control
-        and (
-            one.stands_for == line.name
-            or (not one.stands_for and line.against and one.against == line.against)
-        )
+        and (one.stands_for == line.name or (not one.stands_for and line.base and one.base == line.base))
         and len(values := record.values(one.name, protocol, record.headline))
     }
     return max(means, key=lambda name: means[name]) if means else None

@@ -58,7 +58,7 @@ class Numbers:
         return {
             (one.row, one.protocol, one.metric): one
             for one in self._all
-            if one.against == self.record.row(one.row).against
+            if one.against == self.record.row(one.row).base
         }
 
     def against(self, line: str, protocol: str) -> list[Difference]:

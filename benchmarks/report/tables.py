@@ -195,7 +195,7 @@ def _activity(
     yield Row(line.name, cells, first=line.name in numbers.begins)
     if any(one.difference for one in slices):
         differences = {one.name: shown.estimate(one.difference) for one in slices}
-        name = f"less {line.against}"
+        name = f"less {line.base}"
         yield Row(name, tuple(TableCell(differences.get(name, NONE)) for name in groups), below=True)
 
 
@@ -257,7 +257,7 @@ def lines(numbers: Numbers) -> Table:
     rows = []
     for line in numbers.about.rows:
         covered = ", ".join(f"{some:,} of {all_:,} {kind}s" for kind, (some, all_) in line.coverage.items())
-        compared = ", ".join(one for one in (line.against, *line.beside) if one)
+        compared = ", ".join(line.against)
         cells = (line.backbone, line.control or line.writer, covered or ", ".join(line.kinds), compared)
         rows.append(Row(line.name, tuple(TableCell(text or NONE) for text in cells)))
     head = ("", "backbone", "profiles", "who has one", "compared with")

@@ -9,7 +9,7 @@ import torch
 
 import reclm.cli
 from reclm.backbones.similarity import Similarity
-from reclm.benchmarks.results import Record
+from reclm.benchmarks.results import Result
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.data.dataset import Interactions
 from reclm.data.storage import save
@@ -124,8 +124,8 @@ def test_bench_ranks_by_profiles_alone_and_writes_no_others(command: Command, tm
     assert code == 0, err
     assert "base" not in out
     assert "profiles by keywords: 24 of 24 users" in out
-    record = Record.read(tmp_path / "run")
-    assert record.line("augment").coverage == {"user": (24, 24)}
+    record = Result.read(tmp_path / "run")
+    assert record.row("augment").coverage == {"user": (24, 24)}
     assert {line for line, _, _ in record.cells} == {"augment"}
     # a user's keywords name its parity: both unseen items of it come before the two others
     assert record.values("augment", "zero-shot", "ndcg@20") == pytest.approx([1.0])

@@ -54,7 +54,7 @@ def ran(folder: Path, seeds: int = 2, select_on: str = "valid") -> SuiteRun:
 
 def test_profiles_that_tell_the_answer_are_found_to_help(tmp_path: Path) -> None:
     record = ran(tmp_path, seeds=1).record()
-    assert record.row("augment").against == "base"
+    assert record.row("augment").base == "base"
     base, augment = (record.values(name, "full-shot", "ndcg@20").mean() for name in ("base", "augment"))
     assert augment > base
     count, first, *_ = verdicts(record)

@@ -94,7 +94,7 @@ def users(record: Result, name: str, seed: int) -> list[str]:
 def test_rows_and_floors_have_the_same_users(run):
     record = run.record()
     names = ["Random", "MostPopular", "EMB-0", "EMB-CL", "none"]
-    assert [line.name for line in record.about.lines] == names
+    assert [line.name for line in record.about.rows] == names
     assert not run.failures
     for seed in (0, 1):
         assert len({tuple(users(record, name, seed)) for name in names}) == 1
@@ -113,7 +113,7 @@ def test_a_user_is_compared_with_itself_seed_by_seed(run):
         cell = record.cells["none", seed, WHERE]
         of = dict(zip(cell.user_ids.tolist(), cell.values["ndcg@20"].tolist(), strict=True))
         np.testing.assert_allclose(after[seed], [of.get(user, np.nan) for user in known])
-    (found,) = [one for one in differences(record) if (one.line, one.metric) == ("none", "ndcg@20")]
+    (found,) = [one for one in differences(record) if (one.row, one.metric) == ("none", "ndcg@20")]
     means = [
         record.cells[name, seed, WHERE].means()["ndcg@20"] for name in ("Random", "none") for seed in (0, 1)
     ]
@@ -315,7 +315,7 @@ def test_table_1_of_langptune_made_small_through_the_command_line(home, tmp_path
         assert record.seeds(name, WHERE) == [0]
         assert name in said
     assert record.about.failures == ()
-    assert record.line("LangPTune").beside == ("LangPTune-RLSO",)
+    assert "LangPTune-RLSO" in record.row("LangPTune").against[1:]
     assert "the mean reward of LangPTune-RLSO's updates, second half less first, " in said
     assert "the mean reward of LangPTune's updates, second half less first (and the recommender was" in said
     for words in ("MRR@20", "The compared line was better in ", f"next: reclm report {out}"):

@@ -60,7 +60,7 @@ def record(
 
 
 def test_a_line_that_is_compared_with_several() -> None:
-    both = ResultRow(name="both", against="base", beside=("one",), kinds=("user",))
+    both = ResultRow(name="both", against=("base", "one"), kinds=("user",))
     found = record([BASE, line("one"), both], {"one": 0.02, "both": 0.04})
     assert [(one.row, one.against, one.family) for one in differences(found) if one.metric == "ndcg@20"] == [
         ("one", "base", 3),
