@@ -137,6 +137,25 @@ class Profiler(ABC):
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
         """The profiles, in any order, each as soon as it is done; equal prompt hashes are generated once."""
 
+    def training(self, view: TrainingView) -> dict[str, Any] | None:
+        """Return all that :meth:`fit` trains on and with, but for the view; None where it trains no model.
+
+        An experiment tunes such a profiler in each trial, and trainings of equal options once.
+        """
+        return None
+
+    def wording(self, view: TrainingView) -> dict[str, Any] | None:
+        """Return all that the words of the profiles depend on, but for the view; None where that is not known yet."""
+        return None
+
+    def log(self) -> list[dict[str, float]]:
+        """Return what :meth:`fit` logged, a row a step: ``epoch`` (the step), ``seconds``, and its metrics."""
+        return []
+
+    def measures(self, view: TrainingView, profiles: Sequence[Profile]) -> dict[str, float]:
+        """Return how profiles read: numbers by name, of all of them together."""
+        return {}
+
     def in_format(self, kind: ProfileKind, text: str) -> bool:
         """Whether a profile has the form that this profiler promises; by default, whether it says anything."""
         return bool(text.strip())

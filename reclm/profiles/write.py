@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
@@ -141,6 +141,7 @@ def plans(
     known: Known,
     limit: int | None = None,
     prompts: int | None = None,
+    rows: np.ndarray | None = None,
 ) -> Iterator[Plan]:
     """Compare what subjects would be asked with what the store holds, a round at a time.
 
@@ -151,8 +152,11 @@ def plans(
         store: None stands for an empty one.
         limit: only the first so many subjects; no prompt of another is built.
         prompts: only those who share one of the so many commonest prompts.
+        rows: only these user_idx (item_idx).
     """
     rounds = profiler.rounds(view, kind)
+    if rows is not None:
+        rounds = [idx[np.isin(idx, rows)] for idx in rounds]
     for number, idx in enumerate(rounds, start=1):
         subjects = list(islice(profiler.subjects(view, kind, idx, known), limit))
         chosen = _most_shared_first(subjects, prompts)
@@ -208,6 +212,7 @@ def make_profiles(
     limit: int | None = None,
     progress: bool = True,
     prompts: int | None = None,
+    rows: Mapping[ProfileKind, np.ndarray] | None = None,
 ) -> ProfileRun:
     """Write the profiles that the store lacks, users before items (whose prompts may quote them), round by round.
 
@@ -217,7 +222,7 @@ def make_profiles(
     Args:
         profiler: fitted.
         kinds: whose profiles.
-        limit, prompts: of each kind, its rounds in order; as in :func:`plans`.
+        limit, prompts, rows: of each kind, its rounds in order; as in :func:`plans`.
         progress: show plan and bar on stderr.
 
     Raises:
@@ -229,7 +234,7 @@ def make_profiles(
             users = store.texts("user") if kind == "item" else {}
             known: dict[ProfileKind, dict[str, str]] = {"user": users, "item": {}}
             one, whole = KindRun(kind), Plan(kind)
-            for todo in plans(view, profiler, store, kind, known, limit, prompts):
+            for todo in plans(view, profiler, store, kind, known, limit, prompts, (rows or {}).get(kind)):
                 _write(profiler, store, todo, one, progress)
                 known[kind] |= written(store, todo)
                 whole += todo
