@@ -18,7 +18,6 @@ from reclm.profilers.langptune.histories import newest
 from reclm.profilers.langptune.prompts import Shown, finished, profile_chat
 from reclm.profilers.langptune.run_folder import Tuned
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_lines
 
 if TYPE_CHECKING:
@@ -31,66 +30,58 @@ _WRITES = ("max_new_tokens", "temperature")
 class LangPTuneProfiler(Profiler):
     """User profiles from the newest items of a history; items have none, σ reads their own text.
 
-    With a ``generator`` it asks that model as it is (LangPTune-0); without, :meth:`fit` tunes ``model`` in ``folder``
-    and asks the tuned one.
+    Without a ``folder`` it asks ``model`` as it is (LangPTune-0); with one, :meth:`fit` tunes it there.
 
     Args:
         config: see :class:`LangPTuneConfig`.
-        generator: a model that is not to be tuned.
-        model: what is tuned: a name as in :func:`~reclm.llm.models.find_model`; the embedded one by default.
-        folder: where it is tuned, or was; by default in the workspace.
         encoder: what σ begins as; all-MiniLM-L6-v2 by default.
+        options: see :class:`~reclm.profiles.profile.Profiler`.
     """
 
     Config = LangPTuneConfig
     tunable = True
     config: LangPTuneConfig
 
-    def __init__(
-        self,
-        config: LangPTuneConfig | None = None,
-        generator: TextGenerator | None = None,
-        *,
-        model: str | None = None,
-        folder: Path | None = None,
-        encoder: TextEncoder | None = None,
-    ) -> None:
-        super().__init__(config or LangPTuneConfig(), generator)
-        self.asked_model, self.folder, self.encoder = model, folder, encoder
+    def __init__(self, config: LangPTuneConfig | None = None, **options: Any) -> None:
+        super().__init__(config, **options)
         self.tuned: Tuned | None = None
         # further parts of folded histories, by the hash of their prompt
         self._later: dict[str, list[list[Shown]]] = {}
 
     @classmethod
     def open(
-        cls, adapter: Path, settings: Mapping[str, Any] | None, model: str | None, engine: str | None
-    ) -> tuple["LangPTuneProfiler", str]:
-        """The profiler that was tuned in the folder ``adapter``; ``settings`` change how it writes.
+        cls,
+        folder: Path,
+        settings: Mapping[str, Any] | None = None,
+        model: str | TextGenerator | None = None,
+        engine: str | None = None,
+    ) -> Self:
+        """The profiler that was tuned in ``folder``; ``settings`` change how it writes.
 
         Raises:
             ReclmError: if none was, it is not finished, or the model or the engine is not its own.
         """
         if engine not in {None, "transformers"}:
             raise ReclmError(f"a tuned model runs on transformers, not on {engine!r}; leave --engine out")
-        tuned = Tuned.read(adapter)
+        tuned = Tuned.read(folder)
         if not tuned.done:
-            raise ReclmError(f"{adapter} is not finished; run the same reclm tune again, it goes on")
+            raise ReclmError(f"{folder} is not finished; run the same reclm tune again, it goes on")
         for name in settings or {}:
             if name not in _WRITES:
                 raise ReclmError(
-                    f"profiler langptune: {name!r} is a setting of tuning, and {adapter} is tuned; leave it out "
+                    f"profiler langptune: {name!r} is a setting of tuning, and {folder} is tuned; leave it out "
                     f"(what changes how it writes: {', '.join(_WRITES)})"
                 )
         values = merged(tuned.config.model_dump(mode="json"), settings or {})
         config = LangPTuneConfig.build(values, where="profiler langptune")
         if config.source == "history":
             raise ReclmError(
-                f"{adapter} was tuned on the histories' own text (source = history): it writes no profiles"
+                f"{folder} was tuned on the histories' own text (source = history): it writes no profiles"
                 + (f"; what was tuned is an encoder: --encoder {tuned.encoder}" if tuned.encoder else "")
             )
-        profiler = cls(config, model=model, folder=adapter)
-        profiler._use(replace(tuned, config=config), model)
-        return profiler, f"langptune-{profiler.generator.model}"
+        profiler = cls(config, model=model, folder=folder)
+        profiler._use(replace(tuned, config=config), profiler.model)
+        return profiler
 
     def fit(self, view: TrainingView) -> Self:
         """Tune, or go on where tuning stopped; nothing where it is done, or there is nothing to tune.
@@ -98,26 +89,24 @@ class LangPTuneProfiler(Profiler):
         Raises:
             ReclmError: what training raises.
         """
-        if self.tuned is None and self.generator is None:
+        if self.tuned is None and self.folder is not None:
             tuning = self.tuning(view)
             tuning.run()
             if self.config.source == "profile":
-                self._use(tuning.tuned, self.asked_model)
+                self._use(tuning.tuned, self.model)
         return self
 
     def tuning(self, view: TrainingView) -> "Tuning":
         """What :meth:`fit` runs."""
         from reclm.profilers.langptune.pipeline import Tuning
 
-        model = find_model(self.asked_model)
+        model = find_model(self.model)
         self.folder = self.folder or Workspace.at().tuned(view.name, f"langptune-{model.name}")
-        return Tuning(
-            view, self.config, model, self.folder, asked_model=self.asked_model, encoder=self.encoder
-        )
+        return Tuning(view, self.config, model, self.folder, asked_model=self.model, encoder=self.encoder)
 
     def _use(self, tuned: Tuned, model: str | None) -> None:
         self.tuned = tuned
-        self.generator = tuned.generator(tuned.model(model))
+        self._generator = tuned.generator(tuned.model(model))
 
     def subjects(
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known

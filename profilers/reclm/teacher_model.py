@@ -6,9 +6,8 @@ from pathlib import Path
 
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.llm.chat import Chat
-from reclm.llm.models import open_generator
 from reclm.profilers.reclm.config import RecLMConfig
-from reclm.profilers.reclm.profiler import RecLMProfiler
+from reclm.profilers.reclm.untuned import UntunedRecLM
 from reclm.profiles.estimate import KindEstimate, dry_run
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.profiles.write import make_profiles, plans, written
@@ -35,9 +34,9 @@ class AskedTeacher:
         )
 
     @cached_property
-    def profiler(self) -> RecLMProfiler:
+    def profiler(self) -> UntunedRecLM:
         """Asks the model as it is."""
-        return RecLMProfiler(self._config, open_generator(self.teacher.model, self.teacher.engine))
+        return UntunedRecLM(self._config, model=self.teacher.model, engine=self.teacher.engine)
 
     def ask(self, progress: bool = True) -> None:
         """Have every profile written that is not there, and say beforehand how many tokens that takes.

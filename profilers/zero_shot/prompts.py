@@ -6,6 +6,7 @@ prompts share is computed once, so the examples cost next to nothing.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from reclm.llm.chat import Chat, Message, plain
 from reclm.profilers.profile_format import START, ProfileFormatError, ProfileParts, parse
@@ -74,7 +75,7 @@ BARE = (_PLANTER, _PASSWORD, _CONCERT, _GAME)
 
 
 def user_chat(items: Sequence[ItemBrief], topics: int, chars: int) -> Chat:
-    """The prompt for a user who chose ``items``, newest first."""
+    """Return the prompt for a user who chose ``items``, newest first."""
     # commas stand between phrases in the answer, semicolons between titles
     titles = _fitting([_unlisted(one.title) for one in items if one.title], chars)
     details = items[0].details if len(items) == 1 else ""
@@ -87,7 +88,7 @@ def user_chat(items: Sequence[ItemBrief], topics: int, chars: int) -> Chat:
 
 
 def item_chat(item: ItemBrief, topics: int, chars: int, chosen_by: ProfileParts) -> Chat:
-    """The prompt for an item, with phrases from the profiles of users who chose it."""
+    """Return the prompt for an item, with phrases from the profiles of users who chose it."""
     # the title stands last, next to the answer, which is to be about it more than about what else its users like
     lines = [
         _line("Chosen by", chosen_by.identities, ", "),
@@ -98,32 +99,32 @@ def item_chat(item: ItemBrief, topics: int, chars: int, chosen_by: ProfileParts)
     return _chat(ITEM_TASK, DESCRIBED if item.details else BARE, [line for line in lines if line])
 
 
-def quoted(profiles: Iterable[str], limit: int, title: str) -> ProfileParts:
-    """What the profiles have in common: the commonest interests, at most ``limit``, and half as many identities.
+def common_phrases(profiles: Iterable[str], limit: int, title: str) -> ProfileParts:
+    """Return the commonest interests of the profiles, at most ``limit``, and half as many identities.
 
     A profile out of format is passed over, and so is the item's own title.
     """
-    read = []
+    parsed = []
     for text in profiles:
-        try:
-            read.append(parse(text))
-        except ProfileFormatError:
-            continue
-    interests = ([one for one in parts.interests if one.casefold() not in title.casefold()] for parts in read)
-    identities = _commonest((parts.identities for parts in read), (limit + 1) // 2)
+        with suppress(ProfileFormatError):
+            parsed.append(parse(text))
+    interests = (
+        [one for one in parts.interests if one.casefold() not in title.casefold()] for parts in parsed
+    )
+    identities = _commonest((parts.identities for parts in parsed), (limit + 1) // 2)
     return ProfileParts(
-        tuple(plain(one, 40) for one in identities),
-        tuple(plain(one, 40) for one in _commonest(interests, limit)),
+        tuple(plain(phrase, 40) for phrase in identities),
+        tuple(plain(phrase, 40) for phrase in _commonest(interests, limit)),
     )
 
 
 def _chat(task: str, examples: Sequence[tuple[str, str]], lines: list[str]) -> Chat:
-    shown = [
+    turns = [
         message
         for question, answer in examples
         for message in (Message("user", question), Message("assistant", answer))
     ]
-    return Chat((Message("system", task), *shown, Message("user", "\n".join(lines))), START)
+    return Chat((Message("system", task), *turns, Message("user", "\n".join(lines))), START)
 
 
 def _line(name: str, parts: Sequence[str], between: str) -> str:
@@ -141,16 +142,16 @@ def _described(title: str, details: str, chars: int) -> str:
 
 
 def _fitting(titles: list[str], chars: int) -> list[str]:
-    """The first titles that fit ``chars`` together; one at least."""
-    kept, used = titles[:1], len("".join(titles[:1]))
+    """Return the first titles that fit ``chars`` together; one at least."""
+    fitting, used = titles[:1], len("".join(titles[:1]))
     for title in titles[1:]:
         used += len(title) + 2
         if used > chars:
             break
-        kept.append(title)
-    return kept
+        fitting.append(title)
+    return fitting
 
 
 def _commonest(lists: Iterable[Iterable[str]], limit: int) -> list[str]:
-    """Most frequent first, in order of appearance where equally frequent."""
+    """Return the most frequent first, in order of appearance where equally frequent."""
     return [one for one, _ in Counter(word for words in lists for word in words).most_common(limit)]

@@ -7,9 +7,8 @@ from typing import Any
 
 from reclm import plugins
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.folders import Workspace
-from reclm.llm.models import open_generator
 from reclm.profiles.estimate import KindEstimate, dry_run
 from reclm.profiles.profile import Profiler
 from reclm.profiles.store import KINDS, ProfileStore
@@ -54,14 +53,11 @@ def open_profiler(
     """
     cls = plugins.get("profiler", name)
     if adapter:
-        return cls.open(adapter, settings, model, engine)
+        opened: Profiler = cls.open(adapter, settings, model, engine)
+        return opened, opened.writer
     config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
-    if not cls.needs_model:
-        if model or engine:
-            raise ReclmError(f"profiler {name!r} uses no language model; leave --model and --engine out")
-        return cls(config), name
-    generator = open_generator(model, engine)
-    return cls(config, generator), f"{name}-{generator.model}"
+    opened = cls(config, model=model, engine=engine)
+    return opened, f"{name}-{opened.generator.model}" if cls.needs_model else name
 
 
 def open_written(
@@ -148,7 +144,7 @@ def _open(
         ReclmError: also for a data set that gives a profiler nothing to read.
     """
     if not view.item_text.num_columns and view.train.review is None:
-        raise ReclmError(
+        raise BadInput(
             f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
             "bench it without --augment"
         )

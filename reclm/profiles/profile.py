@@ -5,15 +5,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from reclm import plugins
 from reclm.config import Config as BaseConfig
+from reclm.config import merged, read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.llm.models import open_generator
+
+if TYPE_CHECKING:
+    from reclm.text.encoder import TextEncoder
+
+CONFIG = "config.yaml"
 
 Known = Mapping[ProfileKind, Mapping[str, str]]
 """Profiles that may be quoted: their texts by kind and id; a kind may be missing."""
@@ -79,38 +86,93 @@ class Subject:
 class Profiler(ABC):
     """Writes profiles. A subclass has a ``Config`` and is registered under ``reclm.profilers``.
 
-    Args:
-        config: its options; by default its ``Config`` as it comes.
-        generator: answers the prompts of a profiler with ``needs_model``; None for others.
+    All profilers are made alike, tuned or not: ``Profiler(config, model=NAME)`` asks a language model as it is,
+    ``Profiler.open(folder)`` one that was tuned, and a ``tunable`` one tunes ``model`` in ``folder`` when it is fitted.
 
-    One that is ``tunable`` takes ``model``, ``folder`` and ``encoder`` in place of a generator; :meth:`fit` then tunes
-    that model in the folder, and ``tuning(view)`` says what it is about to do.
+    Args:
+        config: its options; None: its ``Config`` as it comes.
+        model: the language model: a name (see :func:`~reclm.llm.models.find_model`), or an open generator.
+        engine: runs the model; None chooses.
+        generator: an open generator, in place of ``model`` and ``engine``.
+        folder: where a tunable profiler is tuned, or was.
+        encoder: the text encoder that a tunable profiler compares texts with.
+
+    Raises:
+        BadInput: if a model is named for a profiler that uses none.
+
+    Attributes:
+        encoder: of a tuned profiler, the text encoder that its profiles are to be read with; None: any.
     """
 
     needs_model: ClassVar[bool] = True
     tunable: ClassVar[bool] = False
     Config: ClassVar[type[BaseConfig]] = BaseConfig
-    generator: Any = None
 
-    def __init__(self, config: BaseConfig | None = None, generator: TextGenerator | None = None) -> None:
+    def __init__(
+        self,
+        config: BaseConfig | None = None,
+        *,
+        model: str | TextGenerator | None = None,
+        engine: str | None = None,
+        generator: TextGenerator | None = None,
+        folder: Path | None = None,
+        encoder: "TextEncoder | None" = None,
+    ) -> None:
+        if isinstance(model, TextGenerator):
+            model, generator = None, model
+        if not self.needs_model and (model or engine):
+            raise BadInput(
+                f"profiler {self.name!r} uses no language model; leave --model and --engine out",
+                value=model or engine,
+            )
         self.config = config or self.Config()
-        self.generator = generator
+        self.model, self.engine, self.folder, self.encoder = model, engine, folder, encoder
+        self._generator = generator
 
     @classmethod
     def open(
-        cls, adapter: Path, settings: Mapping[str, Any] | None, model: str | None, engine: str | None
-    ) -> tuple["Profiler", str]:
-        """The profiler with what was tuned for it, and what its profiles are filed under; by default it cannot be.
+        cls,
+        folder: Path,
+        settings: Mapping[str, Any] | None = None,
+        model: str | TextGenerator | None = None,
+        engine: str | None = None,
+    ) -> Self:
+        """Return the profiler that was tuned in ``folder`` or, of one that is not ``tunable``, was saved there.
 
         Args:
-            adapter: the folder of what was tuned.
-            settings, model, engine: as in :func:`reclm.profiles.ensure.open_profiler`.
+            settings: options that change how it writes.
+            model, engine: as for the constructor; a tuned one has a model of its own, and takes no other.
 
         Raises:
-            ReclmError: if this profiler is not tuned, or the folder holds nothing of it.
+            BadInput: if the folder holds no such profiler, or a setting, the model or the engine does not fit it.
         """
         name = plugins.name_of("profiler", cls)
-        raise ReclmError(f"profiler {name!r} is not tuned: leave --adapter out")
+        if not (folder / CONFIG).is_file():
+            raise BadInput(f"profiler {name!r} is not tuned: leave --adapter out", value=str(folder))
+        config = cls.Config.build(
+            merged(read_yaml(folder / CONFIG), settings or {}), where=f"profiler {name}"
+        )
+        return cls(config, model=model, engine=engine)
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under."""
+        return plugins.name_of("profiler", type(self))
+
+    @property
+    def writer(self) -> str:
+        """The name that its profiles are filed under: its own and, where it needs one, its model's."""
+        return f"{self.name}-{self.generator.model}" if self.generator else self.name
+
+    @property
+    def generator(self) -> Any:
+        """The language model, found when it is first asked for and loaded at its first prompt.
+
+        None for a profiler that uses none, and for one that is to be tuned in its folder and is not yet.
+        """
+        if self._generator is None and self.needs_model and self.folder is None:
+            self._generator = open_generator(self.model, self.engine)
+        return self._generator
 
     @abstractmethod
     def fit(self, view: TrainingView) -> Self:
@@ -163,4 +225,4 @@ class Profiler(ABC):
     def save(self, folder: Path) -> None:
         """Write the config (and whatever was learnt) to ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.config.to_yaml(folder / "config.yaml")
+        self.config.to_yaml(folder / CONFIG)

@@ -101,7 +101,8 @@ def test_a_tuned_profiler_is_opened_from_its_adapter(
 ) -> None:
     def opened(cls: Any, adapter: Path, settings: dict[str, Any], model: str, engine: str) -> Any:
         assert (model, engine) == ("m", "e")
-        return cls(cls.Config.build(settings)), f"titles-{adapter.name}"
+        monkeypatch.setattr(cls, "writer", f"titles-{adapter.name}")
+        return cls(cls.Config.build(settings))
 
     monkeypatch.setattr(plugins.get("profiler", "titles"), "open", classmethod(opened))
     tuned = ("--model", "m", "--engine", "e", "--adapter", "tuned here", "--set", "titles=1")

@@ -67,4 +67,4 @@ def test_no_text_at_all_is_one_line(view):
 
 def test_save_and_load(view, tmp_path):
     Keywords(KeywordsConfig(terms=3)).save(tmp_path / "k")
-    assert Keywords.load(tmp_path / "k").config == KeywordsConfig(terms=3)
+    assert Keywords.open(tmp_path / "k").config == KeywordsConfig(terms=3)

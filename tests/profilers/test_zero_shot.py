@@ -31,7 +31,7 @@ class Scripted(TextGenerator):
 
 
 def profiler(answer=lambda question, params: GOOD, **settings):
-    return ZeroShot(ZeroShotConfig(**settings), Scripted(answer))
+    return ZeroShot(ZeroShotConfig(**settings), model=Scripted(answer))
 
 
 def question(subject):
@@ -166,7 +166,7 @@ def test_profiles_come_as_they_are_done(view):
 def test_save_and_load(view, tmp_path):
     saved = profiler(history=3)
     saved.save(tmp_path / "profiler")
-    loaded = ZeroShot.load(tmp_path / "profiler", saved.generator)
+    loaded = ZeroShot.open(tmp_path / "profiler", model=saved.generator)
     assert loaded.config == saved.config
     assert list(loaded.subjects(view, "user", EVERY, {})) == list(saved.subjects(view, "user", EVERY, {}))
 

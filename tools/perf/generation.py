@@ -108,7 +108,7 @@ def main() -> None:
     found = find_model(options.model)
     view = reclm.data.load(options.dataset, Workspace.at(options.home)).view()
     reference = TransformersGenerator(found, precision="f32", device="cpu")
-    profiler = ZeroShot(ZeroShotConfig(), reference)
+    profiler = ZeroShot(ZeroShotConfig(), model=reference)
     params = profiler.config.sampling("user")
     chats: dict[str, Chat] = {}
     for subject in profiler.subjects(view, "user", np.arange(len(view.users)), {}):

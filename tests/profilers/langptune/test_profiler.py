@@ -23,7 +23,8 @@ from reclm.profiles.store import ProfileStore
 
 
 def test_a_finished_folder_is_opened(place, tuned):
-    profiler, name = LangPTuneProfiler.open(tuned, {"temperature": 0.5, "max_new_tokens": 4}, None, None)
+    profiler = LangPTuneProfiler.open(tuned, {"temperature": 0.5, "max_new_tokens": 4})
+    name = profiler.writer
     assert name.startswith(f"langptune-{profiler.generator.model}")
     assert "+rlso@" in name
     assert profiler.config.writing == SamplingParams(max_new_tokens=4, temperature=0.5)
@@ -99,7 +100,7 @@ def view():
 def profiler(**prompts: Any) -> tuple[LangPTuneProfiler, Echo]:
     echo = Echo()
     settings = {"prompts": {"begin": "The user likes", **prompts}, "sessions": {"history": 3}}
-    return LangPTuneProfiler(tiny_langptune.LangPTuneConfig.build(settings), echo).fit(view()), echo
+    return LangPTuneProfiler(tiny_langptune.LangPTuneConfig.build(settings), model=echo).fit(view()), echo
 
 
 def test_equal_questions_are_asked_once():

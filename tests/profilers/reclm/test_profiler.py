@@ -39,7 +39,7 @@ class Parrot(TextGenerator):
 @pytest.fixture
 def untuned(tiny) -> RecLMProfiler:
     config = tiny_tuning.config(tiny.folder, stages=[])
-    return RecLMProfiler(config, Parrot(), encoder=tiny.encoder).fit(tiny.view)
+    return RecLMProfiler(config, model=Parrot(), encoder=tiny.encoder).fit(tiny.view)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def opened(tiny, tuned):
     """Opens what was tuned, with settings."""
 
     def opened(folder: Path = tuned, **settings) -> RecLMProfiler:
-        profiler, _ = RecLMProfiler.open(folder, settings, None, None)
+        profiler = RecLMProfiler.open(folder, settings, None, None)
         profiler.encoder = tiny.encoder
         return profiler.fit(tiny.view)
 
@@ -114,7 +114,7 @@ def test_the_format_is_that_of_the_config(untuned) -> None:
 
 def test_a_model_that_is_to_be_tuned_is_not_asked_as_it_is(tiny) -> None:
     with pytest.raises(ReclmError, match=r"is tuned first: give --adapter DIR.*or --set stages=\[\]"):
-        RecLMProfiler(tiny.config, Parrot()).fit(tiny.view)
+        RecLMProfiler(tiny.config, model=Parrot()).fit(tiny.view)
 
 
 @pytest.mark.parametrize(

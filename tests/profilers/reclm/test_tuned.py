@@ -171,5 +171,5 @@ def test_open_refuses_what_is_not_there(tiny, folder, other_model, tmp_path) -> 
         RecLMProfiler.open(folder, None, None, "openvino")
     with pytest.raises(ReclmError, match=r"holds no tuned profiler"):
         RecLMProfiler.open(tmp_path / "nowhere", None, None, None)
-    _, name = RecLMProfiler.open(folder, None, tiny.model_name, "transformers")
+    name = RecLMProfiler.open(folder, None, tiny.model_name, "transformers").writer
     assert name.startswith(f"reclm-{tiny.model.name}+ppo@")
