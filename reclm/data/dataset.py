@@ -197,6 +197,51 @@ class Dataset:
     sessions: "Sessions | None" = None
     folder: Path | None = None
 
+    @classmethod
+    def from_frames(
+        cls,
+        interactions: Any,
+        items: Any = None,
+        *,
+        user: str = "user_id",
+        item: str = "item_id",
+        time: str | None = "timestamp",
+        rating: str | None = None,
+        text: Sequence[str] | str | None = None,
+        split: Literal["per-user", "given", "sessions"] = "per-user",
+        name: str = "mine",
+        **options: Any,
+    ) -> "Dataset":
+        """Make a data set of your own frames: pandas, polars, Arrow tables or DuckDB relations.
+
+        Ids may be strings or numbers; they come back as strings, whole numbers without a decimal point. Rows without
+        an id, or whose time or rating cannot be read, are left out and counted in ``report``.
+
+        Args:
+            interactions: one row an interaction.
+            items: one row an item, with the same column of ids. Default: nothing is known of the items but their ids.
+            user, item: columns of ids.
+            time: column of dates, timestamps, ISO strings, or numbers since 1970 (option ``time_unit``: s, ms, us).
+                None, or ``"timestamp"`` where there is no such column: without times, splits are random.
+            rating: column of ratings.
+            text: columns of item text, most telling first, or a template such as ``"{title}[. {genre}]"``. Default: all
+                columns of strings but the id.
+            split: ``per-user``: each user's newest interactions are held out, and whole items for zero-shot (options:
+                :class:`~reclm.data.splits.SplitOptions`). ``given``: the column ``split`` (option ``split_column``)
+                says train, valid or test. ``sessions``: the ``next-item`` protocol (options:
+                :class:`~reclm.data.sessions.SessionOptions`).
+            name: the name of the data set.
+            options: of the split.
+
+        Raises:
+            BadInput: for a frame, column type or option that cannot be used.
+            NotFound: for a column or option that does not exist.
+        """
+        from reclm.data.frames import from_frames
+
+        columns = {"user": user, "item": item, "time": time, "rating": rating}
+        return from_frames(interactions, items, **columns, text=text, split=split, name=name, **options)
+
     def __post_init__(self) -> None:
         if self.item_text.num_rows != len(self.items):
             raise BadInput(f"item_text has {self.item_text.num_rows} rows for {len(self.items)} items")

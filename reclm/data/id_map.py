@@ -6,57 +6,85 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, NotFound, unknown
+
+
+def id_strings(ids: Iterable[object] | pa.Array) -> pa.Array:
+    """Return ids as strings: a whole number without a decimal point, also where it is a float; no number is null.
+
+    >>> id_strings([104, 104.0, "104", 1.5, "u1"]).to_pylist()
+    ['104', '104', '104', '1.5', 'u1']
+    """
+    if not isinstance(ids, pa.Array):
+        return pa.array(
+            [str(int(x)) if isinstance(x, float) and x.is_integer() else str(x) for x in ids], pa.string()
+        )
+    if pa.types.is_dictionary(ids.type):
+        ids = ids.dictionary_decode()
+    if pa.types.is_floating(ids.type) or pa.types.is_decimal(ids.type):
+        ids = ids.cast(pa.float64())
+        ids = pc.if_else(pc.is_finite(ids), ids, None)
+        whole = pc.and_(pc.equal(pc.floor(ids), ids), pc.less(pc.abs(ids), 2.0**63))
+        return pc.if_else(
+            whole,
+            pc.if_else(whole, ids, 0.0).cast(pa.int64(), safe=False).cast(pa.string()),
+            ids.cast(pa.string()),
+        )
+    try:
+        return ids.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise BadInput(
+            f"a column of type {ids.type} cannot be read as string; convert it first", value=str(ids.type)
+        ) from error
 
 
 class IdMap:
     """A fixed order of distinct string ids: ``user_id ↔ user_idx``, ``item_id ↔ item_idx``.
 
     Args:
-        ids: the ids in row order; numbers are written as strings.
+        ids: the ids in row order; numbers become strings (:func:`id_strings`).
         what: ``"user"`` or ``"item"``, for messages.
     """
 
     def __init__(self, ids: Iterable[object] | pa.Array, what: str) -> None:
-        if isinstance(ids, pa.ChunkedArray):
-            ids = ids.combine_chunks()
-        array = ids.cast(pa.string()) if isinstance(ids, pa.Array) else pa.array(map(str, ids), pa.string())
+        array = id_strings(ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids)
         if pc.count_distinct(array, mode="all").as_py() != len(array):
-            twice = pc.value_counts(array).to_pylist()
-            first = next(row["values"] for row in twice if row["counts"] > 1)
-            raise ReclmError(f"{what} id {first!r} occurs twice; ids must be distinct")
+            counts = pc.value_counts(array).to_pylist()
+            first = next(row["values"] for row in counts if row["counts"] > 1)
+            raise BadInput(f"{what} id {first!r} occurs twice; ids must be distinct", value=first)
         self.array: pa.Array = array
         self.what = what
 
     def __len__(self) -> int:
         return len(self.array)
 
-    def __contains__(self, one: str) -> bool:
-        return pc.index(self.array, pa.scalar(one)).as_py() >= 0
+    def __contains__(self, name: object) -> bool:
+        return bool(self.find([name])[0] >= 0)
 
     def ids(self, idx: np.ndarray | None = None) -> list[str]:
-        """The ids of the given rows (all rows, in order, by default)."""
+        """Return the ids of some rows (all rows, in order, by default)."""
         return (self.array if idx is None else self.array.take(pa.array(idx))).to_pylist()
 
     def find(self, ids: Iterable[object] | pa.Array) -> np.ndarray:
-        """Rows ``(n,)`` int64 of the given ids, -1 where an id is unknown."""
-        wanted = ids.cast(pa.string()) if isinstance(ids, pa.Array) else pa.array(map(str, ids), pa.string())
-        rows = pc.fill_null(pc.index_in(wanted, value_set=self.array), -1)
+        """Return the rows ``(n,)`` int64 of some ids, -1 where an id is unknown."""
+        rows = pc.fill_null(pc.index_in(id_strings(ids), value_set=self.array), -1)
         return rows.to_numpy(zero_copy_only=False).astype(np.int64)
 
     def idx(self, ids: Iterable[object] | pa.Array) -> np.ndarray:
-        """Rows ``(n,)`` int64 of the given ids.
+        """Return the rows ``(n,)`` int64 of some ids.
 
         Raises:
-            ReclmError: for the first id that is not known, with the nearest one offered.
+            NotFound: for the first id that is not known, with the nearest one offered.
         """
-        ids = ids if isinstance(ids, pa.Array) else [str(one) for one in ids]
-        rows = self.find(ids)
+        wanted = id_strings(ids)
+        rows = self.find(wanted)
         if (rows < 0).any():
-            name = str(ids[int(np.flatnonzero(rows < 0)[0])])
+            name = str(wanted[int(np.flatnonzero(rows < 0)[0])])
             if len(self) <= 20:
                 raise unknown(self.what, name, self.ids())
-            raise ReclmError(
-                f"unknown {self.what} {name!r}; ids look like {', '.join(self.ids(np.arange(5)))}"
+            raise NotFound(
+                f"unknown {self.what} {name!r}; ids look like {', '.join(self.ids(np.arange(5)))}",
+                value=name,
+                where=self.what,
             )
         return rows

@@ -20,9 +20,9 @@ from reclm.config import Config, read_yaml
 from reclm.console import progress_bar
 from reclm.data import splits
 from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport, Split, TrainingView
+from reclm.data.item_text import item_texts
 from reclm.data.splits import Fraction, Seed
 from reclm.errors import BadInput, Damaged, NotFound
-from reclm.text.item_text import item_texts
 
 NONE = -1
 """Stands in a history where there is no further item, and in a future that is not to be seen."""

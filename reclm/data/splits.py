@@ -4,6 +4,7 @@ A *log* has no split yet: :func:`from_log` makes a temporal split per user and h
 (of consecutive days or years) come split into training and test: :func:`from_snapshots` adds the protocols.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -299,6 +300,30 @@ def from_snapshots(
             text_template,
             report,
         )
+    )
+
+
+def from_given(
+    name: str,
+    users: IdMap,
+    items: IdMap,
+    parts: Sequence[Interactions],
+    item_text: pa.Table,
+    report: ReadReport,
+    text_template: str = "",
+) -> Dataset:
+    """Return a data set whose interactions come split into train, valid and test.
+
+    Protocols: ``full-shot`` ranks all items; ``zero-shot`` those in neither train nor valid, if any is tested on.
+    """
+    train, valid, test = parts
+    everything = np.arange(len(items))
+    protocols = [Protocol("full-shot", everything)]
+    cold = np.setdiff1d(everything, np.union1d(train.item_idx, valid.item_idx))
+    if np.isin(cold, test.item_idx).any():
+        protocols.append(Protocol("zero-shot", cold))
+    return finished(
+        Dataset(name, users, items, train, valid, test, item_text, tuple(protocols), text_template, report)
     )
 
 

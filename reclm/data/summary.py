@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from reclm.console import printable
 from reclm.data.dataset import SPLITS, Dataset, Protocol
+from reclm.data.item_text import item_texts
 from reclm.data.splits import has_text, pairs
-from reclm.text.item_text import item_texts
 
 
 @dataclass(frozen=True)

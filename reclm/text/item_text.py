@@ -11,49 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reclm.errors import unknown
+from reclm.data.item_text import item_texts
 from reclm.llm.chat import plain
-
-_SECTION = re.compile(r"\[([^\]]*)\]|([^\[]+)")
-_FIELD = re.compile(r"\{([^{}]+)\}")
-
-
-def item_texts(fields: pa.Table, template: str = "") -> list[str]:
-    """One text an item, in row order.
-
-    >>> item_texts(pa.table({"title": ["Alien", "Heat"], "year": ["1979", ""]}), "{title}[ ({year})]")
-    ['Alien (1979)', 'Heat']
-
-    Args:
-        fields: one string column a field.
-        template: names fields in braces; a section in square brackets is left out where its field is empty.
-            By default all fields, joined by ``". "``.
-
-    Raises:
-        ReclmError: if the template names a field that the table lacks.
-    """
-    sections = [
-        (bool(optional), _FIELD.split(optional or fixed)) for optional, fixed in _SECTION.findall(template)
-    ]
-    # a column may be called anything: names are not read out of a template that is made of them
-    sections = sections or [(True, [". ", name, ""]) for name in fields.column_names]
-    columns = {}
-    for name in (name for _, pieces in sections for name in pieces[1::2]):
-        if name not in fields.column_names:
-            raise unknown("item text field", name, fields.column_names)
-        columns[name] = fields.column(name).to_pylist()
-
-    def text(row: int) -> str:
-        parts = []
-        for optional, pieces in sections:
-            values = [" ".join((columns[name][row] or "").split()) for name in pieces[1::2]]
-            if optional and not all(values):
-                continue
-            parts += [a + b for a, b in zip(pieces[0::2], [*values, ""], strict=True)]
-        return "".join(parts).lstrip(" .,;:").rstrip()
-
-    return [text(row) for row in range(fields.num_rows)]
-
 
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+")
 

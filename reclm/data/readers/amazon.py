@@ -16,6 +16,7 @@ from pydantic import Field
 from reclm.config import Config as BaseConfig
 from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
+from reclm.data.item_text import item_texts
 from reclm.data.readers.amazon_text import ITEM_FIELDS, TEMPLATE, ItemTexts, review_texts
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import numbers, text_of
@@ -23,7 +24,6 @@ from reclm.data.readers.delimited import Rows, TextFile
 from reclm.data.readers.json_lines import JsonLines
 from reclm.data.splits import SplitOptions, from_log, rows_to_keep
 from reclm.errors import ReclmError, unknown
-from reclm.text.item_text import item_texts
 
 ENDINGS = (".jsonl.gz", ".jsonl")
 META = "meta_"

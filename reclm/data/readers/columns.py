@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.data.dataset import Interactions
-from reclm.data.id_map import IdMap
+from reclm.data.id_map import IdMap, id_strings
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.delimited import Rows
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, unknown
 
 Column = pa.ChunkedArray
 TimeUnit = Literal["s", "ms", "us"]
@@ -44,6 +44,8 @@ class Log:
     timestamp: np.ndarray | None
     rating: np.ndarray | None
     review: Column | None
+    rows: np.ndarray
+    """``(n,)`` positions in what was read."""
 
     def numbered(self, users: IdMap, items: IdMap) -> Interactions:
         """The same interactions by rows of the id maps, which must hold all ids."""
@@ -77,6 +79,7 @@ def read_log(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: T
         None if timestamp is None else timestamp[good],
         None if rating is None else rating[good].astype(np.float32),
         pc.fill_null(strings(rows[columns.review]), "").filter(mask) if columns.review else None,
+        np.flatnonzero(good),
     )
 
 
@@ -104,21 +107,25 @@ def without_text(items: IdMap) -> pa.Table:
     return pa.table({"title": pa.array([""] * len(items))})
 
 
+def text_fields(table: pa.Table, id_column: str) -> list[str]:
+    """Return the columns that hold strings, without the ids."""
+    return [field.name for field in table.schema if field.name != id_column and _holds_strings(field.type)]
+
+
+def _holds_strings(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
+
+
 def strings(column: Column) -> Column:
-    """Values as strings: whole numbers without a decimal point, also where they are stored as floats; lists joined
-    by ``", "``.
+    """Return values as strings: numbers as in ids (:func:`~reclm.data.id_map.id_strings`), lists joined by ``", "``.
 
     Raises:
-        ReclmError: for a type that has no strings, such as records.
+        BadInput: for a type that has no strings, such as records.
     """
-    if pa.types.is_list(column.type):
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return joined(_cast(column, pa.list_(pa.string())), ", ")
-    if pa.types.is_floating(column.type):
-        try:
-            column = column.cast(pa.int64())
-        except pa.ArrowInvalid:  # not all whole
-            return column.cast(pa.string())
-    return _cast(column, pa.string())
+    return pa.chunked_array([id_strings(chunk) for chunk in column.chunks], pa.string())
 
 
 def joined(lists: Column, between: str) -> Column:
@@ -142,8 +149,8 @@ def _cast(column: Column | pa.Array, to: pa.DataType) -> Column:
     try:
         return pc.cast(column, to)
     except pa.ArrowNotImplementedError as error:
-        raise ReclmError(
-            f"a column of type {column.type} cannot be read as {to}; convert it first"
+        raise BadInput(
+            f"a column of type {column.type} cannot be read as {to}; convert it first", value=str(column.type)
         ) from error
 
 
@@ -160,7 +167,8 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
     Args:
         column: numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or a date or timestamp type.
     """
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if _holds_strings(column.type):
+        column = strings(column)
         filled = column.filter(pc.greater(pc.binary_length(column), 0))
         first = filled[0].as_py() if len(filled) else "0"
         if re.match(r"\d{4}-\d\d-\d\d", first):

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
 from reclm.config import Config as BaseConfig
-from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
+from reclm.data.dataset import SPLITS, Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import (
@@ -24,11 +23,9 @@ from reclm.data.readers.columns import (
     without_text,
 )
 from reclm.data.readers.delimited import Rows, TextFile, read_all
-from reclm.data.splits import SplitOptions, finished, from_log
+from reclm.data.splits import SplitOptions, from_given, from_log
 from reclm.errors import ReclmError
 from reclm.folders import make_folder
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -205,17 +202,9 @@ class RecBole(Reader):
         users = id_map("user", *_ids(known, config.user_field), *(log.user for log in logs.values()))
         items = id_map("item", *_ids(described, config.item_field), *(log.item for log in logs.values()))
         parts = {split: log.numbered(users, items) for split, log in logs.items()}
-        train, valid, test = (parts.get(split, Interactions.empty()) for split in SPLITS)
-        everything = np.arange(len(items))
-        protocols = [Protocol("full-shot", everything)]
-        cold = np.setdiff1d(everything, np.union1d(train.item_idx, valid.item_idx))
-        if np.isin(cold, test.item_idx).any():
-            protocols.append(Protocol("zero-shot", cold))
+        given = [parts.get(split, Interactions.empty()) for split in SPLITS]
         text = _item_text(items, described, config.item_field)
-        report = malformed.report
-        return finished(
-            Dataset(self.name, users, items, train, valid, test, text, tuple(protocols), report=report)
-        )
+        return from_given(self.name, users, items, given, text, malformed.report)
 
 
 class Ml100k(Reader):

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 from reclm.config import Config as BaseConfig
 from reclm.data.dataset import Dataset, ReadReport
 from reclm.data.id_map import IdMap
+from reclm.data.item_text import item_texts
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import (
     LogColumns,
@@ -28,7 +29,6 @@ from reclm.data.readers.columns import (
 from reclm.data.readers.delimited import Rows, TextFile, read_all
 from reclm.data.splits import SplitOptions, from_log
 from reclm.errors import ReclmError, unknown
-from reclm.text.item_text import item_texts
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
