@@ -4,7 +4,11 @@ import os
 import sys
 from pathlib import Path
 
+import reclm
+
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+for name in reclm.__all__:  # autodoc must meet the modules as they are, not with TYPE_CHECKING set
+    getattr(reclm, name)
 
 project = "reclm"
 author = "the reclm authors"
@@ -32,6 +36,8 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
+highlight_language = "text"
+smartquotes_action = "qe"
 html_theme = "pydata_sphinx_theme"
 html_title = "reclm"
 html_static_path = ["_static"]
@@ -43,6 +49,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "navbar_align": "left",
+    "header_links_before_dropdown": 8,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": [],
     "footer_end": [],

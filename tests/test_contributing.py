@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md, run as they stand there."""
+"""The recipes of docs/how-to/plug-ins.md, run as they stand there."""
 
 import inspect
 import re
@@ -15,7 +15,7 @@ import reclm.profilers
 ROOT = Path(__file__).parents[1]
 RECIPE = re.compile(r"## Add a (.+?) in three files\n(.*?)(?=\n## |\Z)", re.DOTALL)
 FILE = re.compile(r"^`([\w/.]+)`, .*?```\w+\n(.*?)```", re.DOTALL | re.MULTILINE)
-RECIPES = dict(RECIPE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+RECIPES = dict(RECIPE.findall((ROOT / "docs" / "how-to" / "plug-ins.md").read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("what", ["backbone", "profiler", "data set"])

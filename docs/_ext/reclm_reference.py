@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-import click
 import typer.main
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+PIPE = "\\|"
 
 
 def commands(command: Any, path: tuple[str, ...] = ("reclm",)) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -24,24 +25,10 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
 
 
-def option_row(parameter: Any, context: click.Context) -> str:
-    """Return a Markdown table row: the option's spellings, its value, its help and default."""
-    record = parameter.get_help_record(context) if parameter.param_type_name == "option" else None
-    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-    if record is None:
-        names = f"`{parameter.human_readable_name.upper()}`"
-    flag = getattr(parameter, "is_flag", False)
-    choices = getattr(parameter.type, "choices", None)
-    value = "" if flag else "\\|".join(f"`{choice}`" for choice in choices) if choices else ""
-    if not flag and not value:
-        value = cell(parameter.metavar or parameter.type.name)
-    text = cell(getattr(parameter, "help", "") or "")
-    default = parameter.default
-    if getattr(parameter, "show_default", False) and default not in (None, False, (), []) and not callable(default):
-        text += f" Default: `{default}`."
-    if parameter.required:
-        text += " Required."
-    return f"| {names} | {value} | {text} |"
+def option_row(parameter: Any, context: Any) -> str:
+    """Return a Markdown table row: how an option or argument is written, and its help text with the default."""
+    spelling, text = parameter.get_help_record(context)
+    return f"| `{spelling.replace('|', PIPE)}` | {cell(text)} |"
 
 
 class CommandReference(SphinxDirective):
@@ -53,16 +40,16 @@ class CommandReference(SphinxDirective):
 
         lines: list[str] = []
         for path, command in commands(typer.main.get_command(app)):
-            context = click.Context(command, info_name=" ".join(path))
             lines += [f"{'#' * len(path)} `{' '.join(path)}`", "", command.help or "", ""]
             if hasattr(command, "commands"):
                 continue
+            context = command.make_context(" ".join(path), [], resilient_parsing=True)
             rows = [
                 option_row(parameter, context)
                 for parameter in command.params
                 if not getattr(parameter, "hidden", False) and parameter.name != "help"
             ]
-            lines += ["| option | value | meaning |", "|---|---|---|", *rows, ""]
+            lines += ["| option | meaning |", "|---|---|", *rows, ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
