@@ -5,8 +5,13 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+import reclm
+from reclm.benchmarks.significance import holm as corrected
+from reclm.benchmarks.significance import paired
 
 FOLDER = Path(__file__).parent / "_static" / "pictures"
 GREY, BLUE, ORANGE, PALE = "#6b7280", "#1f6feb", "#d9730d", "#eef2f7"
@@ -30,20 +35,36 @@ def save(figure: plt.Figure, name: str) -> None:
     plt.close(figure)
 
 
-def box(axes: Axes, x: float, y: float, title: str, text: str = "", color: str = PALE, width: float = 2.3) -> None:
+def box(
+    axes: Axes, x: float, y: float, title: str, text: str = "", color: str = PALE, width: float = 2.3
+) -> None:
     """Draw a box of ``width`` around the point with a title and a line of text."""
     patch = FancyBboxPatch(
-        (x - width / 2, y - 0.42), width, 0.84, boxstyle="round,pad=0.02,rounding_size=0.1", fc=color, ec=GREY, lw=1
+        (x - width / 2, y - 0.42),
+        width,
+        0.84,
+        boxstyle="round,pad=0.02,rounding_size=0.1",
+        fc=color,
+        ec=GREY,
+        lw=1,
     )
     axes.add_patch(patch)
     axes.text(x, y + (0.14 if text else 0), title, ha="center", va="center", weight="bold", size=10.5)
     axes.text(x, y - 0.19, text, ha="center", va="center", size=8.5, color="#374151")
 
 
-def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str = "", bend: float = 0) -> None:
+def arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str = "", bend: float = 0
+) -> None:
     """Draw an arrow with a label beside its middle."""
     patch = FancyArrowPatch(
-        start, end, arrowstyle="-|>", mutation_scale=12, color=GREY, lw=1.3, connectionstyle=f"arc3,rad={bend}"
+        start,
+        end,
+        arrowstyle="-|>",
+        mutation_scale=12,
+        color=GREY,
+        lw=1.3,
+        connectionstyle=f"arc3,rad={bend}",
     )
     axes.add_patch(patch)
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
@@ -72,15 +93,20 @@ def pipeline() -> None:
     arrow(axes, (3.6, 1.04), (4.4, 0.15))
     arrow(axes, (6.8, 0), (10.8, 0.6))
     arrow(axes, (9.95, 1.5), (10.8, 0.95))
-    axes.text(10.3, 0.05, "all-rank evaluation over users and seeds", ha="center", size=8.5, color=GREY, style="italic")
+    axes.text(
+        10.3,
+        0.05,
+        "all-rank evaluation over users and seeds",
+        ha="center",
+        size=8.5,
+        color=GREY,
+        style="italic",
+    )
     save(figure, "pipeline")
 
 
-def tastes(users: int = 900, items: int = 60) -> "reclm.Dataset":
+def tastes(users: int = 900, items: int = 60) -> reclm.Dataset:
     """Return a data set of users with tastes of their own, popular items, and chance."""
-    import pandas as pd
-
-    import reclm
 
     rng = np.random.default_rng(0)
     taste = rng.normal(size=(users, 4)) @ rng.normal(size=(4, items)) / 2
@@ -98,8 +124,6 @@ def tastes(users: int = 900, items: int = 60) -> "reclm.Dataset":
 
 def trainings(count: int = 40) -> np.ndarray:
     """Return NDCG@20 of every user under ``count`` trainings that differ by their seed alone, ``(count, users)``."""
-    import reclm
-
     data = tastes()
     values = []
     for seed in range(count):
@@ -133,8 +157,6 @@ def crossed(values: np.ndarray) -> None:
 
 def false_alarms(values: np.ndarray, repeats: int = 400) -> None:
     """Draw how often two groups of trainings of one method are called different."""
-    from reclm.benchmarks.significance import paired
-
     rng, sizes = np.random.default_rng(1), (1, 3, 5)
     rates: dict[str, list[float]] = {"t-test over users": [], "users and seeds (reclm)": []}
     for size in sizes:
@@ -161,8 +183,6 @@ def false_alarms(values: np.ndarray, repeats: int = 400) -> None:
 
 def holm() -> None:
     """Draw Holm's thresholds beside eight p-values."""
-    from reclm.benchmarks.significance import holm as corrected
-
     p = np.array([0.001, 0.004, 0.02, 0.041, 0.11, 0.28, 0.46, 0.8])
     accepted = corrected(p) < 0.05
     figure, axes = plt.subplots(figsize=(7.5, 3))
@@ -194,7 +214,9 @@ def controls() -> None:
     names = list(CONTROLS)
     means, deviations = zip(*CONTROLS.values(), strict=True)
     colors = [GREY, BLUE] + [ORANGE] * 4
-    axes.barh(names, means, xerr=deviations, color=colors, error_kw={"lw": 1, "ecolor": "#111827", "capsize": 3})
+    axes.barh(
+        names, means, xerr=deviations, color=colors, error_kw={"lw": 1, "ecolor": "#111827", "capsize": 3}
+    )
     axes.axvline(POPULARITY, color="black", ls="--", lw=1)
     axes.invert_yaxis()
     axes.text(POPULARITY, -0.75, "popularity", size=8.5, ha="center")
