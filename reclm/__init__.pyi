@@ -29,3 +29,5 @@ from reclm.recommend.saved import load_model as load_model
 from reclm.recommend.steering import measure_steering as measure_steering
 
 __version__: str
+__all__: list[str]
+_FACE: dict[str, str]

@@ -16,6 +16,7 @@ EXTRAS = {
         "gguf",
         "huggingface_hub",
         "llguidance",
+        "platformdirs",
         "sentence_transformers",
         "sklearn",
         "tokenizers",

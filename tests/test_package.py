@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import distribution, packages_distributions
 from itertools import chain
 from pathlib import Path
@@ -18,12 +18,15 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from typer.main import get_command
 
+import reclm
 from reclm.cli import app
+from reclm.errors import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TREE = ("reclm", "backbones", "profilers", "benchmarks")
 PROJECT = PYPROJECT["project"]
+OPTIONAL = PROJECT["optional-dependencies"]
 INSTALLED = distribution(PROJECT["name"])
 POINTS = [point for point in INSTALLED.entry_points if point.group.startswith("reclm.")]
 
@@ -31,7 +34,7 @@ POINTS = [point for point in INSTALLED.entry_points if point.group.startswith("r
 def test_what_is_installed_is_what_the_project_declares() -> None:
     declared = {(group, name) for group, points in PROJECT["entry-points"].items() for name in points}
     assert {(point.group, point.name) for point in POINTS} == declared
-    assert INSTALLED.version == PROJECT["version"]
+    assert INSTALLED.version == reclm.__version__
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point.group}:{point.name}")
@@ -68,7 +71,19 @@ def test_the_wheel_holds_every_module_under_one_name(wheel: set[str]) -> None:
 def test_the_wheel_holds_the_files_that_are_not_python(wheel: set[str]) -> None:
     suites = {f"reclm/benchmarks/suites/{path.name}" for path in (ROOT / "benchmarks/suites").glob("*.yaml")}
     page = {f"reclm/benchmarks/report/{name}" for name in ("page.html.j2", "page.css")}
-    assert {name for name in wheel if not name.endswith(".py")} == {"reclm/py.typed"} | suites | page
+    assert {name for name in wheel if not name.endswith(".py")} == {
+        "reclm/py.typed",
+        "reclm/__init__.pyi",
+    } | suites | page
+
+
+def requirements(texts: Iterable[str]) -> Iterator[Requirement]:
+    """Requirements on other distributions, with those of the extras that they name."""
+    for requirement in map(Requirement, texts):
+        if requirement.name == PROJECT["name"]:
+            yield from requirements(chain.from_iterable(OPTIONAL[extra] for extra in requirement.extras))
+        else:
+            yield requirement
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:
@@ -76,30 +91,43 @@ def test_every_dependency_is_pinned_within_its_range() -> None:
     pins = {
         canonicalize_name(name): Version(version) for name, version in (line.split("==") for line in lines)
     }
-    extras = PROJECT["optional-dependencies"].values()
-    for text in chain(PYPROJECT["build-system"]["requires"], PROJECT["dependencies"], *extras):
-        requirement = Requirement(text)
-        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
+    needed = chain(PYPROJECT["build-system"]["requires"], PROJECT["dependencies"], *OPTIONAL.values())
+    for requirement in requirements(needed):
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the packages that a file imports, reclm and the standard library left out."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module).partition(".")[0])
+    return names - sys.stdlib_module_names - {"reclm"}
+
+
+def distributions(module: str) -> set[str]:
+    """Names of the installed distributions that a module belongs to."""
+    return set(map(canonicalize_name, packages_distributions().get(module, [])))
 
 
 def test_every_import_is_declared() -> None:
-    files = [path for folder in TREE for path in (ROOT / folder).rglob("*.py")]
-    imported: set[str] = set()
-    for node in chain.from_iterable(ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for path in files):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add(str(node.module).partition(".")[0])
-    owners = packages_distributions()
-    extras = PROJECT["optional-dependencies"]
-    needed = PROJECT["dependencies"] + extras["mlflow"] + extras["pyg"] + extras["recbole"] + extras["server"]
-    declared = {canonicalize_name(Requirement(text).name) for text in needed}
-    undeclared = [
-        name
-        for name in imported - sys.stdlib_module_names - {"reclm"}
-        if declared.isdisjoint(map(canonicalize_name, owners.get(name, [])))
-    ]
-    assert undeclared == []
+    extras = [texts for name, texts in OPTIONAL.items() if name not in {"docs", "test"}]
+    declared = {canonicalize_name(one.name) for one in requirements(chain(PROJECT["dependencies"], *extras))}
+    modules = set().union(*(imported(path) for folder in TREE for path in (ROOT / folder).rglob("*.py")))
+    assert [name for name in modules if declared.isdisjoint(distributions(name))] == []
+
+
+def test_every_import_that_is_not_of_the_core_is_mapped_to_its_extra() -> None:
+    core = {canonicalize_name(one.name) for one in requirements(PROJECT["dependencies"])}
+    modules = set().union(*(imported(path) for folder in TREE for path in (ROOT / folder).rglob("*.py")))
+    optional = {name for name in modules if core.isdisjoint(distributions(name))}
+    mapped = {module: extra for extra, names in EXTRAS.items() for module in names}
+    assert optional <= mapped.keys()
+    for module in optional:
+        owners = {canonicalize_name(one.name) for one in requirements(OPTIONAL[mapped[module]])}
+        assert distributions(module) & owners, module
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
