@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nbformat
 import pytest
 import typer.main
+from nbclient import NotebookClient
+from torch import nn
+from typer.testing import CliRunner
 
 from reclm import plugins
 from reclm.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUN = [*sorted((ROOT / "docs/tutorials").glob("*.md")), *sorted((ROOT / "docs/how-to").glob("*.md"))]
+"""Pages whose blocks are run; those that a comment excludes are not."""
 OLD = {"upgrading.md"}
 """Pages that also show commands of earlier versions."""
 MOST_WORDS = 900
@@ -141,6 +147,75 @@ def test_links_of_readme_and_rooms_resolve() -> None:
     assert [
         f"{name_of(page)}: {target}" for page, target in targets if not (page.parent / target).exists()
     ] == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which the tutorial of one's own data has made its tables and the data set ``shop``."""
+    folder = tmp_path_factory.mktemp("docs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("RECLM_HOME", raising=False)
+        page = (ROOT / "docs/tutorials/your-data.md").read_text(encoding="utf-8")
+        run_text(page[: page.index("## Profiles")], slow=True)
+    return folder
+
+
+def run_text(text: str, slow: bool, **names: Any) -> None:
+    """Run the Python and shell blocks of a page in order; those of a language model only where ``slow``."""
+    names = {"__name__": "__main__", **names}
+    for found in FENCE.finditer(text):
+        language, code, note = found["language"], found["code"], found["note"] or ""
+        if note.startswith("not run:") or (note == "slow" and not slow):
+            continue
+        if language == "python":
+            exec(compile(code, f"block after {text[: found.start()].splitlines()[-1:]}", "exec"), names)
+        elif language == "sh":
+            for line in commands(code):
+                result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:], catch_exceptions=False)
+                assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+def run_page(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+    """Run a page in ``folder``."""
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("RECLM_HOME", raising=False)
+    run_text(page.read_text(encoding="utf-8"), slow)
+
+
+@WAITS
+@pytest.mark.real_model
+@pytest.mark.parametrize("page", RUN, ids=name_of)
+def test_page_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_page(page, folder, monkeypatch, slow=False)
+
+
+@WAITS
+@pytest.mark.slow
+@pytest.mark.real_model
+@pytest.mark.parametrize(
+    "page", [page for page in RUN if any(block.note == "slow" for block in blocks(page))], ids=name_of
+)
+def test_page_runs_with_a_language_model(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_page(page, folder, monkeypatch, slow=True)
+
+
+@WAITS
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    model = nn.ModuleDict({"user_embedding": nn.Embedding(943, 8), "item_embedding": nn.Embedding(1682, 8)})
+    run_text(text[: text.index("## In a shell")], slow=True, my_model=model)
+
+
+@WAITS
+@pytest.mark.real_model
+def test_notebook_runs(tmp_path: Path) -> None:
+    notebook = nbformat.read(ROOT / "examples/notebook.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
 
 @WAITS
