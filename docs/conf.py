@@ -39,7 +39,6 @@ python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
 highlight_language = "text"
-smartquotes_action = "qe"
 html_theme = "pydata_sphinx_theme"
 html_title = "reclm"
 html_static_path = ["_static"]

@@ -1,5 +1,6 @@
 """Sphinx directives that write reference pages from the code: commands, and the options of plug-ins."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +22,9 @@ def commands(command: Any, path: tuple[str, ...] = ("reclm",)) -> Iterator[tuple
 
 
 def cell(text: object) -> str:
-    """Return ``text`` as the content of one cell of a Markdown table."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+    """Return ``text`` as the content of one cell of a Markdown table, names of options as code."""
+    line = " ".join(str(text).split()).replace("|", PIPE).replace("*", "\\*").replace("<", "&lt;")
+    return re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"`\g<0>`", line)
 
 
 def option_row(parameter: Any, context: Any) -> str:
