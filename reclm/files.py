@@ -1,17 +1,125 @@
-"""Rows in a file, a JSON line each: what is on its way into a store's table, or needs no table."""
+"""Files and folders that are written whole or not at all, an append-only journal, and a lock between processes."""
 
+import itertools
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from reclm.errors import BadInput, Busy
+
+_NUMBER = itertools.count()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a draft to write to, which takes the place of ``path`` if the block ends without an exception.
+
+    Folders above ``path`` are made. The draft ends in the same suffix.
+
+    Raises:
+        BadInput: if the file system refuses.
+    """
+    draft = path.with_name(f".{path.stem}-{os.getpid()}-{next(_NUMBER)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which takes the place of ``folder`` if the block ends without an exception.
+
+    A folder that is there already is replaced as a whole.
+
+    Raises:
+        BadInput: if the file system refuses.
+    """
+    draft, before = (
+        folder.with_name(f".{folder.name}-{os.getpid()}-{next(_NUMBER)}.{part}") for part in ("new", "old")
+    )
+    try:
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+            if folder.exists():
+                folder.rename(before)
+            draft.rename(folder)
+        finally:
+            if before.exists() and not folder.exists():
+                before.rename(folder)
+            for leftover in (draft, before):
+                shutil.rmtree(leftover, ignore_errors=True)
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def _refused(path: Path, error: OSError) -> BadInput:
+    return BadInput(f"cannot write {path}: {error.strerror or error}; choose another folder", where=path)
+
+
+class Lock:
+    """A lock between processes, on a file; the operating system releases it when its holder dies.
+
+    Args:
+        path: the file; it stays, empty.
+        busy: the message where another process holds the lock, with a remedy.
+        timeout: seconds to wait for it.
+    """
+
+    def __init__(self, path: Path, busy: str, timeout: float = 0.0) -> None:
+        self.path, self.busy, self.timeout = path, busy, timeout
+        self._lock = FileLock(path)
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._lock.is_locked
+
+    def acquire(self) -> None:
+        """Take the lock; one that is held is taken once more.
+
+        Raises:
+            Busy: if another process holds it.
+            BadInput: if its file cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=self.timeout)
+        except Timeout as error:
+            raise Busy(self.busy, where=self.path) from error
+        except OSError as error:
+            raise _refused(self.path.parent, error) from error
+
+    def release(self) -> None:
+        """Release the lock, as often as it was taken."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class Journal:
-    """Rows written down the moment they exist, one JSON line each; of a store, until the table holds them.
+    """Rows in a file, one JSON line each, written the moment they exist.
 
-    A table takes some 20 ms a write and grows a version with each, a line takes 10 µs. So that a run killed
-    at any moment loses no row it was given, rows come here at once and go into the table by the thousand.
+    A table takes some 20 ms a write and grows a version with each, a line takes 10 µs: a process that is killed loses
+    no row that was appended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -19,7 +127,7 @@ class Journal:
         self._file: FileIO | None = None
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one row down; when this returns it outlives the process."""
+        """Write one row; when this returns, the row outlives the process."""
         if self._file is None:
             self._file = self.path.open("a+b", buffering=0)
             if self._file.tell():
@@ -29,24 +137,26 @@ class Journal:
         self._file.write(json.dumps(row).encode() + b"\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows that stand here; a line cut short by a kill is none."""
-        if not self.path.exists():
+        """Return the rows of the file; a line that a kill cut short is left out."""
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
             return []
-        return [row for line in self.path.read_bytes().splitlines() if (row := _row(line)) is not None]
+        return [row for line in lines if (row := _parsed(line)) is not None]
 
     def clear(self) -> None:
-        """Forget the rows: the table holds them now."""
+        """Delete the file."""
         self.close()
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file; the next :meth:`append` opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         return json.loads(line)
     except ValueError:

@@ -78,19 +78,15 @@ def search(
     from rich.text import Text
 
     from reclm.console import printable
-    from reclm.profiles import embeddings
     from reclm.profiles.find import find_store
-    from reclm.profiles.store import ProfileStore
-    from reclm.text.encoder import TextEncoder
+    from reclm.profiles.profiles import Profiles
 
     folder = find_store(home, dataset, profiler, model, engine, store)
     table = Table("kind", "id", "similarity", "profile")
-    with ProfileStore.read(folder) as opened:
-        text_encoder = TextEncoder(encoder)
-        for one in kind.kinds:
-            for hit, score in embeddings.search(opened, text_encoder, text, one, k):
-                row = (one, printable(hit.id), f"{score:.3f}", printable(hit.text))
-                table.add_row(*map(Text, row))
+    profiles = Profiles.open(folder, encoder=encoder)
+    for one in kind.kinds:
+        for id, score, words in profiles.search(text, one, k).itertuples(index=False):
+            table.add_row(*map(Text, (one, printable(id), f"{score:.3f}", printable(words))))
     Console(highlight=False).print(table)
     print(f"next: reclm profiles show ID --store {shlex.quote(str(folder))}")
 
@@ -111,14 +107,11 @@ def export(
     """Write profiles for other programs: texts (parquet) or vectors (npy, safetensors, recbole)."""
     import reclm.profiles.export as exports
     from reclm.profiles.find import find_store
-    from reclm.profiles.store import ProfileStore
-    from reclm.text.encoder import TextEncoder
+    from reclm.profiles.profiles import Profiles
 
     folder = find_store(home, dataset, profiler, model, engine, store)
-    with ProfileStore.read(folder) as opened:
-        text_encoder = None if format is Format.parquet else TextEncoder(encoder)
-        files = exports.export(opened, format.value, out, text_encoder, kind.kinds)
-    for file in files:
+    profiles = Profiles.open(folder, kinds=kind.kinds, encoder=encoder)
+    for file in profiles.export(out, format.value):
         print(file)
     print(f"next: {exports.NEXT[format.value].format(out=out)}")
 
@@ -131,8 +124,7 @@ def list_(home: Home = None) -> None:
     from rich.text import Text
 
     from reclm.folders import Workspace
-    from reclm.profiles.find import stores
-    from reclm.profiles.store import ProfileStore
+    from reclm.profiles.store import ProfileStore, stores
 
     table = Table("data set", "written by", "users", "items", "folder")
     for folder, info in stores(Workspace.at(home)):

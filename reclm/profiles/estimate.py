@@ -1,22 +1,28 @@
-"""What a run would cost, before it is begun."""
+"""Estimate the tokens and the time of a run before it begins."""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reclm.console import duration
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.llm.chat import Chat
 from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.run import Plan, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
-from reclm.profiles.write import Plan, plans, written
-from reclm.text.encoder import TextEncoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from reclm.text.encoder import TextEncoder
 
 
 @dataclass(frozen=True)
 class KindEstimate:
-    """What a run would do for one kind; tokens and seconds are extrapolated from a sample of the prompts."""
+    """The work of a run for one kind; tokens and seconds are extrapolated from a sample of the prompts."""
 
     plan: Plan
     prompt_tokens: int = 0
@@ -24,7 +30,7 @@ class KindEstimate:
     seconds: float = 0.0
     embed_seconds: float = 0.0
     sample: int = 0
-    """How many prompts were answered for it."""
+    """Prompts that were answered for the estimate."""
 
     def __add__(self, other: "KindEstimate") -> "KindEstimate":
         return KindEstimate(
@@ -37,6 +43,43 @@ class KindEstimate:
         )
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """The work of a run; :attr:`kinds` in the order of the work."""
+
+    kinds: tuple[KindEstimate, ...]
+
+    def table(self) -> "pd.DataFrame":
+        """Return a frame with a column a kind."""
+        import pandas as pd
+
+        rows = {
+            "subjects": lambda kind: kind.plan.subjects,
+            "left out by prompts": lambda kind: kind.plan.left_out,
+            "distinct prompts": lambda kind: kind.plan.distinct,
+            "stored already": lambda kind: kind.plan.stored,
+            "prompts to write": lambda kind: len(kind.plan.prompts),
+            "tokens to read (estimate)": lambda kind: kind.prompt_tokens,
+            "tokens to write (estimate)": lambda kind: kind.new_tokens,
+            "time to write (estimate)": lambda kind: duration(kind.seconds),
+            "time to embed (estimate)": lambda kind: duration(kind.embed_seconds),
+            "prompts answered for the estimate": lambda kind: kind.sample,
+        }
+        columns = {f"{kind.plan.kind}s": [row(kind) for row in rows.values()] for kind in self.kinds}
+        return pd.DataFrame(columns, index=list(rows), dtype=object)
+
+    def __str__(self) -> str:
+        prompts = sum(len(kind.plan.prompts) for kind in self.kinds)
+        read, new = (
+            sum(getattr(kind, name) for kind in self.kinds) for name in ("prompt_tokens", "new_tokens")
+        )
+        seconds = sum(kind.seconds + kind.embed_seconds for kind in self.kinds)
+        return f"{prompts:,} prompts to write, {read:,} tokens to read, {new:,} to write, about {duration(seconds)}"
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html(border=0)
+
+
 def dry_run(
     view: TrainingView,
     profiler: Profiler,
@@ -44,13 +87,13 @@ def dry_run(
     kinds: Sequence[ProfileKind] = KINDS,
     limit: int | None = None,
     sample: int = 24,
-    encoder: TextEncoder | None = None,
+    encoder: "TextEncoder | None" = None,
     prompts: int | None = None,
 ) -> list[KindEstimate]:
     """Estimate a run, and store nothing.
 
-    Up to ``sample`` of each round's missing prompts, drawn evenly, are answered and timed, and ten times as many
-    counted. Where later prompts quote a profile that is not written yet, one of these answers stands in for it.
+    Up to ``sample`` missing prompts of each round, drawn evenly, are answered and timed, and the tokens of ten times
+    as many are counted. Where later prompts quote a profile that is not written yet, one of these answers stands in.
     """
     estimates: list[KindEstimate] = []
     users: dict[str, str] = store.texts("user") if store else {}
@@ -58,9 +101,9 @@ def dry_run(
         if kind in kinds:
             known: dict[ProfileKind, dict[str, str]] = {"user": users if kind == "item" else {}, "item": {}}
             whole = KindEstimate(Plan(kind))
-            for todo in plans(view, profiler, store, kind, known, limit, prompts):
-                part, answers = _calibrate(profiler, todo, sample, encoder)
-                known[kind] |= _stand_ins(store, todo, answers)
+            for plan in plans(view, profiler, store, kind, known, limit, prompts):
+                part, answers = _calibrate(profiler, plan, sample, encoder)
+                known[kind] |= _stand_ins(store, plan, answers)
                 whole += part
             estimates.append(whole)
             if kind == "user":
@@ -68,19 +111,19 @@ def dry_run(
     return estimates
 
 
-def _stand_ins(store: ProfileStore | None, todo: Plan, answers: list[Profile]) -> dict[str, str]:
-    """A text for each subject of a plan: its own where it has one, else the first of the answers."""
-    texts = dict.fromkeys(todo.asked, answers[0].text) if answers else {}
-    texts |= {one.id: one.text for one in todo.copies}
-    return texts | (written(store, todo) if store else {})
+def _stand_ins(store: ProfileStore | None, plan: Plan, answers: list[Profile]) -> dict[str, str]:
+    """Return a text for each subject of a plan: its own where it has one, else the first answer."""
+    texts = dict.fromkeys(plan.prompt_hashes, answers[0].text) if answers else {}
+    texts |= {copy.id: copy.text for copy in plan.copies}
+    return texts | (written(store, plan) if store else {})
 
 
 def _calibrate(
-    profiler: Profiler, todo: Plan, sample: int, encoder: TextEncoder | None
+    profiler: Profiler, plan: Plan, sample: int, encoder: "TextEncoder | None"
 ) -> tuple[KindEstimate, list[Profile]]:
-    prompts = todo.prompts
+    prompts = plan.prompts
     if not prompts:
-        return KindEstimate(todo), []
+        return KindEstimate(plan), []
     drawn = list(_evenly(prompts, sample))
     timed = drawn[1:] or drawn
     start = time.perf_counter()
@@ -93,15 +136,15 @@ def _calibrate(
     if encoder:
         encoder.encode(["warm up"])
         start = time.perf_counter()
-        encoder.encode([one.text for one in answers])
+        encoder.encode([answer.text for answer in answers])
         embed_seconds = time.perf_counter() - start
-    chats = {one.prompt_hash: one.source for one in _evenly(prompts, 10 * sample)}
+    chats = {subject.prompt_hash: subject.source for subject in _evenly(prompts, 10 * sample)}
     chats = {key: chat for key, chat in chats.items() if isinstance(chat, Chat)}
     tokens = list(profiler.generator.count_tokens(chats).values()) if chats and profiler.generator else [0]
     estimate = KindEstimate(
-        todo,
+        plan,
         prompt_tokens=round(np.mean(tokens) * len(prompts)),
-        new_tokens=round(np.mean([one.new_tokens for one in answers]) * len(prompts)),
+        new_tokens=round(np.mean([answer.new_tokens for answer in answers]) * len(prompts)),
         seconds=seconds / len(timed) * len(prompts),
         embed_seconds=embed_seconds / len(drawn) * len(prompts),
         sample=len(drawn),

@@ -3,21 +3,22 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from safetensors.numpy import save_file
 
 from reclm.data.dataset import ProfileKind
 from reclm.data.id_map import IdMap
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, NotFound, unknown
 from reclm.folders import make_folder, slug
-from reclm.profiles.embeddings import embed
+from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.store import KINDS, ProfileStore
-from reclm.text.encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from reclm.profiles.profiles import Profiles
 
 Format = Literal["parquet", "npy", "safetensors", "recbole"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -34,13 +35,12 @@ _RECBOLE = {"user": ("useremb", "uid", "user_emb"), "item": ("itememb", "iid", "
 
 
 def export(
-    store: ProfileStore,
-    format: Format,
+    profiles: "Profiles",
+    format: str,
     out: Path,
-    encoder: TextEncoder | None = None,
     kinds: Sequence[ProfileKind] = KINDS,
 ) -> list[Path]:
-    """Write profiles into the folder ``out``; everyone who has one, sorted by id.
+    """Write all profiles into the folder ``out``, sorted by id.
 
     - ``parquet``: ``<kind>.parquet``, the rows of the store, texts and how they came about; no vectors.
     - ``npy``: ``<kind>.npy`` ``(n, t)`` float32 and ``<kind>.ids.json``, the ids in row order.
@@ -50,10 +50,6 @@ def export(
 
     ``manifest.json`` says what they are and were made from.
 
-    Args:
-        encoder: what makes the vectors; needed for every format but ``parquet``.
-        kinds: whose profiles.
-
     Returns:
         The files written.
 
@@ -62,23 +58,27 @@ def export(
     """
     if format not in FORMATS:
         raise unknown("export format", format, FORMATS)
-    kinds = [kind for kind in kinds if store.count(kind)]
-    if not kinds:
-        raise ReclmError(f"profile store {store.folder} has nothing to export; run: reclm profile")
+    store = profiles.store
+    texts = {kind: frame for kind in kinds if len(frame := profiles.texts(kind))}
+    if not texts:
+        raise NotFound(
+            f"profile store {store.folder} has nothing to export; run: reclm profile", where=store.folder
+        )
     make_folder(out, "--out")
     if format == "parquet":
-        files = [_parquet(store, kind, out) for kind in kinds]
+        files = [_parquet(profiles, kind, out) for kind in texts]
     else:
-        if encoder is None:
-            raise ValueError(f"format {format} needs an encoder")
-        ids = {kind: sorted(store.texts(kind)) for kind in kinds}
-        matrices = {kind: embed(store, encoder, kind, IdMap(ids[kind], kind))[0] for kind in kinds}
+        ids = {kind: sorted(frame["id"]) for kind, frame in texts.items()}
+        matrices = {
+            kind: ProfileMatrix.from_rows(*profiles.embeddings(kind), IdMap(ids[kind], kind)).vectors
+            for kind in texts
+        }
         write = {"npy": _npy, "safetensors": _safetensors, "recbole": _recbole}[format]
         files = write(store, out, ids, matrices)
     manifest = store.info.model_dump() | {
         "format": format,
-        "encoder": encoder.name if encoder and format != "parquet" else None,
-        "profiles": {kind: store.count(kind) for kind in kinds},
+        "encoder": None if format == "parquet" else profiles.encoder.name,
+        "profiles": {kind: len(frame) for kind, frame in texts.items()},
         "files": [file.name for file in files],
     }
     path = out / "manifest.json"
@@ -86,9 +86,9 @@ def export(
     return [*files, path]
 
 
-def _parquet(store: ProfileStore, kind: ProfileKind, out: Path) -> Path:
+def _parquet(profiles: "Profiles", kind: ProfileKind, out: Path) -> Path:
     path = out / f"{kind}.parquet"
-    pq.write_table(store.rows(kind).sort_by("id"), path)
+    pq.write_table(profiles.rows(kind), path)
     return path
 
 
@@ -111,6 +111,8 @@ def _npy(_: ProfileStore, out: Path, ids: _Ids, matrices: _Matrices) -> list[Pat
 
 
 def _safetensors(store: ProfileStore, out: Path, ids: _Ids, matrices: _Matrices) -> list[Path]:
+    from safetensors.numpy import save_file
+
     path = out / "profiles.safetensors"
     tensors: dict[str, np.ndarray] = {**matrices}
     save_file(tensors, path, metadata={"fingerprint": store.info.fingerprint})
@@ -124,8 +126,9 @@ def _recbole(store: ProfileStore, out: Path, ids: _Ids, matrices: _Matrices) -> 
         suffix, id_field, vector_field = _RECBOLE[kind]
         bad = next((id for id in ids[kind] if not id or set(id) & set('\t\n\r"')), None)
         if bad is not None:
-            raise ReclmError(
-                f"{kind} id {bad!r} cannot stand in RecBole's atomic files (tab, quote or line break)"
+            raise BadInput(
+                f"{kind} id {bad!r} cannot stand in RecBole's atomic files (tab, quote or line break)",
+                value=bad,
             )
         paths.append(out / f"{dataset}.{suffix}")
         with paths[-1].open("w", encoding="utf-8", newline="\n") as file:

@@ -7,16 +7,9 @@ from reclm.data.dataset import ProfileKind
 from reclm.data.storage import is_dataset, read_head
 from reclm.errors import ReclmError, near
 from reclm.folders import Workspace
-from reclm.profiles.ensure import open_profiler
 from reclm.profiles.profile import Profile
-from reclm.profiles.store import KINDS, ProfileStore, StoreInfo
-
-
-def stores(workspace: Workspace) -> list[tuple[Path, StoreInfo]]:
-    """The profile stores in a workspace, sorted by folder; caches of item texts and stores set aside left out."""
-    files = sorted((workspace.root / "profiles").glob("*/*/store.yaml"))
-    found = [(file.parent, StoreInfo.from_yaml(file)) for file in files]
-    return [one for one in found if one[1].writer != "item-text" and ".old-" not in one[0].name]
+from reclm.profiles.store import KINDS, ProfileStore, stores
+from reclm.profiles.write import open_profiler
 
 
 def find_store(

@@ -1,4 +1,4 @@
-"""What a profile is, and what writes one."""
+"""A profile, and the base class of what writes profiles."""
 
 import json
 from abc import ABC, abstractmethod
@@ -28,17 +28,17 @@ Known = Mapping[ProfileKind, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Profile:
-    """A plain-language description of one user or item, and how it came about.
+    """A plain-language description of one user or item, and its origin.
 
     Attributes:
-        kind, id: whose it is.
+        kind, id: the user or item that it describes.
         text: the profile.
-        prompt_hash: identifies what it was made from; the same hash is never written twice.
-        model: the language model, or the profiler's name where none was used.
+        prompt_hash: identifies the prompt; the same hash is never generated twice.
+        model: the language model, or the profiler's name where none was used; ``imported`` if somebody else wrote it.
         settings: the generation settings as JSON.
         prompt_tokens, new_tokens: 0 where no language model was used.
         finish_reason: ``"stop"``, ``"length"`` or ``"none"`` (no language model).
-        seconds: what its prompt took to be answered, as a share of the run's time; those of equal prompts are one.
+        seconds: time to answer its prompt, as a share of the run's; profiles of equal prompts share one time.
     """
 
     kind: ProfileKind
@@ -56,7 +56,7 @@ class Profile:
     def answered(
         cls, kind: ProfileKind, id: str, text: str, answer: Generation, model: str, params: SamplingParams
     ) -> Self:
-        """What became of a language model's answer, whose key is the prompt's hash; ``text`` is what is kept of it."""
+        """Make a profile of ``text``, read from a language model's ``answer``, whose key is the prompt's hash."""
         return cls(
             kind,
             id,
@@ -72,9 +72,9 @@ class Profile:
 
 @dataclass(frozen=True)
 class Subject:
-    """One user or item to be described: ``prompt_hash`` is known before anything is generated.
+    """One user or item to describe: ``prompt_hash`` is known before anything is generated.
 
-    ``source`` is what the profile is made from: a chat for a language model, else the finished text.
+    ``source`` is the prompt: a chat for a language model, else the finished text.
     """
 
     kind: ProfileKind
@@ -101,12 +101,14 @@ class Profiler(ABC):
         BadInput: if a model is named for a profiler that uses none.
 
     Attributes:
+        presets: settings by name, for ``tune(config=NAME)``.
         encoder: of a tuned profiler, the text encoder that its profiles are to be read with; None: any.
     """
 
     needs_model: ClassVar[bool] = True
     tunable: ClassVar[bool] = False
     Config: ClassVar[type[BaseConfig]] = BaseConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
         self,
@@ -148,7 +150,7 @@ class Profiler(ABC):
         """
         name = plugins.name_of("profiler", cls)
         if not (folder / CONFIG).is_file():
-            raise BadInput(f"profiler {name!r} is not tuned: leave --adapter out", value=str(folder))
+            raise BadInput(f"profiler {name!r} is not tuned; leave --adapter out", value=str(folder))
         config = cls.Config.build(
             merged(read_yaml(folder / CONFIG), settings or {}), where=f"profiler {name}"
         )
@@ -179,9 +181,9 @@ class Profiler(ABC):
         """Learn from the view; a profiler with nothing to learn returns itself."""
 
     def rounds(self, view: TrainingView, kind: ProfileKind) -> Sequence[np.ndarray]:
-        """Rows of ``kind`` in the order of the work: those of a round may quote profiles of the rounds before.
+        """Return the rows of ``kind`` round by round: prompts of a round may quote profiles of earlier rounds.
 
-        No row stands in two rounds. By default all are in one.
+        No row is in two rounds. By default there is one round of all rows.
         """
         return [np.arange(len(view.idmap(kind)))]
 
@@ -189,15 +191,15 @@ class Profiler(ABC):
     def subjects(
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
-        """What each row of ``idx`` would be asked. Rows without anything to go by are left out.
+        """Yield the prompt of each row of ``idx``; rows with nothing to write about are left out.
 
-        ``known`` has the profiles that prompts may quote: of the rounds before this one and, for items, of all
-        users. It never has those of the round itself, so that a run that goes on asks what it asked before.
+        ``known`` has the profiles that prompts may quote: of earlier rounds and, for items, of all users. It never has
+        those of the same round, so that a resumed run builds the same prompts.
         """
 
     @abstractmethod
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
-        """The profiles, in any order, each as soon as it is done; equal prompt hashes are generated once."""
+        """Yield the profiles, in any order, each as soon as it is done; equal prompt hashes are generated once."""
 
     def training(self, view: TrainingView) -> dict[str, Any] | None:
         """Return all that :meth:`fit` trains on and with, but for the view; None where it trains no model.
@@ -219,7 +221,7 @@ class Profiler(ABC):
         return {}
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
-        """Whether a profile has the form that this profiler promises; by default, whether it says anything."""
+        """Return whether a profile has the form that this profiler promises; by default, whether it is not blank."""
         return bool(text.strip())
 
     def save(self, folder: Path) -> None:

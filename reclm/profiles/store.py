@@ -1,31 +1,32 @@
-"""Profiles on disk: one LanceDB folder a data set and writer."""
+"""Profiles on disk: a LanceDB folder for each data set and writer. Reading changes nothing and takes no lock."""
 
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
-import lancedb
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock, Timeout
-from lancedb.expr import col
-from lancedb.table import Table
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import ReclmError
-from reclm.files import Journal
-from reclm.folders import make_folder
+from reclm.errors import BadInput, NotFound
+from reclm.files import Journal, Lock, atomic_file
+from reclm.folders import Workspace, current, make_folder
 from reclm.profiles.profile import Profile
+
+if TYPE_CHECKING:
+    from lancedb import DBConnection
+    from lancedb.table import Table
 
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
 
 PATIENCE = 5.0
-"""Seconds to wait for another writer: a reader that puts a killed run's journal into the table takes less."""
+"""Seconds to wait for another process that writes to a store."""
 
 SCHEMA = pa.schema(
     [
@@ -44,27 +45,31 @@ SCHEMA = pa.schema(
     ]
 )
 _PROFILE_COLUMNS = [field.name for field in fields(Profile)]
+_ITEM_TEXT = "item-text"
+"""Writer of the stores that cache the vectors of item texts; they hold no profiles."""
 
 
 class StoreInfo(Config):
-    """``store.yaml``: what a store holds the profiles of."""
+    """``store.yaml``: the data set and the writer of a store."""
 
     fingerprint: str
-    """Of the data set the profiles were written from."""
+    """Of the data set that the profiles describe."""
     writer: str
-    """The profiler, with its model."""
+    """The profiler, with its model; ``imported-…`` where somebody else wrote the profiles."""
     dataset: str = ""
     """The data set's name."""
     earlier: str = ""
     """Folder, beside this one, of the store whose answers to equal prompts are taken over; none if empty."""
+    encoder: str = ""
+    """Name or folder of the text encoder that the profiles are to be read with; the default one if empty."""
 
 
 class ProfileStore:
     """Profiles of one data set by one writer, keyed by (kind, id), with their embeddings.
 
-    Rows are safe from the moment :meth:`add` has taken them (see :class:`~reclm.files.Journal`).
-    Many may read a store while one process writes to it. Used as a context manager, it puts everything into
-    the table at the end, also when it is left by an exception.
+    A row is safe as soon as :meth:`add` has taken it: it is in the journal, and later in the table. Many processes may
+    read a store while one writes to it: they see table and journal. Used as a context manager, the store puts all
+    rows into the table at the end, also after an exception.
     """
 
     flush_rows = 2048
@@ -72,18 +77,16 @@ class ProfileStore:
 
     def __init__(self, folder: Path, info: StoreInfo) -> None:
         self.folder, self.info = folder, info
-        # an interval of 0: every read sees what other processes have written
-        self.db = lancedb.connect(folder, read_consistency_interval=timedelta(0))
-        self._lock = _lock_of(folder)
+        busy = f"another run is writing to profile store {folder}; wait for it, or choose another --store"
+        self._lock = Lock(folder / ".lock", busy, PATIENCE)
         self._journal = Journal(folder / "journal.jsonl")
         self._pending: dict[tuple[str, str], dict[str, Any]] = {}
+        self._writing = False
         self._flushed = time.monotonic()
-        self._table = _opened(self.db)
-        self._recover()
 
     @staticmethod
     def at(folder: Path) -> bool:
-        """Whether there is a store in ``folder``."""
+        """Return whether there is a store in ``folder``."""
         return (folder / "store.yaml").is_file()
 
     @classmethod
@@ -97,18 +100,18 @@ class ProfileStore:
         fresh: bool = False,
         carry_over: bool = False,
     ) -> Self:
-        """The store in ``folder``, created where there is none.
+        """Open the store in ``folder``, or create it where there is none.
 
         Args:
             folder: the store's own folder.
-            fingerprint, dataset: of the data set the profiles are written from, and its name.
+            fingerprint, dataset: of the data set that the profiles describe, and its name.
             writer: the profiler, with its model.
             fresh: set a store that is there aside (as ``<folder>.old-<time>``) and begin an empty one.
-            carry_over: do so where it was written for another data set (the same one, since grown, say), and go on
-                looking there for what answers an equal prompt (:meth:`by_hash`).
+            carry_over: do so where the store was written for another data set (the same one, since grown, say), and
+                look there for answers to equal prompts (:meth:`by_hash`).
 
         Raises:
-            ReclmError: if the store was written for another data set or by another writer.
+            BadInput: if the store was written for another data set or by another writer.
         """
         info = StoreInfo(fingerprint=fingerprint, writer=writer, dataset=dataset)
         if fresh and cls.at(folder):
@@ -118,37 +121,51 @@ class ProfileStore:
         store = cls.read(folder)
         if carry_over and store.info.fingerprint != fingerprint and store.info.writer == writer:
             return cls._create(folder, info.model_copy(update={"earlier": _set_aside(folder).name}))
-        for what, found, wanted in (
+        for what, stored, wanted in (
             ("for data set", store.info.fingerprint, fingerprint),
             ("by", store.info.writer, writer),
         ):
-            if found != wanted:
-                raise ReclmError(
-                    f"profile store {folder} was written {what} {found}, not {wanted}; choose another --store, or "
-                    "set this one aside with reclm profile --carry-over (keeps answers to equal prompts) or --fresh"
+            if stored != wanted:
+                raise BadInput(
+                    f"profile store {folder} was written {what} {stored}, not {wanted}; choose another --store, or "
+                    "set this one aside with reclm profile --carry-over (keeps answers to equal prompts) or --fresh",
+                    value=stored,
+                    where=folder,
+                    remedy="--carry-over",
                 )
         return store
 
     @classmethod
     def _create(cls, folder: Path, info: StoreInfo) -> Self:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ReclmError(f"{folder} is not empty and no profile store; choose another --store")
+            raise BadInput(
+                f"{folder} is not empty and no profile store; choose another --store", where=folder
+            )
         make_folder(folder, "--store or --home")
-        draft = folder.with_name(f"{folder.name}.{time.time_ns()}.yaml")
-        info.to_yaml(draft)
-        draft.replace(folder / "store.yaml")
-        return cls(folder, info)
+        store = cls(folder, info)
+        store.describe()
+        return store
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The store in ``folder``, whatever data set and writer it belongs to.
+        """Open the store in ``folder``, whatever data set and writer it belongs to.
 
         Raises:
-            ReclmError: if there is none.
+            NotFound: if there is none.
         """
         if not cls.at(folder):
-            raise ReclmError(f"no profile store at {folder}; write profiles with: reclm profile")
+            raise NotFound(
+                f"no profile store at {folder}; see reclm profiles list, or write profiles: reclm profile",
+                value=folder,
+                remedy="reclm profiles list",
+            )
         return cls(folder, StoreInfo.from_yaml(folder / "store.yaml"))
+
+    def describe(self, **changes: str) -> None:
+        """Write ``store.yaml``, with ``changes`` of its fields."""
+        self.info = self.info.model_copy(update=changes)
+        with atomic_file(self.folder / "store.yaml") as draft:
+            self.info.to_yaml(draft)
 
     def __enter__(self) -> Self:
         return self
@@ -158,37 +175,34 @@ class ProfileStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other writers out.
+        """Exclude other writers.
 
         Raises:
-            ReclmError: if another process is writing to this store.
+            Busy: if another process is writing to this store.
         """
-        _acquire(self._lock, self.folder)
-        try:
+        with self._lock:
             yield
-        finally:
-            self._lock.release()
 
-    def _recover(self) -> None:
-        """Put what a killed run left in the journal into the table, unless that run is still alive."""
-        try:
-            with self._lock.acquire(timeout=0):
-                self._pending = {(row["kind"], row["id"]): row for row in self._journal.rows()}
-                self.flush()
-        except Timeout:
-            return
+    @cached_property
+    def db(self) -> "DBConnection":
+        """The LanceDB connection; each read sees what other processes have written."""
+        return connect(self.folder)
+
+    def _table(self) -> "Table | None":
+        return open_table(self.db, "profiles")
 
     def add(self, profiles: Iterable[Profile]) -> None:
         """Store profiles, each as it comes; one under the same (kind, id) is replaced.
 
-        The store stays closed to other writers until :meth:`close`.
+        The store is locked for other writers until :meth:`close`.
 
         Raises:
-            ReclmError: if another process is writing to this store.
+            Busy: if another process is writing to this store.
         """
         for profile in profiles:
-            if not self._lock.is_locked:
-                _acquire(self._lock, self.folder)
+            if not self._writing:
+                self._lock.acquire()
+                self._pending, self._writing = self._journalled(), True  # of a run that was killed
             row = vars(profile) | {"fingerprint": self.info.fingerprint, "created": time.time_ns() // 1000}
             self._journal.append(row)
             self._pending[profile.kind, profile.id] = row
@@ -197,32 +211,70 @@ class ProfileStore:
                 self.flush()
 
     def flush(self) -> None:
-        """Put what was added into the table."""
+        """Put the added rows into the table."""
         if self._pending:
-            upsert(self._table, pa.Table.from_pylist(list(self._pending.values()), SCHEMA))
-            self._pending.clear()
+            upsert(self._writable(), pa.Table.from_pylist(list(self._pending.values()), SCHEMA))
+            self._pending = {}
             self._journal.clear()
         self._flushed = time.monotonic()
 
+    def _writable(self) -> "Table":
+        """Return the table, made where there is none; the table of an earlier version gets the columns it lacks."""
+        table = self._table() or self.db.create_table("profiles", schema=SCHEMA, exist_ok=True)
+        if "seconds" not in table.schema.names:
+            table.add_columns(SCHEMA.field("seconds"))
+        return table
+
     def close(self) -> None:
-        """Put what was added into the table and let other writers in."""
-        if self._lock.is_locked:
+        """Put the added rows into the table and release the lock."""
+        if self._writing:
             self.flush()
-            compact(self._table)
+            if table := self._table():
+                compact(table)
+            self._writing = False
             self._lock.release()
 
+    def _journalled(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the rows that are not in the table yet, by (kind, id)."""
+        if self._writing:
+            return self._pending
+        return {(row["kind"], row["id"]): row for row in self._journal.rows()}
+
     def rows(self, kind: ProfileKind | None = None, columns: list[str] | None = None) -> pa.Table:
-        """The stored rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`."""
-        self.flush()
-        query = self._table.search().select(columns or SCHEMA.names)
-        return (query if kind is None else query.where(col("kind") == kind)).to_arrow()
+        """Return the rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`."""
+        columns = columns or SCHEMA.names
+        # the journal first: what a writer moves meanwhile is then in both, and not in neither
+        recent = [row for row in self._journalled().values() if kind in {None, row["kind"]}]
+        rows = self._stored(kind, [*dict.fromkeys([*columns, "kind", "id"])] if recent else columns)
+        if recent:
+            own, schema = _keys(recent), pa.schema([SCHEMA.field(name) for name in rows.column_names])
+            older = [
+                key not in own
+                for key in zip(*(rows[name].to_pylist() for name in ("kind", "id")), strict=True)
+            ]
+            rows = pa.concat_tables(
+                [rows.filter(pa.array(older, pa.bool_())), pa.Table.from_pylist(recent, schema)]
+            )
+        return rows.select(columns)
+
+    def _stored(self, kind: ProfileKind | None, columns: list[str]) -> pa.Table:
+        """Return the table's rows; columns that an earlier version did not write are null."""
+        schema = pa.schema([SCHEMA.field(name) for name in columns])
+        if (table := self._table()) is None:
+            return schema.empty_table()
+        query = table.search().select([name for name in columns if name in table.schema.names])
+        rows = (query if kind is None else query.where(f"kind = '{kind}'")).to_arrow()
+        for name in columns:
+            if name not in rows.column_names:
+                rows = rows.append_column(SCHEMA.field(name), pa.nulls(len(rows), SCHEMA.field(name).type))
+        return rows.select(columns).cast(schema)
 
     def texts(self, kind: ProfileKind) -> dict[str, str]:
-        """``{id: profile text}``."""
+        """Return ``{id: profile text}``."""
         return self._column(kind, "text")
 
     def hashes(self, kind: ProfileKind) -> dict[str, str]:
-        """``{id: prompt hash}``."""
+        """Return ``{id: prompt hash}``."""
         return self._column(kind, "prompt_hash")
 
     def _column(self, kind: ProfileKind, name: str) -> dict[str, str]:
@@ -230,71 +282,75 @@ class ProfileStore:
         return dict(zip(rows.column("id").to_pylist(), rows.column(name).to_pylist(), strict=True))
 
     def count(self, kind: ProfileKind | None = None) -> int:
-        """How many profiles there are."""
-        self.flush()
-        return self._table.count_rows(None if kind is None else f"kind = '{kind}'")
+        """Return the number of profiles."""
+        if self._journalled():
+            return len(self.rows(kind, ["id"]))
+        table = self._table()
+        return 0 if table is None else table.count_rows(None if kind is None else f"kind = '{kind}'")
 
     def get(self, kind: ProfileKind, id: str) -> Profile | None:
-        """The profile of one user or item."""
-        self.flush()
-        query = self._table.search().where((col("kind") == kind) & (col("id") == id)).select(_PROFILE_COLUMNS)
+        """Return the profile of one user or item, None where there is none."""
+        if row := self._journalled().get((kind, id)):
+            return _profile({name: row.get(name) for name in _PROFILE_COLUMNS})
+        if (table := self._table()) is None:
+            return None
+        columns = [name for name in _PROFILE_COLUMNS if name in table.schema.names]
+        quoted = id.replace("'", "''")
+        query = table.search().where(f"kind = '{kind}' AND id = '{quoted}'").select(columns)
         return next(map(_profile, query.to_list()), None)
 
     def by_hash(self, hashes: Iterable[str]) -> dict[str, Profile]:
-        """For each of these prompt hashes that was answered, here or in the earlier store, one of its profiles."""
+        """Return one profile for each prompt hash that was answered, here or in the earlier store."""
         wanted, rows = set(hashes), self.rows(columns=_PROFILE_COLUMNS)
         answers = pc.is_in(rows.column("prompt_hash"), pa.array(list(wanted), pa.string()))
-        found = {row["prompt_hash"]: _profile(row) for row in rows.filter(answers).to_pylist()}
+        profiles = {row["prompt_hash"]: _profile(row) for row in rows.filter(answers).to_pylist()}
         earlier = self.folder.with_name(self.info.earlier) if self.info.earlier else None
-        if earlier and self.at(earlier) and (open_ := wanted - found.keys()):
-            found |= self.read(earlier).by_hash(open_)
-        return found
+        if earlier and self.at(earlier) and (unanswered := wanted - profiles.keys()):
+            profiles |= self.read(earlier).by_hash(unanswered)
+        return profiles
+
+
+def _keys(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(row["kind"], row["id"]) for row in rows}
 
 
 def _profile(row: dict[str, Any]) -> Profile:
-    """A row of an earlier version has no seconds."""
-    known: dict[str, Any] = row | {"seconds": row["seconds"] or 0.0}
-    return Profile(**known)
+    """Return a row as a profile; a row of an earlier version has no seconds."""
+    return Profile(**{**row, "seconds": row.get("seconds") or 0.0})
 
 
-def _opened(db: lancedb.DBConnection) -> Table:
-    """The table of the profiles; one that an earlier version made gets the columns that it lacks."""
-    if "profiles" not in db.list_tables().tables:
-        return db.create_table("profiles", schema=SCHEMA, exist_ok=True)
-    table = db.open_table("profiles")
-    if "seconds" not in table.schema.names:
-        table.add_columns(SCHEMA.field("seconds"))
-    return table
+def connect(folder: Path | str) -> "DBConnection":
+    """Connect to LanceDB in ``folder``."""
+    import lancedb
+
+    return lancedb.connect(folder, read_consistency_interval=timedelta(0))
 
 
-def upsert(table: Table, rows: pa.Table) -> None:
+def open_table(db: "DBConnection", name: str) -> "Table | None":
+    """Return the table called ``name``, None where there is none."""
+    return db.open_table(name) if name in db.list_tables(limit=1000).tables else None
+
+
+def upsert(table: "Table", rows: pa.Table) -> None:
     """Insert rows, in the place of those with the same (kind, id)."""
     merge = table.merge_insert(["kind", "id"]).when_matched_update_all().when_not_matched_insert_all()
     merge.execute(rows)
 
 
-def compact(table: Table) -> None:
-    """Merge the files of many small writes; versions that readers may still hold stay for some minutes."""
+def compact(table: "Table") -> None:
+    """Merge the files of many small writes; versions that readers may still use stay for some minutes."""
     table.optimize(cleanup_older_than=timedelta(minutes=5))
 
 
-def _lock_of(folder: Path) -> FileLock:
-    return FileLock(folder / ".lock")
-
-
-def _acquire(lock: FileLock, folder: Path) -> None:
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout as error:
-        raise ReclmError(
-            f"another run is writing to profile store {folder}; wait for it, or choose another --store"
-        ) from error
-
-
 def _set_aside(folder: Path) -> Path:
-    lock = _lock_of(folder)
-    _acquire(lock, folder)
-    try:
+    with ProfileStore.read(folder).locked():
         return folder.rename(folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}"))
-    finally:
-        lock.release()
+
+
+def stores(workspace: Workspace | None = None) -> list[tuple[Path, StoreInfo]]:
+    """Return the profile stores of the workspace, sorted by folder, without those that were set aside."""
+    files = sorted(((workspace or current()).root / "profiles").glob("*/*/store.yaml"))
+    known = [(file.parent, StoreInfo.from_yaml(file)) for file in files]
+    return [
+        (folder, info) for folder, info in known if info.writer != _ITEM_TEXT and ".old-" not in folder.name
+    ]

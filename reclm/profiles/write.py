@@ -1,298 +1,256 @@
-"""From the training part of a data set to profiles in a store."""
+"""Write profiles, estimate what that takes, and list what is written: the functions that users call."""
 
-import sys
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
+from reclm import plugins
+from reclm.config import read_yaml
+from reclm.data.dataset import Dataset, ProfileKind, TrainingView
+from reclm.errors import BadInput, NotFound, ReclmError
+from reclm.folders import Workspace, current
+from reclm.profiles.estimate import Estimate, dry_run
+from reclm.profiles.profile import Profiler
+from reclm.profiles.profiles import Profiles
+from reclm.profiles.run import Example, KindRun, Plan, ProfileRun, examples, make_profiles, plans, written
+from reclm.profiles.store import KINDS, ProfileStore, stores
 
-from reclm.console import progress_bar
-from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.llm.models import LazyGenerator
-from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.profiles.store import KINDS, ProfileStore
-from reclm.text.item_text import item_texts
+if TYPE_CHECKING:
+    import pandas as pd
 
-TOGETHER = 512
-"""Prompts that a profiler is handed at once. An engine writes the shortest of them first, which batches well; over all
-of them it would leave to chance what is there first. What a profiler asks twice waits for no more than these, and no
-more are lost if the run is killed."""
+    from reclm.text.encoder import TextEncoder
 
-
-@dataclass
-class KindRun:
-    """What a run did for users, or for items, all rounds together.
-
-    Attributes:
-        subjects: how many there are to describe; ``distinct`` prompts among them.
-        stored: had their profile; ``copied``: got that of another with the same prompt.
-        generated: prompts answered; ``written``: the profiles that came of them.
-        cut: answers that ended at the token limit.
-        prompt_tokens, new_tokens, seconds: of what was generated.
-        in_store: profiles in the store afterwards; ``texts`` that differ among them, and how many of the
-            profiles are ``in_format``.
-    """
-
-    kind: ProfileKind
-    subjects: int = 0
-    distinct: int = 0
-    stored: int = 0
-    copied: int = 0
-    generated: int = 0
-    written: int = 0
-    cut: int = 0
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    seconds: float = 0.0
-    in_store: int = 0
-    texts: int = 0
-    in_format: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Prompts a second."""
-        return self.generated / self.seconds if self.seconds else 0.0
+__all__ = [
+    "Example",
+    "KindRun",
+    "Plan",
+    "ProfileRun",
+    "estimate_profiles",
+    "examples",
+    "list_profiles",
+    "make_profiles",
+    "open_profiler",
+    "plans",
+    "write_profiles",
+    "written",
+]
 
 
-@dataclass
-class ProfileRun:
-    """What a run did; :attr:`kinds` in the order of the work."""
-
-    kinds: list[KindRun] = field(default_factory=list)
-
-    @property
-    def generated(self) -> int:
-        """Prompts answered, users and items."""
-        return sum(one.generated for one in self.kinds)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What there is to do in one round of a kind, or in several together.
-
-    Attributes:
-        asked: id to prompt hash of every subject.
-        stored: how many of them have their profile; ``copies``: of others with the same prompt, for those who can
-            share one; ``missing``: the rest.
-        left_out: further subjects, whose prompts are not among the commonest that were asked for.
-        round: which one, where there are several.
-    """
-
-    kind: ProfileKind
-    asked: dict[str, str] = field(default_factory=dict)
-    stored: int = 0
-    copies: list[Profile] = field(default_factory=list)
-    missing: list[Subject] = field(default_factory=list)
-    left_out: int = 0
-    round: str = ""
-
-    @property
-    def subjects(self) -> int:
-        """How many there are to describe."""
-        return len(self.asked)
-
-    @property
-    def distinct(self) -> int:
-        """How many prompts that takes."""
-        return len(set(self.asked.values()))
-
-    @property
-    def prompts(self) -> list[Subject]:
-        """The missing subjects, one for each distinct prompt."""
-        return list({one.prompt_hash: one for one in reversed(self.missing)}.values())[::-1]
-
-    def parts(self) -> Iterator[list[Subject]]:
-        """The missing subjects, those of ``TOGETHER`` prompts at a time."""
-        same: dict[str, list[Subject]] = {}
-        for one in self.missing:
-            same.setdefault(one.prompt_hash, []).append(one)
-        prompts = iter(same.values())
-        while some := list(islice(prompts, TOGETHER)):
-            yield list(chain.from_iterable(some))
-
-    def __add__(self, other: "Plan") -> "Plan":
-        return Plan(
-            self.kind,
-            self.asked | other.asked,
-            self.stored + other.stored,
-            self.copies + other.copies,
-            self.missing + other.missing,
-            self.left_out + other.left_out,
-        )
-
-    def __str__(self) -> str:
-        of = f" of {self.subjects + self.left_out:,}" if self.left_out else ""
-        return (
-            f"{self.round}{': ' if self.round else ''}"
-            f"{self.subjects:,}{of} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
-            f"shared with others: {len(self.copies):,}, prompts to write: {len(self.prompts):,}"
-        )
-
-
-def plans(
-    view: TrainingView,
-    profiler: Profiler,
-    store: ProfileStore | None,
-    kind: ProfileKind,
-    known: Known,
+def write_profiles(
+    data: Dataset | TrainingView,
+    profiler: str | Path | Profiler = "zero-shot",
+    *,
+    model: str | None = None,
+    engine: str | None = None,
+    kinds: Iterable[ProfileKind] = KINDS,
     limit: int | None = None,
     prompts: int | None = None,
-    rows: np.ndarray | None = None,
-) -> Iterator[Plan]:
-    """Compare what subjects would be asked with what the store holds, a round at a time.
-
-    A round is planned when its plan is asked for: by then the caller has put into ``known`` what the rounds before
-    wrote. Within a round the prompt that most subjects share comes first.
-
-    Args:
-        store: None stands for an empty one.
-        limit: only the first so many subjects; no prompt of another is built.
-        prompts: only those who share one of the so many commonest prompts.
-        rows: only these user_idx (item_idx).
-    """
-    rounds = profiler.rounds(view, kind)
-    if rows is not None:
-        rounds = [idx[np.isin(idx, rows)] for idx in rounds]
-    for number, idx in enumerate(rounds, start=1):
-        subjects = list(islice(profiler.subjects(view, kind, idx, known), limit))
-        chosen = _most_shared_first(subjects, prompts)
-        todo = replace(
-            _plan(store, kind, chosen),
-            left_out=len(subjects) - len(chosen),
-            round=f"round {number} of {len(rounds)}" if len(rounds) > 1 else "",
-        )
-        yield todo
-        limit = None if limit is None else limit - len(subjects)
-        prompts = None if prompts is None else prompts - todo.distinct
-        if limit == 0 or prompts == 0:
-            return
-
-
-def _most_shared_first(subjects: list[Subject], prompts: int | None) -> list[Subject]:
-    """Those who share one of the ``prompts`` commonest prompts, equally common ones in the order given."""
-    asked = Counter(one.prompt_hash for one in subjects)
-    place = {prompt: at for at, (prompt, _) in enumerate(asked.most_common(prompts))}
-    return sorted(
-        (one for one in subjects if one.prompt_hash in place), key=lambda one: place[one.prompt_hash]
-    )
-
-
-def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject]) -> Plan:
-    stored = store.hashes(kind) if store else {}
-    open_ = [one for one in subjects if stored.get(one.id) != one.prompt_hash]
-    answered = store.by_hash({one.prompt_hash for one in open_}) if store and open_ else {}
-    return Plan(
-        kind,
-        asked={one.id: one.prompt_hash for one in subjects},
-        stored=len(subjects) - len(open_),
-        copies=[
-            replace(answered[one.prompt_hash], kind=kind, id=one.id)
-            for one in open_
-            if one.prompt_hash in answered
-        ],
-        missing=[one for one in open_ if one.prompt_hash not in answered],
-    )
-
-
-def written(store: ProfileStore, todo: Plan) -> dict[str, str]:
-    """``{id: profile text}`` of a plan's subjects, where the store has one."""
-    texts = store.texts(todo.kind)
-    return {id: texts[id] for id in todo.asked if id in texts}
-
-
-def make_profiles(
-    view: TrainingView,
-    profiler: Profiler,
-    store: ProfileStore,
-    kinds: Sequence[ProfileKind] = KINDS,
-    limit: int | None = None,
+    encoder: "str | TextEncoder | None" = None,
+    store: str | Path | None = None,
+    fresh: bool = False,
+    carry_over: bool = False,
     progress: bool = True,
-    prompts: int | None = None,
-    rows: Mapping[ProfileKind, np.ndarray] | None = None,
-) -> ProfileRun:
-    """Write the profiles that the store lacks, users before items (whose prompts may quote them), round by round.
-
-    What is stored under the same prompt hash is not generated again; each profile is safe as soon as the profiler
-    yields it, so that a run that is killed goes on where it stopped.
+    **settings: Any,
+) -> Profiles:
+    """Write a profile of every user and item, and embed it. Called again, it writes what is missing.
 
     Args:
-        profiler: fitted.
-        kinds: whose profiles.
-        limit, prompts, rows: of each kind, its rounds in order; as in :func:`plans`.
-        progress: show plan and bar on stderr.
+        data: the data set; nothing but its training part is read.
+        profiler: a plug-in, such as ``zero-shot``, ``keywords``; or the folder of a tuned one.
+        model: the language model: a name on the hub, a folder, a GGUF file; by default the embedded one.
+        engine: ``openvino``, ``transformers``, ``server`` or a plug-in; chosen by model and machine by default
+            (``auto``).
+        kinds: ``user``, ``item`` or both.
+        limit: only the first so many users, and so many items.
+        prompts: only users (items) that share one of the so many commonest prompts.
+        encoder: the text encoder, a name on the hub or a folder; by default the profiler's own, where it was tuned with
+            one, else all-MiniLM-L6-v2.
+        store: folder of the profiles; by default in the workspace.
+        fresh: set the profiles that are there aside, and begin anew.
+        carry_over: the data have changed: set the profiles that are there aside, take over the answers to equal
+            prompts, write the rest.
+        progress: show plan and progress bars on stderr.
+        settings: of the profiler.
+
+    Returns:
+        The profiles, with the counts of the run as ``run``.
 
     Raises:
-        ReclmError: if another process is writing to the store.
+        NotFound: for an unknown profiler, setting or model.
+        BadInput: for a data set without item text, and a store that was written for other data.
+        Busy: if another process is writing to the store.
     """
-    run = ProfileRun()
-    for kind in KINDS:
-        if kind in kinds:
-            users = store.texts("user") if kind == "item" else {}
-            known: dict[ProfileKind, dict[str, str]] = {"user": users, "item": {}}
-            one, whole = KindRun(kind), Plan(kind)
-            for todo in plans(view, profiler, store, kind, known, limit, prompts, (rows or {}).get(kind)):
-                _write(profiler, store, todo, one, progress)
-                known[kind] |= written(store, todo)
-                whole += todo
-            one.subjects, one.distinct = whole.subjects, whole.distinct
-            one.stored, one.copied = whole.stored, len(whole.copies)
-            texts = store.texts(kind).values()
-            one.in_store, one.texts = len(texts), len(set(texts))
-            one.in_format = sum(profiler.in_format(kind, text) for text in texts)
-            run.kinds.append(one)
-    return run
+    job = _Job.prepare(data, profiler, model, engine, kinds, prompts, encoder, store, settings)
+    fitted = job.profiler.fit(job.view)
+    with ProfileStore.open(
+        job.folder, job.view.fingerprint, job.writer, job.view.name, fresh=fresh, carry_over=carry_over
+    ) as opened:
+        run = make_profiles(job.view, fitted, opened, job.kinds, limit, progress, job.prompts)
+        if job.encoder is not None and opened.info.encoder != job.encoder.source:
+            opened.describe(encoder=job.encoder.source)
+    return Profiles(job.folder, job.kinds, run, _data=data, _encoder=job.encoder).embed(progress)
 
 
-def _write(profiler: Profiler, store: ProfileStore, todo: Plan, run: KindRun, progress: bool) -> None:
-    """Carry a plan out, and add what was generated to ``run``."""
-    store.add(todo.copies)
-    if progress:
-        print(todo, file=sys.stderr)
-    if not todo.missing:
-        return
-    answered: dict[str, float] = {}
-    if isinstance(profiler.generator, LazyGenerator):
-        profiler.generator.load()  # not part of the time that generating takes
-    start = last = time.perf_counter()
-    what = f"writing {todo.kind} profiles{', ' if todo.round else ''}{todo.round}"
-    with progress_bar(what, len(todo.prompts), progress) as advance:
-        for profile in chain.from_iterable(map(profiler.write, todo.parts())):
-            new = profile.prompt_hash not in answered
-            if new:
-                now = time.perf_counter()
-                answered[profile.prompt_hash], last = now - last, now
-            store.add([replace(profile, seconds=answered[profile.prompt_hash])])
-            run.written += 1
-            if new:
-                run.prompt_tokens += profile.prompt_tokens
-                run.new_tokens += profile.new_tokens
-                run.cut += profile.finish_reason == "length"
-                advance(1)
-    run.seconds += time.perf_counter() - start
-    run.generated += len(answered)
+def estimate_profiles(
+    data: Dataset | TrainingView,
+    profiler: str | Path | Profiler = "zero-shot",
+    *,
+    model: str | None = None,
+    engine: str | None = None,
+    kinds: Iterable[ProfileKind] = KINDS,
+    limit: int | None = None,
+    prompts: int | None = None,
+    encoder: "str | TextEncoder | None" = None,
+    store: str | Path | None = None,
+    fresh: bool = False,
+    carry_over: bool = False,
+    **settings: Any,
+) -> Estimate:
+    """Estimate what :func:`write_profiles` would do with these arguments: prompts, tokens, time. Nothing is stored.
+
+    A few prompts are answered and timed for it.
+    """
+    from reclm.text.encoder import TextEncoder
+
+    job = _Job.prepare(data, profiler, model, engine, kinds, prompts, encoder, store, settings)
+    opened = None
+    if ProfileStore.at(job.folder) and not fresh:
+        # for reading: answers to equal prompts count as stored, also those for an earlier state of the data
+        opened = ProfileStore.read(job.folder)
+        if not (carry_over and opened.info.writer == job.writer):
+            opened = ProfileStore.open(job.folder, job.view.fingerprint, job.writer)
+    stored = opened.info.encoder if opened else None
+    text_encoder = job.encoder or TextEncoder(stored or None)
+    fitted = job.profiler.fit(job.view)
+    return Estimate(
+        tuple(dry_run(job.view, fitted, opened, job.kinds, limit, encoder=text_encoder, prompts=job.prompts))
+    )
+
+
+def list_profiles(data: Dataset | TrainingView | str | None = None) -> "pd.DataFrame":
+    """Return the profile stores of the workspace, those of ``data`` alone where it is given, as a frame."""
+    import pandas as pd
+
+    name = data if isinstance(data, str) or data is None else data.name
+    rows = [
+        (info.dataset, info.writer, *(ProfileStore.read(folder).count(kind) for kind in KINDS), str(folder))
+        for folder, info in stores()
+        if name in {None, info.dataset}
+    ]
+    return pd.DataFrame(rows, columns=["data set", "written by", "users", "items", "folder"])
+
+
+def open_profiler(
+    profiler: str | Path | Profiler = "zero-shot",
+    settings: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    engine: str | None = None,
+    adapter: Path | None = None,
+) -> tuple[Profiler, str]:
+    """Open a profiler; return it and the writer's name that its profiles are stored under: its name and its model's.
+
+    Args:
+        profiler: a plug-in's name, the folder of a tuned one, or a profiler.
+        settings: values of its config.
+        model, engine: as in :func:`write_profiles`. The model is found, but not loaded before its first prompt.
+        adapter: the folder of the tuned one, where ``profiler`` is its name.
+
+    Raises:
+        NotFound: for an unknown profiler, setting or model.
+        BadInput: for a folder where nothing is tuned, and a model for a profiler that uses none.
+    """
+    engine = None if engine == "auto" else engine
+    if isinstance(profiler, Profiler):
+        name, opened = plugins.name_of("profiler", type(profiler)), profiler
+    else:
+        name, folder = str(profiler), adapter
+        if folder is None and name not in plugins.names("profiler") and Path(profiler).is_dir():
+            name, folder = tuned_name(Path(profiler)), Path(profiler)
+        cls = plugins.get("profiler", name)
+        if folder:
+            opened = cls.open(folder, settings, model, engine)
+            return opened, opened.writer
+        config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
+        opened = cls(config, model=model, engine=engine)
+    return opened, f"{name}-{opened.generator.model}" if opened.needs_model else name
+
+
+def tuned_name(folder: Path) -> str:
+    """Return the name of the profiler that was tuned in ``folder``.
+
+    Raises:
+        NotFound: if none was.
+    """
+    with suppress(ReclmError):
+        about = read_yaml(folder / "about.yaml")
+        if "profiler" in about:
+            return str(about["profiler"])
+        # version 0.1 does not name it: the options do
+        options = read_yaml(folder / "config.yaml").keys()
+        for name in plugins.names("profiler"):
+            cls = plugins.get("profiler", name)
+            if cls.tunable and options <= cls.Config.model_fields.keys():
+                return name
+    raise NotFound(
+        f"{folder} holds no tuned profiler; give a profiler's name, or the folder that reclm tune wrote",
+        value=folder,
+    )
 
 
 @dataclass(frozen=True)
-class Example:
-    """A profile beside what it was made from: texts of the newest items of a user, or of the item itself."""
+class _Job:
+    """The parts that writing and estimating share."""
 
-    profile: Profile
-    source: list[str]
+    view: TrainingView
+    profiler: Profiler
+    writer: str
+    folder: Path
+    kinds: tuple[ProfileKind, ...]
+    prompts: int | None
+    encoder: "TextEncoder | None"
+    """None for that of the store, or the default one."""
+
+    @classmethod
+    def prepare(
+        cls,
+        data: Dataset | TrainingView,
+        profiler: str | Path | Profiler,
+        model: str | None,
+        engine: str | None,
+        kinds: Iterable[ProfileKind],
+        prompts: Any,
+        encoder: "str | TextEncoder | None",
+        store: str | Path | None,
+        settings: dict[str, Any],
+        adapter: Path | None = None,
+        workspace: Workspace | None = None,
+    ) -> "_Job":
+        view = data if isinstance(data, TrainingView) else data.view()
+        if not view.item_text.num_columns and view.train.review is None:
+            raise BadInput(
+                f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
+                "bench it without --augment",
+                value=view.name,
+            )
+        if isinstance(prompts, Mapping):  # a group of settings, of profilers that have one of this name
+            settings, prompts = {**settings, "prompts": prompts}, None
+        chosen = _kinds(kinds)
+        if isinstance(encoder, str):
+            from reclm.text.encoder import TextEncoder
+
+            encoder = TextEncoder(encoder)  # a wrong name fails now, not after hours of generation
+        opened, writer = open_profiler(profiler, settings, model, engine, adapter)
+        folder = Path(store) if store else (workspace or current()).store(view.name, writer)
+        return cls(view, opened, writer, folder, chosen, prompts, encoder or opened.encoder)
 
 
-def examples(view: TrainingView, store: ProfileStore, kind: ProfileKind, count: int = 3) -> list[Example]:
-    """The first ``count`` users or items of the data set that have a profile."""
-    rows = view.idmap(kind).find(store.texts(kind))
-    rows = np.sort(rows[rows >= 0])[:count]
-    found = []
-    for row, id in zip(rows, view.idmap(kind).ids(rows), strict=True):
-        history = view.train.item_idx[view.history("user", row)[::-1][:5]] if kind == "user" else [row]
-        profile = store.get(kind, id)
-        if profile:
-            fields = view.item_text.take(pa.array(history, pa.int64()))
-            found.append(Example(profile, item_texts(fields, view.text_template)))
-    return found
+def _kinds(kinds: Iterable[ProfileKind]) -> tuple[ProfileKind, ...]:
+    chosen = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    wrong = [kind for kind in chosen if kind not in KINDS]
+    if wrong or not chosen:
+        raise BadInput(
+            f"kinds = {list(chosen)}: give 'user', 'item' or both", value=wrong[0] if wrong else None
+        )
+    return tuple(kind for kind in KINDS if kind in chosen)

@@ -131,27 +131,10 @@ class TextEncoder:
 def item_text_features(
     view: TrainingView, encoder: TextEncoder, workspace: Workspace, progress: bool = True
 ) -> np.ndarray:
-    """Raw item text features ``f_v`` ``(I, t)`` float32, in row order; zero for items without text.
+    """Moved to :func:`reclm.profiles.matrix.item_text_features`."""
+    from reclm.profiles.matrix import item_text_features
 
-    They are kept in the workspace: a text is encoded again only where it, or the encoder, is another.
-    """
-    from reclm.profiles.embeddings import embed
-    from reclm.profiles.profile import Profile
-    from reclm.profiles.store import ProfileStore
-    from reclm.text.item_text import item_texts
-
-    texts = dict(zip(view.items.ids(), item_texts(view.item_text, view.text_template), strict=True))
-    # no fingerprint: a text's vector is the same whatever the splits are
-    with ProfileStore.open(workspace.store(view.name, "item-text"), "any", "item-text", view.name) as store:
-        stored = store.texts("item")
-        store.add(
-            Profile("item", id, text, hashlib.sha256(text.encode()).hexdigest()[:32], "item-text")
-            for id, text in texts.items()
-            if text != stored.get(id, "")
-        )
-        features, _ = embed(store, encoder, "item", view.items, progress)
-    features[[not text for text in texts.values()]] = 0.0
-    return features
+    return item_text_features(view, encoder, workspace, progress)
 
 
 def _load(source: str, device: str | None) -> "SentenceTransformer":

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from reclm.data.id_map import IdMap
-from reclm.profiles.embeddings import embed, search
+from reclm.profiles.embeddings import embed
 from reclm.profiles.profile import Profile
+from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
 
 ANNE = Profile("user", "anne", "aab", "h1", "m")
@@ -52,7 +53,7 @@ def test_only_changed_and_new_texts_are_encoded_again(store: ProfileStore, encod
 def test_chunks_that_were_stored_survive_an_interruption(
     store: ProfileStore, encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reclm.profiles.embeddings.CHUNK", 1)
+    monkeypatch.setattr("reclm.profiles.matrix.CHUNK", 1)
     whole = encoder.encode
 
     def interrupted(texts: list[str], **options: Any) -> np.ndarray:
@@ -88,11 +89,12 @@ def test_no_profiles_give_zeros(tmp_path: Path, encoder: Any) -> None:
 def test_search_ranks_by_cosine(store: ProfileStore, encoder: Any) -> None:
     store.add([replace(ANNE, id="dora", text="aaaabb"), replace(ANNE, id="eve", text="ab")])
     store.close()
-    hits = search(store, encoder, "a", "user", 5)
+    hits = Profiles.open(store.folder, encoder=encoder).search("a", "user", 5)
     # cosine with (1, 0, 0): (2, 1, 0) and (4, 2, 0) 2/√5, (1, 1, 0) 1/√2, (0, 0, 3) 0
-    scores = {profile.id: score for profile, score in hits}
+    scores = dict(zip(hits["id"], hits["similarity"], strict=True))
     assert scores["anne"] == pytest.approx(2 / 5**0.5, abs=1e-6)
     assert scores["dora"] == pytest.approx(2 / 5**0.5, abs=1e-6)
     assert scores["eve"] == pytest.approx(1 / 2**0.5, abs=1e-6)
-    assert [round(score, 4) for _, score in hits] == [0.8944] * 4 + [0.7071]
-    assert [hit.id for hit, _ in search(store, encoder, "b", "item", 5)] == ["ben"]
+    assert hits["similarity"].round(4).tolist() == [0.8944] * 4 + [0.7071]
+    assert hits["text"].tolist()[-1] == "ab"
+    assert Profiles.open(store.folder, encoder=encoder).search("b", "item")["id"].tolist() == ["ben"]

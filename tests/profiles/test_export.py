@@ -10,9 +10,9 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from reclm.errors import ReclmError
-from reclm.profiles.export import export
+from reclm.errors import BadInput, NotFound
 from reclm.profiles.profile import Profile
+from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
 
 
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> ProfileStore:
 
 
 def test_parquet_holds_the_texts(store: ProfileStore, tmp_path: Path) -> None:
-    files = export(store, "parquet", tmp_path / "out")
+    files = Profiles.open(store.folder).export(tmp_path / "out")
     assert [file.name for file in files] == ["user.parquet", "item.parquet", "manifest.json"]
     users = pq.read_table(tmp_path / "out" / "user.parquet")
     assert users.column("id").to_pylist() == ["u1", "u2"]
@@ -33,7 +33,7 @@ def test_parquet_holds_the_texts(store: ProfileStore, tmp_path: Path) -> None:
 
 
 def test_npy_rows_follow_the_ids(store: ProfileStore, tmp_path: Path, encoder: Any) -> None:
-    export(store, "npy", tmp_path, encoder, kinds=["user"])
+    Profiles.open(store.folder, kinds=["user"], encoder=encoder).export(tmp_path, "npy")
     assert np.load(tmp_path / "user.npy").tolist() == [[2, 1, 0], [0, 0, 3]]
     assert json.loads((tmp_path / "user.ids.json").read_text()) == ["u1", "u2"]
     assert not (tmp_path / "item.npy").exists()
@@ -43,14 +43,14 @@ def test_npy_rows_follow_the_ids(store: ProfileStore, tmp_path: Path, encoder: A
 
 
 def test_safetensors_holds_a_tensor_a_kind(store: ProfileStore, tmp_path: Path, encoder: Any) -> None:
-    export(store, "safetensors", tmp_path, encoder)
+    Profiles.open(store.folder, encoder=encoder).export(tmp_path, "safetensors")
     tensors = load_file(tmp_path / "profiles.safetensors")
     assert tensors["user"].tolist() == [[2, 1, 0], [0, 0, 3]]
     assert tensors["item"].tolist() == [[0, 1, 0]]
 
 
 def test_recbole_files_are_atomic_files(store: ProfileStore, tmp_path: Path, encoder: Any) -> None:
-    export(store, "recbole", tmp_path, encoder)
+    Profiles.open(store.folder, encoder=encoder).export(tmp_path, "recbole")
     assert (tmp_path / "toy.useremb").read_text() == ("uid:token\tuser_emb:float_seq\nu1\t2 1 0\nu2\t0 0 3\n")
     assert (tmp_path / "toy.itememb").read_text() == "iid:token\titem_emb:float_seq\ni1\t0 1 0\n"
     settings = yaml.safe_load((tmp_path / "recbole.yaml").read_text())
@@ -69,12 +69,30 @@ def test_recbole_files_are_atomic_files(store: ProfileStore, tmp_path: Path, enc
 
 def test_recbole_files_cannot_carry_every_id(store: ProfileStore, tmp_path: Path, encoder: Any) -> None:
     store.add([Profile("user", "a\tb", "a", "h", "m")])
-    with pytest.raises(ReclmError, match=r"user id 'a\\tb' cannot stand in RecBole's"):
-        export(store, "recbole", tmp_path, encoder)
+    with pytest.raises(BadInput) as error:
+        Profiles.open(store.folder, encoder=encoder).export(tmp_path, "recbole")
+    assert error.value.value == "a\tb"
 
 
 def test_an_empty_store_and_an_unknown_format_are_refused(tmp_path: Path, store: ProfileStore) -> None:
-    with pytest.raises(ReclmError, match="nothing to export"):
-        export(ProfileStore.open(tmp_path / "empty", "f00d", "w"), "parquet", tmp_path)
-    with pytest.raises(ReclmError, match="unknown export format 'parkuet'; did you mean 'parquet'"):
-        export(store, "parkuet", tmp_path)  # pyright: ignore[reportArgumentType]
+    empty = ProfileStore.open(tmp_path / "empty", "f00d", "w")
+    with pytest.raises(NotFound) as error:
+        Profiles.open(empty.folder).export(tmp_path)
+    assert error.value.where == empty.folder
+    with pytest.raises(NotFound) as error:
+        Profiles.open(store.folder).export(tmp_path, "parkuet")
+    assert error.value.remedy == "parquet"
+
+
+def test_an_edited_profile_is_exported_as_it_reads_now(
+    store: ProfileStore, tmp_path: Path, encoder: Any
+) -> None:
+    profiles = Profiles.open(store.folder, encoder=encoder).edit("u2", "abc")
+    profiles.export(tmp_path)
+    users = pq.read_table(tmp_path / "user.parquet").select(["id", "text", "model"]).to_pylist()
+    assert users == [
+        {"id": "u1", "text": "aab", "model": "m"},
+        {"id": "u2", "text": "abc", "model": "edited"},
+    ]
+    profiles.export(tmp_path, "npy")
+    assert np.load(tmp_path / "user.npy").tolist() == [[2, 1, 0], [1, 1, 1]]

@@ -13,8 +13,8 @@ from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.llm.models import LazyGenerator
 from reclm.profiles.estimate import dry_run
 from reclm.profiles.profile import Profile, Subject
+from reclm.profiles.run import examples, make_profiles, plans
 from reclm.profiles.store import ProfileStore
-from reclm.profiles.write import examples, make_profiles, plans
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_the_prompt_that_most_share_is_written_first(
 def test_a_profiler_is_handed_some_prompts_at_a_time(
     view: TrainingView, profiler: Any, store: ProfileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reclm.profiles.write.TOGETHER", 1)
+    monkeypatch.setattr("reclm.profiles.run.BATCH", 1)
     backwards(profiler)
     handed: list[list[str]] = []
     write = profiler.write
@@ -212,7 +212,7 @@ def test_only_the_commonest_prompts(view: TrainingView, profiler: Any, store: Pr
     assert (estimate.plan.subjects, estimate.plan.left_out, len(estimate.plan.prompts)) == (2, 1, 1)
     assert str(estimate.plan).startswith("2 of 3 users, 1 distinct prompts; ")
     (first,) = dry_run(view, profiler, None, ["user"], limit=1, prompts=1)
-    assert first.plan.asked.keys() == {"u3"}, "the commonest of the first one"
+    assert first.plan.prompt_hashes.keys() == {"u3"}, "the commonest of the first one"
 
 
 def test_commonest_prompts_count_over_the_rounds(
@@ -248,7 +248,7 @@ def test_dry_run_of_rounds_is_one_estimate(view: TrainingView, in_rounds: Any, s
     (items,) = dry_run(view, in_rounds, store, kinds=["item"])
     assert (items.plan.subjects, items.plan.stored, items.sample) == (4, 3, 1)
     assert [one.source for one in items.plan.missing] == [ITEMS_IN_ROUNDS["i4"]]
-    assert dry_run(view, in_rounds, None, limit=3)[1].plan.asked.keys() == {"i2", "i3", "i1"}
+    assert dry_run(view, in_rounds, None, limit=3)[1].plan.prompt_hashes.keys() == {"i2", "i3", "i1"}
 
 
 def test_dry_run_counts_and_stores_nothing(view: TrainingView, profiler: Any, encoder: Any) -> None:

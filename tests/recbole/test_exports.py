@@ -9,8 +9,8 @@ import yaml
 
 from reclm.data.dataset import Dataset
 from reclm.data.readers.recbole import write_atomic
-from reclm.profiles.export import export
 from reclm.profiles.profile import Profile
+from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
 from reclm.recbole.compat import patch
 from reclm.recbole.settings import as_a_library
@@ -45,7 +45,8 @@ def test_useremb_and_itememb(
             store.add([Profile(kind, id, text, "h", "m") for id, text in profiles.items()])  # pyright: ignore[reportArgumentType]
     files = tmp_path / "data" / "boards"
     write_atomic(dataset, files)
-    export(store, "recbole", tmp_path / "export", Sines())  # pyright: ignore[reportArgumentType]
+    profiles = Profiles.open(store.folder, encoder=Sines())  # pyright: ignore[reportArgumentType]
+    profiles.export(tmp_path / "export", "recbole")
     for name in ("boards.useremb", "boards.itememb"):
         (tmp_path / "export" / name).rename(files / name)
     theirs = settings("BPR") | {

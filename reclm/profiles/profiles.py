@@ -1,0 +1,344 @@
+"""Profiles of a data set's users and items, ready to use: texts, vectors, search, edits, exports."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reclm.data.dataset import Dataset, ProfileKind, TrainingView
+from reclm.data.id_map import IdMap
+from reclm.errors import BadInput, NotFound, near
+from reclm.folders import current
+from reclm.profiles.matrix import ProfileMatrix, nearest, read_vectors, vector_table
+from reclm.profiles.profile import Profile
+from reclm.profiles.store import KINDS, ProfileStore, StoreInfo, stores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from reclm.profiles.run import ProfileRun
+    from reclm.text.encoder import TextEncoder
+
+EDITED = "edited"
+"""Model of a profile that :meth:`Profiles.edit` changed."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Profiles:
+    """Profiles of one data set by one writer. Made by ``write_profiles``, :meth:`open` or :meth:`from_frames`.
+
+    Attributes:
+        folder: of the profile store.
+        kinds: the kinds of profiles in use.
+        run: counts of the run that wrote them, where one did.
+        edits: texts by (kind, id) in place of those in the store.
+    """
+
+    folder: Path
+    kinds: tuple[ProfileKind, ...] = KINDS
+    run: "ProfileRun | None" = None
+    edits: Mapping[tuple[ProfileKind, str], str] = field(default_factory=dict)
+    _data: Dataset | TrainingView | None = None
+    _encoder: "TextEncoder | str | None" = None
+
+    @classmethod
+    def open(
+        cls,
+        store: str | Path,
+        data: Dataset | TrainingView | None = None,
+        *,
+        kinds: Iterable[ProfileKind] | None = None,
+        encoder: "str | TextEncoder | None" = None,
+    ) -> "Profiles":
+        """Open the profiles in the folder ``store``. Reading changes nothing there.
+
+        Args:
+            data: the data set they describe; by default the one of that name in the workspace, found when it is needed.
+            kinds: the kinds to use; by default all that the store has.
+            encoder: the text encoder to read them with; by default the one that they were written with.
+
+        Raises:
+            NotFound: if there is no store.
+            BadInput: if the profiles describe another data set than ``data``.
+        """
+        opened = ProfileStore.read(Path(store))
+        view = None if data is None else _view(data)
+        if view is not None and view.fingerprint != opened.info.fingerprint:
+            raise _of_other_data(opened, view)
+        found = tuple(kind for kind in KINDS if opened.count(kind)) if kinds is None else tuple(kinds)
+        return cls(opened.folder, found, _data=data, _encoder=encoder)
+
+    @classmethod
+    def find(
+        cls,
+        dataset: str,
+        profiler: str | None = None,
+        model: str | None = None,
+        *,
+        encoder: "str | TextEncoder | None" = None,
+    ) -> "Profiles":
+        """Find the profiles of a data set in the workspace; ``profiler`` and ``model`` are needed where several exist.
+
+        Raises:
+            NotFound: if there are none.
+            BadInput: if there are several.
+        """
+        written = [(folder, info) for folder, info in stores() if info.dataset == dataset]
+        matching = [folder for folder, info in written if _is_by(info.writer, profiler, model)]
+        if len(matching) == 1:
+            return cls.open(matching[0], encoder=encoder)
+        if matching:
+            names = ", ".join(map(str, matching))
+            raise BadInput(
+                f"several stores have profiles of data set {dataset!r}; choose one with --store: {names}",
+                value=dataset,
+                remedy="--store",
+            )
+        by = f" by {' and '.join(filter(None, (profiler, model)))}" if profiler or model else ""
+        raise NotFound(
+            f"no profiles{by} of data set {dataset!r} in the workspace; see reclm profiles list, or write them: "
+            f"reclm profile --dataset {dataset}",
+            value=dataset,
+            remedy=f"reclm profile --dataset {dataset}",
+        )
+
+    @classmethod
+    def from_frames(
+        cls,
+        data: Dataset | TrainingView,
+        users: Any = None,
+        items: Any = None,
+        *,
+        text: str = "text",
+        encoder: "str | TextEncoder | None" = None,
+    ) -> "Profiles":
+        """Take over profiles that somebody else wrote, and put them into a store of the workspace.
+
+        Args:
+            data: the data set whose users and items they describe.
+            users, items: frames (pandas, polars, Arrow, DuckDB) with an id column (``id``, ``user_id`` or ``item_id``)
+                and a column of texts; a column ``model`` is kept as their origin.
+            text: the column of texts.
+            encoder: the text encoder to read them with.
+
+        Raises:
+            BadInput: if a column is missing, an id has two texts, or no id is in the data set. Some ids that are not
+                are named in a warning and left out.
+        """
+        from reclm.profiles.imports import import_frames
+
+        return import_frames(data, {"user": users, "item": items}, text=text, encoder=encoder)
+
+    @cached_property
+    def store(self) -> ProfileStore:
+        """The store, for reading."""
+        return ProfileStore.read(self.folder)
+
+    @property
+    def info(self) -> StoreInfo:
+        """The head of the store: data set, fingerprint, writer."""
+        return self.store.info
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return self.info.dataset
+
+    @property
+    def fingerprint(self) -> str:
+        """The data set's fingerprint."""
+        return self.info.fingerprint
+
+    @property
+    def writer(self) -> str:
+        """The profiler, with its model, that wrote the profiles."""
+        return self.info.writer
+
+    @cached_property
+    def encoder(self) -> "TextEncoder":
+        """The text encoder that the profiles are read with."""
+        from reclm.text.encoder import TextEncoder
+
+        chosen = self._encoder or self.info.encoder or None
+        return TextEncoder(chosen) if chosen is None or isinstance(chosen, str) else chosen
+
+    @cached_property
+    def view(self) -> TrainingView:
+        """The training part of the data set that the profiles describe.
+
+        Raises:
+            NotFound: if it is not in the workspace.
+            BadInput: if the data set of that name has changed since.
+        """
+        if self._data is not None:
+            return _view(self._data)
+        import reclm.data
+
+        view = reclm.data.load(self.name, current()).view()
+        if view.fingerprint != self.fingerprint:
+            raise _of_other_data(self.store, view)
+        return view
+
+    def rows(self, kind: ProfileKind) -> pa.Table:
+        """Return the profiles of ``kind`` as an Arrow table, sorted by id; see :data:`~reclm.profiles.store.SCHEMA`."""
+        rows = self.store.rows(kind)
+        edited = [id for of, id in self.edits if of == kind]
+        if edited:
+            new = [vars(self.get(id, kind)) | {"fingerprint": self.fingerprint} for id in edited]
+            rows = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(edited))))
+            rows = pa.concat_tables([rows, pa.Table.from_pylist(new, rows.schema)])
+        return rows.sort_by("id")
+
+    def texts(self, kind: ProfileKind = "user") -> "pd.DataFrame":
+        """Return the profiles of ``kind`` as a frame: id, text, model, written at."""
+        rows = self.rows(kind).select(["id", "text", "model", "created"])
+        return rows.rename_columns(["id", "text", "model", "written at"]).to_pandas()
+
+    def get(self, id: Any, kind: ProfileKind = "user") -> Profile:
+        """Return one profile and its origin.
+
+        Raises:
+            NotFound: if this user or item has none; near ids are offered.
+        """
+        id = str(id)
+        if (kind, id) in self.edits:
+            return Profile(kind, id, self.edits[kind, id], EDITED, EDITED)
+        profile = self.store.get(kind, id)
+        if profile is None:
+            ids = sorted(self.store.hashes(kind))
+            offered = near(id, ids) or ids[:3]
+            hint = f"did you mean {', '.join(map(repr, offered))}?" if offered else "the store is empty"
+            raise NotFound(
+                f"no profile of {kind} {id!r} in {self.folder}; {hint}",
+                value=id,
+                where=self.folder,
+                remedy=offered[0] if offered else "",
+            )
+        return profile
+
+    def embed(self, progress: bool = True) -> "Profiles":
+        """Encode the texts that are not encoded yet."""
+        for kind in self.kinds:
+            vector_table(self.store, self.encoder, kind, progress)
+        return self
+
+    def embeddings(self, kind: ProfileKind = "user", progress: bool = True) -> tuple[list[str], np.ndarray]:
+        """Return the ids of the profiles of ``kind`` and their vectors ``(N, t)`` float32."""
+        ids, vectors = read_vectors(vector_table(self.store, self.encoder, kind, progress), kind)
+        rows = dict(zip(ids.to_pylist(), vectors, strict=True)) | self._edited(kind)
+        return list(rows), np.stack(list(rows.values())) if rows else vectors
+
+    def _edited(self, kind: ProfileKind) -> dict[str, np.ndarray]:
+        ids = [id for of, id in self.edits if of == kind]
+        return (
+            dict(zip(ids, self.encoder.encode([self.edits[kind, id] for id in ids]), strict=True))
+            if ids
+            else {}
+        )
+
+    def matrix(self, kind: ProfileKind, progress: bool = True) -> ProfileMatrix:
+        """Return the embeddings of all users (or items) in row order of the data set."""
+        return ProfileMatrix.from_rows(*self.embeddings(kind, progress), self.view.idmap(kind))
+
+    def search(self, text: str, kind: ProfileKind = "user", k: int = 10) -> "pd.DataFrame":
+        """Return the ``k`` profiles nearest in meaning to ``text``, nearest first: id, similarity (cosine), text."""
+        import pandas as pd
+
+        query, edited = self.encoder.encode([text])[0], self._edited(kind)
+        table = vector_table(self.store, self.encoder, kind)
+        hits = [hit for hit in nearest(table, query, kind, k + len(edited)) if hit[0] not in edited]
+        for id, vector in edited.items():
+            norm = float(np.linalg.norm(vector) * np.linalg.norm(query))
+            hits.append((id, float(vector @ query) / norm if norm else 0.0))
+        hits = sorted(hits, key=lambda hit: -hit[1])[:k]
+        rows = [(id, similarity, self.get(id, kind).text) for id, similarity in hits]
+        return pd.DataFrame(rows, columns=["id", "similarity", "text"])
+
+    def edit(self, id: Any, text: str, kind: ProfileKind = "user") -> "Profiles":
+        """Return a copy in which one profile reads ``text``. Nothing on disk changes.
+
+        Raises:
+            BadInput: for an empty text.
+            NotFound: if the data set has no such user or item.
+        """
+        if not text.strip():
+            raise BadInput(f"the new profile of {kind} {id!r} is empty; give a text", value=text, where=id)
+        if (kind, str(id)) not in self.edits and self.store.get(kind, str(id)) is None:
+            self.view.idmap(kind).idx([id])
+        return replace(
+            self,
+            edits={**self.edits, (kind, str(id)): text},
+            kinds=tuple(dict.fromkeys((*self.kinds, kind))),
+            _encoder=self.__dict__.get("encoder", self._encoder),  # with the model that is loaded already
+        )
+
+    def export(
+        self, folder: str | Path, format: str = "parquet", kinds: Sequence[ProfileKind] | None = None
+    ) -> list[Path]:
+        """Write the profiles for other programs: ``parquet`` (texts), ``npy``, ``safetensors``, ``recbole`` (vectors).
+
+        Returns:
+            The files written.
+        """
+        from reclm.profiles.export import export
+
+        return export(self, format, Path(folder), kinds or self.kinds)
+
+    @property
+    def coverage(self) -> dict[ProfileKind, tuple[int, int]]:
+        """For each kind, the number of users (or items) with a profile, and of all."""
+        return {kind: (int(self._has(kind).sum()), len(self.view.idmap(kind))) for kind in self.kinds}
+
+    def _has(self, kind: ProfileKind) -> np.ndarray:
+        idmap: IdMap = self.view.idmap(kind)
+        has = np.zeros(len(idmap), bool)
+        rows = idmap.find([*self.store.hashes(kind), *(id for of, id in self.edits if of == kind)])
+        has[rows[rows >= 0]] = True
+        return has
+
+    def __len__(self) -> int:
+        new = sum(self.store.get(kind, id) is None for kind, id in self.edits if kind in self.kinds)
+        return sum(self.store.count(kind) for kind in self.kinds) + new
+
+    def _counts(self) -> str:
+        counts = (f"{self.store.count(kind):,} {kind}s" for kind in self.kinds)
+        return ", ".join(counts) + (f", {len(self.edits)} edited" if self.edits else "")
+
+    def __repr__(self) -> str:
+        return f"Profiles({self.name!r} by {self.writer!r}: {self._counts() or 'none'})"
+
+    def _repr_html_(self) -> str:
+        head = f"<b>Profiles</b> of {escape(self.name)} by {escape(self.writer)}: {escape(self._counts())}"
+        frames = (self.texts(kind).head(3)[["id", "text"]].assign(kind=kind) for kind in self.kinds)
+        return head + "".join(frame.to_html(index=False, escape=True, border=0) for frame in frames)
+
+
+def _view(data: Dataset | TrainingView) -> TrainingView:
+    return data if isinstance(data, TrainingView) else data.view()
+
+
+def _is_by(writer: str, profiler: str | None, model: str | None) -> bool:
+    """Return whether a store's writer is ``profiler`` with ``model``, as far as they are given; no model is opened."""
+    if profiler and writer != profiler and not writer.startswith(f"{profiler}-"):
+        return False
+    if not model:
+        return True
+    path = Path(model).expanduser()
+    names = {model, path.stem if path.suffix == ".gguf" else path.resolve().name}
+    return any(f"-{name}@" in writer or writer.endswith(f"-{name}") for name in names)
+
+
+def _of_other_data(store: ProfileStore, view: TrainingView) -> BadInput:
+    return BadInput(
+        f"the profiles in {store.folder} describe data set {store.info.fingerprint}, not {view.name!r} "
+        f"({view.fingerprint}); write them for this one: reclm profile --carry-over",
+        value=store.info.fingerprint,
+        where=store.folder,
+        remedy="reclm profile --carry-over",
+    )

@@ -1,0 +1,294 @@
+"""Plan which profiles are missing, and write them into a store: round by round, resumable at any moment."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+
+import numpy as np
+import pyarrow as pa
+
+from reclm.console import progress_bar
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.llm.models import LazyGenerator
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
+from reclm.profiles.store import KINDS, ProfileStore
+from reclm.text.item_text import item_texts
+
+BATCH = 512
+"""Prompts that a profiler gets at once. An engine sorts them by length, which batches well. Larger values delay second
+attempts at poor answers, and write the most shared prompts less early."""
+
+
+@dataclass
+class KindRun:
+    """Counts of a run for users, or for items, all rounds together.
+
+    Attributes:
+        subjects: users or items to describe; ``distinct`` prompts among them.
+        stored: had their profile; ``copied``: got the profile of another with the same prompt.
+        generated: prompts answered; ``written``: the profiles made of the answers.
+        cut: answers that ended at the token limit.
+        prompt_tokens, new_tokens, seconds: of what was generated.
+        in_store: profiles in the store afterwards; ``texts``: distinct texts; ``in_format``: profiles in the format.
+    """
+
+    kind: ProfileKind
+    subjects: int = 0
+    distinct: int = 0
+    stored: int = 0
+    copied: int = 0
+    generated: int = 0
+    written: int = 0
+    cut: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    seconds: float = 0.0
+    in_store: int = 0
+    texts: int = 0
+    in_format: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Prompts answered in a second."""
+        return self.generated / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class ProfileRun:
+    """Counts of a run; :attr:`kinds` in the order of the work."""
+
+    kinds: list[KindRun] = field(default_factory=list)
+
+    @property
+    def generated(self) -> int:
+        """Prompts answered, for users and items."""
+        return sum(kind.generated for kind in self.kinds)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work of one round of a kind, or of several rounds together.
+
+    Attributes:
+        prompt_hashes: id to prompt hash of every subject.
+        stored: subjects that have their profile; ``copies``: profiles of others with the same prompt; ``missing``: the
+            subjects left.
+        left_out: further subjects, whose prompts are not among the commonest ones asked for.
+        round: its name, where there are several.
+    """
+
+    kind: ProfileKind
+    prompt_hashes: dict[str, str] = field(default_factory=dict)
+    stored: int = 0
+    copies: list[Profile] = field(default_factory=list)
+    missing: list[Subject] = field(default_factory=list)
+    left_out: int = 0
+    round: str = ""
+
+    @property
+    def subjects(self) -> int:
+        """Number of users or items to describe."""
+        return len(self.prompt_hashes)
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct prompts."""
+        return len(set(self.prompt_hashes.values()))
+
+    @property
+    def prompts(self) -> list[Subject]:
+        """The missing subjects, one for each distinct prompt."""
+        return list({subject.prompt_hash: subject for subject in reversed(self.missing)}.values())[::-1]
+
+    def batches(self) -> Iterator[list[Subject]]:
+        """Yield the missing subjects, those of ``BATCH`` prompts at a time."""
+        by_prompt: dict[str, list[Subject]] = {}
+        for subject in self.missing:
+            by_prompt.setdefault(subject.prompt_hash, []).append(subject)
+        groups = iter(by_prompt.values())
+        while batch := list(islice(groups, BATCH)):
+            yield list(chain.from_iterable(batch))
+
+    def __add__(self, other: "Plan") -> "Plan":
+        return Plan(
+            self.kind,
+            self.prompt_hashes | other.prompt_hashes,
+            self.stored + other.stored,
+            self.copies + other.copies,
+            self.missing + other.missing,
+            self.left_out + other.left_out,
+        )
+
+    def __str__(self) -> str:
+        of = f" of {self.subjects + self.left_out:,}" if self.left_out else ""
+        return (
+            f"{self.round}{': ' if self.round else ''}"
+            f"{self.subjects:,}{of} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
+            f"shared with others: {len(self.copies):,}, prompts to write: {len(self.prompts):,}"
+        )
+
+
+def plans(
+    view: TrainingView,
+    profiler: Profiler,
+    store: ProfileStore | None,
+    kind: ProfileKind,
+    known: Known,
+    limit: int | None = None,
+    prompts: int | None = None,
+    rows: np.ndarray | None = None,
+) -> Iterator[Plan]:
+    """Yield a plan a round: the prompts of its subjects, compared with the answers in the store.
+
+    A round is planned when its plan is asked for: by then the caller has added the profiles of earlier rounds to
+    ``known``. Within a round the prompt that most subjects share comes first.
+
+    Args:
+        store: None stands for an empty one.
+        limit: only the first so many subjects; no prompt of another is built.
+        prompts: only subjects that share one of the so many commonest prompts.
+        rows: only these user_idx (item_idx).
+    """
+    rounds = profiler.rounds(view, kind)
+    if rows is not None:
+        rounds = [idx[np.isin(idx, rows)] for idx in rounds]
+    for number, idx in enumerate(rounds, start=1):
+        subjects = list(islice(profiler.subjects(view, kind, idx, known), limit))
+        chosen = _most_shared_first(subjects, prompts)
+        plan = replace(
+            _plan(store, kind, chosen),
+            left_out=len(subjects) - len(chosen),
+            round=f"round {number} of {len(rounds)}" if len(rounds) > 1 else "",
+        )
+        yield plan
+        limit = None if limit is None else limit - len(subjects)
+        prompts = None if prompts is None else prompts - plan.distinct
+        if limit == 0 or prompts == 0:
+            return
+
+
+def _most_shared_first(subjects: list[Subject], prompts: int | None) -> list[Subject]:
+    """Return the subjects of the ``prompts`` commonest prompts, equally common ones in the order given."""
+    counts = Counter(subject.prompt_hash for subject in subjects)
+    rank = {prompt: place for place, (prompt, _) in enumerate(counts.most_common(prompts))}
+    chosen = (subject for subject in subjects if subject.prompt_hash in rank)
+    return sorted(chosen, key=lambda subject: rank[subject.prompt_hash])
+
+
+def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject]) -> Plan:
+    stored = store.hashes(kind) if store else {}
+    unwritten = [subject for subject in subjects if stored.get(subject.id) != subject.prompt_hash]
+    answers = store.by_hash({subject.prompt_hash for subject in unwritten}) if store and unwritten else {}
+    return Plan(
+        kind,
+        prompt_hashes={subject.id: subject.prompt_hash for subject in subjects},
+        stored=len(subjects) - len(unwritten),
+        copies=[
+            replace(answers[subject.prompt_hash], kind=kind, id=subject.id)
+            for subject in unwritten
+            if subject.prompt_hash in answers
+        ],
+        missing=[subject for subject in unwritten if subject.prompt_hash not in answers],
+    )
+
+
+def written(store: ProfileStore, plan: Plan) -> dict[str, str]:
+    """Return ``{id: profile text}`` of the plan's subjects that have a profile in the store."""
+    texts = store.texts(plan.kind)
+    return {id: texts[id] for id in plan.prompt_hashes if id in texts}
+
+
+def make_profiles(
+    view: TrainingView,
+    profiler: Profiler,
+    store: ProfileStore,
+    kinds: Sequence[ProfileKind] = KINDS,
+    limit: int | None = None,
+    progress: bool = True,
+    prompts: int | None = None,
+    rows: Mapping[ProfileKind, np.ndarray] | None = None,
+) -> ProfileRun:
+    """Write the missing profiles, users before items (whose prompts may quote users' profiles), round by round.
+
+    A prompt whose hash is stored is not generated again. Each profile is safe as soon as the profiler yields it: a run
+    that was killed resumes where it stopped.
+
+    Args:
+        profiler: fitted.
+        limit, prompts, rows: of each kind, over its rounds in order; as in :func:`plans`.
+        progress: show plan and progress bar on stderr.
+
+    Raises:
+        Busy: if another process is writing to the store.
+    """
+    run = ProfileRun()
+    for kind in KINDS:
+        if kind in kinds:
+            users = store.texts("user") if kind == "item" else {}
+            known: dict[ProfileKind, dict[str, str]] = {"user": users, "item": {}}
+            counts, total = KindRun(kind), Plan(kind)
+            for plan in plans(view, profiler, store, kind, known, limit, prompts, (rows or {}).get(kind)):
+                _carry_out(plan, profiler, store, counts, progress)
+                known[kind] |= written(store, plan)
+                total += plan
+            counts.subjects, counts.distinct = total.subjects, total.distinct
+            counts.stored, counts.copied = total.stored, len(total.copies)
+            texts = store.texts(kind).values()
+            counts.in_store, counts.texts = len(texts), len(set(texts))
+            counts.in_format = sum(profiler.in_format(kind, text) for text in texts)
+            run.kinds.append(counts)
+    return run
+
+
+def _carry_out(plan: Plan, profiler: Profiler, store: ProfileStore, counts: KindRun, progress: bool) -> None:
+    """Write the profiles of a plan, and add to ``counts``."""
+    store.add(plan.copies)
+    if progress:
+        print(plan, file=sys.stderr)
+    if not plan.missing:
+        return
+    seconds: dict[str, float] = {}
+    if isinstance(profiler.generator, LazyGenerator):
+        profiler.generator.load()  # not part of the time that generating takes
+    start = last = time.perf_counter()
+    title = f"writing {plan.kind} profiles{', ' if plan.round else ''}{plan.round}"
+    with progress_bar(title, len(plan.prompts), progress) as advance:
+        for profile in chain.from_iterable(map(profiler.write, plan.batches())):
+            new = profile.prompt_hash not in seconds
+            if new:
+                now = time.perf_counter()
+                seconds[profile.prompt_hash], last = now - last, now
+            store.add([replace(profile, seconds=seconds[profile.prompt_hash])])
+            counts.written += 1
+            if new:
+                counts.prompt_tokens += profile.prompt_tokens
+                counts.new_tokens += profile.new_tokens
+                counts.cut += profile.finish_reason == "length"
+                advance(1)
+    counts.seconds += time.perf_counter() - start
+    counts.generated += len(seconds)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A profile beside its source: texts of the newest items of a user, or of the item itself."""
+
+    profile: Profile
+    source: list[str]
+
+
+def examples(view: TrainingView, store: ProfileStore, kind: ProfileKind, count: int = 3) -> list[Example]:
+    """Return the profiles of the first ``count`` users or items of the data set that have one."""
+    rows = view.idmap(kind).find(store.texts(kind))
+    rows = np.sort(rows[rows >= 0])[:count]
+    result = []
+    for row, id in zip(rows, view.idmap(kind).ids(rows), strict=True):
+        history = view.train.item_idx[view.history("user", row)[::-1][:5]] if kind == "user" else [row]
+        profile = store.get(kind, id)
+        if profile:
+            fields = view.item_text.take(pa.array(history, pa.int64()))
+            result.append(Example(profile, item_texts(fields, view.text_template)))
+    return result

@@ -1,0 +1,142 @@
+"""Tune a profiler's language model on a data set."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reclm import plugins
+from reclm.config import merged, read_yaml
+from reclm.data.dataset import Dataset, TrainingView
+from reclm.errors import BadInput
+from reclm.files import Lock
+from reclm.folders import current
+
+if TYPE_CHECKING:
+    from reclm.text.encoder import TextEncoder
+
+
+def tune(
+    profiler: str,
+    data: Dataset | TrainingView,
+    *,
+    out: str | Path | None = None,
+    teacher: Any = None,
+    model: str | None = None,
+    config: str | Path | Mapping[str, Any] = "auto",
+    stages: Sequence[str] | None = None,
+    encoder: "str | TextEncoder | None" = None,
+    progress: bool = True,
+) -> Path:
+    """Tune a language model to write profiles, and return the folder of the tuned profiler. It resumes.
+
+    Args:
+        profiler: a plug-in that is tunable, such as ``reclm`` or ``langptune``.
+        data: the data set; nothing but its training part is read.
+        out: the folder to tune in; by default in the workspace.
+        teacher: profiles to learn from: a file or profile store of user profiles, ``Profiles``, or a mapping of the
+            profiler's teacher options (``users``, ``items``, ``model`` …).
+        model: the model to tune; by default the embedded one.
+        config: ``auto`` (the profiler's defaults), the name of a preset of its, a YAML file, or a mapping of options.
+        stages: the stages to run, where the profiler has several.
+        encoder: the text encoder to begin with.
+        progress: show progress bars.
+
+    Raises:
+        NotFound: for an unknown profiler, preset or option.
+        BadInput: if the profiler cannot be tuned, or the folder holds something else.
+        Busy: if another process tunes in the folder.
+    """
+    settings = tuning_settings(profiler, config, teacher=teacher, stages=stages)
+    tuner, folder = open_tuner(profiler, data, settings, out=out, model=model, encoder=encoder)
+    with tuning_lock(folder):
+        tuning = tuner.tuning(_view(data))
+        if hasattr(tuning, "progress"):
+            tuning.progress = progress
+        tuning.run()
+    return folder
+
+
+def tuning_settings(
+    profiler: str,
+    config: str | Path | Mapping[str, Any] = "auto",
+    changes: Mapping[str, Any] | None = None,
+    *,
+    teacher: Any = None,
+    stages: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Return the options of a tuning: those of ``config``, with ``changes``, teacher and stages over them."""
+    cls = plugins.get("profiler", profiler)
+    if not cls.tunable:
+        raise BadInput(
+            f"profiler {profiler!r} has nothing to tune; use it with reclm profile --profiler {profiler}",
+            value=profiler,
+            remedy=f"reclm profile --profiler {profiler}",
+        )
+    if isinstance(config, Mapping):
+        settings = dict(config)
+    elif config in cls.presets:
+        settings = dict(cls.presets[str(config)])
+    else:
+        settings = {} if config == "auto" else read_yaml(Path(config))
+    settings = merged(settings, changes or {})
+    if teacher is not None:
+        settings = merged(settings, {"teacher": _teacher(teacher)})
+    if stages is not None:
+        settings["stages"] = [stages] if isinstance(stages, str) else list(stages)
+        if not settings["stages"]:
+            raise BadInput(
+                "no stage to tune; give some, such as kd,collab, or leave --stages out for all", value=stages
+            )
+    return settings
+
+
+def _teacher(teacher: Any) -> dict[str, Any]:
+    """Return the teacher options that a file, a store or profiles stand for."""
+    if isinstance(teacher, Mapping):
+        return dict(teacher)
+    folder = getattr(teacher, "folder", None)
+    if folder is not None:
+        return {f"{kind}s": folder for kind in teacher.kinds}
+    return {"users": Path(teacher)}
+
+
+def open_tuner(
+    profiler: str,
+    data: Dataset | TrainingView,
+    settings: Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    model: str | None = None,
+    encoder: "str | TextEncoder | None" = None,
+) -> tuple[Any, Path]:
+    """Return the profiler to tune, and its folder; ``tuning(view)`` of it shows, estimates or does the work."""
+    from reclm.llm.models import find_model
+    from reclm.text.encoder import TextEncoder
+
+    cls = plugins.get("profiler", profiler)
+    options = cls.Config.build(dict(settings), where=f"profiler {profiler}")
+    folder = Path(out) if out else current().tuned(data.name, f"{profiler}-{find_model(model).name}")
+    encoder = encoder if encoder is not None and not isinstance(encoder, str) else TextEncoder(encoder)
+    return cls(options, model=model, folder=folder, encoder=encoder), folder
+
+
+@contextmanager
+def tuning_lock(folder: Path) -> Iterator[None]:
+    """Exclude other runs from ``folder``; the processes of one ``accelerate launch`` share the lock of the first.
+
+    Raises:
+        Busy: if another process tunes there.
+        BadInput: if the folder cannot be made.
+    """
+    if int(os.environ.get("RANK", "0")):
+        yield
+        return
+    busy = f"another reclm tune is at work in {folder}; wait for it, or give another folder (--out)"
+    with Lock(folder.parent / f".{folder.name}.lock", busy):
+        yield
+
+
+def _view(data: Dataset | TrainingView) -> TrainingView:
+    return data if isinstance(data, TrainingView) else data.view()
