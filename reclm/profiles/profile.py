@@ -150,7 +150,7 @@ class Profiler(ABC):
         """
         name = plugins.name_of("profiler", cls)
         if not (folder / CONFIG).is_file():
-            raise BadInput(f"profiler {name!r} is not tuned; leave --adapter out", value=str(folder))
+            raise BadInput(f"profiler {name!r} is not tuned: leave --adapter out", value=str(folder))
         config = cls.Config.build(
             merged(read_yaml(folder / CONFIG), settings or {}), where=f"profiler {name}"
         )

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, near
-from reclm.folders import current
 from reclm.profiles.matrix import ProfileMatrix, nearest, read_vectors, vector_table
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import KINDS, ProfileStore, StoreInfo, stores
@@ -178,9 +177,9 @@ class Profiles:
         """
         if self._data is not None:
             return _view(self._data)
-        import reclm.data
+        from reclm.data.catalog import load_dataset
 
-        view = reclm.data.load(self.name, current()).view()
+        view = load_dataset(self.name).view()
         if view.fingerprint != self.fingerprint:
             raise _of_other_data(self.store, view)
         return view

@@ -283,11 +283,11 @@ def test_examples_show_what_a_profile_was_made_from(
 
 def test_a_model_is_loaded_only_to_be_asked(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
     loaded = []
-    profiler.generator = LazyGenerator("m", lambda: loaded.append(1) or Silent())
+    profiler._generator = LazyGenerator("m", lambda: loaded.append(1) or Silent())
     make_profiles(view, profiler, store, kinds=["user"], progress=False)
     assert loaded == [1]
     loaded.clear()
-    profiler.generator = LazyGenerator("m", lambda: loaded.append(1) or Silent())
+    profiler._generator = LazyGenerator("m", lambda: loaded.append(1) or Silent())
     make_profiles(view, profiler, store, kinds=["user"], progress=False)
     assert loaded == []
     assert profiler.generator.count_tokens({"a": Chat(())}) == {"a": 5}
