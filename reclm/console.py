@@ -1,9 +1,9 @@
-"""Markdown with texts in it that come from data."""
+"""The terminal, and Markdown: texts from data are shown as they are written, and obeyed by neither."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +18,67 @@ from rich.progress import (
 )
 from rich.text import Text
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NUMBER = re.compile(r"[-+−]?[\d.,]+ ?%?|–|")
+
+
+def say(text: object = "", error: bool = False) -> None:
+    """Print text to stdout, or to stderr, unwrapped; control characters in it are shown, not obeyed."""
+    lines = "\n".join(map(printable, str(text).split("\n")))
+    Console(highlight=False, stderr=error).print(lines, markup=False, soft_wrap=True)
+
+
+def show(value: object) -> None:
+    """Print an object that draws itself for a terminal, such as a table."""
+    Console(highlight=False).print(value)
+
+
+def show_table(
+    head: Sequence[str], body: Iterable[Sequence[Any]], title: str = "", lines: bool = False
+) -> None:
+    """Print a table, unless it has no rows.
+
+    Columns of numbers are aligned to the right; whole numbers get thousands separators.
+
+    Args:
+        head: names of the columns.
+        body: rows of texts and numbers; None is an empty cell.
+        title: shown above.
+        lines: draw a line between rows.
+    """
+    from rich import box
+    from rich.table import Table
+
+    rows = [[_cell(value) for value in row] for row in body]
+    if not rows:
+        return
+    style = box.SQUARE if lines else box.SIMPLE_HEAD
+    table = Table(
+        title=Text(printable(title)) if title else None, title_justify="left", box=style, show_lines=lines
+    )
+    for name, column in zip(head, zip(*rows, strict=True), strict=True):
+        numbers = all(_NUMBER.fullmatch(cell) for cell in column)
+        table.add_column(Text(printable(name)), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    show(table)
+
+
+def show_frame(frame: "pd.DataFrame", title: str = "") -> None:
+    """Print a data frame without its index."""
+    show_table(list(map(str, frame.columns)), frame.astype(object).itertuples(index=False), title)
+
+
+def _cell(value: Any) -> str:
+    if value is None or str(value) in {"nan", "<NA>"}:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return f"{value:,}" if is_count else "\n".join(map(printable, str(value).split("\n")))
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -28,14 +89,14 @@ class _Rate(ProgressColumn):
 
 
 class Advance(Protocol):
-    """Moves a bar by some steps; ``what`` says from now on what it is at."""
+    """Moves a bar by some steps, and changes its description to ``what``."""
 
     def __call__(self, steps: int, what: str | None = None) -> None: ...
 
 
 @contextmanager
 def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Advance]:
-    """A bar that reads ``what``; yields the function that advances it by some steps.
+    """Show a bar on stderr, described by ``what``; yield the function that advances it by some steps.
 
     >>> with progress_bar("reading", total=3, show=False) as advance:
     ...     advance(3)
@@ -55,7 +116,7 @@ def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Advance]:
 
 
 def duration(seconds: float) -> str:
-    """A time as one says it.
+    """Return a time in words.
 
     >>> duration(40), duration(1000), duration(9000)
     ('40 s', '17 min', '2 h 30 min')
@@ -71,7 +132,7 @@ _LINE_START = re.compile(r"^(?:([-+=])|(\d{1,9})([.)])(?=\s|$))")
 
 
 def literal(text: str, longest: int | None = None) -> str:
-    """One line of Markdown that shows ``text`` as it is written: it begins no cell, heading, list, link or tag.
+    """Escape ``text`` as one line of Markdown: it begins no cell, heading, list, link or tag.
 
     >>> print(literal("a | <b>\\n# c"))
     a \\| \\<b\\> \\# c
@@ -80,11 +141,11 @@ def literal(text: str, longest: int | None = None) -> str:
         longest: characters of ``text`` that are shown at most.
     """
     line = _MARKUP.sub(r"\\\1", printable(" ".join(text.split()), longest))
-    return _LINE_START.sub(lambda found: f"{found[2] or ''}\\{found[1] or found[3]}", line)
+    return _LINE_START.sub(lambda match: f"{match[2] or ''}\\{match[1] or match[3]}", line)
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], text: int = 1) -> str:
-    """A table of cells that are Markdown already (see :func:`literal`).
+    """Return a Markdown table of cells that are Markdown already (see :func:`literal`).
 
     Args:
         text: columns of text, the first ones, are left-aligned; numbers behind them to the right.
@@ -94,13 +155,13 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]], text: int = 1) -> 
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A block of code, fenced by more backticks than are in it."""
+    """Return a block of code, fenced by more backticks than are in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def printable(text: str, longest: int | None = None) -> str:
-    """``text`` without control characters, which a terminal would obey; cut to ``longest`` characters."""
+    """Escape the control characters of ``text``, which a terminal would obey; cut it to ``longest`` characters."""
     if longest is not None and len(text) > longest:
         text = text[: longest - 1] + "…"
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found.group())[1:-1], text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match.group())[1:-1], text)

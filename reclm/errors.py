@@ -95,17 +95,18 @@ def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     )
 
 
-def missing_extra(error: ModuleNotFoundError, what: str) -> MissingExtra:
+def missing_extra(error: ModuleNotFoundError, what: str, extra: str | None = None) -> MissingExtra:
     """Return the error that names the command which installs a missing package.
 
     Args:
         error: Python's own.
         what: the plug-in, command or function that needs the package.
+        extra: the extra that installs all it needs; by default the one that the package belongs to.
     """
     module = (error.name or "").partition(".")[0]
     if module in {"", "reclm"}:
         raise error
-    extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
+    extra = extra or next((name for name, modules in EXTRAS.items() if module in modules), None)
     command = f"pip install 'reclm-toolkit[{extra}]'" if extra else f"pip install {module}"
     return MissingExtra(f"{what} needs {module}; run: {command}", value=module, where=what, remedy=command)
 

@@ -1,6 +1,8 @@
 """What several tests share."""
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set RECLM_SHARED_DATA to the folder that holds mind_release")
     return folder
+
+
+@pytest.fixture(scope="session")
+def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the tree."""
+    copy, root = tmp_path_factory.mktemp("built"), Path(__file__).parents[1]
+    for name in ("reclm", "backbones", "profilers", "benchmarks"):
+        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, copy)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(copy / "dist"), str(copy)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    (wheel,) = (copy / "dist").glob("*.whl")
+    return wheel
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def room_of(path: Path) -> str:
 
 def allowed(path: Path, module: str) -> bool:
     """Whether a file may import a module of reclm."""
-    source, target = room_of(path), module.split(".")[1]
+    source, target = room_of(path), f"{module}.".split(".")[1]
     if source == target:
         return True
     if layer(target) == 2:

@@ -42,19 +42,10 @@ def test_every_plugin_loads(point: Any) -> None:
     assert point.load().__name__ == point.attr
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The files of a wheel built from a copy of the tree."""
-    copy = tmp_path_factory.mktemp("built")
-    for name in TREE:
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(copy / "dist"), str(copy)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-    (built,) = (copy / "dist").glob("*.whl")
-    with zipfile.ZipFile(built) as archive:
+@pytest.fixture(scope="session")
+def wheel(built_wheel: Path) -> set[str]:
+    """The files of the wheel."""
+    with zipfile.ZipFile(built_wheel) as archive:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 

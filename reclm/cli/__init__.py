@@ -1,11 +1,17 @@
 """The ``reclm`` command: a module a command, heavy imports inside the commands."""
 
 import sys
+from contextvars import copy_context
 
 import typer
 
+try:
+    from reclm.errors import ReclmError, missing_extra
+except ImportError as error:  # another project's package of the same name overwrote files
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
 from reclm.cli import bench, data, profile, profiles, recommend, report, steer, tune
-from reclm.errors import ReclmError
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
@@ -13,13 +19,14 @@ INTERRUPTED = 130
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="LLM-written user and item profiles for any recommender, and the truth about whether they helped.",
 )
 app.add_typer(data.app, name="data")
 app.command("profile")(profile.profile)
-app.command("tune")(tune.tune)
 app.add_typer(profiles.app, name="profiles")
-app.command("bench")(bench.bench)
+app.command("tune")(tune.tune)
+app.add_typer(bench.app, name="bench")
 app.command("report")(report.report)
 app.command("recommend")(recommend.recommend)
 app.command("steer")(steer.steer)
@@ -28,14 +35,21 @@ app.command("steer")(steer.steer)
 def main() -> None:
     """Run the command line. A mistake in the input prints one line and exits with 2."""
     try:
-        app()
+        copy_context().run(app)  # the workspace that --home sets ends with the command
     except ReclmError as error:
-        from reclm.console import printable
-
-        # it may quote data, or what a server said
-        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
-        sys.exit(2)
+        _fail(error)
+    except ModuleNotFoundError as error:
+        command = sys.argv[1]
+        _fail(missing_extra(error, f"reclm {command}", "tune" if command == "tune" else None))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             print("stopped; what is done is kept: run the same command again to go on", file=sys.stderr)
         raise
+
+
+def _fail(error: ReclmError) -> None:
+    from reclm.console import printable
+
+    # it may quote data, or a server's answer
+    print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+    sys.exit(2)

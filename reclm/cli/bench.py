@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reclm.cli.compare import compare as compare_runs
+from reclm.cli.options import refuse, renamed
 from reclm.cli.profile import AdapterFolder, EncoderName, EngineName, Home, Kind, ModelName
 from reclm.errors import ReclmError
 
@@ -63,11 +65,12 @@ ProfilerSettings = Annotated[
 ]
 SuiteName = Annotated[
     str | None,
-    typer.Option(help="Run a suite beside its published numbers: its name or YAML file."),
+    typer.Option(hidden=True, help="Run a suite beside its published numbers: its name or YAML file."),
 ]
 Rows = Annotated[
     list[str] | None,
     typer.Option(
+        "--rows",
         "--row",
         metavar="NAME",
         help="Only this row of the suite, by name or pattern ('LightGCN*'), and what it is compared with; can be "
@@ -102,6 +105,7 @@ TwoRuns = Annotated[
     typer.Option(
         "--compare",
         metavar="RUN_A RUN_B",
+        hidden=True,
         help="Train nothing: compare two runs, given by their folders, line by line and user by user.",
     ),
 ]
@@ -128,6 +132,13 @@ OF_PROFILES = {"profiler", "model", "engine", "adapter", "kind", "limit", "store
 """What does nothing for a backbone without ``--augment``."""
 
 
+app = typer.Typer(
+    invoke_without_command=True, rich_markup_mode=None, subcommand_metavar="[suite NAME | compare A B]"
+)
+app.command("compare")(compare_runs)
+
+
+@app.callback()
 def bench(
     context: typer.Context,
     backbone: Annotated[
@@ -170,10 +181,16 @@ def bench(
     from reclm.config import parse_settings
     from reclm.folders import Workspace, make_folder
 
+    if context.invoked_subcommand:
+        refuse(context, set(), f"goes behind {context.invoked_subcommand}")
+        return
     _check_options(context, suite is not None, compare is not None, augment)
     if compare is not None:
-        _two_runs(*compare)
+        renamed("reclm bench --compare A B", "reclm bench compare A B")
+        compare_runs(*compare)
         return
+    if suite is not None:
+        renamed("reclm bench --suite NAME", "reclm bench suite NAME")
     trackers = [one.value for one in track or []]
     if trackers:
         from reclm.benchmarks.tracking import check_trackers
@@ -215,6 +232,38 @@ def bench(
         encoder=encoder,
     )
     _compare(changed(chosen, search=search), workspace, how, out, trackers)
+
+
+@app.command("suite")
+def suite_command(
+    name: Annotated[str, typer.Argument(help="A suite of reclm, or a YAML file of your own.")],
+    rows: Rows = None,
+    dataset: Dataset = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    kinds: Annotated[
+        Kind, typer.Option("--kinds", "--kind", help="Profiles of users, items, or both.")
+    ] = Kind.both,
+    controls: Controls = False,
+    search: SearchTrials = None,
+    jobs: Jobs = 1,
+    fresh: Fresh = False,
+    track: Track = None,
+    out: Out = None,
+    home: Home = None,
+) -> None:
+    """Run a suite beside its published numbers."""
+    from reclm.benchmarks.tracking import check_trackers
+    from reclm.folders import Workspace, make_folder
+
+    trackers = [one.value for one in track or []]
+    check_trackers(trackers)
+    if out is not None:
+        make_folder(out, "--out")
+    changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search, "rows": rows or ()}
+    side = None if kinds is Kind.both else kinds.value
+    how = {"jobs": jobs, "fresh": fresh, "controls": controls}
+    _suite(name, {**changes, "kind": side}, Workspace.at(home), how, out, trackers)
 
 
 def _check_options(context: typer.Context, suite: bool, compare: bool, augment: bool) -> None:
@@ -287,20 +336,6 @@ def _suite(
     run.suite.to_yaml(folder / "suite.yaml")
     if any(run.failures()):
         raise typer.Exit(1)
-
-
-def _two_runs(a: Path, b: Path) -> None:
-    from rich.console import Console
-
-    from reclm.benchmarks.results import Result
-    from reclm.benchmarks.run_diff import compare, tables, verdict
-
-    found = compare(Result.read(a), Result.read(b))
-    _say(f"A: {a}\nB: {b}\n")
-    for grid in tables(found):
-        Console(highlight=False).print(grid)
-    for sentence in [*found.alone, *found.made, "", verdict(found)]:
-        _say(sentence)
 
 
 def _run(

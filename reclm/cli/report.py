@@ -1,33 +1,25 @@
-"""``reclm report``: a run as a page to read, and as tables to quote."""
+"""``reclm report``: the report of a run."""
 
-import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from reclm.cli.options import next_step
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run that `reclm bench` wrote.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the report; default the run's own.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; default the run's own.")] = None,
 ) -> None:
     """Write a run's report: one HTML page with verdict, tables and pictures; Markdown, LaTeX and CSV."""
-    from rich.console import Console
+    import shlex
 
     from reclm.benchmarks.report.write import write
+    from reclm.console import say
 
     page, *others = write(run, out)
-    say = Console(highlight=False)
-    for text in (
-        f"report in {page.parent} ({', '.join(one.name for one in (page, *others))})",
-        f"next: {shlex.join(['open' if _mac() else 'xdg-open', str(page)])}   (it needs no network)",
-    ):
-        say.print(text, markup=False, soft_wrap=True)
-
-
-def _mac() -> bool:
-    import sys
-
-    return sys.platform == "darwin"
+    say(f"report in {page.parent} ({', '.join(file.name for file in (page, *others))})")
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    next_step(shlex.join([opener, str(page)]), note="it needs no network")

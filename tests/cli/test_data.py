@@ -73,7 +73,7 @@ def test_options_as_flags_and_another_home(reclm, log, tmp_path):
         "0.2",
     )
     assert code == 0
-    assert f"next: reclm profile --dataset table --home '{home}' --dry-run" in out
+    assert f"next: reclm profile --dataset table --dry-run --home '{home}'" in out
     dataset = load_folder(home / "datasets" / "table")
     assert [one.name for one in dataset.protocols] == ["full-shot"]
     assert len(dataset.test) == 8
@@ -151,7 +151,7 @@ def test_malformed_lines_are_shown_and_strict_stops(reclm, log):
     log.write_text(LOG + "broken\nu1,i1,yesterday\n")
     code, out, _ = reclm("prepare", "table", "--source", "log.csv")
     assert code == 0
-    assert ["2", "malformed", "line"] in [line.split() for line in out.splitlines()]
+    assert ["malformed", "line", "2"] in [line.split() for line in out.splitlines()]
     assert "log.csv:42: broken (1 fields, not 3)" in out
     code, _, err = reclm("prepare", "table", "--source", "log.csv", "--strict")
     assert code == 2
