@@ -1,7 +1,6 @@
 """What is shipped: the wheel, the entry points, the pins, and a command line that starts quickly."""
 
 import ast
-import shutil
 import subprocess
 import sys
 import tomllib
