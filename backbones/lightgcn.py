@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reclm.backbones.graph import BipartiteGraph
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import Backbone, BackboneConfig, Inputs
+from reclm.recommend.base import BackboneConfig, EmbeddingBackbone, Inputs
 
 
 class LightGCNConfig(BackboneConfig):
@@ -28,7 +28,7 @@ class LightGCNConfig(BackboneConfig):
 
 
 def layer_sum(graphs: Sequence[BipartiteGraph], users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """``Σ_{k=0..K} e^(k)``, layer k by the k-th graph: ``(U, d)`` and ``(I, d)`` to the same shapes."""
+    """Return ``Σ_{k=0..K} e^(k)``, layer k by the k-th graph: ``(U, d)`` and ``(I, d)`` to the same shapes."""
     user, item = user_sum, item_sum = users, items
     for graph in graphs:
         user, item = graph.users_from(item), graph.items_from(user)
@@ -36,8 +36,8 @@ def layer_sum(graphs: Sequence[BipartiteGraph], users: Tensor, items: Tensor) ->
     return user_sum, item_sum
 
 
-class LightGCN(Backbone):
-    """Linear propagation of the features over the interaction graph."""
+class LightGCN(EmbeddingBackbone):
+    """Propagate the features over the interaction graph, without weights and without a nonlinearity."""
 
     Config = LightGCNConfig
     config: LightGCNConfig
@@ -48,7 +48,7 @@ class LightGCN(Backbone):
         self.graph = BipartiteGraph.of(inputs.train, inputs.users, inputs.items)
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """What is scored, ``(U, d)`` and ``(I, d)``, of layer-0 features of the same shapes."""
+        """Return what is scored, ``(U, d)`` and ``(I, d)``, of layer-0 features of the same shapes."""
         if self.config.items == "text":
             return self.combine(users, self.graph.users_from(self._item_layers(users, items))), items
         graphs = [self.graph] * self.config.layers
@@ -56,7 +56,7 @@ class LightGCN(Backbone):
         return user / (self.config.layers + 1), item / (self.config.layers + 1)
 
     def combine(self, first: Tensor, later: Tensor) -> Tensor:
-        """A representation ``(n, d)`` of layer 0 and of the sum of layers 1 … K."""
+        """Return representations ``(n, d)``, of layer 0 and of the sum of layers 1 … K."""
         total = first + later
         return total if self.config.items == "text" else total / (self.config.layers + 1)
 
@@ -68,9 +68,9 @@ class LightGCN(Backbone):
         histories: sparse.csr_array | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """``e_u^(0)`` and what the history's items send, ``Σ_k e_u^(k) = e_u^(0) + R̂ Σ_{k<K} e_v^(k)``.
+        """Return ``Σ_k e_u^(k) = e_u^(0) + R̂ Σ_{k<K} e_v^(k)``, with ``R̂`` the normalised histories.
 
-        The items' layers and degrees stay those of training: a new user changes nobody else. See :class:`Backbone`.
+        The items' layers and degrees stay those of training: a new user changes nobody else. See the base class.
         """
         features = self.new_user_features(base, profiles)
         if histories is None:
@@ -80,12 +80,15 @@ class LightGCN(Backbone):
 
     @torch.no_grad()
     def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Items without neighbours: their layers 1 … K are zero. See :class:`Backbone`."""
+        """Return representations of items without neighbours: their layers 1 … K are zero. See the base class."""
         features = self.new_item_features(text, profiles)
         return features if self.config.items == "text" else self.combine(features, torch.zeros_like(features))
 
     def _item_layers(self, users: Tensor, items: Tensor) -> Tensor:
-        """``Σ_{k<K} e_v^(k)``: ``Σ_k e_u^(k) = e_u^(0) + R̂`` times it, K products where layer by layer takes 2K - 1."""
+        """Return ``Σ_{k<K} e_v^(k)``.
+
+        ``Σ_k e_u^(k) = e_u^(0) + R̂`` times it: K products, where layer by layer takes 2K - 1.
+        """
         user, item = users, items
         item_sum = items
         for layer in range(1, self.config.layers):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reclm.fusion.dual_mlp import linear
-from reclm.recommend.base import Backbone, BackboneConfig, Inputs, table
+from reclm.recommend.base import BackboneConfig, EmbeddingBackbone, Inputs, table
 from reclm.recommend.evaluate import Scorer
 from reclm.recommend.losses import bpr_loss, l2_penalty
 
@@ -32,8 +32,8 @@ class NCFConfig(BackboneConfig):
     """Dropout on the hidden layer."""
 
 
-class NCF(Backbone):
-    """Neural matrix factorisation: GMF and MLP branches, added."""
+class NCF(EmbeddingBackbone):
+    """Add the scores of two branches, generalised matrix factorisation (GMF) and an MLP."""
 
     Config = NCFConfig
     config: NCFConfig
@@ -48,15 +48,15 @@ class NCF(Backbone):
 
     @classmethod
     def width(cls, config: BackboneConfig) -> int:
-        """``2d``: the GMF branch's features, then the MLP branch's."""
+        """Return ``2d``: the GMF branch's features, then the MLP branch's."""
         return 2 * config.dim
 
     def begin_epoch(self, generator: torch.Generator) -> None:
-        """Take the source of the epoch's dropout."""
+        """Keep the generator of the epoch's dropout."""
         self._random = generator
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """The features as they are: pairs of them are scored by :meth:`score`."""
+        """Return the features as they are; :meth:`score` takes pairs of them."""
         return users, items
 
     def score(self, users: Tensor, items: Tensor, kept: Tensor | None = None) -> Tensor:
@@ -68,7 +68,7 @@ class NCF(Backbone):
         return torch.linalg.vecdot(user * self.gmf, item) + (hidden @ self.out.T).squeeze(-1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """BPR and L2 of the batch's own rows. A triple's two pairs lose the same hidden units."""
+        """Return BPR and L2 of the batch's own rows; a triple's two pairs lose the same hidden units."""
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
         kept = self._kept(len(users)) if self.training and self.config.hidden_dropout else None
         loss = bpr_loss(*self.score(user, items.view(2, *user.shape), kept))

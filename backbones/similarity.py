@@ -1,60 +1,82 @@
-"""Ranking by text alone: how near an item's text is to what the user's profile says."""
+"""Ranking by text alone: the cosine of an item's text to the user's profile."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from scipy import sparse
+from torch import Tensor
 
+from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import ReclmError
-from reclm.recommend.base import BackboneConfig, Inputs
-from reclm.recommend.evaluate import Scorer
-
-TIE = 1e-6
-"""Cosines that differ by no more count as equal."""
+from reclm.errors import BadInput, NotFound
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.text_ranker import TextRanker, item_vectors
 
 
-class Similarity(nn.Module):
+class Similarity(Backbone):
     """``ŷ_uv = cos(p_u, f_v)``: LangPTune's text recommender σ (arXiv 2410.18870, section 3), without parameters.
 
     Profile ``p_u`` and item text ``f_v`` must be vectors of one encoder; nothing else is read, so that items that
-    training never saw are ranked like any other. A user without a profile, and an item without text, scores 0; items
-    of equal scores stand in a random order, always the same one: that of the rows may tell of popularity.
+    training never saw are ranked like any other. An item without text ranks after all items with text; items of equal
+    scores, and all items of a user without a profile, stand in a random order, drawn by the seed.
 
     Raises:
-        ReclmError: if there are no user profiles or no item text, or both are not of one width.
+        NotFound: if there are no user profiles or no item text.
+        BadInput: if both are not of one width.
     """
 
-    Config: ClassVar[type[BackboneConfig]] = BackboneConfig
     needs_profiles: ClassVar[ProfileKind | None] = "user"
+    serves_new = True
     users: Tensor
-    items: Tensor
-    ties: Tensor
 
-    def __init__(self, config: BackboneConfig, inputs: Inputs, generator: torch.Generator) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: Config, inputs: Inputs, generator: torch.Generator) -> None:
+        super().__init__(config, inputs, generator)
         profiles, text = inputs.user_profiles, inputs.item_text
         if profiles is None or not profiles.present.any():
-            raise ReclmError(
-                "backbone 'similarity' ranks by user profiles, and there are none; add --augment"
+            raise NotFound(
+                "backbone 'similarity' ranks by user profiles, and there are none; add --augment",
+                value="user",
+                where="profiles",
+                remedy="--augment",
             )
         if text is None or not text.any():
-            raise ReclmError("backbone 'similarity' ranks items by their text, and there is none")
-        if profiles.vectors.shape[1] != text.shape[1]:
-            raise ReclmError(
-                f"user profiles are vectors of {profiles.vectors.shape[1]} and item texts of {text.shape[1]}; "
-                "encode both with the same encoder"
+            raise NotFound(
+                "backbone 'similarity' ranks items by their text, and there is none", where="item_text"
             )
-        vectors = np.where(profiles.present[:, None], profiles.vectors, 0)
-        for name, one in (("users", vectors), ("items", text)):
-            unit = F.normalize(torch.from_numpy(np.asarray(one, np.float32)), dim=-1)
-            self.register_buffer(name, unit, persistent=False)
-        ties = torch.rand(len(text), generator=torch.Generator().manual_seed(0))
-        self.register_buffer("ties", TIE * ties, persistent=False)
+        self.ranker = TextRanker(text, generator)
+        users = self.ranker.profiles(np.where(profiles.present[:, None], profiles.vectors, 0))
+        self.register_buffer("users", users, persistent=False)
 
-    def scorer(self) -> Scorer:
-        """Cosines, from -1 to 1, and less than :data:`TIE` to part equal ones."""
-        return lambda user_idx, item_idx: self.users[user_idx] @ self.items[item_idx].T + self.ties[item_idx]
+    @classmethod
+    def reads_text(cls, config: Config) -> bool:
+        """Return True: items are their text."""
+        return True
+
+    def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
+        """Return profiles and item texts of length one."""
+        users = self.users
+        if profile_of:
+            edited = self.ranker.profiles(np.stack(list(profile_of.values())))
+            users = users.index_copy(0, torch.tensor(list(profile_of)), edited)
+        return users, self.ranker.items
+
+    def add_users(
+        self, profiles: ProfileMatrix | None, histories: sparse.csr_array | None, generator: torch.Generator
+    ) -> Tensor:
+        """Return the profiles, of length one.
+
+        Raises:
+            BadInput: without profiles: histories are not read.
+        """
+        if profiles is None:
+            raise BadInput(
+                "backbone 'similarity' reads profiles and no histories; give a profile", where="history"
+            )
+        return self.ranker.profiles(np.where(profiles.present[:, None], profiles.vectors, 0))
+
+    def add_items(self, text: Tensor, profiles: ProfileMatrix | None) -> Tensor:
+        """Return the items' texts, of length one; their profiles are not read."""
+        return item_vectors(text, torch.Generator().manual_seed(0))

@@ -18,14 +18,15 @@ from reclm.benchmarks.search import Searched, run_search, spaces
 from reclm.benchmarks.search import said as search_said
 from reclm.benchmarks.subgroups import item_slices
 from reclm.benchmarks.suite import Profiles, Row, Suite, row_plan, with_controls
-from reclm.benchmarks.trial import Plan, SelectOn, trained_on, validation_task
-from reclm.benchmarks.trial import test_tasks as tasks_of
+from reclm.benchmarks.trial import Plan, SelectOn
 from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord
 from reclm.data.dataset import Dataset
 from reclm.environment import environment
 from reclm.errors import ReclmError, unknown
 from reclm.folders import Workspace
 from reclm.recommend.saved import SavedModel, build_model, save_model
+from reclm.recommend.tasks import test_tasks as tasks_of
+from reclm.recommend.tasks import trained_on, validation_task
 from reclm.recommend.training import TrainConfig
 
 BASELINES = ("popularity", "random")
@@ -327,7 +328,7 @@ def comparison(
         train = {"metric": "recall@20", "patience": max(most, 1), **train}
     else:
         validation_task(dataset)
-    needed = getattr(plugins.get("backbone", backbone), "needs_profiles", None)
+    needed = plugins.get("backbone", backbone).needs_profiles
     rows = [] if needed and profiles else [Row(name="base", backbone=backbone)]
     if profiles is not None:
         if needed in profiles.kinds:

@@ -94,19 +94,13 @@ class SuiteInputs:
         """
         backbone = plugins.get("backbone", plan.backbone)
         config = backbone.Config.build(dict(plan.model))
-        # a backbone need not be a Backbone: the floors are none
-        needed: ProfileKind | None = getattr(backbone, "needs_profiles", None)
-        if needed is not None and (profiles is None or needed not in profiles.kinds):
-            raise ReclmError(
-                f"backbone {plan.backbone!r} ranks by {needed} profiles, and there are none; "
-                f"add --augment --kind {needed}"
-            )
+        backbone.check_profiles(profiles.kinds if profiles else (), plan.backbone)
         text = None
-        if config.items != "id":
+        if backbone.reads_text(config):
             if not self.dataset.item_text.num_columns:
                 raise ReclmError(
-                    f"data set {self.dataset.name!r} has no item text, which backbone {plan.backbone} with "
-                    f"items = {config.items!r} needs; give it items: id (--set items=id)"
+                    f"data set {self.dataset.name!r} has no item text, which backbone {plan.backbone} needs; "
+                    "give it items: id (--set items=id), if it has that option"
                 )
             text = self._text()
         sides = {} if profiles is None else self._profiles(profiles)

@@ -4,21 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from pydantic import Field
 from torch import nn
 
 from reclm import plugins
 from reclm.benchmarks.subgroups import item_slices
 from reclm.config import Config
-from reclm.data.dataset import Dataset, Interactions
-from reclm.errors import ReclmError
-from reclm.recommend.base import BackboneConfig, Inputs
+from reclm.data.dataset import Dataset
+from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, deepest, measure, rank
 from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.tasks import Task
-from reclm.recommend.training import Fit, TrainConfig, fit
+from reclm.recommend.tasks import test_tasks, trained_on, validation_task
+from reclm.recommend.training import TrainConfig, TrainingResult, train_backbone
 
 SelectOn = Literal["valid", "test"]
 
@@ -39,47 +36,11 @@ class Plan(Config):
 class Run:
     """What a training came to."""
 
-    fit: Fit
+    fit: TrainingResult
     results: dict[str, PerUser]
     """Name of a protocol, or of a slice of one, to per-user test results."""
     best_epoch: dict[str, int]
     """By the same names."""
-
-
-def test_tasks(dataset: Dataset, on_test: bool = False) -> dict[str, Task]:  # noqa: PT028
-    """The ranking task of each protocol.
-
-    Args:
-        on_test: the recommender learns from the validation part, too (:func:`trained_on`). Popularity is counted in
-            what it learns from, and where training items are no candidates again, these are none either.
-    """
-    sizes, train = (len(dataset.users), len(dataset.items)), trained_on(dataset, on_test)
-    also = ("valid",) if on_test else ()
-    tasks = {}
-    for one in dataset.protocols:
-        mask = tuple(dict.fromkeys((*one.mask, *also))) if "train" in one.mask else one.mask
-        tasks[one.name] = Task.of(dataset.test, dataset.joined(mask), one.candidates, *sizes, train)
-    return tasks
-
-
-def trained_on(dataset: Dataset, on_test: bool) -> Interactions:
-    """What a recommender learns from: with selection on the test set, as in the paper, the validation part, too."""
-    return dataset.joined(["train", "valid"]) if on_test else dataset.train
-
-
-def validation_task(dataset: Dataset) -> Task:
-    """Validation interactions against every item seen in training or validation; training items masked.
-
-    Raises:
-        ReclmError: if the data set has no validation part.
-    """
-    if not len(dataset.valid):
-        raise ReclmError(
-            f"data set {dataset.name!r} has no validation interactions to select on; prepare it with --set valid=0.1, "
-            "or use --select-on test (the paper's selection, which flatters)"
-        )
-    seen = np.unique(np.concatenate([dataset.train.item_idx, dataset.valid.item_idx]))
-    return Task.of(dataset.valid, dataset.train, seen, len(dataset.users), len(dataset.items))
 
 
 class Runner:
@@ -96,10 +57,8 @@ class Runner:
     def __init__(self, plan: Plan, dataset: Dataset) -> None:
         self.plan = plan
         self.on_test = plan.select_on == "test"
-        self.backbone = plugins.get("backbone", plan.backbone)
-        self.config: BackboneConfig = self.backbone.Config.build(
-            dict(plan.model), where=f"backbone {plan.backbone}"
-        )
+        self.backbone: type[Backbone] = plugins.get("backbone", plan.backbone)
+        self.config = self.backbone.Config.build(dict(plan.model), where=f"backbone {plan.backbone}")
         self.train = trained_on(dataset, self.on_test)
         self.tasks = test_tasks(dataset, self.on_test)
         self.slices = {name: item_slices(name, task, self.train) for name, task in self.tasks.items()}
@@ -125,11 +84,16 @@ class Runner:
             on_model: called with the model and its best weights, those of the first protocol where each has its own.
             top: user_idx whose top lists the results hold, as long as the largest k of the metrics.
         """
-        init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
-        model = self.backbone(self.config, replace(inputs, train=self.train), init)
-        trained = Fit()
-        if any(True for _ in model.parameters()):
-            trained = fit(model, self.sampler, self.select, self.plan.train, draw, on_epoch)
+        model, trained = train_backbone(
+            self.backbone,
+            self.config,
+            replace(inputs, train=self.train),
+            self.sampler,
+            self.select,
+            self.plan.train,
+            seed,
+            on_epoch,
+        )
         metrics = self.plan.metrics
         results: dict[str, PerUser] = {}
         best: dict[str, int] = {}

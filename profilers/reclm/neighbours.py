@@ -20,7 +20,7 @@ from reclm.profilers.reclm.config import NeighbourConfig
 from reclm.profilers.reclm.histories import packed
 from reclm.recommend.base import Inputs
 from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, fit
+from reclm.recommend.training import TrainConfig, train
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 
@@ -113,7 +113,7 @@ def user_vectors(view: TrainingView, config: NeighbourConfig, progress: bool = T
     sampler = TripleSampler(view.train, inputs.users, inputs.items)
     with progress_bar("training LightGCN for similar users", config.epochs, progress) as advance:
         schedule = TrainConfig(epochs=config.epochs, eval_every=config.epochs)
-        fit(model, sampler, {}, schedule, generator, lambda row: advance(1))
+        train(model, sampler, {}, schedule, generator, lambda row: advance(1))
     with torch.no_grad():
         vectors = model.represent(model.user_features(), model.item_features())[0].numpy().copy()
     vectors[np.bincount(view.train.user_idx, minlength=len(vectors)) == 0] = 0

@@ -8,8 +8,9 @@ import typer
 from reclm.cli.profile import Home
 
 if TYPE_CHECKING:
-    from reclm.recommend.saved import Trained
-    from reclm.recommend.serve import Recommendation
+    import pandas as pd
+
+    from reclm.recommend.fit import Recommender
 
 LONGEST = 90
 """Characters of a title that are shown."""
@@ -40,20 +41,16 @@ def recommend(
     """Recommend items to a user of the data set, or to a new one, with a model that `reclm bench` trained."""
     from reclm.folders import Workspace
     from reclm.recommend.saved import find_model, load_model
-    from reclm.recommend.serve import Who, read_new_items
-    from reclm.recommend.serve import recommend as recommend_items
 
     ids = None if history is None else [id for part in history.split(",") if (id := part.strip())]
-    who = Who(user, profile, ids)
     workspace = Workspace.at(home)
     folder = find_model(run, workspace)
     trained = load_model(folder, workspace)
-    items = read_new_items(new_items, trained.dataset) if new_items else None
-    result = recommend_items(trained, who, k, items)
+    result = trained.recommend(user, history=ids, profile=profile, new_items=new_items, k=k)
     (_print_json if json else _print)(trained, folder, result)
 
 
-def _print(trained: "Trained", folder: Path, result: "Recommendation") -> None:
+def _print(trained: "Recommender", folder: Path, result: "pd.DataFrame") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -65,29 +62,38 @@ def _print(trained: "Trained", folder: Path, result: "Recommendation") -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("rank", "item", "title", "score"):
         table.add_column(name, justify="right" if name in ("rank", "score") else "left")
-    for rank, one in enumerate(result.items, start=1):
-        title = printable(one.title, LONGEST) + " (new)" * one.new
-        table.add_row(str(rank), Text(printable(one.item_id)), Text(title), f"{one.score:.4f}")
+    for row in result.to_dict("records"):
+        title = printable(row["title"], LONGEST) + " (new)" * row.get("new", False)
+        table.add_row(str(row["rank"]), Text(printable(row["item"])), Text(title), f"{row['score']:.4f}")
     console.print(table)
     about = trained.about
+    items = f"items by {about.config['items']}, " if "items" in about.config else ""
     for line in (
-        f"for {result.built_from}",
-        f"ranked: {result.ranked}",
-        f"model: {about.backbone}, {about.variant}, items by {about.config['items']}, in {folder}",
+        f"for {result.attrs['user']}",
+        f"ranked: {result.attrs['ranked']}",
+        f"model: {about.backbone}, {about.variant}, {items}in {folder}",
     ):
         console.print(printable(line), markup=False, soft_wrap=True)
 
 
-def _print_json(trained: "Trained", folder: Path, result: "Recommendation") -> None:
+def _print_json(trained: "Recommender", folder: Path, result: "pd.DataFrame") -> None:
     import json
-    from dataclasses import asdict
 
     about = trained.about
     values = {
         "model": {"folder": str(folder), "backbone": about.backbone, "variant": about.variant},
         "dataset": about.dataset,
-        "built_from": result.built_from,
-        "ranked": result.ranked,
-        "items": [{"rank": rank, **asdict(one)} for rank, one in enumerate(result.items, start=1)],
+        "built_from": result.attrs["user"],
+        "ranked": result.attrs["ranked"],
+        "items": [
+            {
+                "rank": row["rank"],
+                "item_id": row["item"],
+                "title": row["title"],
+                "score": row["score"],
+                "new": bool(row.get("new", False)),
+            }
+            for row in result.to_dict("records")
+        ],
     }
     print(json.dumps(values, indent=2, ensure_ascii=False))

@@ -1,6 +1,7 @@
-"""What every backbone shares: features of users and items, with or without profiles, and how they are scored."""
+"""The bases of all recommenders, and the features of users and items that most of them share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from reclm.config import Config
 from reclm.data.dataset import Interactions, ProfileKind
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 from reclm.fusion.dual_mlp import DualMLP, transform
 from reclm.fusion.profile_fusion import ProfileFusion
 from reclm.profiles.matrix import ProfileMatrix
@@ -22,33 +23,14 @@ from reclm.recommend.fold_in import fold_in
 from reclm.recommend.losses import bpr_loss, l2_penalty
 
 
-class BackboneConfig(Config):
-    """Options that every backbone has."""
-
-    items: Literal["id", "text", "id+text"] = "text"
-    """What an item is known by: an embedding of its own; its text ``f̂_v`` in place of one, the papers' cold-start
-    paradigm (RecLM, arXiv 2412.19302, equation 1); or the sum of both."""
-    dim: int = Field(default=32, ge=1)
-    """Latent width d. RecLM, section 6.1."""
-    l2: float = Field(default=1e-4, ge=0)
-    """Weight λ of ``λ/2 (‖e_u‖² + ‖e_v⁺‖² + ‖e_v⁻‖²)`` of each triple, on layer-0 features. RecLM searches
-    1e-3 … 1e-7."""
-    normalize: bool = False
-    """Scale item features to length one before they are scored and before they enter a graph. RecLM's release does
-    so for fused features only; here Base and Augment are always treated alike, so that they differ by the profiles
-    and nothing else."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the transformed profiles. RecLM's release: 0."""
-
-
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a backbone is built from.
+    """The arguments that every backbone is built from.
 
     Attributes:
-        users, items: how many there are, ``U`` and ``I``.
+        users, items: their numbers, ``U`` and ``I``.
         train: the training interactions (graph backbones build their graph from them).
-        item_text: ``(I, t)`` float32, raw text features ``f_v``; not needed where items are known by ID alone.
+        item_text: ``(I, t)`` float32, raw text features ``f_v``; zeros for an item without text.
         user_profiles, item_profiles: profile embeddings; None leaves that side as it is.
     """
 
@@ -61,30 +43,146 @@ class Inputs:
 
 
 class Backbone(nn.Module, ABC):
-    """A recommender whose users have an ID embedding ``x_u`` and whose items have what ``config.items`` says.
+    """The base of every recommender, the ones without parameters included.
 
-    Where profiles are given both sides go through the dual MLP (RecLM, equation 2): the layer-0 features. Subclasses
-    set ``Config`` and write :meth:`represent`; those that score by something else than a dot product write
-    :meth:`loss` and :meth:`scorer_of` too, and those whose representation of one depends on others :meth:`new_users`
-    and :meth:`new_items`.
+    A subclass declares its options as ``Config``, is built from ``(config, inputs, generator)`` and writes
+    :meth:`scorer`, or :meth:`representations` that are scored by dot products; one that is trained sets ``trains`` and
+    writes :meth:`loss`, one that serves users and items without training ``serves_new``, :meth:`add_users` and
+    :meth:`add_items`. Every random number comes from a generator that it is passed.
+    """
+
+    Config: ClassVar[type[Config]] = Config
+    trains: ClassVar[bool] = False
+    """Whether it has parameters to train; if not, it is ready once it is built."""
+    needs_profiles: ClassVar[ProfileKind | None] = None
+    """The kind of profiles without which it cannot rank; it then reads no others, and has no Base to compare with."""
+    serves_new: ClassVar[bool] = False
+    """Whether it can rank for users, and rank items, that came after training."""
+    config: Config
+
+    def __init__(self, config: Config, inputs: Inputs, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.n_items = inputs.items
+
+    @classmethod
+    def reads_text(cls, config: Config) -> bool:
+        """Return whether a model with these options needs the items' text."""
+        return False
+
+    @classmethod
+    def check_profiles(cls, kinds: Container[ProfileKind], name: str) -> None:
+        """Check that the kind of profiles that it cannot do without is among ``kinds``.
+
+        Raises:
+            NotFound: if it is not.
+        """
+        kind = cls.needs_profiles
+        if kind is not None and kind not in kinds:
+            raise NotFound(
+                f"backbone {name!r} ranks by {kind} profiles, and there are none; add --augment --kind {kind}",
+                value=kind,
+                where=name,
+                remedy=f"--augment --kind {kind}",
+            )
+
+    def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
+        """Return what is scored of all users and items, ``(U, d')`` and ``(I, d')``, with the present weights.
+
+        Args:
+            profile_of: profile embeddings ``(t,)`` of some user_idx, in place of their own.
+
+        Raises:
+            BadInput: for such profiles, if the model reads no profiles of users.
+        """
+        raise NotImplementedError(f"{type(self).__name__} scores without representations")
+
+    def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
+        """Return the scorer of representations ``(n, d')`` and ``(m, d')``, by their rows: dot products."""
+        return lambda user_idx, item_idx: users[user_idx] @ items[item_idx].T
+
+    def scorer(self) -> Scorer:
+        """Return the scorer of the present representations."""
+        with torch.no_grad():
+            return self.scorer_of(*self.representations())
+
+    def rankable(self) -> Tensor:
+        """Return the item_idx that can be ranked, ascending: by default all."""
+        return torch.arange(self.n_items)
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Draw whatever is drawn once an epoch; the training loop calls it before each."""
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Return the loss ``()`` of a batch of triples, three ``(B,)``."""
+        raise NotImplementedError(f"{type(self).__name__} is not trained")
+
+    def add_users(
+        self, profiles: ProfileMatrix | None, histories: sparse.csr_array | None, generator: torch.Generator
+    ) -> Tensor:
+        """Return representations ``(n, d')`` of users that came after training, for :meth:`scorer_of`.
+
+        Args:
+            profiles: of the ``n`` users.
+            histories: ``(n, I)`` matrix of ones at the items they touched.
+            generator: of the draws.
+
+        Raises:
+            BadInput: if the model cannot rank for such users.
+        """
+        raise NotImplementedError(f"{type(self).__name__} serves no new users")
+
+    def add_items(self, text: Tensor, profiles: ProfileMatrix | None) -> Tensor:
+        """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
+
+        Raises:
+            BadInput: if the model cannot rank such items.
+        """
+        raise NotImplementedError(f"{type(self).__name__} serves no new items")
+
+
+class BackboneConfig(Config):
+    """Options of every :class:`EmbeddingBackbone`."""
+
+    items: Literal["id", "text", "id+text"] = "text"
+    """An item's own feature: an embedding ``e_v``; its text ``f̂_v`` in place of one, the papers' cold-start paradigm
+    (RecLM, arXiv 2412.19302, equation 1); or the sum of both."""
+    dim: int = Field(default=32, ge=1)
+    """Latent width d. RecLM, section 6.1."""
+    l2: float = Field(default=1e-4, ge=0)
+    """Weight λ of ``λ/2 (‖e_u‖² + ‖e_v⁺‖² + ‖e_v⁻‖²)`` of each triple, on layer-0 features. RecLM searches
+    1e-3 … 1e-7."""
+    normalize: bool = False
+    """Scale item features to length one before they are scored and before they enter a graph. RecLM's release does
+    so for fused features only; here Base and Augment are treated alike, so that they differ by the profiles alone."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the transformed profiles. RecLM's release: 0."""
+
+
+class EmbeddingBackbone(Backbone):
+    """A recommender of learned features: users have an embedding ``x_u``, items what ``config.items`` names.
+
+    With profiles both sides go through the dual MLP (RecLM, equation 2); the results are the layer-0 features. A
+    subclass writes :meth:`represent`; one that scores by something else than a dot product also :meth:`loss` and
+    :meth:`scorer_of`; one whose representations depend on other users or items also :meth:`new_users` and
+    :meth:`new_items`.
 
     Raises:
-        ReclmError: if items are to be known by their text and there is none.
+        NotFound: if the items' text is needed and the data has none.
     """
 
     Config: ClassVar[type[BackboneConfig]] = BackboneConfig
-    needs_profiles: ClassVar[ProfileKind | None] = None
-    """Whose profiles it cannot do without, where it reads no others: then there is no Base to compare with."""
+    config: BackboneConfig
+    trains = True
+    serves_new = True
     history_by: ClassVar[str] = "its own vector fitted to the history by BPR, all else as trained"
-    """What :meth:`new_users` makes of a history, in words."""
+    """How :meth:`new_users` reads a history, in words."""
     item_text: Tensor
     trained_users: Tensor
     trained_items: Tensor
 
     def __init__(self, config: BackboneConfig, inputs: Inputs, generator: torch.Generator) -> None:
-        super().__init__()
-        self.config = config
-        self.items = inputs.items
+        super().__init__(config, inputs, generator)
         for name, idx in (("trained_users", inputs.train.user_idx), ("trained_items", inputs.train.item_idx)):
             trained = torch.from_numpy(np.flatnonzero(np.bincount(idx)))
             self.register_buffer(name, trained, persistent=False)
@@ -95,8 +193,11 @@ class Backbone(nn.Module, ABC):
             self.item_embedding = table(inputs.items, width, generator)
         if config.items != "id":
             if inputs.item_text is None:
-                raise ReclmError(
-                    f"items = {config.items!r} needs item text, and the data has none; use --set items=id"
+                raise NotFound(
+                    f"items = {config.items!r} needs item text, and the data has none; use --set items=id",
+                    value=config.items,
+                    where="items",
+                    remedy="--set items=id",
                 )
             self.t_raw = transform(inputs.item_text.shape[1], width, generator)
             text = torch.from_numpy(np.asarray(inputs.item_text, np.float32))
@@ -111,18 +212,23 @@ class Backbone(nn.Module, ABC):
                 self.item_fusion = ProfileFusion(inputs.item_profiles, mlp, normalize=False)
 
     @classmethod
+    def reads_text(cls, config: BackboneConfig) -> bool:
+        """Return whether items have a text feature."""
+        return config.items != "id"
+
+    @classmethod
     def width(cls, config: BackboneConfig) -> int:
-        """Width of a layer-0 feature: ``d``, or what the model needs for its parts side by side."""
+        """Return the width of a layer-0 feature: ``d``, or more where a model has several parts side by side."""
         return config.dim
 
     def user_features(self, rows: Tensor | None = None) -> Tensor:
-        """``x_u``, or ``Ψ(x_u ‖ T_pro(p_u))``: ``(n, d)`` for the given rows, by default all."""
+        """Return ``x_u``, or ``Ψ(x_u ‖ T_pro(p_u))``, ``(n, d)`` of the given rows, by default all."""
         base = self.user_embedding if rows is None else F.embedding(rows, self.user_embedding)
         return base if self.user_fusion is None else self.user_fusion(base, rows)
 
     def item_features(self, rows: Tensor | None = None) -> Tensor:
-        """``e_v``, ``f̂_v = T_raw(f_v)`` or their sum, fused with the profile: ``(n, d)``, by default of all items."""
-        if rows is not None and len(rows) >= self.items:
+        """Return ``e_v``, ``f̂_v = T_raw(f_v)`` or their sum, fused with the profile, ``(n, d)``, by default of all."""
+        if rows is not None and len(rows) >= self.n_items:
             return F.embedding(rows, self.item_features())
         parts: list[Tensor] = []
         if self.item_embedding is not None:
@@ -134,27 +240,24 @@ class Backbone(nn.Module, ABC):
             features = self.item_fusion(features, rows)
         return F.normalize(features, dim=-1) if self.config.normalize else features
 
-    def begin_epoch(self, generator: torch.Generator) -> None:
-        """Told by the training loop before each epoch; ``generator`` is what the epoch's random numbers come from."""
-
     @abstractmethod
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """What a dot product scores, ``(U, d')`` and ``(I, d')``, of layer-0 features ``(U, d)`` and ``(I, d)``."""
+        """Return what is scored, ``(U, d')`` and ``(I, d')``, of layer-0 features ``(U, d)`` and ``(I, d)``."""
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """The loss ``()`` of a batch of triples, three ``(B,)``: BPR, and L2 of the layer-0 features."""
+        """Return BPR of a batch of triples, and L2 of the layer-0 features."""
         layer0 = self.user_features(), self.item_features()
         return self.ranking_loss(layer0, self.represent(*layer0), users, torch.cat([positives, negatives]))
 
     def ranking_loss(
         self, layer0: tuple[Tensor, Tensor], final: tuple[Tensor, Tensor], users: Tensor, items: Tensor
     ) -> Tensor:
-        """BPR of ``final`` and L2 of ``layer0``, at ``(B,)`` users and ``(2B,)`` positives and negatives."""
+        """Return BPR of ``final`` and L2 of ``layer0``, at ``(B,)`` users and ``(2B,)`` positives and negatives."""
         own = F.embedding(users, layer0[0]), F.embedding(items, layer0[1])
         return self.objective(F.embedding(users, final[0]), F.embedding(items, final[1]), own)
 
     def objective(self, users: Tensor, items: Tensor, layer0: tuple[Tensor, Tensor]) -> Tensor:
-        """BPR of dot products, and L2.
+        """Return BPR of dot products, and L2.
 
         Args:
             users: ``(B, d')`` representations.
@@ -164,40 +267,48 @@ class Backbone(nn.Module, ABC):
         loss = bpr_loss(*torch.linalg.vecdot(users, items.view(2, *users.shape)))
         return loss + self.config.l2 * l2_penalty(*layer0)
 
-    def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
-        """Scores of representations ``(n, d')`` and ``(m, d')``, by their rows: dot products."""
-        return lambda user_idx, item_idx: users[user_idx] @ items[item_idx].T
-
     @torch.no_grad()
-    def scorer(self) -> Scorer:
-        """Scores of the present representations."""
-        return self.scorer_of(*self.represent(self.user_features(), self.item_features()))
+    def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
+        """Return :meth:`represent` of all layer-0 features."""
+        users = self.user_features()
+        if profile_of:
+            rows = torch.tensor(list(profile_of))
+            edited = ProfileMatrix(np.stack(list(profile_of.values())), np.ones(len(rows), bool))
+            users = users.index_copy(0, rows, self.new_user_features(self.user_embedding[rows], edited))
+        return self.represent(users, self.item_features())
+
+    def rankable(self) -> Tensor:
+        """Return all items; where items are known by ID alone, those that were trained."""
+        return self.trained_items if self.config.items == "id" else super().rankable()
 
     def user_prior(self, count: int) -> Tensor:
-        """``x_u`` of ``count`` users of whom nothing is known, ``(count, d)``: the mean of the trained users'.
+        """Return ``x_u`` of ``count`` unknown users, ``(count, d)``: the mean of the trained users'.
 
-        Where scores are linear in ``x_u``, that ranks by the mean of all users' scores: what most would like.
+        Where scores are linear in ``x_u``, that ranks by the mean of all users' scores.
         """
         return self.user_embedding[self.trained_users].detach().mean(0).expand(count, -1)
 
     def new_user_features(self, base: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Layer-0 features ``(n, d)`` of users with ``base (n, d)`` in place of ``x_u``.
+        """Return layer-0 features ``(n, d)`` of users with ``base (n, d)`` in place of ``x_u``.
 
         Raises:
-            ReclmError: for profiles, if the model was trained without profiles of users.
+            BadInput: for profiles, if the model was trained without profiles of users.
         """
         return _fused(self.user_fusion, base, profiles, "user")
 
     def new_item_features(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Layer-0 features ``(n, d)`` of items with text ``(n, t)``; for ``e_v`` the mean of the trained items'.
+        """Return layer-0 features ``(n, d)`` of items with text ``(n, t)``; for ``e_v`` the mean of the trained items'.
 
         Raises:
-            ReclmError: if items are known by their ID alone, or for profiles if the model was trained without them.
+            BadInput: if items are known by their ID alone, or for profiles if the model was trained without them.
         """
         if self.t_raw is None:
-            raise ReclmError(
+            raise BadInput(
                 "this model knows items by their ID alone, and a new item has none that was trained; train one that "
-                "reads text: --set items=text"
+                "reads text: --set items=text",
+                value="id",
+                where="items",
+                remedy="--set items=text",
             )
         features = self.t_raw(text)
         if self.item_embedding is not None:
@@ -213,17 +324,17 @@ class Backbone(nn.Module, ABC):
         histories: sparse.csr_array | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Representations ``(n, d')`` of users that came after training: what :meth:`scorer_of` takes.
+        """Return representations ``(n, d')`` of users that came after training, for :meth:`scorer_of`.
 
         Args:
             base: ``(n, d)`` in place of ``x_u``, e.g. :meth:`user_prior`; fitted to the histories where there are any
                 (:func:`~reclm.recommend.fold_in.fold_in`).
             profiles: of the ``n`` users.
-            histories: ``(n, I)`` matrix of ones: items they touched.
-            generator: of what is drawn for the fit.
+            histories: ``(n, I)`` matrix of ones at the items they touched.
+            generator: of the draws of the fit.
 
         Raises:
-            ReclmError: for profiles, if the model was trained without profiles of users.
+            BadInput: for profiles, if the model was trained without profiles of users.
         """
         if histories is not None:
             base = fold_in(self, base, profiles, histories, generator)
@@ -232,30 +343,44 @@ class Backbone(nn.Module, ABC):
 
     @torch.no_grad()
     def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
+        """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
 
         Raises:
-            ReclmError: as :meth:`new_item_features`.
+            BadInput: as :meth:`new_item_features`.
         """
         features = self.new_item_features(text, profiles)
         return self.represent(features[:0], features)[1]
 
+    def add_users(
+        self, profiles: ProfileMatrix | None, histories: sparse.csr_array | None, generator: torch.Generator
+    ) -> Tensor:
+        """Return :meth:`new_users` with the :meth:`user_prior` as their base."""
+        count = len(profiles) if profiles is not None else histories.shape[0]  # pyright: ignore
+        return self.new_users(self.user_prior(count), profiles, histories, generator)
+
+    def add_items(self, text: Tensor, profiles: ProfileMatrix | None) -> Tensor:
+        """Return :meth:`new_items`."""
+        return self.new_items(text, profiles)
+
 
 def table(rows: int, dim: int, generator: torch.Generator) -> nn.Parameter:
-    """Xavier-uniform weights ``(rows, dim)``."""
+    """Return Xavier-uniform weights ``(rows, dim)``."""
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, dim), generator=generator))
 
 
-def _fused(adapter: ProfileFusion | None, base: Tensor, profiles: ProfileMatrix | None, kind: str) -> Tensor:
-    """``base (n, d)`` fused with profiles that the adapter was not built with, or with none."""
-    if adapter is None:
+def _fused(fusion: ProfileFusion | None, base: Tensor, profiles: ProfileMatrix | None, kind: str) -> Tensor:
+    """Return ``base (n, d)`` fused with other profiles than those of ``fusion``, or with none."""
+    if fusion is None:
         if profiles is not None:
-            raise ReclmError(
-                f"this model was trained without {kind} profiles and cannot take one; train one with: --augment"
+            raise BadInput(
+                f"this model was trained without {kind} profiles and cannot take one; fit one with profiles (reclm bench --augment)",
+                value=kind,
+                where="profiles",
+                remedy="--augment",
             )
         return base
     if profiles is None:
         profiles = ProfileMatrix(
-            np.zeros((len(base), adapter.vectors.shape[1]), np.float32), np.zeros(len(base), bool)
+            np.zeros((len(base), fusion.vectors.shape[1]), np.float32), np.zeros(len(base), bool)
         )
-    return ProfileFusion(profiles, adapter.mlp, normalize=adapter.normalize)(base)
+    return ProfileFusion(profiles, fusion.mlp, normalize=fusion.normalize)(base)

@@ -15,7 +15,7 @@ from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.losses import bpr_loss, l2_penalty
 
 if TYPE_CHECKING:
-    from reclm.recommend.base import Backbone
+    from reclm.recommend.base import EmbeddingBackbone
 
 STEPS = 50
 LR = 0.02
@@ -25,7 +25,7 @@ NEGATIVES = 64
 
 
 def fold_in(
-    model: "Backbone",
+    model: "EmbeddingBackbone",
     base: Tensor,
     profiles: ProfileMatrix | None,
     histories: sparse.csr_array,

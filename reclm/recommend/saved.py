@@ -1,15 +1,16 @@
-"""Trained backbones on disk: safetensors and YAML, never pickle.
+"""Trained models on disk: safetensors and YAML, never pickle.
 
-What scoring needs and the data set does not hold (item text features, profile vectors) lies beside the weights: a model
-gives the same scores after its profile store has changed. The data set is found by folder, checked by fingerprint.
+Item text features and profile vectors lie beside the weights: a model gives the same scores after its profile store has
+changed. The data set is found by folder or name, and checked by fingerprint.
 """
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,127 +19,142 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
-from torch import Tensor, nn
+from torch import nn
 
 import reclm.data
 from reclm import plugins
 from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import is_dataset
-from reclm.errors import ReclmError
-from reclm.folders import Workspace
+from reclm.data.storage import save as save_dataset
+from reclm.errors import BadInput, Damaged, NotFound
+from reclm.folders import Workspace, current
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
-from reclm.text.encoder import TextEncoder
 
-HEAD, WEIGHTS, INPUTS = "model.yaml", "model.safetensors", "inputs.safetensors"
+if TYPE_CHECKING:
+    from reclm.recommend.fit import Recommender
+
+HEAD, WEIGHTS, INPUTS, DATASET = "model.yaml", "model.safetensors", "inputs.safetensors", "dataset"
 FORMAT = 1
 
 
 class SavedModel(Config):
-    """What ``model.yaml`` says of a trained backbone."""
+    """Describe a trained model: the content of ``model.yaml``."""
 
     format: int = FORMAT
-    """Of the folder; raised when older files can no longer be read."""
+    """Version of the files; raised when older ones can no longer be read."""
     backbone: str
-    """The plug-in."""
+    """Name of the plug-in."""
     config: dict[str, Any]
-    """Its options, defaults included."""
+    """Options, defaults included."""
     variant: str
     """``base``, or ``augment`` with profiles."""
     seed: int
-    """Of its training."""
+    """Seed of the training."""
     dataset: str
     """Name of the data set."""
     dataset_folder: str | None = None
-    """Where it was; if it is gone, the workspace is asked for the name."""
+    """Its folder; if it is gone, the workspace is searched for the name."""
     fingerprint: str
-    """Of the data set."""
+    """Fingerprint of the data set."""
     trained_on: tuple[Literal["train", "valid"], ...] = ("train",)
-    """The splits."""
-    encoder: str
-    """Name of the text encoder; equal names mean equal vectors."""
+    """Splits that it was trained on."""
+    encoder: str = ""
+    """Name of the text encoder; equal names mean equal vectors. Empty: no text was read."""
     encoder_source: str | None = None
-    """What loads the encoder again: a name or a directory."""
+    """Name or directory that loads the encoder."""
     profiles: dict[str, Any] | None = None
     """Writer and store of the profiles, for the record."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine and versions."""
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained backbone, ready to score.
+def save_model(
+    folder: Path, about: SavedModel, model: nn.Module, inputs: Inputs, dataset: Dataset | None = None
+) -> None:
+    """Write weights, inputs and ``model.yaml`` to ``folder``: as a whole or, if the process is killed, not at all.
 
-    Attributes:
-        about: what is known of it.
-        model: in evaluation mode.
-        dataset: the one it was trained on.
-    """
-
-    about: SavedModel
-    model: nn.Module
-    dataset: Dataset
-
-    @cached_property
-    def encoder(self) -> TextEncoder:
-        """The text encoder of the training.
-
-        Raises:
-            ReclmError: if it is gone, or is another by now.
-        """
-        encoder = TextEncoder(self.about.encoder_source)
-        if encoder.name != self.about.encoder:
-            raise ReclmError(
-                f"the model reads texts as encoder {self.about.encoder!r} writes them, and "
-                f"{self.about.encoder_source} is now {encoder.name!r}; bring the encoder back, or train again"
-            )
-        return encoder
-
-    @cached_property
-    @torch.no_grad()
-    def final(self) -> tuple[Tensor, Tensor]:
-        """Representations of all users and items, ``(U, d')`` and ``(I, d')``; computed once."""
-        assert isinstance(self.model, Backbone)
-        return self.model.represent(self.model.user_features(), self.model.item_features())
-
-
-def save_model(folder: Path, about: SavedModel, model: nn.Module, inputs: Inputs) -> None:
-    """Write a model to ``folder``: weights, inputs and, last, ``model.yaml``, without which it is none.
+    A model that is already there is replaced.
 
     Args:
-        inputs: what it was built from; its ``train`` is not written, the data set has it.
+        inputs: what the model was built from; its ``train`` is not written, the data set has it.
+        dataset: saved with the model, for one that lies nowhere else.
+
+    Raises:
+        BadInput: if ``folder`` holds something that is not a model, or cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / HEAD).unlink(missing_ok=True)
     tensors = {} if inputs.item_text is None else {"item_text": np.asarray(inputs.item_text, np.float32)}
     for kind, side in (("user", inputs.user_profiles), ("item", inputs.item_profiles)):
         if side is not None:  # rows without a profile are never read
             tensors[f"{kind}_profiles"] = side.vectors[side.present].astype(np.float32)
             tensors[f"{kind}_present"] = side.present
-    save_file({name: np.ascontiguousarray(one) for name, one in tensors.items()}, folder / INPUTS)
-    save_weights(model, str(folder / WEIGHTS))
-    about.to_yaml(folder / HEAD)
+    with _new_folder(folder) as scratch:
+        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, scratch / INPUTS)
+        save_weights(model, str(scratch / WEIGHTS))
+        if dataset is not None:
+            save_dataset(dataset, scratch / DATASET)
+        about.to_yaml(scratch / HEAD)
 
 
-def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> nn.Module:
-    """The untrained model that weights go into; ``train`` of the inputs is set here."""
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of the model in ``folder`` at the end."""
+    if folder.exists() and not (folder / HEAD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(
+            f"{folder} holds something else than a model; choose another folder", value=str(folder)
+        )
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        if folder.exists():
+            folder.rename(replaced)
+        scratch.rename(folder)
+    except OSError as error:
+        raise BadInput(f"cannot write {folder}: {error.strerror}", value=str(folder)) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> Backbone:
+    """Return the untrained model that weights go into; ``train`` of the inputs is set here."""
     backbone = plugins.get("backbone", about.backbone)
     config = backbone.Config.build(about.config, where=f"backbone {about.backbone}")
     inputs = replace(inputs, train=dataset.joined(about.trained_on))
     return backbone(config, inputs, torch.Generator().manual_seed(0))
 
 
-def load_model(folder: Path, workspace: Workspace) -> Trained:
-    """The model that :func:`save_model` wrote to ``folder``, with its data set.
+def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recommender":
+    """Load the model that :meth:`Recommender.save <reclm.recommend.fit.Recommender.save>` wrote to ``folder``.
+
+    Its data set is the one saved with the model, or else the one at the place, or of the name, that it was trained on.
+
+    Args:
+        workspace: where the data set is looked for; by default the one in use.
 
     Raises:
-        ReclmError: if it is missing, damaged or of another format, or its data set is gone or another by now.
+        NotFound: if there is no model, or its data set is gone.
+        Damaged: if a file is missing or cut, or of another format.
+        BadInput: if the data set is another by now.
     """
+    from reclm.recommend.fit import Recommender
+
+    folder = Path(folder)
+    if not (folder / HEAD).is_file():
+        raise NotFound(f"no trained model in {folder}: it has no {HEAD}", value=str(folder))
     about = SavedModel.from_yaml(folder / HEAD)
     if about.format != FORMAT:
-        raise ReclmError(f"{folder / HEAD} has format {about.format}, this version of reclm reads {FORMAT}")
-    dataset = _dataset(about, folder, workspace)
+        raise Damaged(
+            f"{folder / HEAD} has format {about.format}, this version of reclm reads {FORMAT}; fit the model again",
+            value=about.format,
+            where=str(folder / HEAD),
+        )
+    dataset = _dataset(about, folder, workspace or current())
     with _damage(folder):
         tensors = load_file(folder / INPUTS)
         inputs = Inputs(
@@ -151,46 +167,53 @@ def load_model(folder: Path, workspace: Workspace) -> Trained:
         )
         model = build_model(about, inputs, dataset)
         load_weights(model, folder / WEIGHTS)
-    return Trained(about, model.eval(), dataset)
+    return Recommender(about, model.eval(), dataset, inputs)
 
 
-def find_model(run: Path | None, workspace: Workspace) -> Path:
-    """The folder of a model.
+def find_model(run: Path | None = None, workspace: Workspace | None = None) -> Path:
+    """Return the folder of a model.
 
     Args:
         run: a model's folder, or that of a run: its augmented model is taken, or the plain one if there is no other.
             By default the workspace's newest run.
 
     Raises:
-        ReclmError: if there is none.
+        NotFound: if there is none.
     """
+    workspace = workspace or current()
     if run is not None:
-        found = run if (run / HEAD).is_file() else _of_run(run)
-        if found is None:
-            raise ReclmError(
-                f"no trained model in {run}; name a run of `reclm bench`, such as {workspace.runs()}/…"
+        folder = run if (run / HEAD).is_file() else _of_run(run)
+        if folder is None:
+            raise NotFound(
+                f"no trained model in {run}; name a run of `reclm bench`, such as {workspace.runs()}/…",
+                value=str(run),
             )
-        return found
-    heads = sorted(workspace.runs().glob(f"*/models/*/{HEAD}"), key=lambda one: one.stat().st_mtime_ns)
+        return folder
+    heads = sorted(workspace.runs().glob(f"*/models/*/{HEAD}"), key=lambda head: head.stat().st_mtime_ns)
     if not heads:
-        raise ReclmError(
-            f"no trained model in {workspace.root}; train one: reclm bench --backbone lightgcn --augment"
+        raise NotFound(
+            f"no trained model in {workspace.root}; train one: reclm bench --backbone lightgcn --augment",
+            value=str(workspace.root),
+            remedy="reclm bench --backbone lightgcn --augment",
         )
     return _of_run(heads[-1].parents[2]) or heads[-1].parent
 
 
 def _of_run(run: Path) -> Path | None:
-    there = {head.parent.name: head.parent for head in sorted((run / "models").glob(f"*/{HEAD}"))}
-    return there.get("augment") or next(iter(there.values()), None)
+    models = {head.parent.name: head.parent for head in sorted((run / "models").glob(f"*/{HEAD}"))}
+    return models.get("augment") or next(iter(models.values()), None)
 
 
 def _dataset(about: SavedModel, folder: Path, workspace: Workspace) -> Dataset:
-    place = about.dataset_folder
-    dataset = reclm.data.load(place if place and is_dataset(Path(place)) else about.dataset, workspace)
+    places = [folder / DATASET, *([Path(about.dataset_folder)] if about.dataset_folder else [])]
+    place = next((place for place in places if is_dataset(place)), about.dataset)
+    dataset = reclm.data.load(place, workspace)
     if dataset.fingerprint != about.fingerprint:
-        raise ReclmError(
+        raise BadInput(
             f"{folder} was trained on another data set {about.dataset!r}: its fingerprint is {about.fingerprint}, that "
-            f"of today's is {dataset.fingerprint}; train again: reclm bench --dataset {about.dataset}"
+            f"of today's is {dataset.fingerprint}; train again: reclm bench --dataset {about.dataset}",
+            value=dataset.fingerprint,
+            where=str(folder),
         )
     return dataset
 
@@ -198,17 +221,17 @@ def _dataset(about: SavedModel, folder: Path, workspace: Workspace) -> Dataset:
 def _profiles(tensors: dict[str, np.ndarray], kind: str) -> ProfileMatrix | None:
     if f"{kind}_profiles" not in tensors:
         return None
-    kept, present = tensors[f"{kind}_profiles"], tensors[f"{kind}_present"]
-    vectors = np.zeros((len(present), kept.shape[1]), np.float32)
-    vectors[present] = kept
+    vectors_of_some, present = tensors[f"{kind}_profiles"], tensors[f"{kind}_present"]
+    vectors = np.zeros((len(present), vectors_of_some.shape[1]), np.float32)
+    vectors[present] = vectors_of_some
     return ProfileMatrix(vectors, present)
 
 
 @contextmanager
 def _damage(folder: Path) -> Iterator[None]:
-    """Files that are missing, cut or of another model, as an error of one line."""
+    """Turn the errors of files that are missing, cut or of another model into one of one line."""
     try:
         yield
     except (OSError, SafetensorError, LookupError, ValueError, RuntimeError) as error:
-        what = " ".join(str(error).split())[:200]
-        raise ReclmError(f"{folder} is a damaged model: {what}; train it again") from error
+        cause = " ".join(str(error).split())[:200]
+        raise Damaged(f"{folder} is a damaged model: {cause}; train it again", where=str(folder)) from error

@@ -1,10 +1,13 @@
-"""The best items for one user: trained on, or known by a profile text or a few items only."""
+"""Rank items for users: trained on, or known by a profile text or a few items only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
 from scipy import sparse
@@ -14,23 +17,29 @@ from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
 from reclm.data.readers.columns import strings
 from reclm.data.readers.delimited import read_records
-from reclm.errors import ReclmError, near
+from reclm.errors import BadInput, NotFound, near
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import Backbone
-from reclm.recommend.saved import Trained
+from reclm.recommend.base import EmbeddingBackbone
 from reclm.text.item_text import item_texts
 
+if TYPE_CHECKING:
+    from reclm.recommend.fit import Recommender
+
 ID, PROFILE = "item_id", "profile"
+TITLES = ("title", "name")
+"""Item text fields that are shown; without them all the text is."""
+BLOCK = 1024
+"""Users that are scored together."""
 
 
 @dataclass(frozen=True, eq=False)
 class NewItems:
-    """Items that the model was not trained on.
+    """Items that came after training.
 
     Attributes:
-        ids: as the file gives them.
+        ids: as they came.
         fields: their text, the columns of the data set's ``item_text``.
-        profiles: a text an item, empty where it has none; None if nobody has one.
+        profiles: a text an item, empty where it has none; None if no item has one.
     """
 
     ids: IdMap
@@ -40,294 +49,260 @@ class NewItems:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def texts(self, template: str) -> list[str]:
-        """One text an item, as the model reads it.
+    @classmethod
+    def read(cls, source: Any, data: Dataset) -> "NewItems":
+        """Read a data frame, or a file: CSV or TSV (with a header line), Parquet or JSON lines.
+
+        Columns: ``item_id``, the text fields of the data set, and ``profile`` where items have one; others are ignored.
 
         Raises:
-            ReclmError: for an item without text.
+            NotFound: if the file or a column is missing.
+            BadInput: if it is empty or malformed, or an item is in the data set already.
+        """
+        if isinstance(source, str | Path):
+            where, table = str(source), read_records(Path(source))
+        else:
+            where, table = "new_items", nw.from_native(source, eager_only=True).to_arrow()
+        fields = data.item_text.column_names
+        for name in (ID, *fields):
+            if name not in table.column_names:
+                raise NotFound(
+                    f"{where} has no column {name!r}; new items of {data.name!r} need {', '.join([ID, *fields])} "
+                    f"(empty where nothing is known), found: {', '.join(table.column_names)}",
+                    value=name,
+                    where=where,
+                )
+        if not table.num_rows:
+            raise BadInput(f"{where} holds no item", where=where)
+        columns = {
+            name: strings(table[name]).fill_null("")
+            for name in table.column_names
+            if name in {ID, PROFILE, *fields}
+        }
+        ids = IdMap(columns[ID], "item")
+        for id, row in zip(ids.ids(), data.items.find(ids.array), strict=True):
+            if not id.strip():
+                raise BadInput(f"{where}: an item has no {ID}", where=where)
+            if row >= 0:
+                message = f"{where}: item {id!r} is in data set {data.name!r} already; leave it out"
+                raise BadInput(message, value=id, where=where)
+        has_profiles = PROFILE in columns and PROFILE not in fields and any(columns[PROFILE].to_pylist())
+        profiles = columns[PROFILE].to_pylist() if has_profiles else None
+        return cls(ids, pa.table({name: columns[name] for name in fields}), profiles)
+
+    def texts(self, template: str) -> list[str]:
+        """Return one text an item, as the model reads it.
+
+        Raises:
+            BadInput: for an item without text.
         """
         texts = item_texts(self.fields, template)
         for id, text in zip(self.ids.ids(), texts, strict=True):
             if not text:
-                raise ReclmError(
-                    f"new item {id!r} has no text, and nothing else is known of it; fill in its fields"
+                raise BadInput(
+                    f"new item {id!r} has no text, and nothing else is known of it; fill in its fields",
+                    value=id,
                 )
         return texts
 
 
-def read_new_items(path: Path, dataset: Dataset) -> NewItems:
-    """New items from CSV or TSV (with a header line), Parquet or JSON lines.
-
-    Columns: ``item_id``, the text fields of the data set, and ``profile`` where items have one. Others are passed over.
-
-    Raises:
-        ReclmError: if the file is missing, empty, malformed or lacks a column, or an item is in the data set already.
-    """
-    fields = dataset.item_text.column_names
-    table = read_records(path)
-    for name in (ID, *fields):
-        if name not in table.column_names:
-            raise ReclmError(
-                f"{path} has no column {name!r}; new items of {dataset.name!r} need {', '.join([ID, *fields])} "
-                f"(empty where nothing is known), found: {', '.join(table.column_names)}"
-            )
-    if not table.num_rows:
-        raise ReclmError(f"{path} holds no item")
-    columns = {name: _filled(table[name]) for name in table.column_names if name in {ID, PROFILE, *fields}}
-    ids = IdMap(columns[ID], "item")
-    for id, row in zip(ids.ids(), dataset.items.find(ids.array), strict=True):
-        if not id.strip():
-            raise ReclmError(f"{path}: an item has no {ID}")
-        if row >= 0:
-            raise ReclmError(f"{path}: item {id!r} is in data set {dataset.name!r} already; leave it out")
-    has_profiles = PROFILE in columns and PROFILE not in fields and any(columns[PROFILE].to_pylist())
-    return NewItems(
-        ids,
-        pa.table({name: columns[name] for name in fields}),
-        columns[PROFILE].to_pylist() if has_profiles else None,
-    )
-
-
-def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return strings(column).fill_null("")
-
-
-TITLES = ("title", "name")
-"""Item text fields that are shown; without them all the text is."""
-
-
-@dataclass(frozen=True)
-class Who:
-    """Whom to recommend to: a user of the data set, or somebody new with a profile, a history or both.
-
-    Raises:
-        ReclmError: if that is not what it is, or profile or history are empty.
-    """
-
-    user: str | None = None
-    profile: str | None = None
-    history: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        new = self.profile is not None or self.history is not None
-        if (self.user is not None) == new:
-            raise ReclmError(
-                "say who it is for: --user ID for a user of the data set, or --profile TEXT, --history ID,ID,… or both "
-                "for a new one"
-            )
-        if self.profile is not None and not self.profile.strip():
-            raise ReclmError("--profile is empty; describe the user in a sentence or two")
-        if self.history is not None and not self.history:
-            raise ReclmError("--history names no item; give item ids, as in --history 50,172,181")
-
-
-@dataclass(frozen=True)
-class Recommended:
-    """One item. ``new``: it came after training."""
-
-    item_id: str
-    title: str
-    score: float
-    new: bool = False
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """What is recommended, best first, and from what.
-
-    Attributes:
-        built_from: what the user was built from, in words.
-        ranked: which items were ranked, in words.
-    """
-
-    built_from: str
-    ranked: str
-    items: list[Recommended]
-
-
 @torch.no_grad()
-def recommend(trained: Trained, who: Who, k: int = 10, new_items: NewItems | None = None) -> Recommendation:
-    """The ``k`` best items that the user has not touched.
-
-    All items are ranked, cold ones too; where items are known by ID alone, only those that training saw: the vectors of
-    others are as they were drawn. A user of the data set is not offered what it touched in training or validation, as
-    in the evaluation.
-
-    Raises:
-        ReclmError: for unknown ids, if the model cannot take such a user or new items, or if nothing is left to rank.
-    """
-    model, dataset = trained.model, trained.dataset
-    if not isinstance(model, Backbone):
-        if who.user is None or new_items is not None:
-            raise ReclmError(
-                f"backbone {trained.about.backbone!r} has no place for new users and items; use --user ID"
-            )
-        row, touched, built_from = _known_user(trained, who.user)
-        candidates = np.setdiff1d(np.arange(len(dataset.items)), touched)
-        scores = model.scorer()(torch.tensor([row]), torch.from_numpy(candidates))  # pyright: ignore[reportCallIssue]
-        return _best(trained, scores[0], candidates, k, None, built_from)
-    users, items = trained.final
-    if who.user is not None:
-        row, touched, built_from = _known_user(trained, who.user)
-        user = users[row : row + 1]
+def rank_items(
+    fitted: "Recommender",
+    users: Any,
+    history: Sequence[Any] | None,
+    profile: str | None,
+    new_items: NewItems | None,
+    k: int,
+) -> pd.DataFrame:
+    """Return the best items of each user: see :meth:`reclm.recommend.fit.Recommender.recommend`."""
+    model, data = fitted.model, fitted.data
+    newcomer = _is_new(users, history, profile)
+    if (newcomer or new_items is not None) and not model.serves_new:
+        raise BadInput(
+            f"backbone {fitted.about.backbone!r} has no place for new users and items; name a user of the data set",
+            value=fitted.about.backbone,
+        )
+    touched = data.joined(["train", "valid"]).matrix(len(data.users), len(data.items))
+    if newcomer:
+        ids: list[Any] = ["new user"]
+        user, touched, built_from = _new_user(fitted, history, profile)
     else:
-        user, touched, built_from = _new_user(trained, model, who)
-    candidates = np.arange(len(items))
-    if model.config.items == "id":
-        candidates = model.trained_items.numpy()
-    candidates = np.setdiff1d(candidates, touched)
-    if new_items is not None:
-        items = torch.cat([items, new_item_rows(trained, model, new_items)])
-        candidates = np.concatenate([candidates, np.arange(len(dataset.items), len(items))])
-    scores = model.scorer_of(user, items)(torch.zeros(1, dtype=torch.int64), torch.from_numpy(candidates))
-    return _best(trained, scores[0], candidates, k, new_items, built_from)
+        ids = [users] if np.isscalar(users) else list(users)
+        rows = rows_of(data.users, ids, data.name)
+        user = torch.from_numpy(rows)
+        touched, built_from = touched[rows], _built_from(fitted, ids, rows)
+    if newcomer or new_items is not None:
+        known_users, items = fitted.representations
+        if new_items is not None:
+            items = torch.cat([items, _new_items(fitted, new_items)])
+        scorer = model.scorer_of(user if newcomer else known_users[user], items)
+        user = torch.arange(len(ids))
+    else:
+        scorer = model.scorer()
+    candidates = model.rankable()
+    count = 0 if new_items is None else len(new_items)
+    candidates = torch.cat([candidates, torch.arange(model.n_items, model.n_items + count)])
+    place = np.full(model.n_items + count, -1)
+    place[candidates.numpy()] = np.arange(len(candidates))
+    best, places = [], []
+    for start in range(0, len(ids), BLOCK):
+        block = touched[start : start + BLOCK]
+        scores = scorer(user[start : start + BLOCK], candidates)
+        of, items_of = block.nonzero()
+        masked = place[items_of] >= 0
+        scores[torch.from_numpy(of[masked]), torch.from_numpy(place[items_of[masked]])] = -torch.inf
+        highest, top = scores.topk(min(k, len(candidates)), dim=1)
+        best.append(highest.numpy())
+        places.append(candidates.numpy()[top.numpy()])
+    scores, chosen = np.concatenate(best), np.concatenate(places)
+    ranked = np.isfinite(scores)
+    if not ranked.any():
+        raise BadInput("nothing is left to recommend: the user has touched every item", value=ids)
+    frame = _frame(data, new_items, ids, ranked, chosen, scores)
+    left = "items"
+    if len(ids) == 1:
+        left = _items(len(candidates) - count - int((place[touched.nonzero()[1]] >= 0).sum()))
+    words = f"{left} of data set {data.name} that the user has not touched"
+    frame.attrs |= {"user": built_from, "ranked": words + f", and {_items(count, 'new ')}" * bool(count)}
+    return frame
 
 
-def new_user_rows(
-    trained: Trained,
-    model: Backbone,
-    profiles: Sequence[str | None] | None,
-    histories: sparse.csr_array | None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Representations ``(n, d')`` of new users.
-
-    Args:
-        profiles: a text a user, None where there is none.
-        histories: ``(n, I)`` matrix of ones.
-        generator: of the draws of a fold-in; by default seeded 0.
-
-    Raises:
-        ReclmError: if the model takes no profiles, or none of such users.
-    """
-    if profiles is None and histories is None:
-        raise ValueError("a new user needs a profile or a history")
-    count = len(profiles) if profiles is not None else len(histories.indptr) - 1  # pyright: ignore[reportOptionalMemberAccess]
-    matrix = None
-    if profiles is not None:
-        if model.user_fusion is None:
-            raise ReclmError(
-                f"this model ({trained.about.variant}) was trained without user profiles and reads none; "
-                f"train one with them: reclm bench --backbone {trained.about.backbone} --augment"
-            )
-        matrix = _profile_matrix(trained, profiles)
-    generator = generator or torch.Generator().manual_seed(0)
-    return model.new_users(model.user_prior(count), matrix, histories, generator)
+def _is_new(users: Any, history: Sequence[Any] | None, profile: str | None) -> bool:
+    """Return whether it is a new user, and check that it is one or the other."""
+    newcomer = history is not None or profile is not None
+    if (users is not None) == newcomer:
+        raise BadInput(
+            "say who it is for: --user ID for a user of the data set, or --profile TEXT, --history ID,ID,… or both "
+            "for a new one",
+            where="users",
+        )
+    if profile is not None and not profile.strip():
+        raise BadInput(
+            "--profile is empty; describe the user in a sentence or two", value=profile, where="profile"
+        )
+    if history is not None and not len(history):
+        message = "--history names no item; give item ids, as in --history 50,172,181"
+        raise BadInput(message, value=history, where="history")
+    return newcomer
 
 
-def new_item_rows(trained: Trained, model: Backbone, new_items: NewItems) -> Tensor:
-    """Representations ``(n, d')`` of new items, of their text and their profiles, if they have any.
-
-    Raises:
-        ReclmError: if items are known by their ID alone, one has no text, or profiles are given and the model has none.
-    """
-    if model.t_raw is None:
-        model.new_item_features(torch.empty(0, 0))  # says why not, before any text is encoded
-    texts = new_items.texts(trained.dataset.text_template)
-    profiles = None
-    if new_items.profiles is not None:
-        profiles = _profile_matrix(trained, new_items.profiles)
-    return model.new_items(torch.from_numpy(trained.encoder.encode(texts)), profiles)
-
-
-def _profile_matrix(trained: Trained, texts: Sequence[str | None]) -> ProfileMatrix:
-    present = np.array([bool(text) for text in texts])
-    return ProfileMatrix(trained.encoder.encode([text or "" for text in texts]), present)
-
-
-def _known_user(trained: Trained, id: str) -> tuple[int, np.ndarray, str]:
-    """Row, touched items, and what to say of it."""
-    dataset = trained.dataset
-    row = int(rows_of(dataset.users, [id], dataset.name)[0])
-    touched = dataset.joined(["train", "valid"])
-    touched = np.unique(touched.item_idx[touched.user_idx == row])
-    seen = dataset.joined(trained.about.trained_on)
-    count = len(np.unique(seen.item_idx[seen.user_idx == row]))
-    return row, touched, f"user {id}, trained on {_items(count)}"
-
-
-def _new_user(trained: Trained, model: Backbone, who: Who) -> tuple[Tensor, np.ndarray, str]:
-    """Representation ``(1, d')``, touched items, and what it was built from."""
-    dataset = trained.dataset
-    said = []
+def _new_user(
+    fitted: "Recommender", history: Sequence[Any] | None, profile: str | None
+) -> tuple[Tensor, sparse.csr_array, str]:
+    """Return a new user's representation ``(1, d')``, the items it touched ``(1, I)``, and what it was built from."""
+    data, model = fitted.data, fitted.model
+    parts = []
     touched = np.empty(0, np.int64)
     histories = None
-    if who.history is not None:
-        touched = np.unique(rows_of(dataset.items, who.history, dataset.name))
+    if history is not None:
+        touched = np.unique(rows_of(data.items, list(history), data.name))
         useful = touched
-        if (
-            model.config.items != "text"
-        ):  # the ID vector of an item that training never saw is as it was drawn
+        if isinstance(model, EmbeddingBackbone) and model.config.items != "text":
+            # the ID vector of an item that training never saw is as it was drawn
             useful = np.intersect1d(touched, model.trained_items.numpy())
         if not len(useful):
-            raise ReclmError(
+            raise BadInput(
                 "training saw none of the items of --history, and this model knows items by their ID; name others, or "
-                "train one that reads text: --set items=text"
+                "train one that reads text: --set items=text",
+                value=list(history),
+                where="history",
+                remedy="--set items=text",
             )
-        row = np.zeros(len(useful), np.int64)
-        histories = sparse.csr_array(
-            (np.ones(len(useful), np.float32), (row, useful)), shape=(1, len(dataset.items))
-        )
-        said.append(f"a history of {_items(len(useful))} ({model.history_by})")
+        histories = _ones(useful, len(data.items))
+        how = model.history_by if isinstance(model, EmbeddingBackbone) else "not read"
+        parts.append(f"a history of {_items(len(useful))} ({how})")
         if len(useful) < len(touched):
-            said.append(f"without {_items(len(touched) - len(useful))} of it that training never saw")
-    if who.profile is not None:
-        said.append(f"a profile of {len(who.profile.split()):,} words (embedded by {trained.about.encoder})")
-    user = new_user_rows(trained, model, None if who.profile is None else [who.profile], histories)
-    start = "the mean of the trained users to begin with"
-    return user, touched, "a new user: " + ", ".join([*said, start])
+            parts.append(f"without {_items(len(touched) - len(useful))} of it that training never saw")
+    if profile is not None:
+        parts.append(f"a profile of {len(profile.split()):,} words (embedded by {fitted.about.encoder})")
+    matrix = None if profile is None else profile_matrix(fitted, [profile])
+    user = model.add_users(matrix, histories, torch.Generator().manual_seed(0))
+    if isinstance(model, EmbeddingBackbone):
+        parts.append("the mean of the trained users to begin with")
+    return user, _ones(touched, len(data.items)), "a new user: " + ", ".join(parts)
 
 
-def rows_of(idmap: IdMap, ids: Sequence[str], dataset: str) -> np.ndarray:
-    """Rows ``(n,)`` of ids.
+def _ones(columns: np.ndarray, width: int) -> sparse.csr_array:
+    """Return a matrix ``(1, width)`` of ones at ``columns``."""
+    ones = np.ones(len(columns), np.float32)
+    return sparse.csr_array((ones, (np.zeros(len(columns), np.int64), columns)), shape=(1, width))
+
+
+def _new_items(fitted: "Recommender", new_items: NewItems) -> Tensor:
+    """Return representations ``(n, d')`` of new items, of their text and their profiles, if they have any."""
+    model = fitted.model
+    if not model.reads_text(model.config):
+        model.add_items(torch.empty(0, 0), None)  # says why not, before any text is encoded
+    texts = new_items.texts(fitted.data.text_template)
+    profiles = None if new_items.profiles is None else profile_matrix(fitted, new_items.profiles)
+    return model.add_items(torch.from_numpy(fitted.encoder.encode(texts)), profiles)
+
+
+def profile_matrix(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
+    """Return the embeddings of profile texts by the model's encoder."""
+    present = np.array([bool(text) for text in texts])
+    return ProfileMatrix(fitted.encoder.encode([text or "" for text in texts]), present)
+
+
+def _built_from(fitted: "Recommender", ids: Sequence[Any], rows: np.ndarray) -> str:
+    if len(ids) > 1:
+        return f"{len(ids):,} users"
+    seen = fitted.data.joined(fitted.about.trained_on)
+    count = len(np.unique(seen.item_idx[seen.user_idx == rows[0]]))
+    return f"user {ids[0]}, trained on {_items(count)}"
+
+
+def _frame(
+    data: Dataset,
+    new_items: NewItems | None,
+    ids: list[Any],
+    ranked: np.ndarray,
+    chosen: np.ndarray,
+    scores: np.ndarray,
+) -> pd.DataFrame:
+    """Return the table of the places ``ranked`` ``(n, k)`` of all users."""
+    item_ids, fields = data.items.array, data.item_text
+    if new_items is not None:
+        item_ids = pa.concat_arrays([item_ids, new_items.ids.array])
+        fields = pa.concat_tables([fields, new_items.fields], promote_options="permissive")
+    user, rank = np.nonzero(ranked)
+    items = pa.array(chosen[ranked])
+    columns: dict[str, Any] = {
+        "user": [ids[row] for row in user],
+        "rank": rank + 1,
+        "item": item_ids.take(items).to_pylist(),
+        "title": shown_titles(fields.take(items), data.text_template),
+        "score": scores[ranked],
+    }
+    if new_items is not None:
+        columns["new"] = chosen[ranked] >= len(data.items)
+    return pd.DataFrame(columns)
+
+
+def rows_of(idmap: IdMap, ids: Sequence[Any], dataset: str) -> np.ndarray:
+    """Return the rows ``(n,)`` of ids.
 
     Raises:
-        ReclmError: for an unknown one, with the nearest, and how many there are.
+        NotFound: for an unknown one, with the nearest, and how many there are.
     """
     rows = idmap.find(ids)
     if (rows >= 0).all():
         return rows
-    id = list(ids)[int(np.flatnonzero(rows < 0)[0])]
-    first = idmap.ids(np.arange(min(3, len(idmap))))
-    offered = near(id, idmap.ids())
-    raise ReclmError(
+    id = ids[int(np.flatnonzero(rows < 0)[0])]
+    nearest = near(str(id), idmap.ids())
+    offered = nearest or idmap.ids(np.arange(min(3, len(idmap))))
+    raise NotFound(
         f"unknown {idmap.what} {id!r} among the {len(idmap):,} {idmap.what}s of data set {dataset!r}; ids near it, or "
-        f"like it: {', '.join(offered or first)}"
+        f"like it: {', '.join(map(str, offered))}",
+        value=id,
+        where=dataset,
+        remedy=str(offered[0]),
     )
 
 
-def _best(
-    trained: Trained,
-    scores: Tensor,
-    candidates: np.ndarray,
-    k: int,
-    new_items: NewItems | None,
-    built_from: str,
-) -> Recommendation:
-    if not len(candidates):
-        raise ReclmError("nothing is left to recommend: the user has touched every item")
-    best, places = scores.topk(min(k, len(candidates)))
-    chosen = candidates[places.numpy()]
-    dataset = trained.dataset
-    ids, fields, count = dataset.items.array, dataset.item_text, 0
-    if new_items is not None:
-        ids = pa.concat_arrays([ids, new_items.ids.array])
-        fields = pa.concat_tables([fields, new_items.fields], promote_options="permissive")
-        count = len(new_items)
-    titles = shown_titles(fields.take(chosen), dataset.text_template)
-    known = len(dataset.items)
-    items = [
-        Recommended(id, title, score, bool(row >= known))
-        for row, id, title, score in zip(
-            chosen, ids.take(pa.array(chosen)).to_pylist(), titles, best.tolist(), strict=True
-        )
-    ]
-    ranked = f"{_items(len(candidates) - count)} of data set {dataset.name} that the user has not touched"
-    return Recommendation(built_from, ranked + f", and {_items(count, 'new ')}" * bool(count), items)
-
-
 def shown_titles(fields: pa.Table, template: str) -> list[str]:
-    """What each item is called: its title where there is such a field, else all its text."""
+    """Return a title an item: the field called so where there is one, else all its text."""
     for name in TITLES:
         if name in fields.column_names:
             return fields.column(name).to_pylist()

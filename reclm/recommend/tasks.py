@@ -1,4 +1,4 @@
-"""A ranking task: who is ranked for, among which items, and what is to be found."""
+"""Ranking tasks: users, candidates, a mask, and the items to be found."""
 
 from dataclasses import dataclass, replace
 
@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reclm.data.dataset import Interactions
+from reclm.data.dataset import Dataset, Interactions
+from reclm.errors import NotFound
 from reclm.recommend.metrics import Popularity
 
 
@@ -93,6 +94,45 @@ class Task:
             (_pointers(masked[chosen]), mask_columns[torch.repeat_interleave(chosen, masked)]),
             popularity and replace(popularity, history=popularity.history[chosen]),
         )
+
+
+def test_tasks(dataset: Dataset, on_test: bool = False) -> dict[str, Task]:  # noqa: PT028
+    """Return the ranking task of each protocol.
+
+    Args:
+        on_test: the recommender learns from the validation part, too (:func:`trained_on`). Popularity is counted in
+            what it learns from, and where training items are no candidates again, these are none either.
+    """
+    sizes, train = (len(dataset.users), len(dataset.items)), trained_on(dataset, on_test)
+    also = ("valid",) if on_test else ()
+    tasks = {}
+    for protocol in dataset.protocols:
+        mask = tuple(dict.fromkeys((*protocol.mask, *also))) if "train" in protocol.mask else protocol.mask
+        tasks[protocol.name] = Task.of(dataset.test, dataset.joined(mask), protocol.candidates, *sizes, train)
+    return tasks
+
+
+def trained_on(dataset: Dataset, on_test: bool) -> Interactions:
+    """Return the interactions to train on: with selection on the test part, as in the paper, valid too."""
+    return dataset.joined(["train", "valid"]) if on_test else dataset.train
+
+
+def validation_task(dataset: Dataset) -> Task:
+    """Return the task of ranking validation items among all of training or validation; training items are masked.
+
+    Raises:
+        NotFound: if the data set has no validation part.
+    """
+    if not len(dataset.valid):
+        raise NotFound(
+            f"data set {dataset.name!r} has no validation interactions to select on; prepare it with --set valid=0.1, "
+            "or use --select-on test (the paper's selection, which flatters)",
+            value="valid",
+            where=dataset.name,
+            remedy="--set valid=0.1",
+        )
+    seen = np.unique(np.concatenate([dataset.train.item_idx, dataset.valid.item_idx]))
+    return Task.of(dataset.valid, dataset.train, seen, len(dataset.users), len(dataset.items))
 
 
 def _pointers(counts: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
-"""The one training loop: BPR-style epochs, early stopping, best weights restored."""
+"""The training loop of all backbones: epochs of triples, early stopping, best weights restored."""
 
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from reclm.config import Config
-from reclm.errors import ReclmError
-from reclm.recommend.evaluate import Scorer, Task, evaluate
+from reclm.errors import BadInput
+from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.sampling import TripleSampler
 
 
@@ -33,25 +33,9 @@ class TrainConfig(Config):
     """What the epoch is selected by."""
 
 
-class Trainable(Protocol):
-    """What the loop asks of a model (an ``nn.Module`` besides)."""
-
-    def begin_epoch(self, generator: torch.Generator) -> None:
-        """Whatever is drawn once an epoch."""
-        ...
-
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """The loss ``()`` of a batch of triples, each ``(B,)``."""
-        ...
-
-    def scorer(self) -> Scorer:
-        """Scores with the present weights."""
-        ...
-
-
 @dataclass
-class Fit:
-    """What training did.
+class TrainingResult:
+    """The history of a training, and its best epochs.
 
     Attributes:
         history: one mapping an epoch: ``epoch``, ``loss`` (mean over triples), ``seconds`` (training only), and the
@@ -67,7 +51,7 @@ class Fit:
 
 
 def train_epoch(
-    model: Trainable,
+    model: Backbone,
     optimizer: torch.optim.Optimizer,
     sampler: TripleSampler,
     batch_size: int,
@@ -92,48 +76,52 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
 
 
-def fit(
-    model: nn.Module,
+def train(
+    model: Backbone,
     sampler: TripleSampler,
     select: Mapping[str, Task],
     config: TrainConfig,
     generator: torch.Generator,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> Fit:
+) -> TrainingResult:
     """Train a model and keep, for every selection task, the weights of its best epoch.
 
-    With one task its best weights are in the model at the end; with several, load ``Fit.weights[name]`` yourself.
+    With one task its best weights are in the model at the end; with several, load ``weights[name]`` yourself.
 
     Args:
-        model: an ``nn.Module`` that is :class:`Trainable`.
+        model: one that :attr:`~reclm.recommend.base.Backbone.trains`.
         sampler: the training triples.
-        select: ranking tasks that choose the epoch; training stops when none has improved for ``patience`` epochs.
+        select: ranking tasks that choose the epoch; training stops when none has improved for ``patience`` epochs;
+            without any all epochs are trained.
         config: see :class:`TrainConfig`.
         generator: source of every random number.
         on_epoch: called with each row of the history.
 
     Raises:
-        ReclmError: if an epoch's loss is not finite.
+        BadInput: if an epoch's loss is not finite.
     """
     optimizer = make_optimizer(model, config)
-    result = Fit()
+    result = TrainingResult()
     for name in select:
         result.best_value[name] = -1.0
     waited = 0
     for epoch in range(1, config.epochs + 1):
         model.train()
         begun = time.perf_counter()
-        loss = train_epoch(model, optimizer, sampler, config.batch_size, generator)  # pyright: ignore[reportArgumentType]
+        loss = train_epoch(model, optimizer, sampler, config.batch_size, generator)
         if not math.isfinite(loss):
-            raise ReclmError(
-                f"training diverged: the loss of epoch {epoch} is {loss}; lower lr (it is {config.lr:g})"
+            raise BadInput(
+                f"training diverged: the loss of epoch {epoch} is {loss}; lower lr (it is {config.lr:g})",
+                value=config.lr,
+                where="lr",
+                remedy="lower lr",
             )
         row: dict[str, float] = {"epoch": epoch, "loss": loss, "seconds": time.perf_counter() - begun}
         model.eval()
         waited += 1
         looked = epoch % config.eval_every == 0 or epoch == config.epochs
         if looked:
-            scorer = model.scorer()  # pyright: ignore[reportCallIssue]
+            scorer = model.scorer()
             for name, task in select.items():
                 value = evaluate(scorer, task, [config.metric]).mean()[config.metric]
                 row[f"{name} {config.metric}"] = value
@@ -144,9 +132,36 @@ def fit(
         result.history.append(row)
         if on_epoch:
             on_epoch(row)
-        if looked and waited >= config.patience:
+        if looked and select and waited >= config.patience:
             break
     if len(result.weights) == 1:
         model.load_state_dict(next(iter(result.weights.values())))
     model.eval()
     return result
+
+
+def train_backbone(
+    backbone: type[Backbone],
+    config: Config,
+    inputs: Inputs,
+    sampler: TripleSampler,
+    select: Mapping[str, Task],
+    schedule: TrainConfig,
+    seed: int,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> tuple[Backbone, TrainingResult]:
+    """Build a backbone and, if it has parameters, train it.
+
+    Args:
+        inputs: their ``train`` is what the sampler draws from.
+        seed: of the initial weights (generator ``2 · seed``) and of all later draws (``2 · seed + 1``).
+        sampler, select, schedule, on_epoch: as in :func:`train`.
+    """
+    init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
+    model = backbone(config, inputs, init)
+    if not backbone.trains:
+        return model.eval(), TrainingResult()
+    return model, train(model, sampler, select, schedule, draw, on_epoch)
+
+
+fit, Fit = train, TrainingResult  # names of 0.1, until their callers are moved

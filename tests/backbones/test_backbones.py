@@ -11,7 +11,7 @@ from reclm.backbones.graph import BipartiteGraph
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.data.dataset import Interactions
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.base import EmbeddingBackbone, Inputs
 from reclm.recommend.sampling import TripleSampler
 from reclm.recommend.training import TrainConfig, make_optimizer
 from reclm.testing import checkerboard, features
@@ -28,7 +28,7 @@ def profiles(count: int) -> ProfileMatrix:
 AUGMENTED = replace(PLAIN, user_profiles=profiles(PLAIN.users), item_profiles=profiles(PLAIN.items))
 
 
-def build(name: str, inputs: Inputs = PLAIN, **options: object) -> Backbone:
+def build(name: str, inputs: Inputs = PLAIN, **options: object) -> EmbeddingBackbone:
     cls = plugins.get("backbone", name)
     model = cls(cls.Config.build({"dim": 4, **options}), inputs, torch.Generator().manual_seed(0))
     model.begin_epoch(torch.Generator().manual_seed(1))
@@ -42,8 +42,7 @@ def triples(n: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return users[:n], positives[:n], negatives[:n]
 
 
-UNTRAINED = ("popularity", "random", "similarity")
-LEARNERS = [name for name in plugins.names("backbone") if name not in UNTRAINED]
+LEARNERS = [name for name in plugins.names("backbone") if plugins.get("backbone", name).trains]
 
 
 @pytest.mark.parametrize("name", LEARNERS)

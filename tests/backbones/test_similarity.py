@@ -15,7 +15,7 @@ from reclm.data.dataset import Interactions
 from reclm.data.storage import save
 from reclm.errors import ReclmError
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import BackboneConfig, Inputs
+from reclm.recommend.base import Inputs
 from reclm.testing import checkerboard, features, profiles
 
 TEXT = np.array([[2.0, 0.0], [0.0, 0.5], [-1.0, 0.0], [0.0, 0.0]], np.float32)
@@ -24,19 +24,34 @@ INPUTS = Inputs(3, 4, Interactions(np.array([0]), np.array([1])), TEXT, TOLD)
 
 
 def build(inputs: Inputs) -> Similarity:
-    return Similarity(BackboneConfig(), inputs, torch.Generator())
+    return Similarity(Similarity.Config(), inputs, torch.Generator())
 
 
-def test_scores_are_cosines_and_0_without_a_profile_or_without_text() -> None:
+def test_scores_are_cosines_0_without_a_profile_and_below_all_cosines_without_text() -> None:
     scores = build(INPUTS).scorer()(torch.arange(3), torch.arange(4))
-    expected = [[3 / 5, 4 / 5, -3 / 5, 0], [0, 0, 0, 0], [0, -1, 0, 0]]
-    torch.testing.assert_close(scores, torch.tensor(expected))
+    expected = [[3 / 5, 4 / 5, -3 / 5, -2], [0, 0, 0, -2], [0, -1, 0, -2]]
+    torch.testing.assert_close(scores, torch.tensor(expected), atol=2e-6, rtol=0)
+
+
+def test_ties_are_in_an_order_of_the_seed() -> None:
+    inputs = replace(INPUTS, item_text=np.ones((50, 2), np.float32))
+    orders = [
+        Similarity(Similarity.Config(), inputs, torch.Generator().manual_seed(seed))
+        .scorer()(torch.arange(1), torch.arange(50))
+        .argsort()
+        .tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_any_users_and_items_in_any_order() -> None:
     scorer = build(INPUTS).scorer()
     torch.testing.assert_close(
-        scorer(torch.tensor([2, 0]), torch.tensor([2, 1])), torch.tensor([[0, -1], [-3 / 5, 4 / 5]])
+        scorer(torch.tensor([2, 0]), torch.tensor([2, 1])),
+        torch.tensor([[0, -1], [-3 / 5, 4 / 5]]),
+        atol=2e-6,
+        rtol=0,
     )
     scores = scorer(torch.arange(1), torch.arange(4))
     scores[0, 0] = 9  # a scorer's memory is its caller's
@@ -46,6 +61,7 @@ def test_any_users_and_items_in_any_order() -> None:
 def test_it_has_nothing_to_train_and_keeps_its_inputs_as_they_are() -> None:
     model = build(INPUTS)
     assert list(model.parameters()) == []
+    assert not model.trains
     assert TOLD.vectors[1].tolist() == [9, 9]
 
 
@@ -132,14 +148,14 @@ def test_bench_ranks_by_profiles_alone_and_writes_no_others(command: Command, tm
     (recommended,) = [line for line in out.splitlines() if "reclm recommend" in line]
     code, out, _ = command(*recommended.removeprefix("next: reclm ").split())
     assert code == 0
-    assert "model: similarity, augment, items by text" in out
+    assert "model: similarity, augment, in" in out
 
 
 def test_equal_scores_do_not_stand_in_the_order_of_the_rows() -> None:
     text = np.ones((500, 4), np.float32)
     users = ProfileMatrix(np.ones((2, 4), np.float32), np.array([True, False]))
     inputs = Inputs(2, 500, Interactions.empty(), text, users)
-    model = Similarity(BackboneConfig(), inputs, torch.Generator())
+    model = Similarity(Similarity.Config(), inputs, torch.Generator())
     scores = model.scorer()(torch.arange(2), torch.arange(500))
     for row in scores:
         places = torch.argsort(row, descending=True)

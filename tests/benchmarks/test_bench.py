@@ -13,7 +13,6 @@ from reclm.benchmarks.features import Given, SuiteInputs, open_profiles
 from reclm.benchmarks.pool import run_trials
 from reclm.benchmarks.suite import Profiles, Row, row_plan, with_controls
 from reclm.benchmarks.trial import Plan, Runner
-from reclm.benchmarks.trial import test_tasks as tasks_of
 from reclm.benchmarks.trial_cache import Trial, TrialCache
 from reclm.benchmarks.verdict import verdicts
 from reclm.data.dataset import Dataset, Interactions
@@ -23,6 +22,7 @@ from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
 from reclm.recommend.saved import load_model
+from reclm.recommend.tasks import test_tasks as tasks_of
 from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard, features, profiles
 

@@ -12,10 +12,10 @@ from reclm import intervals
 from reclm.benchmarks.results import Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.subgroups import activity_slices, item_slices
 from reclm.benchmarks.trial import Plan, Runner
-from reclm.benchmarks.trial import test_tasks as tasks_of
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
+from reclm.recommend.tasks import test_tasks as tasks_of
 from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard, features
 

@@ -3,8 +3,9 @@ import torch
 
 from reclm.backbones.baselines import MostPopular, Random
 from reclm.benchmarks.trial import Plan, Runner
+from reclm.config import Config
 from reclm.data.dataset import Interactions
-from reclm.recommend.base import BackboneConfig, Inputs
+from reclm.recommend.base import Inputs
 from reclm.testing import checkerboard
 
 INPUTS = Inputs(3, 4, Interactions(np.array([0, 1, 2, 0]), np.array([2, 2, 2, 1])))
@@ -12,7 +13,7 @@ INPUTS = Inputs(3, 4, Interactions(np.array([0, 1, 2, 0]), np.array([2, 2, 2, 1]
 
 def test_most_popular_counts_interactions_for_everyone_alike() -> None:
     def draw(seed: int) -> torch.Tensor:
-        model = MostPopular(BackboneConfig(), INPUTS, torch.Generator().manual_seed(seed))
+        model = MostPopular(Config(), INPUTS, torch.Generator().manual_seed(seed))
         return model.scorer()(torch.arange(2), torch.arange(4))
 
     drawn = [draw(seed) for seed in range(8)]
@@ -27,7 +28,7 @@ def test_most_popular_counts_interactions_for_everyone_alike() -> None:
 
 def test_random_is_the_seeds_alone() -> None:
     def draw(seed: int, times: int = 1) -> torch.Tensor:
-        model = Random(BackboneConfig(), INPUTS, torch.Generator().manual_seed(seed))
+        model = Random(Config(), INPUTS, torch.Generator().manual_seed(seed))
         return [model.scorer()(torch.arange(3), torch.arange(4)) for _ in range(times)][-1]
 
     assert torch.equal(draw(1), draw(1, times=2))

@@ -4,24 +4,24 @@ import pytest
 import torch
 
 from reclm.backbones.bprmf import BPRMF
-from reclm.benchmarks.trial import test_tasks as tasks_of
-from reclm.benchmarks.trial import validation_task
 from reclm.errors import ReclmError
 from reclm.recommend.base import BackboneConfig, Inputs
 from reclm.recommend.evaluate import evaluate
 from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import Fit, TrainConfig, fit
+from reclm.recommend.tasks import test_tasks as tasks_of
+from reclm.recommend.tasks import validation_task
+from reclm.recommend.training import TrainConfig, TrainingResult, train
 from reclm.testing import checkerboard, features
 
 DATA = checkerboard()
 INPUTS = Inputs(len(DATA.users), len(DATA.items), DATA.train, features(DATA))
 
 
-def run(**options: object) -> tuple[BPRMF, Fit]:
+def run(**options: object) -> tuple[BPRMF, TrainingResult]:
     model = BPRMF(BackboneConfig(dim=8, l2=0), INPUTS, torch.Generator().manual_seed(0))
     sampler = TripleSampler(DATA.train, INPUTS.users, INPUTS.items)
     config = TrainConfig.build({"epochs": 60, "lr": 0.02, "batch_size": 32, "metric": "recall@5", **options})
-    return model, fit(
+    return model, train(
         model, sampler, {"valid": validation_task(DATA)}, config, torch.Generator().manual_seed(1)
     )
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reclm.errors import ReclmError
-from reclm.recommend.serve import read_new_items
+from reclm.recommend.serve import NewItems
 
 from .conftest import DATA
 
@@ -33,14 +33,14 @@ def written(path: Path, rows: list[dict[str, str]]) -> Path:
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
 def test_every_kind_of_file_reads_alike(tmp_path: Path, ending: str) -> None:
-    found = read_new_items(written(tmp_path / f"new.{ending}", ROWS), DATA)
+    found = NewItems.read(written(tmp_path / f"new.{ending}", ROWS), DATA)
     assert found.ids.ids() == ["007", "n2"]
     assert found.fields.to_pydict() == {"title": ['even, "calm"', "odd"]}
     assert found.profiles is None
     with_profile = [
         {**row, "profile": text} for row, text in zip(ROWS, ["for calm evenings", ""], strict=True)
     ]
-    found = read_new_items(written(tmp_path / f"told.{ending}", with_profile), DATA)
+    found = NewItems.read(written(tmp_path / f"told.{ending}", with_profile), DATA)
     assert found.profiles == ["for calm evenings", ""]
 
 
@@ -67,11 +67,11 @@ def test_every_kind_of_file_reads_alike(tmp_path: Path, ending: str) -> None:
 def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, name: str, text: str, words: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ReclmError, match=words) as error:
-        read_new_items(tmp_path / name, DATA)
+        NewItems.read(tmp_path / name, DATA)
     assert "\n" not in str(error.value)
 
 
 def test_an_item_without_text_is_told(tmp_path: Path) -> None:
-    found = read_new_items(written(tmp_path / "a.jsonl", [{"item_id": "n1", "title": ""}]), DATA)
+    found = NewItems.read(written(tmp_path / "a.jsonl", [{"item_id": "n1", "title": ""}]), DATA)
     with pytest.raises(ReclmError, match="'n1' has no text"):
         found.texts("")

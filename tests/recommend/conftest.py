@@ -14,7 +14,8 @@ from reclm.data.storage import save
 from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
-from reclm.recommend.saved import SavedModel, Trained, load_model, save_model
+from reclm.recommend.fit import Recommender
+from reclm.recommend.saved import SavedModel, load_model, save_model
 from reclm.testing import checkerboard, features, profiles
 
 DATA = checkerboard()
@@ -39,7 +40,7 @@ class Parity:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Holds the checkerboard; texts are read by :class:`Parity`."""
-    monkeypatch.setattr("reclm.recommend.saved.TextEncoder", Parity)
+    monkeypatch.setattr("reclm.text.encoder.TextEncoder", Parity)
     save(DATA, tmp_path / "home" / "datasets" / "checkerboard")
     return Workspace(tmp_path / "home")
 
@@ -48,7 +49,8 @@ def make(name: str, inputs: Inputs = PLAIN, **options: object) -> Any:
     """A model whose weights are random, those that begin with zeros too."""
     cls = plugins.get("backbone", name)
     generator = torch.Generator().manual_seed(7)
-    model = cls(cls.Config.build({"dim": 8, **options}), inputs, generator).eval()
+    known = {key: value for key, value in ({"dim": 8} | options).items() if key in cls.Config.model_fields}
+    model = cls(cls.Config.build(known), inputs, generator).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) / 3)
@@ -81,6 +83,6 @@ def keep(workspace: Workspace) -> Keep:
 
 
 @pytest.fixture
-def trained(keep: Keep, workspace: Workspace) -> Callable[..., Trained]:
+def trained(keep: Keep, workspace: Workspace) -> Callable[..., Recommender]:
     """A model with random weights, saved and loaded."""
     return lambda *given, **options: load_model(keep(*given, **options), workspace)

@@ -14,7 +14,8 @@ from reclm.data.storage import save
 from reclm.errors import ReclmError
 from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
-from reclm.recommend.saved import HEAD, Trained, find_model, load_model
+from reclm.recommend.fit import Recommender
+from reclm.recommend.saved import HEAD, find_model, load_model
 from reclm.testing import checkerboard
 
 from .conftest import AUGMENTED, DATA, PLAIN, Keep, make
@@ -40,12 +41,12 @@ def test_the_data_set_is_found_by_its_folder_and_else_by_its_name(
     folder = keep("biasmf")
     head = (folder / HEAD).read_text()
     (folder / HEAD).write_text(head.replace("dataset_folder: null", "dataset_folder: /nowhere"))
-    assert load_model(folder, workspace).dataset.fingerprint == DATA.fingerprint
+    assert load_model(folder, workspace).data.fingerprint == DATA.fingerprint
     save(DATA, tmp_path / "elsewhere")
     (folder / HEAD).write_text(
         head.replace("dataset_folder: null", f"dataset_folder: {tmp_path / 'elsewhere'}")
     )
-    assert load_model(folder, Workspace(tmp_path / "empty")).dataset.fingerprint == DATA.fingerprint
+    assert load_model(folder, Workspace(tmp_path / "empty")).data.fingerprint == DATA.fingerprint
 
 
 def test_another_data_set_of_that_name_is_refused(keep: Keep, workspace: Workspace) -> None:
@@ -80,9 +81,9 @@ def test_weights_of_another_shape_and_a_newer_format_are_refused(keep: Keep, wor
         load_model(folder, workspace)
 
 
-def test_an_encoder_that_has_changed_is_refused(trained: Callable[..., Trained]) -> None:
+def test_an_encoder_that_has_changed_is_refused(trained: Callable[..., Recommender]) -> None:
     one = trained("biasmf")
-    other = Trained(one.about.model_copy(update={"encoder": "parity@1234"}), one.model, one.dataset)
+    other = replace(one, about=one.about.model_copy(update={"encoder": "parity@1234"}))
     with pytest.raises(ReclmError, match="is now 'parity'"):
         _ = other.encoder
 
@@ -101,7 +102,7 @@ def test_the_newest_run_is_found_and_in_it_the_augmented_model(keep: Keep, works
         find_model(Path("nowhere"), workspace)
 
 
-def test_profiles_of_some_are_kept_as_they_were(trained: Callable[..., Trained]) -> None:
+def test_profiles_of_some_are_kept_as_they_were(trained: Callable[..., Recommender]) -> None:
     model: Any = trained("biasmf", replace(AUGMENTED, item_profiles=None)).model
     assert model.item_fusion is None
     assert AUGMENTED.user_profiles is not None

@@ -11,9 +11,9 @@ from reclm import plugins
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.errors import ReclmError
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.base import EmbeddingBackbone, Inputs
 from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, fit
+from reclm.recommend.training import TrainConfig, train
 from reclm.testing import checkerboard, features, profiles
 
 DATA = checkerboard()
@@ -27,7 +27,7 @@ LEARNERS = [*GRAPHS, "biasmf", "ncf"]
 TEXT = torch.from_numpy(features(DATA))
 
 
-def build(name: str, inputs: Inputs = PLAIN, **options: object) -> Backbone:
+def build(name: str, inputs: Inputs = PLAIN, **options: object) -> EmbeddingBackbone:
     cls = plugins.get("backbone", name)
     model = cls(cls.Config.build({"dim": 4, **options}), inputs, torch.Generator().manual_seed(0))
     return model.eval()
@@ -41,7 +41,7 @@ def history(*rows: list[int]) -> sparse.csr_array:
 
 
 @torch.no_grad()
-def represented(model: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
+def represented(model: EmbeddingBackbone) -> tuple[torch.Tensor, torch.Tensor]:
     return model.represent(model.user_features(), model.item_features())
 
 
@@ -122,12 +122,12 @@ def test_the_prior_is_the_mean_of_the_users_that_were_trained() -> None:
     torch.testing.assert_close(model.user_prior(5)[4], model.user_embedding[:2].detach().mean(0))
 
 
-def trained(name: str, **options: object) -> Backbone:
+def trained(name: str, **options: object) -> EmbeddingBackbone:
     # so little data is learnt sooner without contrast and dropout
     plain = {"sgl": {"ssl": 0.0}, "simgcl": {"ssl": 0.0}, "ncf": {"hidden_dropout": 0.0}}
     model = build(name, PLAIN, **{"dim": 8, **plain.get(name, {}), **options})
     config = TrainConfig(epochs=40, lr=0.05, batch_size=128, patience=40)
-    fit(
+    train(
         model,
         TripleSampler(DATA.train, PLAIN.users, PLAIN.items),
         {},

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -14,21 +15,21 @@ from reclm import plugins
 from reclm.data.dataset import Interactions
 from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
-from reclm.recommend.base import Backbone
+from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import Task, evaluate
-from reclm.recommend.saved import Trained
-from reclm.recommend.serve import NewItems, Recommendation, Who, new_user_rows, recommend
+from reclm.recommend.fit import Recommender
+from reclm.recommend.serve import NewItems, profile_matrix
 
 from .conftest import AUGMENTED, DATA, PLAIN, Parity
 
-Make = Callable[..., Trained]
+Make = Callable[..., Recommender]
 NEW = NewItems(
     IdMap(["n1", "n2"], "item"), pa.table({"title": ["even calm blue water z", "odd loud red fire z"]})
 )
 
 
-def ids(found: Recommendation) -> list[str]:
-    return [one.item_id for one in found.items]
+def ids(frame: pd.DataFrame) -> list[str]:
+    return frame["item"].tolist()
 
 
 @pytest.mark.parametrize("name", plugins.names("backbone"))
@@ -37,7 +38,7 @@ def test_a_known_users_list_is_the_evaluators_ranking(trained: Make, name: str, 
     if name == "similarity" and inputs is PLAIN:
         pytest.skip("it ranks by profiles")
     one = trained(name, inputs)
-    found = recommend(one, Who("u5"), k=20)
+    found = one.recommend("u5", k=20)
     model: Any = one.model
     mask = DATA.joined(["train", "valid"])
     scores = model.scorer()(torch.tensor([5]), torch.arange(20))[0]
@@ -46,7 +47,7 @@ def test_a_known_users_list_is_the_evaluators_ranking(trained: Make, name: str, 
         return
     scores[mask.item_idx[mask.user_idx == 5]] = -torch.inf
     kept = int((scores > -torch.inf).sum())
-    torch.testing.assert_close(torch.tensor([item.score for item in found.items]), scores.topk(kept).values)
+    torch.testing.assert_close(torch.tensor(found["score"].to_numpy()), scores.topk(kept).values)
     no_ties = len(scores.topk(kept).values.unique()) == kept  # which may go either way
     assert no_ties or name in (
         "popularity",
@@ -74,29 +75,31 @@ def touched(user: int) -> set[int]:
 @pytest.mark.parametrize("name", ["biasmf", "ncf", "lightgcn"])
 def test_a_new_item_scores_as_the_known_item_of_its_text(trained: Make, name: str) -> None:
     one = trained(name, replace(PLAIN, item_text=Parity().encode(DATA.item_text["title"].to_pylist())))
-    scores = {item.item_id: item.score for item in recommend(one, Who("u5"), 99, NEW).items}
+    scores = dict(one.recommend("u5", k=99, new_items=NEW)[["item", "score"]].to_numpy())
     assert scores["n2"] == pytest.approx(scores["i19"], rel=1e-5)
     assert scores["n1"] == pytest.approx(scores["i18"], rel=1e-5)
-    found = recommend(one, Who("u5"), 99, NEW)
-    assert [(item.title, item.new) for item in found.items if item.item_id in ("n1", "i18")] in (
+    found = one.recommend("u5", k=99, new_items=NEW)
+    assert list(
+        found[found["item"].isin(["n1", "i18"])][["title", "new"]].itertuples(index=False, name=None)
+    ) in (
         [("even calm blue water z", True), ("even calm blue water s", False)],
         [("even calm blue water s", False), ("even calm blue water z", True)],
     )
-    assert found.ranked.endswith(", and 2 new items")
+    assert found.attrs["ranked"].endswith(", and 2 new items")
 
 
 def test_a_new_user_with_a_known_users_history_is_close_to_it_but_for_its_own_vector(trained: Make) -> None:
     one = trained("lightgcn")
     history = [f"i{i}" for i in DATA.train.item_idx[DATA.train.user_idx == 5]]
-    found = recommend(one, Who(history=history), k=20)
+    found = one.recommend(history=history, k=20)
     assert not {*history} & {*ids(found)}
-    assert f"a history of {len(history)} items (features of its items propagated" in found.built_from
+    assert f"a history of {len(history)} items (features of its items propagated" in found.attrs["user"]
     model = one.model
-    assert isinstance(model, Backbone)
-    own = one.final[0][5] - model.user_embedding[5] + model.user_prior(1)[0]
+    assert isinstance(model, EmbeddingBackbone)
+    own = one.representations[0][5] - model.user_embedding[5] + model.user_prior(1)[0]
     rows = [int(id[1:]) for id in ids(found)]
     torch.testing.assert_close(
-        torch.tensor([item.score for item in found.items]), (one.final[1][rows] @ own).detach()
+        torch.tensor(found["score"].to_numpy()), (one.representations[1][rows] @ own).detach()
     )
 
 
@@ -104,48 +107,49 @@ def test_a_new_user_with_a_known_users_history_is_close_to_it_but_for_its_own_ve
 def test_several_new_users_at_once_are_as_one_by_one(trained: Make, name: str) -> None:
     one = trained(name, AUGMENTED)
     model = one.model
-    assert isinstance(model, Backbone)
+    assert isinstance(model, EmbeddingBackbone)
     texts = ["even", None, "odd"]
-    together = new_user_rows(one, model, texts, None)
+    draw = torch.Generator()
+    together = model.add_users(profile_matrix(one, texts), None, draw)
     for row, text in enumerate(texts):
-        torch.testing.assert_close(new_user_rows(one, model, [text], None)[0], together[row])
+        torch.testing.assert_close(model.add_users(profile_matrix(one, [text]), None, draw)[0], together[row])
     histories = sparse.csr_array(np.eye(3, PLAIN.items, dtype=np.float32))
-    assert new_user_rows(one, model, texts, histories).shape == together.shape
+    assert model.add_users(profile_matrix(one, texts), histories, draw).shape == together.shape
 
 
 def test_a_profile_alone_and_with_a_history(trained: Make) -> None:
     one = trained("biasmf", AUGMENTED)
-    alone, other = (recommend(one, Who(profile=text), k=20) for text in ("even things", "odd things"))
-    assert [item.score for item in alone.items] != [item.score for item in other.items]
-    assert alone.built_from == (
+    alone, other = (one.recommend(profile=text, k=20) for text in ("even things", "odd things"))
+    assert alone["score"].tolist() != other["score"].tolist()
+    assert alone.attrs["user"] == (
         "a new user: a profile of 2 words (embedded by parity), the mean of the trained users to begin with"
     )
-    both = recommend(one, Who(profile="even things", history=["i0", "i2"]), k=20)
-    assert "a history of 2 items (its own vector fitted" in both.built_from
-    assert "a profile of 2 words" in both.built_from
-    again = recommend(one, Who(profile="even things", history=["i2", "i0", "i0"]), k=20)
-    assert again == both
+    both = one.recommend(profile="even things", history=["i0", "i2"], k=20)
+    assert "a history of 2 items (its own vector fitted" in both.attrs["user"]
+    assert "a profile of 2 words" in both.attrs["user"]
+    again = one.recommend(profile="even things", history=["i2", "i0", "i0"], k=20)
+    assert again["item"].tolist() == both["item"].tolist()
 
 
 def test_ids_alone_rank_what_was_trained_and_pass_over_the_rest_of_a_history(trained: Make) -> None:
     one = trained("ncf", items="id")
-    assert {*ids(recommend(one, Who("u5"), 99))} <= {f"i{i}" for i in range(16)}
-    found = recommend(one, Who(history=["i0", "i19"]), 99)
-    assert "a history of 1 item (" in found.built_from
-    assert "without 1 item of it that training never saw" in found.built_from
+    assert {*ids(one.recommend("u5", k=99))} <= {f"i{i}" for i in range(16)}
+    found = one.recommend(history=["i0", "i19"], k=99)
+    assert "a history of 1 item (" in found.attrs["user"]
+    assert "without 1 item of it that training never saw" in found.attrs["user"]
     with pytest.raises(ReclmError, match="training saw none of the items"):
-        recommend(one, Who(history=["i19"]))
+        one.recommend(history=["i19"])
 
 
 @pytest.mark.parametrize(
     ("options", "who", "new", "words"),
     [
-        ({}, {"user": "u99"}, None, "unknown user 'u99' among the 24 users of data set 'checkerboard'"),
+        ({}, {"users": "u99"}, None, "unknown user 'u99' among the 24 users of data set 'checkerboard'"),
         ({}, {"history": ["i1", "i77"]}, None, "unknown item 'i77' among the 20 items"),
         ({}, {"profile": "even"}, None, "trained without user profiles"),
-        ({"items": "id"}, {"user": "u1"}, NEW, "knows items by their ID alone"),
+        ({"items": "id"}, {"users": "u1"}, NEW, "knows items by their ID alone"),
         ({}, {}, None, "--user ID for a user"),
-        ({}, {"user": "u1", "history": ["i1"]}, None, "--user ID for a user"),
+        ({}, {"users": "u1", "history": ["i1"]}, None, "--user ID for a user"),
         ({}, {"profile": " "}, None, "--profile is empty"),
         ({}, {"history": []}, None, "--history names no item"),
         ({}, {"history": [f"i{i}" for i in range(20)]}, None, "touched every item"),
@@ -155,9 +159,9 @@ def test_what_cannot_be_done_is_said(
     trained: Make, options: dict[str, str], who: dict[str, Any], new: NewItems | None, words: str
 ) -> None:
     with pytest.raises(ReclmError, match=words):
-        recommend(trained("biasmf", **options), Who(**who), new_items=new)
+        trained("biasmf", **options).recommend(**who, new_items=new)
 
 
 def test_a_floor_has_no_place_for_anybody_new(trained: Make) -> None:
     with pytest.raises(ReclmError, match="'popularity' has no place"):
-        recommend(trained("popularity"), Who(history=["i1"]))
+        trained("popularity").recommend(history=["i1"])
