@@ -373,7 +373,8 @@ def _fused(fusion: ProfileFusion | None, base: Tensor, profiles: ProfileMatrix |
     if fusion is None:
         if profiles is not None:
             raise BadInput(
-                f"this model was trained without {kind} profiles and cannot take one; fit one with profiles (reclm bench --augment)",
+                f"this model was trained without {kind} profiles and cannot take one; "
+                "fit one with profiles (reclm bench --augment)",
                 value=kind,
                 where="profiles",
                 remedy="--augment",
