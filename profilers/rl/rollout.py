@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reclm.errors import ReclmError
 from reclm.llm.chat import SamplingParams
-from reclm.llm.engines.base import LocalGenerator
+from reclm.llm.engines import LocalGenerator
 from reclm.llm.engines.transformers import TransformersGenerator
 from reclm.llm.models import LanguageModel
 

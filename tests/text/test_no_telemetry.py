@@ -9,7 +9,9 @@ def refuse(*_, **__): raise SystemExit("a connection was tried")
 def no_fork(): raise SystemExit("a process was forked")
 socket.socket.connect = refuse
 os.fork = no_fork
+import sys
 import reclm.llm.engines.openvino
+assert "openvino_telemetry" not in sys.modules, "the package stays importable for others"
 import openvino.tools.ovc.telemetry_utils as telemetry
 print(telemetry.tm.__name__)
 """

@@ -6,7 +6,7 @@ import pytest
 from asking import GREEDY, chats, engine, number, told
 from fake_server import KEY, PROFILE, SOON, completion, fake_server, fault
 
-from reclm.errors import ReclmError
+from reclm.errors import MissingExtra, ReclmError
 from reclm.llm.engines.server import ServerGenerator
 
 
@@ -171,5 +171,6 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "reclm.llm.engines.server")
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ReclmError, match=r"needs the package openai; pip install 'reclm-toolkit\[server\]'"):
+    with pytest.raises(MissingExtra) as error:
         importlib.import_module("reclm.llm.engines.server")
+    assert error.value.remedy == "pip install 'reclm-toolkit[openai]'"

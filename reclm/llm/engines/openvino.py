@@ -1,24 +1,42 @@
 """OpenVINO GenAI: the engine for CPUs. Continuous batching with a prefix cache; reads GGUF files as they are."""
 
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import openvino_genai as genai
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged
 from reclm.llm.chat import Chat, Generation, SamplingParams
-from reclm.llm.engines.base import LocalGenerator, Precision
-from reclm.llm.gguf import half_copy
-from reclm.llm.models import LanguageModel
+from reclm.llm.engines import LocalGenerator, Precision
+from reclm.llm.models import LanguageModel, half_copy
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Keep OpenVINO from reporting its import to its makers: without the package that does so it uses a stub."""
+    name, missing = "openvino_telemetry", object()
+    before = sys.modules.get(name, missing)
+    sys.modules[name] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        sys.modules.pop(name)
+        if before is not missing:
+            sys.modules[name] = before  # pyright: ignore[reportArgumentType]
+
+
+with _no_telemetry():
+    import openvino as ov
+    import openvino_genai as genai
 
 
 class OpenVINOGenerator(LocalGenerator):
     """Runs a GGUF file or an OpenVINO folder on the CPU.
 
     Args:
-        model: what :func:`~reclm.llm.models.find_model` found.
+        model: found by :func:`~reclm.llm.models.find_model`.
         precision: of weights, activations and KV cache; ``auto`` is bf16 where the processor computes in it, else f32.
             In f32 a text does not depend on what is generated beside it.
         in_flight: most prompts worked on at once.
@@ -26,7 +44,8 @@ class OpenVINOGenerator(LocalGenerator):
         batched_tokens: most tokens in one forward pass.
 
     Raises:
-        ReclmError: if the model is in another format.
+        BadInput: if the model is in another format.
+        Damaged: if OpenVINO cannot read it.
     """
 
     def __init__(
@@ -38,9 +57,11 @@ class OpenVINOGenerator(LocalGenerator):
         batched_tokens: int = 256,
     ) -> None:
         if model.format == "safetensors":
-            raise ReclmError(
+            raise BadInput(
                 f"engine 'openvino' reads .gguf files and OpenVINO folders, {model.path} holds safetensors; "
-                "use --engine transformers"
+                "use --engine transformers",
+                value=str(model.path),
+                remedy="--engine transformers",
             )
         super().__init__(model)
         self.in_flight = in_flight
@@ -59,20 +80,22 @@ class OpenVINOGenerator(LocalGenerator):
             # quantising activations on the fly changes texts, and is slower without VNNI
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
         }
-        path = half_copy(model.path, model.name) if model.format == "gguf" else model.path
+        path = half_copy(model) if model.format == "gguf" else model.path
         try:
             self._pipeline = genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU", properties)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
-            raise ReclmError(
-                f"OpenVINO cannot read {model.path}: {reason}; try --engine transformers"
+            raise Damaged(
+                f"OpenVINO cannot read {model.path}: {reason}; try --engine transformers",
+                where=model.path,
+                remedy="--engine transformers",
             ) from error
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
         """Answer every chat, each once and as soon as it is done; at most ``in_flight`` are begun and not done.
 
         Raises:
-            ReclmError: if a prompt does not fit the model's context window or the KV cache.
+            BadInput: if a prompt does not fit the model's context window or the KV cache.
         """
         prompts = {key: ids for group in self.encode(chats, params) for key, ids in group.items()}
         config = self._config(params)
@@ -106,8 +129,10 @@ class OpenVINOGenerator(LocalGenerator):
         self, key: str, chat: Chat, prompt: list[int], handle: Any, params: SamplingParams
     ) -> Generation:
         if handle.get_status() == genai.GenerationStatus.IGNORED:
-            raise ReclmError(
-                f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache; raise cache_gb"
+            raise BadInput(
+                f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache; raise cache_gb",
+                value=key,
+                remedy="cache_gb",
             )
         # where the answer begins with a stop string, nothing is left to read
         answers = handle.read_all()

@@ -7,26 +7,25 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Generation, SamplingParams
-from reclm.llm.engines.base import LocalGenerator, Precision
-from reclm.llm.engines.kv_cache import repeated
-from reclm.llm.engines.token_choice import PatternCompiler, TokenChooser
+from reclm.llm.engines import LocalGenerator, Precision
+from reclm.llm.engines.decoding import PatternCompiler, TokenChooser, repeated
 from reclm.llm.models import LanguageModel, transformers_folder
 
 
 class TransformersGenerator(LocalGenerator):
-    """Runs a model in batches of prompts of like length, left-padded; what prompts begin with in common, once.
+    """Runs a model in left-padded batches of prompts of like length; the tokens that all begin with are computed once.
 
     Args:
-        model: what :func:`~reclm.llm.models.find_model` found.
+        model: found by :func:`~reclm.llm.models.find_model`.
         precision: of weights, activations and KV cache; ``auto`` is bf16 on a GPU and on processors that compute in it,
             else f32. In f32 a text does not depend on the rows beside it, but for ties within rounding.
         batch_size: most prompts in a batch; above 32 a CPU gains nothing.
         device: where to run, a GPU by default where there is one.
 
     Raises:
-        ReclmError: if the model is in another format.
+        BadInput: if the model is in another format.
     """
 
     def __init__(
@@ -37,9 +36,11 @@ class TransformersGenerator(LocalGenerator):
         device: str | None = None,
     ) -> None:
         if model.format == "openvino":
-            raise ReclmError(
+            raise BadInput(
                 f"engine 'transformers' reads safetensors and .gguf files, {model.path} is an OpenVINO folder; "
-                "use --engine openvino"
+                "use --engine openvino",
+                value=str(model.path),
+                remedy="--engine openvino",
             )
         super().__init__(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -69,7 +70,7 @@ class TransformersGenerator(LocalGenerator):
         """Answer every chat, each once and as soon as it is done.
 
         Raises:
-            ReclmError: if a prompt does not fit the model's context window.
+            BadInput: if a prompt does not fit the model's context window.
         """
         for prompts in self.encode(chats, params):
             keys = list(prompts)
@@ -99,13 +100,13 @@ class TransformersGenerator(LocalGenerator):
                 yield start + row, new, ended
 
     def decode(self, ids: list[int]) -> str:
-        """New tokens as text, special tokens left out."""
-        return self.prompts.text([one for one in ids if one not in self.end_ids])
+        """Return new tokens as text, special tokens left out."""
+        return self.prompts.text([token for token in ids if token not in self.end_ids])
 
     def chooser(
         self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
     ) -> TokenChooser:
-        """What picks the tokens behind these prompts, one row each."""
+        """Return the chooser of the tokens that follow these prompts, one row each."""
         if params.pattern is not None and self._patterns is None:
             self._patterns = PatternCompiler(self.prompts.tokenizer, self._vocabulary, sorted(self.end_ids))
         return TokenChooser(
@@ -114,7 +115,7 @@ class TransformersGenerator(LocalGenerator):
 
     @torch.inference_mode()
     def _prefix(self, shared: list[int]) -> DynamicCache:
-        """Keys and values of the tokens that all prompts begin with, one row."""
+        """Compute keys and values of the tokens that all prompts begin with, one row."""
         cache = DynamicCache(config=self.network.config)
         if shared:
             ids = torch.tensor([shared], device=self.device)
@@ -129,12 +130,12 @@ class TransformersGenerator(LocalGenerator):
         params: SamplingParams,
         seeds: Sequence[int] | None,
     ) -> Iterator[tuple[int, list[int], bool]]:
-        """Row, new tokens and whether it ended by itself, of each prompt, as soon as it is done."""
+        """Yield row, new tokens and whether it ended by itself, of each prompt, as soon as it is done."""
         with torch.inference_mode():
             chooser = self.chooser(prompts, params, seeds)
             # equal prompts are read once
             places = {prompt: at for at, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-            ids, attended = _left_padded([list(one[shared:]) for one in places], shared, self.device)
+            ids, attended = _left_padded([list(prompt[shared:]) for prompt in places], shared, self.device)
             cache = repeated(prefix, len(places))
             new: list[list[int]] = [[] for _ in prompts]
             rows = list(range(len(prompts)))
@@ -189,7 +190,7 @@ class TransformersGenerator(LocalGenerator):
 def _left_padded(
     rows: list[list[int]], shared: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids ``(B, L)`` and attention mask ``(B, shared + L)`` of rows that follow ``shared`` cached tokens."""
+    """Return ids ``(B, L)`` and attention mask ``(B, shared + L)`` of rows that follow ``shared`` cached tokens."""
     longest = max(map(len, rows))
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
     mask = [[1] * shared + [0] * (longest - len(row)) + [1] * len(row) for row in rows]
@@ -197,7 +198,7 @@ def _left_padded(
 
 
 def shared_prefix(prompts: list[list[int]]) -> list[int]:
-    """The tokens that all prompts begin with; each prompt keeps at least one of its own."""
+    """Return the tokens that all prompts begin with; each prompt keeps at least one of its own."""
     if not prompts:
         return []
     # in lexical order, what the first and the last have in common, all have
