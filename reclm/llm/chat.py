@@ -1,4 +1,4 @@
-"""Chats, and what comes back for them: the words that profilers and text generators share.
+"""Chats, answers, and the interface of text generators.
 
 Text that comes from data (titles, reviews, other profiles) goes into a message through :func:`plain`, and every
 engine tokenises message contents so that no special token can arise from them: data cannot forge roles.
@@ -28,7 +28,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Chat:
-    """A prompt: the messages, and the first words of the answer where it is begun for the model."""
+    """A prompt: the messages, and the start of the answer where it is given."""
 
     messages: tuple[Message, ...]
     answer_start: str = ""
@@ -48,13 +48,13 @@ class SamplingParams(Config):
     stop: tuple[str, ...] = ()
     """Generation ends behind the first of these strings; it is not part of the text."""
     pattern: str | None = None
-    """A regular expression that the whole answer, behind its given begin, must match: no other token is allowed."""
+    """A regular expression that the answer, after its given start, must match: no other token is allowed."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote for the chat called ``key``; ``text`` includes the begun answer, ends stripped.
+    """The answer of a model to the chat called ``key``; ``text`` includes the given start, ends stripped.
 
     ``new_tokens`` does not count the token that ends an answer.
     """
@@ -67,7 +67,7 @@ class Generation:
 
 
 def prompt_hash(chat: Chat, model: str, params: SamplingParams) -> str:
-    """What identifies a generation (32 hex digits): equal hash, equal question to an equal model."""
+    """Return 32 hex digits that identify a generation: equal hash, equal prompt to an equal model."""
     parts = [model, asdict(chat), params.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
@@ -76,9 +76,9 @@ class TextGenerator(ABC):
     """An engine that runs one language model.
 
     Attributes:
-        local: whether the model is on this machine, as :func:`~reclm.llm.models.find_model` finds it; an engine that
-            is not local is given the model's name as it is.
-        unsupported: the sampling parameters that it leaves out.
+        local: whether the model is on this machine and found by :func:`~reclm.llm.models.find_model`; an engine that is
+            not local gets the model's name.
+        unsupported: the sampling parameters that it ignores.
         model: the name that goes into profiles and prompt hashes; equal names must mean equal weights.
     """
 
@@ -91,12 +91,12 @@ class TextGenerator(ABC):
         """Answer every chat, each once, in any order, each as soon as it is done.
 
         Raises:
-            ReclmError: if a prompt does not fit the model's context window (which key, how many tokens).
+            BadInput: if a prompt does not fit the model's context window (which key, how many tokens).
         """
 
     @abstractmethod
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
-        """Prompt tokens of each chat, begun answer included."""
+        """Count the prompt tokens of each chat, the given start of the answer included."""
 
 
 _SPACES = {"Cc", "Zl", "Zp"}
@@ -113,7 +113,7 @@ _MARKERS = (
 
 
 def plain(text: str, limit: int | None = None) -> str:
-    """Text from data, made safe to stand in a prompt: one line, readable, and unable to act as chat markup.
+    """Make text from data safe to stand in a prompt: one line, readable, and unable to act as chat markup.
 
     >>> plain("The <|im_start|>system\\n[INST] Show", 40)
     'The (im_start)system (INST) Show'
@@ -128,12 +128,12 @@ def plain(text: str, limit: int | None = None) -> str:
     text = unicodedata.normalize("NFKC", text)
     kinds = map(unicodedata.category, text)
     text = "".join(
-        " " if kind in _SPACES else one
-        for one, kind in zip(text, kinds, strict=True)
+        " " if kind in _SPACES else character
+        for character, kind in zip(text, kinds, strict=True)
         if kind not in _INVISIBLE
     )
-    for marker, harmless in _MARKERS:
-        text = marker.sub(harmless, text)
+    for marker, replacement in _MARKERS:
+        text = marker.sub(replacement, text)
     text = " ".join(text.split())
     if limit is not None and len(text) > limit:
         head = text[:limit]

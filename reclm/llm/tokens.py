@@ -1,4 +1,4 @@
-"""Chats as token ids, the same for every engine, and safe from what their contents say.
+"""Chats as token ids: the same for every engine, and such that text from data cannot forge a role.
 
 The chat template is rendered with placeholders in place of the contents. Only its own literal parts can become special
 tokens; contents are tokenised as nothing but text.
@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message
 
 _SLOT = re.compile("\ue000(\\d+)\ue001")
@@ -25,30 +25,31 @@ class PromptTokenizer:
         model: the model's name, for messages.
 
     Raises:
-        ReclmError: if the tokenizer has no chat template.
+        BadInput: if the tokenizer has no chat template.
     """
 
     def __init__(self, tokenizer: Any, context: int, model: str) -> None:
         if not tokenizer.chat_template:
-            raise ReclmError(
-                f"model {model!r} has no chat template; use an instruction-tuned one (…-Instruct, …-chat)"
+            raise BadInput(
+                f"model {model!r} has no chat template; use an instruction-tuned one (…-Instruct, …-chat)",
+                value=model,
             )
         self.tokenizer = tokenizer
         self.context = context
         self.model = model
         added = {str(token): (idx, token) for idx, token in tokenizer.added_tokens_decoder.items()}
-        self._added = {text: one for text, one in added.items() if len(text) > 1 and not text.isspace()}
+        self._added = {text: token for text, token in added.items() if len(text) > 1 and not text.isspace()}
         longest_first = sorted(self._added, key=len, reverse=True)
         self._added_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._layout = lru_cache(maxsize=64)(self._render)
         self._text_ids = lru_cache(maxsize=4096)(self._encode)
 
     def ids(self, chat: Chat) -> list[int]:
-        """Token ids of the prompt, the begun answer at its end."""
+        """Return the token ids of the prompt, with the given start of the answer at its end."""
         messages, layout = chat.messages, self._template(chat)
         if layout is None:
             messages = _without_system(chat.messages)
-            layout = self._layout(tuple(one.role for one in messages))
+            layout = self._layout(tuple(message.role for message in messages))
         ids: list[int] = []
         run = ""
         for piece in layout:
@@ -63,35 +64,37 @@ class PromptTokenizer:
         return [*ids, *self._text_ids(run + chat.answer_start)]
 
     def checked(self, key: str, chat: Chat, new_tokens: int) -> list[int]:
-        """:meth:`ids`, if they and ``new_tokens`` more fit the model.
+        """Return :meth:`ids`, if they and ``new_tokens`` more fit the model.
 
         Raises:
-            ReclmError: if they do not.
+            BadInput: if they do not.
         """
         ids = self.ids(chat)
         if len(ids) + new_tokens > self.context:
-            raise ReclmError(
+            raise BadInput(
                 f"the prompt of {key!r} is too long: {len(ids)} tokens and up to {new_tokens} new ones, "
-                f"{self.model} takes {self.context}; shorten the history or the item text"
+                f"{self.model} takes {self.context}; shorten the history or the item text",
+                value=len(ids),
+                where=key,
             )
         return ids
 
     def training_ids(self, messages: tuple[Message, ...]) -> tuple[list[int], list[int]]:
-        """Token ids of a finished chat, and whose each one is.
+        """Return the token ids of a finished chat, and the message that owns each of them.
 
         A message owns every token that holds a character of its content, and the token that ends the turn where one
-        follows at once. What the model must write is what the assistant's messages own.
+        follows at once. The model must write the tokens that the assistant's messages own.
 
         Returns:
-            ``(ids, owners)``, equally long: the number of the message, or -1 for what the template says.
+            ``(ids, owners)``, equally long: the number of the message, or -1 for the template's own tokens.
 
         Raises:
-            ReclmError: if the template refuses the messages, or the tokenizer cannot say which characters a token
-                holds.
+            BadInput: if the template refuses the messages, or the tokenizer gives no offsets.
         """
         if not self.tokenizer.is_fast:
-            raise ReclmError(
-                f"the tokenizer of {self.model!r} gives no offsets; a fast one is needed to tune"
+            raise BadInput(
+                f"the tokenizer of {self.model!r} gives no offsets; a fast one is needed to tune",
+                value=self.model,
             )
         layout = self._template(Chat(messages), finished=True)
         if layout is None:
@@ -117,9 +120,9 @@ class PromptTokenizer:
                     if kind == "token" and closing >= 0:
                         # white space between an answer and the token that ends it is to be written too
                         spans[-1] = (spans[-1][0], len(run), closing)
-                    some, theirs = self._owned(run, spans)
-                    ids += some
-                    owners += theirs
+                    run_ids, run_owners = self._owned(run, spans)
+                    ids += run_ids
+                    owners += run_owners
                     if kind == "token":
                         ids.append(token)  # pyright: ignore[reportArgumentType]
                         owners.append(closing)
@@ -127,15 +130,17 @@ class PromptTokenizer:
         return ids, owners
 
     def _owned(self, text: str, spans: list[tuple[int, int, int]]) -> tuple[list[int], list[int]]:
-        """The ids of a text, and the number of the ``(start, end, number)`` span that each has a character of."""
+        """Return the ids of a text, and for each the number of the ``(start, end, number)`` span that it overlaps."""
         if not text:
             return [], []
-        found = self._added_pattern.search(text)
-        if found:
-            cut = found.start() + 1
+        match = self._added_pattern.search(text)
+        if match:
+            cut = match.start() + 1
             ids, owners = self._owned(text[:cut], spans)
-            rest, theirs = self._owned(text[cut:], [(start - cut, end - cut, of) for start, end, of in spans])
-            return ids + rest, owners + theirs
+            rest, rest_owners = self._owned(
+                text[cut:], [(start - cut, end - cut, of) for start, end, of in spans]
+            )
+            return ids + rest, owners + rest_owners
         coded = self.tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
@@ -147,23 +152,25 @@ class PromptTokenizer:
         return coded["input_ids"], owners
 
     def text(self, ids: list[int]) -> str:
-        """Generated ids as text, special tokens left out."""
+        """Decode generated ids, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _template(self, chat: Chat, finished: bool = False) -> tuple[tuple[str, Any], ...] | None:
-        """The template's layout for the chat, None where the template knows no system message."""
+        """Return the template's layout for the chat, None where the template knows no system message."""
         try:
-            return self._layout(tuple(one.role for one in chat.messages), finished)
+            return self._layout(tuple(message.role for message in chat.messages), finished)
         except TemplateError as error:
             if chat.messages[0].role == "system":
                 return None
-            raise ReclmError(f"the chat template of {self.model!r} refuses the prompt: {error}") from error
+            raise BadInput(
+                f"the chat template of {self.model!r} refuses the prompt: {error}", value=self.model
+            ) from error
 
     def _render(self, roles: tuple[str, ...], finished: bool = False) -> tuple[tuple[str, Any], ...]:
-        """The template for messages of these roles: ``("text", str)``, ``("token", id)``, ``("slot", number)``.
+        """Render the template for messages of these roles: ``("text", str)``, ``("token", id)``, ``("slot", number)``.
 
         Args:
-            finished: no answer is to follow.
+            finished: whether no answer follows.
         """
         rendered = self.tokenizer.apply_chat_template(
             [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)],
@@ -181,27 +188,27 @@ class PromptTokenizer:
     def _literal(self, text: str) -> list[tuple[str, Any]]:
         pieces: list[tuple[str, Any]] = []
         end = 0
-        for found in self._added_pattern.finditer(text):
-            idx, token = self._added[found[0]]
-            before = text[end : found.start()]
+        for match in self._added_pattern.finditer(text):
+            idx, token = self._added[match[0]]
+            before = text[end : match.start()]
             pieces += [("text", before.rstrip() if token.lstrip else before), ("token", idx)]
-            end = found.end()
+            end = match.end()
             if token.rstrip:
                 end += len(text[end:]) - len(text[end:].lstrip())
         return [*pieces, ("text", text[end:])]
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        """``text`` as text only: where it spells an added token, it is cut inside, so that the token cannot arise."""
+        """Encode ``text`` as text only: an added token that it spells is cut inside, so that the token cannot arise."""
         if not text:
             return ()
-        found = self._added_pattern.search(text)
-        if found:
-            cut = found.start() + 1
+        match = self._added_pattern.search(text)
+        if match:
+            cut = match.start() + 1
             return self._encode(text[:cut]) + self._encode(text[cut:])
         return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
 def _without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The system message put in front of the first user message, for templates that know none."""
+    """Put the system message in front of the first user message, for templates that know none."""
     system, first, *rest = messages
     return (Message(first.role, f"{system.content}\n\n{first.content}"), *rest)

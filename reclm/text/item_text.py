@@ -1,6 +1,6 @@
-"""Items in few words, for prompts: what it is called, what it is about, how it is described.
+"""Items in few words, for prompts: title, topics, description.
 
-Which field is which is read off the values, so that one prompt serves every data set.
+The role of a field is inferred from its values, so that one prompt serves every data set.
 """
 
 import re
@@ -18,7 +18,7 @@ _SENTENCE = re.compile(r"(?<=[.!?…])\s+")
 
 
 def item_lines(fields: pa.Table, template: str, chars: int) -> list[str]:
-    """The text of every item as one safe line of whole sentences: ``I`` strings, empty where there is no text.
+    """Return the text of every item as one safe line of whole sentences: ``I`` strings, empty where there is no text.
 
     Args:
         fields, template: as in :func:`~reclm.text.item_text.item_texts`.
@@ -28,31 +28,31 @@ def item_lines(fields: pa.Table, template: str, chars: int) -> list[str]:
 
 
 def whole_sentences(text: str, chars: int) -> str:
-    """The first sentences of a text that fit ``chars`` together; the first stays whole, however long it is.
+    """Return the first sentences of a text that fit ``chars`` together; the first stays whole, however long it is.
 
     >>> whole_sentences("Film. A ship meets a stranger. Nobody hears it.", 32)
     'Film. A ship meets a stranger.'
     """
-    kept, *rest = _SENTENCE.split(text)
+    start, *rest = _SENTENCE.split(text)
     for sentence in rest:
-        if len(kept) + 1 + len(sentence) > chars:
+        if len(start) + 1 + len(sentence) > chars:
             break
-        kept = f"{kept} {sentence}"
-    return kept
+        start = f"{start} {sentence}"
+    return start
 
 
 SEPARATORS = r"\s*[,;|]\s*"
-"""Between the topics in a field: a regular expression, for re and for pyarrow."""
+"""Separators of the topics in a field: a regular expression, for re and for pyarrow."""
 
 
 @dataclass(frozen=True)
 class ItemBrief:
-    """An item, safe to stand in a prompt.
+    """An item in few words, safe to stand in a prompt.
 
     Attributes:
-        title: what it is called; empty where no field says so.
+        title: empty where no field is a title.
         topics: genres, categories, tags.
-        details: its longer description; empty where there is none.
+        details: the longer description; empty where there is none.
     """
 
     title: str
@@ -61,7 +61,7 @@ class ItemBrief:
 
 
 class ItemBriefs:
-    """The briefs of all items of a table, made when they are asked for.
+    """The briefs of all items of a table, made on demand.
 
     A field of few distinct short values (genre, category, subcategory) holds topics, of the others the first short one
     is the title and the longest is the description. Numbers (years, prices) are neither.
@@ -85,22 +85,24 @@ class ItemBriefs:
             return (self._fields.column(name)[row].as_py() or "") if name else ""
 
         topics = [
-            (name, plain(one, 40))
+            (name, plain(topic, 40))
             for name in self.topic_fields
-            for one in re.split(SEPARATORS, value(name).strip())
-            if one
+            for topic in re.split(SEPARATORS, value(name).strip())
+            if topic
         ]
         title_limit, details_limit = self._limits
         return ItemBrief(
             plain(value(self.title_field), title_limit),
-            # what the first field calls the item, the others may begin with
-            tuple(dict.fromkeys(_words(one, topics[0][1] * (name != topics[0][0])) for name, one in topics)),
+            # topics of later fields may begin with that of the first
+            tuple(
+                dict.fromkeys(_words(topic, topics[0][1] * (name != topics[0][0])) for name, topic in topics)
+            ),
             plain(value(self.details_field), details_limit),
         )
 
 
 def _words(topic: str, first: str) -> str:
-    """A tag as words, without the broader topic it begins with: ``newsus`` of ``news`` is ``us``."""
+    """Return a tag as words, without the broader topic that it begins with: ``newsus`` of ``news`` is ``us``."""
     topic = topic.replace("_", " ")
     if topic.islower():
         topic = topic.replace("-", " ")
@@ -109,7 +111,7 @@ def _words(topic: str, first: str) -> str:
 
 
 def _roles(fields: pa.Table) -> tuple[list[str], str | None, str | None]:
-    """Names of the topic fields, the title field and the field with the description."""
+    """Return the names of the topic fields, the title field and the field with the description."""
     topics: list[str] = []
     others: list[tuple[str, float]] = []
     for name in fields.column_names:
@@ -127,7 +129,7 @@ def _roles(fields: pa.Table) -> tuple[list[str], str | None, str | None]:
             topics.append(name)
         else:
             others.append((name, length))
-    called = [name for name, _ in others if name.lower() in {"title", "name"}]
-    title = next(iter(called + [name for name, length in others if length <= 120]), None)
+    titles = [name for name, _ in others if name.lower() in {"title", "name"}]
+    title = next(iter(titles + [name for name, length in others if length <= 120]), None)
     rest = [(length, name) for name, length in others if name != title]
     return topics, title, max(rest)[1] if rest else None
