@@ -24,7 +24,7 @@ from reclm.data.readers.columns import (
     text_of,
     without_text,
 )
-from reclm.data.readers.delimited import Rows
+from reclm.data.readers.lines import Rows
 from reclm.data.sessions import SessionOptions, next_item
 from reclm.errors import BadInput, unknown
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 
 TRAIN, VALID, TEST = 0, 1, 2
 
@@ -208,7 +208,7 @@ def from_log(
         report: receives what is dropped and kept.
 
     Raises:
-        ReclmError: if nothing is left to train on.
+        BadInput: if nothing is left to train on.
     """
 
     rows = rows_to_keep(log, options, report)
@@ -225,9 +225,7 @@ def from_log(
     report.drop("of a user without training interactions", int((~trained).sum()))
     log = log.take(trained)
     if not (part == TRAIN).any():
-        raise ReclmError(
-            f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}"
-        )
+        raise BadInput(f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}")
 
     users, items, log, item_text, item_rows = _compact(users, items, log, item_text, report)
     candidates = np.flatnonzero(~np.isin(item_rows, held_out))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reclm.data.catalog import load_dataset, prepare_dataset
@@ -117,6 +117,7 @@ blank = st.sampled_from(["", "  ", "\t"])
 spaced = good.map(lambda line: f" {line}  ".replace(" ", " \t"))
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("gbns"), good, bad, blank, spaced), max_size=25))
 def test_just_the_malformed_lines_are_lost(tmp_path_factory, drawn):
     chosen = [(kind, line["gbns".index(kind)]) for kind, *line in drawn]

@@ -13,9 +13,10 @@ from reclm.data import splits
 from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
-from reclm.data.readers.delimited import Rows, TextFile, read_rows
+from reclm.data.readers.delimited import read_rows
+from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.splits import Fraction, Seed, finished
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 
 SPLITS = ("train", "valid", "test")
 DIGITS = 18
@@ -63,9 +64,9 @@ class Adjacency(Reader):
         present = [split for split in SPLITS if (folder / f"{split}.txt").is_file()]
         for split in ("train", "test"):
             if split not in present:
-                raise ReclmError(f"no {split}.txt in {folder}; --source must be {self.source}")
+                raise NotFound(f"no {split}.txt in {folder}; --source must be {self.source}")
         if config.valid and "valid" in present:
-            raise ReclmError(
+            raise BadInput(
                 f"{folder} has a valid.txt of its own; leave valid={config.valid:g} out, or remove the file"
             )
         malformed = MalformedLines(ReadReport(), strict)

@@ -20,10 +20,10 @@ from reclm.data.item_text import item_texts
 from reclm.data.readers.amazon_text import ITEM_FIELDS, TEMPLATE, ItemTexts, review_texts
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import numbers, text_of
-from reclm.data.readers.delimited import Rows, TextFile
 from reclm.data.readers.json_lines import JsonLines
+from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.splits import SplitOptions, from_log, rows_to_keep
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, NotFound, unknown
 
 ENDINGS = (".jsonl.gz", ".jsonl")
 META = "meta_"
@@ -84,7 +84,7 @@ class Amazon(Reader):
         users, items, log, lines = _read_log(reviews, malformed)
         rows = rows_to_keep(log, config, report)
         if not len(rows):
-            raise ReclmError(
+            raise BadInput(
                 f"{reviews.label}: no users and items have the reviews that min_user={config.min_user} and "
                 f"min_item={config.min_item} ask for; lower them with --set; dropped: {report.dropped}"
             )
@@ -114,18 +114,18 @@ def _files(source: Path, category: str) -> tuple[Path, Path]:
     )
     found = {name: path for name, path in found.items() if name and not name.startswith(META)}
     if not found:
-        raise ReclmError(f"no file of reviews in {source}; --source must be {Amazon.source}")
+        raise NotFound(f"no file of reviews in {source}; --source must be {Amazon.source}")
     if category and category not in found:
         raise unknown(f"category in {source}", category, found)
     if not category and len(found) > 1:
-        raise ReclmError(
+        raise BadInput(
             f"{source} holds several categories: {', '.join(sorted(found))}; choose one with --set category=NAME"
         )
     name = category or next(iter(found))
     places = (folder, folder / "meta_categories", folder.parent / "meta_categories")
     meta = next((path for place in places if (path := _named(place).get(META + name))), None)
     if meta is None:
-        raise ReclmError(f"{found[name]} has no {META}{name}.jsonl or {META}{name}.jsonl.gz beside it")
+        raise BadInput(f"{found[name]} has no {META}{name}.jsonl or {META}{name}.jsonl.gz beside it")
     return found[name], meta
 
 
@@ -143,7 +143,7 @@ def _read_log(file: TextFile, malformed: MalformedLines) -> tuple[IdMap, IdMap, 
     """Users, items, interactions without reviews, oldest first, and the lines they stood in.
 
     Raises:
-        ReclmError: if there are none.
+        BadInput: if there are none.
     """
     blocks, raw = _Blocks(), JsonLines(file, LOG, malformed)
     for rows in raw.rows():
@@ -152,7 +152,7 @@ def _read_log(file: TextFile, malformed: MalformedLines) -> tuple[IdMap, IdMap, 
         malformed.report.kept["lines of reviews with a field of another type"] = raw.odd
     if not sum(map(len, blocks.lines)):
         first = f"; the first is {malformed.report.malformed[0]}" if malformed.report.malformed else ""
-        raise ReclmError(
+        raise BadInput(
             f"{file.label} holds no reviews: each line must be a JSON object with user_id, parent_asin, rating and "
             f"timestamp{first}"
         )

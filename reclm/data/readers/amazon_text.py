@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 from reclm.data.dataset import ReadReport
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.columns import Column, joined
-from reclm.data.readers.delimited import TextFile
 from reclm.data.readers.json_lines import JsonLines
+from reclm.data.readers.lines import TextFile
 from reclm.data.readers.markup import plain, shortened
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 
 ITEM_FIELDS = ("title", "categories", "features", "description", "average_rating", "price")
 TEMPLATE = "{title}[. {categories}][. {features}][. {description}]"
@@ -48,7 +48,7 @@ class ItemTexts:
         """Take the wanted lines of ``file``, and note in the report what they lack.
 
         Raises:
-            ReclmError: for a damaged file, or if it describes none of the items.
+            BadInput: for a damaged file, or if it describes none of the items.
         """
         lines = JsonLines(file, META, malformed, mixed=("price",))
         for rows in lines.rows():
@@ -61,7 +61,7 @@ class ItemTexts:
             malformed.report.kept["lines of metadata with a field of another type"] = lines.odd
         count = pc.count_distinct(self.table()["parent_asin"]).as_py() if self.parts else 0
         if not count:
-            raise ReclmError(
+            raise BadInput(
                 f"{file.label} describes none of the {len(self.wanted)} items reviewed often enough"
             )
         malformed.report.drop("further line of metadata of the same item", len(self.table()) - count)

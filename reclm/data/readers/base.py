@@ -7,7 +7,7 @@ from typing import ClassVar
 from reclm.config import Config as BaseConfig
 from reclm.console import printable
 from reclm.data.dataset import Dataset, ReadReport
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 
 SHOWN = 5
 """How many malformed lines a report quotes; all are counted."""
@@ -29,11 +29,11 @@ class MalformedLines:
         """Note one malformed line.
 
         Raises:
-            ReclmError: if ``strict``, with file, line number, text and what is wrong.
+            BadInput: if ``strict``, with file, line number, text and what is wrong.
         """
         place = f"{file}:{line}: {printable(text, 160)}"
         if self.strict:
-            raise ReclmError(f"{place} ({why}); mend the line, or leave out --strict to pass over such lines")
+            raise BadInput(f"{place} ({why}); mend the line, or leave out --strict to pass over such lines")
         self.report.drop("malformed line")
         if len(self.report.malformed) < SHOWN:
             self.report.malformed.append(f"{place} ({why})")
@@ -70,7 +70,7 @@ class Reader(ABC):
             strict: stop at the first malformed line instead of passing over it.
 
         Raises:
-            ReclmError: if the source is missing, empty or of another format, or for a malformed line if ``strict``.
+            BadInput: if the source is missing, empty or of another format, or for a malformed line if ``strict``.
         """
 
 
@@ -78,10 +78,10 @@ def existing(source: Path | None, reader: Reader | type[Reader]) -> Path:
     """``source``, which must be there.
 
     Raises:
-        ReclmError: if no source was given or nothing lies there.
+        BadInput: if no source was given or nothing lies there.
     """
     if source is None:
-        raise ReclmError(f"data set {reader.name!r} needs --source: {reader.source}")
+        raise BadInput(f"data set {reader.name!r} needs --source: {reader.source}")
     if not source.exists():
-        raise ReclmError(f"no such file or folder: {source}; --source must be {reader.source}")
+        raise NotFound(f"no such file or folder: {source}; --source must be {reader.source}")
     return source

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from reclm.data.dataset import Interactions
 from reclm.data.id_map import IdMap, id_strings
 from reclm.data.readers.base import MalformedLines
-from reclm.data.readers.delimited import Rows
+from reclm.data.readers.lines import Rows
 from reclm.errors import BadInput, unknown
 
 Column = pa.ChunkedArray
@@ -204,7 +204,7 @@ def find_column(file: str, name: str, names: Sequence[str]) -> str:
     """``name``, which must be a column of ``file``.
 
     Raises:
-        ReclmError: offering the nearest of ``names`` and listing them.
+        BadInput: offering the nearest of ``names`` and listing them.
     """
     if name not in names:
         raise unknown(f"column of {file}", name, names)

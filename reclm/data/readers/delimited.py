@@ -1,139 +1,35 @@
-"""Delimited text, read in blocks as string columns that remember their line numbers."""
+"""Delimited text and Parquet, read by DuckDB: the dialect is fixed or asked for, never guessed."""
 
-import codecs
-import csv
-import io
 import json
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import wrap_file
 
+from reclm.console import printable
 from reclm.data.dataset import ReadReport
-from reclm.data.readers.base import SHOWN, MalformedLines
-from reclm.errors import ReclmError, unknown
+from reclm.data.readers.base import MalformedLines
+from reclm.data.readers.lines import (
+    LINES,
+    OPTIONS,
+    UNQUOTED,
+    Reject,
+    Rows,
+    TextFile,
+    database,
+    numbered_rows,
+    one_line,
+    rejected,
+)
+from reclm.errors import BadInput, unknown
 
-BLOCK = 1 << 24
-"""Bytes parsed at a time, at most; no line may be longer than 7/8 of it."""
-
-DAMAGE = (OSError, zipfile.BadZipFile, zlib.error)
-
-MARK = "\ufdd0"
-"""Stands for a byte that is not UTF-8, while a file is read. No text holds it: Unicode set it aside for such uses."""
-
-codecs.register_error("reclm.mark", lambda error: (MARK, getattr(error, "end", 0)))
-
-
-@dataclass(frozen=True)
-class TextFile:
-    """A file on disk or inside a zip archive.
-
-    Attributes:
-        label: what messages call it, e.g. ``"MINDsmall_train.zip/behaviors.tsv"``.
-        opener: opens it for reading bytes.
-        size: its uncompressed bytes.
-    """
-
-    label: str
-    opener: Callable[[], BinaryIO]
-    size: int
-
-    @classmethod
-    def on_disk(cls, path: Path) -> Self:
-        """The file at ``path``.
-
-        Raises:
-            ReclmError: if there is no such file, or it is empty.
-        """
-        if not path.is_file():
-            raise ReclmError(f"no such file: {path}")
-        return cls(str(path), lambda: path.open("rb"), path.stat().st_size)._filled()
-
-    @classmethod
-    def in_zip(cls, archive: zipfile.ZipFile, member: str) -> Self:
-        """The ``member`` of an open archive.
-
-        Raises:
-            ReclmError: if it is empty.
-        """
-        label = f"{archive.filename}/{member}"
-        return cls(
-            label, lambda: cast(BinaryIO, archive.open(member)), archive.getinfo(member).file_size
-        )._filled()
-
-    def _filled(self) -> Self:
-        if not self.size:
-            raise ReclmError(f"{self.label} is empty")
-        return self
-
-    def open(self) -> BinaryIO:
-        """The file, open for reading bytes.
-
-        Raises:
-            ReclmError: if it may not be read, or is encrypted.
-        """
-        try:
-            return self.opener()
-        except (OSError, RuntimeError) as error:  # zipfile's word for a password is RuntimeError
-            raise ReclmError(f"cannot open {self.label}: {error}") from error
-
-    def first_row(self, delimiter: str, quoting: bool = False) -> list[str]:
-        """The fields of the first line: of a file with a header, its column names."""
-        try:
-            with self.open() as stream:
-                line = stream.readline(BLOCK).decode("utf-8-sig", errors="replace").rstrip("\r\n")
-        except DAMAGE as error:
-            raise ReclmError(f"{self.label} is damaged: {error}") from error
-        return next(csv.reader([line], delimiter=delimiter)) if quoting else line.split(delimiter)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of a file, and where they stood.
-
-    Attributes:
-        file: what messages call the file.
-        table: ``n`` rows.
-        lines: ``(n,)`` int64 line numbers, from 1.
-    """
-
-    file: str
-    table: pa.Table
-    lines: np.ndarray
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    def __getitem__(self, column: str) -> pa.ChunkedArray:
-        return self.table.column(column)
-
-    def keep(self, mask: np.ndarray) -> "Rows":
-        """The rows where ``mask`` is true."""
-        return self if mask.all() else Rows(self.file, self.table.filter(pa.array(mask)), self.lines[mask])
-
-    def reject(self, bad: np.ndarray, why: str, malformed: MalformedLines) -> "Rows":
-        """The rows that are not ``bad``; the bad ones are reported as malformed.
-
-        Raises:
-            ReclmError: for the first bad row, if reading is strict.
-        """
-        where = np.flatnonzero(bad)
-        for row in where[:SHOWN]:
-            text = "\t".join(str(column[int(row)]) for column in self.table.columns).replace(MARK, "\ufffd")
-            malformed.add(self.file, int(self.lines[row]), text, why)
-        malformed.count(max(0, len(where) - SHOWN))
-        return self.keep(~bad)
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LINES_OF_JSON = (".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
 
 
 def read_rows(
@@ -146,10 +42,10 @@ def read_rows(
     quoting: bool = False,
     include: Sequence[str] | None = None,
 ) -> Iterator[Rows]:
-    """The rows of a delimited text file, a block at a time, every column as strings.
+    """Yield the rows of a delimited text file, some at a time, every column as strings.
 
     Lines with too many or too few fields and lines that are not UTF-8 are reported to ``malformed``; empty lines
-    are passed over. A file that takes a while shows a progress bar on stderr.
+    are passed over.
 
     Args:
         columns: the names of all fields of a line.
@@ -158,60 +54,36 @@ def read_rows(
         include: the columns wanted (all, by default).
 
     Raises:
-        ReclmError: for a file that is no such text, or at the first malformed line if reading is strict.
+        BadInput: for a file that is no such text, or at the first malformed line if reading is strict.
     """
-    skipped: list[int] = []
-    unreported: list[pa.csv.InvalidRow] = []
-
-    def skip(row: pa.csv.InvalidRow) -> str:
-        skipped.append(row.number)
-        unreported.append(row)
-        return "skip"
-
-    def report_skipped() -> None:
-        for row in unreported:
-            why = f"{row.actual_columns} fields, not {row.expected_columns}"
-            malformed.add(file.label, row.number, row.text.replace(MARK, "\ufffd"), why)
-        unreported.clear()
-
     wanted = list(include or columns)
-    parse = pa.csv.ParseOptions(
-        delimiter=delimiter,
-        quote_char='"' if quoting else False,
-        newlines_in_values=quoting,
-        ignore_empty_lines=False,  # they would upset the line numbers
-        invalid_row_handler=skip,
-    )
-    convert = pa.csv.ConvertOptions(
-        check_utf8=False,  # it is, once marked
-        column_types={name: pa.string() for name in columns},
-        strings_can_be_null=False,
-        quoted_strings_can_be_null=False,
-        include_columns=wanted,
-    )
-    # one thread, because only then does the parser know line numbers
-    read = pa.csv.ReadOptions(
-        use_threads=False, block_size=BLOCK, column_names=list(columns), skip_rows=int(header)
-    )
-    done = 0
-    with opened(file) as stream:
-        try:
-            text = MarkedStream(stream)
-            for batch in pa.csv.open_csv(text, read, parse, convert):
-                report_skipped()
-                lines = _line_numbers(done, batch.num_rows, skipped, header)
-                done += batch.num_rows
-                rows = Rows(file.label, pa.Table.from_batches([batch]), lines)
-                if text.marked:
-                    rows = rows.reject(_marked(batch), "not UTF-8", malformed)
-                yield rows.keep(~_blank(rows.table))
-        except DAMAGE as error:
-            raise ReclmError(f"{file.label} is damaged: {error}") from error
-        except pa.ArrowInvalid as error:
-            what = str(error).splitlines()[0]
-            if "Empty CSV" not in what or not header:
-                raise ReclmError(f"{file.label} cannot be read as delimited text: {what}") from error
-    report_skipped()
+    places = [columns.index(name) for name in wanted]
+    if quoting and file.survey.quotes:
+        yield _quoted(file, len(columns), places, delimiter, header, malformed).columns(wanted)
+        return
+    fields = ", ".join(f"fields[{place + 1}] AS c{place}" for place in places)
+    query = f"""SELECT {fields}, len(fields) AS width, CASE WHEN len(fields) <> $width THEN line END AS raw
+        FROM (SELECT line, string_split(line, $delimiter) AS fields FROM {LINES})"""
+    for block in numbered_rows(file, query, {"delimiter": delimiter, "width": len(columns)}):
+        rows = block.keep(block.lines > int(header))
+        width = pc.fill_null(rows["width"], 0).to_numpy()
+        odd = (width != len(columns)) & (width > 0)
+        rejects = [
+            (int(rows.lines[row]), rows["raw"][row].as_py(), f"{width[row]} fields, not {len(columns)}")
+            for row in np.flatnonzero(odd).tolist()
+        ]
+        block.report(rejects, malformed)
+        good = rows.keep(width == len(columns)).columns(wanted)
+        yield good.keep(~_blank(good.table)) if len(columns) > 1 else good
+
+
+def _blank(table: pa.Table) -> np.ndarray:
+    empty = np.ones(table.num_rows, bool)
+    for column in table.columns:
+        if not empty.any():
+            break
+        empty &= pc.equal(pc.binary_length(column), 0).to_numpy()
+    return empty
 
 
 def read_all(
@@ -224,12 +96,10 @@ def read_all(
     quoting: bool = False,
     include: Sequence[str] | None = None,
 ) -> Rows:
-    """All rows of :func:`read_rows` at once."""
+    """Return all rows of :func:`read_rows` at once."""
     wanted = list(include or columns)
-    blocks = read_rows(
-        file, columns, malformed, delimiter=delimiter, header=header, quoting=quoting, include=wanted
-    )
-    parts = list(blocks)
+    options = {"delimiter": delimiter, "header": header, "quoting": quoting, "include": wanted}
+    parts = list(read_rows(file, columns, malformed, **options))
     schema = pa.schema([(name, pa.string()) for name in wanted])
     return Rows(
         file.label,
@@ -238,116 +108,165 @@ def read_all(
     )
 
 
-def opened(file: TextFile) -> AbstractContextManager[BinaryIO]:
-    """The open file; what is read of it moves a progress bar, if stderr is a terminal."""
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
-    return wrap_file(
-        file.open(), file.size, description=file.label, console=console, transient=True, disable=quiet
+def _quoted(
+    file: TextFile, width: int, places: Sequence[int], delimiter: str, header: bool, malformed: MalformedLines
+) -> Rows:
+    """Return the rows of a file with quoted values.
+
+    DuckDB tells neither the lines of its rows nor whether it came to the end: its records are laid along the lines.
+    """
+    names = [f"c{place}" for place in range(width)]
+    breaks = " + ".join(
+        f"CASE WHEN contains({name}, chr(10)) THEN len({name}) - len(replace({name}, chr(10), '')) ELSE 0 END"
+        for name in names
+    )
+    values = ", ".join(f"coalesce(c{place}, '') AS c{place}" for place in places)
+    query = f"""SELECT {values}, {breaks} AS breaks, concat({", ".join(names)}) = '' AS blank
+        FROM read_csv($path, delim=$delimiter, quote='"', escape='"', header=$header, {OPTIONS},
+        compression=$compression, columns={{{", ".join(f"'{name}': 'VARCHAR'" for name in names)}}})"""
+    with file.readable() as source, database() as connection:
+        if file.register:
+            file.register(connection)
+        options = {**source, "delimiter": delimiter, "header": header}
+        try:
+            table = connection.sql(query, params=options).to_arrow_table()
+            bad = rejected(connection)
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise BadInput(
+                f"{file.label} cannot be read as delimited text: {one_line(error)}", where=file.label
+            ) from error
+    head = sum(name.count("\n") for name in file.first_row(delimiter, quoting=True)) + 1 if header else 0
+    lines, bad = _laid_along(file, pc.fill_null(table["breaks"], 0).to_numpy(), bad, head)
+    for reject in bad:
+        malformed.add(file.label, *reject)
+    rows = Rows(file.label, table.drop_columns(["breaks", "blank"]), lines)
+    return rows.keep(~table["blank"].to_numpy())
+
+
+def _laid_along(
+    file: TextFile, breaks: np.ndarray, bad: list[Reject], head: int
+) -> tuple[np.ndarray, list[Reject]]:
+    """Return the line numbers of the rows, and the rejects with theirs.
+
+    Args:
+        breaks: ``(n,)`` line breaks within the values of each row.
+        bad: rejects by number of the record: blank lines and the header count, line breaks within values do not.
+        head: lines of the header.
+
+    Raises:
+        BadInput: if records and lines do not come out even: after a quote that is not closed.
+    """
+    total = file.survey.lines
+    inner = {number: text.count("\n") for number, text, _ in bad}
+    for number, text, reason in bad:
+        if reason == UNQUOTED and inner[number]:
+            raise _unclosed(file, number, text)
+    blank = np.zeros(total + 1, bool)
+    blank[0] = True
+    for rows in numbered_rows(file, f"SELECT line IS NULL AS blank FROM {LINES}"):
+        blank[rows.lines] = rows["blank"].to_numpy()
+    if not breaks.any() and not any(inner.values()) and head < 2:
+        blank[[*inner, *range(1, head + 1)]] = True
+        lines = np.flatnonzero(~blank)
+        if len(lines) == len(breaks):
+            return lines, bad
+    lines, places = np.empty(len(breaks), np.int64), {}
+    line, number, row = 1 + head, 1 + min(head, 1), 0
+    sizes, empty = breaks.tolist(), blank.tolist()
+    while line <= total:
+        if empty[line] and number not in inner:
+            line += 1
+        elif number in inner:
+            places[number] = line
+            line += 1 + inner[number]
+        elif row < len(sizes):
+            lines[row] = line
+            line += 1 + sizes[row]
+            row += 1
+        else:
+            break
+        number += 1
+    if line != total + 1 or row != len(sizes) or len(places) != len(bad):
+        first = next((reject for reject in bad if reject[2] == UNQUOTED), None)
+        raise _unclosed(file, *(first[:2] if first else (line, "")))
+    return lines, [(places[number], text, reason) for number, text, reason in bad]
+
+
+def _unclosed(file: TextFile, line: int, text: str) -> BadInput:
+    start = printable(text.split("\n", maxsplit=1)[0], 80)
+    return BadInput(
+        f"{file.label}:{line}: a quoted value does not end where it should, so that records cannot be told apart from "
+        f"here on: {start}; close the quote, or double one that belongs to the text",
+        value=line,
+        where=file.label,
     )
 
 
-def _line_numbers(done: int, count: int, skipped: list[int], header: bool) -> np.ndarray:
-    """Line numbers of ``count`` good rows after ``done`` earlier ones, given the skipped lines so far."""
-    first = 1 + int(header)
-    good_before = np.array(skipped, np.int64) - first - np.arange(len(skipped))
-    rows = np.arange(done, done + count)
-    return first + rows + np.searchsorted(good_before, rows, side="right")
+def read_parquet(path: Path, columns: Sequence[str] | None = None, rows: int | None = None) -> pa.Table:
+    """Return columns and the first rows of a Parquet file (all, by default).
 
-
-class MarkedStream(io.RawIOBase):
-    """A stream with every byte that is not UTF-8 replaced by ``MARK``, so that a line is lost and not the file.
-
-    It is made to be read in blocks: of 13 bytes or more.
+    Raises:
+        BadInput: if it is none.
     """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
-        self.decoder = codecs.getincrementaldecoder("utf-8")("reclm.mark")
-        self.marked = False
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        # one bad byte becomes three, and up to three may be pending: the answer must not exceed the size
-        parts, left = [], size
-        while left > max(12, size // 8):
-            raw = self.stream.read(left // 3 - 3)
-            parts.append(self._decode(raw, final=not raw))
-            left -= len(parts[-1])
-            if not raw:
-                break
-        return b"".join(parts)
-
-    def _decode(self, raw: bytes, final: bool = False) -> bytes:
-        text = self.decoder.decode(raw, final)
-        self.marked = self.marked or MARK in text
-        return text.encode()
+    file = TextFile.on_disk(path)
+    names = "*" if columns is None else ", ".join(_identifier(name) for name in dict.fromkeys(columns))
+    with database() as connection:
+        if file.register:
+            file.register(connection)
+        try:
+            return connection.sql(
+                f"SELECT {names} FROM read_parquet($path) LIMIT $rows",
+                params={"path": file.literal, "rows": rows},
+            ).to_arrow_table()
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise BadInput(f"{path} is no Parquet file: {one_line(error)}", where=str(path)) from error
 
 
-def _marked(batch: pa.RecordBatch) -> np.ndarray:
-    bad = np.zeros(batch.num_rows, bool)
-    for column in batch.columns:
-        bad |= pc.match_substring(column, MARK).to_numpy(zero_copy_only=False)
-    return bad
-
-
-def _blank(table: pa.Table) -> np.ndarray:
-    empty = np.ones(table.num_rows, bool)
-    for column in table.columns:
-        if not empty.any():
-            break
-        empty &= pc.equal(pc.binary_length(column), 0).to_numpy()
-    return empty
-
-
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-LINES = (".jsonl", ".ndjson")
-PARQUET = (".parquet", ".pq")
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def read_records(path: Path) -> pa.Table:
-    """The table in a small CSV or TSV file (with a header line), Parquet file or file of JSON lines.
+    """Return the table in a small CSV or TSV file (with a header line), Parquet file or file of JSON lines.
 
     Columns of CSV, TSV and JSON lines are strings; lists in JSON are joined by commas.
 
     Raises:
-        ReclmError: if the file is missing or empty, a line is malformed, or the ending says none of these.
+        BadInput: if the file is empty or a line is malformed.
+        NotFound: if the file is missing, or its ending is none of these.
     """
-    file = TextFile.on_disk(path)
     if path.suffix in DELIMITERS:
-        delimiter = DELIMITERS[path.suffix]
+        file, delimiter = TextFile.on_disk(path), DELIMITERS[path.suffix]
         names = file.first_row(delimiter, quoting=True)
         malformed = MalformedLines(ReadReport(), strict=True)
         return read_all(file, names, malformed, delimiter=delimiter, header=True, quoting=True).table
-    if path.suffix in LINES:
-        return _json_lines(path)
+    if path.suffix in LINES_OF_JSON:
+        return _json_records(path)
     if path.suffix in PARQUET:
-        try:
-            return pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            raise ReclmError(f"{path} is no Parquet file: {' '.join(str(error).split())}") from error
-    raise unknown(f"kind of table {path}: ending", path.suffix, [*DELIMITERS, *PARQUET, *LINES])
+        return read_parquet(path)
+    raise unknown(f"kind of table {path}: ending", path.suffix, [*DELIMITERS, *PARQUET, *LINES_OF_JSON])
 
 
-def _json_lines(path: Path) -> pa.Table:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+def _json_records(path: Path) -> pa.Table:
+    records: list[dict[str, Any]] = []
+    text = b"".join(TextFile.on_disk(path).blocks()).decode(errors="replace")
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            record = json.loads(line)
         except ValueError as error:
-            raise ReclmError(f"{path}:{number}: no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ReclmError(f"{path}:{number}: a JSON object is wanted, found {type(row).__name__}")
-        rows.append(row)
-    names: Sequence[str] = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: pa.array([_string(row.get(name)) for row in rows], pa.string()) for name in names})
+            raise BadInput(f"{path}:{number}: no JSON: {error}", where=str(path)) from error
+        if not isinstance(record, dict):
+            raise BadInput(f"{path}:{number}: a JSON object is wanted, not a {type(record).__name__}")
+        records.append(record)
+    names = dict.fromkeys(name for record in records for name in record)
+    return pa.table(
+        {name: pa.array([_text(record.get(name)) for record in records], pa.string()) for name in names}
+    )
 
 
-def _string(value: Any) -> str | None:
+def _text(value: Any) -> str | None:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return value if value is None else str(value)

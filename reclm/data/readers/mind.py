@@ -21,9 +21,10 @@ from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import text_of
-from reclm.data.readers.delimited import Rows, TextFile, read_all, read_rows
+from reclm.data.readers.delimited import read_all, read_rows
+from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.splits import Fraction, Seed, from_snapshots
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 
 DAY, HOUR = 86_400, 3_600
 EPOCH = date(1970, 1, 1)
@@ -40,7 +41,7 @@ def two_days(seconds: np.ndarray, train_day: date | None, test_day: date | None)
         seconds: ``(n,)`` times of all clicks, since 1970.
 
     Raises:
-        ReclmError: if a chosen day has no clicks, the days are not in order, or there are no two whole days; the
+        BadInput: if a chosen day has no clicks, the days are not in order, or there are no two whole days; the
             message names the days there are.
     """
     days, clicks = np.unique(seconds // DAY, return_counts=True)
@@ -54,9 +55,9 @@ def two_days(seconds: np.ndarray, train_day: date | None, test_day: date | None)
         test = train + 1
     for name, day in (("train_day", train), ("test_day", test)):
         if day not in days:
-            raise ReclmError(f"{name} {iso(day)} has no clicks; days with clicks: {_listed(days, clicks)}")
+            raise BadInput(f"{name} {iso(day)} has no clicks; days with clicks: {_listed(days, clicks)}")
     if train >= test:
-        raise ReclmError(f"train_day {iso(train)} must come before test_day {iso(test)}")
+        raise BadInput(f"train_day {iso(train)} must come before test_day {iso(test)}")
     return train, test
 
 
@@ -71,7 +72,7 @@ def _last_whole_days(seconds: np.ndarray, days: np.ndarray, clicks: np.ndarray) 
     whole[-1] &= (days[-1] + 1) * DAY - seconds.max() <= HOUR
     follows = np.flatnonzero(whole[1:] & whole[:-1] & (np.diff(days) == 1))
     if not len(follows):
-        raise ReclmError(
+        raise BadInput(
             "no two consecutive whole days (a log's first day is whole with a click in its first hour, its last day "
             "with one in its last hour); choose them with --set train_day=YYYY-MM-DD --set test_day=YYYY-MM-DD, "
             f"days with clicks: {_listed(days, clicks)}"
@@ -164,7 +165,7 @@ class Mind(Reader):
         train, test = (distinct(part, "click repeated on the same day") for part in (train, test))
         train, test = _active(train, test, config.min_user, config.min_item, report)
         if not len(train):
-            raise ReclmError(
+            raise BadInput(
                 f"no user clicked on both {iso(train_day)} and {iso(test_day)} often enough; "
                 "choose other days with --set train_day=… or lower min_user, min_item"
             )
@@ -247,10 +248,10 @@ class _Clicks:
         """User ids, item ids and all clicks, numbered by them.
 
         Raises:
-            ReclmError: if there are none.
+            BadInput: if there are none.
         """
         if not sum(map(len, self.seconds)):
-            raise ReclmError(f"no clicks in behaviors.tsv; dropped: {self.report.dropped}")
+            raise BadInput(f"no clicks in behaviors.tsv; dropped: {self.report.dropped}")
         users, items = (
             pa.chunked_array(parts).unify_dictionaries().combine_chunks()
             for parts in (self.users, self.items)
@@ -294,11 +295,11 @@ def _files(source: Path, archives: list[ZipFile]) -> tuple[list[TextFile], list[
     for folder, label, files in _places(source, archives):
         if "behaviors.tsv" in files:
             if "news.tsv" not in files:
-                raise ReclmError(f"{label} holds behaviors.tsv but no news.tsv beside it")
+                raise BadInput(f"{label} holds behaviors.tsv but no news.tsv beside it")
             behaviors.append(_open(folder, files["behaviors.tsv"]))
             news.append(_open(folder, files["news.tsv"]))
     if not behaviors:
-        raise ReclmError(f"no behaviors.tsv in {source}; --source must be {Mind.source}")
+        raise NotFound(f"no behaviors.tsv in {source}; --source must be {Mind.source}")
     return behaviors, news
 
 
@@ -312,9 +313,7 @@ def _places(source: Path, archives: list[ZipFile]) -> Iterator[tuple[ZipFile | P
         try:
             archives.append(ZipFile(source))
         except BadZipFile as error:
-            raise ReclmError(
-                f"{source} is no zip archive ({error}); --source must be {Mind.source}"
-            ) from error
+            raise BadInput(f"{source} is no zip archive ({error}); --source must be {Mind.source}") from error
         folders: dict[str, dict[str, str]] = {}
         for member in archives[-1].namelist():
             folder, _, name = member.rpartition("/")

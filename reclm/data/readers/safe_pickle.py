@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in self.ALLOWED:
-            raise ReclmError(
+            raise BadInput(
                 f"{self.path} holds {module}.{name}; only arrays, COO matrices, dicts, lists, strings and "
                 "numbers are opened, as a pickle of anything else could run code: get the file from its authors"
             )
@@ -144,13 +144,13 @@ def read(path: Path) -> Any:
     """What a pickle holds: arrays, COO matrices (:class:`CooMatrix`), dicts, lists, strings and numbers.
 
     Raises:
-        ReclmError: if the file is missing or broken, or names any other class or function: which file, which class.
+        BadInput: if the file is missing or broken, or names any other class or function: which file, which class.
     """
     try:
         with path.open("rb") as stream:
             return _plain(_Unpickler(path, stream).load())
     except OSError as error:
-        raise ReclmError(f"cannot read {path}: {error.strerror}") from error
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
     # what the unpickling machine and the constructors above raise for bytes that are no such pickle
     except (
         pickle.UnpicklingError,
@@ -163,4 +163,4 @@ def read(path: Path) -> Any:
         TypeError,
         ValueError,
     ) as error:
-        raise ReclmError(f"{path} is not a pickle of arrays, matrices and dicts: {error}") from error
+        raise BadInput(f"{path} is not a pickle of arrays, matrices and dicts: {error}") from error

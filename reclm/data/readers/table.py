@@ -1,14 +1,15 @@
 """Interactions and items that a user brings as Parquet, CSV or TSV tables."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from reclm.config import Config as BaseConfig
 from reclm.data.dataset import Dataset, ReadReport
@@ -23,15 +24,15 @@ from reclm.data.readers.columns import (
     id_map,
     read_log,
     strings,
+    text_fields,
     text_of,
     without_text,
 )
-from reclm.data.readers.delimited import Rows, TextFile, read_all
+from reclm.data.readers.delimited import DELIMITERS, PARQUET, read_all, read_parquet
+from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.splits import SplitOptions, from_log
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, unknown
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PARQUET = (".parquet", ".pq")
 KNOWN = (*DELIMITERS, *PARQUET)
 
 
@@ -72,6 +73,10 @@ class Table(Reader):
         """Column of item ids in the table of items."""
         text_columns: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
         """Columns of item text, most telling first. Default: all columns but the id that hold strings."""
+        delimiter: Annotated[str, Field(max_length=1)] = ""
+        """What parts the values of a line. Default: a comma in .csv, a tabulator in .tsv."""
+        encoding: str = "utf-8"
+        """Encoding of CSV and TSV files: utf-8, utf-16, latin-1, …"""
         text_template: str = ""
         """How they make one text, e.g. "{title}[. {genre}]". Default: all, joined by ". "."""
 
@@ -80,12 +85,13 @@ class Table(Reader):
         assert isinstance(config, self.Config)
         path = _beside(existing(source, self), "interactions")
         if path is None:
-            raise ReclmError(
+            raise BadInput(
                 f"no interactions.parquet, .csv or .tsv in {source}; --source must be {self.source}"
             )
         malformed = MalformedLines(ReadReport(), strict)
-        columns = _log_columns(path, config)
-        log = read_log(_read(path, columns.names(), malformed), columns, malformed, config.time_unit)
+        file = _table(path, config)
+        columns = _log_columns(file, config)
+        log = read_log(file.read(columns.names(), malformed), columns, malformed, config.time_unit)
         users, items = id_map("user", log.user), id_map("item", log.item)
         text = _item_text(items, config.items or _beside(path.parent, "items"), config, malformed)
         item_texts(
@@ -107,18 +113,23 @@ def _beside(place: Path, name: str) -> Path | None:
     """``place`` if it is a file, else the table called ``name`` in that folder."""
     if place.is_file():
         return place
-    return next((path for ending in KNOWN if (path := place / f"{name}{ending}").is_file()), None)
+    names = [f"{name}{ending}{packed}" for ending in KNOWN for packed in ("", ".gz")]
+    return next((path for name in names if (path := place / name).is_file()), None)
 
 
-def _log_columns(path: Path, config: Table.Config) -> LogColumns:
-    names, asked = _column_names(path), config.model_fields_set
+def _table(path: Path, config: Table.Config) -> "TableFile":
+    return TableFile(path, config.delimiter, config.encoding)
+
+
+def _log_columns(file: "TableFile", config: Table.Config) -> LogColumns:
+    label, names, asked = str(file.path), list(file.columns), config.model_fields_set
 
     def optional(option: str) -> str | None:
-        return find_optional(str(path), getattr(config, option), names, option in asked)
+        return find_optional(label, getattr(config, option), names, option in asked)
 
     return LogColumns(
-        find_column(str(path), config.user_column, names),
-        find_column(str(path), config.item_column, names),
+        find_column(label, config.user_column, names),
+        find_column(label, config.item_column, names),
         optional("time_column"),
         optional("rating_column"),
         optional("review_column"),
@@ -128,69 +139,84 @@ def _log_columns(path: Path, config: Table.Config) -> LogColumns:
 def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed: MalformedLines) -> pa.Table:
     if path is None:
         if config.text_columns:
-            raise ReclmError("text_columns are columns of the table of items; name it with --set items=PATH")
+            raise BadInput("text_columns are columns of the table of items; name it with --set items=PATH")
         return without_text(items)
-    names = _column_names(path)
-    find_column(str(path), config.item_id_column, names)
-    for name in config.text_columns:
-        find_column(str(path), name, names)
+    file = _table(path, config)
+    for name in (config.item_id_column, *config.text_columns):
+        find_column(str(path), name, list(file.columns))
     fields = list(config.text_columns) or [
-        name for name in _string_columns(path) if name != config.item_id_column
+        name for name, text in file.columns.items() if text and name != config.item_id_column
     ]
-    table = _read(path, [config.item_id_column, *fields], malformed).table
+    table = file.read([config.item_id_column, *fields], malformed).table
     described = strings(table[config.item_id_column]).unique()
     unknown_ = pc.invert(pc.is_in(described, value_set=items.array))
     malformed.report.drop("described item without interactions", pc.sum(unknown_).as_py() or 0)
     return text_of(items, table, config.item_id_column, fields)
 
 
-def _column_names(path: Path) -> list[str]:
-    """The columns of a table.
+@dataclass(frozen=True)
+class TableFile:
+    """A table in a file: CSV or TSV, also gzipped, with a header line; or Parquet.
 
-    Raises:
-        ReclmError: if the file is missing, empty or of an unknown kind, or a name occurs twice.
+    Args:
+        delimiter: of values; by default a comma, or a tabulator in .tsv.
+        encoding: of the text.
     """
-    if path.suffix in PARQUET:
-        names = _parquet(path).schema_arrow.names
-    elif path.suffix in DELIMITERS:
-        file = TextFile.on_disk(path)
-        names = file.first_row(DELIMITERS[path.suffix], quoting=True)
-    else:
-        raise unknown(f"kind of table {path}: ending", path.suffix, KNOWN)
-    if len(set(names)) < len(names):
-        raise ReclmError(f"{path}: two columns have the same name: {', '.join(names)}")
-    return names
+
+    path: Path
+    delimiter: str = ""
+    encoding: str = "utf-8"
+
+    @property
+    def parquet(self) -> bool:
+        """Whether the name says so.
+
+        Raises:
+            NotFound: if the name has another ending than those of tables.
+        """
+        if _ending(self.path) not in KNOWN:
+            raise unknown(f"kind of table {self.path}: ending", _ending(self.path), KNOWN)
+        return _ending(self.path) in PARQUET
+
+    @cached_property
+    def file(self) -> TextFile:
+        """The file, which is there and not empty."""
+        return TextFile.on_disk(self.path, self.encoding)
+
+    @property
+    def _separator(self) -> str:
+        return self.delimiter or DELIMITERS[_ending(self.path)]
+
+    @cached_property
+    def columns(self) -> dict[str, bool]:
+        """The columns, and whether they hold strings: all of them do in a text file.
+
+        Raises:
+            BadInput: if the file is empty or damaged, or a name occurs twice.
+        """
+        if self.parquet:
+            schema = read_parquet(self.path, rows=0).schema
+            names = schema.names
+            texts = set(text_fields(schema.empty_table(), ""))
+        else:
+            names = self.file.first_row(self._separator, quoting=True)
+            texts = set(names)
+        if len(set(names)) < len(names):
+            raise BadInput(
+                f"{self.path}: two columns have the same name: {', '.join(names)}", where=str(self.path)
+            )
+        return {name: name in texts for name in names}
+
+    def read(self, columns: Sequence[str], malformed: MalformedLines) -> Rows:
+        """Return some of the columns."""
+        columns = list(dict.fromkeys(columns))
+        if self.parquet:
+            table = read_parquet(self.path, columns)
+            return Rows(str(self.path), table, np.arange(1, table.num_rows + 1))
+        options = {"delimiter": self._separator, "header": True, "quoting": True, "include": columns}
+        return read_all(self.file, list(self.columns), malformed, **options)
 
 
-def _string_columns(path: Path) -> list[str]:
-    if path.suffix in DELIMITERS:
-        return _column_names(path)
-    schema = _parquet(path).schema_arrow
-    return [
-        field.name
-        for field in schema
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    ]
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    TextFile.on_disk(path)
-    try:
-        return pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ReclmError(f"{path} is no Parquet file: {error}") from error
-
-
-def _read(path: Path, columns: Sequence[str], malformed: MalformedLines) -> Rows:
-    if path.suffix in PARQUET:
-        table = _parquet(path).read(columns=list(dict.fromkeys(columns)))
-        return Rows(str(path), table, np.arange(1, table.num_rows + 1))
-    return read_all(
-        TextFile.on_disk(path),
-        _column_names(path),
-        malformed,
-        delimiter=DELIMITERS[path.suffix],
-        header=True,
-        quoting=True,
-        include=list(dict.fromkeys(columns)),
-    )
+def _ending(path: Path) -> str:
+    name = path.name.removesuffix(".gz")
+    return path.with_name(name).suffix if name else ""

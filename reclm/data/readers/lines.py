@@ -1,0 +1,365 @@
+"""Text files as numbered lines, read by DuckDB so that each line is accounted for.
+
+In silence, DuckDB passes over a line that is longer than its buffer, counts lines of mixed line ends wrongly, and loses
+what follows an unclosed quote. So each file is surveyed first, and what DuckDB read is compared with the survey.
+"""
+
+import codecs
+import gzip
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, BinaryIO, Self, cast
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from reclm.console import progress_bar
+from reclm.data.readers.base import SHOWN, MalformedLines
+from reclm.errors import BadInput, Damaged, NotFound
+
+LONGEST = 1 << 23
+"""Bytes of the longest line that is read."""
+
+ROWS = 1 << 16
+"""Lines that are handed on at a time."""
+
+DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
+
+OPTIONS = f"auto_detect=false, store_rejects=true, max_line_size={LONGEST + 2}, buffer_size={2 * LONGEST}"
+LINES = f"""read_csv($path, delim='', quote='', escape='', header=false, strict_mode=false, {OPTIONS},
+    compression=$compression, columns={{'line': 'VARCHAR'}})"""
+"""A file as a table of one column: ``line``, null where it is blank. A line that is not UTF-8 is rejected."""
+
+
+@contextmanager
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database in memory that neither installs nor loads extensions."""
+    config = dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions"), False)
+    connection = duckdb.connect(":memory:", config={**config, "allow_community_extensions": False})
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+    finally:
+        connection.close()
+
+
+def one_line(error: Exception) -> str:
+    """Return the first paragraph of an error's message."""
+    return " ".join(str(error).split("\n\n")[0].split())[:300]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts of a file: its lines and line ends, and whether it holds double quotes and is UTF-8."""
+
+    lines: int
+    mixed: bool
+    """Line ends differ, or are carriage returns alone."""
+    quotes: bool
+    utf8: bool
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file on disk, in a remote file system or inside a zip archive; gzipped if its name ends in ``.gz``.
+
+    Attributes:
+        label: the name that messages give it, e.g. ``"MINDsmall_train.zip/behaviors.tsv"``.
+        opener: opens it for reading bytes.
+        size: its bytes, uncompressed where it lies in an archive.
+        path: where DuckDB can read it; empty inside an archive.
+        encoding: of its text.
+        register: makes a connection know the file system.
+    """
+
+    label: str
+    opener: Callable[[], BinaryIO]
+    size: int
+    path: str = ""
+    encoding: str = "utf-8"
+    register: Callable[[duckdb.DuckDBPyConnection], None] | None = None
+
+    @classmethod
+    def on_disk(cls, path: Path, encoding: str = "utf-8") -> Self:
+        """Return the file at ``path``, which may be a :class:`~reclm.data.readers.remote.RemotePath`.
+
+        Raises:
+            NotFound: if there is no such file.
+            BadInput: if it is empty, or ``encoding`` is none that Python knows.
+        """
+        if not path.is_file():
+            raise NotFound(f"no such file: {path}", value=str(path))
+        try:
+            encoding = codecs.lookup(encoding).name
+        except LookupError as error:
+            raise BadInput(
+                f"encoding {encoding!r} is unknown; take utf-8, utf-16, latin-1, …", value=encoding
+            ) from error
+        register = getattr(path, "register", None)
+        size = path.stat().st_size
+        return cls(
+            str(path), lambda: cast(BinaryIO, path.open("rb")), size, str(path), encoding, register
+        )._filled()
+
+    @classmethod
+    def in_zip(cls, archive: zipfile.ZipFile, member: str) -> Self:
+        """Return the ``member`` of an open archive.
+
+        Raises:
+            BadInput: if it is empty.
+        """
+        size = archive.getinfo(member).file_size
+        return cls(
+            f"{archive.filename}/{member}", lambda: cast(BinaryIO, archive.open(member)), size
+        )._filled()
+
+    def _filled(self) -> Self:
+        if not self.size:
+            raise BadInput(f"{self.label} is empty", where=self.label)
+        return self
+
+    @property
+    def literal(self) -> str:
+        """The path as DuckDB is to read it, which takes some letters for a pattern of several paths."""
+        return re.sub(r"([*?\[])", r"[\1]", self.path)
+
+    @property
+    def gzipped(self) -> bool:
+        """Whether the name says so."""
+        return self.label.endswith(".gz")
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open the file, unpacked.
+
+        Raises:
+            BadInput: if it may not be read, or is encrypted.
+            Damaged: if it cannot be unpacked, also while it is read.
+        """
+        try:
+            stream = self.opener()
+        except (OSError, RuntimeError) as error:  # zipfile's word for a password is RuntimeError
+            raise BadInput(f"cannot open {self.label}: {error}", where=self.label) from error
+        try:
+            with stream:
+                yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if self.gzipped else stream
+        except DAMAGE as error:
+            raise Damaged(f"{self.label} is damaged: {error}", where=self.label) from error
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the text as UTF-8, some MiB at a time, never parted between a carriage return and its line feed."""
+        decode = None if self.encoding == "utf-8" else codecs.getincrementaldecoder(self.encoding)().decode
+        raw, rest, at_start = b" ", b"", True
+        with self.open() as stream:
+            while raw:
+                raw = stream.read(LONGEST)
+                if at_start and decode is None and raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                    raise BadInput(
+                        f"{self.label} is UTF-16; convert it to UTF-8, or say so with --set encoding=utf-16",
+                        where=self.label,
+                        remedy="encoding=utf-16",
+                    )
+                at_start = False
+                try:
+                    block = rest + (raw if decode is None else decode(raw, not raw).encode())
+                except UnicodeError as error:
+                    raise BadInput(
+                        f"{self.label} is not {self.encoding}: {error}", value=self.encoding
+                    ) from error
+                rest = b"\r" if raw and block.endswith(b"\r") else b""
+                yield block[: len(block) - len(rest)]
+
+    @cached_property
+    def survey(self) -> Survey:
+        """Counts of the whole file.
+
+        Raises:
+            BadInput: for a line longer than :data:`LONGEST`.
+        """
+        feeds = pairs = returns = length = 0
+        quotes, utf8, last = False, True, b""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for block in self.blocks():
+            both = block.count(b"\r\n") if b"\r" in block else 0
+            pairs, feeds = pairs + both, feeds + block.count(b"\n") - both
+            returns += (block.count(b"\r") if b"\r" in block else 0) - both
+            begins = [place for end in (b"\n", b"\r") if (place := block.find(end)) >= 0]
+            if length + min(begins, default=len(block)) > LONGEST:
+                raise BadInput(
+                    f"{self.label} has a line of more than {LONGEST >> 20} MiB; a file of lines is wanted, one record "
+                    "or one object a line",
+                    where=self.label,
+                )
+            end = max(block.rfind(b"\n"), block.rfind(b"\r"))
+            length = len(block) - 1 - end if begins else length + len(block)
+            quotes = quotes or b'"' in block
+            if utf8:
+                try:
+                    decoder.decode(block)
+                except UnicodeDecodeError:
+                    utf8 = False
+            last = block[-1:] or last
+        utf8 = utf8 and not decoder.getstate()[0]
+        lines = feeds + pairs + returns + (last not in (b"\n", b"\r"))
+        return Survey(lines, bool(returns or (feeds and pairs)), quotes, utf8)
+
+    @contextmanager
+    def readable(self) -> Iterator[dict[str, str]]:
+        """Yield ``path`` and ``compression`` of UTF-8 text with one kind of line end: the file, or a temporary copy."""
+        if self.path and self.encoding == "utf-8" and not self.survey.mixed:
+            yield {"path": self.literal, "compression": "gzip" if self.gzipped else "none"}
+            return
+        with NamedTemporaryFile(prefix="reclm-", suffix=".txt") as copy:
+            for block in self.blocks():
+                copy.write(block.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+            copy.flush()
+            yield {"path": copy.name, "compression": "none"}
+
+    def first_row(self, delimiter: str, quoting: bool = False) -> list[str]:
+        """Return the fields of the first line: of a file with a header, its column names."""
+        import csv
+
+        text = next(self.blocks(), b"").decode("utf-8-sig", errors="replace")
+        if quoting:
+            return next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+        return re.split(r"[\r\n]", text, maxsplit=1)[0].split(delimiter)
+
+
+Reject = tuple[int, str, str]
+"""Line number, text, and the reason why the line cannot be used."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a file and the lines they stood in.
+
+    Attributes:
+        file: the name that messages give the file.
+        table: ``n`` rows.
+        lines: ``(n,)`` int64 line numbers, from 1.
+        rejects: lines among them that could not be read.
+    """
+
+    file: str
+    table: pa.Table
+    lines: np.ndarray
+    rejects: Sequence[Reject] = ()
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        return self.table.column(column)
+
+    def columns(self, names: Sequence[str]) -> "Rows":
+        """Return the first columns of the rows, by these names."""
+        return Rows(self.file, self.table.select(range(len(names))).rename_columns(list(names)), self.lines)
+
+    def keep(self, mask: np.ndarray) -> "Rows":
+        """Return the rows where ``mask`` is true."""
+        return self if mask.all() else Rows(self.file, self.table.filter(pa.array(mask)), self.lines[mask])
+
+    def reject(self, bad: np.ndarray, why: str, malformed: MalformedLines) -> "Rows":
+        """Return the rows that are not ``bad``; the bad ones are reported as malformed.
+
+        Raises:
+            BadInput: for the first bad row, if reading is strict.
+        """
+        where = np.flatnonzero(bad)
+        for row in where[:SHOWN]:
+            text = "\t".join(str(column[int(row)]) for column in self.table.columns)
+            malformed.add(self.file, int(self.lines[row]), text, why)
+        malformed.count(max(0, len(where) - SHOWN))
+        return self.keep(~bad)
+
+    def report(self, rejects: Sequence[Reject], malformed: MalformedLines) -> None:
+        """Report lines as malformed, those that could not be read among them, in the order of the file.
+
+        Raises:
+            BadInput: for the first of them, if reading is strict.
+        """
+        for reject in sorted([*self.rejects, *rejects]):
+            malformed.add(self.file, *reject)
+
+
+UNQUOTED = "a quote that does not end where the value does"
+
+
+def rejected(connection: duckdb.DuckDBPyConnection) -> list[Reject]:
+    """Return the lines that the scans before have rejected, ascending, each once."""
+    rows = connection.execute(
+        "SELECT line, first(csv_line), first(error_type), list(error_message) FROM reject_errors GROUP BY line "
+        "ORDER BY line"
+    ).fetchall()
+    return [(line, text.strip("\r\n"), _reason(kind, messages)) for line, text, kind, messages in rows]
+
+
+def _reason(kind: str, messages: Sequence[str]) -> str:
+    if kind in ("MISSING COLUMNS", "TOO MANY COLUMNS"):
+        # there is a message for each column that lacks, or is too many
+        found = re.findall(r"Columns: (\d+) Found: (\d+)", " ".join(messages))
+        fields = (min if kind == "MISSING COLUMNS" else max)(int(number) for _, number in found)
+        return f"{fields} fields, not {found[0][0]}"
+    if kind == "INVALID ENCODING":
+        return "not UTF-8"
+    return UNQUOTED if kind == "UNQUOTED VALUE" else f"{kind.lower()}: {messages[0]}"
+
+
+def numbered_rows(file: TextFile, query: str, parameters: Mapping[str, Any] | None = None) -> Iterator[Rows]:
+    """Yield a row for each line of ``file``, some ten thousand at a time, blank lines among them.
+
+    Lines that are not UTF-8 are ``rejects`` of the rows. A file that takes a while shows a progress bar on stderr.
+
+    Args:
+        query: of :data:`LINES`, a row a line, in their order.
+
+    Raises:
+        BadInput: if a line is too long.
+        Damaged: if not all lines could be read.
+    """
+    survey = file.survey
+    show = file.size > LONGEST and Console(stderr=True).is_terminal
+    with (
+        file.readable() as source,
+        database() as connection,
+        progress_bar(f"reading {file.label}", survey.lines, show) as advance,
+    ):
+        if file.register:
+            file.register(connection)
+        try:
+            bad = [] if survey.utf8 else _not_utf8(connection, source)
+            places, done = np.array([line for line, _, _ in bad], np.int64), 0
+            reader = connection.sql(query, params={**source, **(parameters or {})}).to_arrow_reader(ROWS)
+            for batch in reader:
+                # line numbers of the good lines, given the bad ones
+                order = np.arange(done, done + batch.num_rows)
+                lines = 1 + order + np.searchsorted(places - 1 - np.arange(len(places)), order, side="right")
+                among = sum(line < lines[-1] for line, _, _ in bad) if len(lines) else 0
+                yield Rows(file.label, pa.Table.from_batches([batch]), lines, bad[:among])
+                bad, done = bad[among:], done + batch.num_rows
+                advance(batch.num_rows)
+            if bad:
+                yield Rows(file.label, reader.schema.empty_table(), places[:0], bad)
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise Damaged(f"{file.label} cannot be read: {one_line(error)}", where=file.label) from error
+    if done + len(places) != survey.lines:
+        raise Damaged(
+            f"{file.label}: {done + len(places):,} of {survey.lines:,} lines could be read", where=file.label
+        )
+
+
+def _not_utf8(connection: duckdb.DuckDBPyConnection, source: Mapping[str, str]) -> list[Reject]:
+    connection.execute(f"SELECT count(line) FROM {LINES}", dict(source)).fetchall()
+    bad = rejected(connection)
+    connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    return bad
