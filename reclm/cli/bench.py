@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reclm.cli.compare import compare as compare_runs
-from reclm.cli.options import refuse, renamed
-from reclm.cli.profile import AdapterFolder, EncoderName, EngineName, Home, Kind, ModelName
+from reclm.cli.options import AdapterFolder, EncoderName, EngineName, Home, ModelName, refuse, renamed
+from reclm.cli.options import Kinds as Kind
 from reclm.errors import ReclmError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def bench(
         engine=engine,
         adapter=adapter,
         limit=limit,
-        kinds=kind.kinds,
+        kinds=kind.values,
         store=store,
     )
     chosen = comparison(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reclm.errors import BadInput
+from reclm.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from reclm.data.dataset import ProfileKind
@@ -88,6 +88,8 @@ def tuned(profiler: str, adapter: Path | None) -> str:
     """Return the profiler that ``--profiler`` names, or 0.1's ``--adapter FOLDER``."""
     if adapter is None:
         return profiler
+    if not adapter.is_dir():
+        raise NotFound(f"--adapter: there is no folder {adapter}; reclm tune writes one", value=adapter)
     renamed("--adapter FOLDER", "--profiler FOLDER")
     return str(adapter)
 

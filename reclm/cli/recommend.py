@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reclm.cli.profile import Home
+from reclm.cli.options import Home
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reclm.cli.profile import (
+from reclm.cli.options import (
     AdapterFolder,
     DatasetName,
     EncoderName,
     EngineName,
     Home,
     ModelName,
-    given_options,
+    flags,
 )
 from reclm.errors import ReclmError
 
@@ -67,17 +67,16 @@ def steer(
     workspace = Workspace.at(home)
     data = reclm.data.load(dataset, workspace)
     choice = ProfilerChoice(profiler, parse_settings(set_ or []), model, engine, adapter)
-    where = given_options(dataset=dataset, profiler=profiler, model=model, engine=engine, adapter=adapter)
-    where += given_options(home=home)
-    settings = "".join(given_options(set=one) for one in set_ or [])
-    how = where + settings + given_options(encoder=encoder, topk=topk)
+    where = flags(dataset=dataset, profiler=profiler, model=model, engine=engine, adapter=adapter)
+    settings = "".join(flags(set=one) for one in set_ or [])
+    how = where + settings + flags(encoder=encoder, topk=topk)
     if user is not None:
         from reclm.recommend.steering import steer as steer_user
 
         found = steer_user(data, workspace, TextEncoder(encoder), user, choice, _editor(edit), topk)
         _print_steered(found)
         if edit is None:
-            _say(f"next: reclm steer{given_options(user=user)}{how} --edit -")
+            _say(f"next: reclm steer{flags(user=user)}{how} --edit -")
         elif found.profile.store is None:
             _say(f"next: reclm profile{where}{settings} --kind user   (then: reclm steer --measure 200)")
         else:
@@ -86,8 +85,8 @@ def steer(
         from reclm.recommend.steering import stored_steering
 
         _print_measure(stored_steering(data, workspace, TextEncoder(encoder), choice, measure, topk))
-        own = "".join(given_options(profiler_set=one) for one in set_ or [])
-        how = where + own + given_options(encoder=encoder)
+        own = "".join(flags(profiler_set=one) for one in set_ or [])
+        how = where + own + flags(encoder=encoder)
         _say(f"next: reclm bench --backbone similarity --augment{how}")
 
 

@@ -1,5 +1,6 @@
 """``reclm profile``, through the command line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ BASIC = ("profile", "--dataset", "films", "--profiler", "titles")
 
 
 def cells(out: str) -> list[list[str]]:
-    """The rows of the tables, without their frames."""
-    return [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "│" in line]
+    """The cells of tables, line by line."""
+    return [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
 
 
 def test_profiles_are_written_shown_and_embedded(run: Any, home: Path) -> None:
@@ -24,7 +25,7 @@ def test_profiles_are_written_shown_and_embedded(run: Any, home: Path) -> None:
     assert ["in the profile format", "100.0%", "100.0%"] in cells(out)
     assert "3 users, 3 distinct prompts; stored: 0" in err
     assert "next: reclm bench --backbone lightgcn --augment --dataset films --profiler titles" in out
-    assert "reclm profiles show anne --dataset films --profiler titles" in out
+    assert f"reclm profiles show anne --store {home / 'profiles' / 'films' / 'titles'}" in out
     store = ProfileStore.read(home / "profiles" / "films" / "titles")
     assert store.texts("user")["anne"] == "Alien, [bold]Heat[/bold]"
     assert store.db.open_table("embeddings-letters").count_rows() == 6
@@ -50,9 +51,9 @@ def test_a_number_of_prompts(run: Any) -> None:
     # two of three users are asked the same
     assert code == 0
     assert ["subjects", "2"] in cells(out)
-    assert ["left out, by --prompts", "1"] in cells(out)
+    assert ["left out by prompts", "1"] in cells(out)
     assert (
-        "next: reclm profile --dataset films --profiler titles --kind user --prompts 1 --set titles=1" in out
+        "next: reclm profile --dataset films --profiler titles --kinds user --prompts 1 --set titles=1" in out
     )
     _, out, err = run(*BASIC, "--set", "titles=1", "--prompts", "1", "--kind", "user")
     assert "2 of 3 users, 1 distinct prompts; stored: 0" in err
@@ -96,21 +97,38 @@ def test_a_store_of_other_data_is_kept_and_refused(run: Any, home: Path, request
     assert len(list((home / "profiles" / "films").iterdir())) == 3
 
 
-def test_a_tuned_profiler_is_opened_from_its_adapter(
-    run: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "spelling", [["--profiler"], ["--profiler", "titles", "--adapter"]], ids=["now", "0.1"]
+)
+def test_a_tuned_profiler_is_opened_from_its_folder(
+    run: Any, home: Path, monkeypatch: pytest.MonkeyPatch, spelling: list[str]
 ) -> None:
-    def opened(cls: Any, adapter: Path, settings: dict[str, Any], model: str, engine: str) -> Any:
+    def opened(cls: Any, folder: Path, settings: dict[str, Any], model: str, engine: str) -> Any:
         assert (model, engine) == ("m", "e")
-        monkeypatch.setattr(cls, "writer", f"titles-{adapter.name}")
+        monkeypatch.setattr(cls, "writer", f"titles-{folder.name}", raising=False)
         return cls(cls.Config.build(settings))
 
     monkeypatch.setattr(plugins.get("profiler", "titles"), "open", classmethod(opened))
-    tuned = ("--model", "m", "--engine", "e", "--adapter", "tuned here", "--set", "titles=1")
-    _, out, _ = run(*BASIC, *tuned, "--dry-run")
-    given = "--dataset films --profiler titles --model m --engine e --adapter 'tuned here'"
-    assert f"next: reclm profile {given} --set titles=1" in out
-    _, out, _ = run(*BASIC, *tuned)
-    assert f"next: reclm bench --backbone lightgcn --augment {given} --profiler-set titles=1" in out
+    Path("tuned here").mkdir()
+    (Path("tuned here") / "about.yaml").write_text("profiler: titles\n")
+    options = (
+        "--dataset",
+        "films",
+        *spelling,
+        "tuned here",
+        "--model",
+        "m",
+        "--engine",
+        "e",
+        "--set",
+        "titles=1",
+    )
+    _, out, err = run("profile", *options, "--dry-run")
+    same = "--dataset films --profiler 'tuned here' --model m --engine e"
+    assert f"next: reclm profile {same} --set titles=1" in out
+    assert ("--adapter FOLDER is now --profiler FOLDER" in err) == (len(spelling) > 1)
+    _, out, _ = run("profile", *options)
+    assert f"next: reclm bench --backbone lightgcn --augment {same} --profiler-set titles=1" in out
     folder = home / "profiles" / "films" / "titles-tuned-here"
     assert ProfileStore.read(folder).texts("user")["anne"] == "[bold]Heat[/bold]"
     assert f"reclm profiles show anne --store {folder}" in out
@@ -126,12 +144,8 @@ def test_a_tuned_profiler_is_opened_from_its_adapter(
         (("--set", "titles=many"), "profiler titles: titles = 'many'"),
         (("--set", "titles"), "write key=value"),
         (("--model", "m"), "profiler 'titles' uses no language model; leave --model and --engine out"),
-        (("--adapter", "a"), "profiler 'titles' is not tuned: leave --adapter out"),
-        (
-            ("--profiler", "zero-shot", "--adapter", "a"),
-            "profiler 'zero-shot' is not tuned: leave --adapter out",
-        ),
-        (("--dry-run", "--adapter", "a"), "profiler 'titles' is not tuned: leave --adapter out"),
+        (("--adapter", "./a"), "there is no folder a"),
+        (("--profiler", "./empty"), "empty holds no tuned profiler"),
         (("--profiler", "zero-shot", "--model", "./empty"), "the model folder empty has no weights"),
         (("--store", "."), "is not empty and no profile store"),
     ],

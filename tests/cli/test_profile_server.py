@@ -1,5 +1,6 @@
 """``reclm profile --engine server``, through the command line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def environment(home: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch)
 
 
 def cells(out: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "│" in line]
+    """The cells of tables, line by line."""
+    return [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
 
 
 def test_profiles_are_written_and_found_again(run: Any, home: Path, server: FakeServer) -> None:
@@ -73,7 +75,7 @@ def test_a_dry_run_prints_tokens_as_the_server_counts_them_and_stores_nothing(
     server.reply = lambda request: completion(PROFILE, usage=(tokens(request), 20))
     code, out, _ = run("profile", *ASKED, "--dry-run")
     assert code == 0
-    printed = {row[0]: row[1:] for row in cells(out)}
+    printed = {row[0]: row[1:] for row in cells(out) if row}
     users = {request["messages"][-1]["content"]: tokens(request) for request in server.asked[:3]}
     assert int(printed["tokens to read (estimate)"][0].replace(",", "")) == pytest.approx(
         sum(users.values()), rel=0.01
