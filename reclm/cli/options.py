@@ -31,13 +31,14 @@ class Kinds(StrEnum):
 _HOME: ContextVar[Path | None] = ContextVar("home", default=None)
 
 
-def _set_home(home: Path | None) -> None:
+def _set_home(home: Path | None) -> Path | None:
     """Make the folder of ``--home`` the workspace of this command."""
     if home is not None:
         from reclm.folders import workspace
 
         _HOME.set(home)
         workspace(home)
+    return home
 
 
 Home = Annotated[

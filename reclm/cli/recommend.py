@@ -1,23 +1,20 @@
 """``reclm recommend``: the best items for a user, trained on or new."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from reclm.cli.options import Home
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from reclm.recommend.fit import Recommender
 
 LONGEST = 90
 """Characters of a title that are shown."""
 
 
 def recommend(
-    user: Annotated[str | None, typer.Option(help="A user of the data set.")] = None,
+    users: Annotated[
+        list[str] | None, typer.Option("--users", "--user", help="A user of the data set; may be repeated.")
+    ] = None,
     profile: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A new user's profile; needs an augmented model.")
     ] = None,
@@ -27,7 +24,7 @@ def recommend(
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many.")] = 10,
     run: Annotated[
         Path | None,
-        typer.Option(help="Folder of a run, or of one of its models; default the newest run in home."),
+        typer.Option(help="Folder of a model, or of a run with models; default the workspace's newest run."),
     ] = None,
     new_items: Annotated[
         Path | None,
@@ -38,62 +35,40 @@ def recommend(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     home: Home = None,
 ) -> None:
-    """Recommend items to a user of the data set, or to a new one, with a model that `reclm bench` trained."""
-    from reclm.folders import Workspace
-    from reclm.recommend.saved import find_model, load_model
+    """Recommend items to a user of the data set, or to a new one."""
+    import reclm
+    from reclm.console import printable, say, show_table
+    from reclm.recommend.saved import find_model
 
-    ids = None if history is None else [id for part in history.split(",") if (id := part.strip())]
-    workspace = Workspace.at(home)
-    folder = find_model(run, workspace)
-    trained = load_model(folder, workspace)
-    result = trained.recommend(user, history=ids, profile=profile, new_items=new_items, k=k)
-    (_print_json if json else _print)(trained, folder, result)
-
-
-def _print(trained: "Recommender", folder: Path, result: "pd.DataFrame") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from reclm.console import printable
-
-    console = Console(highlight=False)
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("rank", "item", "title", "score"):
-        table.add_column(name, justify="right" if name in ("rank", "score") else "left")
-    for row in result.to_dict("records"):
-        title = printable(row["title"], LONGEST) + " (new)" * row.get("new", False)
-        table.add_row(str(row["rank"]), Text(printable(row["item"])), Text(title), f"{row['score']:.4f}")
-    console.print(table)
-    about = trained.about
-    items = f"items by {about.config['items']}, " if "items" in about.config else ""
-    for line in (
-        f"for {result.attrs['user']}",
-        f"ranked: {result.attrs['ranked']}",
-        f"model: {about.backbone}, {about.variant}, {items}in {folder}",
-    ):
-        console.print(printable(line), markup=False, soft_wrap=True)
+    items = None if history is None else [id for part in history.split(",") if (id := part.strip())]
+    folder = find_model(run)
+    model = reclm.load_model(folder)
+    frame = model.recommend(users or None, history=items, profile=profile, new_items=new_items, k=k)
+    about, rows = model.about, frame.to_dict("records")
+    if json:
+        head = {"folder": str(folder), "backbone": about.backbone, "variant": about.variant}
+        _print_json({"model": head, "dataset": about.dataset, **_built_from(frame.attrs)}, rows)
+        return
+    several = bool(users) and len(users) > 1
+    columns = [*(["user"] if several else []), "rank", "item", "title", "score"]
+    for row in rows:
+        row["title"] = printable(row["title"], LONGEST) + " (new)" * row.get("new", False)
+    show_table(columns, ([row[name] for name in columns] for row in rows))
+    by = f"items by {about.config['items']}, " if "items" in about.config else ""
+    say(f"for {frame.attrs['user']}\nranked: {frame.attrs['ranked']}")
+    say(f"model: {about.backbone}, {about.variant}, {by}in {folder}")
 
 
-def _print_json(trained: "Recommender", folder: Path, result: "pd.DataFrame") -> None:
+def _built_from(attrs: dict[Any, Any]) -> dict[str, Any]:
+    return {"built_from": attrs["user"], "ranked": attrs["ranked"]}
+
+
+def _print_json(head: dict[str, Any], rows: list[dict[Any, Any]]) -> None:
     import json
 
-    about = trained.about
-    values = {
-        "model": {"folder": str(folder), "backbone": about.backbone, "variant": about.variant},
-        "dataset": about.dataset,
-        "built_from": result.attrs["user"],
-        "ranked": result.attrs["ranked"],
-        "items": [
-            {
-                "rank": row["rank"],
-                "item_id": row["item"],
-                "title": row["title"],
-                "score": row["score"],
-                "new": bool(row.get("new", False)),
-            }
-            for row in result.to_dict("records")
-        ],
-    }
-    print(json.dumps(values, indent=2, ensure_ascii=False))
+    items = [
+        {"user": row["user"], "rank": row["rank"], "item_id": row["item"], "title": row["title"]}
+        | {"score": row["score"], "new": bool(row.get("new", False))}
+        for row in rows
+    ]
+    print(json.dumps({**head, "items": items}, indent=2, ensure_ascii=False))
