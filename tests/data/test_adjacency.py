@@ -12,9 +12,9 @@ from reclm.data.dataset import Dataset, Interactions
 from reclm.data.readers.adjacency import Adjacency, LastFM
 from reclm.data.storage import load_folder, save
 from reclm.data.summary import summarise
-from reclm.errors import ReclmError
-from reclm.folders import Workspace
-from reclm.profiles.ensure import ProfilerChoice, ensure_profiles, estimate_profiles
+from reclm.errors import BadInput, ReclmError
+from reclm.folders import current
+from reclm.profiles.write import estimate_profiles, write_profiles
 
 TRAIN = "10 5 7 5\n2 7\n\n3\n10 9\n"
 VALID = "2 9\n"
@@ -154,7 +154,6 @@ def test_folders_that_are_none(tmp_path, files, message):
 
 
 def test_no_item_text_is_kept_shown_and_no_profile_is_written_from_it(tmp_path):
-    workspace = Workspace(tmp_path / "home")
     dataset = prepare_dataset("adjacency", write(tmp_path / "x"), name="gowalla")
     again = load_dataset("gowalla")
     assert again.fingerprint == dataset.fingerprint
@@ -163,10 +162,11 @@ def test_no_item_text_is_kept_shown_and_no_profile_is_written_from_it(tmp_path):
     assert load_folder(tmp_path / "copy").fingerprint == dataset.fingerprint
     shown = summarise(again)
     assert (shown.filled, shown.samples) == ({}, [])
-    for asked in (ensure_profiles, estimate_profiles):
-        with pytest.raises(ReclmError, match="data set 'gowalla' has no item text"):
-            asked(again.view(), workspace, ProfilerChoice("keywords"))
-    assert not workspace.store("gowalla", "keywords").exists()
+    for function in (write_profiles, estimate_profiles):
+        with pytest.raises(BadInput) as error:
+            function(again, "keywords")
+        assert error.value.value == "gowalla"
+    assert not current().store("gowalla", "keywords").exists()
 
 
 def test_lastfm_counted(shared_data):

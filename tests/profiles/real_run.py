@@ -3,19 +3,17 @@
 import logging
 from pathlib import Path
 
-import reclm.data
-from reclm.folders import Workspace
-from reclm.profiles.ensure import ProfilerChoice, ensure_profiles
+from reclm.data.catalog import load_dataset
+from reclm.folders import workspace
+from reclm.profiles.write import write_profiles
 
 FOLDER: Path = globals()["FOLDER"]
 LOG: Path = globals()["LOG"]
 
 if __name__ == "__main__":
-    workspace = Workspace.at(FOLDER.parent / "home")
-    view = reclm.data.load("ml-100k", workspace).view()
+    workspace(FOLDER.parent / "home")
+    data = load_dataset("ml-100k")
     logging.disable()
-    store, run = ensure_profiles(
-        view, workspace, ProfilerChoice(), ["user"], limit=16, store_path=FOLDER, progress=False
-    )
+    profiles = write_profiles(data, kinds=["user"], limit=16, store=FOLDER, progress=False)
     with LOG.open("a") as file:
-        file.write(f"finished {run.generated}\n")
+        file.write(f"finished {profiles.run.generated}\n")

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reclm.profiles.profile import Profile, Subject
+from reclm.profiles.run import make_profiles
 from reclm.profiles.store import ProfileStore
-from reclm.profiles.write import make_profiles
 
 FOLDER: Path = globals()["FOLDER"]
 LOG: Path = globals()["LOG"]

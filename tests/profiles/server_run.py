@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
-from reclm.profiles.ensure import open_profiler
+from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import ProfileStore
-from reclm.profiles.write import ProfileRun, make_profiles
+from reclm.profiles.write import open_profiler
 
 USERS = 60
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 from reclm.data.dataset import Interactions, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
+from reclm.profiles.run import make_profiles
 from reclm.profiles.store import ProfileStore
-from reclm.profiles.write import make_profiles
 
 USERS, IN_FLIGHT = 300, 8
 FOLDER: Path = globals()["FOLDER"]

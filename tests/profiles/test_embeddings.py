@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reclm.data.id_map import IdMap
-from reclm.profiles.embeddings import embed
+from reclm.profiles.matrix import profile_matrix
 from reclm.profiles.profile import Profile
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
@@ -27,27 +27,27 @@ def store(tmp_path: Path) -> ProfileStore:
 
 
 def test_rows_follow_the_id_map(store: ProfileStore, encoder: Any) -> None:
-    matrix, present = embed(store, encoder, "user", IDS, progress=False)
-    assert matrix.dtype == np.float32
-    assert matrix.tolist() == [[0, 0, 0], [0, 0, 3], [2, 1, 0], [2, 1, 0]]
-    assert present.tolist() == [False, True, True, True]
-    assert embed(store, encoder, "item", IDS, progress=False)[0].tolist()[1] == [0, 1, 0]
+    profiles = profile_matrix(store, encoder, "user", IDS, progress=False)
+    assert profiles.vectors.dtype == np.float32
+    assert profiles.vectors.tolist() == [[0, 0, 0], [0, 0, 3], [2, 1, 0], [2, 1, 0]]
+    assert profiles.present.tolist() == [False, True, True, True]
+    assert profile_matrix(store, encoder, "item", IDS, progress=False).vectors.tolist()[1] == [0, 1, 0]
 
 
 def test_equal_texts_are_encoded_once(store: ProfileStore, encoder: Any) -> None:
-    embed(store, encoder, "user", IDS, progress=False)
+    profile_matrix(store, encoder, "user", IDS, progress=False)
     assert sorted(encoder.encoded) == ["aab", "ccc"]
 
 
 def test_only_changed_and_new_texts_are_encoded_again(store: ProfileStore, encoder: Any) -> None:
-    embed(store, encoder, "user", IDS, progress=False)
+    profile_matrix(store, encoder, "user", IDS, progress=False)
     encoder.encoded.clear()
     store.add([replace(ANNE, text="bb"), replace(ANNE, id="ben", text="aab"), replace(ANNE, id="zoe")])
     store.close()
-    matrix, present = embed(store, encoder, "user", IDS, progress=False)
+    profiles = profile_matrix(store, encoder, "user", IDS, progress=False)
     assert encoder.encoded == ["bb"]
-    assert matrix.tolist() == [[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 2, 0]]
-    assert present.all()
+    assert profiles.vectors.tolist() == [[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 2, 0]]
+    assert profiles.present.all()
 
 
 def test_chunks_that_were_stored_survive_an_interruption(
@@ -63,27 +63,27 @@ def test_chunks_that_were_stored_survive_an_interruption(
 
     encoder.encode = interrupted
     with pytest.raises(KeyboardInterrupt):
-        embed(store, encoder, "user", IDS, progress=False)
+        profile_matrix(store, encoder, "user", IDS, progress=False)
     first = list(encoder.encoded)
     encoder.encode = whole
-    embed(store, encoder, "user", IDS, progress=False)
+    profile_matrix(store, encoder, "user", IDS, progress=False)
     assert len(first) == 1
     assert sorted(encoder.encoded) == ["aab", "ccc"]
 
 
 def test_encoders_do_not_mix(store: ProfileStore, encoder: Any) -> None:
-    embed(store, encoder, "user", IDS, progress=False)
+    profile_matrix(store, encoder, "user", IDS, progress=False)
     other = type(encoder)()
     other.name = "letters-abc"  # the same, once made a folder name
-    embed(store, other, "user", IDS, progress=False)
+    profile_matrix(store, other, "user", IDS, progress=False)
     assert sorted(other.encoded) == ["aab", "ccc"]
 
 
 def test_no_profiles_give_zeros(tmp_path: Path, encoder: Any) -> None:
     store = ProfileStore.open(tmp_path / "empty", "f00d", "history", "toy")
-    matrix, present = embed(store, encoder, "user", IDS, progress=False)
-    assert matrix.tolist() == [[0, 0, 0]] * 4
-    assert not present.any()
+    profiles = profile_matrix(store, encoder, "user", IDS, progress=False)
+    assert profiles.vectors.tolist() == [[0, 0, 0]] * 4
+    assert not profiles.present.any()
 
 
 def test_search_ranks_by_cosine(store: ProfileStore, encoder: Any) -> None:

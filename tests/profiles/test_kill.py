@@ -20,7 +20,7 @@ USERS, DISTINCT, IN_FLIGHT, KILLS = 300, 200, 8, 10
 @pytest.fixture(scope="module")
 def context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["reclm.profiles.write"])  # imported once, not once a run
+    context.set_forkserver_preload(["reclm.profiles.run"])  # imported once, not once a run
     return context
 
 

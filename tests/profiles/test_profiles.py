@@ -1,5 +1,7 @@
 """`Profiles` has the texts, vectors and origin of its profiles, and changes nothing on disk."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,3 +167,18 @@ def test_wrong_frames_are_refused(view: TrainingView) -> None:
         Profiles.from_frames(view)
     with pytest.raises(BadInput):
         Profiles.from_frames(view, 7)
+
+
+def test_the_rooms_import_without_what_the_extras_install() -> None:
+    script = (
+        "import sys; missing = 'transformers sentence_transformers tokenizers huggingface_hub llguidance gguf jinja2 '"
+        "'openvino openvino_genai openai anyio sklearn platformdirs lancedb'.split()\n"
+        "sys.modules.update(dict.fromkeys(missing))\n"
+        "import reclm.profiles.write, reclm.profiles.tune, reclm.profiles.imports, reclm.profiles.export\n"
+        "import reclm.text.encoder, reclm.text.item_text, reclm.llm.models, reclm.files, reclm.fusion.augment\n"
+        "from reclm.errors import MissingExtra\n"
+        "try: reclm.text.encoder.TextEncoder().model\n"
+        "except MissingExtra as error: print(error.remedy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "pip install 'reclm-toolkit[llm]'\n"), done.stderr

@@ -11,7 +11,8 @@ from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
 from reclm.folders import Workspace
-from reclm.text.encoder import TextEncoder, item_text_features
+from reclm.profiles.matrix import item_text_features
+from reclm.text.encoder import TextEncoder
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "noir", "jazz", "opera", "films", "and"]
 TEXTS = ["noir films", "jazz", "noir films and opera and jazz", "jazz", "", "opera"]
