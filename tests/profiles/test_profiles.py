@@ -15,8 +15,10 @@ import pytest
 
 from reclm.data.dataset import TrainingView
 from reclm.errors import BadInput, NotFound
-from reclm.folders import workspace
+from reclm.folders import current, workspace
+from reclm.profiles.profile import Profile
 from reclm.profiles.profiles import Profiles
+from reclm.profiles.store import ProfileStore
 from reclm.profiles.write import estimate_profiles, list_profiles, write_profiles
 
 
@@ -182,3 +184,23 @@ def test_the_rooms_import_without_what_the_extras_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "pip install 'reclm-toolkit[llm]'\n"), done.stderr
+
+
+def test_of_several_stores_one_is_chosen_by_its_writer() -> None:
+    anne = Profile("user", "anne", "likes noir", "h", "m")
+    writers = ("keywords", "zero-shot-tiny@1234", "zero-shot-org/big@5678", "item-text")
+    for writer in writers:
+        with ProfileStore.open(current().store("films", writer), "f00d", writer, "films") as store:
+            store.add([anne])
+    ProfileStore.open(current().store("films", "keywords"), "f00d", "keywords", "films", fresh=True)
+    assert list_profiles()["written by"].tolist() == [
+        "keywords",
+        "zero-shot-org/big@5678",
+        "zero-shot-tiny@1234",
+    ]
+    assert Profiles.find("films", "keywords").kinds == (), "of what was set aside nothing is left"
+    assert Profiles.find("films", "zero-shot", "org/big").writer == "zero-shot-org/big@5678"
+    assert Profiles.find("films", model="models/tiny.gguf").writer == "zero-shot-tiny@1234"
+    with pytest.raises(BadInput) as error:
+        Profiles.find("films", "zero-shot")
+    assert error.value.value == "films"
