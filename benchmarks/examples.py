@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.benchmarks.experiment import SuiteRun
-from reclm.benchmarks.report.extras import EXAMPLES, PROFILES, Example, Quality
+from reclm.benchmarks.result_files import EXAMPLES, PROFILES, Example, Quality
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.profiles.profile import Profiler
 from reclm.profiles.store import KINDS, ProfileStore

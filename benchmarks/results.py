@@ -1,9 +1,8 @@
-"""What a run of a benchmark came to, whatever ran: its lines, every user's values, and how it was made.
+"""A finished run: its rows, every user's values, how it was made, and the verdict.
 
-Everything that shows results (tables, pictures, reports) reads a :class:`Result`, and nothing else.
+Everything that shows results (tables, figures, reports, trackers) reads a :class:`Result`, and nothing else.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,27 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import NotFound, ReclmError
+from reclm.errors import BadInput, NotFound, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+    from rich.console import Console, ConsoleOptions, RenderResult
 
+    from reclm.benchmarks.result_files import Example, Quality
     from reclm.benchmarks.verdict import Verdict
 
 HEADLINE = "ndcg@20"
-"""The metric that a verdict is about, where it was measured."""
+"""The metric that the verdict is about, where it was measured."""
+SHOWN = ("NDCG@20", "Recall@20")
+"""Metrics of :meth:`Result.table`, those of them that were measured."""
 
 
 class SearchTrial(Config):
-    """Options that a search tried for a line (:mod:`reclm.benchmarks.search`)."""
+    """Options that a search tried for a row (:mod:`reclm.benchmarks.search`)."""
 
     options: dict[str, Any]
     value: float | None = None
@@ -42,40 +42,40 @@ class SearchTrial(Config):
 
 
 class ResultRow(Config):
-    """A line of the table."""
+    """A row of the table."""
 
     name: str
     backbone: str = ""
     baseline: bool = False
-    """It does not learn: what anyone gets."""
+    """It is not trained: popularity, random order."""
     against: tuple[str, ...] = ()
     """The rows that it is compared with. The first is its base: the same without profiles, say."""
     control: str | None = None
-    """What stands in the place of a language model's profiles (``shuffled``, ``random``, …); None: no control."""
+    """What it gets in place of profiles by a language model (``shuffled``, ``random``, …); None: it is no control."""
     stands_for: str | None = None
-    """The line that a control is of; None: any that is compared with the same line."""
+    """The row that a control belongs to; None: every row of the same base."""
     writer: str | None = None
-    """Of its profiles."""
+    """The profiler, with its model, that wrote its profiles."""
     kinds: tuple[ProfileKind, ...] = ()
     """The sides that have profiles."""
     coverage: dict[ProfileKind, tuple[int, int]] = Field(default_factory=dict)
-    """How many of a side have a profile, of how many."""
+    """For each side: how many have a profile, and how many there are."""
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Protocol and metric to the published number."""
     published_seconds: float | None = None
-    """Of an epoch."""
+    """Published seconds of an epoch."""
     note: str = ""
     """Where it differs from what was published."""
     absent: str = ""
     """Why it was not run here; it has no numbers then."""
     most_epochs: int = 0
-    """That a training of it may take; 0 where nothing ends it early."""
+    """The most epochs that it may train; 0: no bound."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Every option of its backbone and training by dotted name, those that a search chose included."""
+    """Every option of its backbone and training by name, those that a search chose included."""
     trials: tuple[SearchTrial, ...] = ()
-    """What a search tried, failed ones included; none where nothing was searched."""
+    """What a search tried, failed trials included."""
     chosen: dict[str, Any] = Field(default_factory=dict)
-    """The options that it chose of them."""
+    """The options that the search chose."""
 
     @field_validator("against", mode="before")
     @classmethod
@@ -89,17 +89,17 @@ class ResultRow(Config):
 
 
 class ProtocolInfo(Config):
-    """A protocol: who is ranked for, and among how many items."""
+    """A protocol, or a subgroup of one."""
 
     name: str
     users: int
     candidates: int
     part_of: str | None = None
-    """The protocol whose ranking this is a slice of."""
+    """The protocol whose ranking this is a subgroup of."""
 
 
 class Failure(Config):
-    """A training that failed."""
+    """A trial that failed."""
 
     row: str
     seed: int
@@ -107,47 +107,47 @@ class Failure(Config):
 
 
 class RunInfo(Config):
-    """What ran: all that is not a number of a user."""
+    """How a run was made: everything that is not a measured value."""
 
     title: str
     dataset: str
     fingerprint: str
     source: str = ""
-    """Where the published numbers stand."""
+    """Where the published numbers are from."""
     comparable: bool = True
-    """Whether they are of the same data and protocol: if not, ours are shown beside them and not measured by them."""
+    """Whether they are of the same data and protocol; if not, no differences to them are shown."""
     selected_on: str = ""
-    """What chose the epoch, in words; empty where nothing did."""
+    """What the best epoch was chosen on, in words; empty: nothing."""
     seeds: int = 1
     metrics: tuple[str, ...]
     protocols: tuple[ProtocolInfo, ...]
     rows: tuple[ResultRow, ...]
     remarks: tuple[str, ...] = ()
-    """What a reader must know besides."""
+    """What a reader must know besides the numbers."""
     failures: tuple[Failure, ...] = ()
     suite: dict[str, Any] = Field(default_factory=dict)
-    """The suite's file, as it ran."""
+    """The suite, as it ran."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine and versions."""
 
     @property
     def whole(self) -> tuple[ProtocolInfo, ...]:
-        """The protocols themselves, without slices of them."""
-        return tuple(one for one in self.protocols if one.part_of is None)
+        """The protocols without their subgroups."""
+        return tuple(protocol for protocol in self.protocols if protocol.part_of is None)
 
 
 @dataclass(frozen=True, eq=False)
 class TrialResult:
-    """One line, seed and protocol.
+    """One row, seed and protocol.
 
     Attributes:
-        user_ids: ``(n,)`` str, who was ranked for.
+        user_ids: ``(n,)`` str, the ranked users.
         activity: ``(n,)`` int, training interactions of each.
         values: metric to ``(n,)`` float32.
         overall: metric to a number that is not a mean over users (coverage, say).
         best_epoch: 0 where nothing was trained.
-        epochs: how many were trained; ``seconds`` of training and evaluation, ``epoch_seconds`` of an epoch (median).
-        key: of the kept cell.
+        epochs: trained epochs; ``seconds`` of training and evaluation, ``epoch_seconds`` of an epoch (median).
+        key: of the cached trial.
     """
 
     user_ids: np.ndarray
@@ -161,358 +161,241 @@ class TrialResult:
     key: str = ""
 
     def means(self) -> dict[str, float]:
-        """Every metric: its mean over the users that have a value (nan where none has), or the number of the whole."""
+        """Return every metric's mean over the users that have a value (nan where none has), or its overall number."""
         return self._means
 
     @cached_property
-    def _means(self) -> dict[str, float]:  # tables ask for every metric of every cell again and again
-        kept = {name: one[~np.isnan(one)] for name, one in self.values.items()}
+    def _means(self) -> dict[str, float]:
+        measured = {name: values[~np.isnan(values)] for name, values in self.values.items()}
         means = {
-            name: float(one.mean(dtype=np.float64)) if len(one) else float("nan")
-            for name, one in kept.items()
+            name: float(values.mean(dtype=np.float64)) if len(values) else float("nan")
+            for name, values in measured.items()
         }
         return means | self.overall
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A run.
+    """A finished run. A notebook shows its table, ``print(result.verdict)`` the answer.
 
     Attributes:
-        about: what ran.
-        cells: by line, seed and protocol.
-        history: line and seed to the rows of its epochs (``epoch``, ``loss``, ``seconds``, selection metrics).
+        about: how it was made.
+        trials: by row, seed and protocol.
+        history: row and seed to a mapping for each epoch (``epoch``, ``loss``, ``seconds``, selection metrics).
+        examples: users, for the report.
+        quality: measures of the profiles, for the report.
+        folder: where it was loaded from or saved to.
     """
 
     about: RunInfo
-    cells: dict[tuple[str, int, str], TrialResult]
+    trials: dict[tuple[str, int, str], TrialResult]
     history: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=dict)
+    examples: "tuple[Example, ...]" = ()
+    quality: "tuple[Quality, ...]" = ()
     folder: Path | None = None
-    """The folder that it was loaded from or saved to."""
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Result":
+        """Load the run that :meth:`save` wrote to ``folder``.
+
+        Raises:
+            NotFound: if there is none.
+            Damaged: if a file of it is damaged.
+        """
+        from reclm.benchmarks.result_files import load
+
+        return load(Path(folder))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the run to ``folder`` (:mod:`reclm.benchmarks.result_files`)."""
+        from reclm.benchmarks.result_files import save
+
+        save(self, Path(folder))
+        object.__setattr__(self, "folder", Path(folder))
 
     @cached_property
     def verdict(self) -> "Verdict":
-        """Did the profiles help? ``str()`` is at most two sentences; ``.answers[protocol]`` is one of four words."""
+        """Whether the profiles helped: ``str()`` is at most two sentences, ``.answers[protocol]`` one of four."""
         from reclm.benchmarks.verdict import judge
 
         return judge(self)
 
-    def table(self, metrics: Sequence[str] = ("NDCG@20", "Recall@20")) -> "DataFrame":
-        """Return a row for each protocol and row: each metric's mean and 95 % interval, change and p against the base.
+    def table(self, metrics: Sequence[str] = SHOWN) -> "DataFrame":
+        """Return a row for each protocol and row: means with 95 % intervals, and the change against the base.
 
-        ``change`` and ``p`` are those of the headline metric; ``p`` is corrected by Holm.
+        ``change`` is that of the headline metric, ``p`` its p-value, corrected by Holm.
+
+        Raises:
+            NotFound: for a metric that was not measured.
         """
-        import pandas as pd
+        from reclm.benchmarks.report.tables import frame
 
-        from reclm.benchmarks.significance import over_users
-        from reclm.recommend.metrics import title
-
-        names = [one.lower() for one in metrics]
-        names = [one for one in names if one in self.about.metrics] or [self.headline]
-        tests = {
-            (one.protocol, one.row): one
-            for one in self.verdict.differences
-            if one.metric == self.headline and one.against == self.row(one.row).base
-        }
-        rows = []
-        for protocol in self.about.protocols:
-            for row in self.about.rows:
-                if not self.seeds(row.name, protocol.name):
-                    continue
-                cells: dict[str, Any] = {"protocol": protocol.name, "row": row.name}
-                for name in names:
-                    values, around = (
-                        self.values(row.name, protocol.name, name),
-                        over_users(self.by_user(row.name, protocol.name, name)),
-                    )
-                    cells[title(name)] = float(values.mean()) if len(values) else float("nan")
-                    cells[f"{title(name)} low"], cells[f"{title(name)} high"] = (
-                        (around.low, around.high) if around else (None, None)
-                    )
-                test = tests.get((protocol.name, row.name))
-                rows.append(
-                    cells
-                    | {
-                        "change": test.change if test else float("nan"),
-                        "p": test.p_holm if test else float("nan"),
-                    }
-                )
-        return pd.DataFrame(rows)
+        names = [name.lower() for name in metrics]
+        missing = [name for name in names if name not in self.about.metrics]
+        if missing and tuple(metrics) != SHOWN:
+            raise unknown("metric of this run", missing[0], self.about.metrics)
+        return frame(self, [name for name in names if name not in missing] or [self.headline])
 
     def per_user(self) -> "DataFrame":
-        """Return a row for each row, seed, protocol and user: a column for each metric that users have."""
+        """Return a row for each row, seed, protocol and user: ``activity``, and a column for each metric."""
         import pandas as pd
 
         parts = [
             pd.DataFrame(
-                {
-                    "row": row,
-                    "seed": seed,
-                    "protocol": protocol,
-                    "user_id": trial.user_ids,
-                    "activity": trial.activity,
-                    **trial.values,
-                }
+                {"row": row, "seed": seed, "protocol": protocol, "user_id": trial.user_ids}
+                | {"activity": trial.activity, **trial.values}
             )
-            for (row, seed, protocol), trial in self.cells.items()
+            for (row, seed, protocol), trial in self.trials.items()
         ]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        columns = ["row", "seed", "protocol", "user_id", "activity"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def plot(self) -> "Figure":
-        """Draw the headline metric of every row, a panel for each protocol."""
-        from reclm.benchmarks.picture import figure
+        """Draw the headline metric of every row with its 95 % interval, a panel for each protocol."""
+        from reclm.benchmarks.report.figures import plot
 
-        return figure(self)
-
-    def to_markdown(self) -> str:
-        """Return the verdict and the tables as Markdown."""
-        from reclm.benchmarks.suite_table import markdown
-
-        return markdown(self)
-
-    def to_latex(self) -> str:
-        """Return the tables as LaTeX (package ``booktabs``)."""
-        from reclm.benchmarks.report.numbers import Numbers
-        from reclm.benchmarks.report.pages import latex_page
-
-        return latex_page(Numbers(self))
+        return plot(self)
 
     def to_html(self, path: str | Path) -> None:
         """Write the report as one page that needs no network."""
-        from reclm.benchmarks.report.extras import read_examples, read_profiles
-        from reclm.benchmarks.report.numbers import Numbers
-        from reclm.benchmarks.report.web import html_page
+        from reclm.benchmarks.report.page import html_page, write_text
 
-        extras = (read_examples(self.folder), read_profiles(self.folder)) if self.folder else ((), ())
-        Path(path).write_text(html_page(Numbers(self), *extras), encoding="utf-8", errors="backslashreplace")
+        write_text(Path(path), html_page(self))
+
+    def to_latex(self) -> str:
+        """Return the tables of results and of comparisons as LaTeX, which needs the package ``booktabs``."""
+        from reclm.benchmarks.report.page import latex_page
+
+        return latex_page(self)
+
+    def to_markdown(self) -> str:
+        """Return the verdict, the tables and how the run was made as Markdown."""
+        from reclm.benchmarks.report.page import markdown_page
+
+        return markdown_page(self)
 
     @property
     def best(self) -> Any:
-        """The trained model: the one with profiles where there is one, else the plain one."""
+        """The trained recommender that the run saved: the one with profiles, else the plain one.
+
+        Raises:
+            NotFound: if the run saved none.
+        """
         from reclm.folders import current
-        from reclm.recommend import saved
+        from reclm.recommend.saved import load_model
 
         models = self.folder / "models" if self.folder else None
         for name in ("augment", "base"):
             if models is not None and (models / name).is_dir():
-                return saved.load_model(models / name, current())
-        raise NotFound("this run kept no models; reclm.compare and reclm bench keep them", where=models)
+                return load_model(models / name, current())
+        raise NotFound(
+            f"no model is saved with the run{f' in {self.folder}' if self.folder else ''}; "
+            "reclm.compare saves models, suites do not",
+            where=models,
+        )
 
     def __repr__(self) -> str:
         about = self.about
-        held = f"{len(about.rows)} rows, {about.seeds} seeds, {', '.join(one.name for one in about.whole)}"
-        return f"<Result {about.title}: {held}. {self.verdict}>"
+        protocols = ", ".join(protocol.name for protocol in about.whole)
+        seeds = f"{about.seeds} seed{'s' * (about.seeds != 1)}"
+        return f"<Result {about.title}: {len(about.rows)} rows, {seeds}, {protocols}. {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(str(self.verdict))}</p>{self.table().to_html(index=False, float_format='{:.4f}'.format)}"
+        table = self.table().to_html(index=False, float_format="{:.4f}".format, na_rep="", border=0)
+        return f"<p>{escape(str(self.verdict))}</p>\n{table}"
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from reclm.benchmarks.report.page import terminal
+
+        yield from terminal(self)
 
     @property
     def headline(self) -> str:
-        """The metric a verdict is about: :data:`HEADLINE` where it was computed, else the first."""
+        """The metric that the verdict is about: :data:`HEADLINE` where it was measured, else the first one."""
+        if not self.about.metrics:
+            raise BadInput("the run has no metric", where=self.folder)
         return HEADLINE if HEADLINE in self.about.metrics else self.about.metrics[0]
 
     def row(self, name: str) -> ResultRow:
-        """The line of this name."""
-        return next(one for one in self.about.rows if one.name == name)
+        """Return the row of this name."""
+        return self._rows[name]
 
-    def seeds(self, line: str, protocol: str) -> list[int]:
-        """The seeds that ran."""
-        return [seed for name, seed, found in self.cells if (name, found) == (line, protocol)]
+    @cached_property
+    def _rows(self) -> dict[str, ResultRow]:
+        return {row.name: row for row in self.about.rows}
 
-    def values(self, line: str, protocol: str, metric: str) -> np.ndarray:
-        """The number of each seed that ran, ``(s,)``; empty where none did, or none has the metric."""
-        means = [self.cells[line, seed, protocol].means() for seed in self.seeds(line, protocol)]
-        found = np.array([one[metric] for one in means if metric in one], np.float64)
-        return found[~np.isnan(found)]
+    @cached_property
+    def _seeds(self) -> dict[tuple[str, str], list[int]]:
+        seeds: dict[tuple[str, str], list[int]] = {}
+        for row, seed, protocol in self.trials:
+            seeds.setdefault((row, protocol), []).append(seed)
+        return seeds
 
-    def epoch_seconds(self, line: str) -> float:
-        """Seconds of an epoch without evaluation: the median over the seeds, nan where nothing was trained."""
-        times = {
-            (name, seed): cell.epoch_seconds for (name, seed, _), cell in self.cells.items() if name == line
-        }
-        known = [one for one in times.values() if not np.isnan(one)]
+    def seeds(self, row: str, protocol: str) -> list[int]:
+        """Return the seeds that ran."""
+        return self._seeds.get((row, protocol), [])
+
+    def values(self, row: str, protocol: str, metric: str) -> np.ndarray:
+        """Return the finite number of each seed that has one, ``(s,)``."""
+        means = [self.trials[row, seed, protocol].means() for seed in self.seeds(row, protocol)]
+        values = np.array([mean[metric] for mean in means if metric in mean], np.float64)
+        return values[np.isfinite(values)]
+
+    def epoch_seconds(self, row: str) -> float:
+        """Return the seconds of an epoch without evaluation: the median over seeds, nan where nothing was trained."""
+        times = {seed: trial.epoch_seconds for (name, seed, _), trial in self.trials.items() if name == row}
+        known = [time for time in times.values() if not np.isnan(time)]
         return float(np.median(known)) if known else float("nan")
 
-    def paired(self, before: str, after: str, protocol: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Every user's values of two lines, ``(s, n)`` each: the same seeds and users in the same order.
+    def by_user(self, row: str, protocol: str, metric: str) -> np.ndarray:
+        """Return every user's value with each seed, ``(s, n)``; nan where a seed has none of a user."""
+        return self.aligned([row], protocol, metric)[1][0]
 
-        Users who lack a value (lift without history, say) are left out. Where seeds have users of their own
-        (held-out users drawn by seed), values are nan for users whom a seed did not draw. Zero seeds where the lines
-        share none.
+    def paired(self, before: str, after: str, protocol: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return every user's values of two rows, ``(s, n)`` each: the same seeds and users in the same order.
+
+        Users who lack a value in one of them (lift without history, say) are left out. Where seeds have users of their
+        own (held-out users drawn by seed), nan marks the users that a seed did not draw.
         """
-        both = [one for one in self.seeds(before, protocol) if one in self.seeds(after, protocol)]
-        pairs = [(self.cells[before, seed, protocol], self.cells[after, seed, protocol]) for seed in both]
-        pairs = [(one, other) for one, other in pairs if metric in one.values and metric in other.values]
-        if not pairs:
-            return np.zeros((0, 0)), np.zeros((0, 0))
-        first = pairs[0][0].user_ids
-        if all(np.array_equal(cell.user_ids, first) for pair in pairs for cell in pair):
-            one, other = (np.stack([pair[side].values[metric] for pair in pairs]) for side in (0, 1))
-            known = ~np.isnan(one + other).any(0)
-            return one[:, known].astype(np.float64), other[:, known].astype(np.float64)
-        users = np.unique(np.concatenate([cell.user_ids for pair in pairs for cell in pair]).astype(str))
-        one, other = (_spread([pair[side] for pair in pairs], metric, users) for side in (0, 1))
-        there = ~np.isnan(one + other)
-        kept = np.ix_(there.any(1), there.any(0))
-        one, other = (np.where(there, values, np.nan)[kept] for values in (one, other))
+        _, (one, other) = self.aligned([before, after], protocol, metric)
         return one, other
 
-    def by_user(self, line: str, protocol: str, metric: str) -> np.ndarray:
-        """Every user's values of a line with each seed, ``(s, n)``; nan where a seed has none of a user."""
-        cells = [self.cells[line, seed, protocol] for seed in self.seeds(line, protocol)]
-        cells = [cell for cell in cells if metric in cell.values and len(cell.user_ids)]
-        if not cells:
-            return np.zeros((0, 0))
-        if all(np.array_equal(cell.user_ids, cells[0].user_ids) for cell in cells):
-            values = np.stack([cell.values[metric] for cell in cells]).astype(np.float64)
-        else:
-            users = np.unique(np.concatenate([cell.user_ids for cell in cells]).astype(str))
-            values = _spread(cells, metric, users)
-        there = ~np.isnan(values)
-        return values[np.ix_(there.any(1), there.any(0))]
-
-    def save(self, folder: str | Path) -> None:
-        """Write the record: ``about.json``, ``results.parquet``, ``users.parquet`` and ``history.parquet``.
-
-        - ``results.parquet``: a row a line, seed, protocol and metric;
-        - ``users.parquet``: a row a line, seed, protocol and user, a column a metric;
-        - ``history.parquet``: a row a line, seed and epoch.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        object.__setattr__(self, "folder", folder)
-        text = json.dumps(self.about.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        (folder / "about.json").write_text(text, encoding="utf-8")
-        results, users = [], []
-        for (line, seed, protocol), cell in self.cells.items():
-            key = {"row": line, "seed": seed, "protocol": protocol}
-            kept = {
-                name: getattr(cell, name)
-                for name in ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
-            }
-            results += [
-                {**key, "metric": metric, "value": None if np.isnan(value) else value, **kept}
-                for metric, value in cell.means().items()
-            ]
-            fixed = {
-                name: pa.array([value] * len(cell.user_ids), _TYPES[name]) for name, value in key.items()
-            }
-            ids = pa.array(cell.user_ids.tolist(), pa.string())
-            users.append(pa.table({**fixed, "user_id": ids, "activity": cell.activity, **cell.values}))
-        schema = pa.schema(list(_TYPES.items()))
-        pq.write_table(pa.Table.from_pylist(results, schema), folder / "results.parquet")
-        (folder / "users.parquet").unlink(missing_ok=True)  # of an earlier run, perhaps
-        if users:
-            table = pa.concat_tables(users, promote_options="permissive")
-            pq.write_table(table, folder / "users.parquet", compression="zstd")
-        rows = [
-            {"row": line, "seed": seed, **row}
-            for (line, seed), epochs in self.history.items()
-            for row in epochs
+    def aligned(self, rows: Sequence[str], protocol: str, metric: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the ids ``(n,)`` of the users that all rows have, and each row's values ``(s, n)`` by common seeds."""
+        seeds = [
+            seed
+            for seed in self.seeds(rows[0], protocol)
+            if all((row, seed, protocol) in self.trials for row in rows)
         ]
-        names = dict.fromkeys(name for row in rows for name in row)
-        columns = {name: [row.get(name) for row in rows] for name in names}
-        pq.write_table(pa.table(columns), folder / "history.parquet")
+        groups = [[self.trials[row, seed, protocol] for row in rows] for seed in seeds]
+        groups = [group for group in groups if all(metric in trial.values for trial in group)]
+        if not groups:
+            return np.empty(0, object), [np.zeros((0, 0))] * len(rows)
+        users = groups[0][0].user_ids
+        same = all(np.array_equal(trial.user_ids, users) for group in groups for trial in group)
+        if not same:
+            users = np.unique(
+                np.concatenate([trial.user_ids for group in groups for trial in group]).astype(str)
+            )
+        arrays = []
+        for trials in zip(*groups, strict=True):
+            values = np.full((len(groups), len(users)), np.nan)
+            for into, trial in zip(values, trials, strict=True):
+                into[slice(None) if same else np.searchsorted(users, trial.user_ids.astype(str))] = (
+                    trial.values[metric]
+                )
+            arrays.append(values)
+        known = ~np.isnan(sum(arrays))
+        if same and len(rows) > 1:
+            chosen = known.all(0)
+            return users[chosen], [values[:, chosen] for values in arrays]
+        chosen = known.any(0)
+        index = np.ix_(known.any(1), chosen)
+        return users[chosen], [np.where(known, values, np.nan)[index] for values in arrays]
 
-    @classmethod
-    def read(cls, folder: str | Path) -> "Result":
-        """The record in ``folder``.
+    # names of 0.1, until their callers have moved
+    read = load
 
-        Raises:
-            ReclmError: if there is none, or it is damaged.
-        """
-        folder = Path(folder)
-        path = folder / "about.json"
-        if not path.is_file():
-            raise ReclmError(f"no run in {folder} (it has no about.json); reclm bench writes one")
-        try:
-            about = RunInfo.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-            users = folder / "users.parquet"
-            blocks = _blocks(pq.read_table(users)) if users.is_file() else {}
-            cells = _cells(pq.read_table(folder / "results.parquet"), blocks, about.metrics)
-            history: dict[tuple[str, int], list[dict[str, float]]] = {}
-            for row in pq.read_table(folder / "history.parquet").to_pylist():
-                kept = {name: value for name, value in row.items() if value is not None}
-                history.setdefault((kept.pop("row"), kept.pop("seed")), []).append(kept)
-        except KeyError as error:
-            raise ReclmError(f"the run in {folder} is damaged (no {error}); run reclm bench again") from error
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise ReclmError(f"the run in {folder} is damaged ({error}); run reclm bench again") from error
-        return cls(about, cells, history, folder)
-
-    load = read
-
-
-_TYPES = {
-    "row": pa.string(),
-    "seed": pa.int64(),
-    "protocol": pa.string(),
-    "metric": pa.string(),
-    "value": pa.float64(),
-    "best_epoch": pa.int64(),
-    "epochs": pa.int64(),
-    "seconds": pa.float64(),
-    "epoch_seconds": pa.float64(),
-    "key": pa.string(),
-}
-
-
-def _spread(cells: list[TrialResult], metric: str, users: np.ndarray) -> np.ndarray:
-    """``(s, n)`` values of the users, who are sorted; nan where a cell does not have them."""
-    values = np.full((len(cells), len(users)), np.nan)
-    for row, cell in zip(values, cells, strict=True):
-        row[np.searchsorted(users, cell.user_ids.astype(str))] = cell.values[metric]
-    return values
-
-
-Key = tuple[str, int, str]
-Block = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
-
-
-def _cells(results: pa.Table, blocks: dict[Key, Block], metrics: tuple[str, ...]) -> dict[Key, TrialResult]:
-    """The rows of ``results.parquet`` as cells, with their users' values."""
-    numbers: dict[Key, list[dict[str, Any]]] = {}
-    for row in results.to_pylist():
-        numbers.setdefault((row["row"], row["seed"], row["protocol"]), []).append(row)
-    cells: dict[Key, TrialResult] = {}
-    for key, rows in numbers.items():
-        ids, activity, values = blocks.get(key, (np.empty(0, object), np.empty(0, np.int64), {}))
-        known = {name for row in rows if (name := row["metric"]) in metrics}
-        cells[key] = TrialResult(
-            user_ids=ids,
-            activity=activity,
-            values={name: one for name, one in values.items() if name in known},
-            overall={
-                row["metric"]: float("nan") if row["value"] is None else row["value"]
-                for row in rows
-                if row["metric"] not in values
-            },
-            **{name: rows[0][name] for name in ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")},
-        )
-    return cells
-
-
-def _blocks(users: pa.Table) -> dict[Key, Block]:
-    """The rows of each line, seed and protocol; they stand together, as they were written."""
-    if not users.num_rows:
-        return {}
-    codes = [
-        pc.dictionary_encode(users.column(name)).combine_chunks().indices.to_numpy()
-        for name in ("row", "seed", "protocol")
-    ]
-    change = np.any([np.diff(one) != 0 for one in codes], axis=0)
-    starts = np.concatenate([[0], np.flatnonzero(change) + 1, [users.num_rows]])
-    metrics = [
-        name for name in users.column_names if name not in _TYPES and name not in ("user_id", "activity")
-    ]
-    found = {}
-    for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        part = users.slice(start, stop - start)
-        key = tuple(part.column(name)[0].as_py() for name in ("row", "seed", "protocol"))
-        values = {
-            name: part.column(name).to_numpy().astype(np.float32)
-            for name in metrics
-            if part.column(name).null_count < len(part)
-        }
-        found[key] = (part.column("user_id").to_numpy(), part.column("activity").to_numpy(), values)
-    return found
+    @property
+    def cells(self) -> dict[tuple[str, int, str], TrialResult]:
+        return self.trials

@@ -1,20 +1,22 @@
-"""Two runs side by side: line by line what changed, whether it is more than chance, and what was made otherwise."""
+"""Two runs side by side: what changed in each row, whether significantly, and how they were made differently."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from reclm.benchmarks.report.page import terminal_table
+from reclm.benchmarks.report.tables import Cell, Row, Table
 from reclm.benchmarks.results import Result
-from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired, shown_p
-from reclm.errors import ReclmError
+from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
+from reclm.console import printable
+from reclm.errors import BadInput
+from reclm.intervals import NONE, between, number, p_value
 from reclm.recommend.metrics import title
 
 if TYPE_CHECKING:
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """A line, protocol and metric that both runs have.
+    """A row, protocol and metric that both runs have.
 
     Attributes:
         a, b: means over the users and seeds that both have; nan where there is no number.
         test: of ``b - a``, user by user; None for a number that is not a mean over users.
-        p: of the test, corrected by Holm over the table; nan without one.
-        equal: every number of it is the same in both.
+        p: of the test, corrected by Holm over all changes; nan without one.
+        equal: every value is the same in both.
     """
 
     row: str
@@ -47,12 +49,12 @@ class Change:
 
 
 @dataclass(frozen=True)
-class TwoRuns:
-    """What :func:`compare` found.
+class RunDiff:
+    """Two runs compared. ``str()`` is the outcome in a sentence.
 
     Attributes:
-        changes: in the order of A's lines, protocols and metrics.
-        alone: what only one of them has, or what they share no seed or user of.
+        changes: in the order of A's rows, protocols and metrics.
+        alone: what only one of them has, or of what they share no seed.
         made: what differs in how they were made.
     """
 
@@ -60,206 +62,190 @@ class TwoRuns:
     alone: tuple[str, ...]
     made: tuple[str, ...]
 
+    @cached_property
+    def tested(self) -> list[tuple[Change, PairedTest]]:
+        """The changes that were tested."""
+        return [(change, change.test) for change in self.changes if change.test is not None]
+
     def table(self) -> "DataFrame":
-        """Return a row for each row, protocol and metric: A, B, difference, 95 % interval, p."""
+        """Return a row for each change: both means, the difference with its 95 % interval, and p."""
         import pandas as pd
 
-        return pd.DataFrame(
+        nan = float("nan")
+        records = [
             {
-                "row": one.row,
-                "protocol": one.protocol,
-                "metric": title(one.metric),
-                "A": one.a,
-                "B": one.b,
-                "difference": one.b - one.a,
-                "low": one.test.low if one.test else float("nan"),
-                "high": one.test.high if one.test else float("nan"),
-                "p": one.p,
+                "protocol": change.protocol,
+                "row": change.row,
+                "metric": title(change.metric),
+                "A": change.a,
+                "B": change.b,
+                "difference": change.b - change.a,
+                "low": change.test.low if change.test else nan,
+                "high": change.test.high if change.test else nan,
+                "p": change.p,
             }
-            for one in self.changes
-        )
+            for change in self.changes
+        ]
+        return pd.DataFrame(records)
+
+    def tables(self) -> list[Table]:
+        """Return a table for each protocol."""
+        head = ("", "metric", "A", "B", "B - A", "95 % interval", "p")
+        protocols = dict.fromkeys(change.protocol for change in self.changes)
+        return [Table(name, head, tuple(self._rows(name)), text=2) for name in protocols]
+
+    def _rows(self, protocol: str) -> Iterator[Row]:
+        last = None
+        for change in self.changes:
+            if change.protocol != protocol:
+                continue
+            test = change.test
+            cells = (
+                Cell(title(change.metric)),
+                Cell(number(change.a), change.a),
+                Cell(number(change.b), change.b),
+                Cell(number(change.b - change.a, sign=True), change.b - change.a),
+                Cell(between(number(test.low, sign=True), number(test.high, sign=True)) if test else NONE),
+                Cell(p_value(change.p), change.p, significant=change.significant),
+            )
+            yield Row("" if change.row == last else change.row, cells)
+            last = change.row
 
     def __str__(self) -> str:
-        return verdict(self)
+        if not self.changes:
+            return "The runs have nothing in common that could be compared."
+        if all(change.equal for change in self.changes):
+            return f"The runs agree in every value of {_count(len(self.changes), 'comparison')}."
+        if not self.tested:
+            return "No user was ranked in both runs: the numbers differ, and nothing can be tested."
+        one_seed = min(test.seeds for _, test in self.tested) == 1
+        caveat = "; with one seed, this holds for these trained models, not for how they were made" * one_seed
+        tests = f"{_count(len(self.tested), 'comparison')} (p corrected by Holm){caveat}."
+        significant = [change for change, _ in self.tested if change.significant]
+        if not significant:
+            return f"No significant difference in {tests}"
+        higher = sum(change.b > change.a for change in significant)
+        lower = len(significant) - higher
+        return f"B is significantly higher than A in {higher} and significantly lower in {lower} of {tests}"
+
+    def __repr__(self) -> str:
+        return f"<RunDiff: {self}>"
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html(index=False, float_format="{:.4f}".format, na_rep="", border=0)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from tables(self)
-        yield from (Text(one) for one in (*self.alone, *self.made, "", str(self)))
+        for table in self.tables():
+            yield terminal_table(table, f"{table.title}: B against A")
+        for text in (*self.alone, *self.made, "", str(self)):
+            yield Text(printable(text))
 
 
-def compare_runs(a: Result | str | Path, b: Result | str | Path) -> TwoRuns:
-    """Compare two runs, given as results or as their folders, row by row and user by user."""
-    return compare(*(one if isinstance(one, Result) else Result.load(one) for one in (a, b)))
-
-
-def compare(a: Result, b: Result) -> TwoRuns:
-    """Compare the lines of the same name.
+def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
+    """Compare the rows of the same name of two runs, given as results or as their folders.
 
     Raises:
-        ReclmError: if the runs are of different data: their users and test items are not the same.
+        NotFound, Damaged: as :meth:`Result.load <reclm.benchmarks.results.Result.load>`.
+        BadInput: if the runs are of different data: their users and test items are not the same.
     """
+    a, b = (run if isinstance(run, Result) else Result.load(run) for run in (a, b))
     if a.about.fingerprint != b.about.fingerprint:
-        ours, theirs = (f"{one.about.dataset} ({one.about.fingerprint})" for one in (a, b))
-        raise ReclmError(
-            f"the runs are of different data, so their numbers cannot be compared: A {ours}, B {theirs}"
+        ours, theirs = (f"{run.about.dataset} ({run.about.fingerprint})" for run in (a, b))
+        raise BadInput(
+            f"the runs are of different data, so their numbers cannot be compared: A {ours}, B {theirs}",
+            value=(a.about.fingerprint, b.about.fingerprint),
         )
-    alone = [*_alone("line", *([one.name for one in run.about.rows] for run in (a, b)))]
-    alone += _alone("protocol", *([one.name for one in run.about.whole] for run in (a, b)))
-    alone += _alone("metric", *(list(run.about.metrics) for run in (a, b)))
+    alone = [
+        *_alone("row", *([row.name for row in run.about.rows] for run in (a, b))),
+        *_alone("protocol", *([protocol.name for protocol in run.about.whole] for run in (a, b))),
+        *_alone("metric", *(list(run.about.metrics) for run in (a, b))),
+    ]
+    names = {row.name for row in b.about.rows}
+    rows = [row.name for row in a.about.rows if row.name in names]
+    candidates = [{protocol.name: protocol.candidates for protocol in run.about.whole} for run in (a, b)]
+    protocols = [name for name, count in candidates[0].items() if candidates[1].get(name) == count]
     changes: list[Change] = []
-    lines = [one.name for one in a.about.rows if one.name in {other.name for other in b.about.rows}]
-    among = [{one.name: one.candidates for one in run.about.whole} for run in (a, b)]
-    protocols = [name for name, items in among[0].items() if among[1].get(name) == items]
-    for line in lines:
+    for row in rows:
         for protocol in protocols:
-            both, why = _both(a, b, line, protocol)
-            if why:
-                alone.append(f"{line}, {protocol}: {why}")
+            seeds = [run.seeds(row, protocol) for run in (a, b)]
+            if any(seeds) and not set(seeds[0]) & set(seeds[1]):
+                ran = [", ".join(map(str, each)) or "none" for each in seeds]
+                alone.append(f"{row}, {protocol}: no seed ran in both (A: {ran[0]}; B: {ran[1]})")
+            both = _both(a, b, row, protocol)
             changes += [
-                _change(both, line, protocol, metric)
+                _change(both, row, protocol, metric)
                 for metric in a.about.metrics
                 if all(len(both.values(side, protocol, metric)) for side in "AB")
             ]
-    corrected = holm([float("nan") if one.test is None else one.test.p for one in changes]).tolist()
-    changes = [replace(one, p=p) for one, p in zip(changes, corrected, strict=True)]
-    return TwoRuns(tuple(changes), tuple(alone), tuple(_made(a, b, lines)))
+    corrected = holm([change.test.p if change.test else float("nan") for change in changes]).tolist()
+    changes = [replace(change, p=p) for change, p in zip(changes, corrected, strict=True)]
+    return RunDiff(tuple(changes), tuple(alone), tuple(_made(a, b, rows)))
 
 
-def _alone(what: str, a: list[str], b: list[str]) -> Iterator[str]:
-    for side, these, others in (("A", a, b), ("B", b, a)):
-        for name in these:
+def _alone(kind: str, a: list[str], b: list[str]) -> Iterator[str]:
+    for side, names, others in (("A", a, b), ("B", b, a)):
+        for name in names:
             if name not in others:
-                yield f"only in {side}: {what} {name}"
+                yield f"only in {side}: {kind} {name}"
 
 
-def _both(a: Result, b: Result, line: str, protocol: str) -> tuple[Result, str]:
-    """Both runs' cells of a line as lines ``A`` and ``B`` of one record, their common seeds; or why there are none."""
-    seeds = [run.seeds(line, protocol) for run in (a, b)]
-    common = [seed for seed in seeds[0] if seed in seeds[1]]
-    cells = {
-        (side, seed, protocol): run.cells[line, seed, protocol]
+def _both(a: Result, b: Result, row: str, protocol: str) -> Result:
+    """Return both runs' trials of a row as rows ``A`` and ``B`` of one result: their common seeds."""
+    common = [seed for seed in a.seeds(row, protocol) if seed in b.seeds(row, protocol)]
+    trials = {
+        (side, seed, protocol): run.trials[row, seed, protocol]
         for side, run in (("A", a), ("B", b))
         for seed in common
     }
-    why = ""
-    if not common and any(seeds):
-        ran = [", ".join(map(str, one)) or "none" for one in seeds]
-        why = f"no seed ran in both (A: {ran[0]}; B: {ran[1]})"
-    return Result(a.about, cells), why
+    return Result(a.about, trials)
 
 
-def _change(both: Result, line: str, protocol: str, metric: str) -> Change:
+def _change(both: Result, row: str, protocol: str, metric: str) -> Change:
     before, after = both.paired("A", "B", protocol, metric)
-    if not before.size:  # a number of the whole, or nobody is in both
+    if not before.size:  # not a mean over users, or no user is in both
         a, b = (both.values(side, protocol, metric) for side in "AB")
-        return Change(line, protocol, metric, float(a.mean()), float(b.mean()), equal=np.array_equal(a, b))
+        return Change(row, protocol, metric, float(a.mean()), float(b.mean()), equal=np.array_equal(a, b))
     equal = bool(np.array_equal(before, after, equal_nan=True))
-    test = paired(before, after)
-    return Change(line, protocol, metric, average(before), average(after), test, equal=equal)
+    return Change(row, protocol, metric, average(before), average(after), paired(before, after), equal=equal)
 
 
-def _made(a: Result, b: Result, lines: list[str]) -> Iterator[str]:
-    """What differs in suite, lines and environment, a sentence each."""
+def _made(a: Result, b: Result, rows: list[str]) -> Iterator[str]:
+    """Say what differs in suite, rows, protocols and environment."""
     ours, theirs = a.about, b.about
     yield from _differ("", {"dataset": ours.dataset}, {"dataset": theirs.dataset})
-    yield from _differ("suite: ", _flat(ours.suite, lines), _flat(theirs.suite, lines))
-    for name in lines:
-        one, other = (
-            run.row(name).model_dump(include={"writer", "control", "kinds", "coverage", "chosen"})
-            for run in (a, b)
-        )
-        yield from _differ(f"line {name}: ", one, other)
-    for where in ("protocols", "environment"):
-        one, other = (
-            {one.name: f"{one.users} users × {one.candidates} items" for one in about.whole}
-            if where == "protocols"
-            else about.environment
-            for about in (ours, theirs)
-        )
-        common = one.keys() & other.keys() if where == "protocols" else one.keys() | other.keys()
-        yield from _differ(f"{where}: ", *({k: v for k, v in x.items() if k in common} for x in (one, other)))
+    yield from _differ("suite: ", _flat(ours.suite, rows), _flat(theirs.suite, rows))
+    fields = {"writer", "control", "kinds", "coverage", "chosen"}
+    for name in rows:
+        yield from _differ(f"row {name}: ", *(run.row(name).model_dump(include=fields) for run in (a, b)))
+    sizes = [
+        {protocol.name: f"{protocol.users} users × {protocol.candidates} items" for protocol in about.whole}
+        for about in (ours, theirs)
+    ]
+    common = sizes[0].keys() & sizes[1].keys()
+    yield from _differ(
+        "protocols: ", *({name: each[name] for name in each if name in common} for each in sizes)
+    )
+    yield from _differ("environment: ", ours.environment, theirs.environment)
 
 
 def _differ(where: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
     for key in dict.fromkeys([*a, *b]):
         if a.get(key) != b.get(key):
-            yield f"{where}{key}: {_shown(a, key)} → {_shown(b, key)}"
+            values = ("not set" if each.get(key) is None else str(each[key]) for each in (a, b))
+            yield f"{where}{key}: {' → '.join(values)}"
 
 
-def _shown(values: Mapping[str, Any], key: str) -> str:
-    return "not said" if values.get(key) is None else str(values[key])
-
-
-def _flat(suite: Any, lines: list[str], path: str = "") -> dict[str, Any]:
-    """Dotted names of a suite's options; rows are known by their names, and those of one run alone are left out."""
+def _flat(suite: Any, rows: list[str], path: str = "") -> dict[str, Any]:
+    """Return a suite's options by dotted names; rows by their names, without those of one run alone."""
     if path == "rows":
-        suite = {row["name"]: row for row in suite if row["name"] in lines}
+        suite = {row["name"]: row for row in suite if row["name"] in rows}
     if not isinstance(suite, Mapping):
         return {path: suite}
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for key, value in suite.items():
         if key not in ("title", "source", "note", "published"):  # words, and what others measured
-            found |= _flat(value, lines, f"{path}.{key}" if path else key)
-    return found
-
-
-def tables(two: TwoRuns) -> list[Table]:
-    """A table a protocol, that fits 80 columns if names are short."""
-    drawn = []
-    for protocol in dict.fromkeys(one.protocol for one in two.changes):
-        grid = Table(
-            title=f"{escape(protocol)}: B against A, 95 % interval, p by Holm",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        grid.add_column("", min_width=9, max_width=24)
-        grid.add_column("", no_wrap=True)
-        for name in ("A", "B", "B - A", "interval", "p"):
-            grid.add_column(name, justify="right", no_wrap=True)
-        last = ""
-        for one in two.changes:
-            if one.protocol == protocol:
-                grid.add_row("" if one.row == last else escape(one.row), *_cells(one))
-                last = one.row
-        drawn.append(grid)
-    return drawn
-
-
-def _cells(one: Change) -> list[str]:
-    test, difference = one.test, one.b - one.a
-    shown = [title(one.metric), _number(one.a), _number(one.b), _number(difference, "+")]
-    if test is None:
-        return [*shown, "–", "–"]
-    mark = " *" if one.significant else ""
-    return [*shown, f"{_number(test.low, '+')} to {_number(test.high, '+')}", f"{shown_p(one.p)}{mark}"]
-
-
-def _number(value: float, sign: str = "") -> str:
-    if np.isnan(value):
-        return "–"
-    text = f"{value:{sign}.4f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
-
-
-def verdict(two: TwoRuns) -> str:
-    """What it comes to, in a sentence."""
-    tested = [one for one in two.changes if one.test is not None]
-    if not two.changes:
-        return "nothing of the one run is in the other: there is nothing to compare"
-    if all(one.equal for one in two.changes):
-        return f"the runs agree in every number of {_count(len(two.changes), 'comparison')}"
-    if not tested:
-        return "no user was ranked for in both runs: the numbers differ, and nothing can be tested"
-    clear = [one for one in tested if one.significant]
-    seeds = min(one.test.seeds for one in tested if one.test is not None)
-    caveat = "; with one seed, that is of these trainings, not of how they were made" if seeds == 1 else ""
-    tests = f"{_count(len(tested), 'comparison')} (p by Holm)"
-    if not clear:
-        return f"no difference that is told from chance in {tests}{caveat}"
-    above = sum(one.b > one.a for one in clear)
-    return f"B is higher than A in {above} and lower in {len(clear) - above} of {tests}{caveat}"
+            options |= _flat(value, rows, f"{path}.{key}" if path else key)
+    return options
 
 
 def _count(count: int, what: str) -> str:

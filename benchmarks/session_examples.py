@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reclm.benchmarks.report.extras import EXAMPLES, PROFILES, Example, Quality
+from reclm.benchmarks.result_files import EXAMPLES, PROFILES, Example, Quality
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.session_run import PROTOCOL, SessionRun
 from reclm.benchmarks.significance import over_users

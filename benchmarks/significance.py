@@ -1,4 +1,4 @@
-"""Is a difference more than noise? Tests, intervals and corrections over users and seeds."""
+"""Test differences over users and seeds: paired tests, intervals, and the correction for many tests."""
 
 import math
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from scipy import optimize, special
 from reclm import intervals
 
 LEVEL = 0.05
-"""Of every test; intervals hold ``1 - LEVEL``."""
+"""Significance level of every test; intervals hold ``1 - LEVEL``."""
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A two-sided test of a mean difference between two lines (:func:`paired`).
+    """A two-sided test of a mean difference between two rows (:func:`paired`).
 
     Attributes:
         difference: mean of ``after - before``.
         low, high: its 95 % interval.
-        p: probability of so large a difference by chance; 1 where nothing differs at all.
+        p: probability of so large a difference by chance; 1 where no value differs.
         n: users compared.
-        seeds: trainings of each line. With one, the claim is about these two trained models, not about the methods.
+        seeds: trainings of each row. With one, the claim is about these two trained models, not about the methods.
         effect: Cohen's d_z, the mean over users of each user's mean difference by its standard deviation; nan where
             users do not differ.
     """
@@ -37,14 +37,14 @@ class PairedTest:
 
 
 def average(values: np.ndarray) -> float:
-    """The mean over seeds of their means over users, of ``(s, n)``; nan where a seed did not draw a user."""
+    """Return the mean over seeds of the means over users of ``(s, n)``; nan marks users that a seed did not draw."""
     if not values.size:
         return float("nan")
     return float(np.nanmean(np.atleast_2d(values), axis=1).mean())
 
 
 def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
-    r"""Compare ``(s, n)`` values of the same ``s`` seeds and ``n`` users (``(n,)``: one seed), both drawn at random.
+    r"""Test ``(s, n)`` values of the same ``s`` seeds and ``n`` users (``(n,)``: one seed), both drawn at random.
 
     Where a seed did not draw a user, the value is nan: see :func:`_own_users`. Below, all seeds have all users.
 
@@ -96,13 +96,13 @@ def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
 
 
 def _own_users(change: np.ndarray) -> PairedTest:
-    """:func:`paired` of ``(s, n)`` differences where each seed drew users of its own, some of them perhaps again.
+    """Test ``(s, n)`` differences where each seed drew users of its own, some of them perhaps again.
 
     The mean is that of the seeds' means. Users alone give it the variance ``W = Σ_u (Σ_j rest_uj / (s n_j))²`` times
     ``n / (n - s)``, ``rest`` being what is left of a difference without its seed's mean: a user of several seeds
     counts as one cluster. The seeds' means give it ``B``, their variance by s. The variance is ``max(W, B)``, its
     critical value that of :func:`paired` with the parts ``B`` of seeds, s - 1 degrees of freedom, and ``W`` of users,
-    n - s. ``tests/benchmarks/test_null_case.py`` simulates it: false alarms stay within chance of nominal.
+    n - s. ``tests/benchmarks/test_null_case.py`` simulates it: false alarms are not significantly above nominal.
     """
     seeds, n = change.shape
     by_seed = np.nanmean(change, axis=1)
@@ -115,7 +115,7 @@ def _own_users(change: np.ndarray) -> PairedTest:
 
 
 def _drawn_users(values: np.ndarray) -> float:
-    """The variance ``W`` of :func:`_own_users`."""
+    """Return the variance ``W`` of :func:`_own_users`."""
     seeds, n = values.shape
     there = ~np.isnan(values)
     rest = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
@@ -124,9 +124,9 @@ def _drawn_users(values: np.ndarray) -> float:
 
 
 def over_users(values: np.ndarray) -> intervals.Estimate | None:
-    """The mean over seeds of their means over users, of ``(s, n)``, with the 95 % interval that other users would give.
+    """Return the mean over seeds and users of ``(s, n)`` with its 95 % interval over users, the seeds being fixed.
 
-    The seeds are taken as they are. Where a seed did not draw a user, the value is nan. None of nothing.
+    nan marks users that a seed did not draw. None of an empty array.
     """
     if not values.size:
         return None
@@ -145,7 +145,7 @@ def _test(
     by_user: np.ndarray,
     seeds: int,
 ) -> PairedTest:
-    """A mean of this variance against 0; ``shares`` as of :func:`_critical`."""
+    """Test a mean of this variance against 0; ``shares`` as of :func:`_critical`."""
     error = math.sqrt(variance)
     margin = error * _critical(LEVEL, shares)
     spread = float(by_user.std(ddof=1)) if np.ptp(by_user) else 0.0
@@ -160,69 +160,28 @@ def _test(
     )
 
 
-def bootstrap(
-    before: np.ndarray, after: np.ndarray, seed: int = 0, resamples: int = 1000
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean difference, users and seeds drawn again with replacement.
-
-    Rows and columns are drawn apart (Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1(2), 2007). Of a few seeds
-    it takes the spread for smaller than it is, by ``(s - 1) / s``: a picture's interval; :func:`paired` decides.
-
-    Args:
-        before, after: as for :func:`paired`.
-        seed: of the draws.
-        resamples: how many.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
-    if before.shape != after.shape:
-        raise ValueError(f"paired values of different shape: {before.shape} and {after.shape}")
-    change = np.atleast_2d(after.astype(np.float64) - before.astype(np.float64))
-    seeds, n = change.shape
-    if not change.size:
-        return float("nan"), float("nan")
-    there, known = ~np.isnan(change), np.nan_to_num(change)
-    draw = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for turn in range(resamples):  # a draw at a time: all at once would be resamples × n in memory
-        # a drawn seed, or user, counts as often as it was drawn
-        weights = np.bincount(draw.integers(seeds, size=seeds), minlength=seeds) / seeds
-        times = np.bincount(draw.integers(n, size=n), minlength=n)
-        means[turn] = weights @ (known @ times / np.maximum(there @ times, 1))
-    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
-
-
 def holm(p: ArrayLike) -> np.ndarray:
-    """Adjust a family of p-values: all claims below .05 are right together with probability .95 or more.
+    """Adjust a family of p-values: with probability .95 or more, all claims below .05 are right together.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6(2), 1979: the k-th smallest
     of m (from 0) becomes ``max over j <= k of min(1, (m - j) p_(j))``. A nan is no test: it stays nan and does not
     count.
     """
-    found = np.array(p, np.float64)
-    tested = np.flatnonzero(~np.isnan(found))
-    order = tested[np.argsort(found[tested], kind="stable")]
+    adjusted = np.array(p, np.float64)
+    tested = np.flatnonzero(~np.isnan(adjusted))
+    order = tested[np.argsort(adjusted[tested], kind="stable")]
     steps = np.arange(len(order), 0, -1)
-    found[order] = np.minimum(np.maximum.accumulate(steps * found[order]), 1)
-    return found
-
-
-def shown_p(p: float) -> str:
-    """As tables show it: ``.012``, ``< .001`` for what is smaller, ``–`` for NaN, which is no test."""
-    if math.isnan(p):
-        return "–"
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps * adjusted[order]), 1)
+    return adjusted
 
 
 def _critical(p: float, shares: list[tuple[int, float]]) -> float:
-    """Two-sided critical value at level ``p``: the mean of Student's t by degrees of freedom, weighted."""
+    """Return the two-sided critical value at level ``p``: the weighted mean of Student's t by degrees of freedom."""
     return -sum(share * float(special.stdtrit(dof, p / 2)) for dof, share in shares if share)
 
 
 def _chance(t: float, shares: list[tuple[int, float]]) -> float:
-    """The level at which :func:`_critical` is ``t``; what is below 1e-300 is 0."""
+    """Return the level at which :func:`_critical` is ``t``; below 1e-300 it is 0."""
     single = [2 * float(special.stdtr(dof, -t)) for dof, share in shares if share]
     if len(single) == 1 or t == 0:
         return single[0]

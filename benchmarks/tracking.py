@@ -1,37 +1,32 @@
-"""A record in other people's trackers: each line and seed as a run with its options, curves and final numbers."""
+"""A result in other people's trackers: each trial as a run with its options, curves and final numbers."""
 
 import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from time import time
 from typing import Any
 
-from reclm import plugins
 from reclm.benchmarks.results import Result, ResultRow
-from reclm.benchmarks.search import with_options
-from reclm.benchmarks.suite import Suite, row_plan
-from reclm.config import merged
-from reclm.errors import ReclmError, unknown
-from reclm.folders import Workspace, slug
+from reclm.errors import missing_extra, unknown
+from reclm.folders import Workspace, current, slug
 
 BATCH = 1000
-"""Numbers that MLflow takes at once."""
+"""Numbers that MLflow takes in one call."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """A training, as trackers know it.
+    """A trial, as trackers know it.
 
     Attributes:
-        line, seed: of the record.
-        options: by name, defaults written out.
-        curves: ``epoch/NAME`` to the epochs and values, of loss, seconds and what the epoch was selected by.
-        metrics: ``PROTOCOL/METRIC`` to the final number; what is nan is left out.
+        options: by name, defaults included.
+        curves: ``epoch/NAME`` to the epochs and values of loss, seconds and selection metrics.
+        metrics: ``PROTOCOL/METRIC`` to the final number, without nan.
         error: why it failed, or empty.
     """
 
@@ -47,176 +42,143 @@ class Tracked:
         return f"{self.row} seed {self.seed}"
 
 
-def trainings(record: Result) -> Iterator[Tracked]:
-    """Every line and seed that ran or failed."""
-    failed = {(one.row, one.seed): one.reason for one in record.about.failures}
-    options = {line.name: _options(record, line) for line in record.about.rows}
-    for line, seed in dict.fromkeys([*((line, seed) for line, seed, _ in record.cells), *failed]):
+def trials(result: Result) -> Iterator[Tracked]:
+    """Yield every trial that ran or failed."""
+    failed = {(failure.row, failure.seed): failure.reason for failure in result.about.failures}
+    for row, seed in dict.fromkeys([*((row, seed) for row, seed, _ in result.trials), *failed]):
         curves: dict[str, list[tuple[int, float]]] = {}
-        for row in record.history.get((line, seed), []):
-            for name, value in row.items():
+        for epoch in result.history.get((row, seed), []):
+            for name, value in epoch.items():
                 if name != "epoch":
-                    curves.setdefault(f"epoch/{name}", []).append((int(row["epoch"]), value))
+                    curves.setdefault(f"epoch/{name}", []).append((int(epoch["epoch"]), value))
         metrics = {
             f"{protocol}/{name}": value
-            for (found, of, protocol), cell in record.cells.items()
-            if (found, of) == (line, seed)
-            for name, value in cell.means().items()
-            if value is not None and not math.isnan(value)
+            for (name_of_row, of, protocol), trial in result.trials.items()
+            if (name_of_row, of) == (row, seed)
+            for name, value in trial.means().items()
+            if not math.isnan(value)
         }
-        yield Tracked(
-            line, seed, {**options[line], "seed": seed}, curves, metrics, failed.get((line, seed), "")
-        )
+        options = {**_options(result, result.row(row)), "seed": seed}
+        yield Tracked(row, seed, options, curves, metrics, failed.get((row, seed), ""))
 
 
-def _flat(settings: Mapping[str, Any], within: str = "") -> dict[str, Any]:
-    """Settings by their dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= (
-            _flat(value, f"{within}{name}.") if isinstance(value, Mapping) else {f"{within}{name}": value}
-        )
-    return found
-
-
-def _options(record: Result, line: ResultRow) -> dict[str, Any]:
-    """What a line ran with; what a search chose is in it."""
-    about, suite = record.about, record.about.suite
-    fixed = {
-        "dataset": about.dataset,
-        "fingerprint": about.fingerprint,
-        "line": line.name,
-        "against": line.base,
-        "profiles": line.writer,
-        "control": line.control,
-        "kinds": ", ".join(line.kinds) or None,
+def _options(result: Result, row: ResultRow) -> dict[str, Any]:
+    """Return the options of a row, and what it was trained on."""
+    options = {
+        "dataset": result.about.dataset,
+        "fingerprint": result.about.fingerprint,
+        "row": row.name,
+        "against": row.base,
+        "profiles": row.writer,
+        "control": row.control,
+        "kinds": ", ".join(row.kinds) or None,
+        "backbone": row.backbone or None,
+        **row.options,
     }
-    row = next((one for one in suite.get("rows", ()) if one["name"] == line.name), None)
-    if row is None:
-        found: dict[str, Any] = {"backbone": line.backbone or None}
-    elif suite.get("kind") == "sessions":
-        found = _flat(merged(suite.get("settings", {}), row.get("settings", {})))
-    else:
-        whole = Suite.build(suite, where="the record's suite")
-        plan = row_plan(whole, next(one for one in whole.rows if one.name == line.name))
-        plan = with_options(plan, line.chosen)
-        model = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model))
-        train = {
-            name if name not in type(model).model_fields else f"train.{name}": value
-            for name, value in plan.train.model_dump(mode="json").items()
-        }
-        found = {"backbone": plan.backbone, "select_on": plan.select_on}
-        found |= {**model.model_dump(mode="json"), **train}
-    return {name: value for name, value in {**fixed, **found}.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def to_tensorboard(record: Result, folder: Path) -> str:
-    """Write ``folder/tensorboard/LINE/seed-N`` and say how to look at it. What an earlier call wrote is replaced."""
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and only this needs it
+def to_tensorboard(result: Result, folder: Path, workspace: Workspace | None = None) -> str:
+    """Write ``folder/tensorboard/ROW/seed-N``, replacing an earlier call's, and return the command that shows it."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    places = _folders(record)
-    for one in trainings(record):
-        place = folder / "tensorboard" / places[one.row] / f"seed-{one.seed}"
+    places: dict[str, str] = {}
+    for at, row in enumerate(result.about.rows):
+        name = slug(row.name)
+        places[row.name] = f"{name}-{at}" if name in places.values() else name
+    for trial in trials(result):
+        place = folder / "tensorboard" / places[trial.row] / f"seed-{trial.seed}"
         for old in place.glob("events.out.tfevents.*"):
             old.unlink()
         options = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
-            for name, value in one.options.items()
+            for name, value in trial.options.items()
         }
         with SummaryWriter(str(place)) as writer:
-            for name, points in one.curves.items():
+            for name, points in trial.curves.items():
                 for epoch, value in points:
                     writer.add_scalar(name, value, epoch)
-            if one.error:
-                writer.add_text("error", one.error)
-            writer.add_hparams(options, one.metrics, run_name=".")
+            if trial.error:
+                writer.add_text("error", trial.error)
+            writer.add_hparams(options, trial.metrics, run_name=".")
     return f"tensorboard --logdir {folder / 'tensorboard'}"
 
 
-def _folders(record: Result) -> dict[str, str]:
-    """ResultRow to the name of its folder, each its own."""
-    found: dict[str, str] = {}
-    for place, line in enumerate(record.about.rows):
-        name = slug(line.name)
-        found[line.name] = f"{name}-{place}" if name in found.values() else name
-    return found
-
-
-def to_mlflow(record: Result, folder: Path, workspace: Workspace) -> str:
-    """Write to ``$MLFLOW_TRACKING_URI`` or, without it, to ``mlflow.db`` in the workspace; say where.
+def to_mlflow(result: Result, folder: Path, workspace: Workspace | None = None) -> str:
+    """Write to ``$MLFLOW_TRACKING_URI`` or, without it, to ``mlflow.db`` in the workspace, and return where.
 
     The experiment is named after the data set, ``reclm DATASET``; each call adds runs to it. MLflow's names have no
     ``@``: ``ndcg@20`` is ``ndcg_at_20`` there.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody asked for reports to its makers
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no reports to its makers
     from mlflow.tracking import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it logs each table that it creates
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     artifacts = None
     if not uri:
-        workspace.root.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{(workspace.root / 'mlflow.db').resolve()}"
-        artifacts = (workspace.root / "mlflow").resolve().as_uri()
+        root = (workspace or current()).root
+        root.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{(root / 'mlflow.db').resolve()}"
+        artifacts = (root / "mlflow").resolve().as_uri()
     client = MlflowClient(tracking_uri=uri)
-    name = f"reclm {record.about.dataset}"
+    name = f"reclm {result.about.dataset}"
     known = client.get_experiment_by_name(name)
     experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
-    for one in trainings(record):
-        _mlflow_run(client, experiment, one, {"run": folder.name, "title": record.about.title})
+    for trial in trials(result):
+        _mlflow_run(client, experiment, trial, {"run": folder.name, "title": result.about.title})
     return f"mlflow: experiment {name!r} in {uri}"
 
 
-def _mlflow_run(client: Any, experiment: str, one: Tracked, tags: Mapping[str, str]) -> None:
+def _mlflow_run(client: Any, experiment: str, trial: Tracked, tags: Mapping[str, str]) -> None:
     from mlflow.entities import Metric, Param
 
     now = int(time() * 1000)
-    tags = {**tags, "error": one.error} if one.error else tags
-    run = client.create_run(experiment, tags=dict(tags), run_name=one.name).info.run_id
-    client.log_batch(run, params=[Param(_plain(name), str(value)) for name, value in one.options.items()])
-    numbers = [Metric(_plain(name), value, now, 0) for name, value in one.metrics.items()]
+    tags = {**tags, "error": trial.error} if trial.error else tags
+    run = client.create_run(experiment, tags=dict(tags), run_name=trial.name).info.run_id
+    client.log_batch(run, params=[Param(_plain(name), str(value)) for name, value in trial.options.items()])
+    numbers = [Metric(_plain(name), value, now, 0) for name, value in trial.metrics.items()]
     numbers += [
         Metric(_plain(name), value, now, epoch)
-        for name, points in one.curves.items()
+        for name, points in trial.curves.items()
         for epoch, value in points
     ]
     for start in range(0, len(numbers), BATCH):
         client.log_batch(run, metrics=numbers[start : start + BATCH])
-    client.set_terminated(run, "FAILED" if one.error else "FINISHED")
+    client.set_terminated(run, "FAILED" if trial.error else "FINISHED")
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"), flags=re.ASCII)
 
 
-TRACKERS: dict[str, tuple[str, Callable[[Result, Path, Workspace], str]]] = {
-    "tensorboard": ("tensorboard", lambda record, folder, _: to_tensorboard(record, folder)),
-    "mlflow": ("mlflow", to_mlflow),
-}
-"""Name to the package it needs, and what writes a record there."""
+Tracker = Callable[[Result, Path, Workspace | None], str]
+
+TRACKERS: dict[str, Tracker] = {"tensorboard": to_tensorboard, "mlflow": to_mlflow}
+"""Name, which is also that of the package it needs, to the function that writes a result there."""
 
 
-def check_trackers(names: list[str]) -> None:
+def check_trackers(names: Sequence[str]) -> None:
     """Look for what trackers need, before anything slow.
 
     Raises:
-        ReclmError: for an unknown tracker, or one that is not installed.
+        NotFound: for an unknown tracker.
+        MissingExtra: for one that is not installed.
     """
     for name in names:
         if name not in TRACKERS:
             raise unknown("tracker", name, TRACKERS)
-        if find_spec(TRACKERS[name][0]) is None:
-            raise ReclmError(f"--track {name} needs {name}; run: pip install 'reclm-toolkit[{name}]'")
+        if find_spec(name) is None:
+            raise missing_extra(ModuleNotFoundError(name=name), f"--track {name}")
 
 
-def track(record: Result, folder: Path, workspace: Workspace, names: list[str]) -> list[str]:
-    """Write the record to each tracker once; where each can be looked at.
-
-    Args:
-        folder: of the run.
+def track(
+    result: Result, folder: Path, names: Sequence[str], workspace: Workspace | None = None
+) -> list[str]:
+    """Write the result of the run in ``folder`` to each tracker once, and return where each can be looked at.
 
     Raises:
-        ReclmError: as :func:`check_trackers`.
+        NotFound, MissingExtra: as :func:`check_trackers`.
     """
     check_trackers(names)
-    return [TRACKERS[name][1](record, folder, workspace) for name in dict.fromkeys(names)]
+    return [TRACKERS[name](result, folder, workspace) for name in dict.fromkeys(names)]

@@ -1,35 +1,38 @@
-"""Did the profiles help, and is it what they say that helps? A record's differences, tested, and in plain sentences.
+"""Did the profiles help, and is it what they say that helps? The tests of a run, and the answer.
 
 Tests are :func:`reclm.benchmarks.significance.paired`, corrected by Holm within a family:
 
-- the headline metric of all lines and protocols is one family: whoever reads the table looks for a star in any of its
-  rows, and the chance of a false one grows with each;
+- the headline metric of all rows and protocols is one family: a reader looks for a star in any row of the table, and
+  the probability of a false one grows with each;
 - any other metric is a family of its own. The metrics of one run nearly repeat each other, so that counting all of
   them would hide real gains; but a claim picked from the best of several metrics is not covered;
-- the lines against their best controls (headline metric, all lines and protocols) are a family of their own: it is
+- the rows against their best controls (headline metric, all rows and protocols) are a family of their own: it is
   another question.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from reclm.benchmarks.results import Result, ResultRow
-from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired, shown_p
+from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
+from reclm.intervals import between, number, p_value, percent
 from reclm.recommend.metrics import title
+
+Answer = Literal["helped", "hurt", "no difference shown", "not decided"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One line against another, in one protocol and metric.
+    """One row against another, in one protocol and metric.
 
     Attributes:
-        line, against: the lines' names.
+        row, against: the names of the rows.
         protocol, metric: where, and what was compared.
         before: mean of ``against`` over the compared users and seeds.
-        test: of the difference ``line - against``.
+        test: of the difference ``row - against``.
         p_holm: ``test.p`` corrected within its family; nan where fewer than two users could be compared.
         family: tests in the family.
     """
@@ -45,292 +48,272 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether it is told from noise after the correction."""
+        """Whether the corrected p is below the level."""
         return self.p_holm < LEVEL
+
+    @property
+    def better(self) -> bool:
+        return self.significant and self.test.difference > 0
+
+    @property
+    def worse(self) -> bool:
+        return self.significant and self.test.difference < 0
 
     @property
     def change(self) -> float:
         """The difference as a share of ``before``; nan where that is 0."""
         return self.test.difference / self.before if self.before > 0 else float("nan")
 
+    @property
+    def size(self) -> str:
+        """The change in per cent, or the difference where ``before`` is 0."""
+        return percent(self.change) if self.before > 0 else number(self.test.difference, sign=True)
 
-Answer = Literal["helped", "hurt", "no difference shown", "not decided"]
+    @property
+    def interval(self) -> str:
+        """The 95 % interval of :attr:`size`, of this test alone: the correction is in ``p`` only."""
+        bounds = self.test.low, self.test.high
+        if self.before > 0:
+            return between(*(percent(bound / self.before) for bound in bounds))
+        return between(*(number(bound, sign=True) for bound in bounds))
+
+    def relation(self, name: str = "") -> str:
+        """Say it in words: ``significantly better than base (+3.4 %, 95 % interval …, p = .002)``.
+
+        Args:
+            name: what ``against`` is called.
+        """
+        name = name or self.against
+        if np.isnan(self.p_holm):
+            return f"not tested against {name} ({self.test.n} users in both)"
+        relation = "significantly better than" if self.better else "not significantly different from"
+        relation = "significantly worse than" if self.worse else relation
+        p = p_value(self.p_holm)
+        p = f"p {p}" if p.startswith("<") else f"p = {p}"
+        return f"{relation} {name} ({self.size}, 95 % interval {self.interval}, {p})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """Did the profiles help? One answer for each protocol, by the headline metric.
 
-    ``str()`` is at most two sentences.
+    ==================== ==========================================================================
+    answer of a row      rule, the first that holds
+    ==================== ==========================================================================
+    not decided          a comparison that it needs was not tested
+    hurt                 significantly worse than its base
+    helped               significantly better than its base and, where controls ran, the best control
+    no difference shown  otherwise
+    ==================== ==========================================================================
 
-    ===================== ==============================================================================
-    answer of a row       rule
-    ===================== ==============================================================================
-    hurt                  significantly worse than its base
-    helped                significantly better than its base and, where controls ran, than the best one
-    no difference shown   tested, and neither of the above
-    not decided           nothing was tested, or no row has profiles
-    ===================== ==============================================================================
-
-    A row without a base (it ranks by profiles alone) is compared with its best control only. A protocol's answer is
-    that of its rows: one that helped or hurt outweighs those without a difference; both together decide nothing.
+    Rows are those with profiles that are no control, and whose base has none; a row without a base (it ranks by
+    profiles alone) is compared with its best control only. The answer of a protocol is ``helped`` or ``hurt`` if any
+    of its rows is and none is the other, ``not decided`` if there are rows of both or nothing was tested, else
+    ``no difference shown``.
 
     Attributes:
-        metric: the headline metric.
         answers: protocol to answer.
-        rows: (row, protocol) to answer, of every row that has profiles and is no control.
-        differences: each row against all that it is compared with, in every metric.
-        controls: each row against its best control, in the headline metric.
+        rows: (row, protocol) to answer.
+        metric: the headline metric.
+        differences: each row against all rows that it is compared with, in every metric.
+        by_base: (row, protocol, metric) to the row against its base.
+        by_control: (row, protocol) to the row against its best control, in the headline metric.
+        caveats: what limits the answer, the gravest first.
     """
 
-    metric: str
     answers: dict[str, Answer]
     rows: dict[tuple[str, str], Answer]
+    metric: str
     differences: tuple[Difference, ...]
-    controls: tuple[Difference, ...]
+    by_base: dict[tuple[str, str, str], Difference]
+    by_control: dict[tuple[str, str], Difference]
+    caveats: tuple[str, ...] = ()
+
+    def reasons(self) -> list[str]:
+        """Return a sentence for each answer of a row: the tests behind it."""
+        return [self._reason(row, protocol) for row, protocol in self.rows]
 
     def __str__(self) -> str:
         if not self.rows:
-            return "Not decided: no row with profiles was compared with one without."
-        by_answer: dict[str, list[str]] = {}
-        for protocol, answer in self.answers.items():
-            by_answer.setdefault(answer, []).append(protocol)
-        said = "; ".join(f"{answer} ({', '.join(protocols)})" for answer, protocols in by_answer.items())
-        return f"Profiles, by {title(self.metric)}: {said}."
+            return "Not decided: no row with profiles was compared with a row without them."
+        answers = "; ".join(f"{protocol} {self._short(protocol)}" for protocol in self.answers)
+        caveat = f" But {self.caveats[0]}." if self.caveats else ""
+        return f"Profiles, by {title(self.metric)}: {answers}.{caveat}"
 
     def __repr__(self) -> str:
         return f"<Verdict: {self}>"
 
+    def _short(self, protocol: str) -> str:
+        """Return a protocol's answer with its evidence, or with a count of its rows."""
+        answer, rows = self.answers[protocol], [row for row, where in self.rows if where == protocol]
+        if len(rows) > 1:
+            counts = [sum(self.rows[row, protocol] == each for row in rows) for each in ("helped", "hurt")]
+            return f"{answer} (helped {counts[0]} of {len(rows)} rows, hurt {counts[1]})"
+        if not rows or answer == "not decided":
+            return answer
+        base = self.by_base.get((rows[0], protocol, self.metric))
+        control = self.by_control.get((rows[0], protocol))
+        shown = base or control
+        if shown is None:
+            return answer
+        against = f", not significantly better than the control {control.against}" if control else ""
+        against = against if base and base.better and control and not control.better else ""
+        return f"{answer} ({shown.size}, 95 % interval {shown.interval}{against})"
+
+    def _reason(self, row: str, protocol: str) -> str:
+        base, control = self.by_base.get((row, protocol, self.metric)), self.by_control.get((row, protocol))
+        parts = [base.relation()] if base else []
+        parts += [control.relation(f"its best control, {control.against}")] if control else []
+        return f"{protocol}: {row} is {', and '.join(parts)}"
+
 
 def judge(result: Result) -> Verdict:
     """Test the rows of a run, and answer for each protocol whether the profiles helped."""
-    all_differences = differences(result)
-    controls = against_controls(result)
-    bases = {
-        (one.row, one.protocol): one
-        for one in of_lines(result, all_differences)
-        if one.against == result.row(one.row).base
+    tests = differences(result)
+    by_base = {
+        (test.row, test.protocol, test.metric): test
+        for test in tests
+        if test.against == result.row(test.row).base
     }
-    best = {(one.row, one.protocol): one for one in controls}
+    by_control = {(test.row, test.protocol): test for test in against_controls(result)}
     rows: dict[tuple[str, str], Answer] = {}
+    answers: dict[str, Answer] = {}
     for protocol in result.about.whole:
         for row in result.about.rows:
-            key = row.name, protocol.name
-            base = result.row(row.base) if row.base else None
-            if row.kinds and not row.control and not (base and base.kinds) and (key in bases or key in best):
-                rows[key] = _answer(bases.get(key), best.get(key))
-    answers = {
-        one.name: _together([rows[key] for key in rows if key[1] == one.name]) for one in result.about.whole
-    }
-    return Verdict(result.headline, answers, rows, tuple(all_differences), tuple(controls))
+            base = by_base.get((row.name, protocol.name, result.headline))
+            control = by_control.get((row.name, protocol.name))
+            base_has_profiles = row.base and result.row(row.base).kinds
+            if row.kinds and not row.control and not base_has_profiles and (base or control):
+                rows[row.name, protocol.name] = _answer(base, control)
+        answers[protocol.name] = _together([rows[key] for key in rows if key[1] == protocol.name])
+    limits = tuple(caveats(result))
+    return Verdict(answers, rows, result.headline, tuple(tests), by_base, by_control, limits)
 
 
 def _answer(base: Difference | None, control: Difference | None) -> Answer:
-    tests = [one for one in (base, control) if one is not None]
-    if any(np.isnan(one.p_holm) for one in tests):
+    """Return the answer of a row from its tests against its base and its best control; None: there is none."""
+    tests = [test for test in (base, control) if test]
+    if any(np.isnan(test.p_holm) for test in tests):
         return "not decided"
-    if tests[0].significant and tests[0].test.difference < 0:
+    if base and base.worse:
         return "hurt"
-    better = all(one.significant and one.test.difference > 0 for one in tests)
-    return "helped" if better else "no difference shown"
+    return "helped" if all(test.better for test in tests) else "no difference shown"
 
 
 def _together(answers: Sequence[Answer]) -> Answer:
-    decided = set(answers) - {"not decided"}
-    if not decided or {"helped", "hurt"} <= decided:
+    tested = set(answers) - {"not decided"}
+    if not tested or {"helped", "hurt"} <= tested:
         return "not decided"
-    strong: set[Answer] = decided - {"no difference shown"}
-    return strong.pop() if strong else "no difference shown"
+    for answer in ("helped", "hurt"):
+        if answer in tested:
+            return answer
+    return "no difference shown"
 
 
-def differences(record: Result, metrics: Sequence[str] | None = None) -> list[Difference]:
-    """Every line with each that it is compared with, in every protocol and metric where both have values.
+def differences(result: Result, metrics: Sequence[str] | None = None) -> list[Difference]:
+    """Test every row against each that it is compared with, in every protocol and metric where both have values.
 
     Args:
         metrics: by default all; each is a family of its own, whose p does not depend on the others.
     """
-    pairs = [(one.name, other) for one in record.about.rows for other in one.against]
-    protocols = [one.name for one in record.about.whole]
+    pairs = [(row.name, against) for row in result.about.rows for against in row.against]
+    protocols = [protocol.name for protocol in result.about.whole]
     return [
-        found
-        for metric in metrics or record.about.metrics
-        for found in _family(record, [(*pair, where) for pair in pairs for where in protocols], metric)
+        difference
+        for metric in metrics or result.about.metrics
+        for difference in _family(result, [(*pair, where) for pair in pairs for where in protocols], metric)
     ]
 
 
-def against_controls(record: Result) -> list[Difference]:
-    """Every line that has controls, against its best one in each protocol: the headline metric.
+def against_controls(result: Result) -> list[Difference]:
+    """Test every row that has controls against its best one in each protocol: the headline metric.
 
-    A control of a line is compared with the same line as it is. The best has the highest mean.
+    A control of a row is compared with the same base. The best control has the highest mean.
     """
-    chosen = []
-    for line in record.about.rows:
-        for protocol in record.about.whole:
-            best = _best_control(record, line, protocol.name)
-            if best:
-                chosen.append((line.name, best, protocol.name))
-    return _family(record, chosen, record.headline)
+    pairs = [
+        (row.name, best, protocol.name)
+        for row in result.about.rows
+        for protocol in result.about.whole
+        if (best := _best_control(result, row, protocol.name))
+    ]
+    return _family(result, pairs, result.headline)
 
 
-def verdicts(
-    record: Result, found: Sequence[Difference] | None = None, controls: Sequence[Difference] | None = None
-) -> list[str]:
-    """Did the profiles help? Where there are several comparisons, how many came out well and badly; then a sentence
-    a comparison, and one against its best control for each line that has controls.
-
-    As plain for a no as for a yes. The sentences are about the record's headline metric. Their intervals are those
-    of the single comparison; the correction is in ``p`` alone. What controls do for themselves: :func:`of_controls`.
-
-    Args:
-        found, controls: its :func:`differences` and :func:`against_controls`, where they are known.
-    """
-    found = differences(record, [record.headline]) if found is None else found
-    controls = against_controls(record) if controls is None else controls
-    told = of_lines(record, found)
-    return [*summary(record, told, controls), *_sentences(record, told, controls)]
+def caveats(result: Result) -> list[str]:
+    """Return what limits the answer: rows not above a baseline, a single seed, trainings that were cut short."""
+    one_seed = "with one seed, this holds for these trained models, not for the methods"
+    return [*_below_baseline(result), *[one_seed] * (result.about.seeds == 1), *_unfinished(result)]
 
 
-def of_lines(record: Result, found: Sequence[Difference]) -> list[Difference]:
-    """The differences that verdicts are about: the headline metric, and no control's."""
-    return [one for one in found if record.row(one.row).control is None and one.metric == record.headline]
-
-
-def of_controls(record: Result, found: Sequence[Difference] | None = None) -> list[str]:
-    """A sentence on each control and what it is compared with."""
-    found = differences(record, [record.headline]) if found is None else found
-    told = [one for one in found if record.row(one.row).control and one.metric == record.headline]
-    return _sentences(record, told, ())
-
-
-def summary(record: Result, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
-    """How many comparisons came out well, and badly; nothing where one sentence tells it all."""
-    if len(found) < 2:
-        return []
-    better, worse = _counts(found)
-    plain = all(record.row(one.row).kinds and not record.row(one.against).kinds for one in found)
-    subject, verb = ("Profiles helped", "hurt") if plain else ("The compared line was better", "worse")
-    text = f"{subject} in {better} of {len(found)} comparisons ({title(record.headline)}), {verb} in {worse}"
-    if controls:
-        text += f", and beat the best control in {_counts(controls)[0]} of {len(controls)}"
-    return [text + "; what is not significant counts as neither."]
-
-
-def _counts(found: Sequence[Difference]) -> tuple[int, int]:
-    """How many are significantly better, and worse."""
-    signs = [np.sign(one.test.difference) for one in found if one.significant]
-    return signs.count(1), signs.count(-1)
-
-
-def _sentences(record: Result, found: Sequence[Difference], controls: Sequence[Difference]) -> list[str]:
-    left = {(one.row, one.protocol): one for one in controls}
-    named = sum(bool(line.against) for line in record.about.rows) > 1
-    said = []
-    for one in found:
-        said.append(_on_base(record, one, named))
-        first = one.against == record.row(one.row).base
-        if first and (control := left.pop((one.row, one.protocol), None)):
-            said.append(_on_control(record, control, helped=one.significant and one.test.difference > 0))
-    # of lines that are compared with nothing else
-    return said + [_on_control(record, one, helped=False) for one in left.values()]
-
-
-def _family(record: Result, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
-    """Test each line, against and protocol that share a seed; correct across all of them."""
-    found = []
-    for line, against, protocol in pairs:
-        before, after = record.paired(against, line, protocol, metric)
+def _family(result: Result, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
+    """Test each (row, against, protocol) that share a seed; correct across all of them."""
+    tests = []
+    for row, against, protocol in pairs:
+        before, after = result.paired(against, row, protocol, metric)
         if not len(before):
             continue
         test = paired(before, after)
-        found.append(Difference(line, against, protocol, metric, average(before), test, float("nan"), 0))
-    p = np.array([one.test.p if one.test.n >= 2 else np.nan for one in found])
-    count = int(np.count_nonzero(~np.isnan(p)))
+        tests.append(Difference(row, against, protocol, metric, average(before), test, float("nan"), 0))
+    p = np.array([each.test.p if each.test.n >= 2 else np.nan for each in tests])
+    family = int(np.count_nonzero(~np.isnan(p)))
     corrected = holm(p).tolist()
-    return [replace(one, p_holm=p, family=count) for one, p in zip(found, corrected, strict=True)]
+    return [replace(each, p_holm=p, family=family) for each, p in zip(tests, corrected, strict=True)]
 
 
-def _best_control(record: Result, line: ResultRow, protocol: str) -> str | None:
-    """The control with the highest mean of the headline metric; None where the line has none that ran."""
-    if line.control:
+def _means(result: Result, rows: Sequence[ResultRow], protocol: str) -> dict[str, float]:
+    """Return the mean of the headline metric of those rows that have one."""
+    values = {row.name: result.values(row.name, protocol, result.headline) for row in rows}
+    return {name: float(each.mean()) for name, each in values.items() if len(each)}
+
+
+def _best_control(result: Result, row: ResultRow, protocol: str) -> str | None:
+    """Return the control with the highest mean of the headline metric; None where the row has none that ran."""
+    if row.control:
         return None
-    means = {
-        one.name: float(values.mean())
-        for one in record.about.rows
-        if one.control
-        and (one.stands_for == line.name or (not one.stands_for and line.base and one.base == line.base))
-        and len(values := record.values(one.name, protocol, record.headline))
-    }
+    controls = [
+        control
+        for control in result.about.rows
+        if control.control
+        and (
+            control.stands_for == row.name
+            or (not control.stands_for and row.base and control.base == row.base)
+        )
+    ]
+    means = _means(result, controls, protocol)
     return max(means, key=lambda name: means[name]) if means else None
 
 
-def _on_base(record: Result, one: Difference, named: bool) -> str:
-    """The sentence on a line and what it is compared with."""
-    line, base = record.row(one.row), record.row(one.against)
-    start = f"{one.protocol}, {one.row} against {one.against}: " if named else f"{one.protocol}: "
-    metric = title(one.metric)
-    if one.test.n == 0:
-        return f"{start}nobody to evaluate (no user has a test item among the candidates)"
-    subject, better, worse = "the profiles", "helped", "hurt"
-    if line.control:
-        subject = f"the control ({line.control})"
-    elif base.kinds or not line.kinds:  # both have profiles, or neither
-        subject, better, worse = one.row, "did better", "did worse"
-    verb = better if one.test.difference > 0 else worse
-    said = f"{subject} {verb if one.significant else 'made no significant difference'} in {metric}"
-    return f"{start}{_for_one_seed(one)}{said} ({size(one)}, {_evidence(one)})"
+def _below_baseline(result: Result) -> Iterator[str]:
+    """Say which rows are not above the best baseline, where one was measured."""
+    rows = [row for row in result.about.rows if not row.control]
+    for protocol in result.about.whole:
+        baselines = _means(result, [row for row in rows if row.baseline], protocol.name)
+        means = _means(result, [row for row in rows if not row.baseline], protocol.name)
+        best = max(baselines, key=lambda name: baselines[name], default="")
+        below = [name for name, mean in means.items() if best and mean <= baselines[best]]
+        if below:
+            yield (
+                f"in {protocol.name}, {_some(below)} {'are' if len(below) > 1 else 'is'} not above the baseline "
+                f"{best} ({title(result.headline)} {number(baselines[best])}), so differences say little about profiles"
+            )
 
 
-def _on_control(record: Result, one: Difference, helped: bool) -> str:
-    """The sentence on a line and its best control."""
-    control = record.row(one.against)
-    start = f"{one.protocol}: {_for_one_seed(one)}{one.row}"
-    whom = f"its best control ({control.control}, {value(one.before)})"
-    if one.test.n == 0:
-        return f"{start} and {whom} share no user"
-    if one.significant and one.test.difference > 0:
-        return f"{start} beats {whom} by {size(one)} ({_evidence(one)})"
-    verb = "falls behind" if one.significant else "does not beat"
-    numbers = f"{size(one)}, {_evidence(one)}"
-    if helped:
-        return f"{start} {verb} {whom}: what helps need not be what the profiles say ({numbers})"
-    return f"{start} {verb} {whom}: {numbers}"
+def _unfinished(result: Result) -> Iterator[str]:
+    """Say which rows still improved when their epochs ended: what is gained on them may be training time alone."""
+    cut = []
+    for row in result.about.rows:
+        ends = [
+            trial.epochs == row.most_epochs and trial.best_epoch > 0.9 * trial.epochs
+            for (name, _, where), trial in result.trials.items()
+            if name == row.name and where == result.about.whole[0].name
+        ]
+        if row.most_epochs and any(ends):
+            cut.append(f"{row.name} ({sum(ends)} of {len(ends)} seeds)")
+    if cut:
+        count = f"{len(cut)} of {len(result.about.rows)} rows"
+        yield f"{count} still improved when their epochs ended ({_some(cut)}), so more epochs may change the result"
 
 
-def size(one: Difference) -> str:
-    """The change, relative where that is defined: ``+1.2 %``."""
-    return _percent(one.change) if one.before > 0 else value(one.test.difference)
-
-
-def _evidence(one: Difference) -> str:
-    """Interval, p, users and seeds."""
-    test = one.test
-    if np.isnan(one.p_holm):
-        return f"not tested, {test.n:,} user{'s' * (test.n > 1)}"
-    p = shown_p(one.p_holm)
-    p = f"p {p}" if p.startswith("<") else f"p = {p}"
-    after = f" after Holm over {one.family} tests" if one.family > 1 else ""
-    seeds = f"{test.seeds} seed{'s' * (test.seeds > 1)}"
-    return f"95 % interval {interval(one)}, {p}{after}, {test.n:,} user{'s' * (test.n > 1)}, {seeds}"
-
-
-def interval(one: Difference) -> str:
-    """``+0.3 % to +2.1 %``, of the single comparison."""
-    if one.before > 0:
-        low, high = (_percent(bound / one.before) for bound in (one.test.low, one.test.high))
-    else:
-        low, high = value(one.test.low), value(one.test.high)
-    return f"{low} to {high}"
-
-
-def _for_one_seed(one: Difference) -> str:
-    return "for this one seed " if one.test.seeds == 1 else ""
-
-
-def _percent(share: float) -> str:
-    """``0.012`` as ``"+1.2 %"``."""
-    return f"{100 * share:+.1f} %".replace("-", "−")
-
-
-def value(number: float) -> str:
-    """A metric's value: ``0.0812`` as ``".0812"``."""
-    return f"{number:.4f}".replace("0.", ".", 1).replace("-", "−") if abs(number) < 1 else f"{number:.4f}"
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """List the first names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

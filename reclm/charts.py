@@ -1,4 +1,4 @@
-"""How the project's pictures look."""
+"""Figures in one style: panels, colours, PNG files."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from matplotlib.figure import Figure
 from reclm.errors import ReclmError
 
 COLOURS = ("#8a93a3", "#d9603b")
-"""What is compared with, and what it is about; told apart in grey print and by colour-blind readers."""
+"""Colours of the baseline and of the row of interest, distinguishable in greyscale and for colour-blind readers."""
 
 
 def panels(
     count: int, columns: int, title: str, size: tuple[float, float] = (4.2, 3.8)
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels, row by row, each with two of its four edges.
+    """Return a figure of ``count`` panels, row by row, each with two of its four edges.
 
     Args:
         columns: panels in a row.
-        title: of the whole; plain text.
+        title: of the figure; plain text.
         size: width and height of a panel, in inches.
     """
     columns = min(columns, count)
@@ -29,7 +29,7 @@ def panels(
         axis.remove()
     for axis in axes[:count]:
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title.replace("$", r"\$"), fontsize=12)
+    figure.suptitle(title, fontsize=12, parse_math=False)
     return figure, axes[:count]
 
 
@@ -42,4 +42,4 @@ def save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=150, format="png")
     except OSError as error:
-        raise ReclmError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ReclmError(f"cannot write {path}: {error.strerror or error}", where=path) from error

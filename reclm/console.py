@@ -31,8 +31,8 @@ def say(text: object = "", error: bool = False) -> None:
 
 
 def show(value: object) -> None:
-    """Print an object that draws itself for a terminal, such as a table."""
-    Console(highlight=False).print(value)
+    """Print an object that draws itself for a terminal, such as a table; its lines of text are not wrapped."""
+    Console(highlight=False).print(value, soft_wrap=True)
 
 
 def show_table(

@@ -1,251 +1,344 @@
-"""The pictures of a report."""
+"""The figures of a report: plain SVG of Matplotlib, drawn for light paper. The page's style turns them dark."""
 
-from collections.abc import Callable, Sequence
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from reclm.benchmarks.report import shown
-from reclm.benchmarks.report.numbers import Numbers
-from reclm.benchmarks.report.panels import LONGEST, Group, Picture, colours, key, panel
-from reclm.benchmarks.report.svg import INK, MUTED, PAPER, SERIES, SETTINGS, inline
-from reclm.benchmarks.results import ResultRow
+from reclm import charts
+from reclm.benchmarks.report.tables import activity_groups, cost_of, dashed, groups
+from reclm.benchmarks.results import Result, ResultRow
+from reclm.benchmarks.significance import over_users
 from reclm.console import printable
-from reclm.intervals import Estimate
+from reclm.intervals import Estimate, number, percent
 from reclm.recommend.metrics import title
 
+WIDTH = 4.6
+"""Width of a panel in inches: panels of one width stand below each other on a phone."""
+LONGEST = 34
+"""Characters of a name that a panel has room for."""
+INK, MUTED, RULE = "#1f2328", "#656d76", "#d5d9de"
+SERIES = (*charts.COLOURS, "#4f86b0", "#6f9a5c", "#8f7db5", "#b3923f", "#b56d91", "#4f9a95")
+"""The base, the row that the verdict is about, and the rest."""
 UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "reclm",
+    "text.parse_math": False,
+    "font.size": 11,
+    "axes.labelsize": 10.5,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+}
 
-def bars(numbers: Numbers) -> list[Picture]:
-    """A panel a protocol, slices left out: the headline metric of every line, with its interval."""
+
+@dataclass(frozen=True)
+class Picture:
+    """A panel as SVG with its caption."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Panels that belong together, and their key: name, colour, and whether it is a control, which is dashed."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    key: tuple[tuple[str, str, bool], ...] = ()
+
+
+def colours(result: Result) -> dict[str, str]:
+    """Return each row's colour by its place in its group; the first one is for the base."""
+    palette: dict[str, str] = {}
+    for rows in groups(result).values():
+        base = next((row.name for row in rows if not (row.against or row.kinds or row.control)), None)
+        others = [row.name for row in rows if row.name != base]
+        palette |= {name: SERIES[1 + at % (len(SERIES) - 1)] for at, name in enumerate(others)}
+        palette |= {base: SERIES[0]} if base else {}
+    return palette
+
+
+def plot(result: Result) -> Figure:
+    """Draw the headline metric of every row, a panel for each protocol, and the learning curves."""
+    protocols = [protocol.name for protocol in result.about.whole]
+    curve = next((metric for metric in _selected_on(result) if result.about.selected_on), None)
+    longest = max((len(_values(result, protocol)) for protocol in protocols), default=1)
+    count = len(protocols) + (curve is not None)
+    with rc_context(_STYLE):
+        size = (WIDTH, 0.46 * longest + 1.1)
+        figure, axes = charts.panels(max(count, 1), 3, result.about.title, size)
+        for axis, protocol in zip(axes, protocols, strict=False):
+            axis.set_title(protocol, loc="left", fontsize=11)
+            _draw_rows(axis, result, _values(result, protocol), title(result.headline), bars=True)
+        if curve is not None:
+            axes[-1].set_title(f"{curve}, by which the epoch is chosen", loc="left", fontsize=11)
+            _draw_curve(axes[-1], result, result.about.rows, curve)
+            handles, labels = axes[-1].get_legend_handles_labels()
+            if 1 < len(labels) <= 6:
+                axes[-1].legend(handles, labels, frameon=False, fontsize=8)
+    return figure
+
+
+def bars(result: Result) -> list[Picture]:
+    """Draw a panel for each protocol: the headline metric of every row with its interval."""
     return [
-        picture
-        for one in numbers.about.whole
-        if (picture := _rows(numbers, one.name, "bars", _bar_values, _draw_bars))
+        _rows_panel(result, found, f"bars{at}", protocol.name, title(result.headline), bars=True)
+        for at, protocol in enumerate(result.about.whole)
+        if (found := _values(result, protocol.name))
     ]
 
 
-def changes(numbers: Numbers) -> list[Picture]:
-    """A panel a protocol: each line's difference to the one it is compared with, with its interval."""
-    return [
-        picture
-        for one in numbers.about.protocols
-        if (picture := _rows(numbers, one.name, "changes", _differences, _draw_differences))
-    ]
-
-
-def curves(numbers: Numbers) -> list[Group]:
-    """For each backbone a panel of the loss and one of each metric that was measured after the epochs."""
-    groups = []
-    for backbone, lines in numbers.groups.items():
-        ran = [line for line in lines if any(name == line.name for name, _ in numbers.record.history)]
-        metrics = dict.fromkeys(key for line in ran for row in _history(numbers, line.name) for key in row)
-        panels = [
-            _curve(numbers, ran, backbone, metric) for metric in metrics if metric not in ("epoch", "seconds")
+def changes(result: Result) -> list[Picture]:
+    """Draw a panel for each protocol: each row's difference to its base, with the interval of the test."""
+    what = f"difference in {title(result.headline)}"
+    pictures = []
+    for at, protocol in enumerate(result.about.whole):
+        tests = [
+            (row, result.verdict.by_base.get((row.name, protocol.name, result.headline)))
+            for row in result.about.rows
         ]
-        if panels:
-            groups.append(Group(backbone, tuple(panels), key(numbers, ran)))
-    return groups
+        found = [
+            (
+                row,
+                Estimate(test.test.difference, test.test.low, test.test.high, test.test.n),
+                test.size + " *" * test.significant,
+            )
+            for row, test in tests
+            if test and np.isfinite(test.test.difference)
+        ]
+        if found:
+            pictures.append(_rows_panel(result, found, f"changes{at}", protocol.name, what, bars=False))
+    return pictures
 
 
-def activity(numbers: Numbers) -> list[Group]:
-    """For each backbone a panel a protocol: what each line gains, by the users' activity.
+def curves(result: Result) -> list[Group]:
+    """Draw for each backbone the loss and each metric that was measured after the epochs."""
+    drawn = []
+    step = "epoch" if result.about.selected_on else "step"
+    for at, (backbone, rows) in enumerate(groups(result).items()):
+        ran = [row for row in rows if any(name == row.name for name, _ in result.history)]
+        names = {row.name for row in ran}
+        epochs = [
+            epoch for (name, _), history in result.history.items() if name in names for epoch in history
+        ]
+        metrics = dict.fromkeys(key for epoch in epochs for key in epoch if key not in ("epoch", "seconds"))
+        pictures = []
+        for place, metric in enumerate(metrics):
+            figure, axis = _panel(2.7)
+            with rc_context(_STYLE):
+                _draw_curve(axis, result, ran, metric)
+            what = "loss" if metric == "loss" else title(metric)
+            chosen = "@" in metric and result.about.selected_on
+            caption = f"{what}, by which the epoch is chosen" if chosen else f"{what} by {step}"
+            pictures.append(Picture(_svg(figure, f"curve{at}-{place}"), caption))
+        if pictures:
+            drawn.append(Group(backbone, tuple(pictures), _key(result, ran)))
+    return drawn
 
-    Where nothing is compared, the headline metric itself.
-    """
-    groups = []
-    for at, (backbone, lines) in enumerate(numbers.groups.items()):
-        panels, drawn = [], {}
-        for protocol in numbers.about.whole:
-            found = {line.name: numbers.activity(line.name, protocol.name) for line in lines}
-            compared = any(one.difference for slices in found.values() for one in slices)
-            shown_ = {
-                line.name: [(one.name, one.difference if compared else one.row) for one in found[line.name]]
-                for line in lines
-                if found[line.name] and (not compared or found[line.name][0].difference)
+
+def activity(result: Result) -> list[Group]:
+    """Draw for each backbone and protocol what each row gains by the users' activity; or the metric, without a base."""
+    drawn = []
+    for at, (backbone, rows) in enumerate(groups(result).items()):
+        pictures, names = [], set()
+        for place, protocol in enumerate(result.about.whole):
+            found = {row.name: activity_groups(result, row.name, protocol.name) for row in rows}
+            compared = any(group.difference for slices in found.values() for group in slices)
+            points = {
+                name: [(group.name, group.difference if compared else group.row) for group in slices]
+                for name, slices in found.items()
+                if slices and (not compared or slices[0].difference)
             }
-            if shown_:
-                name = f"activity{at}-{len(panels)}"
-                panels.append(_activity(numbers, shown_, protocol.name, name, compared))
-                drawn |= shown_
-        if panels:
-            known = key(numbers, [line for line in lines if line.name in drawn])
-            groups.append(Group(backbone, tuple(panels), known))
-    return groups
+            if points:
+                what = ("gain in " if compared else "") + title(result.headline)
+                figure = _activity(result, points, compared)
+                pictures.append(Picture(_svg(figure, f"activity{at}-{place}"), f"{protocol.name}: {what}"))
+                names |= points.keys()
+        if pictures:
+            drawn.append(
+                Group(backbone, tuple(pictures), _key(result, [row for row in rows if row.name in names]))
+            )
+    return drawn
 
 
-def cost(numbers: Numbers) -> list[Picture]:
-    """A panel a protocol: seconds of a run against the change of the headline metric, lines by their number."""
-    found = []
-    for at, protocol in enumerate(numbers.about.whole):
+def cost(result: Result) -> list[Picture]:
+    """Draw for each protocol seconds of a trial against the change of the headline metric, rows by their number."""
+    palette, pictures = colours(result), []
+    for at, protocol in enumerate(result.about.whole):
         points = []
-        for place, line in enumerate(numbers.about.rows, start=1):
-            spent = numbers.cost(line.name)
-            gain = numbers.differences.get((line.name, protocol.name, numbers.headline))
-            if spent and gain and np.isfinite(gain.change) and spent.seconds > 0:
-                points.append((spent.seconds, gain.change * 100, place, colours(numbers)[line.name]))
+        for place, row in enumerate(result.about.rows, start=1):
+            spent = cost_of(result, row.name)
+            test = result.verdict.by_base.get((row.name, protocol.name, result.headline))
+            if spent and test and np.isfinite(test.change) and spent.seconds > 0:
+                points.append((spent.seconds, test.change, f"{place}", palette[row.name]))
         if len(points) > 1:
-            found.append(_cost(points, protocol.name, title(numbers.headline), f"cost{at}"))
-    return found
+            caption = f"{protocol.name}: change in {title(result.headline)}"
+            pictures.append(Picture(_svg(_cost(points), f"cost{at}"), caption))
+    return pictures
 
 
 Bar = tuple[ResultRow, Estimate, str]
+"""A row, its estimate, and the text beside it."""
 
 
-def _bar_values(numbers: Numbers, protocol: str) -> list[Bar]:
-    found = [(line, numbers.interval(line.name, protocol, numbers.headline)) for line in numbers.about.rows]
-    return [(line, one, shown.number(one.mean)) for line, one in found if one]
-
-
-def _differences(numbers: Numbers, protocol: str) -> list[Bar]:
+def _values(result: Result, protocol: str) -> list[Bar]:
     found = [
-        (line, numbers.differences.get((line.name, protocol, numbers.headline)))
-        for line in numbers.about.rows
+        (row, over_users(result.by_user(row.name, protocol, result.headline))) for row in result.about.rows
     ]
-    return [
-        (
-            line,
-            Estimate(one.test.difference, one.test.low, one.test.high, one.test.n),
-            shown.change(one.change) + " " + shown.MARK * one.significant,
-        )
-        for line, one in found
-        if one and np.isfinite(one.test.difference)
-    ]
+    return [(row, estimate, number(estimate.mean)) for row, estimate in found if estimate]
 
 
-def _rows(
-    numbers: Numbers,
-    protocol: str,
-    kind: str,
-    values: Callable[[Numbers, str], list[Bar]],
-    draw: Callable[[Axes, np.ndarray, list[Estimate], list[str]], None],
-) -> Picture | None:
-    """A row a line, its name above what is drawn, so that no name is cut or turned."""
-    rows = values(numbers, protocol)
-    if not rows:
-        return None
-    places = np.arange(len(rows), dtype=float)
-    group = {line.name: at for at, lines in enumerate(numbers.groups.values()) for line in lines}
-    places += 0.5 * np.cumsum(
-        np.diff([group[line.name] for line, _, _ in rows], prepend=group[rows[0][0].name]) != 0
-    )
-    palette = colours(numbers)
-    what = ("difference in " if kind == "changes" else "") + title(numbers.headline)
-    with rc_context(SETTINGS):
-        figure, axis = panel(0.46 * (places[-1] + 1) + 0.75, left=0.25)
-        draw(axis, places, [one for _, one, _ in rows], [SERIES[palette[line.name]] for line, _, _ in rows])
-        for place, (line, _, text) in zip(places, rows, strict=True):
-            beside = {"transform": axis.get_yaxis_transform(), "va": "center"}
-            axis.text(0, place - 0.32, printable(line.name, LONGEST), color=INK, **beside)
-            # above the line of zero, which runs through it where all differences are to one side
-            box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
-            axis.text(1, place - 0.32, text, color=MUTED, ha="right", bbox=box, **beside)
-        axis.set(ylim=(places[-1] + 0.55, -0.62), yticks=[])
-        axis.spines["left"].set_visible(False)
-        axis.set_xlabel(what, color=MUTED)
-        at = [one.name for one in numbers.about.protocols].index(protocol)
-        return Picture(inline(figure, f"{kind}{at}", f"{protocol}: {what}"), protocol)
+def _rows_panel(result: Result, found: list[Bar], name: str, caption: str, what: str, bars: bool) -> Picture:
+    figure, axis = _panel(0.46 * len(found) + 0.75, left=0.25)
+    with rc_context(_STYLE):
+        _draw_rows(axis, result, found, what, bars)
+    return Picture(_svg(figure, name), caption)
 
 
-def _draw_bars(axis: Axes, places: np.ndarray, found: list[Estimate], palette: list[str]) -> None:
-    axis.barh(places + 0.12, [one.mean for one in found], 0.34, color=palette)
-    _whiskers(axis, places + 0.12, found, [INK] * len(found))
-    axis.set_xlim(left=0)
+def _draw_rows(axis: Axes, result: Result, found: list[Bar], what: str, bars: bool) -> None:
+    """Draw a bar or a point for each row with its name above, so that no name is cut or turned."""
+    palette = colours(result)
+    for place, (row, estimate, text) in enumerate(found):
+        colour, at = palette[row.name], place + 0.12
+        if bars:
+            axis.barh(at, estimate.mean, 0.34, color=colour)
+        else:
+            axis.scatter(estimate.mean, at, color=colour, s=42, zorder=3)
+        if estimate.low is not None and estimate.high is not None:
+            axis.plot([estimate.low, estimate.high], [at, at], color=INK if bars else colour, linewidth=1.6)
+        beside: dict[str, Any] = {
+            "transform": axis.get_yaxis_transform(),
+            "va": "center",
+            "parse_math": False,
+        }
+        axis.text(0, place - 0.32, printable(row.name, LONGEST), color=INK, **beside)
+        axis.text(1, place - 0.32, text, color=MUTED, ha="right", **beside)
+    if bars:
+        axis.set_xlim(left=0)
+    else:
+        axis.axvline(0, color=MUTED, linewidth=1)
+        axis.margins(x=0.08)
+    axis.set(ylim=(len(found) - 0.45, -0.62), yticks=[], xlabel=what)
+    axis.spines["left"].set_visible(False)
 
 
-def _draw_differences(axis: Axes, places: np.ndarray, found: list[Estimate], palette: list[str]) -> None:
-    axis.axvline(0, color=MUTED, linewidth=1)
-    _whiskers(axis, places + 0.12, found, palette)
-    axis.scatter([one.mean for one in found], places + 0.12, color=palette, s=42, zorder=3)
-    axis.margins(x=0.08)
+def _selected_on(result: Result) -> Iterable[str]:
+    epochs = (epoch for history in result.history.values() for epoch in history)
+    return dict.fromkeys(name for epoch in epochs for name in epoch if "@" in name)
 
 
-def _whiskers(axis: Axes, places: np.ndarray, found: list[Estimate], palette: list[str]) -> None:
-    for place, one, colour in zip(places, found, palette, strict=True):
-        if one.low is not None and one.high is not None:
-            axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6)
+def _draw_curve(axis: Axes, result: Result, rows: Sequence[ResultRow], metric: str) -> None:
+    """Draw a curve for each row and seed, where an epoch has the metric; controls are dashed."""
+    palette, labelled = colours(result), set()
+    for row in rows:
+        for (name, _), history in result.history.items():
+            known = [
+                (epoch["epoch"], epoch[metric]) for epoch in history if name == row.name and metric in epoch
+            ]
+            if known:
+                x, y = zip(*known, strict=True)
+                label = None if name in labelled else printable(name, LONGEST)
+                line = "--" if row.control else "-"
+                mark = "o" if len(known) == 1 else None
+                axis.plot(x, y, line, color=palette[name], linewidth=1.5, marker=mark, label=label)
+                labelled.add(name)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axis.set_xlabel("epoch" if result.about.selected_on else "step")
 
 
-def _history(numbers: Numbers, line: str) -> list[dict[str, float]]:
-    return [row for (name, _), rows in numbers.record.history.items() if name == line for row in rows]
-
-
-def _curve(numbers: Numbers, lines: Sequence[ResultRow], backbone: str, metric: str) -> Picture:
-    palette = colours(numbers)
-    groups = list(numbers.groups)
-    with rc_context(SETTINGS):
-        figure, axis = panel(2.7)
-        for line in lines:
-            colour, style = SERIES[palette[line.name]], "--" if line.control else "-"
-            for (name, _), rows in numbers.record.history.items():
-                known = [(row["epoch"], row[metric]) for row in rows if name == line.name and metric in row]
-                if known:
-                    x, y = zip(*known, strict=True)
-                    marker = "o" if len(known) == 1 else None
-                    axis.plot(x, y, color=colour, linestyle=style, linewidth=1.5, marker=marker)
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        step = "epoch" if numbers.about.selected_on else "step"
-        axis.set_xlabel(step, color=MUTED)
-        what = "loss" if metric == "loss" else title(metric)
-        name = f"curve{groups.index(backbone)}-{''.join(one if one.isalnum() else '-' for one in metric)}"
-        chosen = "@" in metric and numbers.about.selected_on
-        caption = f"{what}, by which the epoch is chosen" if chosen else what
-        return Picture(inline(figure, name, f"{backbone}: {what} by {step}".removeprefix(": ")), caption)
-
-
-def _activity(
-    numbers: Numbers,
-    lines: dict[str, list[tuple[str, Estimate | None]]],
-    protocol: str,
-    name: str,
-    compared: bool,
-) -> Picture:
-    palette = colours(numbers)
-    places = {
-        group: at for at, group in enumerate(dict.fromkeys(one for rows in lines.values() for one, _ in rows))
-    }
-    what = ("gain in " if compared else "") + title(numbers.headline)
-    with rc_context(SETTINGS):
-        figure, axis = panel(2.7)
-        if compared:
-            axis.axhline(0, color=MUTED, linewidth=1)
-        for at, (line, rows) in enumerate(lines.items()):
-            aside = (at - (len(lines) - 1) / 2) * min(0.14, 0.7 / len(lines))
-            known = [(places[group] + aside, one) for group, one in rows if one]
-            colour = SERIES[palette[line]]
-            style = "--" if numbers.record.row(line).control else "-"
-            x, y = [place for place, _ in known], [one.mean for _, one in known]
-            axis.plot(x, y, style, color=colour, marker="o", markersize=4.5, linewidth=1.3)
-            for place, one in known:
-                if one.low is not None and one.high is not None:
-                    axis.plot([place, place], [one.low, one.high], color=colour, linewidth=1.1, alpha=0.55)
-        axis.set_xticks(list(places.values()), [shown.interval(group) for group in places])
-        axis.grid(False, axis="x")
-        axis.set_xlabel("interactions in training", color=MUTED)
-        return Picture(inline(figure, name, f"{protocol}: {what} by activity"), f"{protocol}: {what}")
-
-
-def _cost(points: list[tuple[float, float, int, int]], protocol: str, metric: str, name: str) -> Picture:
-    with rc_context(SETTINGS):
-        figure, axis = panel(2.7)
+def _activity(result: Result, rows: dict[str, list[tuple[str, Estimate | None]]], compared: bool) -> Figure:
+    palette = colours(result)
+    names = list(dict.fromkeys(name for points in rows.values() for name, _ in points))
+    figure, axis = _panel(2.7)
+    if compared:
         axis.axhline(0, color=MUTED, linewidth=1)
-        longest = max(one[0] for one in points)
-        unit, units = next((one for one in UNITS if longest >= 5 * one[0]), UNITS[-1])
-        x = [one[0] / unit for one in points]
-        axis.scatter(x, [one[1] for one in points], s=170, color=[SERIES[one[3]] for one in points], zorder=2)
-        for place, (_, gain, number, _) in zip(x, points, strict=True):
-            axis.text(place, gain, f"{number}", color=PAPER, ha="center", va="center", fontsize=9.5)
-        if max(x) > 20 * min(x):
-            axis.set_xscale("log")
-        axis.margins(0.12, 0.18)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
-        axis.set_xlabel(f"{units} of a run", color=MUTED)
-        return Picture(inline(figure, name, f"{protocol}: change by time"), f"{protocol}: change in {metric}")
+    for at, (row, points) in enumerate(rows.items()):
+        aside = (at - (len(rows) - 1) / 2) * min(0.14, 0.7 / len(rows))
+        known = [(names.index(name) + aside, estimate) for name, estimate in points if estimate]
+        line = "--" if result.row(row).control else "-"
+        x, y = [place for place, _ in known], [estimate.mean for _, estimate in known]
+        axis.plot(x, y, line, color=palette[row], marker="o", markersize=4.5, linewidth=1.3)
+        for place, estimate in known:
+            if estimate.low is not None and estimate.high is not None:
+                ends = [estimate.low, estimate.high]
+                axis.plot([place, place], ends, color=palette[row], linewidth=1.1, alpha=0.55)
+    axis.set_xticks(range(len(names)), [dashed(name) for name in names])
+    axis.grid(False, axis="x")
+    axis.set_xlabel("interactions in training", color=MUTED)
+    return figure
 
 
-def _percent(value: float) -> str:
-    return f"{value:+g} %".replace("-", "−") if value else "0 %"
+def _cost(points: list[tuple[float, float, str, str]]) -> Figure:
+    figure, axis = _panel(2.7)
+    axis.axhline(0, color=MUTED, linewidth=1)
+    longest = max(seconds for seconds, *_ in points)
+    unit, units = next((one for one in UNITS if longest >= 5 * one[0]), UNITS[-1])
+    x = [seconds / unit for seconds, *_ in points]
+    axis.scatter(
+        x, [change for _, change, *_ in points], s=170, color=[colour for *_, colour in points], zorder=2
+    )
+    for place, (_, change, name, _) in zip(x, points, strict=True):
+        axis.text(place, change, name, color="white", ha="center", va="center", fontsize=9.5)
+    if max(x) > 20 * min(x):
+        axis.set_xscale("log")
+    axis.margins(0.12, 0.18)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+    axis.set_xlabel(f"{units} of a trial", color=MUTED)
+    return figure
+
+
+def _key(result: Result, rows: Sequence[ResultRow]) -> tuple[tuple[str, str, bool], ...]:
+    palette = colours(result)
+    return tuple((row.name, palette[row.name], bool(row.control)) for row in rows)
+
+
+def _panel(height: float, left: float = 0.68) -> tuple[Figure, Axes]:
+    """Return a figure of one panel; ``left``: inches for the vertical axis, the same in all, so that they align."""
+    with rc_context(_STYLE):
+        figure, (axis,) = charts.panels(1, 1, "", (WIDTH, height))
+    figure.set_layout_engine(None)
+    figure.suptitle("")
+    figure.subplots_adjust(left / WIDTH, 0.55 / height, 1 - 0.2 / WIDTH, 1 - 0.1 / height)
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}".replace("0.", ".", 1).replace("-", "−"))
+        )
+        one.set_major_locator(MaxNLocator(5))
+    return figure, axis
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """Return the ``<svg>`` element, the same for the same figure; its ids begin with ``name``."""
+    buffer = io.StringIO()
+    with rc_context(_STYLE):
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # in tags alone: texts have no "<"
+    return re.sub(r"<[^>]*>", lambda tag: re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", tag[0]), svg)

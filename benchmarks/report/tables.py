@@ -1,26 +1,45 @@
-"""The tables of a report, before they become HTML, Markdown or LaTeX: cells are plain text."""
+"""The tables of a report, before they become HTML, LaTeX, Markdown, terminal text or CSV.
+
+This is the one place that takes numbers from a result: a cell holds a number and the text that shows it.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from reclm.benchmarks.report import shown
-from reclm.benchmarks.report.extras import Quality
-from reclm.benchmarks.report.numbers import Numbers
-from reclm.benchmarks.report.shown import MARK, NONE
-from reclm.benchmarks.results import ProtocolInfo, ResultRow
-from reclm.benchmarks.significance import shown_p
-from reclm.benchmarks.subgroups import ActivitySlice
+import numpy as np
+
+from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow
+from reclm.benchmarks.significance import over_users
+from reclm.benchmarks.subgroups import ActivityGroup, by_activity
 from reclm.benchmarks.verdict import Difference
+from reclm.intervals import NONE, Estimate, between, number, p_value, percent, seconds
 from reclm.recommend.metrics import title
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+ACCURACY = ("recall", "ndcg", "mrr", "precision", "hit", "map")
+"""Metrics of which more is better; of others none is called the best."""
+MARKS = (
+    "Bold: the best of its column. *: significantly different from its base (p < .05, corrected by Holm). "
+    "±: standard deviation over seeds. In brackets behind a published number: ours, relative to it."
+)
 
 
 @dataclass(frozen=True)
-class TableCell:
-    """A text; ``best`` of its column, or marked."""
+class Cell:
+    """A number (nan: a text, or none) with its 95 % interval, and how it is shown.
+
+    ``best`` of its column; ``significant``: marked by a star.
+    """
 
     text: str
+    value: float = float("nan")
+    low: float | None = None
+    high: float | None = None
     best: bool = False
-    mark: str = ""
+    significant: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,12 +48,12 @@ class Row:
 
     Attributes:
         cells: behind the name; empty where ``instead`` says why.
-        below: it belongs to the row above (published numbers).
+        below: it belongs to the row above (published numbers, say).
         first: of a group.
     """
 
     name: str
-    cells: tuple[TableCell, ...] = ()
+    cells: tuple[Cell, ...] = ()
     instead: str = ""
     below: bool = False
     first: bool = False
@@ -45,224 +64,353 @@ class Table:
     """A table.
 
     Attributes:
-        title, about: what it shows, in a phrase, and in a sentence.
-        head: of all columns, the names' first.
+        title, about: its subject, in a phrase and in a sentence.
+        head: of all columns, that of the names first.
         notes: below it.
-        text: so many columns are text, the others numbers.
+        text: so many columns, the first ones, are text, the others numbers.
     """
 
     title: str
     head: tuple[str, ...]
     rows: tuple[Row, ...]
     about: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     text: int = 1
 
+    def only(self, *columns: str) -> "Table":
+        """Return the table with these columns behind the names."""
+        places = [at for at, name in enumerate(self.head[1:]) if name in columns]
+        rows = tuple(
+            replace(row, cells=tuple(row.cells[at] for at in places) if row.cells else ())
+            for row in self.rows
+        )
+        text = 1 + sum(at < self.text - 1 for at in places)
+        return replace(self, head=(self.head[0], *(self.head[at + 1] for at in places)), rows=rows, text=text)
 
-def results(numbers: Numbers) -> list[Table]:
-    """A table a protocol: lines by metrics, mean ± standard deviation over seeds, published numbers below."""
-    return [_results(numbers, protocol) for protocol in numbers.about.protocols]
 
+def results(
+    result: Result, protocol: ProtocolInfo, metrics: Sequence[str] = (), extra: Sequence[str] = ()
+) -> Table:
+    """Tabulate rows by metrics: the mean ± standard deviation over seeds, published numbers below.
 
-def _results(numbers: Numbers, protocol: ProtocolInfo) -> Table:
-    about = numbers.about
-    rows = [row for line in about.rows for row in _line(numbers, line, protocol.name)]
-    lines = [line for line in about.rows if numbers.record.seeds(line.name, protocol.name)]
-    notes = [f"{line.name}: {line.note}" for line in lines if line.note]
-    notes += [f"{line.name}: {reason}" for line in lines for reason in numbers.failures(line.name)]
-    seeds = f"mean ± standard deviation over {about.seeds} seeds" if about.seeds > 1 else "one seed"
+    Args:
+        metrics: by default all.
+        extra: ``epoch``, the best one where it was selected; ``change``, of the headline metric, and its ``p``.
+    """
+    about = result.about
+    metrics = tuple(metrics) or about.metrics
+    extra = [name for name in extra if name != "epoch" or about.selected_on]
+    best = {metric: _best(result, protocol.name, metric) for metric in metrics}
+    begins = first_of_groups(result)
+    rows, notes = [], []
+    for row in about.rows:
+        failed = "; ".join(
+            f"seed {one.seed} failed: {one.reason}" for one in about.failures if one.row == row.name
+        )
+        if result.seeds(row.name, protocol.name):
+            cells = [_mean(result, row.name, protocol.name, metric, best[metric]) for metric in metrics]
+            cells += [_extra(result, row.name, protocol.name, name) for name in extra]
+            rows.append(Row(row.name, tuple(cells), first=row.name in begins))
+            notes += [f"{row.name}: {text}" for text in (row.note, failed) if text]
+        else:
+            why = row.absent or failed or "not measured here"
+            rows.append(Row(row.name, instead=why, first=row.name in begins))
+        if published := row.published.get(protocol.name):
+            cells = [
+                _published(result, row.name, protocol.name, metric, published.get(metric))
+                for metric in metrics
+            ]
+            rows.append(Row("published", (*cells, *[Cell("")] * len(extra)), below=True))
+    of_seeds = f"mean ± standard deviation over {about.seeds} seeds" if about.seeds > 1 else "one seed"
     chosen = f"; epochs chosen on {about.selected_on}" if about.selected_on else ""
-    part = f"; a part of {protocol.part_of}, without tests of its own" if protocol.part_of else ""
-    return Table(
-        protocol.name,
-        ("", *map(title, about.metrics)),
-        tuple(rows),
-        f"{protocol.users:,} users, {protocol.candidates:,} candidate items; {seeds}{chosen}{part}",
-        tuple(notes),
+    part = f"; a subgroup of {protocol.part_of}, without tests of its own" if protocol.part_of else ""
+    size = f"{protocol.users:,} users, {protocol.candidates:,} candidate items"
+    head = ("", *map(title, metrics), *extra)
+    return Table(protocol.name, head, tuple(rows), f"{size}; {of_seeds}{chosen}{part}", tuple(notes))
+
+
+def frame(result: Result, metrics: Sequence[str]) -> "DataFrame":
+    """Return :func:`results` of all protocols as one frame; a mean has columns for its interval, too."""
+    import pandas as pd
+
+    extra = ("change", "p")
+    records = []
+    for protocol in result.about.protocols:
+        table = results(result, protocol, metrics, extra)
+        for row in table.rows:
+            if row.below or not row.cells:
+                continue
+            record: dict[str, str | float | None] = {"protocol": protocol.name, "row": row.name}
+            for name, cell in zip(table.head[1:], row.cells, strict=True):
+                record[name] = cell.value
+                record |= {} if name in extra else {f"{name} low": cell.low, f"{name} high": cell.high}
+            records.append(record)
+    return pd.DataFrame(records, columns=None if records else pd.Index(["protocol", "row"]))
+
+
+def groups(result: Result) -> dict[str, list[ResultRow]]:
+    """Return rows by backbone, in the table's order; under no name where no backbone has two."""
+    by_backbone: dict[str, list[ResultRow]] = {}
+    for row in result.about.rows:
+        by_backbone.setdefault(row.backbone, []).append(row)
+    return (
+        by_backbone if any(len(rows) > 1 for rows in by_backbone.values()) else {"": list(result.about.rows)}
     )
 
 
-def _line(numbers: Numbers, line: ResultRow, protocol: str) -> Iterator[Row]:
-    metrics = numbers.about.metrics
-    first = line.name in numbers.begins
-    if numbers.record.seeds(line.name, protocol):
-        yield Row(line.name, tuple(_value(numbers, line.name, protocol, one) for one in metrics), first=first)
-    else:
-        yield Row(line.name, instead=numbers.why_none(line), first=first)
-    published = line.published.get(protocol, {})
-    if published:
-        cells = [_published(numbers, line.name, protocol, one, published.get(one)) for one in metrics]
-        yield Row("published", tuple(TableCell(text) for text in cells), below=True)
+def first_of_groups(result: Result) -> set[str]:
+    """Return the rows that begin a group, without the first of all."""
+    return {rows[0].name for rows in list(groups(result).values())[1:]}
 
 
-def _value(numbers: Numbers, line: str, protocol: str, metric: str) -> TableCell:
-    values = numbers.values(line, protocol, metric)
+def _best(result: Result, protocol: str, metric: str) -> float:
+    """Return the highest mean of a metric; nan where there is none, or where more of it is not better."""
+    if metric.partition("@")[0] not in ACCURACY:
+        return float("nan")
+    values = [result.values(row.name, protocol, metric) for row in result.about.rows]
+    return max((float(each.mean()) for each in values if len(each)), default=float("nan"))
+
+
+def _mean(result: Result, row: str, protocol: str, metric: str, best: float) -> Cell:
+    values = result.values(row, protocol, metric)
     if not len(values):
-        return TableCell(NONE)
+        return Cell(NONE)
     mean = float(values.mean())
-    spread = f" ± {shown.number(float(values.std(ddof=1)))}" if len(values) > 1 else ""
-    found = numbers.differences.get((line, protocol, metric))
-    mark = MARK if found and found.significant else ""
-    best = mean > 0 and abs(mean - numbers.best(protocol, metric)) < 1e-12
-    return TableCell(shown.number(mean) + spread, best, mark)
-
-
-def _published(numbers: Numbers, line: str, protocol: str, metric: str, value: float | None) -> str:
-    """The published number and, in brackets, how far ours is from it."""
-    if value is None:
-        return NONE
-    ours = numbers.values(line, protocol, metric)
-    compared = len(ours) and numbers.about.comparable
-    differs = f" ({shown.number(float(ours.mean()) - value, sign=True)})" if compared else ""
-    return shown.number(value) + differs
-
-
-def comparisons(numbers: Numbers) -> list[Table]:
-    """A table a protocol: each line against the one it is compared with, in the headline metric."""
-    return [table for one in numbers.about.protocols if (table := _compared(numbers, one.name)).rows]
-
-
-def _compared(numbers: Numbers, protocol: str) -> Table:
-    rows, last = [], None
-    for line in numbers.about.rows:
-        found = [("", one) for one in numbers.against(line.name, protocol)]
-        if control := numbers.controls.get((line.name, protocol)):
-            found.append(("its best control", control))
-        for at, (name, one) in enumerate(found):
-            first = not at and last is not None and last != line.backbone
-            said = name if at else f"{line.name}, {name}".removesuffix(", ")
-            rows.append(Row(said, _comparison(numbers, one), first=first, below=at > 0))
-        last = line.backbone if found else last
-    head = (
-        "",
-        "against",
-        "change",
-        "difference",
-        "95 % interval",
-        "bootstrap",
-        "effect",
-        "p",
-        "p, Holm",
-        "users",
-        "seeds",
+    spread = f" ± {number(float(values.std(ddof=1)))}" if len(values) > 1 else ""
+    around = over_users(result.by_user(row, protocol, metric))
+    test = result.verdict.by_base.get((row, protocol, metric))
+    return Cell(
+        number(mean) + spread,
+        mean,
+        around and around.low,
+        around and around.high,
+        best=mean > 0 and abs(mean - best) < 1e-12,
+        significant=test is not None and test.significant,
     )
-    about = f"difference in {title(numbers.headline)}, the mean over users and seeds"
+
+
+def _extra(result: Result, row: str, protocol: str, name: str) -> Cell:
+    if name == "epoch":
+        epochs = [result.trials[row, seed, protocol].best_epoch for seed in result.seeds(row, protocol)]
+        return Cell(f"{np.mean(epochs):.0f}", float(np.mean(epochs))) if any(epochs) else Cell("")
+    test = result.verdict.by_base.get((row, protocol, result.headline))
+    if test is None:
+        return Cell(NONE)
+    return (
+        Cell(percent(test.change), test.change)
+        if name == "change"
+        else Cell(p_value(test.p_holm), test.p_holm)
+    )
+
+
+def _published(result: Result, row: str, protocol: str, metric: str, value: float | None) -> Cell:
+    """Return the published number and, in brackets, how far ours is from it."""
+    if value is None:
+        return Cell("")
+    ours = result.values(row, protocol, metric)
+    compared = len(ours) and value and result.about.comparable
+    return Cell(number(value) + (f" ({percent(float(ours.mean()) / value - 1)})" if compared else ""), value)
+
+
+def comparisons(result: Result) -> list[Table]:
+    """Tabulate for each protocol every row against those that it is compared with, in the headline metric."""
+    return [table for protocol in result.about.whole if (table := _comparisons(result, protocol.name)).rows]
+
+
+def _comparisons(result: Result, protocol: str) -> Table:
+    verdict, begins = result.verdict, first_of_groups(result)
+    rows = []
+    for row in result.about.rows:
+        here = (row.name, protocol, result.headline)
+        tests = [("", test) for test in verdict.differences if (test.row, test.protocol, test.metric) == here]
+        if control := verdict.by_control.get((row.name, protocol)):
+            tests.append(("best control", control))
+        for at, (name, test) in enumerate(tests):
+            shown = name if at else ", ".join(filter(None, (row.name, name)))
+            rows.append(
+                Row(
+                    shown, _comparison(test), first=bool(rows) and not at and row.name in begins, below=at > 0
+                )
+            )
+    families = {test.family for test in verdict.differences if test.metric == result.headline}
+    corrected = f"p is corrected by Holm over {max(families, default=0)} tests"
+    if verdict.by_control:
+        corrected += (
+            f", over {max(test.family for test in verdict.by_control.values())} for the best controls"
+        )
+    about = f"{title(result.headline)}; {corrected}; intervals are those of the single test"
+    head = ("", "against", "change", "95 % interval", "difference", "effect", "p", "users", "seeds")
     return Table(protocol, head, tuple(rows), about, text=2)
 
 
-def _comparison(numbers: Numbers, found: Difference) -> tuple[TableCell, ...]:
+def _comparison(found: Difference) -> tuple[Cell, ...]:
     test = found.test
-    low, high = numbers.resampled(found)
+    tested = not np.isnan(found.p_holm)
     return (
-        TableCell(found.against),
-        TableCell(shown.change(found.change), mark=MARK * found.significant),
-        TableCell(shown.number(test.difference, sign=True)),
-        TableCell(f"{shown.number(test.low, sign=True)} to {shown.number(test.high, sign=True)}"),
-        TableCell(f"{shown.number(low, sign=True)} to {shown.number(high, sign=True)}"),
-        TableCell(shown.number(test.effect, 2, sign=True)),
-        TableCell(shown_p(test.p)),
-        TableCell(shown_p(found.p_holm)),
-        TableCell(f"{test.n:,}"),
-        TableCell(f"{test.seeds}"),
+        Cell(found.against),
+        Cell(found.size if tested else NONE, found.change, significant=found.significant),
+        Cell(found.interval if tested else "not tested"),
+        Cell(number(test.difference, sign=True), test.difference, test.low, test.high),
+        Cell(number(test.effect, 2, sign=True), test.effect),
+        Cell(p_value(found.p_holm), found.p_holm),
+        Cell(f"{test.n:,}", test.n),
+        Cell(f"{test.seeds}", test.seeds),
     )
 
 
-def activity(numbers: Numbers) -> list[Table]:
-    """A table a protocol: the headline metric by how active users were in training, and differences below."""
+def activity(result: Result) -> list[Table]:
+    """Tabulate for each protocol the headline metric by the users' training interactions, differences below."""
     tables = []
-    for protocol in numbers.about.whole:
-        found = {line.name: numbers.activity(line.name, protocol.name) for line in numbers.about.rows}
-        groups = dict.fromkeys(one.name for slices in found.values() for one in slices)
-        rows = [
-            row
-            for line in numbers.about.rows
-            for row in _activity(numbers, line, found[line.name], list(groups))
-        ]
+    begins = first_of_groups(result)
+    for protocol in result.about.whole:
+        by_row = {row.name: activity_groups(result, row.name, protocol.name) for row in result.about.rows}
+        names = list(dict.fromkeys(group.name for found in by_row.values() for group in found))
+        rows = []
+        for row, found in by_row.items():
+            rows += _activity(row, result.row(row).base, found, names, row in begins)
         if rows:
-            about = f"{title(numbers.headline)} by interactions in training"
-            tables.append(Table(protocol.name, ("", *map(shown.interval, groups)), tuple(rows), about))
+            about = f"{title(result.headline)} by interactions in training"
+            tables.append(Table(protocol.name, ("", *map(dashed, names)), tuple(rows), about))
     return tables
 
 
+def activity_groups(result: Result, row: str, protocol: str) -> list[ActivityGroup]:
+    """Return the headline metric of users who are more and more active; empty where all are of one group."""
+    found = by_activity(result, row, protocol, result.headline)
+    return found if len(found) > 1 else []
+
+
 def _activity(
-    numbers: Numbers, line: ResultRow, slices: Sequence[ActivitySlice], groups: Sequence[str]
+    row: str, base: str | None, found: Sequence[ActivityGroup], names: Sequence[str], first: bool
 ) -> Iterator[Row]:
-    """The means of a line, and below them how far they are from those of the line that it is compared with."""
-    if not slices:
+    if not found:
         return
-    means = {one.name: shown.number(one.row and one.row.mean) for one in slices}
-    cells = tuple(TableCell(means.get(name, NONE)) for name in groups)
-    yield Row(line.name, cells, first=line.name in numbers.begins)
-    if any(one.difference for one in slices):
-        differences = {one.name: shown.estimate(one.difference) for one in slices}
-        name = f"less {line.base}"
-        yield Row(name, tuple(TableCell(differences.get(name, NONE)) for name in groups), below=True)
+    by_name = {group.name: group for group in found}
+    means = [by_name[name].row if name in by_name else None for name in names]
+    yield Row(
+        row, tuple(Cell(number(one and one.mean), one.mean if one else np.nan) for one in means), first=first
+    )
+    if base is not None:
+        differences = [by_name[name].difference if name in by_name else None for name in names]
+        yield Row(f"less {base}", tuple(map(_estimate, differences)), below=True)
 
 
-def cost(numbers: Numbers, quality: Sequence[Quality] = ()) -> Table:
-    """What each line took, and what it gained in the headline metric; numbered as in the pictures."""
-    protocols = [one.name for one in numbers.about.whole]
+def _estimate(one: Estimate | None) -> Cell:
+    """Return a difference with its interval: ``+.0020 (+.0010 to +.0030)``."""
+    if one is None:
+        return Cell(NONE)
+    around = between(number(one.low, sign=True), number(one.high, sign=True))
+    text = number(one.mean, sign=True) + ("" if around == NONE else f" ({around})")
+    return Cell(text, one.mean, one.low, one.high)
+
+
+def dashed(name: str) -> str:
+    """Write ``3-5`` as ``3–5``."""
+    return name.replace("-", "–")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a trial of a row took on average; ``epoch_seconds`` is nan where nothing was trained."""
+
+    seconds: float
+    epoch_seconds: float
+    epochs: float
+
+
+def cost_of(result: Result, row: str) -> Cost | None:
+    """Return what the trials of a row took; None where none ran, or none was timed."""
+    trials = {seed: trial for (name, seed, _), trial in result.trials.items() if name == row}
+    if not any(trial.seconds or np.isfinite(trial.epoch_seconds) for trial in trials.values()):
+        return None
+    means = np.mean([(trial.seconds, trial.epochs) for trial in trials.values()], axis=0).tolist()
+    return Cost(means[0], result.epoch_seconds(row), means[1])
+
+
+def cost(result: Result) -> Table:
+    """Tabulate what each row took, and what it gained in the headline metric; numbered as in the figures."""
+    protocols = [protocol.name for protocol in result.about.whole]
     written: dict[str, float] = {}
-    for one in quality:
-        written[one.writer] = written.get(one.writer, 0.0) + (one.seconds or 0.0)
-    published = any(line.published_seconds for line in numbers.about.rows)
+    for quality in result.quality:
+        written[quality.writer] = written.get(quality.writer, 0.0) + (quality.seconds or 0.0)
+    published = any(row.published_seconds for row in result.about.rows)
+    begins = first_of_groups(result)
     rows = []
-    for at, line in enumerate(numbers.about.rows, start=1):
-        spent = numbers.cost(line.name)
-        if spent is None:
+    for at, row in enumerate(result.about.rows, start=1):
+        spent = cost_of(result, row.name)
+        if spent is None and not row.published_seconds:
             continue
-        gains = [numbers.differences.get((line.name, one, numbers.headline)) for one in protocols]
+        spent = spent or Cost(float("nan"), float("nan"), float("nan"))
+        base = result.row(row.base) if row.base else None
+        base_seconds = result.epoch_seconds(base.name) if base else None
+        tests = [result.verdict.by_base.get((row.name, protocol, result.headline)) for protocol in protocols]
         cells = [
-            line.name,
-            shown.seconds(spent.epoch_seconds),
-            *([shown.seconds(line.published_seconds)] if published else []),
-            f"{spent.epochs:.0f}",
-            shown.seconds(spent.seconds),
-            *([shown.seconds(written.get(line.writer or ""))] if written else []),
-            *(shown.change(gain.change) if gain else NONE for gain in gains),
+            Cell(row.name),
+            Cell(seconds(spent.epoch_seconds), spent.epoch_seconds),
+            Cell(_added(spent.epoch_seconds, base_seconds)),
+            *([Cell(seconds(row.published_seconds))] if published else []),
+            *([Cell(_added(row.published_seconds, base and base.published_seconds))] if published else []),
+            Cell(number(spent.epochs, 0)),
+            Cell(seconds(spent.seconds), spent.seconds),
+            *([Cell(seconds(written.get(row.writer or "")))] if written else []),
+            *(Cell(percent(test.change) if test else NONE) for test in tests),
         ]
-        rows.append(Row(f"{at}", tuple(map(TableCell, cells)), first=line.name in numbers.begins))
-    head = ["", "line", "an epoch", *["published"] * published, "epochs", "a run"]
-    head += [*["its profiles"] * bool(written), *protocols]
-    return Table("", tuple(head), tuple(rows), text=2)
-
-
-def profiles(quality: Sequence[Quality]) -> Table:
-    """The profiles of each writer, measured."""
-    head = ("", "of", "profiles", "distinct", "words", "in format", "prompt tokens", "new tokens", "time")
-    rows = [
-        Row(
-            one.writer,
-            tuple(
-                TableCell(text)
-                for text in (
-                    f"{one.kind}s",
-                    f"{one.profiles:,}",
-                    _count(one.distinct),
-                    NONE if one.words is None else f"{one.words:.1f}",
-                    NONE if one.in_format is None else f"{one.in_format * 100:.1f} %",
-                    _count(one.prompt_tokens),
-                    _count(one.new_tokens),
-                    shown.seconds(one.seconds),
-                )
-            ),
-        )
-        for one in quality
+        rows.append(Row(f"{at}", tuple(cells), first=row.name in begins))
+    head = [
+        "",
+        "row",
+        "an epoch",
+        "added",
+        *["published", "added, published"] * published,
+        "epochs",
+        "a trial",
     ]
-    return Table("", head, tuple(rows), text=2)
+    head += [*["its profiles"] * bool(written), *protocols]
+    about = f"Training and evaluation, beside the change in {title(result.headline)} against the base"
+    return Table("", tuple(head), tuple(rows), about, text=2)
 
 
-def lines(numbers: Numbers) -> Table:
-    """What each line is."""
+def _added(time: float | None, base: float | None) -> str:
+    return percent(time / base - 1) if time and base else ""
+
+
+def profiles(result: Result) -> Table:
+    """Tabulate the measures of each writer's profiles."""
+    head = ("", "of", "profiles", "distinct", "words", "in format", "prompt tokens", "new tokens", "time")
     rows = []
-    for line in numbers.about.rows:
-        covered = ", ".join(f"{some:,} of {all_:,} {kind}s" for kind, (some, all_) in line.coverage.items())
-        compared = ", ".join(line.against)
-        cells = (line.backbone, line.control or line.writer, covered or ", ".join(line.kinds), compared)
-        rows.append(Row(line.name, tuple(TableCell(text or NONE) for text in cells)))
-    head = ("", "backbone", "profiles", "who has one", "compared with")
-    return Table("", head, tuple(rows), text=5)
+    for quality in result.quality:
+        texts = (
+            f"{quality.kind}s",
+            f"{quality.profiles:,}",
+            _count(quality.distinct),
+            NONE if quality.words is None else f"{quality.words:.1f}",
+            percent(quality.in_format, sign=False),
+            _count(quality.prompt_tokens),
+            _count(quality.new_tokens),
+            seconds(quality.seconds),
+        )
+        rows.append(Row(quality.writer, tuple(map(Cell, texts))))
+    return Table("", head, tuple(rows), text=2)
 
 
 def _count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
+
+
+def covered(row: ResultRow) -> str:
+    """Write how many have a profile: ``300 of 943 users, 1,682 of 1,682 items``."""
+    return ", ".join(f"{some:,} of {every:,} {kind}s" for kind, (some, every) in row.coverage.items())
+
+
+def row_infos(result: Result) -> Table:
+    """Tabulate how the rows were made."""
+    rows = []
+    for row in result.about.rows:
+        texts = (
+            row.backbone,
+            row.control or row.writer,
+            covered(row) or ", ".join(row.kinds),
+            ", ".join(row.against),
+        )
+        rows.append(Row(row.name, tuple(Cell(text or NONE) for text in texts)))
+    return Table("", ("", "backbone", "profiles", "coverage", "compared with"), tuple(rows), text=5)

@@ -353,13 +353,13 @@ def _run(
     """
     from reclm.benchmarks import examples
     from reclm.benchmarks.experiment import run_suite
-    from reclm.benchmarks.picture import draw
+    from reclm.charts import save as save_picture
 
     run = run_suite(suite, workspace, **how)
     record = run.record()
     folder = out or workspace.new_run(*names)
     record.save(folder)
-    draw(record, folder / "comparison.png")
+    save_picture(record.plot(), folder / "comparison.png")
     examples.write(run, folder)
     _show(record, folder, workspace, trackers, besides)
     return run, folder
@@ -375,8 +375,8 @@ def _sessions(
 ) -> None:
     """Run a suite of sessions."""
     from reclm.benchmarks import session_examples
-    from reclm.benchmarks.picture import draw
     from reclm.benchmarks.session_run import run_session_suite
+    from reclm.charts import save as save_picture
 
     run = run_session_suite(suite, workspace, **how)
     record = run.record()
@@ -385,7 +385,7 @@ def _sessions(
     if any(row.row for row in suite.rows):
         session_examples.draw(run, record, folder / "comparison.png")
     else:
-        draw(record, folder / "comparison.png")
+        save_picture(record.plot(), folder / "comparison.png")
     session_examples.write(run, folder)
     suite.to_yaml(folder / "suite.yaml")
     _show(record, folder, workspace, trackers, "suite.yaml")
@@ -394,39 +394,17 @@ def _sessions(
 
 
 def _show(record: "Result", folder: Path, workspace: "Workspace", trackers: list[str], besides: str) -> None:
-    """Print what a run came to, and write ``table.md``; ``besides`` is what else the caller put into the folder."""
-    from rich.console import Console
-
-    from reclm.benchmarks.remarks import remarks
-    from reclm.benchmarks.suite_table import conclusions, markdown, tables
+    """Print a run's tables and verdict, and write ``table.md``; ``besides``: the caller's file in the folder."""
     from reclm.benchmarks.tracking import track
+    from reclm.console import show
 
-    (folder / "table.md").write_text(markdown(record), encoding="utf-8")
-    for grid in tables(record):
-        Console(highlight=False).print(grid)
-    for sentence in [*remarks(record), *_coverage(record), ""]:
-        _say(sentence)
-    for one in conclusions(record):
-        _say(one) if isinstance(one, str) else Console(highlight=False).print(one)
+    (folder / "table.md").write_text(record.to_markdown(), encoding="utf-8")
+    show(record)
     files = ("table.md", "comparison.png", "results.parquet", "users.parquet", besides)
     _say(f"\nresults in {folder} ({', '.join(files)})")
-    if trackers:
-        for place in track(record, folder, workspace, trackers):
-            _say(place)
+    for place in track(record, folder, trackers, workspace):
+        _say(place)
     _say(f"next: {shlex.join(['reclm', 'report', str(folder)])}   (verdict, tables and pictures as a page)")
-
-
-def _coverage(record: "Result") -> list[str]:
-    """What had a profile."""
-    said: dict[str, None] = {}
-    for line in record.about.rows:
-        if line.coverage and line.control is None:
-            covered = ", ".join(f"{there:,} of {of:,} {kind}s" for kind, (there, of) in line.coverage.items())
-            said[f"profiles by {line.writer}: {covered}"] = None
-    short = any(there < of for line in record.about.rows for there, of in line.coverage.values())
-    alone = all(line.writer for line in record.about.rows)
-    rest = "gets all items as equals" if alone else "is recommended by the rest of the model"
-    return [*said, *[f"who has no profile {rest}; reclm profile writes those of everybody"] * short]
 
 
 def _say(text: str) -> None:

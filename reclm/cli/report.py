@@ -16,10 +16,10 @@ def report(
     """Write a run's report: one HTML page with verdict, tables and pictures; Markdown, LaTeX and CSV."""
     import shlex
 
-    from reclm.benchmarks.report.write import write
+    from reclm.benchmarks.report import write_report
     from reclm.console import say
 
-    page, *others = write(run, out)
+    page, *others = write_report(run, out)
     say(f"report in {page.parent} ({', '.join(file.name for file in (page, *others))})")
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     next_step(shlex.join([opener, str(page)]), note="it needs no network")

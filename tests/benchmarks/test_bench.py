@@ -14,7 +14,6 @@ from reclm.benchmarks.pool import run_trials
 from reclm.benchmarks.suite import Profiles, Row, row_plan, with_controls
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.benchmarks.trial_cache import Trial, TrialCache
-from reclm.benchmarks.verdict import verdicts
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
@@ -57,9 +56,8 @@ def test_profiles_that_tell_the_answer_are_found_to_help(tmp_path: Path) -> None
     assert record.row("augment").base == "base"
     base, augment = (record.values(name, "full-shot", "ndcg@20").mean() for name in ("base", "augment"))
     assert augment > base
-    count, first, *_ = verdicts(record)
-    assert count.startswith("Profiles helped in 2 of 2 comparisons (NDCG@20), hurt in 0;")
-    assert first.startswith("full-shot: for this one seed the profiles helped")
+    assert set(record.verdict.answers.values()) == {"helped"}
+    assert any("one seed" in caveat for caveat in record.verdict.caveats)
 
 
 def test_the_record_agrees_with_the_cells_and_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two runs side by side, on records made by hand."""
+"""Two runs side by side, on results made by hand."""
 
 import io
 import re
@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from reclm.benchmarks.report.page import terminal_table
 from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
-from reclm.benchmarks.run_diff import Change, TwoRuns, compare, tables, verdict
+from reclm.benchmarks.run_diff import Change, RunDiff, compare_runs
 from reclm.benchmarks.significance import holm, paired
 from reclm.cli import app
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 
 USERS = np.array([f"u{user}" for user in range(30)], object)
 NOISE = np.random.default_rng(0).uniform(0, 0.02, (3, 2, 30))
@@ -24,7 +25,7 @@ NOISE = np.random.default_rng(0).uniform(0, 0.02, (3, 2, 30))
 def run(
     gain: float = 0.0, side: int = 0, seeds: range = range(2), rest: Any = None, **changes: Any
 ) -> Result:
-    """Two lines, ``base`` and ``augment``; ``gain`` is added to every user's NDCG in ``augment``."""
+    """Two rows, ``base`` and ``augment``; ``gain`` is added to every user's NDCG in ``augment``."""
     about: dict[str, Any] = {
         "title": "a run",
         "dataset": "toy",
@@ -33,23 +34,23 @@ def run(
         "protocols": [ProtocolInfo(name="full-shot", users=30, candidates=9)],
         "rows": [ResultRow(name="base"), ResultRow(name="augment")],
     }
-    cells = {}
-    for line in ("base", "augment"):
+    trials = {}
+    for row in ("base", "augment"):
         for seed in seeds:
-            values = 0.3 + NOISE[seed, side] + (gain if line == "augment" else 0.0)
-            cells[line, seed, "full-shot"] = TrialResult(
+            values = 0.3 + NOISE[seed, side] + (gain if row == "augment" else 0.0)
+            trials[row, seed, "full-shot"] = TrialResult(
                 user_ids=USERS,
                 activity=np.ones(30, np.int64),
                 values={"ndcg@5": values.astype(np.float32)},
                 overall={"coverage@5": 0.5 + side / 4},
             )
-    return Result(RunInfo.build(about | changes), {**cells, **(rest or {})})
+    return Result(RunInfo.build(about | changes), {**trials, **(rest or {})})
 
 
 def test_means_tests_and_correction_are_those_of_the_users_and_seeds_that_both_have() -> None:
-    two = compare(run(), run(gain=0.1, side=1, seeds=range(1, 3)))
+    two = compare_runs(run(), run(gain=0.1, side=1, seeds=range(1, 3)))
     names = [(one.row, one.metric) for one in two.changes]
-    assert names == [(line, metric) for line in ("base", "augment") for metric in ("ndcg@5", "coverage@5")]
+    assert names == [(row, metric) for row in ("base", "augment") for metric in ("ndcg@5", "coverage@5")]
     before, after = 0.3 + NOISE[[1], 0], 0.3 + NOISE[[1], 1]  # seed 1 ran in both
     base, _, augment, _ = two.changes
     assert (base.a, base.b) == pytest.approx((before.mean(), after.mean()), abs=1e-6)
@@ -59,37 +60,39 @@ def test_means_tests_and_correction_are_those_of_the_users_and_seeds_that_both_h
     assert augment.significant
     assert not base.significant
     assert augment.test.low < 0.1 < augment.test.high
-    assert verdict(two).startswith("B is higher than A in 1 and lower in 0 of 2 comparisons")
-    assert "with one seed" in verdict(two)
-    back = compare(run(gain=0.1, side=1), run())
-    assert verdict(back) == "B is higher than A in 0 and lower in 1 of 2 comparisons (p by Holm)"
+    assert "higher than A in 1 and significantly lower in 0 of 2 comparisons" in str(two)
+    assert "one seed" in str(two)
+    back = compare_runs(run(gain=0.1, side=1), run())
+    assert "higher than A in 0 and significantly lower in 1 of 2 comparisons" in str(back)
 
 
 def test_numbers_of_the_whole_have_no_test() -> None:
-    coverage = compare(run(), run(side=1)).changes[1]
+    coverage = compare_runs(run(), run(side=1)).changes[1]
     assert (coverage.a, coverage.b, coverage.test) == (0.5, 0.75, None)
     assert np.isnan(coverage.p)
 
 
 def test_only_users_that_both_have_are_compared() -> None:
     other = run(side=1)
-    for key, cell in list(other.cells.items()):
-        values = {"ndcg@5": np.concatenate([cell.values["ndcg@5"][9::-1], np.array([9.0], np.float32)])}
+    for key, trial in list(other.trials.items()):
+        values = {"ndcg@5": np.concatenate([trial.values["ndcg@5"][9::-1], np.array([9.0], np.float32)])}
         ids = np.array([*USERS[9::-1], "stranger"], object)
-        other.cells[key] = TrialResult(ids, np.ones(11, np.int64), values)
+        other.trials[key] = TrialResult(ids, np.ones(11, np.int64), values)
     about = other.about.model_copy(
         update={"protocols": (ProtocolInfo(name="full-shot", users=11, candidates=9),)}
     )
-    change = compare(run(), Result(about, other.cells)).changes[0]
+    change = compare_runs(run(), Result(about, other.trials)).changes[0]
     assert change.test.n == 10
     assert change.b == pytest.approx(0.3 + NOISE[:2, 1, :10].mean(), abs=1e-6)
     assert change.a == pytest.approx(0.3 + NOISE[:2, 0, :10].mean(), abs=1e-6)
 
 
-def test_equal_runs_agree_and_noise_is_told_as_noise(tmp_path: Path) -> None:
+def test_equal_runs_agree_and_noise_is_not_significant(tmp_path: Path) -> None:
     run().save(tmp_path)
-    assert verdict(compare(run(), Result.read(tmp_path))) == "the runs agree in every number of 4 comparisons"
-    assert verdict(compare(run(), run(side=1))).startswith("no difference that is told from chance in 2")
+    assert all(one.equal for one in compare_runs(run(), tmp_path).changes)
+    noise = compare_runs(run(), run(side=1))
+    assert not any(one.significant for one in noise.changes)
+    assert "No significant difference in 2" in str(noise)
 
 
 def test_what_one_run_alone_has_is_named() -> None:
@@ -97,17 +100,18 @@ def test_what_one_run_alone_has_is_named() -> None:
     more["protocols"] = [
         ProtocolInfo(name=name, users=30, candidates=9) for name in ("full-shot", "zero-shot")
     ]
-    two = compare(run(), run(**more))
+    two = compare_runs(run(), run(**more))
     assert two.alone == (
-        "only in A: line augment",
-        "only in B: line shuffled",
+        "only in A: row augment",
+        "only in B: row shuffled",
         "only in B: protocol zero-shot",
         "only in A: metric coverage@5",
         "only in B: metric mrr@5",
     )
-    two = compare(run(seeds=range(1)), run(seeds=range(1, 3)))
+    two = compare_runs(run(seeds=range(1)), run(seeds=range(1, 3)))
     assert two.alone[0] == "base, full-shot: no seed ran in both (A: 0; B: 1, 2)"
-    assert verdict(two) == "nothing of the one run is in the other: there is nothing to compare"
+    assert two.changes == ()
+    assert "nothing in common" in str(two)
 
 
 def test_what_was_made_otherwise_is_said() -> None:
@@ -117,38 +121,46 @@ def test_what_was_made_otherwise_is_said() -> None:
     a = run(suite=suite, environment={"torch": "2.12", "numpy": "2"})
     chosen = [ResultRow(name="base"), ResultRow(name="augment", chosen={"l2": 0.1})]
     b = run(suite=other, environment={"torch": "2.13", "numpy": "2", "gpus": ["H"]}, rows=chosen)
-    assert compare(a, b).made == (
+    assert compare_runs(a, b).made == (
         "suite: train.lr: 0.01 → 0.1",
-        "suite: rows.base.model.dim: not said → 8",
-        "line augment: chosen: {} → {'l2': 0.1}",
+        "suite: rows.base.model.dim: not set → 8",
+        "row augment: chosen: {} → {'l2': 0.1}",
         "environment: torch: 2.12 → 2.13",
-        "environment: gpus: not said → ['H']",
+        "environment: gpus: not set → ['H']",
     )
 
 
 def test_other_data_are_refused() -> None:
-    with pytest.raises(ReclmError, match=r"different data.*A toy \(f00\), B toy \(ba5\)") as caught:
-        compare(run(), run(fingerprint="ba5"))
+    with pytest.raises(BadInput) as caught:
+        compare_runs(run(), run(fingerprint="ba5"))
+    assert caught.value.value == ("f00", "ba5")
     assert "\n" not in str(caught.value)
 
 
 def test_a_ranking_among_other_items_is_not_compared() -> None:
     other = run(protocols=[ProtocolInfo(name="full-shot", users=30, candidates=5)])
-    two = compare(run(), other)
+    two = compare_runs(run(), other)
     assert two.changes == ()
     assert two.made == ("protocols: full-shot: 30 users × 9 items → 30 users × 5 items",)
 
 
-def test_the_tables_fit_eighty_columns_and_mark_what_is_clear() -> None:
+def test_the_tables_fit_eighty_columns_and_mark_what_is_significant() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    for grid in tables(compare(run(), run(gain=-0.1, side=1))):
-        console.print(grid)
+    two = compare_runs(run(), run(gain=-0.1, side=1))
+    console.print(two)
     text = console.export_text()
-    assert re.search(r" -\.(09|10)\d\d ", text)
+    assert re.search(r" −\.(09|10)\d\d ", text)
     assert text.count(" *") == 1
+    assert str(two) in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
     empty = Change("a", "full-shot", "ndcg@5", float("nan"), float("nan"))
-    assert "–" in str(list(tables(TwoRuns((empty,), (), ()))[0].columns[2].cells))
+    (table,) = RunDiff((empty,), (), ()).tables()
+    assert table.rows[0].cells[1].text == "–"
+    assert terminal_table(table, "t").row_count == 1
+    frame = two.table()
+    assert list(frame["metric"]) == ["NDCG@5", "Coverage@5"] * 2
+    assert frame["difference"][2] == pytest.approx(-0.1, abs=0.01)
+    assert frame["p"].isna().tolist() == [False, True, False, True]
 
 
 def test_the_command_reads_two_folders_and_takes_nothing_else(tmp_path: Path) -> None:
@@ -157,7 +169,7 @@ def test_the_command_reads_two_folders_and_takes_nothing_else(tmp_path: Path) ->
     asked = ["bench", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]
     found = CliRunner().invoke(app, asked)
     assert found.exit_code == 0
-    assert "B is higher than A in 1 and lower in 0 of 2 comparisons" in found.output
+    assert "significantly higher than A in 1" in " ".join(found.output.split())
     for more in (["--seeds", "3"], ["--augment"]):
         refused = CliRunner().invoke(app, [*asked, *more])
         assert f"{more[0]} does not go with --compare" in str(refused.exception)

@@ -9,7 +9,7 @@ import pytest
 
 from reclm.benchmarks import search as searching
 from reclm.benchmarks.experiment import SuiteRun, run_suite
-from reclm.benchmarks.remarks import remarks
+from reclm.benchmarks.report.page import facts
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Range, Search, run_search, spaces, with_options
 from reclm.benchmarks.suite import Suite, changed
@@ -95,8 +95,8 @@ def test_every_trained_row_has_the_same_budget_and_runs_its_seeds_with_what_it_c
     record.save(tmp_path / "run")
     line = Result.read(tmp_path / "run").about.rows[1]
     assert (line.trials, line.chosen) == (ran.searched["augment"].trials, ran.searched["augment"].chosen)
-    assert line.against == "base"
-    told = " / ".join(remarks(record))
+    assert line.base == "base"
+    told = " / ".join(text for _, text in facts(record))
     assert "7 trials for every trained line alike (seed 0), of lr 0.0001 to 0.1 (log), dim 4/8" in told
     assert "augment: lr " in told
     assert "the best of 7 trials" in told

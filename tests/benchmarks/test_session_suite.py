@@ -11,13 +11,12 @@ import torch
 import yaml
 
 import reclm.cli
-from reclm.benchmarks.remarks import remarks
+from reclm.benchmarks.report.page import facts
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.session_examples import draw, examples, qualities
 from reclm.benchmarks.session_run import SessionRun, check, run_session_suite
 from reclm.benchmarks.session_suite import SessionSuite, load_session_suite
 from reclm.benchmarks.suite import suite_names
-from reclm.benchmarks.suite_table import markdown
 from reclm.benchmarks.verdict import against_controls, differences
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
@@ -200,7 +199,7 @@ def test_a_row_that_fails_is_told_and_costs_the_others_nothing(home, monkeypatch
     assert run.failures == [("none", 0, "out of luck")]
     record = run.record()
     assert record.seeds("EMB-0", WHERE) == [0]
-    assert "FAILED: none, seed 0: out of luck" in remarks(record)
+    assert ("failed", "none, seed 0: out of luck") in facts(record)
 
 
 def test_a_row_that_cannot_run_here_shows_its_published_numbers(home):
@@ -209,8 +208,8 @@ def test_a_row_that_cannot_run_here_shows_its_published_numbers(home):
         ROWS[0],
     ]
     ran = run_session_suite(suite(home, rows=rows, pairs=[], seeds=1), Workspace(home), progress=False)
-    page = markdown(ran.record())
-    assert "BERT4Rec: not run here, no sequence backbone yet" in page
+    page = ran.record().to_markdown()
+    assert "no sequence backbone yet" in page
     assert ".0384" in page
 
 

@@ -1,4 +1,4 @@
-"""Slices by items and by users against what they are slices of."""
+"""Subgroups by items and by users against their whole."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,8 @@ import torch
 
 from reclm import intervals
 from reclm.benchmarks.results import Result, ResultRow, RunInfo, TrialResult
-from reclm.benchmarks.subgroups import activity_slices, item_slices
+from reclm.benchmarks.significance import paired
+from reclm.benchmarks.subgroups import by_activity, item_subgroups
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.recommend.base import Inputs
@@ -31,7 +32,7 @@ def mixed() -> Dataset:
 def test_parts_of_a_task_share_its_candidates_and_divide_its_positives() -> None:
     data = mixed()
     task = tasks_of(data)["full-shot"]
-    parts = item_slices("full-shot", task, data.train)
+    parts = item_subgroups("full-shot", task, data.train)
     assert list(parts) == ["full-shot, warm items", "full-shot, cold items"]
     warm, cold = parts.values()
     for part in (warm, cold):
@@ -58,7 +59,7 @@ def test_parts_of_a_task_share_its_candidates_and_divide_its_positives() -> None
 def test_nothing_is_sliced_where_all_positives_are_of_one_sort() -> None:
     data = checkerboard()
     for name, task in tasks_of(data).items():
-        assert item_slices(name, task, data.train) == {}
+        assert item_subgroups(name, task, data.train) == {}
 
 
 @pytest.mark.parametrize("select_on", ["valid", "test"])
@@ -115,44 +116,46 @@ def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(
     assert not set(whole.top[3]) & set(data.train.item_idx[data.train.user_idx == 3])
 
 
-def record(
-    activity: list[int], base: list[list[float]], line: list[list[float]], against: str | None = "Base"
+def result(
+    activity: list[int], base: list[list[float]], row: list[list[float]], against: str | None = "Base"
 ) -> Result:
-    """Two lines of one protocol, a list of users' values for each seed."""
+    """Two rows of one protocol, a list of users' values for each seed."""
     users = np.array([f"u{place}" for place in range(len(activity))], object)
 
-    def cell(values: list[float]) -> TrialResult:
+    def trial(values: list[float]) -> TrialResult:
         return TrialResult(users, np.array(activity), {"ndcg@20": np.array(values, np.float32)})
 
-    cells = {("Base", seed, "full-shot"): cell(values) for seed, values in enumerate(base)}
-    cells |= {("Augment", seed, "full-shot"): cell(values) for seed, values in enumerate(line)}
+    trials = {("Base", seed, "full-shot"): trial(values) for seed, values in enumerate(base)}
+    trials |= {("Augment", seed, "full-shot"): trial(values) for seed, values in enumerate(row)}
     about = RunInfo(
         title="t",
         dataset="d",
         fingerprint="f",
         metrics=("ndcg@20",),
         protocols=(),
-        rows=(ResultRow(name="Base"), ResultRow(name="Augment", against=against)),
+        rows=(ResultRow(name="Base"), ResultRow(name="Augment", against=(against,) if against else ())),
     )
-    return Result(about, cells)
+    return Result(about, trials)
 
 
 def test_users_are_grouped_by_activity_and_averaged_over_seeds() -> None:
     activity = [0, 1, 2, 2, 5, 30]
     base = [[0.0, 0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.1, 0.2, 0.3, 0.4, 0.5]]
-    line = [[0.1, 0.1, 0.4, 0.4, 0.4, 0.6], [0.3, 0.3, 0.4, 0.4, 0.4, 0.6]]
-    found = activity_slices(record(activity, base, line), "Augment", "full-shot", "ndcg@20")
+    row = [[0.1, 0.1, 0.4, 0.4, 0.4, 0.6], [0.3, 0.3, 0.4, 0.4, 0.4, 0.6]]
+    found = by_activity(result(activity, base, row), "Augment", "full-shot", "ndcg@20")
     assert [(one.name, one.users) for one in found] == [("0", 1), ("1-2", 3), ("3-5", 1), ("21+", 1)]
     none, few = found[:2]
     assert none.base is not None
     assert none.row is not None
     assert (none.base.mean, none.row.mean) == pytest.approx((0.1, 0.2))
     assert none.base.low is None
-    for got, values in (
-        (few.base, [0.1, 0.2, 0.3]),
-        (few.row, [0.2, 0.4, 0.4]),
-        (few.difference, [0.1, 0.2, 0.1]),
-    ):
+    # the same users, tested as the whole is: users and seeds drawn
+    test = paired(np.array(base)[:, 1:4], np.array(row)[:, 1:4])
+    assert few.difference is not None
+    assert (few.difference.mean, few.difference.low, few.difference.n) == pytest.approx(
+        (test.difference, test.low, 3), rel=1e-5
+    )
+    for got, values in ((few.base, [0.1, 0.2, 0.3]), (few.row, [0.2, 0.4, 0.4])):
         expected = intervals.mean(values)
         assert got is not None
         assert expected is not None
@@ -164,7 +167,7 @@ def test_users_are_grouped_by_activity_and_averaged_over_seeds() -> None:
 def test_groups_of_equal_size_stand_in_where_all_users_are_busy() -> None:
     activity = list(range(30, 130))
     values = [[0.5] * 100]
-    found = activity_slices(record(activity, values, values), "Augment", "full-shot", "ndcg@20")
+    found = by_activity(result(activity, values, values), "Augment", "full-shot", "ndcg@20")
     assert [(one.name, one.users) for one in found] == [
         ("30-49", 20),
         ("50-69", 20),
@@ -173,23 +176,23 @@ def test_groups_of_equal_size_stand_in_where_all_users_are_busy() -> None:
         ("110+", 20),
     ]
     # equal users cannot be told apart
-    (one,) = activity_slices(record([30] * 4, [[1.0] * 4], [[1.0] * 4]), "Augment", "full-shot", "ndcg@20")
+    (one,) = by_activity(result([30] * 4, [[1.0] * 4], [[1.0] * 4]), "Augment", "full-shot", "ndcg@20")
     assert (one.name, one.users) == ("21+", 4)
 
 
 def test_without_a_value_or_in_one_line_only_a_user_is_left_out() -> None:
     nan = float("nan")
-    one = record([0, 1, 3, 6], [[0.1, nan, 0.3, 0.4]], [[0.2, 0.2, nan, 0.5]])
-    assert [(got.name, got.users) for got in activity_slices(one, "Augment", "full-shot", "ndcg@20")] == [
+    one = result([0, 1, 3, 6], [[0.1, nan, 0.3, 0.4]], [[0.2, 0.2, nan, 0.5]])
+    assert [(got.name, got.users) for got in by_activity(one, "Augment", "full-shot", "ndcg@20")] == [
         ("0", 1),
         ("6-10", 1),
     ]
 
 
 def test_a_line_without_another_to_compare_with_stands_alone() -> None:
-    one = record([0, 1, 3], [[0.1, 0.2, 0.3]], [[0.2, 0.2, 0.4]], against=None)
-    found = activity_slices(one, "Augment", "full-shot", "ndcg@20")
+    one = result([0, 1, 3], [[0.1, 0.2, 0.3]], [[0.2, 0.2, 0.4]], against=None)
+    found = by_activity(one, "Augment", "full-shot", "ndcg@20")
     assert [got.row and got.row.mean for got in found] == pytest.approx([0.2, 0.2, 0.4])
     assert all(got.base is None and got.difference is None for got in found)
-    assert activity_slices(one, "Augment", "zero-shot", "ndcg@20") == []
-    assert activity_slices(one, "Augment", "full-shot", "map@20") == []
+    assert by_activity(one, "Augment", "zero-shot", "ndcg@20") == []
+    assert by_activity(one, "Augment", "full-shot", "map@20") == []

@@ -152,11 +152,11 @@ def test_a_suite_is_printed_beside_what_was_published_and_a_failed_cell_is_exit_
         patched.setattr(LightGCN, "__init__", broken)
         assert run(home, *options) == 1
     out = capsys.readouterr().out
-    assert "FAILED: broken, seed 1: RuntimeError: no luck" in out
+    assert "failed: broken, seed 1: RuntimeError: no luck" in out
     assert "published" in out
     rows = pq.read_table(tmp_path / "run" / "results.parquet").to_pylist()
     assert {(row["row"], row["seed"]) for row in rows} == {("plain", 0), ("plain", 1)}
     assert run(home, *options) == 0
-    assert "FAILED" not in capsys.readouterr().out
+    assert "failed:" not in capsys.readouterr().out
     assert Result.read(tmp_path / "run").about.dataset == "checkerboard"
     assert len({cell.key for cell in Result.read(tmp_path / "run").cells.values()}) == 4

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "report"))
 
-from made_runs import made_record  # pyright: ignore[reportMissingImports]
+from made_runs import made_result  # pyright: ignore[reportMissingImports]
 
 NAMES = ("report.html", "report.md", "report.tex", "results.csv")
 
@@ -17,7 +17,7 @@ NAMES = ("report.html", "report.md", "report.tex", "results.csv")
 @pytest.fixture
 def saved(tmp_path):
     folder = tmp_path / "my run"
-    made_record(users=20, seeds=1, backbones=("LightGCN",)).save(folder)
+    made_result(users=20, seeds=1, backbones=("LightGCN",)).save(folder)
     return folder
 
 

@@ -14,10 +14,9 @@ import reclm.recommend.training
 from reclm.benchmarks import examples
 from reclm.benchmarks import trial as runner
 from reclm.benchmarks.experiment import run_suite
-from reclm.benchmarks.picture import draw
-from reclm.benchmarks.report.write import write as write_report
+from reclm.benchmarks.report import write_report
 from reclm.benchmarks.suite import Profiles, Row, Suite
-from reclm.benchmarks.suite_table import markdown
+from reclm.charts import save
 from reclm.folders import Workspace
 from tools.perf.common import arguments, machine
 
@@ -65,8 +64,8 @@ def main() -> None:
         run = run_suite(suite, home, fresh=True, controls=True)
         record = run.record()
         record.save(folder)
-        (folder / "table.md").write_text(markdown(record), encoding="utf-8")
-        draw(record, folder / "comparison.png")
+        (folder / "table.md").write_text(record.to_markdown(), encoding="utf-8")
+        save(record.plot(), folder / "comparison.png")
         examples.write(run, folder)
         write_report(folder)
         whole = time.perf_counter() - begun

@@ -1,9 +1,9 @@
 """A made-up run as a report, and a browser to look at it."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from made_runs import SCRIPT, made_examples, made_quality, made_record
+from made_runs import SCRIPT, made_examples, made_quality, made_result
 
-from reclm.benchmarks.report.numbers import Numbers
-from reclm.benchmarks.report.write import write
+from reclm.benchmarks.report import write_report
+from reclm.benchmarks.results import Result
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -31,21 +31,18 @@ ARGUMENTS = (
 
 
 @pytest.fixture(scope="session")
-def numbers() -> Numbers:
-    """A made-up run, counted."""
-    return Numbers(made_record())
+def result() -> Result:
+    """A made-up run."""
+    return made_result()
 
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a made-up run and its report; each text that data bring in holds a script."""
     folder = tmp_path_factory.mktemp("run")
-    made_record(name=f" {SCRIPT}", backbones=("LightGCN",)).save(folder)
-    examples = [one.model_dump(mode="json") for one in made_examples()]
-    (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
-    quality = [one.model_dump(mode="json") for one in made_quality()]
-    (folder / "profiles.json").write_text(json.dumps(quality), encoding="utf-8")
-    write(folder, progress=False)
+    run = made_result(name=f" {SCRIPT}", backbones=("LightGCN",))
+    replace(run, examples=tuple(made_examples()), quality=tuple(made_quality())).save(folder)
+    write_report(folder, progress=False)
     return folder
 
 

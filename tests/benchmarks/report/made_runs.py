@@ -1,8 +1,8 @@
-"""A made-up run: two backbones with and without profiles and with controls, an absent line, a seed that failed."""
+"""A made-up run: two backbones with and without profiles and with controls, an absent row, a seed that failed."""
 
 import numpy as np
 
-from reclm.benchmarks.report.extras import Example, Quality
+from reclm.benchmarks.result_files import Example, Quality
 from reclm.benchmarks.results import Failure, ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 
 METRICS = ("recall@20", "ndcg@20", "recall@40", "ndcg@40", "coverage@20")
@@ -10,12 +10,12 @@ VARIANTS = {"": 0.0, " + RecLM": 0.06, " + shuffled": -0.01, " + random": -0.015
 SCRIPT = "<script>document.title = 'taken'</script>"
 
 
-def made_record(
+def made_result(
     users: int = 60, seeds: int = 3, name: str = "", backbones: tuple[str, ...] = ("LightGCN", "BiasMF")
 ) -> Result:
-    """A record of ``users``; ``name`` is put into every text that data could bring in."""
-    lines = [line for backbone in backbones for line in _lines(backbone, name)]
-    lines.append(ResultRow(name="SGL", backbone="SGL", absent=f"needs a GPU of 40 GB{name}"))
+    """A result of ``users``; ``name`` is put into every text that data could bring in."""
+    rows = [row for backbone in backbones for row in _rows(backbone, name)]
+    rows.append(ResultRow(name="SGL", backbone="SGL", absent=f"needs a GPU of 40 GB{name}"))
     about = RunInfo(
         title=f"RecLM's Base and Augment on MIND{name}",
         dataset=f"mind-release{name}",
@@ -29,26 +29,26 @@ def made_record(
             ProtocolInfo(name="zero-shot", users=users, candidates=210),
             ProtocolInfo(name="cold items", users=users, candidates=1_682, part_of=f"full-shot{name}"),
         ),
-        rows=tuple(lines),
+        rows=tuple(rows),
         remarks=(f"item text is embedded by MiniLM here, by BERT in the paper{name}",),
-        failures=(Failure(row=lines[3].name, seed=2, reason=f"the process that ran it died{name}"),),
-        suite={"title": "RecLM's table 1", "rows": [{"name": line.name} for line in lines]},
+        failures=(Failure(row=rows[3].name, seed=2, reason=f"the process that ran it died{name}"),),
+        suite={"title": "RecLM's table 1", "rows": [{"name": row.name} for row in rows]},
         environment={"python": "3.11.9", "cores": 2, "gpus": ["none"], "torch": "2.13.0"},
     )
-    cells, history = {}, {}
-    for at, line in enumerate(lines[:-1]):
+    trials, history = {}, {}
+    for at, row in enumerate(rows[:-1]):
         for seed in range(seeds):
-            if (line.name, seed) == (lines[3].name, 2):
+            if (row.name, seed) == (rows[3].name, 2):
                 continue
-            history[line.name, seed] = _history(at, seed)
+            history[row.name, seed] = _history(at, seed)
             for protocol in about.protocols:
-                cells[line.name, seed, protocol.name] = _cell(
+                trials[row.name, seed, protocol.name] = _trial(
                     users, at, seed, protocol.part_of is not None or protocol.name == "zero-shot"
                 )
-    return Result(about, cells, history)
+    return Result(about, trials, history)
 
 
-def _lines(backbone: str, name: str) -> list[ResultRow]:
+def _rows(backbone: str, name: str) -> list[ResultRow]:
     published = {f"full-shot{name}": {"recall@20": 0.0389, "ndcg@20": 0.015}}
     found = []
     for variant in VARIANTS:
@@ -63,14 +63,14 @@ def _lines(backbone: str, name: str) -> list[ResultRow]:
                 kinds=("user", "item") if augmented else (),
                 coverage={"user": (300, 943), "item": (1_682, 1_682)} if augmented else {},
                 published=published if not augmented else {},
-                note=f"told from the nodes of the batch{name}" if variant == " + RecLM" else "",
+                note=f"drawn from the nodes of the batch{name}" if variant == " + RecLM" else "",
             )
         )
     return found
 
 
-def _cell(users: int, at: int, seed: int, cold: bool) -> TrialResult:
-    rng = np.random.default_rng(7)  # the same users for all: what they find easy is theirs
+def _trial(users: int, at: int, seed: int, cold: bool) -> TrialResult:
+    rng = np.random.default_rng(7)  # the same users for all: the same values are easy for all rows
     ease = rng.gamma(1.5, 0.05, users) * (0.4 if cold else 1)
     activity = rng.geometric(0.04, users) + 2
     helps = rng.normal(1, 0.8, users)  # some more than others
@@ -114,14 +114,14 @@ def made_examples(count: int = 3, title: str = SCRIPT) -> list[Example]:
         "Die Hard (1988). Action, Thriller",
         "Crouching Tiger, Hidden Dragon: a title that is longer than most (2000). Action, Drama, Romance",
     ]
-    lines = ["LightGCN", "LightGCN + RecLM", "LightGCN + shuffled"]
+    rows = ["LightGCN", "LightGCN + RecLM", "LightGCN + shuffled"]
     return [
         Example(
             user_id=f"{100 + at}",
             history=(title, *items),
             profile=f"User identity: film lover; User interests: crime drama, {title}.\nLikes the 1990s.",
-            top=dict.fromkeys(lines, (*items[at % 3 :], title)),
-            hits={lines[1]: tuple(place == 1 for place in range(len(items[at % 3 :]) + 1))},
+            top=dict.fromkeys(rows, (*items[at % 3 :], title)),
+            hits={rows[1]: tuple(place == 1 for place in range(len(items[at % 3 :]) + 1))},
         )
         for at in range(count)
     ]

@@ -1,136 +1,159 @@
-"""What is read and written: figures, the two extra files, and the report's own."""
+"""What is read and written: figures, examples and measures of profiles, and the report's own files."""
 
 import csv
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
-import pyarrow.parquet as pq
 import pytest
-from made_runs import made_examples, made_quality, made_record
+from made_runs import made_examples, made_quality, made_result
 
-from reclm.benchmarks.report import figures
-from reclm.benchmarks.report.extras import Example, read_examples, read_profiles
-from reclm.benchmarks.report.numbers import Numbers
-from reclm.benchmarks.report.panels import colours
-from reclm.benchmarks.report.svg import VARIABLES
-from reclm.benchmarks.report.web import html_page
-from reclm.benchmarks.report.write import FILES, write
-from reclm.errors import ReclmError
+from reclm.benchmarks.report import FILES, figures, write_report
+from reclm.benchmarks.report.page import html_page
+from reclm.benchmarks.result_files import Example
+from reclm.benchmarks.results import Result
+from reclm.errors import Damaged
 
 
-def test_a_figure_is_the_same_twice_and_has_the_pages_colours():
+def empty() -> Result:
+    result = made_result(users=5, seeds=1, backbones=("LightGCN",))
+    result.trials.clear()
+    result.history.clear()
+    return result
+
+
+def test_a_figure_is_the_same_twice_and_shows_texts_as_they_are_written():
     drawn = [
-        figures.changes(Numbers(made_record(users=12, name=" <b> $x$", backbones=("LightGCN",))))
+        figures.changes(made_result(users=12, name=' <b> $x$ id="', backbones=("LightGCN",)))
         for _ in range(2)
     ]
     assert drawn[0] == drawn[1]
-    svg = drawn[0][0].svg
-    assert not any(colour in svg for colour in VARIABLES)
-    assert "var(--c1)" in svg
-    assert "font-family" not in svg
-    texts = [one.text for one in ElementTree.fromstring(svg).iter("text")]
-    assert "LightGCN + RecLM <b> $x$" in texts
+    root = ElementTree.fromstring(drawn[0][0].svg)
+    texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert 'LightGCN + RecLM <b> $x$ id="' in texts
 
 
-def test_controls_are_dashed_and_what_is_compared_with_is_grey(numbers):
-    palette = colours(numbers)
-    assert [palette[name] for name in ("LightGCN", "BiasMF", "LightGCN + RecLM", "BiasMF + RecLM")] == [
-        0,
-        0,
-        1,
-        1,
-    ]
-    key = figures.curves(numbers)[0].key
+def test_controls_are_dashed_and_the_base_has_the_first_colour(result):
+    palette = figures.colours(result)
+    assert {palette[name] for name in ("LightGCN", "BiasMF")} == {figures.SERIES[0]}
+    assert {palette[name] for name in ("LightGCN + RecLM", "BiasMF + RecLM")} == {figures.SERIES[1]}
+    key = figures.curves(result)[0].key
     assert [control for _, _, control in key] == [False, False, True, True, True]
 
 
 def test_nothing_to_draw_draws_nothing():
-    record = made_record(users=5, seeds=1, backbones=("LightGCN",))
-    record.cells.clear()
-    record.history.clear()
-    nothing = Numbers(record)
+    nothing = empty()
     for draw in (figures.bars, figures.changes, figures.curves, figures.activity, figures.cost):
         assert draw(nothing) == []
+    assert nothing.plot() is not None
+
+
+def test_the_plot_has_a_panel_for_each_protocol_and_the_learning_curves(result):
+    axes = result.plot().axes
+    assert [axis.get_title(loc="left") for axis in axes[:2]] == ["full-shot", "zero-shot"]
+    assert len(axes) == 3
+    assert len(axes[0].patches) == 10  # a bar for each row that ran
+    few = made_result(seeds=1, backbones=("LightGCN",))
+    name = few.about.rows[0].name
+    few.history.clear()
+    few.history[name, 0] = [{"epoch": 1.0, "loss": 0.7}, {"epoch": 2.0, "loss": 0.6, "ndcg@20": 0.1}]
+    (curve,) = few.plot().axes[-1].lines  # not every epoch was evaluated
+    assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([2.0], [0.1])
 
 
 def test_a_run_without_anything_still_has_a_report(tmp_path):
-    record = made_record(users=5, seeds=1, backbones=("LightGCN",))
-    record.cells.clear()
-    record.history.clear()
-    record.save(tmp_path)
-    write(tmp_path, progress=False)
+    empty().save(tmp_path)
+    write_report(tmp_path, progress=False)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Nothing was compared" in page
+    assert "Not decided" in page
     assert "needs a GPU of 40 GB" in page
 
 
-def test_csv_is_the_record(written):
-    rows = pq.read_table(written / "results.parquet").to_pylist()
+def test_csv_is_the_table(written):
+    result = Result.load(written)
     with (written / "results.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
-    assert [(one["row"], int(one["seed"]), one["metric"], float(one["value"])) for one in found] == [
-        (one["row"], one["seed"], one["metric"], one["value"]) for one in rows
-    ]
+    assert len(found) == 3 * 5
+    first = found[0]
+    assert (first["protocol"], first["row"]) == (result.about.protocols[0].name, result.about.rows[0].name)
+    wanted = result.values(first["row"], first["protocol"], "ndcg@20").mean()
+    assert float(first["NDCG@20"]) == pytest.approx(wanted)
+    assert float(first["NDCG@20 low"]) < wanted < float(first["NDCG@20 high"])
 
 
 def test_written_twice_is_the_same(written, tmp_path):
-    write(written, tmp_path, progress=False)
+    write_report(written, tmp_path, progress=False)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
 
 
-def test_extras_survive_a_round_trip_and_need_not_be_there(written, tmp_path):
-    assert read_examples(written) == made_examples()
-    assert read_profiles(written) == made_quality()
-    assert read_examples(tmp_path) == read_profiles(tmp_path) == []
+def test_a_result_survives_a_round_trip(written, tmp_path):
+    found = Result.load(written)
+    assert (found.examples, found.quality) == (tuple(made_examples()), tuple(made_quality()))
+    assert found.folder == written
+    again = replace(found, examples=(), quality=())
+    again.save(tmp_path)
+    loaded = Result.load(str(tmp_path))
+    assert loaded.about == found.about
+    assert loaded.trials.keys() == found.trials.keys()
+    assert loaded.history == found.history
+    assert loaded.examples == loaded.quality == ()
+    assert loaded.table().equals(found.table())
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("row", "word"),
     [
         ({"user_id": "1"}, "history"),
-        ({"user_id": "1", "history": [], "historie": []}, "did you mean 'history'"),
-        (
-            {"user_id": "1", "history": [], "top": {"a": ["x"]}, "hits": {"a": [True, False]}},
-            "a: 2 hits of 1 items",
-        ),
+        ({"user_id": "1", "history": [], "historie": []}, "historie"),
+        ({"user_id": "1", "history": [], "top": {"a": ["x"]}, "hits": {"a": [True, False]}}, "hits"),
     ],
 )
-def test_a_wrong_example_is_named(tmp_path, row, message):
-    (tmp_path / "examples.json").write_text(
-        json.dumps([{"user_id": "0", "history": []}, row]), encoding="utf-8"
-    )
-    with pytest.raises(ReclmError, match=message) as error:
-        read_examples(tmp_path)
-    assert "examples.json, number 2" in str(error.value)
+def test_a_wrong_example_is_named(tmp_path, row, word):
+    empty().save(tmp_path)
+    (tmp_path / "examples.json").write_text(json.dumps([{"user_id": "0", "history": []}, row]), "utf-8")
+    with pytest.raises(Damaged) as error:
+        Result.load(tmp_path)
+    assert str(error.value.where).endswith("examples.json, number 2")
+    assert word in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_text_that_utf8_cannot_hold_is_written(tmp_path):
-    record = made_record(users=5, seeds=1, backbones=("LightGCN",))
-    record.save(tmp_path)
-    (tmp_path / "examples.json").write_text(
-        '[{"user_id": "1", "history": ["half of an emoji \\ud83d"]}]', encoding="utf-8"
-    )
-    write(tmp_path, progress=False)
+    made_result(users=5, seeds=1, backbones=("LightGCN",)).save(tmp_path)
+    text = '[{"user_id": "1", "history": ["half of an emoji \\ud83d"]}]'
+    (tmp_path / "examples.json").write_text(text, encoding="utf-8")
+    write_report(tmp_path, progress=False)
     assert "half of an emoji \\ud83d" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_hits_are_by_line():
+def test_hits_are_by_row():
     one = Example(user_id="1", history=(), top={"a": ("x", "y"), "b": ("x",)}, hits={"a": (False, True)})
     assert one.ranked("a") == [("x", False), ("y", True)]
     assert one.ranked("b") == [("x", False)]
 
 
 def test_dozens_of_lists_are_folded_away():
-    numbers = Numbers(made_record(users=12, seeds=1, backbones=("LightGCN",)))
+    result = made_result(users=12, seeds=1, backbones=("LightGCN",))
     few, many = (
-        Example(user_id="u", history=("a",), profile=None, top={f"line {n}": ("x",) for n in range(count)})
+        html_page(
+            replace(
+                result,
+                examples=(Example(user_id="u", history=("a",), top={f"r{n}": ("x",) for n in range(count)}),),
+            )
+        )
         for count in (4, 26)
     )
-    folded = "What 26 lines recommend"
-    assert folded in html_page(numbers, [many])
-    assert html_page(numbers, [many]).count("<details>") == html_page(numbers, [few]).count("<details>") + 1
-    assert (
-        html_page(numbers, [many]).count("<article>") == html_page(numbers, [many]).count("</article>") == 1
-    )
+    assert many.count("<details>") == few.count("<details>") + 1
+    assert many.count("<article>") == many.count("</article>") == 1
+
+
+def test_a_result_says_what_it_holds(written):
+    result = Result.load(written)
+    assert all(word in repr(result) for word in ("6 rows", "3 seeds", "full-shot", "helped"))
+    html = result._repr_html_()
+    assert "<script" not in html
+    assert html.count("<tr") == 1 + 3 * 5
+    users = result.per_user()
+    assert list(users.columns[:5]) == ["row", "seed", "protocol", "user_id", "activity"]
+    assert len(users) == sum(len(trial.user_ids) for trial in result.trials.values())

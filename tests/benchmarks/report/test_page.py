@@ -1,11 +1,14 @@
 """The page in a browser: what a reader sees, not what its source says."""
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from made_runs import SCRIPT
+from PIL import Image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -25,8 +28,7 @@ LUMINANCE = """selector => {
     .map(one => one / 255).map(one => one <= .03928 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4)
     .reduce((sum, one, at) => sum + one * [.2126, .7152, .0722][at], 0);
   const one = document.querySelector(selector), style = getComputedStyle(one);
-  return [light(one instanceof SVGElement ? style.fill : style.color),
-          light(getComputedStyle(document.body).backgroundColor)];
+  return [light(style.color), light(getComputedStyle(document.body).backgroundColor)];
 }"""
 
 
@@ -119,10 +121,10 @@ def test_a_phone_scrolls_downwards_only(phone):
     name = wide.locator("tbody th").first
     before = name.bounding_box()["x"]
     wide.evaluate("one => one.scrollTo(200, 0)")
-    assert name.bounding_box()["x"] == pytest.approx(before, abs=1)  # the line's name stays
+    assert name.bounding_box()["x"] == pytest.approx(before, abs=1)  # the row's name stays
 
 
-@pytest.mark.parametrize("selector", ["h1", ".about", "tbody td", "figure text", "sup", ".below td", "dt"])
+@pytest.mark.parametrize("selector", ["h1", ".about", "tbody td", "figcaption", "sup", ".below td", "dt"])
 def test_contrast_is_enough_in_the_light_and_in_the_dark(selector, desktop, dark):
     for seen, is_dark in ((desktop, False), (dark, True)):
         ink, paper = seen.page.evaluate(LUMINANCE, selector)
@@ -131,10 +133,22 @@ def test_contrast_is_enough_in_the_light_and_in_the_dark(selector, desktop, dark
         assert (bright + 0.05) / (dim + 0.05) > 4.5  # WCAG AA
 
 
+def test_figures_turn_dark_with_the_page(desktop, dark):
+    read = "getComputedStyle(document.querySelector('.picture')).filter"
+    assert desktop.page.evaluate(read) == "none"
+    assert "invert" in dark.page.evaluate(read)
+    images = [seen.page.locator(".picture").first.screenshot() for seen in (desktop, dark)]
+    light, black = (np.asarray(Image.open(io.BytesIO(one)).convert("L"), float) for one in images)
+    for pixels, paper in ((light, 255), (black, 20)):
+        assert abs(np.median(pixels) - paper) < 10  # most of it is paper
+        assert np.abs(pixels - paper).max() > 150  # the ink stands out from it
+
+
 def test_print_is_light_and_breaks_no_figure(dark):
     dark.page.emulate_media(media="print")
     try:
         assert dark.page.evaluate(LUMINANCE, "h1")[1] == 1
+        assert dark.page.evaluate("getComputedStyle(document.querySelector('.picture')).filter") == "none"
         kept = (
             "[...document.querySelectorAll('figure, tbody tr')].map(one => getComputedStyle(one).breakInside)"
         )
@@ -150,7 +164,7 @@ def test_ids_are_unique_and_what_is_referred_to_is_there(desktop):
     ids = desktop.page.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
     assert len(ids) == len(set(ids))
     used = desktop.page.evaluate(
-        "[...document.querySelectorAll('use')].map(one => one.getAttribute('href').slice(1))"
+        "[...document.querySelectorAll('use')].map(one => one.getAttribute('xlink:href').slice(1))"
         ".concat([...document.querySelectorAll('[clip-path]')]"
         ".map(one => one.getAttribute('clip-path').slice(5, -1)))"
     )

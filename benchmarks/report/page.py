@@ -1,0 +1,403 @@
+"""Renders a result as HTML, Markdown, LaTeX and for the terminal. Texts of data show as they are written."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from rich import box
+from rich.markup import escape
+from rich.table import Table as Grid
+from rich.text import Text
+
+from reclm import console as markdown
+from reclm.benchmarks.report import tables
+from reclm.benchmarks.report.tables import MARKS, Row, Table
+from reclm.benchmarks.results import Result, ResultRow
+from reclm.console import fenced, literal, printable, progress_bar
+from reclm.errors import ReclmError
+from reclm.intervals import NONE, number
+from reclm.recommend.metrics import title
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FILES = ("report.html", "report.md", "report.tex", "results.csv")
+LONGEST = 400
+"""Characters of an item or a profile that the Markdown report shows."""
+TERMINAL_METRICS = 4
+"""Metrics that a terminal of 80 columns has room for; published ones first."""
+FEW = 6
+"""Comparisons that the page says in a sentence each."""
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "[": "{[}",
+    "]": "{]}",
+    "--": "-{}-{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "…": r"\ldots{}",
+}
+_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
+
+
+def write_report(run: Path, out: Path | None = None, progress: bool = True) -> list[Path]:
+    """Write :data:`FILES` of the run in ``run`` to ``out``, or beside it, and return their paths.
+
+    Raises:
+        NotFound, Damaged: as :meth:`Result.load <reclm.benchmarks.results.Result.load>`.
+        ReclmError: if ``out`` cannot be written.
+    """
+    result = Result.load(run)
+    folder = out or run
+    paths = [folder / name for name in FILES]
+    pages = (html_page, lambda result: markdown_page(result, whole=True), latex_page, csv)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with progress_bar("report", total=len(paths), show=progress) as advance:
+            for path, page in zip(paths, pages, strict=True):
+                advance(0, path.name)
+                write_text(path, page(result))
+                advance(1)
+    except OSError as error:
+        raise ReclmError(
+            f"cannot write the report in {folder}: {error.strerror or error}", where=folder
+        ) from error
+    return paths
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; half a surrogate pair in a text of data is written as an escape."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def facts(result: Result) -> list[tuple[str, str]]:
+    """Return how the run was made and what limits it: a name and a text each."""
+    about = result.about
+    searched = [_searched(row) for row in about.rows if row.trials]
+    pairs = [
+        ("data set", f"{about.dataset}, fingerprint {about.fingerprint}"),
+        ("seeds", f"{about.seeds}"),
+        ("epoch chosen by", about.selected_on or "nothing"),
+        ("published numbers", about.source),
+        *_coverage(result),
+        *(("search", text) for text in searched),
+        *(("remark", text) for text in (*about.remarks, *result.verdict.caveats)),
+        *(("failed", f"{failure.row}, seed {failure.seed}: {failure.reason}") for failure in about.failures),
+    ]
+    return [(name, text) for name, text in pairs if text]
+
+
+def _coverage(result: Result) -> list[tuple[str, str]]:
+    """Return who wrote profiles, and for how many."""
+    rows = [row for row in result.about.rows if row.coverage and row.control is None]
+    pairs = dict.fromkeys((f"profiles by {row.writer}", tables.covered(row)) for row in rows)
+    if any(some < every for row in result.about.rows for some, every in row.coverage.values()):
+        alone = all(row.writer for row in result.about.rows)
+        rest = "gets tied scores" if alone else "is ranked by the rest of the model"
+        pairs["no profile", f"a user or item without one {rest}; reclm profile writes the missing ones"] = (
+            None
+        )
+    return list(pairs)
+
+
+def _searched(row: ResultRow) -> str:
+    """Return what a search tried and chose."""
+    tried, failed = len(row.trials), [trial for trial in row.trials if trial.value is None]
+    if len(failed) == tried:
+        return f"{row.name}: all {tried} trials of the search failed ({failed[0].error}); its own options ran"
+    best = max(trial.value for trial in row.trials if trial.value is not None)
+    chosen = ", ".join(
+        f"{name} {option:.3g}" if isinstance(option, float) else f"{name} {option}"
+        for name, option in row.chosen.items()
+    )
+    lost = f", {len(failed)} failed" if failed else ""
+    return f"{row.name}: {chosen} (validation {number(best)}), the best of {tried} trials{lost}"
+
+
+def csv(result: Result) -> str:
+    """Return the table of results, all protocols and metrics, as CSV."""
+    return tables.frame(result, result.about.metrics).to_csv(index=False, lineterminator="\n")
+
+
+# --- terminal
+
+
+def terminal(result: Result) -> Iterator[Grid | Text]:
+    """Yield tables that fit 80 columns if names are short, how the run was made, and the verdict."""
+    published = {
+        metric for row in result.about.rows for numbers in row.published.values() for metric in numbers
+    }
+    order = sorted(result.about.metrics, key=lambda metric: metric not in published)[:TERMINAL_METRICS]
+    metrics = [metric for metric in result.about.metrics if metric in order]
+    for protocol in result.about.whole:
+        table = tables.results(result, protocol, metrics, ["epoch"])
+        size = f"{protocol.users:,} users × {protocol.candidates:,} items"
+        yield terminal_table(table, f"{result.about.title}: {protocol.name}, {size}", stars=False)
+    if any(row.published_seconds for row in result.about.rows):
+        yield terminal_table(
+            tables.cost(result).only("row", "an epoch", "added", "published", "added, published"), "Cost"
+        )
+    for table in tables.comparisons(result):
+        narrow = table.only("against", "change", "95 % interval", "p")
+        yield terminal_table(narrow, f"{table.title}: {title(result.headline)} against the base")
+    rows = [row for row in result.about.rows if row.note or row.absent]
+    for name, text in [*((row.name, row.absent or row.note) for row in rows), *facts(result)]:
+        yield Text(printable(f"{name}: {text}"))
+    yield Text("\n" + printable(str(result.verdict)), style="bold")
+
+
+def terminal_table(table: Table, caption: str, stars: bool = True) -> Grid:
+    """Return a table of rich, in which names cannot style anything. ``stars`` mark significant differences."""
+    grid = Grid(title=escape(printable(caption)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.collapse_padding = True
+    for at, name in enumerate(table.head):
+        width = {"min_width": 9, "max_width": 24} if not at else {"no_wrap": at >= table.text}
+        grid.add_column(escape(name), justify="left" if at < table.text else "right", **width)  # pyright: ignore[reportArgumentType]
+    starred = {at for row in table.rows for at, cell in enumerate(row.cells) if stars and cell.significant}
+    for row in table.rows:
+        marks = [
+            f" {'*' if cell.significant else ' '}" * (at in starred) for at, cell in enumerate(row.cells)
+        ]
+        cells = [f"{_narrow(cell.text)}{mark}" for cell, mark in zip(row.cells, marks, strict=True)]
+        cells = cells or [NONE] * (len(table.head) - 1)
+        grid.add_row(
+            *(escape(printable(text)) for text in (row.name, *cells)), style="dim" if row.below else None
+        )
+    return grid
+
+
+def _narrow(text: str) -> str:
+    """Write ``.10 ± .01`` as ``.10 ±.01`` and ``.10 (+3.4 %)`` as ``.10 +3.4%``."""
+    return re.sub(r" \((\S+) %\)", r" \1%", text.replace("± ", "±"))
+
+
+# --- Markdown
+
+
+def markdown_page(result: Result, whole: bool = False) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        whole: with subgroups, cost, profiles and example users.
+    """
+    parts = [f"# {literal(result.about.title)}", f"**{literal(str(result.verdict))}**"]
+    parts += ["\n".join(f"- {literal(reason)}" for reason in reasons(result))]
+    parts += _section(
+        "Results", [tables.results(result, protocol) for protocol in result.about.protocols], MARKS
+    )
+    parts += _section("Comparisons", tables.comparisons(result))
+    if whole:
+        parts += _section("By activity", tables.activity(result))
+    if whole or any(row.published_seconds for row in result.about.rows):
+        parts += _section("Cost and gain", [tables.cost(result)])
+    if whole:
+        parts += _section("Profiles", [tables.profiles(result)])
+        parts += ["## Users"] * bool(result.examples)
+        for example in result.examples:
+            parts += [f"### User {literal(example.user_id)}", "History, the newest first:"]
+            parts.append("\n".join(f"- {literal(text, LONGEST)}" for text in example.history) or "none")
+            parts.append("Profile: " + (literal(example.profile, LONGEST) if example.profile else "none"))
+            for row in example.top:
+                items = [
+                    f"{at}. {literal(text, LONGEST)}" + " **(in the test part)**" * hit
+                    for at, (text, hit) in enumerate(example.ranked(row), start=1)
+                ]
+                parts += [f"{literal(row)} recommends:", "\n".join(items)]
+    parts += ["## How it was made"]
+    parts += ["\n".join(f"- {literal(name)}: {literal(text)}" for name, text in facts(result))]
+    parts += [markdown_table(tables.row_infos(result))]
+    parts += [fenced(suite_yaml(result), "yaml")] * bool(whole and result.about.suite)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """Return the table with its notes."""
+    body = []
+    for row in table.rows:
+        name = literal(row.name)
+        cells = [
+            (f"**{literal(cell.text)}**" if cell.best else literal(cell.text)) + "\\*" * cell.significant
+            for cell in row.cells
+        ]
+        cells = [literal(row.instead), *[""] * (len(table.head) - 2)] if row.instead else cells
+        body.append([f"*{name}*" if row.below else name, *cells])
+    drawn = markdown.table([literal(name) for name in table.head], body, text=table.text)
+    notes = "\n".join(f"- {literal(note)}" for note in table.notes)
+    return f"{drawn}\n\n{notes}" if notes else drawn
+
+
+def _section(name: str, found: Sequence[Table], note: str = "") -> list[str]:
+    found = [table for table in found if table.rows]
+    parts = [f"## {name}", literal(note)] if found else []
+    for table in found:
+        parts += [f"### {literal(table.title)}"] * bool(table.title)
+        parts += [literal(table.about), markdown_table(table)]
+    return parts
+
+
+def reasons(result: Result) -> list[str]:
+    """Return the tests behind the verdict in sentences, where they are few; else the tables of comparisons say it."""
+    found = result.verdict.reasons()
+    return found if len(found) <= FEW else []
+
+
+def suite_yaml(result: Result) -> str:
+    """Return the suite as its file."""
+    return yaml.safe_dump(result.about.suite, sort_keys=False, allow_unicode=True)
+
+
+# --- LaTeX
+
+
+def latex_page(result: Result) -> str:
+    """Return the tables of results and of comparisons, for a paper to read in."""
+    about = result.about
+    parts = [r"% \usepackage{booktabs}", f"% {_one_line(str(result.verdict))}"]
+    found = [tables.results(result, protocol) for protocol in about.protocols]
+    named = [(f"results-{at}", table, f". {MARKS}") for at, table in enumerate(found, start=1)]
+    named += [
+        (f"comparisons-{at}", table, "") for at, table in enumerate(tables.comparisons(result), start=1)
+    ]
+    for label, table, note in named:
+        caption = f"{about.title} ({about.dataset}), {table.title}: {table.about}{note}"
+        parts.append(latex_table(table, caption, f"tab:{label}"))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex_literal(text: str) -> str:
+    r"""Return LaTeX that prints ``text`` as it is written.
+
+    >>> print(latex_literal(r"50 % of {\bf x}_1"))
+    50 \% of \{\textbackslash{}bf x\}\_1
+    """
+    return _SPECIAL.sub(lambda special: _LATEX[special[0]], _one_line(text))
+
+
+def latex_table(table: Table, caption: str, label: str) -> str:
+    r"""Return a ``table`` with rules of the package booktabs.
+
+    Args:
+        caption: plain text.
+        label: for ``\ref``; plain letters.
+    """
+    width = len(table.head)
+    body = []
+    for row in table.rows:
+        body += [r"\midrule"] * row.first
+        name = (r"\quad " if row.below else "") + latex_literal(row.name)
+        body.append(" & ".join([name, *_latex_cells(row, width)]) + r" \\")
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex_literal(caption)}}}",
+            rf"\label{{{label}}}",
+            rf"\begin{{tabular}}{{{'l' * table.text}{'r' * (width - table.text)}}}",
+            r"\toprule",
+            " & ".join(map(latex_literal, table.head)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\footnotesize {latex_literal(note)}" for note in table.notes),
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex_cells(row: Row, width: int) -> list[str]:
+    if row.instead:
+        return [rf"\multicolumn{{{width - 1}}}{{l}}{{\emph{{{latex_literal(row.instead)}}}}}"]
+    return [
+        (rf"\textbf{{{latex_literal(cell.text)}}}" if cell.best else latex_literal(cell.text))
+        + "$^{*}$" * cell.significant
+        for cell in row.cells
+    ]
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+# --- HTML
+
+
+def html_page(result: Result) -> str:
+    """Return the whole report. Every text of data shows as it is written: Jinja escapes it."""
+    from reclm.benchmarks.report import figures
+
+    about = result.about
+    environment = [("environment", _plain(about.environment))] if about.environment else []
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            about=about,
+            verdict=_unbroken(str(result.verdict)),
+            reasons=[_unbroken(reason) for reason in reasons(result)],
+            headline=title(result.headline),
+            marks=MARKS,
+            results=[tables.results(result, protocol, extra=["epoch"]) for protocol in about.protocols],
+            bars=figures.bars(result),
+            changes=figures.changes(result),
+            comparisons=tables.comparisons(result),
+            curves=figures.curves(result),
+            activity=figures.activity(result),
+            activity_tables=tables.activity(result),
+            cost=tables.cost(result),
+            cost_pictures=figures.cost(result),
+            profiles=tables.profiles(result),
+            examples=result.examples,
+            facts=[*facts(result), *environment],
+            rows=tables.row_infos(result),
+            suite=suite_yaml(result) if about.suite else "",
+        )
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number on the line of its per cent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _shown(value: object) -> object:
+    """Spell out the control characters of a text."""
+    return "\n".join(map(printable, value.splitlines())) if type(value) is str else value
+
+
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )

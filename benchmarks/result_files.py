@@ -1,0 +1,235 @@
+"""The files of a run's folder.
+
+- ``about.json``: how it was made;
+- ``results.parquet``: a row for each row, seed, protocol and metric;
+- ``users.parquet``: a row for each row, seed, protocol and user, a column for each metric;
+- ``history.parquet``: a row for each row, seed and epoch;
+- ``examples.json``, ``profiles.json``: users, and measures of profiles, for the report; where there are any.
+"""
+
+import json
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field, model_validator
+
+from reclm.benchmarks.results import Result, RunInfo, TrialResult
+from reclm.config import Config
+from reclm.data.dataset import ProfileKind
+from reclm.errors import BadInput, Damaged, NotFound
+
+EXAMPLES, PROFILES = "examples.json", "profiles.json"
+
+_COLUMNS = {
+    "row": pa.string(),
+    "seed": pa.int64(),
+    "protocol": pa.string(),
+    "metric": pa.string(),
+    "value": pa.float64(),
+    "best_epoch": pa.int64(),
+    "epochs": pa.int64(),
+    "seconds": pa.float64(),
+    "epoch_seconds": pa.float64(),
+    "key": pa.string(),
+}
+_TRIAL = ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
+_KEY = ("row", "seed", "protocol")
+
+
+class Example(Config):
+    """A user: their history, the profile that was written for them, and what each row recommends them."""
+
+    user_id: str
+    history: tuple[str, ...]
+    """Item texts, the newest first."""
+    profile: str | None = None
+    """None: no profile was written."""
+    top: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Row to the texts of the items that it ranks highest, the best first."""
+    hits: dict[str, tuple[bool, ...]] = Field(default_factory=dict)
+    """Row to whether each of those is in the user's test part; a row that is not in it has no hit."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Example":
+        for row, hits in self.hits.items():
+            if len(hits) != len(self.top.get(row, ())):
+                raise ValueError(f"{row}: {len(hits)} hits of {len(self.top.get(row, ()))} items")
+        return self
+
+    def ranked(self, row: str) -> list[tuple[str, bool]]:
+        """Return the items of a row, each with whether it is a hit."""
+        items = self.top[row]
+        return list(zip(items, self.hits.get(row, (False,) * len(items)), strict=True))
+
+
+class Quality(Config):
+    """Measures of the profiles of one writer and kind; None: not measured."""
+
+    writer: str
+    kind: ProfileKind
+    profiles: int = Field(ge=0)
+    distinct: int | None = Field(default=None, ge=0)
+    """Different texts."""
+    words: float | None = Field(default=None, ge=0)
+    """Mean words of a profile."""
+    in_format: float | None = Field(default=None, ge=0, le=1)
+    """The share that has the format asked for."""
+    prompt_tokens: int | None = Field(default=None, ge=0)
+    """Tokens of all prompts together."""
+    new_tokens: int | None = Field(default=None, ge=0)
+    """Tokens written, all together."""
+    seconds: float | None = Field(default=None, ge=0)
+    """Seconds of writing them all."""
+
+
+Key = tuple[str, int, str]
+Users = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
+"""Ids, activities, and values by metric."""
+Extra = TypeVar("Extra", Example, Quality)
+
+
+def save(result: Result, folder: Path) -> None:
+    """Write a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "about.json", result.about.model_dump(mode="json"))
+    for name, rows in ((EXAMPLES, result.examples), (PROFILES, result.quality)):
+        (folder / name).unlink(missing_ok=True)  # of an earlier run, perhaps
+        if rows:
+            _write_json(folder / name, [row.model_dump(mode="json") for row in rows])
+    numbers, users = [], []
+    for key, trial in result.trials.items():
+        fixed = dict(zip(_KEY, key, strict=True))
+        about = {name: getattr(trial, name) for name in _TRIAL}
+        numbers += [
+            {**fixed, "metric": metric, "value": None if np.isnan(value) else value, **about}
+            for metric, value in trial.means().items()
+        ]
+        columns = {
+            name: pa.array([value] * len(trial.user_ids), _COLUMNS[name]) for name, value in fixed.items()
+        }
+        ids = pa.array(trial.user_ids.tolist(), pa.string())
+        users.append(pa.table({**columns, "user_id": ids, "activity": trial.activity, **trial.values}))
+    pq.write_table(
+        pa.Table.from_pylist(numbers, pa.schema(list(_COLUMNS.items()))), folder / "results.parquet"
+    )
+    (folder / "users.parquet").unlink(missing_ok=True)
+    if users:
+        table = pa.concat_tables(users, promote_options="permissive")
+        pq.write_table(table, folder / "users.parquet", compression="zstd")
+    epochs = [
+        {"row": row, "seed": seed, **epoch} for (row, seed), rows in result.history.items() for epoch in rows
+    ]
+    names = dict.fromkeys(name for epoch in epochs for name in epoch)
+    history = pa.table({name: [epoch.get(name) for epoch in epochs] for name in names})
+    pq.write_table(history, folder / "history.parquet")
+
+
+def load(folder: Path) -> Result:
+    """Load a run.
+
+    Raises:
+        NotFound: if there is none.
+        Damaged: if a file of it is damaged.
+    """
+    path = folder / "about.json"
+    if not path.is_file():
+        raise NotFound(
+            f"no run in {folder} (it has no about.json); reclm bench writes one", value=folder, where=path
+        )
+    try:
+        about = RunInfo.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        path = folder / "users.parquet"
+        users = _read_users(pq.read_table(path)) if path.is_file() else {}
+        path = folder / "results.parquet"
+        trials = _read_trials(pq.read_table(path), users, about.metrics)
+        history: dict[tuple[str, int], list[dict[str, float]]] = {}
+        path = folder / "history.parquet"
+        for epoch in pq.read_table(path).to_pylist():
+            known = {name: value for name, value in epoch.items() if value is not None}
+            history.setdefault((known.pop("row"), known.pop("seed")), []).append(known)
+    except (KeyError, OSError, ValueError, LookupError, pa.ArrowException) as error:
+        reason = f"no {error}" if type(error) is KeyError else error
+        raise Damaged(
+            f"{path} is damaged, or of another version ({reason}); run reclm bench again", where=path
+        ) from error
+    examples, quality = _read_json(folder / EXAMPLES, Example), _read_json(folder / PROFILES, Quality)
+    return Result(about, trials, history, tuple(examples), tuple(quality), folder)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _read_json(path: Path, kind: type[Extra]) -> Iterable[Extra]:
+    """Read a list of examples or of measures; empty without the file."""
+    if not path.is_file():
+        return []
+    remedy = "remove it, or run reclm bench again"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path} is damaged ({error}); {remedy}", where=path, remedy=remedy) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Damaged(f"{path} should hold a list of mappings; {remedy}", where=path, remedy=remedy)
+    return [_build(kind, row, path, at) for at, row in enumerate(rows, start=1)]
+
+
+def _build(kind: type[Extra], row: dict[str, Any], path: Path, at: int) -> Extra:
+    where = f"{path}, number {at}"
+    try:
+        return kind.build(row, where=where)
+    except (BadInput, NotFound) as error:
+        raise Damaged(str(error), value=error.value, where=where, remedy=error.remedy) from error
+
+
+def _read_trials(
+    table: pa.Table, users: dict[Key, Users], metrics: tuple[str, ...]
+) -> dict[Key, TrialResult]:
+    """Return the rows of ``results.parquet`` as trials, with their users' values."""
+    numbers: dict[Key, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        numbers.setdefault((row["row"], row["seed"], row["protocol"]), []).append(row)
+    trials: dict[Key, TrialResult] = {}
+    for key, rows in numbers.items():
+        ids, activity, values = users.get(key, (np.empty(0, object), np.empty(0, np.int64), {}))
+        overall = {row["metric"]: row["value"] for row in rows if row["metric"] not in values}
+        measured = {row["metric"] for row in rows}
+        trials[key] = TrialResult(
+            user_ids=ids,
+            activity=activity,
+            values={name: column for name, column in values.items() if name in measured & set(metrics)},
+            overall={name: float("nan") if value is None else value for name, value in overall.items()},
+            **{name: rows[0][name] for name in _TRIAL},
+        )
+    return trials
+
+
+def _read_users(table: pa.Table) -> dict[Key, Users]:
+    """Return the rows of ``users.parquet`` by trial; those of a trial are contiguous, as they were written."""
+    if not table.num_rows:
+        return {}
+    codes = [pc.dictionary_encode(table.column(name)).combine_chunks().indices.to_numpy() for name in _KEY]
+    change = np.any([np.diff(code) != 0 for code in codes], axis=0)
+    starts = np.concatenate([[0], np.flatnonzero(change) + 1, [table.num_rows]]).tolist()
+    metrics = [name for name in table.column_names if name not in (*_COLUMNS, "user_id", "activity")]
+    users: dict[Key, Users] = {}
+    for start, stop in pairwise(starts):
+        part = table.slice(start, stop - start)
+        row, seed, protocol = (part.column(name)[0].as_py() for name in _KEY)
+        values = {
+            name: part.column(name).to_numpy().astype(np.float32)
+            for name in metrics
+            if part.column(name).null_count < len(part)
+        }
+        users[row, seed, protocol] = (
+            part.column("user_id").to_numpy(),
+            part.column("activity").to_numpy(),
+            values,
+        )
+    return users
