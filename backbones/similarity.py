@@ -13,7 +13,7 @@ from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, NotFound
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
-from reclm.recommend.text_ranker import TextRanker, item_vectors
+from reclm.recommend.text_ranking import TextRanker, item_vectors
 
 
 class Similarity(Backbone):

@@ -68,7 +68,7 @@ def open_profiles(
     if limit is None:
         limit = FIRST_LOOK if plugins.get("profiler", profiles.profiler).needs_model else 0
     store, _ = ensure_profiles(view, workspace, choice, profiles.kinds, limit or None)
-    profiler, _ = open_profiler(**vars(choice))
+    profiler, _ = open_profiler(*vars(choice).values())
     profiler = profiler.fit(view)
     return store, leaks.check(dataset, store, profiler), profiler
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from reclm.recommend.steering import Effect, Ranked, Steered, Steering
+    from reclm.recommend.text_ranking import UserProfile
 
 LONGEST = 60
 """Characters of a title that are shown."""
@@ -57,7 +58,6 @@ def steer(
     import reclm.data
     from reclm.config import parse_settings
     from reclm.folders import Workspace
-    from reclm.profiles.ensure import ProfilerChoice
     from reclm.text.encoder import TextEncoder
 
     if edit is not None and user is None:
@@ -66,25 +66,31 @@ def steer(
         raise ReclmError("say either --user ID, or --measure N for what edits change over N users")
     workspace = Workspace.at(home)
     data = reclm.data.load(dataset, workspace)
-    choice = ProfilerChoice(profiler, parse_settings(set_ or []), model, engine, adapter)
+    options = {"model": model, "engine": engine, "adapter": adapter, "settings": parse_settings(set_ or [])}
     where = flags(dataset=dataset, profiler=profiler, model=model, engine=engine, adapter=adapter)
     settings = "".join(flags(set=one) for one in set_ or [])
     how = where + settings + flags(encoder=encoder, topk=topk)
     if user is not None:
-        from reclm.recommend.steering import steer as steer_user
+        from reclm.recommend.fit import fit
+        from reclm.recommend.text_ranking import TextProfiles, user_profile
 
-        found = steer_user(data, workspace, TextEncoder(encoder), user, choice, _editor(edit), topk)
-        _print_steered(found)
+        profile = user_profile(data, user, profiler, **options)
+        editor = _editor(edit)
+        texts = TextProfiles(data, {user: profile.text}, TextEncoder(encoder))
+        found = fit("similarity", data, texts).steer(user, editor(profile.text) if editor else None, topk)
+        _print_steered(found, profile)
         if edit is None:
             _say(f"next: reclm steer{flags(user=user)}{how} --edit -")
-        elif found.profile.store is None:
+        elif profile.store is None:
             _say(f"next: reclm profile{where}{settings} --kind user   (then: reclm steer --measure 200)")
         else:
             _say(f"next: reclm steer --measure 200{how}")
     elif measure is not None:
-        from reclm.recommend.steering import stored_steering
+        from reclm.recommend.steering import measure_steering
+        from reclm.recommend.text_ranking import stored_profiles
 
-        _print_measure(stored_steering(data, workspace, TextEncoder(encoder), choice, measure, topk))
+        profiles = stored_profiles(data, profiler, encoder=encoder, **options)
+        _print_measure(measure_steering(data, profiles, users=measure, k=topk))
         own = "".join(flags(profiler_set=one) for one in set_ or [])
         how = where + own + flags(encoder=encoder)
         _say(f"next: reclm bench --backbone similarity --augment{how}")
@@ -108,7 +114,7 @@ def _in_editor(profile: str) -> str:
     return profile if saved is None else saved
 
 
-def _print_steered(found: "Steered") -> None:
+def _print_steered(found: "Steered", profile: "UserProfile") -> None:
     from rich.console import Console
     from rich.panel import Panel
 
@@ -119,12 +125,12 @@ def _print_steered(found: "Steered") -> None:
     console.print(history)
     if found.touched > len(found.history):
         _say(f"and {found.touched - len(found.history):,} older")
-    profiles = {f"profile by {found.profile.writer}": found.profile.text}
+    profiles = {f"profile by {profile.writer}": profile.text}
     if found.edited is not None:
         profiles["edited profile"] = found.edited
-    for title, profile in profiles.items():
-        console.print(Panel(_text(profile, None), title=_text(title, None), title_align="left"))
-    store = found.profile.store
+    for title, text in profiles.items():
+        console.print(Panel(_text(text, None), title=_text(title, None), title_align="left"))
+    store = profile.store
     _say(f"profile stored in {store}" if store else "profile written now, and not stored")
     if found.cut:
         _say("the encoder's window ends before the profile does: what stands last in it is not read")

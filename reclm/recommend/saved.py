@@ -33,7 +33,7 @@ from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
 
 if TYPE_CHECKING:
-    from reclm.recommend.fit import Recommender
+    from reclm.recommend.recommender import Recommender
 
 HEAD, WEIGHTS, INPUTS, DATASET = "model.yaml", "model.safetensors", "inputs.safetensors", "dataset"
 FORMAT = 1
@@ -130,7 +130,7 @@ def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> Backbone
 
 
 def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recommender":
-    """Load the model that :meth:`Recommender.save <reclm.recommend.fit.Recommender.save>` wrote to ``folder``.
+    """Load the model that :meth:`Recommender.save <reclm.recommend.recommender.Recommender.save>` wrote to ``folder``.
 
     Its data set is the one saved with the model, or else the one at the place, or of the name, that it was trained on.
 
@@ -142,7 +142,7 @@ def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recom
         Damaged: if a file is missing or cut, or of another format.
         BadInput: if the data set is another by now.
     """
-    from reclm.recommend.fit import Recommender
+    from reclm.recommend.recommender import Recommender
 
     folder = Path(folder)
     if not (folder / HEAD).is_file():

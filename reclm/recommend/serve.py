@@ -23,7 +23,7 @@ from reclm.recommend.base import EmbeddingBackbone
 from reclm.text.item_text import item_texts
 
 if TYPE_CHECKING:
-    from reclm.recommend.fit import Recommender
+    from reclm.recommend.recommender import Recommender
 
 ID, PROFILE = "item_id", "profile"
 TITLES = ("title", "name")
@@ -115,7 +115,7 @@ def rank_items(
     new_items: NewItems | None,
     k: int,
 ) -> pd.DataFrame:
-    """Return the best items of each user: see :meth:`reclm.recommend.fit.Recommender.recommend`."""
+    """Return the best items of each user: see :meth:`reclm.recommend.recommender.Recommender.recommend`."""
     model, data = fitted.model, fitted.data
     newcomer = _is_new(users, history, profile)
     if (newcomer or new_items is not None) and not model.serves_new:

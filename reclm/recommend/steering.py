@@ -1,75 +1,27 @@
-"""Does a ranking follow its profiles? What one added sentence does to the best items, over many users."""
+"""Steering: what a profile's text does to the ranking, for one user and for many."""
 
-from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from reclm.console import progress_bar
-from reclm.data.dataset import Dataset, ProfileKind, TrainingView
-from reclm.errors import ReclmError
-from reclm.folders import Workspace
+from reclm.data.dataset import Dataset
+from reclm.errors import BadInput, NotFound
 from reclm.intervals import mean
-from reclm.profiles.ensure import ProfilerChoice, open_written
+from reclm.profiles.matrix import item_text_features
+from reclm.profiles.profiles import Profiles
 from reclm.recommend.serve import rows_of, shown_titles
-from reclm.text.encoder import TextEncoder, item_text_features
+from reclm.recommend.text_ranking import NO_TEXT, TextRanker, no_profiles
 from reclm.text.item_text import SEPARATORS, ItemBriefs
 
-
-class TextRanking:
-    """Scores any profile text against all items that have a text.
-
-    Args:
-        dataset: whose items; what its users touched in training or validation is masked, as in the evaluation.
-        encoder: of item texts and of profiles.
-        workspace: keeps the items' vectors.
-        progress: show a bar while items are encoded.
-
-    Raises:
-        ReclmError: if no item has a text.
-    """
-
-    def __init__(
-        self, dataset: Dataset, encoder: TextEncoder, workspace: Workspace, progress: bool = True
-    ) -> None:
-        if not dataset.item_text.num_columns:
-            raise ReclmError(f"data set {dataset.name!r} has no item text to rank by")
-        features = item_text_features(dataset.view(), encoder, workspace, progress)
-        self.dataset, self.encoder = dataset, encoder
-        self.items = F.normalize(torch.from_numpy(features), dim=-1)
-        """``(I, t)``, of length one; zeros for an item without text."""
-        self.blank = torch.from_numpy(~features.any(axis=1))
-        """``(I,)``, whether an item has no text."""
-        if self.blank.all():
-            raise ReclmError(f"data set {dataset.name!r} has no item with a text to rank by")
-        touched = dataset.joined(["train", "valid"])
-        self._touched = touched.matrix(len(dataset.users), len(dataset.items))
-
-    def scores(
-        self, texts: Sequence[str], users: np.ndarray, progress: Callable[[int], None] | None = None
-    ) -> Tensor:
-        """Cosines ``(n, I)`` float32 of ``n`` profiles, -inf for touched items and for those without text.
-
-        Bound: one product ``(n, t) × (t, I)``; the scores are held at once, ``4·n·I`` bytes.
-
-        Args:
-            texts: ``n`` profiles.
-            users: ``(n,)`` user_idx, whose history is masked.
-            progress: as in :meth:`~reclm.text.encoder.TextEncoder.encode`.
-        """
-        profiles = torch.from_numpy(self.encoder.encode(texts, progress=progress))
-        scores = F.normalize(profiles, dim=-1) @ self.items.T
-        scores[:, self.blank] = -torch.inf
-        rows, columns = self._touched[users].nonzero()
-        scores[torch.from_numpy(rows), torch.from_numpy(columns)] = -torch.inf
-        return scores
-
+if TYPE_CHECKING:
+    from reclm.recommend.recommender import Recommender
 
 SHOWN_HISTORY = 10
 """Items of a history that are shown."""
@@ -77,14 +29,13 @@ SHOWN_HISTORY = 10
 
 @dataclass(frozen=True)
 class Ranked:
-    """One item of a list.
+    """An item of a list.
 
     Attributes:
         rank: its place, from 1; ``other_rank`` that for the other profile, which may lie beyond the list.
-        score: cosine of its text to the profile.
     """
 
-    item_id: str
+    item_id: Any
     title: str
     score: float
     rank: int
@@ -92,38 +43,27 @@ class Ranked:
 
     @property
     def rose(self) -> int:
-        """Places it stands higher than for the other profile; negative where lower."""
+        """Places that it stands higher than for the other profile; negative where lower."""
         return self.other_rank - self.rank
 
 
-@dataclass(frozen=True)
-class UserProfile:
-    """A profile, and who wrote it.
-
-    ``store`` is the folder of the store it was found in, None where it was written now and not stored.
-    """
-
-    text: str
-    writer: str
-    store: Path | None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Steered:
-    """What there is to say of one user.
+    """A user's best items before and after an edit of its profile.
 
     Attributes:
-        history: titles of what it touched in training, newest first; ``SHOWN_HISTORY`` at most.
-        touched: how many that are in all.
-        profile: as it is; ``edited`` is None where nothing was.
+        history: titles of the items it touched in training, newest first; ``SHOWN_HISTORY`` at most.
+        touched: their number in all.
+        profile: the profile's text; None where the model does not know it.
+        edited: the edited profile; None without an edit.
         before, after: the best items for both; ``after`` is empty without an edit.
-        cut: whether the encoder's window ends before one of the profiles does.
+        cut: whether the encoder's window ends before one of the texts does.
     """
 
-    user: str
+    user: Any
     history: list[str]
     touched: int
-    profile: UserProfile
+    profile: str | None
     edited: str | None
     before: list[Ranked]
     after: list[Ranked]
@@ -132,99 +72,92 @@ class Steered:
     @property
     def left(self) -> list[Ranked]:
         """Items of ``before`` that the edit put out of the list."""
-        kept = {one.item_id for one in self.after}
-        return [one for one in self.before if one.item_id not in kept] if self.after else []
+        listed = {item.item_id for item in self.after}
+        return [item for item in self.before if item.item_id not in listed] if self.after else []
+
+    def table(self) -> pd.DataFrame:
+        """Return the items of both lists: ``item``, ``title``, rank ``before`` and ``after``, and places ``rose``."""
+        rows = [(one.item_id, one.title, one.other_rank, one.rank, one.rose) for one in self.after]
+        rows += [(one.item_id, one.title, one.rank, one.other_rank, -one.rose) for one in self.left]
+        if not self.after:
+            rows = [(one.item_id, one.title, one.rank, one.rank, 0) for one in self.before]
+        return pd.DataFrame(rows, columns=["item", "title", "before", "after", "rose"])
+
+    def __repr__(self) -> str:
+        return f"Steered user {self.user}: {self.edited}\n{self.table().to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html(index=False, escape=True, border=0)
 
 
-def steer(
-    dataset: Dataset,
-    workspace: Workspace,
-    encoder: TextEncoder,
-    user: str,
-    profiler: ProfilerChoice,
-    edit: Callable[[str], str] | None = None,
-    topk: int = 10,
-    progress: bool = True,
-) -> Steered:
-    """Rank all items by a user's profile and, with ``edit``, by the edited profile too.
+def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered:
+    """Rank items for a user and, with ``edit``, for the same user with ``edit`` as its profile.
 
-    Args:
-        user: its id.
-        profiler: whose profile; the stored one, or else one that is written now.
-        edit: makes the edited profile of the profile.
-        topk: how long the lists are.
+    All else stays as trained; where users and items are propagated over a graph, that is done anew.
 
     Raises:
-        ReclmError: for an unknown user, one without a profile, an edit that changes nothing, and what opening the
-            profiler or the ranking raises.
+        NotFound: for an unknown user.
+        BadInput: if the model reads no profiles of users, the edit is empty or changes nothing, or nothing is left to
+            rank.
     """
-    view = dataset.view()
-    row = int(rows_of(dataset.users, [user], dataset.name)[0])
-    profile = user_profile(view, workspace, profiler, user)
-    edited = edit(profile.text).strip() if edit else None
-    if edited is not None and edited in {"", profile.text.strip()}:
-        raise ReclmError(
-            f"the edited profile is {'the same' if edited else 'empty'}; change it, or leave --edit out"
+    model, data = fitted.model, fitted.data
+    row = int(rows_of(data.users, [user], data.name)[0])
+    if fitted.inputs.user_profiles is None:
+        raise BadInput(
+            f"this model ({fitted.about.backbone}, {fitted.about.variant}) reads no user profiles, so that an edit "
+            "moves nothing; fit one with profiles of users",
+            value=fitted.about.backbone,
+            where="profiles",
         )
-    ranking = TextRanking(dataset, encoder, workspace, progress)
-    before, after = rank_both(ranking, row, profile.text, edited or profile.text, topk)
+    profile, edited = None, None if edit is None else edit.strip()
+    if fitted.profiles is not None:
+        with suppress(NotFound):
+            profile = fitted.profiles.get(user).text
+    if edited is not None and edited in {"", (profile or "").strip()}:
+        state = "the same" if edited else "empty"
+        raise BadInput(
+            f"the edited profile is {state}; change it, or leave --edit out", value=edit, where="edit"
+        )
+    sides = [fitted.representations]
+    if edited is not None:
+        with torch.no_grad():
+            sides.append(model.representations({row: fitted.encoder.encode([edited])[0]}))
+    touched = data.joined(["train", "valid"])
+    ranked = np.setdiff1d(model.rankable().numpy(), touched.item_idx[touched.user_idx == row])
+    if not len(ranked):
+        raise BadInput("nothing is left to recommend: the user has touched every item", value=user)
+    who, candidates = torch.tensor([row]), torch.from_numpy(ranked)
+    scores = torch.cat([model.scorer_of(*side)(who, candidates) for side in sides]).numpy()
+    lists = _lists(data, ranked, scores[[0, -1]], k)
+    view = data.view()
     history = view.train.item_idx[view.history("user", row)[::-1]]
-    fields = dataset.item_text.take(pa.array(history[:SHOWN_HISTORY], pa.int64()))
-    titles = shown_titles(fields, dataset.text_template)
-    texts = [profile.text] if edited is None else [profile.text, edited]
-    cut = encoder.truncated(texts) > 0
-    return Steered(user, titles, len(history), profile, edited, before, after if edited else [], cut)
+    titles = shown_titles(
+        data.item_text.take(pa.array(history[:SHOWN_HISTORY], pa.int64())), data.text_template
+    )
+    cut = fitted.encoder.truncated([text for text in (profile, edited) if text]) > 0
+    after = [] if edited is None else lists[1]
+    return Steered(user, titles, len(history), profile, edited, lists[0], after, cut)
 
 
-def user_profile(
-    view: TrainingView, workspace: Workspace, profiler: ProfilerChoice, user: str
-) -> UserProfile:
-    """The stored profile of a user of the data set, else one that is written now and not stored.
-
-    Raises:
-        ReclmError: if the profiler finds nothing to go by, and what opening it raises.
-    """
-    opened, writer, store = open_written(view, workspace, profiler)
-    stored = store.get("user", user) if store else None
-    if store and stored:
-        return UserProfile(stored.text, writer, store.folder)
-    known: dict[ProfileKind, dict[str, str]] = {"user": store.texts("user") if store else {}}
-    subjects = opened.fit(view).subjects(view, "user", view.users.idx([user]), known)
-    written = next(iter(opened.write(list(subjects))), None)
-    if written is None or not written.text.strip():
-        raise ReclmError(f"profiler {profiler.name!r} has nothing to say of user {user!r}; name another user")
-    return UserProfile(written.text, writer, None)
-
-
-def rank_both(
-    ranking: TextRanking, user: int, profile: str, other: str, topk: int
-) -> tuple[list[Ranked], list[Ranked]]:
-    """The best items for a profile and for another one of the same user, each with its rank for the other.
-
-    Args:
-        user: its row, whose history is masked.
-        topk: how many; fewer where the user has touched most items.
-
-    Raises:
-        ReclmError: if nothing is left to rank.
-    """
-    scores = ranking.scores([profile, other], np.array([user, user]))
-    count = min(topk, int(scores[0].isfinite().sum()))
-    if not count:
-        raise ReclmError("nothing is left to recommend: the user has touched every item with a text")
-    order = scores.argsort(dim=1, descending=True, stable=True).numpy()
+def _lists(data: Dataset, items: np.ndarray, scores: np.ndarray, k: int) -> list[list[Ranked]]:
+    """Return the best of ``items`` ``(c,)`` by each row of ``scores`` ``(2, c)``, each with its rank by the other."""
+    order = np.argsort(-scores, axis=1, kind="stable")
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(1, order.shape[1] + 1)[None], axis=1)
     lists = []
-    for one, another in ((0, 1), (1, 0)):
-        best = order[one, :count]
-        ids = ranking.dataset.items.ids(best)
-        titles = shown_titles(ranking.dataset.item_text.take(pa.array(best)), ranking.dataset.text_template)
-        numbers = zip(
-            scores[one, best].tolist(), range(1, count + 1), rank[another, best].tolist(), strict=True
+    for own, other in ((0, 1), (1, 0)):
+        best = order[own, :k]
+        ids = data.items.ids(items[best])
+        titles = shown_titles(data.item_text.take(pa.array(items[best])), data.text_template)
+        columns = (
+            ids,
+            titles,
+            scores[own, best].tolist(),
+            rank[own, best].tolist(),
+            rank[other, best].tolist(),
         )
-        lists.append([Ranked(id, title, *rest) for id, title, rest in zip(ids, titles, numbers, strict=True)])
-    return lists[0], lists[1]
+        lists.append([Ranked(*row) for row in zip(*columns, strict=True)])
+    return lists
 
 
 LOVES, DISLIKES = " Loves {category}.", " Dislikes {category}."
@@ -232,10 +165,10 @@ LOVES, DISLIKES = " Loves {category}.", " Dislikes {category}."
 
 @dataclass(frozen=True)
 class Effect:
-    """What a sentence did to the share of its category among the best items.
+    """The change that a sentence made in the share of its category among the best items.
 
     Attributes:
-        sentence: what was appended, with ``{category}`` for the category.
+        sentence: the text appended, with ``{category}`` for the category.
         change: mean change of the share over the users.
         low, high: Student's 95 % interval of the mean; None for a single user.
         right: share of the users whose share went the right way.
@@ -250,16 +183,16 @@ class Effect:
     possible: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Steering:
-    """The measure over many users.
+    """Whether rankings follow their profiles, measured over many users.
 
     Attributes:
-        users: how many were measured, out of ``described`` with a profile, out of ``total`` in the data set.
+        users: measured, out of ``described`` with a profile, out of ``total`` in the data set.
         topk: length of the lists.
-        categories: how many there were to draw from.
+        categories: number of categories to draw from.
         share: mean share of the drawn category for the profiles as they are.
-        loves, dislikes: what the sentences did.
+        loves, dislikes: the effect of each sentence.
         cut: share of the profiles whose end, sentence included, lies beyond the encoder's window.
     """
 
@@ -273,104 +206,99 @@ class Steering:
     dislikes: Effect
     cut: float
 
+    def table(self) -> pd.DataFrame:
+        """Return a row a sentence: mean change of the share, its interval, and the share of users moved so."""
+        rows = [
+            (effect.sentence.strip(), effect.change, effect.low, effect.high, effect.right, effect.possible)
+            for effect in (self.loves, self.dislikes)
+        ]
+        return pd.DataFrame(rows, columns=["appended", "change", "low", "high", "right way", "could move"])
 
-def steering(
-    ranking: TextRanking,
-    profiles: Mapping[str, str],
+    def __repr__(self) -> str:
+        head = f"Steering of {self.users:,} users; share of a category among the {self.topk} best: {self.share:.3f}"
+        return f"{head}\n{self.table().round(3).to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html(index=False, escape=True, border=0)
+
+
+def measure_steering(
+    data: Dataset,
+    profiles: Profiles,
+    *,
     users: int = 200,
-    topk: int = 10,
+    k: int = 10,
     seed: int = 0,
     loves: str = LOVES,
     dislikes: str = DISLIKES,
     progress: bool = True,
 ) -> Steering:
-    """Append "loves" and "dislikes" a category to profiles, and count the category among the best items.
+    """Append "Loves …" and "Dislikes …" a category to profiles, and count the category among the best items.
 
-    Users and their categories are drawn by the seed: where the same users have profiles, runs before and after a
-    training measure the same users with the same categories. A category is any value of the fields that hold topics
-    which at least ``topk`` items have, and at most half of them.
+    Items are ranked by their text alone (:class:`~reclm.recommend.text_ranking.TextRanker`). Users and their categories
+    are drawn by the seed: where the same users have profiles, runs before and after a tuning measure the same users
+    with the same categories. A category is any value of the fields that hold topics which at least ``k`` items have,
+    and at most half of them.
 
     Args:
-        ranking: the items, and the encoder.
-        profiles: id to text; ids that the data set lacks, and empty texts, are passed over.
+        profiles: of users; those of ids that the data set lacks, and empty ones, are left out.
         users: how many; fewer where fewer have a profile.
-        topk: length of the lists.
+        k: length of the lists.
         seed: of the draws.
         loves, dislikes: the sentences, with ``{category}`` for the category.
+        progress: show bars while texts are encoded.
 
     Raises:
-        ReclmError: if no user has a profile, or there is no such category.
+        NotFound: if no user has a profile, no item a text, or there is no such category.
     """
-    dataset = ranking.dataset
-    told = {id: text for id, text in profiles.items() if text.strip()}
-    rows = dataset.users.find(told)
+    frame, idmap = profiles.texts("user"), data.users
+    texts = {id: text for id, text in zip(frame["id"], frame["text"], strict=True) if text.strip()}
+    rows = idmap.find(texts)
     described = np.sort(rows[rows >= 0])
     if not len(described):
-        raise _nobody(dataset.name, "")
-    names, keys = item_categories(dataset.item_text)
+        raise no_profiles(data.name)
+    names, keys = item_categories(data.item_text)
     counts = np.bincount(keys % max(len(names), 1), minlength=len(names))
-    fit = np.flatnonzero((counts >= topk) & (2 * counts <= len(dataset.items)))
-    if not len(fit):
-        raise ReclmError(
-            f"data set {dataset.name!r} has no category that at least {topk} and at most half of its items have; "
-            "lower --topk"
+    usable = np.flatnonzero((counts >= k) & (2 * counts <= len(data.items)))
+    if not len(usable):
+        message = (
+            f"data set {data.name!r} has no category that at least {k} and at most half of its items have"
         )
+        raise NotFound(f"{message}; lower k (--topk)", value=k, where="k", remedy="lower k")
     random = np.random.default_rng(seed)
     chosen = random.permutation(described)[:users]
-    drawn = random.choice(fit, len(chosen))
-    own = [told[id] for id in dataset.users.ids(chosen)]
-    texts = list(own)
-    for sentence in (loves, dislikes):
-        texts += [
-            text + sentence.replace("{category}", names[one]) for text, one in zip(own, drawn, strict=True)
-        ]
-    with progress_bar("embedding profiles", len(texts), progress) as advance:
-        scores = ranking.scores(texts, np.tile(chosen, 3), progress=advance)
-    plain, loved, disliked = _shares(scores, topk, np.tile(drawn, 3), keys, len(names)).reshape(3, -1)
+    drawn = random.choice(usable, len(chosen))
+    own = [texts[id] for id in idmap.ids(chosen)]
+    edited = [
+        text + sentence.replace("{category}", names[category])
+        for sentence in (loves, dislikes)
+        for text, category in zip(own, drawn, strict=True)
+    ]
+    encoder = profiles.encoder
+    features = item_text_features(data.view(), encoder, progress=progress)
+    ranker = TextRanker(features, torch.Generator().manual_seed(seed))
+    with progress_bar("embedding profiles", 3 * len(own), progress) as advance:
+        scores = ranker.scores(encoder.encode(own + edited, progress=advance))
+    touched = (
+        data.joined(["train", "valid"]).matrix(len(idmap), len(data.items))[np.tile(chosen, 3)].nonzero()
+    )
+    scores[torch.from_numpy(touched[0]), torch.from_numpy(touched[1])] = -torch.inf
+    plain, loved, disliked = _shares(scores, k, np.tile(drawn, 3), keys, len(names)).reshape(3, -1)
     return Steering(
         len(chosen),
         len(described),
-        len(dataset.users),
-        topk,
-        len(fit),
+        len(idmap),
+        k,
+        len(usable),
         float(plain.mean()),
         _effect(loves, loved - plain, loved > plain, plain < 1),
         _effect(dislikes, disliked - plain, disliked < plain, plain > 0),
-        ranking.encoder.truncated(texts[len(own) :]),
-    )
-
-
-def stored_steering(
-    dataset: Dataset,
-    workspace: Workspace,
-    encoder: TextEncoder,
-    profiler: ProfilerChoice,
-    users: int = 200,
-    topk: int = 10,
-    progress: bool = True,
-) -> Steering:
-    """:func:`steering` of the profiles that a profiler wrote into the workspace's store.
-
-    Raises:
-        ReclmError: if there are none, and what opening the profiler or the ranking raises.
-    """
-    store = open_written(dataset.view(), workspace, profiler)[2]
-    if store is None or not store.count("user"):
-        adapter = f" --adapter {profiler.adapter}" if profiler.adapter else ""
-        raise _nobody(dataset.name, f" --profiler {profiler.name}{adapter}")
-    ranking = TextRanking(dataset, encoder, workspace, progress)
-    return steering(ranking, store.texts("user"), users, topk, progress=progress)
-
-
-def _nobody(dataset: str, writer: str) -> ReclmError:
-    return ReclmError(
-        f"no user of data set {dataset!r} has a stored profile by this profiler; write some: "
-        f"reclm profile --dataset {dataset}{writer} --kind user"
+        encoder.truncated(edited),
     )
 
 
 def item_categories(fields: pa.Table) -> tuple[list[str], np.ndarray]:
-    """The categories of all items: values of the topic fields (:class:`~reclm.text.item_text.ItemBriefs`).
+    """Return the categories of all items: values of the topic fields (:class:`~reclm.text.item_text.ItemBriefs`).
 
     Returns:
         ``(names, keys)``: ``C`` names, and the distinct pairs ``item · C + category`` ``(m,)``, sorted.
@@ -391,15 +319,17 @@ def item_categories(fields: pa.Table) -> tuple[list[str], np.ndarray]:
 def _shares(
     scores: torch.Tensor, topk: int, categories: np.ndarray, keys: np.ndarray, count: int
 ) -> np.ndarray:
-    """Share ``(n,)`` of each row's category among the ``topk`` best of its scores ``(n, I)``."""
+    """Return the share ``(n,)`` of each row's category among the best ``topk`` items with text of ``scores (n, I)``."""
     best, top = scores.topk(min(topk, scores.shape[1]), dim=1)
-    ranked = best.isfinite().numpy()
+    ranked = (best > NO_TEXT / 2 - 0.5).numpy()
     hits = np.isin(top.numpy() * count + categories[:, None], keys) & ranked
     return hits.sum(axis=1) / ranked.sum(axis=1).clip(min=1)
 
 
 def _effect(sentence: str, change: np.ndarray, right: np.ndarray, possible: np.ndarray) -> Effect:
-    """The mean change with Student's interval."""
-    found = mean(change)
-    assert found is not None
-    return Effect(sentence, found.mean, found.low, found.high, float(right.mean()), int(possible.sum()))
+    """Return the mean change with Student's interval."""
+    estimate = mean(change)
+    assert estimate is not None
+    return Effect(
+        sentence, estimate.mean, estimate.low, estimate.high, float(right.mean()), int(possible.sum())
+    )

@@ -144,7 +144,7 @@ def train_backbone(
     backbone: type[Backbone],
     config: Config,
     inputs: Inputs,
-    sampler: TripleSampler,
+    sampler: TripleSampler | None,
     select: Mapping[str, Task],
     schedule: TrainConfig,
     seed: int,
@@ -155,12 +155,13 @@ def train_backbone(
     Args:
         inputs: their ``train`` is what the sampler draws from.
         seed: of the initial weights (generator ``2 · seed``) and of all later draws (``2 · seed + 1``).
-        sampler, select, schedule, on_epoch: as in :func:`train`.
+        sampler, select, schedule, on_epoch: as in :func:`train`; no sampler is needed without parameters.
     """
     init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
     model = backbone(config, inputs, init)
     if not backbone.trains:
         return model.eval(), TrainingResult()
+    assert sampler is not None
     return model, train(model, sampler, select, schedule, draw, on_epoch)
 
 

@@ -54,7 +54,8 @@ class Titles(Profiler):
 class Letters:
     """An encoder that counts letters."""
 
-    name, dim = "letters", 26
+    name = source = "letters"
+    dim = 26
 
     def __init__(self, name: str | None = None, device: str | None = None) -> None:
         pass
@@ -98,8 +99,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RECLM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "160")
     save(dataset(["Alien", "[bold]Heat[/bold]", "Jaws\x1b[31m"]), Workspace.at().dataset("films"))
-    found = plugins._points("profiler") | {"titles": Found}
-    monkeypatch.setattr(plugins, "_points", lambda kind: found if kind == "profiler" else {})
+    points = plugins._points
+    extra = {"profiler": {"titles": Found}}
+    monkeypatch.setattr(plugins, "_points", lambda kind: points(kind) | extra.get(kind, {}))
     monkeypatch.setattr("reclm.text.encoder.TextEncoder", Letters)
     return tmp_path / "home"
 

@@ -1,0 +1,255 @@
+"""A fitted model that recommends, is evaluated, steered and saved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+from torch import Tensor
+
+from reclm.data.dataset import Dataset, ProfileKind
+from reclm.data.storage import is_dataset
+from reclm.errors import BadInput, NotFound, unknown
+from reclm.folders import current
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.profiles.profile import Profile
+from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, evaluate
+from reclm.recommend.metrics import title
+from reclm.recommend.saved import SavedModel, save_model
+from reclm.recommend.serve import NewItems, rank_items
+from reclm.recommend.steering import Steered, steer
+from reclm.recommend.tasks import test_tasks
+
+if TYPE_CHECKING:
+    from reclm.text.encoder import TextEncoder
+
+
+class ProfilesLike(Protocol):
+    """The part of :class:`~reclm.profiles.profiles.Profiles` that a recommender reads."""
+
+    @property
+    def encoder(self) -> "TextEncoder":
+        """The encoder of the texts."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the data set."""
+        ...
+
+    def get(self, id: Any, kind: ProfileKind = "user") -> Profile:
+        """Return one profile; NotFound where there is none."""
+        ...
+
+    def matrix(self, kind: ProfileKind) -> ProfileMatrix:
+        """Return the embeddings of a kind, in the order of the data set."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The test results of a model, user by user.
+
+    Attributes:
+        data: the data set whose test part was ranked.
+        values: protocol to every user's metrics.
+    """
+
+    data: Dataset
+    values: dict[str, PerUser]
+
+    def table(self, metrics: Sequence[str] = ("NDCG@20", "Recall@20")) -> pd.DataFrame:
+        """Return the means over users: a row a protocol, a column a metric.
+
+        Raises:
+            NotFound: for a metric that was not measured.
+        """
+        rows = {}
+        for protocol, result in self.values.items():
+            means = result.mean()
+            for name in metrics:
+                if name.lower() not in means:
+                    raise unknown("metric", name, map(title, means))
+            rows[protocol] = {"users": len(result.users)} | {
+                title(m.lower()): means[m.lower()] for m in metrics
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("protocol")
+
+    def per_user(self) -> pd.DataFrame:
+        """Return a row a protocol and user, with a column a metric."""
+        frames = [
+            pd.DataFrame({"protocol": protocol, "user": self.data.users.ids(result.users), **result.values})
+            for protocol, result in self.values.items()
+        ]
+        return pd.concat(frames, ignore_index=True).rename(
+            columns=lambda name: title(name) if "@" in name else name
+        )
+
+    def __repr__(self) -> str:
+        return f"Evaluation on {self.data.name}\n{self.table().round(4).to_string()}"
+
+    def _repr_html_(self) -> str:
+        return self.table().style.format(precision=4).to_html()
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """A fitted model that recommends.
+
+    Attributes:
+        about: backbone, options, seed, data set and encoder.
+        model: the backbone, in evaluation mode.
+        data: the data set that it was trained on.
+        inputs: item text and profiles that it was built from.
+        profiles: the profiles that it was fitted with; None without, and for a model that was loaded.
+        history: a mapping an epoch of the training: ``epoch``, ``loss``, ``seconds`` and the selection metric.
+    """
+
+    about: SavedModel
+    model: Backbone
+    data: Dataset
+    inputs: Inputs
+    profiles: ProfilesLike | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @cached_property
+    def encoder(self) -> "TextEncoder":
+        """The text encoder of the training.
+
+        Raises:
+            NotFound: if the model was trained without text.
+            BadInput: if the encoder is another by now.
+        """
+        from reclm.text.encoder import TextEncoder
+
+        if self.profiles is not None:
+            return self.profiles.encoder
+        if not self.about.encoder:
+            raise NotFound("the model was trained without text, so it has no text encoder", where="encoder")
+        encoder = TextEncoder(self.about.encoder_source)
+        if encoder.name != self.about.encoder:
+            raise BadInput(
+                f"the model reads texts as encoder {self.about.encoder!r} writes them, and "
+                f"{self.about.encoder_source} is now {encoder.name!r}; bring the encoder back, or train again",
+                value=encoder.name,
+                where=self.about.encoder_source,
+            )
+        return encoder
+
+    @cached_property
+    def representations(self) -> tuple[Tensor, Tensor]:
+        """What is scored of all users and items, ``(U, d')`` and ``(I, d')``; computed once."""
+        return self.model.representations()
+
+    def recommend(
+        self,
+        users: Any = None,
+        *,
+        history: Sequence[Any] | None = None,
+        profile: str | None = None,
+        new_items: Any = None,
+        k: int = 20,
+    ) -> pd.DataFrame:
+        """Return the ``k`` best items of each user: columns ``user``, ``rank``, ``item``, ``title``, ``score``.
+
+        A user of the data set is not offered what it touched in training or validation, a new one nothing of its
+        history. Items known by their ID alone are ranked only where training saw them. ``frame.attrs`` says in words
+        what the user was built from and which items were ranked.
+
+        Args:
+            users: an id of the data set, or several; or, for one new user,
+            history: ids of the items that it touched,
+            profile: its profile text, or both.
+            new_items: items to rank too that came after training: a data frame or a file (CSV, TSV, Parquet, JSON
+                lines) with ``item_id``, the text fields of the data set and, if items have one, ``profile``. A column
+                ``new`` then marks them.
+            k: items a user.
+
+        Raises:
+            NotFound: for unknown ids.
+            BadInput: if the model cannot take such a user or new items, or nothing is left to rank.
+        """
+        if new_items is not None and not isinstance(new_items, NewItems):
+            new_items = NewItems.read(new_items, self.data)
+        return rank_items(self, users, history, profile, new_items, k)
+
+    def evaluate(
+        self, data: Dataset | None = None, *, metrics: Sequence[str] = DEFAULT_METRICS
+    ) -> Evaluation:
+        """Rank all candidates of each protocol for every test user, and take the metrics.
+
+        Args:
+            data: a data set of the same users and items, in place of the model's own.
+            metrics: names like ``"recall@20"``, in any case.
+
+        Raises:
+            BadInput: for a data set of other users or items.
+            NotFound: for an unknown metric.
+        """
+        data = data or self.data
+        for ours, theirs in ((self.data.users, data.users), (self.data.items, data.items)):
+            if not ours.array.equals(theirs.array):
+                raise BadInput(
+                    f"data set {data.name!r} has other {ours.what}s than {self.data.name!r}, on which the model was "
+                    "trained; split the same data set, or fit another model",
+                    value=data.name,
+                    where=ours.what,
+                )
+        names = [name.lower() for name in metrics]
+        tasks = test_tasks(data, "valid" in self.about.trained_on)
+        return Evaluation(
+            data, {name: evaluate(self.model.scorer(), task, names) for name, task in tasks.items()}
+        )
+
+    def steer(self, user: Any, edit: str | None, k: int = 20) -> Steered:
+        """Rank items for a user, and for the same user with its profile replaced by ``edit``.
+
+        Raises:
+            NotFound: for an unknown user.
+            BadInput: if the model reads no profiles of users, or the edited profile is empty or the same.
+        """
+        return steer(self, user, edit, k)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model to ``folder``, as a whole or not at all; :func:`reclm.load_model` reads it.
+
+        A data set that lies in no folder is saved with it.
+
+        Raises:
+            BadInput: if ``folder`` holds something else than a model, or cannot be written.
+        """
+        save_model(
+            Path(folder), self.about, self.model, self.inputs, None if folder_of(self.data) else self.data
+        )
+
+    def __repr__(self) -> str:
+        return f"Recommender({', '.join(f'{key}={value}' for key, value in self._summary().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th>{key}</th><td>{escape(str(value))}</td></tr>" for key, value in self._summary().items()
+        )
+        return f"<table><caption>Recommender</caption>{''.join(rows)}</table>"
+
+    def _summary(self) -> dict[str, Any]:
+        about = self.about
+        sides = {"user": self.inputs.user_profiles, "item": self.inputs.item_profiles}
+        told = [f"{int(side.present.sum()):,} {kind}s" for kind, side in sides.items() if side is not None]
+        best = max((int(row["epoch"]) for row in self.history), default=None)
+        summary = {
+            "backbone": about.backbone,
+            "data": f"{about.dataset} ({len(self.data.users):,} users, {len(self.data.items):,} items)",
+            "profiles": ", ".join(told) or "none",
+            "seed": about.seed,
+        }
+        return summary | ({} if best is None else {"epochs": best})
+
+
+def folder_of(data: Dataset) -> str | None:
+    """Return the folder that a data set lies in, if there is one."""
+    folder = getattr(data, "folder", None) or current().dataset(data.name)
+    return str(Path(folder).resolve()) if is_dataset(Path(folder)) else None
