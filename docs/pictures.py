@@ -128,7 +128,7 @@ def trainings(count: int = 40) -> np.ndarray:
     values = []
     for seed in range(count):
         model = reclm.fit("biasmf", data, seed=seed, epochs=6, items="id", dim=16, lr=0.03, progress=False)
-        values.append(model.evaluate(data).per_user["full-shot"]["ndcg@20"])
+        values.append(model.evaluate(metrics=["ndcg@20"]).values["full-shot"].values["ndcg@20"])
     return np.stack(values).astype(np.float64)
 
 
