@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from torch import nn
 from typer.testing import CliRunner
 
+import reclm
 from reclm import plugins
 from reclm.cli import app
 
@@ -147,6 +148,11 @@ def test_links_of_readme_and_rooms_resolve() -> None:
     assert [
         f"{name_of(page)}: {target}" for page, target in targets if not (page.parent / target).exists()
     ] == []
+
+
+def test_reference_has_every_name_of_the_face() -> None:
+    page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+    assert {f"reclm.{name}" for name in reclm.__all__} - set(re.findall(r":: ([\w.]+)", page)) == set()
 
 
 @pytest.fixture(scope="module")
