@@ -97,7 +97,7 @@ def parse(line: str) -> None:
         return
     context = command.make_context("reclm", list(words))
     if context.args:  # the options of a reader, written as flags
-        reader = plugins.get("dataset", context.params["name"])
+        reader = plugins.get("dataset", context.params["reader"])
         for flag in context.args[::2]:
             assert flag.removeprefix("--").replace("-", "_") in reader.Config.model_fields, flag
 
@@ -174,7 +174,9 @@ def run_text(text: str, slow: bool, **names: Any) -> None:
         language, code, note = found["language"], found["code"], found["note"] or ""
         if note.startswith("not run:") or (note == "slow" and not slow):
             continue
-        if language == "python":
+        if note.startswith("file: "):
+            Path(note.removeprefix("file: ")).write_text(code, encoding="utf-8")
+        elif language == "python":
             exec(compile(code, f"block after {text[: found.start()].splitlines()[-1:]}", "exec"), names)
         elif language == "sh":
             for line in commands(code):
