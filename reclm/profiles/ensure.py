@@ -7,11 +7,12 @@ from typing import Any
 
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.folders import Workspace
+from reclm.profiles import write
 from reclm.profiles.estimate import KindEstimate, dry_run
 from reclm.profiles.profile import Profiler
 from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import KINDS, ProfileStore
-from reclm.profiles.write import _Job, open_profiler
+from reclm.profiles.write import _Job
 from reclm.text.encoder import TextEncoder
 
 
@@ -24,6 +25,17 @@ class ProfilerChoice:
     model: str | None = None
     engine: str | None = None
     adapter: Path | None = None
+
+
+def open_profiler(
+    name: str = "zero-shot",
+    settings: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    engine: str | None = None,
+    adapter: Path | None = None,
+) -> tuple[Profiler, str]:
+    """Call :func:`reclm.profiles.write.open_profiler`."""
+    return write.open_profiler(name, settings, model, engine, adapter)
 
 
 def open_written(
