@@ -56,9 +56,6 @@ def parse(text: str, phrases: int | None = None) -> ProfileParts:
 
     Args:
         phrases: how many identities and interests there must be; any number by default.
-
-    Raises:
-        ProfileFormatError: if the text is not in the format, says why.
     """
     found = _PROFILE.fullmatch(text.strip())
     if not found:

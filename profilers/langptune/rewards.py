@@ -15,7 +15,7 @@ _PASSES = 4
 
 
 class SystemReward:
-    """NDCG or MRR of the ranking that σ makes from a profile; a :class:`~reclm.profilers.rl.rewards.Reward`.
+    """NDCG or MRR of the ranking that σ makes from a profile; a :class:`~reclm.profilers.rl.rollout.Reward`.
 
     Args:
         recommender: σ, as it is at the moment.

@@ -15,7 +15,7 @@ StageName = Literal["kd", "collab", "reward", "ppo", "items"]
 ORDER: tuple[StageName, ...] = ("kd", "collab", "reward", "ppo", "items")
 """Every stage, in the order in which they build on one another."""
 ENDS = ("\n",)
-"""A profile is one line: what follows, such as the next user's in the first turn's habit, is no part of it."""
+"""A profile is one line; text behind it, such as the next user's profile, is no part of it."""
 Negative = Literal["neighbour", "mixed", "identities", "repeated", "header", "dot"]
 
 
@@ -37,7 +37,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class InstructionConfig(Config):
-    """What a prompt shows. RecLM, arXiv 2412.19302, section 2.3 and its release."""
+    """The content of a prompt. RecLM, arXiv 2412.19302, section 2.3 and its release."""
 
     history: int = Field(default=10, ge=1)
     """Newest items of the target user."""
@@ -48,7 +48,7 @@ class InstructionConfig(Config):
     item_chars: int = Field(default=300, ge=20)
     """Most characters of an item's text: whole sentences, as many as fit (the first one always)."""
     max_tokens: int = Field(default=2048, ge=64)
-    """Most tokens of a sample, answers included; what does not fit is left out item by item. 2048 in the release."""
+    """Most tokens of a sample, answers included; items that do not fit are left out. 2048 in the release."""
     answer_tokens: int = Field(default=100, ge=1)
     """Room kept for the answer where the sample has none; the release generates at most 100."""
     phrases: int = Field(default=3, ge=1, le=10)
@@ -62,7 +62,7 @@ class InstructionConfig(Config):
 
 
 class TeacherConfig(Config):
-    """Where the profiles come from that the model learns from. RecLM, section 2.2."""
+    """The source of the profiles that the model learns from. RecLM, section 2.2."""
 
     users: Path | None = None
     """A file of user profiles (CSV, TSV, Parquet, JSON lines), or a folder of profiles that ``reclm profile`` wrote."""
@@ -71,13 +71,13 @@ class TeacherConfig(Config):
     model: str | None = None
     """A chat model to be asked where there is no file."""
     engine: str | None = None
-    """What runs it; ``server`` for an OpenAI-compatible server."""
+    """The engine that runs it; ``server`` for an OpenAI-compatible server."""
     limit: int = Field(default=1000, ge=1)
-    """How many users, and how many items, it is asked for."""
+    """Users, and items, that it is asked about at most."""
     id_column: str | None = None
-    """Whose profile it is; by default the column called id, user_id, item_id or UID (the paper's release)."""
+    """The column of ids; by default the one called id, user_id, item_id or UID (the paper's release)."""
     text_column: str | None = None
-    """The profile; by default the column called text, profile or Response (the paper's release)."""
+    """The column of profiles; by default the one called text, profile or Response (the paper's release)."""
     phrases: int | None = Field(default=3, ge=1)
     """Identities, and as many interests, of a user; 3 in the paper. None takes any number."""
     item_phrases: int | None = Field(default=5, ge=1)
@@ -87,7 +87,7 @@ class TeacherConfig(Config):
 
 
 class NeighbourConfig(Config):
-    """Who is similar to whom. RecLM, arXiv 2412.19302, section 2.3."""
+    """Similar users and items. RecLM, arXiv 2412.19302, section 2.3."""
 
     count: int = Field(default=5, ge=1)
     """Neighbours of a user, and of an item; 5 in the paper's release."""
@@ -101,7 +101,7 @@ class NeighbourConfig(Config):
 
 
 class RewardDataConfig(Config):
-    """What the reward model is shown. RecLM, section 2.4; the proportions are the release's."""
+    """Pairs for the reward model. RecLM, section 2.4; the proportions are the release's."""
 
     negatives: Annotated[dict[Negative, Share], AfterValidator(_whole)] = {  # noqa: RUF012 - pydantic copies it
         "neighbour": 0.3,
@@ -121,11 +121,11 @@ class RewardDataConfig(Config):
     """Shares of the users: to train the reward model, to evaluate it, and for reinforcement learning."""
 
 
-class TuningConfig(Config):
+class SupervisedConfig(Config):
     """Supervised training of one stage. Defaults are those of knowledge distillation in RecLM's release."""
 
     lora: Lora = LoraOptions(r=8, alpha=16, dropout=0.1)
-    """The adapter. A stage that goes on with another's keeps that one's size."""
+    """The adapter. A stage that goes on with another's adapter has that one's size."""
     epochs: float = Field(default=3, gt=0)
     """Passes over the samples; a fraction stops within a pass."""
     batch_size: int = Field(default=4, ge=1)
@@ -151,7 +151,7 @@ class TuningConfig(Config):
 
 
 class GenerationConfig(Config):
-    """How the tuned model writes profiles."""
+    """Sampling of the tuned model's profiles."""
 
     max_new_tokens: int = Field(default=100, ge=8)
     """100 in the release."""
@@ -182,7 +182,7 @@ class RecLMConfig(Config):
     """The profiler and its tuning. A part is set by its name: ``--set kd.epochs=1``."""
 
     stages: tuple[StageName, ...] = ORDER
-    """What is done, in this order. The paper's ablation: GPT_KD is ``[kd]``, Naive and Mask ``[kd, collab]``, RecLM
+    """Stages to train, in this order. The paper's ablation: GPT_KD is ``[kd]``, Naive and Mask ``[kd, collab]``, RecLM
     all; LLMRec-style profiles come from none: the model as it is, one user at a time."""
     variant: Literal["mask", "naive"] = "mask"
     """Which answers of a two-turn sample carry loss: both, or the last."""
@@ -194,14 +194,14 @@ class RecLMConfig(Config):
     instructions: InstructionConfig = InstructionConfig()
     neighbours: NeighbourConfig = NeighbourConfig()
     teacher: TeacherConfig = TeacherConfig()
-    kd: TuningConfig = TuningConfig()
-    collab: TuningConfig = TuningConfig(batch_size=1, accumulate=8, learning_rate=5e-5)
-    reward: TuningConfig = TuningConfig(lora=LoraOptions(r=4, alpha=8), learning_rate=1.41e-5)
+    kd: SupervisedConfig = SupervisedConfig()
+    collab: SupervisedConfig = SupervisedConfig(batch_size=1, accumulate=8, learning_rate=5e-5)
+    reward: SupervisedConfig = SupervisedConfig(lora=LoraOptions(r=4, alpha=8), learning_rate=1.41e-5)
     reward_data: RewardDataConfig = RewardDataConfig()
     ppo: PPOConfig = PPOConfig()
     ppo_lora: Lora = LoraOptions(r=4, alpha=8)
     """The adapter that PPO trains on top of the tuned model; 4 and 8 in the release."""
-    items: TuningConfig = TuningConfig()
+    items: SupervisedConfig = SupervisedConfig()
     generation: GenerationConfig = GenerationConfig()
     seed: int = 0
 

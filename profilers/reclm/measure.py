@@ -1,76 +1,68 @@
-"""How each stage did on held-out subjects: their profiles, Yes and No, the reward model; the report of a run."""
+"""Measurements of a RecLM tuning: its cost before it is begun, its quality on held-out subjects afterwards."""
 
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from rich.table import Table
 
-from reclm.console import progress_bar
+from reclm.console import duration, progress_bar
 from reclm.data.dataset import ProfileKind
-from reclm.files import Journal
 from reclm.intervals import Estimate, share
-from reclm.llm.chat import plain
+from reclm.llm.chat import Chat
 from reclm.llm.models import embedded_model
-from reclm.profilers.reclm.config import StageName
-from reclm.profilers.reclm.instructions import Sample
-from reclm.profilers.reclm.prompts import profile_of
-from reclm.profilers.reclm.report.card import CardFacts, write_card
-from reclm.profilers.reclm.report.compare import Comparison, compare
-from reclm.profilers.reclm.report.page import save, terminal_table
-from reclm.profilers.reclm.report.quality import HeldOut, Vectors
-from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy
-from reclm.profilers.reclm.run_folder import ITEM_STAGES, USER_STAGES
-from reclm.profilers.reclm.sft import subset
-from reclm.profilers.reclm.yes_no_accuracy import judged
-from reclm.profilers.tuning.load_model import quiet
+from reclm.profilers.reclm.config import StageName, SupervisedConfig
+from reclm.profilers.reclm.pipeline import WRITERS
+from reclm.profilers.reclm.prompter import RecLMPrompter
+from reclm.profilers.reclm.report import CardFacts, save_report, terminal_table, write_card
+from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, tokenise_pairs
+from reclm.profilers.reclm.samples import formatted, messages_of, subset
+from reclm.profilers.reclm.supervised import label_samples, token_table, yes_no_accuracy
+from reclm.profilers.tuning.load_model import add_adapter, load_network, quiet
 from reclm.profilers.tuning.metrics_log import draw, read_metrics, writing
+from reclm.profilers.tuning.quality import Comparison, HeldOut, Vectors, compare_stages
+from reclm.profilers.tuning.trainer import evenly
+from reclm.profiles.estimate import KindEstimate
+from reclm.profiles.store import KINDS, ProfileStore
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from reclm.profilers.reclm.pipeline import Tuning
+    from reclm.profilers.reclm.pipeline import RecLMPipeline
 
 BEFORE = "before"
 CURVES = "curves.png"
 _HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_TOGETHER = 32
+_SAMPLE = 200
+"""Samples whose tokens are counted for an estimate."""
 
 
 class Measurement:
-    """What a tuning is worth, measured on subjects that it did not learn from.
+    """Measures a tuning on subjects that it did not learn from; results are cached in ``folder/measured``."""
 
-    What was measured is kept in ``folder/measured``, and is not measured again.
-    """
-
-    def __init__(self, tuning: "Tuning") -> None:
+    def __init__(self, tuning: "RecLMPipeline") -> None:
         self.tuning, self.config = tuning, tuning.config
         self.folder = tuning.folder / "measured"
 
-    def stages(self, kind: ProfileKind) -> list[str]:
-        """Who writes profiles of ``kind``: the model as it came, then every stage."""
-        writers = USER_STAGES if kind == "user" else ITEM_STAGES
-        return [BEFORE, *(one for one in writers if one in self.tuning.stages)]
-
-    def run(self) -> list["Table | str"]:
-        """Measure what is not measured yet; write report, curves and model card; tables to be printed."""
-        tuning, said = self.tuning, []
+    def run(self) -> list[Table | str]:
+        """Measure what is not measured yet; write report, curves and model card; return tables and lines to print."""
+        tuning = self.tuning
+        tables: list[Table | str] = []
         with writing(self.folder), quiet():
             self.folder.mkdir(parents=True, exist_ok=True)
-            remarks = [f"{name}: {_said(found)}" for name, found in self.answers().items()]
+            remarks = [f"{name}: {_interval(value)}" for name, value in self.accuracies().items()]
             comparisons: list[Comparison] = []
-            for kind in ("user", "item"):
+            for kind in KINDS:
                 if kind in tuning.teachers and len(self.stages(kind)) > 1:
                     comparison = self.compared(kind)
                     comparisons.append(comparison)
                     title = f"Profiles of {tuning.view.name} {kind}s, stage by stage"
-                    save(comparison, tuning.folder / "report" / kind, title, remarks=remarks)
-                    said.append(terminal_table(comparison))
-            curves = {one: read_metrics(tuning.folder / one) for one in tuning.stages}
+                    save_report(comparison, tuning.folder / "report" / kind, title, remarks=remarks)
+                    tables.append(terminal_table(comparison))
+            curves = {stage: read_metrics(tuning.folder / stage) for stage in tuning.stages}
             title = f"tuning {tuning.model.name} on {tuning.view.name}"
             drawn = draw(curves, tuning.folder / CURVES, title, self.config.ppo.kl_target)
             write_card(
@@ -79,22 +71,26 @@ class Measurement:
                     model=tuning.model.name,
                     dataset=tuning.view.name,
                     fingerprint=tuning.view.fingerprint,
-                    stages={one: _settings(self.config, one) for one in tuning.stages},
-                    teacher={kind: one.report for kind, one in tuning.teachers.items()},
+                    stages={stage: self._settings(stage) for stage in tuning.stages},
+                    teacher={kind: teacher.report for kind, teacher in tuning.teachers.items()},
                     comparisons=comparisons,
                     base_model=_HUB_NAME if tuning.model.path == embedded_model() else None,
                     limits=remarks,
                     pictures=[CURVES] if drawn else [],
                 ),
             )
-        return [*said, *remarks]
+        return [*tables, *remarks]
 
-    def answers(self) -> dict[str, Estimate]:
-        """Shares of right answers on held-out data: Yes and No, before and after; of the reward model, by negative."""
-        return self._judgements() | self._rewards()
+    def stages(self, kind: ProfileKind) -> list[str]:
+        """Return the stages that write profiles of ``kind``, the untuned model first."""
+        return [BEFORE, *(stage for stage in WRITERS[kind] if stage in self.tuning.stages)]
+
+    def accuracies(self) -> dict[str, Estimate]:
+        """Return shares of right answers on held-out data: Yes and No, and of the reward model by kind of negative."""
+        return self._yes_no() | self._reward()
 
     def compared(self, kind: ProfileKind) -> Comparison:
-        """The profiles that every stage wrote for held-out subjects of ``kind``."""
+        """Compare the profiles that every stage writes for held-out subjects of ``kind``."""
         tuning = self.tuning
         subjects, neighbours = self._subjects(kind)
         texts = {stage: self._profiles(kind, stage) for stage in self.stages(kind)}
@@ -103,90 +99,75 @@ class Measurement:
             tuple(subjects),
             teacher=tuning.teachers[kind].profiles,
             histories=self._histories(kind, [*subjects, *neighbours.values()]),
-            neighbours={one: (near,) for one, near in neighbours.items()},
+            neighbours={subject: (near,) for subject, near in neighbours.items()},
             phrases=self.config.instructions.phrases_of(kind),
         )
-        return compare(texts, held_out, Vectors(tuning.encoder, tuning.progress))
+        return compare_stages(texts, held_out, Vectors(tuning.encoder, tuning.progress))
 
     def _subjects(self, kind: ProfileKind) -> tuple[list[str], dict[str, str]]:
-        """Held-out subjects that are measured, and of users the nearest neighbour."""
+        """Return the held-out subjects to measure, and of users the nearest neighbour."""
         tuning = self.tuning
         subjects = tuning.split(kind)["held_out"][: self.config.measured]
         if kind == "item":
             return subjects, {}
-        rows = tuning.view.users.find(subjects)
-        nearest = tuning.neighbours.nearest[rows, 0]
+        nearest = tuning.neighbours.nearest[tuning.view.users.find(subjects), 0]
         near = tuning.view.users.ids(nearest[nearest >= 0])
-        return subjects, dict(
-            zip([one for one, row in zip(subjects, nearest, strict=True) if row >= 0], near, strict=True)
-        )
+        with_neighbour = [user for user, row in zip(subjects, nearest, strict=True) if row >= 0]
+        return subjects, dict(zip(with_neighbour, near, strict=True))
 
     def _histories(self, kind: ProfileKind, ids: list[str]) -> dict[str, str]:
-        shown, idmap = self.tuning.instructions.shown, self.tuning.view.idmap(kind)
-        rows = idmap.find(ids)
+        histories = self.tuning.instructions.histories
+        rows = self.tuning.view.idmap(kind).find(ids)
         if kind == "item":
-            return {one: shown.lines[row] for one, row in zip(ids, rows, strict=True)}
-        lists = shown.histories[rows, : self.config.instructions.history]
-        return {
-            one: "\n".join(shown.lines[item] for item in items if item >= 0)
-            for one, items in zip(ids, lists, strict=True)
-        }
+            return {id: histories.lines[row] for id, row in zip(ids, rows, strict=True)}
+        lists = histories.of_users[rows, : self.config.instructions.history]
+        texts = ("\n".join(histories.lines[item] for item in items if item >= 0) for items in lists)
+        return dict(zip(ids, texts, strict=True))
 
     def _profiles(self, kind: ProfileKind, stage: str) -> dict[str, str]:
-        """What a stage's model writes, stored answer by answer."""
-        done: dict[str, StageName] = {one: one for one in (*USER_STAGES, *ITEM_STAGES)}
-        generator = self.tuning.tuned.generator(done.get(stage), self.tuning.model)
-        phrases = self.config.instructions.phrases_of(kind)
-        params = self.config.generation.params(phrases)
-        asked = f"{generator.model} {params.model_dump_json()} {self.config.instructions.model_dump_json()}"
-        path = self.folder / f"{kind}-{stage}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.jsonl"
-        journal = Journal(path)
-        known = {row["id"]: row["text"] for row in journal.rows()}
-        subjects, neighbours = self._subjects(kind)
-        missing = [one for one in dict.fromkeys([*subjects, *neighbours.values()]) if one not in known]
-        if not missing:
-            return known
-        chats = {one.subject: one.chat for one in self._asked(kind, stage, missing)}
-        with progress_bar(f"{kind} profiles, {stage}", len(chats), self.tuning.progress) as advance:
-            for answer in generator.generate(chats, params):
-                known[answer.key] = profile_of(plain(answer.text))
-                journal.append({"id": answer.key, "text": known[answer.key]})
-                advance(1)
-        journal.close()
-        return known
-
-    def _asked(self, kind: ProfileKind, stage: str, ids: list[str]) -> Iterator[Sample]:
-        """The prompts of a stage, as its profiles are asked for."""
+        """Return the profiles of a stage's model by id; each is stored as soon as it is written."""
         tuning = self.tuning
+        generator = tuning.tuned.generator(None if stage == BEFORE else stage, tuning.model)
+        profiler = RecLMPrompter(
+            self.config, generator=generator, folder=tuning.folder, encoder=tuning.encoder
+        )
+        profiler.neighbours = tuning.neighbours.nearest if stage in {"collab", "ppo"} else None
+        subjects, neighbours = self._subjects(kind)
+        ids = list(dict.fromkeys([*subjects, *neighbours.values()]))
         rows = tuning.view.idmap(kind).find(ids)
-        if kind == "item":
-            users = tuning.teachers["user"].profiles if "user" in tuning.teachers else {}
-            return tuning.instructions.warm_items(rows, users)
-        if stage in {BEFORE, "kd"}:
-            return tuning.instructions.alone(rows)
-        return tuning.instructions.inference(rows, tuning.neighbours.nearest)
+        known = {"user": tuning.teachers["user"].profiles} if "user" in tuning.teachers else {}
+        folder = self.folder / stage / kind
+        with ProfileStore.open(folder, tuning.view.fingerprint, generator.model, tuning.view.name) as store:
+            stored = store.hashes(kind)
+            prompts = list(profiler.subjects(tuning.view, kind, rows, known))
+            missing = [prompt for prompt in prompts if stored.get(prompt.id) != prompt.prompt_hash]
+            with progress_bar(f"{kind} profiles, {stage}", len(missing), tuning.progress) as advance:
+                for profile in profiler.write(missing):
+                    store.add([profile])
+                    advance(1)
+            texts = store.texts(kind)
+        return {prompt.id: texts[prompt.id] for prompt in prompts}
 
-    def _judgements(self) -> dict[str, Estimate]:
+    def _yes_no(self) -> dict[str, Estimate]:
         tuning = self.tuning
         if "collab" not in tuning.stages:
             return {}
         samples = subset(tuning.samples("collab"), tuning.split("user")["held_out"])
-        found = {}
-        start: StageName | None = "kd" if "kd" in tuning.stages else None
-        stages: dict[str, StageName | None] = {"before": start, "after": "collab"}
-        for name, stage in stages.items():
-            right = self._kept(f"yes-no-{name}", partial(self._judged, stage, samples))
-            said = share(np.array(right, bool))
-            if said:
-                found[f"Yes and No, {name} collaborative tuning"] = said
-        return found
 
-    def _judged(self, stage: StageName | None, samples: Any) -> list[bool]:
-        generator: Any = self.tuning.tuned.generator(stage, self.tuning.model).load()
-        print(f"yes and no of {len(samples)} held-out pairs", file=sys.stderr)
-        return judged(generator.network, self.tuning.prompts, samples).tolist()
+        def measured(stage: StageName | None) -> list[bool]:
+            generator: Any = tuning.tuned.generator(stage, tuning.model).load()
+            print(f"yes and no of {len(samples)} held-out pairs", file=sys.stderr)
+            return yes_no_accuracy(generator.network, tuning.prompts, samples).tolist()
 
-    def _rewards(self) -> dict[str, Estimate]:
+        stages = {"before": "kd" if "kd" in tuning.stages else None, "after": "collab"}
+        right = {
+            name: self._cached(f"yes-no-{name}", lambda s=stage: measured(s))
+            for name, stage in stages.items()
+        }
+        shares = {name: share(np.array(answers, bool)) for name, answers in right.items()}
+        return {f"Yes and No, {name} collaborative tuning": value for name, value in shares.items() if value}
+
+    def _reward(self) -> dict[str, Estimate]:
         tuning = self.tuning
         adapter = tuning.tuned.adapter("reward")
         if adapter is None or "reward" not in tuning.stages:
@@ -196,11 +177,11 @@ class Measurement:
             model = RewardModel.load(tuning.model, adapter, tuning.prompts)
             return pair_accuracy(model, tuning.pairs(tuning.reward_users["eval"]))
 
-        found: Mapping[str, tuple[int, int]] = self._kept("reward-pairs", counted)
-        estimates = {kind: share(np.arange(many) < right) for kind, (right, many) in found.items()}
-        return {f"reward model, {kind}": one for kind, one in estimates.items() if one}
+        counts: dict[str, tuple[int, int]] = self._cached("reward-pairs", counted)
+        shares = {kind: share(np.arange(pairs) < right) for kind, (right, pairs) in counts.items()}
+        return {f"reward model, {kind}": value for kind, value in shares.items() if value}
 
-    def _kept(self, name: str, make: Any) -> Any:
+    def _cached(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.folder / f"{name}.json"
         if not path.is_file():
             partial = path.with_suffix(".partial")
@@ -208,11 +189,107 @@ class Measurement:
             os.replace(partial, path)
         return json.loads(path.read_text(encoding="utf-8"))
 
+    def _settings(self, stage: StageName) -> dict[str, Any]:
+        values = getattr(self.config, stage).model_dump(mode="json")
+        return {**values, "variant": self.config.variant} if stage == "collab" else values
 
-def _settings(config: Any, stage: StageName) -> dict[str, Any]:
-    values = getattr(config, stage).model_dump(mode="json")
-    return {**values, "variant": config.variant} if stage == "collab" else values
+
+def _interval(value: Estimate) -> str:
+    return f"{value.mean:.1%} right of {value.n} [{value.low:.1%}, {value.high:.1%}]"
 
 
-def _said(found: Estimate) -> str:
-    return f"{found.mean:.1%} right of {found.n} [{found.low:.1%}, {found.high:.1%}]"
+def shown(tuning: "RecLMPipeline", count: int) -> Iterator[str]:
+    """Yield ``count`` samples of each stage (see :meth:`RecLMPipeline.shown`)."""
+    for stage in tuning.stages:
+        if stage == "ppo":
+            continue
+        if stage == "reward":
+            pairs = tuning.pairs(tuning.reward_users["train"])
+            rows = (
+                f"── {row['subject']}: {row['negative']}\n[better] {row['chosen'][0]['content']}\n"
+                f"[worse]  {row['rejected'][0]['content']}"
+                for row in pairs.select(evenly(len(pairs), count))
+            )
+            yield "══ reward\n" + "\n\n".join(rows)
+            continue
+        samples = tuning.samples(stage)
+        yield f"══ {stage}: {len(samples):,} samples in {tuning.folder / stage / 'data'}"
+        yield formatted(samples, count)
+        if stage == "collab":
+            yield token_table(tuning.prompts, messages_of(samples[0]["messages"]))
+
+
+def estimate(tuning: "RecLMPipeline") -> Table:
+    """Return a table of the cost of every stage; the rate is that of one update of the model on this machine."""
+    rate = _tokens_a_second(tuning)
+    table = Table(
+        "stage", "samples", "tokens", "updates", "time (estimate)", title="dry run: nothing is tuned"
+    )
+    total = 0.0
+    for stage in tuning.stages:
+        samples, tokens, updates = _cost(tuning, stage)
+        total += tokens / rate
+        table.add_row(stage, f"{samples:,}", f"{tokens:,}", f"{updates:,}", duration(tokens / rate))
+    table.add_row("all", "", "", "", duration(total))
+    table.caption = f"{rate:,.0f} tokens a second, measured on one update; data and measurements not counted"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def teacher_estimate(parts: Sequence[KindEstimate]) -> Table:
+    """Return a table of the cost of the teacher's profiles."""
+    columns = ("teacher's profiles", "prompts", "tokens to read", "to write", "time")
+    table = Table(*columns, title="dry run: nothing is asked")
+    for part in parts:
+        numbers = (len(part.plan.prompts), part.prompt_tokens, part.new_tokens)
+        table.add_row(f"of {part.plan.kind}s", *(f"{number:,}" for number in numbers), duration(part.seconds))
+    answers = sum(part.sample for part in parts)
+    table.caption = f"from {answers} answers; the stages can be estimated once it has written"
+    return table
+
+
+def _cost(tuning: "RecLMPipeline", stage: StageName) -> tuple[int, int, int]:
+    """Return samples, tokens that go through the model forward and backward, and updates of a stage."""
+    if stage == "ppo":
+        ppo, users = tuning.config.ppo, tuning.reward_users["rl"]
+        rows = tuning.view.users.find(users[:_SAMPLE])
+        samples = tuning.instructions.inference(rows, tuning.learned_neighbours)
+        lengths = [len(tuning.prompts.ids(Chat(sample.messages))) for sample in samples]
+        length = float(np.mean(lengths)) + ppo.max_new_tokens / 2 if lengths else 0.0
+        # forward and backward are three forward passes; sampling, scoring twice and rewards are one more each
+        passes = ppo.epochs + 4 / 3
+        return len(users), round(ppo.steps * ppo.batch_size * length * passes), ppo.steps
+    config: SupervisedConfig = getattr(tuning.config, stage)
+    if stage == "reward":
+        pairs = tuning.pairs(tuning.reward_users["train"])
+        count = len(pairs)
+        tokens = tokenise_pairs(pairs.select(evenly(count, _SAMPLE)), tuning.prompts)
+        both = zip(tokens["chosen_ids"], tokens["rejected_ids"], strict=True)
+        lengths = [len(chosen) + len(rejected) for chosen, rejected in both]
+    else:
+        subjects = tuning.split("item" if stage == "items" else "user")["learned"]
+        learned = subset(tuning.samples(stage), subjects)
+        count = len(learned)
+        tokens = label_samples(learned.select(evenly(count, _SAMPLE)), tuning.prompts)
+        lengths = [len(ids) for ids in tokens["input_ids"]]
+    seen = round(config.epochs * (count if config.limit is None else min(config.limit, count)))
+    updates = -(-seen // (config.batch_size * config.accumulate))
+    return count, round(seen * float(np.mean(lengths or [0]))), updates
+
+
+def _tokens_a_second(tuning: "RecLMPipeline") -> float:
+    """Measure the model's tokens a second, forward and backward."""
+    config = tuning.config.kd
+    network: Any = add_adapter(load_network(tuning.model, config.four_bit), config.lora)
+    size = min(128, tuning.prompts.context)
+    vocabulary = network.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(4 * size).reshape(4, size).to(network.device) % vocabulary
+    labels = torch.full_like(ids, -100)
+    labels[:, -size // 4 :] = ids[:, -size // 4 :]
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        float(network(input_ids=ids, labels=labels).loss.backward() or 0)
+        seconds.append(time.perf_counter() - start)
+    return ids.numel() / min(seconds)

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
+from reclm import plugins
 from reclm.console import progress_bar
 from reclm.data.dataset import TrainingView
 from reclm.profilers.reclm.config import NeighbourConfig
@@ -37,7 +37,7 @@ def similar(
     among: np.ndarray | None = None,
     searchers: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` nearest of each row by cosine, nearest first; of equally near ones the lower row first.
+    """Return the ``k`` nearest of each row by cosine, nearest first; of equally near ones the lower row first.
 
     Exact: float32 products find all that may belong to the nearest (the bound on their rounding error is kept as a
     margin), and those few are scored and ordered in float64. The answer does not depend on ``block``.
@@ -92,7 +92,7 @@ def similar(
 
 
 def _cosines(queries: np.ndarray, one: np.ndarray, units: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """``(m,)`` float64: products of rows, each summed in the same order wherever it stands."""
+    """Return ``(m,)`` float64 products of rows, each summed in the same order wherever it stands."""
     step = max(1, _VALUES // units.shape[1])
     parts = [
         np.einsum("nd,nd->n", queries[one[at : at + step]], units[other[at : at + step]])
@@ -102,14 +102,16 @@ def _cosines(queries: np.ndarray, one: np.ndarray, units: np.ndarray, other: np.
 
 
 def user_vectors(view: TrainingView, config: NeighbourConfig, progress: bool = True) -> np.ndarray:
-    """``(U, d)`` float32: users as a LightGCN trained on all of the view's interactions represents them.
+    """Train a LightGCN on all of the view's interactions and return its users, ``(U, d)`` float32.
 
-    It is not chosen by validation: the view has none, and is not to be asked for any. Users without an interaction
-    get zeros, which are similar to nobody.
+    No epoch is chosen by validation: the view has none. Users without an interaction get zeros, which are similar to
+    nobody.
     """
     generator = torch.Generator().manual_seed(config.seed)
     inputs = Inputs(len(view.users), len(view.items), view.train)
-    model = LightGCN(LightGCNConfig(items="id", dim=config.dim, layers=config.layers), inputs, generator)
+    lightgcn = plugins.get("backbone", "lightgcn")
+    options = lightgcn.Config(items="id", dim=config.dim, layers=config.layers)
+    model = lightgcn(options, inputs, generator)
     sampler = TripleSampler(view.train, inputs.users, inputs.items)
     with progress_bar("training LightGCN for similar users", config.epochs, progress) as advance:
         schedule = TrainConfig(epochs=config.epochs, eval_every=config.epochs)
@@ -127,10 +129,9 @@ def similar_others(
     among: np.ndarray | None = None,
     searchers: np.ndarray | None = None,
 ) -> np.ndarray:
-    """``(U, count)`` int64 user_idx by cosine, nearest first, -1 where there are fewer.
+    """Return ``(U, count)`` int64 user_idx by cosine, nearest first, -1 where there are fewer.
 
-    Of users with the same history only the first counts, and none for those who have it themselves: they tell nothing
-    that the own history does not.
+    Of users with the same history only the first counts, and none for users who have it themselves: it adds nothing.
 
     Args:
         vectors: ``(U, d)``.
@@ -145,11 +146,11 @@ def similar_others(
 
 
 class UserNeighbours:
-    """Similar users of a view, computed once and kept in a folder.
+    """Similar users of a view, computed once and cached in a folder.
 
     Args:
         histories: ``(U, h)`` item_idx as prompts show them, -1 where there are fewer; see :func:`similar_others`.
-        folder: where they are kept; None keeps them in memory.
+        folder: of the cache; None: in memory.
     """
 
     def __init__(
@@ -166,35 +167,35 @@ class UserNeighbours:
     @cached_property
     def vectors(self) -> np.ndarray:
         """See :func:`user_vectors`."""
-        return self._kept("vectors", lambda: user_vectors(self.view, self.config, self.progress))
+        return self._cached("vectors", lambda: user_vectors(self.view, self.config, self.progress))
 
     @cached_property
     def nearest(self) -> np.ndarray:
         """``(U, count)`` user_idx of all users, nearest first, -1 where there are fewer."""
-        return self._kept(
+        return self._cached(
             "nearest",
             lambda: similar_others(self.vectors, self.histories, self.config.count),
             self.histories.shape[1],
         )
 
     def among(self, learned: np.ndarray, searchers: np.ndarray) -> np.ndarray:
-        """``(U, count)`` neighbours of the rows ``searchers`` that are in ``learned``; nobody else has any."""
+        """Return ``(U, count)`` neighbours of the rows ``searchers`` that are in ``learned``; nobody else has any."""
         return similar_others(self.vectors, self.histories, self.config.count, learned, searchers)
 
-    def _kept(self, name: str, make: Callable[[], np.ndarray], *of: int) -> np.ndarray:
+    def _cached(self, name: str, make: Callable[[], np.ndarray], *of: int) -> np.ndarray:
         known = json.dumps([self.view.fingerprint, self.config.model_dump(mode="json"), *of])
-        return _kept(self.folder, f"{name}-{self.view.fingerprint[:8]}", known, make)
+        return _cached(self.folder, f"{name}-{self.view.fingerprint[:8]}", known, make)
 
 
 def item_features(view: TrainingView, encoder: TextEncoder, folder: Path | None) -> np.ndarray:
-    """``(I, t)`` float32 text features of all items, kept in ``folder`` if there is one."""
+    """Return ``(I, t)`` float32 text features of all items, cached in ``folder`` if there is one."""
     texts = item_texts(view.item_text, view.text_template)
     digest = hashlib.sha256("\0".join([encoder.name, *texts]).encode()).hexdigest()
-    return _kept(folder, f"items-{digest[:8]}", digest, lambda: encoder.encode(texts))
+    return _cached(folder, f"items-{digest[:8]}", digest, lambda: encoder.encode(texts))
 
 
-def _kept(folder: Path | None, name: str, known: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """What ``make`` returns, or returned when ``known``, of which it is made, was the same."""
+def _cached(folder: Path | None, name: str, known: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the result of ``make``, or the cached one that was made from the same ``known``."""
     path = folder / f"{name}.safetensors" if folder else None
     if path and path.is_file():
         with suppress(OSError, SafetensorError), safe_open(path, "np") as file:
@@ -202,7 +203,7 @@ def _kept(folder: Path | None, name: str, known: str, make: Callable[[], np.ndar
                 return file.get_tensor(next(iter(file.keys())))
     values = make()
     if path:
-        # a folder that cannot be written to costs the time of computing them again
+        # a folder that cannot be written costs the time of computing the values again
         with suppress(OSError, SafetensorError):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -217,7 +218,7 @@ def similar_items(
     among: np.ndarray | None = None,
     searchers: np.ndarray | None = None,
 ) -> np.ndarray:
-    """``(I, count)`` int64 item_idx by raw text features ``(I, t)``, nearest first, -1 where there are fewer.
+    """Return ``(I, count)`` int64 item_idx by raw text features ``(I, t)``, nearest first, -1 where there are fewer.
 
     Args:
         among, searchers: as in :func:`~reclm.profilers.reclm.neighbours.similar`.

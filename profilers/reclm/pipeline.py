@@ -1,7 +1,6 @@
-"""The stages of RecLM's tuning, one behind the other (arXiv 2412.19302, sections 2.2 to 2.4).
+"""The stages of RecLM's tuning in order (RecLM, https://arxiv.org/abs/2412.19302, sections 2.2 to 2.4).
 
-What is done stays done: data, adapters and measurements lie in the folder of their stage, and a run that was broken
-goes on from there.
+Data, adapters and measurements lie in the folder of their stage; an interrupted run goes on from there.
 """
 
 import sys
@@ -13,46 +12,67 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.models import LanguageModel, context_length, load_tokenizer
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import START
-from reclm.profilers.reclm import dataset
-from reclm.profilers.reclm.budget import budget
-from reclm.profilers.reclm.config import ENDS, RecLMConfig, StageName
-from reclm.profilers.reclm.instructions import Instructions, Sample
-from reclm.profilers.reclm.masking import Variant
+from reclm.profilers.reclm.config import ENDS, ORDER, RecLMConfig, StageName
 from reclm.profilers.reclm.neighbours import UserNeighbours, item_features, similar_items
-from reclm.profilers.reclm.ppo_stage import refine
-from reclm.profilers.reclm.reward_data import as_dataset, reward_pairs, split_users
-from reclm.profilers.reclm.reward_model import RewardModel, tune_reward
-from reclm.profilers.reclm.run_folder import USER_STAGES, Tuned
-from reclm.profilers.reclm.sft import subset, tune
-from reclm.profilers.reclm.teacher import Teacher, read_teacher
-from reclm.profilers.reclm.teacher_model import AskedTeacher
+from reclm.profilers.reclm.ppo_stage import train_ppo
+from reclm.profilers.reclm.prompts import Budget
+from reclm.profilers.reclm.reward_model import (
+    RewardModel,
+    pair_dataset,
+    reward_pairs,
+    split_users,
+    tune_reward,
+)
+from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, load_samples, save_samples, subset
+from reclm.profilers.reclm.supervised import Variant, tune
+from reclm.profilers.reclm.teacher import Teacher, TeacherModel, read_teacher
 from reclm.profilers.tuning.load_model import quiet
+from reclm.profilers.tuning.metrics_log import FILE
+from reclm.profilers.tuning.run_folder import ADAPTER, RunFolder
 from reclm.profiles.store import KINDS
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+WRITERS: dict[ProfileKind, tuple[StageName, ...]] = {"user": ("kd", "collab", "ppo"), "item": ("items",)}
+"""Stages whose adapters write profiles of a kind, in order."""
 
-class Tuning:
-    """A run of the stages that ``config`` names.
+
+class RecLMFolder(RunFolder):
+    """The run folder of a RecLM tuning."""
+
+    Config = RecLMConfig
+    free = frozenset({"stages", "measured", "generation"})
+    prepared = ORDER
+
+    @property
+    def learned(self) -> bool:
+        """Whether the training of a stage was begun."""
+        traces = (FILE, "checkpoints", ADAPTER)
+        return any((self.folder / stage / name).exists() for stage in ORDER for name in traces)
+
+    def last(self, kind: ProfileKind) -> StageName | None:
+        """Return the stage that writes profiles of ``kind``: the last one that is configured and finished."""
+        done = [stage for stage in WRITERS[kind] if stage in self.config.stages and self.adapter(stage)]
+        return done[-1] if done else None
+
+
+class RecLMPipeline:
+    """A run of the stages that ``config`` names; a :class:`~reclm.profilers.tuning.run_folder.Tuning`.
 
     Args:
         view: the training part.
         config: see :class:`RecLMConfig`.
-        model: what is tuned.
-        folder: where; what was done there with the same options is not done again.
-        asked_model: the name that ``model`` was found by.
+        model: the language model to tune.
+        folder: the run folder.
+        requested_model: the name that ``model`` was found by.
         encoder: finds similar items.
-        progress: show bars and say what is done, on stderr.
-
-    Raises:
-        ReclmError: if ``folder`` holds another tuning, the model has no chat template, or the teacher's profiles
-            cannot be had.
+        progress: show bars, and print the steps on stderr.
     """
 
     def __init__(
@@ -62,36 +82,33 @@ class Tuning:
         model: LanguageModel,
         folder: Path,
         *,
-        asked_model: str | None = None,
+        requested_model: str | None = None,
         encoder: TextEncoder | None = None,
         progress: bool = True,
     ) -> None:
         self.view, self.config, self.model, self.folder, self.progress = view, config, model, folder, progress
         self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
         self.encoder = encoder or TextEncoder()
-        asked = config.teacher.model or config.teacher.engine
-        self.asked = AskedTeacher(view, config, folder / "teacher") if asked else None
-        if not self.asked and not (
-            config.teacher.users or (config.stages == ("items",) and config.teacher.items)
-        ):
-            raise ReclmError(
-                "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME"
+        teacher = config.teacher
+        by_model = teacher.model or teacher.engine
+        self.teacher_model = TeacherModel(view, config, folder / "teacher") if by_model else None
+        if not by_model and not (teacher.users or (config.stages == ("items",) and teacher.items)):
+            raise BadInput(
+                "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME",
+                where="teacher",
+                remedy="--teacher FILE",
             )
-        if not self.asked:
+        if not by_model:
             _ = self.teachers
-        self.tuned = Tuned.begin(folder, config, view, model, asked_model)
+        self.tuned = RecLMFolder.begin(folder, config, view, model, requested_model)
 
     @cached_property
     def teachers(self) -> dict[ProfileKind, Teacher]:
-        """The teacher's profiles by kind: from the files that the config names, or asked of its model first.
-
-        Raises:
-            ReclmError: as :func:`read_teacher` does, and if the model is not there.
-        """
+        """The teacher's profiles by kind: from the files that the config names, or written by its model first."""
         paths = {"user": self.config.teacher.users, "item": self.config.teacher.items}
-        if self.asked:
-            self.asked.ask(self.progress)
-            paths |= dict.fromkeys(self.asked.kinds, self.asked.folder)
+        if self.teacher_model:
+            self.teacher_model.write(self.progress)
+            paths |= dict.fromkeys(self.teacher_model.kinds, self.teacher_model.folder)
         return {
             kind: read_teacher(path, self.view, kind, self.config.teacher)
             for kind in KINDS
@@ -100,54 +117,48 @@ class Tuning:
 
     @property
     def stages(self) -> tuple[StageName, ...]:
-        """Those that there are teacher profiles for."""
-        return tuple(one for one in self.config.stages if one != "items" or "item" in self.teachers)
+        """The configured stages that the teacher has profiles for."""
+        return tuple(stage for stage in self.config.stages if stage != "items" or "item" in self.teachers)
 
     def run(self) -> None:
-        """Do every stage that is not done."""
+        """Train every stage that is not finished."""
         self.tuned.write()
         with quiet():
             for stage in self.stages:
-                self._finish(stage)
+                if not self.tuned.adapter(stage):
+                    self.train(stage)
 
     def next_command(self) -> list[str]:
-        """What uses what was tuned, without the data set."""
+        """Return the command that writes profiles with the tuned model, without the data set."""
         return ["reclm", "profile", "--profiler", "reclm", "--adapter", str(self.folder)]
 
     def results(self) -> "list[Table | str]":
-        """Measure on held-out subjects what is not measured yet, and write report, curves and model card.
-
-        Returns:
-            Tables and lines to be printed.
-        """
+        """Measure what is not measured yet; write report, curves and model card; return tables and lines to print."""
         from reclm.profilers.reclm.measure import Measurement
 
         return Measurement(self).run() if self.config.measured else []
 
     def shown(self, count: int) -> Iterator[str]:
-        """``count`` samples of each stage as a person reads them, and which tokens of a two-turn one carry loss."""
-        from reclm.profilers.reclm.preview import shown
+        """Yield ``count`` samples of each stage, and which tokens of a two-turn one carry loss."""
+        from reclm.profilers.reclm.measure import shown
 
         with quiet():
             yield from shown(self, count)
 
     def estimate(self) -> "Table":
-        """What every stage would take: samples, tokens, updates, and time from what one update takes here.
+        """Return samples, tokens, updates and time of every stage, from the time of one update on this machine.
 
-        Of a teacher that is to be asked, what asking takes: without its profiles the stages cannot be told.
+        Of a teacher's model that has not written yet, its prompts and their time: the stages depend on its profiles.
         """
-        from reclm.profilers.reclm.preview import asking, estimate
+        from reclm.profilers.reclm.measure import estimate, teacher_estimate
 
         with quiet():
-            open_ = self.asked.estimate() if self.asked else []
-            if any(one.plan.prompts for one in open_):
-                return asking(open_)
-            return estimate(self)
+            parts = self.teacher_model.estimate() if self.teacher_model else []
+            return teacher_estimate(parts) if any(part.plan.prompts for part in parts) else estimate(self)
 
-    def _finish(self, stage: StageName) -> None:
-        if self.tuned.adapter(stage):
-            return
-        self._say(f"{stage}:")
+    def train(self, stage: StageName) -> None:
+        """Train a stage, or go on with it."""
+        self._print(f"{stage}:")
         match stage:
             case "reward":
                 self._reward()
@@ -162,9 +173,10 @@ class Tuning:
         variant: Variant = self.config.variant if stage == "collab" else "mask"
         learned, held_out = (subset(samples, self.split(kind)[part]) for part in ("learned", "held_out"))
         if not len(learned):
-            raise ReclmError(f"{stage}: no sample is left to learn from; give more teacher profiles")
-        self._say(f"  {len(learned):,} samples to learn from, {len(held_out):,} held out")
-        start = self.tuned.adapter("kd") if stage == "collab" and "kd" in self.config.stages else None
+            raise BadInput(
+                f"{stage}: no sample is left to learn from; give more teacher profiles", where=stage
+            )
+        self._print(f"  {len(learned):,} samples to learn from, {len(held_out):,} held out")
         tune(
             self.model,
             self.prompts,
@@ -173,18 +185,17 @@ class Tuning:
             self.folder / stage,
             getattr(self.config, stage),
             variant=variant,
-            start=start,
+            start=self.start_of("collab") if stage == "collab" else None,
             seed=self.config.seed,
             what=stage,
             progress=self.progress,
         )
 
     def _reward(self) -> None:
-        parts = self.reward_users
-        pairs = {part: self.pairs(parts[part]) for part in ("train", "eval")}
+        pairs = {part: self.pairs(self.reward_users[part]) for part in ("train", "eval")}
         if not len(pairs["train"]):
-            raise ReclmError("reward: no pair to learn from; give more teacher profiles")
-        self._say(f"  {len(pairs['train']):,} pairs to learn from, {len(pairs['eval']):,} to evaluate")
+            raise BadInput("reward: no pair to learn from; give more teacher profiles", where="reward")
+        self._print(f"  {len(pairs['train']):,} pairs to learn from, {len(pairs['eval']):,} to evaluate")
         tune_reward(
             self.model,
             self.prompts,
@@ -200,47 +211,44 @@ class Tuning:
         rows = self.view.users.find(self.reward_users["rl"])
         samples = list(self.instructions.inference(rows, self.neighbours.nearest))
         if not samples:
-            raise ReclmError("ppo: no user is left to write profiles for; give more teacher profiles")
+            raise BadInput(
+                "ppo: no user is left to write profiles for; give more teacher profiles", where="ppo"
+            )
         adapter = self.tuned.adapter("reward")
         assert adapter is not None
-        reward = RewardModel.load(self.model, adapter, self.prompts, [one.messages for one in samples], START)
-        refine(
+        questions = [sample.messages for sample in samples]
+        train_ppo(
             self.model,
-            [self.prompts.ids(one.chat) for one in samples],
-            reward,
+            [self.prompts.ids(sample.chat) for sample in samples],
+            RewardModel.load(self.model, adapter, self.prompts, questions, START),
             self.folder / "ppo",
             self.config.ppo.model_copy(update={"stop": ENDS}),
             self.config.ppo_lora,
-            start=self.tuned_before_ppo,
+            start=self.start_of("ppo"),
             progress=self.progress,
         )
 
-    @property
-    def tuned_before_ppo(self) -> Path | None:
-        """The adapter that PPO begins from."""
-        done = [self.tuned.adapter(one) for one in USER_STAGES[:-1] if one in self.config.stages]
-        return next((one for one in reversed(done) if one), None)
+    def start_of(self, stage: StageName) -> Path | None:
+        """Return the adapter that a stage of user profiles starts from: that of the last finished one before it."""
+        earlier = WRITERS["user"][: WRITERS["user"].index(stage)]
+        adapters = [self.tuned.adapter(name) for name in earlier if name in self.config.stages]
+        return next((adapter for adapter in reversed(adapters) if adapter), None)
 
     @cached_property
     def instructions(self) -> Instructions:
         """Makes the samples of all stages."""
-        return Instructions(
-            self.view, self.config.instructions, budget(self.prompts, self.config.instructions)
-        )
+        budget = Budget.of(self.prompts, self.config.instructions)
+        return Instructions(self.view, self.config.instructions, budget)
 
     @cached_property
     def neighbours(self) -> UserNeighbours:
         """Similar users, among all."""
-        return UserNeighbours(
-            self.view,
-            self.instructions.shown.histories,
-            self.config.neighbours,
-            self.folder / "neighbours",
-            self.progress,
-        )
+        histories = self.instructions.histories.of_users
+        cache = self.folder / "neighbours"
+        return UserNeighbours(self.view, histories, self.config.neighbours, cache, self.progress)
 
     def split(self, kind: ProfileKind) -> dict[str, list[str]]:
-        """The teacher's subjects: ids that are ``learned`` from, and ``held_out`` ones that measure."""
+        """Split the ids of the teacher's subjects into ``learned`` and ``held_out`` ones."""
         ids = sorted(self.teachers[kind].profiles)
         drawn = np.random.default_rng([self.config.seed, 2]).permutation(len(ids))
         held = round(self.config.held_out * len(ids))
@@ -254,47 +262,43 @@ class Tuning:
 
     @cached_property
     def learned_neighbours(self) -> np.ndarray:
-        """``(U, n)`` similar users of the teacher's users, among those that are learned from."""
-        everyone = self.view.users.find(self.teachers["user"].profiles)
+        """``(U, n)`` similar users of the teacher's users, among the learned ones."""
+        taught = self.view.users.find(self.teachers["user"].profiles)
         learned = self.view.users.find(self.split("user")["learned"])
-        return self.neighbours.among(learned, everyone)
+        return self.neighbours.among(learned, taught)
 
     def samples(self, stage: StageName) -> Any:
-        """A supervised stage's ``datasets.Dataset``, held-out subjects' samples too, in ``folder/stage/data``."""
+        """Return a supervised stage's ``datasets.Dataset``, with the held-out subjects, from ``folder/stage/data``."""
         folder = self.folder / stage / "data"
-        if not (folder / dataset.ABOUT).is_file():
-            made = {"kd": self._kd_samples, "collab": self._collab_samples, "items": self._item_samples}[
-                stage
-            ]()
-            dataset.save(folder, made, self.view, self.config.instructions, self.instructions.report)
-        return dataset.load(folder)
+        if not (folder / ABOUT).is_file():
+            samples = self._samples(stage)
+            save_samples(folder, samples, self.view, self.config.instructions, self.instructions.report)
+        return load_samples(folder)
 
-    def _kd_samples(self) -> Iterator[Sample]:
-        return self.instructions.kd(self.teachers["user"].profiles)
-
-    def _collab_samples(self) -> Iterator[Sample]:
-        generator = np.random.default_rng([self.config.seed, 4])
-        return self.instructions.collaborative(
-            self.learned_neighbours, self.teachers["user"].profiles, generator
-        )
-
-    def _item_samples(self) -> Iterator[Sample]:
-        items, rows = self.teachers["item"].profiles, self.view.items.find(self.teachers["item"].profiles)
+    def _samples(self, stage: StageName) -> Iterator[Sample]:
         users = self.teachers["user"].profiles if "user" in self.teachers else {}
-        features = item_features(self.view, self.encoder, self.folder / "neighbours")
-        learned = self.view.items.find(self.split("item")["learned"])
-        near = similar_items(features, self.config.neighbours, learned, rows)
-        yield from self.instructions.warm_items(rows, users, items)
-        yield from self.instructions.cold_items(rows, near, items, items)
+        if stage == "kd":
+            yield from self.instructions.kd(users)
+        elif stage == "collab":
+            generator = np.random.default_rng([self.config.seed, 4])
+            yield from self.instructions.collaborative(self.learned_neighbours, users, generator)
+        else:
+            items = self.teachers["item"].profiles
+            rows = self.view.items.find(items)
+            features = item_features(self.view, self.encoder, self.folder / "neighbours")
+            learned = self.view.items.find(self.split("item")["learned"])
+            near = similar_items(features, self.config.neighbours, learned, rows)
+            yield from self.instructions.warm_items(rows, users, items)
+            yield from self.instructions.cold_items(rows, near, items, items)
 
     def pairs(self, users: np.ndarray) -> Any:
-        """Pairs of ``users`` (ids) for the reward model."""
+        """Return pairs of ``users`` (ids) for the reward model."""
         rows = self.view.users.find(users)
         profiles = self.teachers["user"].profiles
         generator = np.random.default_rng([self.config.seed, 5])
-        asked = self.instructions.inference(rows, self.learned_neighbours)
-        return as_dataset(reward_pairs(asked, profiles, self.config.reward_data, generator, ReadReport()))
+        samples = self.instructions.inference(rows, self.learned_neighbours)
+        return pair_dataset(reward_pairs(samples, profiles, self.config.reward_data, generator, ReadReport()))
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self.progress:
             print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""PPO on the tuned model (RecLM, arXiv 2412.19302, section 2.4, equations 7 and 8), and one adapter out of two."""
+"""PPO on the tuned model (RecLM, https://arxiv.org/abs/2412.19302, section 2.4, equations 7 and 8)."""
 
 import os
 import shutil
@@ -9,20 +9,17 @@ from peft import PeftModel
 
 from reclm.console import progress_bar
 from reclm.llm.models import LanguageModel
-from reclm.profilers.reclm.sft import ADAPTER
 from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.config import LoraOptions, PPOConfig
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.ppo import PPO
-from reclm.profilers.rl.rewards import Reward
-from reclm.profilers.rl.rollout import PolicyGenerator
+from reclm.profilers.rl.rollout import PolicyGenerator, Reward
 from reclm.profilers.tuning.load_model import load_network
-from reclm.profilers.tuning.metrics_log import Journal, writing
+from reclm.profilers.tuning.metrics_log import MetricsLog, writing
+from reclm.profilers.tuning.run_folder import ADAPTER
 
-_KEPT = 2
 
-
-def refine(
+def train_ppo(
     model: LanguageModel,
     prompts: Sequence[list[int]],
     reward: Reward,
@@ -33,17 +30,14 @@ def refine(
     start: Path | None = None,
     progress: bool = True,
 ) -> Path:
-    """Train the tuned model for ``reward``, and return where the adapter lies; a run that was broken goes on.
+    """Train the tuned model for ``reward``, and return the adapter's folder; an interrupted run goes on.
 
-    The adapter stands for all stages: the tuned one and PPO's in one, on the model as it came. Where KL ran away it is
-    that of the step before.
+    The adapter holds all stages: the tuned one and PPO's in one, on the untuned model. Where the KL ran away it is that
+    of the step before.
 
     Args:
         prompts: token ids, answers begun.
-        start: the tuned adapter; the reference is the model with it. None: the model as it is.
-
-    Raises:
-        ReclmError: if something cannot be written, or a checkpoint is of other options.
+        start: the tuned adapter; the reference is the model with it. None: the untuned model.
     """
     network = load_network(model)
     if start is not None:
@@ -55,28 +49,28 @@ def refine(
         if not ppo.resume(steps):
             ppo.save(steps)
         advance(ppo.step)
-        journal = Journal(folder, ppo.step + ppo.stopped) if first else None
+        log = MetricsLog(folder, ppo.step + ppo.stopped) if first else None
         for metrics in ppo.run():
-            # before the checkpoint: what is behind the latest checkpoint is cut off, what is missing stays missing
-            if journal:
-                journal.add(ppo.step + ppo.stopped, metrics)
+            # before the checkpoint: rows behind the latest checkpoint are cut off, missing ones stay missing
+            if log:
+                log.add(ppo.step + ppo.stopped, metrics)
             ppo.save(steps)
-            if journal:
-                checkpoints.keep(steps, _KEPT)
+            if log:
+                checkpoints.keep(steps, 2)
             advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
-        if journal:
-            journal.close()
+        if log:
+            log.close()
             done = checkpoints.complete(steps)
             partial = folder / f"{ADAPTER}.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            combined(model, start, done[0] if ppo.stopped else done[-1], partial)
+            combine_adapters(model, start, done[0] if ppo.stopped else done[-1], partial)
             os.replace(partial, folder / ADAPTER)
             shutil.rmtree(steps, ignore_errors=True)
         ppo.accelerator.wait_for_everyone()
     return folder / ADAPTER
 
 
-def combined(model: LanguageModel, first: Path | None, second: Path, folder: Path) -> None:
+def combine_adapters(model: LanguageModel, first: Path | None, second: Path, folder: Path) -> None:
     """Write the adapter whose update is the sum of two: their matrices side by side, ranks added."""
     if first is None:
         network = PeftModel.from_pretrained(load_network(model, device="cpu"), str(second))

@@ -14,18 +14,16 @@ from reclm.folders import current
 from reclm.llm.chat import TextGenerator
 from reclm.llm.models import LanguageModel, find_model
 from reclm.profilers.reclm.config import RecLMConfig
-from reclm.profilers.reclm.instructions import Sample
 from reclm.profilers.reclm.neighbours import UserNeighbours
-from reclm.profilers.reclm.pipeline import Tuning
-from reclm.profilers.reclm.run_folder import Tuned
-from reclm.profilers.reclm.untuned import UntunedRecLM
+from reclm.profilers.reclm.pipeline import RecLMFolder, RecLMPipeline
+from reclm.profilers.reclm.prompter import RecLMPrompter
 from reclm.profiles.profile import Known, Subject
 
 _WRITES = ("generation", "instructions", "neighbours", "stages")
 """Options that a tuned profiler still uses."""
 
 
-class RecLMProfiler(UntunedRecLM):
+class RecLMProfiler(RecLMPrompter):
     """Describe users from their histories and those of similar users; items in two rounds.
 
     Without a ``folder`` and with no ``stages`` it asks ``model`` as it is; with a folder, :meth:`fit` tunes it there.
@@ -40,7 +38,7 @@ class RecLMProfiler(UntunedRecLM):
 
     def __init__(self, config: RecLMConfig | None = None, **options: Any) -> None:
         super().__init__(config, **options)
-        self.tuned: Tuned | None = None
+        self.tuned: RecLMFolder | None = None
         self._kind: ProfileKind = "user"
         self._tuned_model: LanguageModel | None = None
 
@@ -62,7 +60,7 @@ class RecLMProfiler(UntunedRecLM):
             raise BadInput(
                 f"a tuned model runs on transformers, not on {engine!r}; leave --engine out", value=engine
             )
-        tuned = Tuned.read(folder)
+        tuned = RecLMFolder.read(folder)
         if not (tuned.last("user") or tuned.last("item")):
             raise NotFound(
                 f"{folder} has no finished stage; run the same reclm tune again, it goes on", value=folder
@@ -99,32 +97,28 @@ class RecLMProfiler(UntunedRecLM):
             )
         return self
 
-    def tuning(self, view: TrainingView) -> Tuning:
+    def tuning(self, view: TrainingView) -> RecLMPipeline:
         """Return the stages that :meth:`fit` runs; by default in a folder of the workspace."""
         model = find_model(self.model)
         self.folder = self.folder or current().tuned(view.name, f"reclm-{model.name}")
-        return Tuning(view, self.config, model, self.folder, asked_model=self.model, encoder=self.encoder)
+        return RecLMPipeline(
+            view, self.config, model, self.folder, requested_model=self.model, encoder=self.encoder
+        )
 
     def subjects(
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
-        """Yield the prompt for each row of ``idx``, for the model that writes profiles of ``kind``."""
+        """Yield the prompt for each row of ``idx``, as the last stage of ``kind`` was tuned on it."""
         if kind != self._kind:
             self._load(kind)
+        shows_neighbours = self.tuned is not None and self.tuned.last("user") not in {None, "kd"}
+        if kind == "user" and shows_neighbours:
+            histories = self.instructions(view).histories.of_users
+            cache = self.folder and self.folder / "neighbours"
+            self.neighbours = UserNeighbours(view, histories, self.config.neighbours, cache).nearest
         return super().subjects(view, kind, idx, known)
 
-    def user_samples(self, view: TrainingView, idx: np.ndarray) -> Iterator[Sample]:
-        """Yield the prompts that the last stage was tuned on."""
-        if self.tuned is None or self.tuned.last("user") in {None, "kd"}:
-            return super().user_samples(view, idx)
-        return self.instructions(view).inference(idx, self._neighbours(view).nearest)
-
-    def _neighbours(self, view: TrainingView) -> UserNeighbours:
-        histories = self.instructions(view).shown.histories
-        cache = self.folder and self.folder / "neighbours"
-        return UserNeighbours(view, histories, self.config.neighbours, cache)
-
-    def _use(self, tuned: Tuned, model: LanguageModel) -> None:
+    def _use(self, tuned: RecLMFolder, model: LanguageModel) -> None:
         self.tuned, self._tuned_model = tuned, model
         self._load("user")
 

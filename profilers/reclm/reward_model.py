@@ -1,6 +1,8 @@
-"""The reward model by TRL's RewardTrainer with LoRA (RecLM, arXiv 2412.19302, section 2.4, equation 6)."""
+"""The reward model, from its pairs to its scores, by TRL's RewardTrainer with LoRA (RecLM,
+https://arxiv.org/abs/2412.19302, section 2.4, equation 6)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,16 +11,173 @@ import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
+from reclm.data.dataset import ReadReport
 from reclm.llm.chat import Message
 from reclm.llm.models import LanguageModel
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.reclm.config import TuningConfig
-from reclm.profilers.reclm.masking import messages_of
-from reclm.profilers.reclm.reward_data import tokenised
-from reclm.profilers.reclm.sft import adapted, arguments, arranged, evenly, train
-from reclm.profilers.tuning.load_model import load_network
+from reclm.profilers.profile_format import MIDDLE, START, parse
+from reclm.profilers.reclm.config import Negative, RewardDataConfig, SupervisedConfig
+from reclm.profilers.reclm.samples import Sample, messages_of
+from reclm.profilers.tuning.load_model import add_adapter, load_network
+from reclm.profilers.tuning.trainer import batch_order, evenly, train, trainer_arguments
 
-_TOGETHER = 16
+_BATCH = 16
+OF_NEIGHBOUR: tuple[Negative, ...] = ("neighbour", "mixed")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers: ``chosen`` is to be rated higher than ``rejected``, which is of the kind ``negative``."""
+
+    subject: str
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    negative: Negative
+
+
+def split_users(
+    users: np.ndarray, config: RewardDataConfig, generator: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Split ``users`` ``(n,)`` at random into disjoint parts by name, together all of them."""
+    shuffled = generator.permutation(users)
+    ends = np.cumsum(_apportioned(np.array(list(config.split.values())), len(users)))
+    return dict(zip(config.split, np.split(shuffled, ends[:-1]), strict=True))
+
+
+def reward_pairs(
+    samples: Iterable[Sample],
+    profiles: Mapping[str, str],
+    config: RewardDataConfig,
+    generator: np.random.Generator,
+    report: ReadReport,
+) -> Iterator[Pair]:
+    """Yield one pair a user.
+
+    ``R+`` is the user's own profile, ``R-`` what failed tuning writes: a similar user's profile, a mixture, or too
+    little. The kinds have the config's shares to within one pair; users without a neighbour whose profile differs get
+    one of the kinds that need none while there are such, and are left out and counted after that.
+
+    Args:
+        samples: inference prompts (equation 5), whose ``neighbours`` are the similar users.
+        profiles: id to text, in format: ``R+`` of each sample, and the neighbours'. Samples without one are left out.
+        report: counts the pairs and the users that were left out.
+    """
+    samples = list(samples)
+    known = [sample for sample in samples if sample.subject in profiles]
+    report.drop("reward: no profile", len(samples) - len(known))
+    others = [_different(sample, profiles) for sample in known]
+    lonely = np.fromiter((not texts for texts in others), bool, len(known))
+    kinds = _kinds(lonely, config, generator)
+    for sample, other, kind in zip(known, others, kinds, strict=True):
+        if kind is None:
+            report.drop("reward: no neighbour with another profile")
+            continue
+        own = profiles[sample.subject]
+        theirs = other[int(generator.integers(len(other)))] if other else ""
+        report.kept[kind] = report.kept.get(kind, 0) + 1
+        yield Pair(sample.subject, sample.messages, own, rejected(kind, own, theirs), kind)
+
+
+def rejected(kind: Negative, own: str, neighbour: str = "") -> str:
+    """Return an answer that is worse than ``own`` in the way of ``kind``.
+
+    >>> rejected("repeated", "User identity: cook; User interests: bread.")
+    'User identity: cook; User identity: cook.'
+    """
+    identities = ", ".join(parse(own).identities)
+    match kind:
+        case "neighbour":
+            return neighbour
+        case "mixed":
+            return f"{own} {neighbour}"
+        case "identities":
+            return f"{START} {identities}."
+        case "repeated":
+            return f"{START} {identities}; {START} {identities}."
+        case "header":
+            return f"{START}{MIDDLE}"
+        case "dot":
+            return "."
+
+
+def pair_dataset(pairs: Iterable[Pair]) -> Any:
+    """Return pairs as a ``datasets.Dataset`` for TRL's RewardTrainer, with ``subject`` and ``negative`` beside."""
+    from datasets import Dataset, Features, List, Value
+
+    turn = List({"role": Value("string"), "content": Value("string")})
+    text = Value("string")
+    columns = {"prompt": turn, "chosen": turn, "rejected": turn, "subject": text, "negative": text}
+    rows = [
+        {
+            "prompt": [{"role": turn.role, "content": turn.content} for turn in pair.prompt],
+            "chosen": [{"role": "assistant", "content": pair.chosen}],
+            "rejected": [{"role": "assistant", "content": pair.rejected}],
+            "subject": pair.subject,
+            "negative": pair.negative,
+        }
+        for pair in pairs
+    ]
+    return Dataset.from_list(rows, features=Features(columns))
+
+
+def tokenise_pairs(pairs: Any, prompts: PromptTokenizer) -> Any:
+    """Return the pairs of :func:`pair_dataset` as ``chosen_ids`` and ``rejected_ids``, which RewardTrainer takes.
+
+    Text of the data never becomes a special token, and a template without system messages works, too.
+    """
+
+    def tokens(row: Mapping[str, Any]) -> dict[str, list[int]]:
+        question = messages_of(row["prompt"])
+        ids = [
+            prompts.training_ids((*question, *messages_of(row[name])))[0] for name in ("chosen", "rejected")
+        ]
+        return {"chosen_ids": ids[0], "rejected_ids": ids[1]}
+
+    return pairs.map(tokens, remove_columns=pairs.column_names, load_from_cache_file=False, desc="tokens")
+
+
+def _different(sample: Sample, profiles: Mapping[str, str]) -> list[str]:
+    """Return the profiles of the sample's neighbours that differ from its subject's own."""
+    theirs = (profiles.get(neighbour) for neighbour in sample.neighbours)
+    return [text for text in theirs if text is not None and text != profiles[sample.subject]]
+
+
+def _kinds(
+    lonely: np.ndarray, config: RewardDataConfig, generator: np.random.Generator
+) -> list[Negative | None]:
+    """Return a kind for each user, in the shares of the config; None where none is left that needs no neighbour."""
+    names = list(config.negatives)
+    shares = np.array([config.negatives[name] for name in names])
+    alone = np.array([name not in OF_NEIGHBOUR for name in names])
+    # so many users that the lonely ones get no more than the share that needs no neighbour
+    room = shares[alone].sum()
+    paired = int((~lonely).sum())
+    most = len(lonely) if room >= 1 else min(len(lonely), int(paired / (1 - room)))
+    counts = _apportioned(shares, most)
+    pool = np.repeat(np.arange(len(names)), counts)
+    pool = generator.permutation(pool)
+    order = generator.permutation(len(lonely))
+    kinds: list[Negative | None] = [None] * len(lonely)
+    # the lonely first, from the kinds that need no neighbour; then the others from the rest
+    free, bound = pool[alone[pool]].tolist(), pool[~alone[pool]].tolist()
+    for user in order[lonely[order]]:
+        if free:
+            kinds[user] = names[free.pop()]
+    left = generator.permutation(np.array(free + bound, np.int64)).tolist()
+    for user in order[~lonely[order]]:
+        if left:
+            kinds[user] = names[left.pop()]
+    return kinds
+
+
+def _apportioned(shares: np.ndarray, total: int) -> np.ndarray:
+    """Return whole numbers in the proportion of ``shares`` that sum to ``total``: largest remainders round up."""
+    exact = shares * total
+    counts = np.floor(exact + 1e-9).astype(np.int64)
+    order = np.argsort(counts - exact, kind="stable")
+    counts[order[: total - counts.sum()]] += 1
+    return counts
 
 
 def tune_reward(
@@ -27,40 +186,36 @@ def tune_reward(
     pairs: Any,
     held_out: Any,
     folder: Path,
-    config: TuningConfig,
+    config: SupervisedConfig,
     *,
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Train a reward model on pairs, and return where its adapter lies; a run that was broken goes on.
+    """Train a reward model on pairs (equation 6), and return its adapter's folder; an interrupted run goes on.
 
     Args:
         prompts: the model's tokenizer.
-        pairs, held_out: as :func:`~reclm.profilers.reclm.reward_data.as_dataset` makes them; loss and accuracy on
-            ``held_out`` are logged after each pass.
-        folder: where everything goes.
-
-    Raises:
-        ReclmError: if something cannot be written.
+        pairs, held_out: of :func:`pair_dataset`; loss and accuracy on ``held_out`` are logged after each epoch.
+        folder: of the stage.
     """
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 
-    tokens = tokenised(pairs, prompts)
+    tokens = tokenise_pairs(pairs, prompts)
     lengths = np.array(
         [max(map(len, both)) for both in zip(tokens["chosen_ids"], tokens["rejected_ids"], strict=True)]
     )
-    order = arranged(lengths, config, np.random.default_rng([seed, 1]))
+    order = batch_order(lengths, config, np.random.default_rng([seed, 1]))
     tested = held_out.select(evenly(len(held_out), config.evaluated))
-    tested = tokenised(tested, prompts) if len(tested) else None
+    tested = tokenise_pairs(tested, prompts) if len(tested) else None
     network = load_network(model, config.four_bit, scores=True)
     with torch.random.fork_rng():
         # transformers draws the new layer from the global state
         torch.manual_seed(seed)
         torch.nn.init.normal_(network.score.weight, std=0.02)
     trainer = RewardTrainer(
-        model=adapted(network, config.lora, "SEQ_CLS", None, seed),
-        args=arguments(RewardConfig, folder, config, len(order), seed, tested is not None),
+        model=add_adapter(network, config.lora, "SEQ_CLS", seed=seed),
+        args=trainer_arguments(RewardConfig, folder, config, len(order), seed, tested is not None),
         train_dataset=tokens.select(order),
         eval_dataset=tested,
         processing_class=prompts.tokenizer,
@@ -69,25 +224,25 @@ def tune_reward(
 
 
 class RewardModel:
-    """Says how good profiles are; a :class:`~reclm.profilers.rl.rewards.Reward` for the prompts ``asked``.
+    """Rates profiles; a :class:`~reclm.profilers.rl.rollout.Reward` for the prompts ``questions``.
 
     Args:
         network: a sequence classifier with one output, its ``pad_token_id`` set.
         prompts: its tokenizer.
-        asked: the prompts that ``rows`` of a call count; not needed for :meth:`scores`.
-        begun: the first words of every answer, which texts that are judged by a call lack.
+        questions: the prompts that ``rows`` of a call count; not needed for :meth:`scores`.
+        begun: the first words of every answer, which the texts of a call lack.
     """
 
     def __init__(
         self,
         network: Any,
         prompts: PromptTokenizer,
-        asked: Sequence[tuple[Message, ...]] = (),
+        questions: Sequence[tuple[Message, ...]] = (),
         begun: str = "",
     ) -> None:
         self.network = network.eval()
         self.prompts = prompts
-        self.asked = asked
+        self.questions = questions
         self.begun = begun
 
     @classmethod
@@ -96,34 +251,36 @@ class RewardModel:
         model: LanguageModel,
         adapter: Path,
         prompts: PromptTokenizer,
-        asked: Sequence[tuple[Message, ...]] = (),
+        questions: Sequence[tuple[Message, ...]] = (),
         begun: str = "",
     ) -> Self:
-        """The reward model that :func:`tune_reward` wrote to ``adapter``, merged with ``model``."""
+        """Load the reward model that :func:`tune_reward` wrote to ``adapter``, merged with ``model``."""
         network = load_network(model, scores=True)
         tokenizer = prompts.tokenizer
         network.config.get_text_config().pad_token_id = tokenizer.convert_tokens_to_ids(
             tokenizer.pad_token or tokenizer.eos_token
         )
-        return cls(PeftModel.from_pretrained(network, str(adapter)).merge_and_unload(), prompts, asked, begun)
+        return cls(
+            PeftModel.from_pretrained(network, str(adapter)).merge_and_unload(), prompts, questions, begun
+        )
 
     def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> list[float]:
-        """A number an answer; ``rows`` says which prompt each answers."""
+        """Return a number an answer; ``rows`` says which prompt each answers."""
         answers = (Message("assistant", f"{self.begun} {text}".strip()) for text in texts)
-        chats = [(*self.asked[row], answer) for row, answer in zip(rows, answers, strict=True)]
+        chats = [(*self.questions[row], answer) for row, answer in zip(rows, answers, strict=True)]
         return self.scores(chats).tolist()
 
     @torch.inference_mode()
     def scores(self, chats: Sequence[tuple[Message, ...]]) -> np.ndarray:
-        """Rewards ``(n,)`` float32 of finished chats."""
+        """Return the rewards ``(n,)`` float32 of finished chats."""
         ids = [torch.tensor(self.prompts.training_ids(chat)[0]) for chat in chats]
         rewards = np.zeros(len(ids), np.float32)
         pad, device = self.network.config.get_text_config().pad_token_id, self.network.device
-        order = np.argsort([len(one) for one in ids], kind="stable")
-        for rows in np.split(order, range(_TOGETHER, len(order), _TOGETHER)) if ids else ():
-            some = [ids[row] for row in rows]
-            batch = pad_sequence(some, batch_first=True, padding_value=pad).to(device)
-            there = pad_sequence([torch.ones_like(one) for one in some], batch_first=True).to(device)
+        order = np.argsort([len(chat) for chat in ids], kind="stable")
+        for rows in np.split(order, range(_BATCH, len(order), _BATCH)) if ids else ():
+            chosen = [ids[row] for row in rows]
+            batch = pad_sequence(chosen, batch_first=True, padding_value=pad).to(device)
+            there = pad_sequence([torch.ones_like(chat) for chat in chosen], batch_first=True).to(device)
             rewards[rows] = (
                 self.network(input_ids=batch, attention_mask=there).logits[:, 0].float().cpu().numpy()
             )
@@ -131,14 +288,14 @@ class RewardModel:
 
 
 def pair_accuracy(reward: RewardModel, pairs: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    """How often the better profile is rated higher: kind of negative -> (right, pairs), and ``all``."""
+    """Count how often the better profile is rated higher: kind of negative -> (right, pairs), and ``all``."""
     pairs = list(pairs)
     both = [
-        reward.scores([(*messages_of(one["prompt"]), *messages_of(one[side])) for one in pairs])
+        reward.scores([(*messages_of(pair["prompt"]), *messages_of(pair[side])) for pair in pairs])
         for side in ("chosen", "rejected")
     ]
     right = both[0] > both[1]
-    kinds = np.array([one["negative"] for one in pairs])
+    kinds = np.array([pair["negative"] for pair in pairs])
     counts = {
         str(kind): (int(right[kinds == kind].sum()), int((kinds == kind).sum())) for kind in np.unique(kinds)
     }

@@ -1,6 +1,8 @@
-"""Teacher profiles from a file: what the model is to learn from (RecLM, arXiv 2412.19302, section 2.2)."""
+"""The teacher's profiles, from a file or by a chat model (RecLM, https://arxiv.org/abs/2412.19302, section 2.2)."""
 
+import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +11,30 @@ import pyarrow as pa
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.readers.columns import strings
 from reclm.data.readers.delimited import read_records
-from reclm.errors import ReclmError, unknown
-from reclm.llm.chat import plain
+from reclm.errors import BadInput, unknown
+from reclm.llm.chat import Chat, plain
 from reclm.profilers.profile_format import fault
-from reclm.profilers.reclm.config import TeacherConfig
-from reclm.profiles.store import ProfileStore
+from reclm.profilers.reclm.config import RecLMConfig, TeacherConfig
+from reclm.profilers.reclm.prompter import RecLMPrompter
+from reclm.profiles.estimate import KindEstimate, dry_run
+from reclm.profiles.store import KINDS, ProfileStore
+from reclm.profiles.write import Plan, make_profiles, plans, written
 
 ID_NAMES = ("id", "user_id", "item_id", "uid")
 TEXT_NAMES = ("text", "profile", "response")
 EMPTY = "no text"
 UNKNOWN = "id not in the data set"
+_SAMPLE = 8
+"""Prompts that are answered for an estimate; they may cost money."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Profiles by id, and what was left out.
+    """The teacher's profiles of one kind.
 
     Attributes:
         profiles: id to text, one line each, in the order of the file.
-        report: rows kept and dropped by reason; ``malformed`` shows the first few.
+        report: rows read, and rows left out by reason; ``malformed`` has the first few.
     """
 
     kind: ProfileKind
@@ -36,29 +43,27 @@ class Teacher:
 
 
 def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: TeacherConfig) -> Teacher:
-    """Profiles from CSV or TSV (with a header line), Parquet or JSON lines, or from a profile store's folder.
+    """Read profiles from CSV or TSV (with a header line), Parquet or JSON lines, or from a profile store's folder.
 
     Of several profiles of one id the first in format counts.
-
-    Raises:
-        ReclmError: if the file is missing, empty or unreadable, lacks a column, names ids that are not in the data
-            set, or holds no profile in the format.
     """
-    if path.is_file() and not path.stat().st_size:
-        raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
-    table = _stored(path, kind) if ProfileStore.at(path) else read_records(path)
-    if not table.num_rows:
-        raise ReclmError(f"{path} is empty: it holds no profile; give a file of ids and profiles")
+    empty = path.is_file() and not path.stat().st_size
+    table = None if empty else _stored(path, kind) if ProfileStore.at(path) else read_records(path)
+    if table is None or not table.num_rows:
+        raise BadInput(f"{path} is empty: it holds no profile; give a file of ids and profiles", where=path)
     ids = strings(table[_column(path, table, config.id_column, ID_NAMES, "id")]).fill_null("")
     texts = strings(table[_column(path, table, config.text_column, TEXT_NAMES, "text")]).fill_null("")
     known = view.idmap(kind).find(ids.combine_chunks()) >= 0
     missing = int((~known).sum())
     if missing and (config.strict or not known.any()):
         example = ids[int(np.flatnonzero(~known)[0])].as_py()
-        raise ReclmError(
+        raise BadInput(
             f"{path}: {missing} of {len(known)} {kind} ids are not in data set {view.name!r}, such as {example!r} "
             f"(its ids look like {', '.join(view.idmap(kind).ids(np.arange(min(3, len(view.idmap(kind))))))}); "
-            "give the file of this data set, or set teacher.strict=false to leave them out"
+            "give the file of this data set, or set teacher.strict=false to leave them out",
+            value=example,
+            where=path,
+            remedy="teacher.strict=false",
         )
     report = ReadReport()
     report.drop(UNKNOWN, missing)
@@ -66,21 +71,23 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
     profiles: dict[str, str] = {}
     for row in np.flatnonzero(known):
         id, text = ids[int(row)].as_py(), plain(texts[int(row)].as_py())
-        why = fault(text, phrases) if text else EMPTY
-        if not why and id in profiles:
-            why = "another profile of the same id"
-        if not why:
+        reason = fault(text, phrases) if text else EMPTY
+        if not reason and id in profiles:
+            reason = "another profile of the same id"
+        if not reason:
             profiles[id] = text
             continue
-        report.drop(why)
+        report.drop(reason)
         if len(report.malformed) < 5:
-            report.malformed.append(f"{path.name}: {kind} {id}: {why}: {text[:80]}")
+            report.malformed.append(f"{path.name}: {kind} {id}: {reason}: {text[:80]}")
     report.kept[kind] = len(profiles)
     if not profiles:
-        reasons = ", ".join(f"{many} {why}" for why, many in report.dropped.items())
-        raise ReclmError(
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+        raise BadInput(
             f"{path}: none of {len(known)} profiles is in the format 'User identity: a, b, c; User interests: "
-            f"x, y, z.' ({reasons})"
+            f"x, y, z.' ({reasons})",
+            value=dict(report.dropped),
+            where=path,
         )
     return Teacher(kind, profiles, report)
 
@@ -90,17 +97,69 @@ def _stored(folder: Path, kind: ProfileKind) -> pa.Table:
     return pa.table({"id": pa.array(texts, pa.string()), "text": pa.array(texts.values(), pa.string())})
 
 
-def _column(path: Path, table: pa.Table, asked: str | None, usual: tuple[str, ...], what: str) -> str:
+def _column(path: Path, table: pa.Table, named: str | None, usual: tuple[str, ...], what: str) -> str:
     names = table.column_names
-    if asked is not None:
-        if asked not in names:
-            raise unknown(f"column of {path}", asked, names)
-        return asked
-    found = [name for name in names if name.lower() in usual]
-    if len(found) == 1:
-        return found[0]
-    problem = f"several {what} columns ({', '.join(found)})" if found else f"no {what} column"
-    raise ReclmError(
+    if named is not None:
+        if named not in names:
+            raise unknown(f"column of {path}", named, names)
+        return named
+    matches = [name for name in names if name.lower() in usual]
+    if len(matches) == 1:
+        return matches[0]
+    problem = f"several {what} columns ({', '.join(matches)})" if matches else f"no {what} column"
+    raise BadInput(
         f"{path} has {problem}; one of {', '.join(usual)} is wanted, or name it: teacher.{what}_column=NAME "
-        f"(found: {', '.join(names)})"
+        f"(found: {', '.join(names)})",
+        value=matches,
+        where=path,
+        remedy=f"teacher.{what}_column=NAME",
     )
+
+
+class TeacherModel:
+    """A chat model that writes profiles of the kinds that ``config.teacher`` names no file of.
+
+    Answers are stored in ``folder`` one by one: an interrupted run asks only for the rest.
+    """
+
+    def __init__(self, view: TrainingView, config: RecLMConfig, folder: Path) -> None:
+        self.view, self.folder, self.config = view, folder, config
+        paths = {"user": config.teacher.users, "item": config.teacher.items}
+        self.kinds: list[ProfileKind] = [kind for kind in KINDS if paths[kind] is None]
+
+    @cached_property
+    def profiler(self) -> RecLMPrompter:
+        """Asks the model, one subject at a time."""
+        parts = {name: getattr(self.config, name) for name in ("instructions", "generation", "neighbours")}
+        teacher = self.config.teacher
+        return RecLMPrompter(RecLMConfig(**parts, stages=()), model=teacher.model, engine=teacher.engine)
+
+    def write(self, progress: bool = True) -> None:
+        """Write every missing profile, and print beforehand how many tokens that takes."""
+        view, profiler, limit = self.view, self.profiler, self.config.teacher.limit
+        writer = f"reclm-{profiler.generator.model}"
+        with ProfileStore.open(self.folder, view.fingerprint, writer, view.name) as store:
+            for kind in self.kinds if progress else ():
+                known: dict[ProfileKind, dict[str, str]] = {"user": {}, "item": {}}
+                known["user"] |= store.texts("user") if kind == "item" else {}
+                for todo in plans(view, profiler, store, kind, known, limit):
+                    known[kind] |= written(store, todo)
+                    self._announce(todo)
+            make_profiles(view, profiler, store, self.kinds, limit, progress)
+
+    def _announce(self, todo: Plan) -> None:
+        chats = {one.prompt_hash: one.source for one in todo.prompts if isinstance(one.source, Chat)}
+        if chats:
+            generator = self.profiler.generator
+            read = sum(generator.count_tokens(chats).values())
+            most = len(chats) * self.config.generation.max_new_tokens
+            print(
+                f"asking {generator.model} for {len(chats):,} {todo.kind} profiles: about {read:,} tokens to read, at "
+                f"most {most:,} to write",
+                file=sys.stderr,
+            )
+
+    def estimate(self) -> list[KindEstimate]:
+        """Estimate the work, from a few answers that are not stored."""
+        stored = ProfileStore.read(self.folder) if ProfileStore.at(self.folder) else None
+        return dry_run(self.view, self.profiler, stored, self.kinds, self.config.teacher.limit, _SAMPLE)

@@ -1,5 +1,1 @@
-"""What reinforcement learning of a profiler needs: roll-outs, log-probabilities, the policy and its reference.
-
-``losses`` and ``control`` know no model, ``logprobs`` and ``model`` no algorithm; ``ppo`` and ``rlso`` are the
-algorithms, ``on_policy`` is what both share.
-"""
+"""PPO and RLSO for language models: ``ppo`` and ``rlso`` are the algorithms, ``loop`` is their common training loop."""

@@ -16,17 +16,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged
 from reclm.profilers.rl.config import OnPolicyConfig
 from reclm.profilers.rl.policy import Policy
 
 
 def write(path: Path, policy: Policy, optimizer: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write a checkpoint; one that is there already is replaced.
-
-    Raises:
-        ReclmError: if it cannot be written.
-    """
+    """Write a checkpoint; one that is there already is replaced."""
     partial = path.with_name(path.name + ".partial")
     try:
         if partial.exists():
@@ -40,15 +36,15 @@ def write(path: Path, policy: Policy, optimizer: dict[str, Any], state: dict[str
         os.replace(partial, path)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ReclmError(
-            f"cannot write the checkpoint {path}; free space or choose another folder ({reason})"
+        raise BadInput(
+            f"cannot write the checkpoint {path}; free space or choose another folder ({reason})", value=path
         ) from error
 
 
 def complete(folder: Path) -> list[Path]:
-    """The complete checkpoints, by step."""
-    found = [one for one in folder.glob("step-*") if one.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=lambda one: int(one.name.removeprefix("step-")))
+    """Return the complete checkpoints, by step."""
+    steps = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
+    return sorted((path for path in steps if steps[path].isdigit()), key=lambda path: int(steps[path]))
 
 
 def keep(folder: Path, newest: int) -> None:
@@ -58,16 +54,12 @@ def keep(folder: Path, newest: int) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The complete checkpoint of the highest step, None if there is none."""
+    """Return the complete checkpoint of the highest step, None if there is none."""
     return next(reversed(complete(folder)), None)
 
 
 def read(path: Path, policy: Policy, config: OnPolicyConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Set the policy's weights and torch's random states; returns the optimiser's state and the rest.
-
-    Raises:
-        ReclmError: if the checkpoint is damaged, of another model, or of other options than ``config``.
-    """
+    """Restore the policy and torch's random states, and return the optimizer's state and that of the run."""
     try:
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
         states = load_file(path / "random.safetensors")
@@ -82,14 +74,16 @@ def read(path: Path, policy: Policy, config: OnPolicyConfig) -> tuple[dict[str, 
         SafetensorError,
     ) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ReclmError(
-            f"the checkpoint {path} is damaged; delete it to go on from the one before ({reason})"
+        raise Damaged(
+            f"the checkpoint {path} is damaged; delete it to go on from the one before ({reason})", value=path
         ) from error
     for name, value in config.model_dump(mode="json", exclude={"steps"}).items():
         if state["config"].get(name) != value:
-            raise ReclmError(
+            raise BadInput(
                 f"the checkpoint {path} was written with {name} = {state['config'].get(name)}, not {value}; "
-                "go on with the same options, or begin in another folder"
+                "go on with the same options, or begin in another folder",
+                value=name,
+                where=path,
             )
     policy.load(path)
     torch.set_rng_state(states["cpu"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class PolicyLoss(NamedTuple):
-    """The clipped objective and what it says about the update; all of shape ``()``.
+    """The clipped objective and two statistics of the update; all of shape ``()``.
 
     Attributes:
         loss: to be minimised.
@@ -29,7 +29,7 @@ class PolicyLoss(NamedTuple):
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values under the mask, 0 where there is none: ``(B, T), (B, T) -> ()``."""
+    """Return the mean of the values under the mask, 0 where there is none: ``(B, T), (B, T) -> ()``."""
     return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
@@ -40,7 +40,7 @@ def whiten(
     shift_mean: bool = True,
     add_up: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> Tensor:
-    """``(x − mean) / √(var + 1e-8)`` over all values under the mask, 0 elsewhere: ``(…), (…) -> (…)``.
+    """Return ``(x − mean) / √(var + 1e-8)`` over all values under the mask, 0 elsewhere: ``(…), (…) -> (…)``.
 
     The variance is that of the values at hand (divided by their number).
 
@@ -58,7 +58,7 @@ def whiten(
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation: advantages and returns, ``(B, T)`` each, without gradient.
+    """Return advantages and returns by generalised advantage estimation, ``(B, T)`` each, without gradient.
 
     ``δ_t = r_t + γ V_{t+1} − V_t``, ``A_t = δ_t + γ λ A_{t+1}``, ``R_t = A_t + V_t`` (1506.02438, eqs 11, 16).
     Behind a row's last token V and A are 0: an answer ends there. The tokens of a row must be next to each other.
@@ -81,7 +81,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
 
 def ppo_policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> PolicyLoss:
-    """``L = −E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]``, ``ρ = exp(new − old)`` (1707.06347, eq. 7).
+    """Return ``L = −E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]``, ``ρ = exp(new − old)`` (1707.06347, eq. 7).
 
     Args:
         new: log-probabilities under the policy, with gradient.
@@ -100,14 +100,14 @@ def ppo_policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, 
 
 
 def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """``L = ½ E[max((V − R)², (clip(V, V_old − ε, V_old + ε) − R)²)]``: ``(B, T) × 4 -> ()``.
+    """Return ``L = ½ E[max((V − R)², (clip(V, V_old − ε, V_old + ε) − R)²)]``: ``(B, T) × 4 -> ()``.
 
     The worse of the squared errors with and without the clip, as in the implementation of 1707.06347's authors.
 
     Args:
         new: values with gradient.
         old: values when the answers were written.
-        returns: what they should be.
+        returns: the targets.
         clip: ε.
     """
     new, old, returns = new.masked_fill(~mask, 0), old.detach(), returns.detach()
@@ -124,7 +124,7 @@ def rlso_rewards(
     white: bool = True,
     add_up: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> Tensor:
-    """``r ← r − γ (ln π_t(p|D) − ln π_0(p|D))`` (2410.18870, eq. 8), then whitened: ``(…), (…) -> (…)``.
+    """Return ``r ← r − γ (ln π_t(p|D) − ln π_0(p|D))`` (2410.18870, eq. 8), then whitened: ``(…), (…) -> (…)``.
 
     As in the paper's release the penalty is that of the policy which wrote the answers, so that it has no gradient, and
     comes before whitening: γ is in the units of the reward.
@@ -142,7 +142,7 @@ def rlso_rewards(
 
 
 def rlso_loss(new: Tensor, old: Tensor, rewards: Tensor, eta: float) -> Tensor:
-    """``L = E[(r − r' − (1/η) [ln π(p)/π_t(p) − ln π(p')/π_t(p')])²]``: ``(B, 2) × 3 -> ()``.
+    """Return ``L = E[(r − r' − (1/η) [ln π(p)/π_t(p) − ln π(p')/π_t(p')])²]``: ``(B, 2) × 3 -> ()``.
 
     Two answers p, p' to a prompt: the policy's log-ratio to the one that wrote them is regressed on their relative
     reward (2410.18870, eq. 6). The release has the square of ``[…] − η (r − r')``: this times η², equal at η = 1.
@@ -150,7 +150,7 @@ def rlso_loss(new: Tensor, old: Tensor, rewards: Tensor, eta: float) -> Tensor:
     Args:
         new: log-probabilities of whole answers under the policy, with gradient; a row the two answers to a prompt.
         old: those when the answers were written.
-        rewards: what they are worth (:func:`rlso_rewards`).
+        rewards: of the answers (:func:`rlso_rewards`).
         eta: η: the larger, the further a difference of rewards moves the policy.
     """
     first, second = (new - old.detach()).unbind(1)
@@ -159,24 +159,24 @@ def rlso_loss(new: Tensor, old: Tensor, rewards: Tensor, eta: float) -> Tensor:
 
 
 def kl_k1(policy: Tensor, other: Tensor) -> Tensor:
-    """``k1 = log p − log q`` of each token drawn from p; its mean is KL(p ‖ q), a single one may be negative."""
+    """Return ``k1 = log p − log q`` of each token drawn from p; its mean is KL(p ‖ q), a single one may be negative."""
     return policy - other
 
 
 def kl_k3(policy: Tensor, other: Tensor) -> Tensor:
-    """``k3 = (ρ − 1) − log ρ``, ``ρ = q / p``, of each token drawn from p; its mean is KL(p ‖ q), none is negative."""
+    """Return ``k3 = (ρ − 1) − log ρ``, ``ρ = q / p``, of each token drawn from p; its mean is KL(p ‖ q)."""
     log_ratio = other - policy
     return torch.expm1(log_ratio) - log_ratio
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """``H = −Σ p log p = log Z − Σ p · logit`` in nats: ``(…, V) -> (…)``; a logit of −∞ counts for nothing."""
+    """Return ``H = −Σ p log p = log Z − Σ p · logit`` in nats: ``(…, V) -> (…)``; a logit of −∞ counts for nothing."""
     chances = logits.softmax(-1)
     return logits.logsumexp(-1) - (chances * logits.masked_fill(chances == 0, 0)).sum(-1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """``1 − Var(R − V) / Var(R)`` over the tokens, ``()``: 1 is perfect, 0 no better than a constant.
+    """Return ``1 − Var(R − V) / Var(R)`` over the tokens, ``()``: 1 is perfect, 0 no better than a constant.
 
     0 if the returns are all equal.
     """

@@ -1,111 +1,156 @@
-"""The policy, its reference and its value function: one copy of all weights that are not trained."""
+"""The policy: a language model with trained layers, its reference and value function, and the scores of tokens."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
 from peft import (
-    LoraConfig,
     PeftModel,
     get_peft_model,
     get_peft_model_state_dict,
     load_peft_weights,
     set_peft_model_state_dict,
 )
-from peft.tuners.tuners_utils import check_target_module_exists
-from peft.utils.constants import DUMMY_TARGET_MODULES
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch.utils.checkpoint import checkpoint
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged, NotFound
 from reclm.profilers.rl.config import LoraOptions
-from reclm.profilers.rl.logprobs import LogitHead, token_logprobs
-
-
-def adapter_config(network: Any, options: LoraOptions, task: str = "CAUSAL_LM") -> LoraConfig:
-    """PEFT's words for ``options``.
-
-    Layers that are trained themselves are ``modules_to_save`` without a LoRA target: PEFT trains a copy of each, and
-    runs the layers as they were when the adapter is off.
-
-    Args:
-        network: a transformers model without an adapter.
-        task: PEFT's name of what the model is for.
-
-    Raises:
-        ReclmError: if the model has fewer layers than are asked for, no such modules in them, or layers to be trained
-            themselves that are not in float32.
-    """
-    targets: Any = options.modules
-    whole: list[str] | None = None
-    if options.last_layers is not None:
-        layers = _last_layers(network, options.last_layers)
-        if options.whole:
-            _in_float32(layers)
-            targets, whole = DUMMY_TARGET_MODULES, list(layers)
-        else:
-            targets = _targets(layers, options.modules)
-    return LoraConfig(
-        r=options.r,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=targets,
-        modules_to_save=whole,
-        task_type=task,
-    )
-
-
-def _last_layers(network: Any, count: int) -> dict[str, nn.Module]:
-    """The last decoder layers, by their names within the network."""
-    depth = network.config.get_text_config().num_hidden_layers
-    if count > depth:
-        raise ReclmError(
-            f"last_layers = {count}, but {type(network).__name__} has {depth} layers; ask for fewer"
-        )
-    for name, module in network.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return {f"{name}.{at}": module[at] for at in range(depth - count, depth)}
-    raise ReclmError(
-        f"{type(network).__name__} does not hold its {depth} layers in a list; leave last_layers out"
-    )
-
-
-def _targets(layers: dict[str, nn.Module], modules: str | list[str]) -> list[str]:
-    """Names of what gets LoRA matrices within ``layers``, by PEFT's rules."""
-    within = [
-        (f"{layer}.{name}", one) for layer, top in layers.items() for name, one in top.named_modules() if name
-    ]
-    if modules == "all-linear":
-        names = [name for name, one in within if isinstance(one, nn.Linear | Conv1D)]
-    else:
-        rule = LoraConfig(target_modules=modules)
-        names = [name for name, _ in within if check_target_module_exists(rule, name)]
-    if not names:
-        raise ReclmError(
-            f"the last {len(layers)} layers have no modules {modules}; choose others, or all-linear"
-        )
-    return names
-
-
-def _in_float32(layers: dict[str, nn.Module]) -> None:
-    other = {one.dtype for layer in layers.values() for one in layer.parameters()} - {torch.float32}
-    if other:
-        raise ReclmError(
-            f"whole = true trains layers in place, and small steps are lost in {other.pop()}; "
-            "load the model in float32, or leave whole out"
-        )
-
+from reclm.profilers.rl.losses import entropy
+from reclm.profilers.tuning.load_model import lora_config
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 _VALUE_FILE = "value_head.safetensors"
 
 
+class LogitHead:
+    """The output layer of a causal language model, apart from the layers below.
+
+    Args:
+        network: a transformers causal language model, or one that a PEFT model holds (``get_base_model()``); LoRA
+            matrices on the output layer are used and trained like the others.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        self._head = network.get_output_embeddings()
+        if self._head is None:
+            raise BadInput(
+                f"{type(network).__name__} has no output layer to take log-probabilities from; use a causal LM"
+            )
+        config = network.config.get_text_config()
+        # Cohere, Granite and Gemma scale or cap logits behind the output layer
+        self._scale = (getattr(config, "logit_scale", None) or 1) / (
+            getattr(config, "logits_scaling", None) or 1
+        )
+        self._cap = getattr(config, "final_logit_softcapping", None)
+
+    def hidden(self, ids: Tensor, attention: Tensor) -> Tensor:
+        """Return the input of the output layer: ``(B, L), (B, L) -> (B, L, h)``; ``attention`` is 0 on padding."""
+        return self._decode(ids, attention).last_hidden_state
+
+    def hidden_of_groups(self, ids: Tensor, attention: Tensor, prompt: int, size: int) -> Tensor:
+        """Return :meth:`hidden` before each token behind the prompts; a prompt is read once for its group of rows.
+
+        Args:
+            ids: ``(B, P + T)``; the rows of a group follow each other and have the same prompt.
+            attention: ``(B, P + T)``, 0 on padding.
+            prompt: P.
+            size: rows in a group.
+
+        Returns:
+            ``(B, T, h)``.
+        """
+        first = self._decode(ids[::size, :prompt], attention[::size, :prompt], use_cache=True)
+        cache = first.past_key_values
+        cache.batch_repeat_interleave(size)
+        last = first.last_hidden_state[:, -1:].repeat_interleave(size, 0)
+        # nothing is read off the last token
+        tokens, known = ids[:, prompt:-1], attention[:, :-1]
+        if not tokens.shape[1]:
+            return last
+        behind = self._decode(tokens, known, past_key_values=cache)
+        return torch.cat([last, behind.last_hidden_state], dim=1)
+
+    def _decode(self, ids: Tensor, attention: Tensor, **more: Any) -> Any:
+        """Run the layers below on the tokens at the end of those that ``attention`` covers."""
+        positions = (attention.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        more = {"use_cache": "past_key_values" in more, **more}
+        return self._network.get_decoder()(
+            input_ids=ids, attention_mask=attention.long(), position_ids=positions, **more
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits, ``(…, h) -> (…, V)`` in float32."""
+        logits = self._head(hidden).float()
+        if self._scale != 1:
+            logits = logits * self._scale
+        return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Compare with the model's own logits of three tokens."""
+        ids = torch.arange(3, device=next(self._network.parameters()).device).unsqueeze(0)
+        ours = self.logits(self.hidden(ids, torch.ones_like(ids)))
+        own = self._network(input_ids=ids, use_cache=False).logits.float()
+        if not torch.allclose(ours, own, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
+            raise BadInput(
+                f"{type(self._network).__name__} changes its logits behind the output layer in an unknown way; "
+                "use another model"
+            )
+
+
+def token_logprobs(
+    head: LogitHead, hidden: Tensor, tokens: Tensor, mask: Tensor, temperature: float = 1.0, chunk: int = 512
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of each token, and the entropy of the distribution it was drawn from, in nats.
+
+    ``log π(a) = z_a / τ − log Σ exp(z / τ)``, with the gradient of the dense computation. The output layer is run on
+    ``chunk`` tokens at a time, and again in the backward pass: a batch of 32 answers of 100 tokens has
+    3,200 × 49,152 logits, 630 MB in float32 and several times that for the gradient.
+
+    Args:
+        head: the output layer.
+        hidden: ``(B, T, h)``, the state *before* each token.
+        tokens: ``(B, T)``.
+        mask: ``(B, T)``, true where there is a token; the results are 0 elsewhere and nothing is computed for it.
+        temperature: τ.
+        chunk: tokens whose logits are in memory at once.
+
+    Returns:
+        Two ``(B, T)`` in float32.
+    """
+    of_chunk = partial(_chunk, head, temperature)
+    if torch.is_grad_enabled():
+        of_chunk = partial(checkpoint, of_chunk, use_reentrant=False, preserve_rng_state=False)
+    parts = [
+        of_chunk(states, chosen)
+        for states, chosen in zip(hidden[mask].split(chunk), tokens[mask].split(chunk), strict=True)
+    ]
+    both = torch.cat(parts, dim=1) if parts else hidden.new_zeros(2, 0)
+    logprobs, entropies = (
+        torch.zeros(mask.shape, dtype=torch.float32, device=mask.device).masked_scatter(mask, part.float())
+        for part in both
+    )
+    return logprobs, entropies
+
+
+def _chunk(head: LogitHead, temperature: float, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Return log-probabilities and entropies of ``n`` tokens, ``(2, n)``."""
+    logits = head.logits(hidden)
+    if temperature != 1:
+        logits = logits / temperature
+    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return torch.stack([chosen, entropy(logits)])
+
+
 class TokenScores(NamedTuple):
-    """Of each token of the answers, ``(B, T)`` in float32; 0 where there is none.
+    """Scores of the answers' tokens, ``(B, T)`` in float32; 0 where there is no token.
 
     Attributes:
         logprobs: log π of the token.
@@ -121,15 +166,12 @@ class TokenScores(NamedTuple):
 class Policy(nn.Module):
     """A causal language model with a LoRA adapter, or trained layers of its own, and a value head.
 
-    The reference that the policy must stay near to is the same network with the adapter switched off, or the layers as
-    they were (:meth:`reference`): bit for bit the model that training began with. Dropout is off at all times, so that
-    the probability ratio of PPO is 1 before the first update.
+    The reference policy is the same network with the adapter switched off, or the layers as they were
+    (:meth:`reference`): bit for bit the model that training began with, and no second copy of the frozen weights.
+    Dropout is off at all times, so that the probability ratio of PPO is 1 before the first update.
 
     Args:
-        network: the adapted model; what requires a gradient is what is trained.
-
-    Raises:
-        ReclmError: if the model has no output layer, or one that computes in an unknown way.
+        network: the adapted model; parameters that require a gradient are trained.
 
     Attributes:
         network: the adapted model.
@@ -150,33 +192,25 @@ class Policy(nn.Module):
 
     @classmethod
     def adapt(cls, network: Any, options: LoraOptions | None = None, *, seed: int = 0) -> Self:
-        """A policy that begins as ``network``, which is changed in place.
+        """Return a policy that begins as ``network``, which is changed in place.
 
         Args:
             network: a transformers causal language model. One that has an adapter already (a tuned one) is merged
                 with it first: the reference is then the tuned model.
             options: what is trained; dropout is left out.
             seed: of the new adapter's random half; torch's global state is left as it was.
-
-        Raises:
-            ReclmError: if the model has no such layers, see
-                :func:`~reclm.profilers.rl.policy.adapter_config`.
         """
         if isinstance(network, PeftModel):
             network = network.merge_and_unload()  # pyright: ignore[reportCallIssue]
         options = (options or LoraOptions()).model_copy(update={"dropout": 0.0})
-        config = adapter_config(network, options)
+        config = lora_config(network, options)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return cls(get_peft_model(network, config))  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def read(cls, network: Any, folder: Path) -> Self:
-        """The policy that :meth:`save` wrote, on the model that it was begun with.
-
-        Raises:
-            ReclmError: if the folder does not hold one.
-        """
+        """Return the policy that :meth:`save` wrote, on the model that it began with."""
         _existing(folder)
         try:
             policy = cls(PeftModel.from_pretrained(network, str(folder), is_trainable=True))
@@ -187,12 +221,12 @@ class Policy(nn.Module):
 
     @property
     def base(self) -> Any:
-        """The transformers model with the adapter's matrices inside; engines run this one."""
+        """The transformers model with the adapter's matrices inside; engines run it."""
         return self.network.get_base_model()
 
     @contextmanager
     def reference(self) -> Iterator[Self]:
-        """Within, the policy is the model that it began as."""
+        """Let the policy be the model that it began as, within the block."""
         with self.network.disable_adapter():
             yield self
 
@@ -212,7 +246,7 @@ class Policy(nn.Module):
             attention: ``(B, P + T)``, 0 on padding.
             answers: ``(B, T)``, true on tokens of the answer.
             temperature: the distribution is softmax(logits / temperature).
-            chunk: see :func:`~reclm.profilers.rl.logprobs.token_logprobs`.
+            chunk: see :func:`token_logprobs`.
             samples: answers to each prompt, one behind the other; the prompt is read once for all of them.
         """
         tokens = answers.shape[1]
@@ -227,7 +261,7 @@ class Policy(nn.Module):
         return TokenScores(logprobs, entropies, values.float().masked_fill(~answers, 0))
 
     def train(self, mode: bool = True) -> Self:
-        """Dropout stays off in either mode."""
+        """Leave dropout off in either mode."""
         return super().train(False)
 
     def save(self, folder: Path) -> None:
@@ -235,15 +269,14 @@ class Policy(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         # the base model's embeddings are not trained, whether or not its vocabulary can be looked up
         self.network.save_pretrained(str(folder), save_embedding_layers=False)
-        head = {name: one.detach().cpu().contiguous() for name, one in self.value_head.state_dict().items()}
+        head = {
+            name: weights.detach().cpu().contiguous()
+            for name, weights in self.value_head.state_dict().items()
+        }
         save_file(head, folder / _VALUE_FILE)
 
     def load(self, folder: Path) -> None:
-        """Take over the weights that :meth:`save` wrote.
-
-        Raises:
-            ReclmError: if the folder does not hold them, or those of other options.
-        """
+        """Take over the weights that :meth:`save` wrote."""
         _existing(folder)
         device = str(self.value_head.weight.device)
         try:
@@ -261,13 +294,14 @@ def _existing(folder: Path) -> None:
     # peft would look for a missing folder on the hub
     for name in (_ADAPTER_FILE, _VALUE_FILE):
         if not (folder / name).is_file():
-            raise ReclmError(
-                f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote"
+            raise NotFound(
+                f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote",
+                value=folder,
             )
 
 
-def _unreadable(folder: Path, error: Exception) -> ReclmError:
+def _unreadable(folder: Path, error: Exception) -> Damaged:
     reason = " ".join(str(error).split())[:200]
-    return ReclmError(
+    return Damaged(
         f"{folder} holds no policy for this model; give a folder that Policy.save wrote ({reason})"
     )

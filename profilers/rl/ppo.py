@@ -1,12 +1,11 @@
 """Proximal policy optimisation of a language model.
 
-Papers: PPO https://arxiv.org/abs/1707.06347, on language models with a steered KL penalty
+Papers: PPO https://arxiv.org/abs/1707.06347, on language models with a controlled KL penalty
 https://arxiv.org/abs/1909.08593; in RecLM (https://arxiv.org/abs/2412.19302) eqs 7 and 8.
 
-A step's metrics are those of :mod:`~reclm.profilers.rl.loop` and, means over the step's updates:
-``policy_loss``, ``value_loss``, ``clip_fraction``, ``update_kl`` old to new policy, ``updates`` done;
-``explained_variance`` of the returns by the values; ``kl_coefficient`` β that the step used; ``stopped`` 1 if KL ran
-away.
+Metrics of a step beside those of :mod:`~reclm.profilers.rl.loop`, means over its updates: ``policy_loss``,
+``value_loss``, ``clip_fraction``, ``update_kl`` from old to new policy, ``updates`` done; ``explained_variance`` of the
+returns by the values; ``kl_coefficient`` β that the step used; ``stopped`` 1 if the KL ran away.
 """
 
 from collections.abc import Sequence
@@ -29,12 +28,11 @@ from reclm.profilers.rl.losses import (
     whiten,
 )
 from reclm.profilers.rl.policy import Policy, TokenScores
-from reclm.profilers.rl.rewards import Reward
-from reclm.profilers.rl.rollout import Rollout, Sampler
+from reclm.profilers.rl.rollout import Reward, Rollout, Sampler
 
 
 class KLController:
-    """``e = clip(KL / target − 1, −0.2, 0.2)``, ``β ← β (1 + K e)``.
+    """Steers the KL of an answer: ``e = clip(KL / target − 1, −0.2, 0.2)``, ``β ← β (1 + K e)``.
 
     Paper: section 2.2 of https://arxiv.org/abs/1909.08593, where K is 0.1.
 
@@ -45,12 +43,10 @@ class KLController:
     """
 
     def __init__(self, coefficient: float, target: float | None, gain: float = 0.1) -> None:
-        self.coefficient = coefficient
-        self.target = target
-        self.gain = gain
+        self.coefficient, self.target, self.gain = coefficient, target, gain
 
     def update(self, kl: float) -> None:
-        """Take notice of the KL of the latest answers."""
+        """Adapt β to the KL of the latest answers."""
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
             self.coefficient *= 1 + self.gain * error
@@ -58,7 +54,7 @@ class KLController:
 
 @dataclass(frozen=True)
 class Experience:
-    """A batch of answers with what the losses need; ``(B, T)`` but for the roll-out."""
+    """A batch of answers with the inputs of the losses; ``(B, T)`` except the rollout."""
 
     rollout: Rollout
     old: TokenScores
@@ -70,7 +66,7 @@ class PPO(OnPolicy):
     """One answer a prompt; the policy's value head is trained with it. See :class:`OnPolicy`.
 
     Attributes:
-        stopped: whether KL ran away; the step in which it did is not done.
+        stopped: whether the KL ran away; the step in which it did is not done.
     """
 
     config: PPOConfig
@@ -87,9 +83,9 @@ class PPO(OnPolicy):
         super().__init__(policy, sampler, prompts, reward, config or PPOConfig(), accelerator)
         self.kl = KLController(self.config.kl_coefficient, self.config.kl_target, self.config.kl_gain)
 
-    def _groups(self, adapter: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
+    def _groups(self, weights: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
         rate, head = self.config.learning_rate, list(self.policy.value_head.parameters())
-        return [{"params": adapter, "lr": rate}, {"params": head, "lr": rate * self.config.value_rate}]
+        return [{"params": weights, "lr": rate}, {"params": head, "lr": rate * self.config.value_rate}]
 
     def _state(self) -> dict[str, Any]:
         return {"kl_coefficient": self.kl.coefficient, "stopped": self.stopped}
@@ -130,7 +126,7 @@ class PPO(OnPolicy):
         return metrics, Experience(rollout, old, advantages, returns)
 
     def _update(self, experience: Experience) -> Metrics:
-        """Several epochs of minibatches of clipped objectives."""
+        """Take a gradient step on each minibatch of several epochs."""
         rate = self._set_rate()
         sums: dict[str, Tensor] = {}
         done = 0
@@ -140,7 +136,7 @@ class PPO(OnPolicy):
             self.accelerator.backward(loss)
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
             self.optimizer.step()
-            sums = {name: sums.get(name, 0) + one for name, one in terms.items()}
+            sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
             done += 1
             moved = self._sum(terms["update_kl"]).item() / self.accelerator.num_processes
             if self.config.update_kl and moved > self.config.update_kl:
@@ -149,19 +145,17 @@ class PPO(OnPolicy):
         return means | {"learning_rate": rate, "updates": float(done)}
 
     def _loss(self, experience: Experience, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of a minibatch, and its terms by name."""
-        config, rollout, old = self.config, experience.rollout, experience.old
-        answers = rollout.answers[rows]
-        new = self.model(
-            rollout.ids[rows], rollout.attention[rows], answers, config.temperature, config.chunk
-        )
+        """Return the loss of a minibatch, and its terms by name."""
+        config, old = self.config, experience.old
+        answers = experience.rollout.answers[rows]
+        new = self._score(self.model, experience.rollout, rows)
         policy = ppo_policy_loss(
             new.logprobs, old.logprobs[rows], experience.advantages[rows], answers, config.clip
         )
         value = value_loss(new.values, old.values[rows], experience.returns[rows], answers, config.value_clip)
         bonus = masked_mean(new.entropy, answers)
         loss = policy.loss + config.value_weight * value - config.entropy_weight * bonus
-        # processes are averaged: each counts by its share of the tokens, so that one process gives the same
+        # gradients are averaged over processes: each counts by its share of the tokens, as one process would
         count = answers.sum()
         share = count * self.accelerator.num_processes / self._sum(count)
         terms = {
@@ -170,4 +164,4 @@ class PPO(OnPolicy):
             "clip_fraction": policy.clip_fraction,
             "update_kl": policy.approx_kl,
         }
-        return loss * share, {name: one.detach() for name, one in terms.items()}
+        return loss * share, {name: term.detach() for name, term in terms.items()}

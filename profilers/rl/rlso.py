@@ -3,9 +3,9 @@
 Paper: LangPTune https://arxiv.org/abs/2410.18870, eqs 6 and 8; the objective is REBEL's
 (https://arxiv.org/abs/2404.16767).
 
-A step's metrics are those of :mod:`~reclm.profilers.rl.loop` and: ``reward_gap`` mean distance of the rewards
-of a prompt's two answers, before penalty and whitening; means over the step's updates: ``loss``, ``update_kl`` a token
-from old to new policy (k3, nats), ``updates`` done.
+Metrics of a step beside those of :mod:`~reclm.profilers.rl.loop`: ``reward_gap`` mean distance of the rewards of a
+prompt's two answers, before penalty and whitening; means over its updates: ``loss``, ``update_kl`` a token from old to
+new policy (k3, nats), ``updates`` done.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,7 @@ from reclm.profilers.rl.config import RLSOConfig
 from reclm.profilers.rl.loop import Metrics, OnPolicy
 from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean, rlso_loss, rlso_rewards
 from reclm.profilers.rl.policy import Policy
-from reclm.profilers.rl.rewards import Reward
-from reclm.profilers.rl.rollout import Rollout, Sampler
+from reclm.profilers.rl.rollout import Reward, Rollout, Sampler
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Pairs:
 class RLSO(OnPolicy):
     """Two answers a prompt; the policy's value head has no part in it and is frozen. See :class:`OnPolicy`.
 
-    The reward may change between steps, as LangPTune's does with its recommender: a turn takes its T steps from
-    :meth:`run` (``itertools.islice(rlso.run(), T)``). The learning rate falls over ``steps``, those of all turns.
+    The reward may change between steps, as LangPTune's does with its recommender: a round takes its T steps from
+    :meth:`run` (``itertools.islice(rlso.run(), T)``). The learning rate falls over ``steps``, those of all rounds.
     """
 
     config: RLSOConfig
@@ -58,15 +57,15 @@ class RLSO(OnPolicy):
         config: RLSOConfig | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
-        # with many processes, what is trained must get a gradient
+        # with many processes, whatever requires a gradient must get one
         policy.value_head.requires_grad_(False)
         super().__init__(policy, sampler, prompts, reward, config or RLSOConfig(), accelerator)
 
-    def _groups(self, adapter: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
+    def _groups(self, weights: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
         config = self.config
         return [
             {
-                "params": adapter,
+                "params": weights,
                 "lr": config.learning_rate,
                 "weight_decay": config.weight_decay,
                 "eps": config.epsilon,
@@ -93,7 +92,7 @@ class RLSO(OnPolicy):
         return metrics, Pairs(rollout, old.logprobs, scores.view(-1, 2))
 
     def _update(self, pairs: Pairs) -> Metrics:
-        """Several epochs of regression on the batch; π_t stays the policy that wrote it."""
+        """Take a gradient step on each minibatch of several epochs; π_t stays the policy that wrote the answers."""
         rate = self._set_rate()
         sums: dict[str, Tensor] = {}
         done = 0
@@ -103,7 +102,7 @@ class RLSO(OnPolicy):
                 loss, terms = self._loss(pairs, part)
                 share = len(part) / len(prompts)
                 self.accelerator.backward(loss * share)
-                sums = {name: sums.get(name, 0) + one * share for name, one in terms.items()}
+                sums = {name: sums.get(name, 0) + term * share for name, term in terms.items()}
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
             self.optimizer.step()
             done += 1
@@ -111,19 +110,11 @@ class RLSO(OnPolicy):
         return means | {"learning_rate": rate, "updates": float(done)}
 
     def _loss(self, pairs: Pairs, prompts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of some prompts, and its terms by name."""
-        config, rollout = self.config, pairs.rollout
+        """Return the loss of some prompts, and its terms by name."""
         rows = torch.stack([2 * prompts, 2 * prompts + 1], dim=1).flatten()
-        answers, old = rollout.answers[rows], pairs.logprobs[rows]
-        new = self.model(
-            rollout.ids[rows],
-            rollout.attention[rows],
-            answers,
-            config.temperature,
-            config.chunk,
-            self.samples,
-        ).logprobs
-        loss = rlso_loss(new.sum(1).view(-1, 2), old.sum(1).view(-1, 2), pairs.rewards[prompts], config.eta)
+        old, new = pairs.logprobs[rows], self._score(self.model, pairs.rollout, rows).logprobs
+        rewards = pairs.rewards[prompts]
+        loss = rlso_loss(new.sum(1).view(-1, 2), old.sum(1).view(-1, 2), rewards, self.config.eta)
         with torch.no_grad():
-            moved = masked_mean(kl_k3(old, new), answers)
+            moved = masked_mean(kl_k3(old, new), pairs.rollout.answers[rows])
         return loss, {"loss": loss.detach(), "update_kl": moved}

@@ -1,4 +1,4 @@
-"""Roll-outs: what the policy writes for a batch of prompts, as tensors."""
+"""Rollouts: answers of the policy to a batch of prompts as tensors, and their rewards."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.chat import SamplingParams
 from reclm.llm.engines import LocalGenerator
 from reclm.llm.engines.transformers import TransformersGenerator
@@ -15,25 +15,25 @@ from reclm.llm.models import LanguageModel
 
 
 class Sampler(Protocol):
-    """Whatever writes answers token by token."""
+    """Writes answers token by token."""
 
     def sample(
         self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
     ) -> Iterator[tuple[int, list[int], bool]]:
-        """Row, new tokens (the one that ends it included) and whether it ended by itself, of each prompt."""
+        """Yield row, new tokens (the one that ends it included) and whether it ended by itself, for each prompt."""
         ...
 
     def decode(self, ids: list[int]) -> str:
-        """New tokens as text, special tokens left out."""
+        """Return new tokens as text, without special tokens."""
         ...
 
 
 class PolicyGenerator(TransformersGenerator):
-    """The transformers engine around a network at hand: it samples from the policy as it is at the moment.
+    """The transformers engine around a loaded network: it samples from the policy as it is at the moment.
 
     Args:
         network: a transformers causal language model (``Policy.base``).
-        model: what the network was loaded from; gives tokenizer, context window and end tokens.
+        model: the files that the network was loaded from; gives tokenizer, context window and end tokens.
         batch_size: most prompts in a batch.
     """
 
@@ -47,18 +47,14 @@ class PolicyGenerator(TransformersGenerator):
     def sample(
         self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
     ) -> Iterator[tuple[int, list[int], bool]]:
-        """See :class:`Sampler`.
-
-        Raises:
-            ReclmError: if a prompt does not fit the model's context window.
-        """
+        """Sample answers (see :class:`Sampler`)."""
         longest, context = max(map(len, prompts), default=0), self.prompts.context
         if longest + params.max_new_tokens > context:
-            raise ReclmError(
+            raise BadInput(
                 f"a prompt is too long: {longest} tokens and up to {params.max_new_tokens} new ones, "
                 f"{self.model} takes {context}; shorten the history or the item text"
             )
-        # accelerate may have moved the network since
+        # accelerate may have moved the network
         self.device = self.network.device
         return super().sample(prompts, params, seeds)
 
@@ -104,14 +100,10 @@ class Rollout:
         ended: Sequence[bool],
         texts: list[str],
     ) -> Self:
-        """From token ids.
-
-        Raises:
-            ReclmError: if a prompt or an answer has no token.
-        """
+        """Build a rollout from token ids."""
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             if not prompt or not answer:
-                raise ReclmError(f"roll-out: {'answer' if prompt else 'prompt'} {row} has no token")
+                raise BadInput(f"rollout: {'answer' if prompt else 'prompt'} {row} has no token", value=row)
         left, right = max(map(len, prompts)), max(map(len, answers))
         rows = [
             [0] * (left - len(prompt)) + prompt + answer + [0] * (right - len(answer))
@@ -121,12 +113,12 @@ class Rollout:
         begin = left - torch.tensor([len(prompt) for prompt in prompts])
         end = left + torch.tensor([len(answer) for answer in answers])
         attention = (column >= begin.unsqueeze(1)) & (column < end.unsqueeze(1))
-        reasons: list[Literal["stop", "length"]] = ["stop" if one else "length" for one in ended]
+        reasons: list[Literal["stop", "length"]] = ["stop" if done else "length" for done in ended]
         return cls(torch.tensor(rows), attention, attention[:, left:], texts, reasons)
 
     def to(self, device: torch.device) -> "Rollout":
-        """The tensors on ``device``."""
-        ids, attention, answers = (one.to(device) for one in (self.ids, self.attention, self.answers))
+        """Return the rollout with its tensors on ``device``."""
+        ids, attention, answers = (each.to(device) for each in (self.ids, self.attention, self.answers))
         return Rollout(ids, attention, answers, self.texts, self.finish_reasons)
 
 
@@ -138,12 +130,9 @@ def roll_out(
     Args:
         prompts: token ids.
         seeds: one a prompt; with it, the prompt and the weights, the answer is fixed.
-
-    Raises:
-        ReclmError: if there is no prompt, or one has no token.
     """
     if not prompts or not all(prompts):
-        raise ReclmError("roll-out: there is no prompt, or one without a token")
+        raise BadInput("rollout: there is no prompt, or one without a token")
     # rows of like length lie together in the engine's batches
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     answers: dict[int, tuple[list[int], bool]] = {}
@@ -153,3 +142,30 @@ def roll_out(
     in_order = [answers[row] for row in range(len(prompts))]
     texts = [sampler.decode(new).strip() for new, _ in in_order]
     return Rollout.build(prompts, [new for new, _ in in_order], [ended for _, ended in in_order], texts)
+
+
+class Reward(Protocol):
+    """Rates texts: a reward model, the NDCG of a ranking, a rule."""
+
+    def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> Sequence[float]:
+        """Return a number an answer; ``rows`` says which of the prompts each answers."""
+        ...
+
+
+def rewards_of(
+    reward: Reward, rollout: Rollout, rows: Sequence[int], unfinished: float | None = None
+) -> Tensor:
+    """Return the rewards ``(B,)`` of a rollout.
+
+    Args:
+        rows: which of the prompts each answer belongs to.
+        unfinished: the reward of an answer that was cut, in place of its own (Γ in LangPTune); None leaves it.
+    """
+    values = torch.tensor([float(value) for value in reward(rollout.texts, rows)], device=rollout.ids.device)
+    if len(values) != len(rows) or not values.isfinite().all():
+        bad = values[~values.isfinite()].tolist()
+        returned = f"{bad[0]} among them" if bad else f"{len(values)} numbers"
+        raise BadInput(
+            f"the reward must give {len(rows)} answers a finite number each; got {returned}", value=values
+        )
+    return values if unfinished is None else values.masked_fill(rollout.unfinished, unfinished)

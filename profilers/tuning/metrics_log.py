@@ -1,11 +1,12 @@
-"""Training curves of the stages: read from ``metrics.jsonl``, drawn as one PNG."""
+"""The metrics of a training: ``metrics.jsonl`` and TensorBoard while it runs, curves as one PNG afterwards."""
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,59 +15,75 @@ from matplotlib.ticker import MaxNLocator
 from safetensors import SafetensorError
 
 from reclm.charts import COLOURS, panels, save
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged
 
+FILE = "metrics.jsonl"
+HELD_OUT = "eval_"
+"""Prefix of metrics on held-out data."""
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO}
-_SAID = ("PytorchStreamWriter", "inline_container", "No space left", "os error 28", "Quota exceeded")
+_DISK_FULL = ("PytorchStreamWriter", "inline_container", "No space left", "os error 28", "Quota exceeded")
+_SMOOTHED = 40
+"""A curve of so many points is drawn as its running mean over a twentieth of it, in front of itself."""
 
 
-class Journal:
-    """``metrics.jsonl`` and TensorBoard; what lies behind ``step`` is of a run that was broken, and is cut off."""
+class MetricsLog:
+    """Writes ``metrics.jsonl`` and TensorBoard's files.
 
-    def __init__(self, folder: Path, step: int) -> None:
+    Args:
+        folder: where.
+        step: steps done; rows behind it are of a run that was broken, and are cut off.
+        rows: the rows so far, each with its ``step``, in place of those in the file.
+    """
+
+    def __init__(self, folder: Path, step: int, rows: Iterable[Mapping[str, Any]] | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        self._path.write_text("".join(f"{line}\n" for line in lines[:step]), encoding="utf-8")
+        if rows is None:
+            lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+            text = "".join(f"{line}\n" for line in lines[:step])
+        else:
+            text = "".join(_line(row["step"], row) for row in rows)
+        self._path.write_text(text, encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of a step."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.write(_line(step, metrics))
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Write what TensorBoard still holds in memory."""
         self._board.close()
+
+
+Journal = MetricsLog
+
+
+def _line(step: int, metrics: Mapping[str, float]) -> str:
+    return json.dumps({"step": step, **metrics}) + "\n"
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """What fails within because something cannot be written is a ReclmError."""
+    """Turn failures to write in the block into a BadInput."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch.save and safetensors have errors of their own for a full disk
-        full = getattr(error, "errno", None) in _UNWRITABLE or any(one in str(error) for one in _SAID)
+        full = getattr(error, "errno", None) in _UNWRITABLE or any(
+            words in str(error) for words in _DISK_FULL
+        )
         if not full:
             raise
-        raise _unwritten(folder, error) from error
-
-
-def _unwritten(folder: Path, error: Exception) -> ReclmError:
-    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-    return ReclmError(f"cannot write {folder}: {reason}; make room and run the same command again to go on")
-
-
-FILE = "metrics.jsonl"
-HELD_OUT = "eval_"
-"""Begins the names of what was measured on held-out data."""
-_SMOOTHED = 40
-"""From so many points on a curve is drawn as its running mean, over a twentieth of it, before itself."""
-
-Metrics = dict[str, "Curve"]
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise BadInput(
+            f"cannot write {folder}: {reason}; make room and run the same command again to go on",
+            value=folder,
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +94,14 @@ class Curve:
     values: np.ndarray
 
 
+Metrics = dict[str, Curve]
+
+
 def read_metrics(folder: Path) -> Metrics:
-    """The curves of a stage by name, from ``metrics.jsonl``: ``{"step": 3, "loss": 1.2, …}`` a line.
+    """Return the curves of a stage by name, from ``metrics.jsonl``: ``{"step": 3, "loss": 1.2, …}`` a line.
 
-    What is logged twice, because a run was killed and went on from an earlier step, counts as it was logged last. A
-    line torn by a kill is passed over, and so is what was appended to it; a value that is no finite number is left
-    out. Without the file there are no curves.
-
-    Raises:
-        ReclmError: if the file cannot be read, or holds a whole line that is no mapping with a step.
+    A step that was logged twice, because a run was killed and resumed, counts as it was logged last. A line torn by a
+    kill is passed over, and so is a value that is no finite number. Without the file there are no curves.
     """
     path = folder / FILE
     try:
@@ -93,32 +109,37 @@ def read_metrics(folder: Path) -> Metrics:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise ReclmError(f"cannot read {path}: {error.strerror or error}") from error
+        raise Damaged(f"cannot read {path}: {error.strerror or error}", value=path) from error
     logged: dict[str, dict[int, float]] = {}
     for number, line in enumerate(lines, start=1):
-        row = _row(line)
+        row = None
+        with suppress(json.JSONDecodeError):
+            row = json.loads(line)
         if row is None:
             continue
         if not isinstance(row, dict) or type(row.get("step")) is not int:
-            raise ReclmError(
-                f'{path}:{number}: {line[:80]!r} is no row of metrics; wanted {{"step": 3, "loss": 1.2}}'
+            raise Damaged(
+                f'{path}:{number}: {line[:80]!r} is no row of metrics; wanted {{"step": 3, "loss": 1.2}}',
+                value=line,
+                where=f"{path}:{number}",
             )
         for name, value in row.items():
             if name != "step" and type(value) in (int, float) and np.isfinite(value):
                 logged.setdefault(name, {})[row["step"]] = float(value)
-    return {name: _curve(values) for name, values in logged.items()}
+    curves = {}
+    for name, values in logged.items():
+        steps = np.array(sorted(values), np.int64)
+        curves[name] = Curve(steps, np.array([values[step] for step in steps.tolist()]))
+    return curves
 
 
 def draw(
     stages: Mapping[str, Metrics], path: Path, title: str = "training", kl_target: float | None = None
 ) -> bool:
-    """The curves as one PNG (see :func:`figure`).
+    """Draw the curves as one PNG (see :func:`figure`).
 
     Returns:
         Whether there was anything to draw; without, nothing is written.
-
-    Raises:
-        ReclmError: if the picture cannot be written.
     """
     drawn = figure(stages, title, kl_target)
     if drawn:
@@ -126,17 +147,47 @@ def draw(
     return drawn is not None
 
 
+@dataclass(frozen=True)
+class _Panel:
+    """A curve's title, its metric, the metric that is its standard deviation, and whether its axis begins at 0."""
+
+    title: str
+    metric: str
+    spread: str = ""
+    from_zero: bool = False
+
+
+_TEXT = (
+    _Panel("profiles in order", "compliance"),
+    _Panel("Flesch reading ease", "readability"),
+    _Panel("copied from the history", "copying"),
+)
+_SUPERVISED = (_Panel("loss", "loss"), _Panel("accuracy", "accuracy"), *_TEXT)
+_REINFORCED = (
+    _Panel("reward", "reward", spread="reward_std"),
+    _Panel("KL of an answer, nats", "kl", from_zero=True),
+    _Panel("β, weight of KL", "kl_coefficient", from_zero=True),
+    _Panel("entropy of a token, nats", "entropy", from_zero=True),
+    *_TEXT,
+)
+
+
 def figure(stages: Mapping[str, Metrics], title: str, kl_target: float | None = None) -> Figure | None:
-    """A panel a curve: loss of each stage, and accuracy where there is one; of PPO reward, KL, β, entropy.
+    """Draw a panel a curve: loss and accuracy of each stage; of reinforcement learning reward, KL, β, entropy.
 
     Args:
-        stages: curves by stage, in order; a stage with ``kl`` is PPO.
+        stages: curves by stage, in order; a stage with ``kl`` is one of reinforcement learning.
         kl_target: KL of an answer that β is steered towards; a dashed line.
 
     Returns:
         None if there is no curve.
     """
-    chosen = [(stage, one, metrics) for stage, metrics in stages.items() for one in _panels(metrics)]
+    chosen = [
+        (stage, panel, metrics)
+        for stage, metrics in stages.items()
+        for panel in (_REINFORCED if "kl" in metrics else _SUPERVISED)
+        if panel.metric in metrics or HELD_OUT + panel.metric in metrics
+    ]
     if not chosen:
         return None
     drawn, axes = panels(len(chosen), 4, title, size=(3.4, 2.7))
@@ -148,40 +199,6 @@ def figure(stages: Mapping[str, Metrics], title: str, kl_target: float | None = 
             axis.axhline(kl_target, label=f"target {kl_target:g}", **style)
             axis.legend(frameon=False, fontsize=8, loc="lower right")
     return drawn
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """One curve: what it is called, its metric, the metric that is its standard deviation, whether it begins at 0."""
-
-    title: str
-    metric: str
-    spread: str = ""
-    from_zero: bool = False
-
-
-_READ = (
-    _Panel("profiles in order", "compliance"),
-    _Panel("Flesch reading ease", "readability"),
-    _Panel("copied from the history", "copying"),
-)
-_TUNING = (_Panel("loss", "loss"), _Panel("accuracy", "accuracy"), *_READ)
-_PPO = (
-    _Panel("reward", "reward", spread="reward_std"),
-    _Panel("KL of an answer, nats", "kl", from_zero=True),
-    _Panel("β, weight of KL", "kl_coefficient", from_zero=True),
-    _Panel("entropy of a token, nats", "entropy", from_zero=True),
-    *_READ,
-)
-
-
-def _panels(metrics: Metrics) -> list[_Panel]:
-    """Those that the stage has curves for."""
-    return [
-        one
-        for one in (_PPO if "kl" in metrics else _TUNING)
-        if one.metric in metrics or HELD_OUT + one.metric in metrics
-    ]
 
 
 def _draw(axis: Axes, panel: _Panel, metrics: Metrics) -> None:
@@ -210,36 +227,16 @@ def _draw(axis: Axes, panel: _Panel, metrics: Metrics) -> None:
 
 
 def _band(axis: Axes, around: Curve, spread: Curve) -> None:
-    """± one standard deviation, where both were logged."""
+    """Draw ± one standard deviation, where both were logged."""
     steps, at, by = np.intersect1d(around.steps, spread.steps, return_indices=True)
     middle, half = _smooth(around.values[at]), _smooth(spread.values[by])
-    axis.fill_between(
-        steps,
-        middle - half,
-        middle + half,
-        color=COLOURS[0],
-        alpha=0.25,
-        linewidth=0,
-        label="± sd of answers",
-    )
+    style = {"color": COLOURS[0], "alpha": 0.25, "linewidth": 0}
+    axis.fill_between(steps, middle - half, middle + half, label="± sd of answers", **style)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """The running mean of a long curve, over what there is at its ends; a short one as it is."""
+    """Return the running mean of a long curve, over fewer values at its ends; a short one as it is."""
     if len(values) < _SMOOTHED:
         return values
     window = np.ones(max(3, len(values) // 20))
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
-
-
-def _row(line: str) -> object:
-    """What a line says; None if it is torn."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
-
-
-def _curve(values: dict[int, float]) -> Curve:
-    steps = np.array(sorted(values), np.int64)
-    return Curve(steps, np.array([values[step] for step in steps.tolist()]))

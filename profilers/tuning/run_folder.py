@@ -1,46 +1,196 @@
-"""What the folders of tuned profilers have in common: config, what they were tuned from, and the tuned model."""
+"""The run folder of a tuned profiler (config, origin, adapters), and the protocol of its tuning."""
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from peft import PeftModel
 
 from reclm.config import Config
-from reclm.errors import ReclmError
+from reclm.data.dataset import TrainingView
+from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import TextGenerator
 from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
 from reclm.profilers.rl.rollout import PolicyGenerator
 from reclm.profilers.tuning.load_model import load_network, quiet
 
-ABOUT, CONFIG = "about.yaml", "config.yaml"
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ABOUT, CONFIG, ADAPTER = "about.yaml", "config.yaml", "adapter"
+_BEGUN = (CONFIG, f"{CONFIG}.partial", f"{ABOUT}.partial")
+"""Files that a run may leave which is interrupted while it begins."""
+
+
+class Tuning(Protocol):
+    """The training of a profiler on one data set, in one folder; ``tuning(view)`` of a tunable profiler returns it.
+
+    A finished stage is not trained again: a run that was interrupted goes on where it stopped.
+    """
+
+    folder: Path
+
+    def run(self) -> None:
+        """Train every stage that is not finished."""
+        ...
+
+    def estimate(self) -> "Table":
+        """Return a table of the work ahead, with times from a small batch on this machine; train nothing."""
+        ...
+
+    def shown(self, count: int) -> Iterator[str]:
+        """Yield ``count`` samples of each stage in readable form."""
+        ...
+
+    def results(self) -> "list[Table | str]":
+        """Measure the finished tuning, write its report and curves, and return tables and lines to print."""
+        ...
+
+    def next_command(self) -> list[str]:
+        """Return the command that uses the tuned profiler, without the data set."""
+        ...
 
 
 class About(Config):
-    """``about.yaml``: what a profiler was tuned from."""
+    """The content of ``about.yaml``: the origin of a tuned profiler."""
 
     dataset: str
     fingerprint: str
     model: str | None
-    """As it was asked for; None for the embedded one."""
+    """The model's name as it was asked for; None for the embedded one."""
     weights: str
     """The model's name, with a hash of its weights."""
     version: str = version("reclm-toolkit")
 
 
+@dataclass(frozen=True)
+class RunFolder:
+    """``config.yaml``, ``about.yaml``, and a folder a stage, each with its ``adapter``; for subclasses.
+
+    Attributes:
+        Config, About: classes of the two files.
+        free: options that may change when tuning goes on.
+        stages: folders that training makes.
+        prepared: folders that are deleted when options change before anything was learned.
+    """
+
+    Config: ClassVar[type[Config]]
+    About: ClassVar[type[About]] = About
+    free: ClassVar[frozenset[str]] = frozenset()
+    prepared: ClassVar[tuple[str, ...]] = ()
+
+    folder: Path
+    config: Any
+    about: Any
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the run that :meth:`begin` wrote.
+
+        Raises:
+            NotFound: if no tuned profiler is there.
+        """
+        check(folder)
+        return cls(folder, cls.Config.from_yaml(folder / CONFIG), cls.About.from_yaml(folder / ABOUT))
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        config: Config,
+        view: TrainingView,
+        model: LanguageModel,
+        requested: str | None,
+        **about: Any,
+    ) -> Self:
+        """Return a folder to tune in: a new one, or one to go on in, which :meth:`write` gives the new ``config``.
+
+        Where nothing was learned yet, data that were prepared with other options are deleted.
+
+        Args:
+            requested: the name that ``model`` was found by.
+            about: further fields of ``About``.
+
+        Raises:
+            BadInput: if the folder was tuned from other data, another model or with other options (those that are
+                ``free`` may differ), holds something else, or cannot be written.
+        """
+        fields = {
+            "dataset": view.name,
+            "fingerprint": view.fingerprint,
+            "model": requested,
+            "weights": model.name,
+        }
+        run = cls(folder, config, cls.About(**fields, **about))
+        if (folder / ABOUT).is_file():
+            there = cls.read(folder)
+            try:
+                compare(folder, there._definition, run._definition)
+            except BadInput:
+                if there.learned:
+                    raise
+                for name in cls.prepared:
+                    shutil.rmtree(folder / name, ignore_errors=True)
+        elif folder.is_dir() and any(path.name not in _BEGUN for path in folder.iterdir()):
+            raise something_else(folder)
+        if not run.learned:
+            run.write()
+        return run
+
+    def write(self) -> None:
+        """Write ``config.yaml`` and ``about.yaml``, each whole or not at all.
+
+        Raises:
+            BadInput: if they cannot be written.
+        """
+        write(self.folder, self.config, self.about)
+
+    @property
+    def _definition(self) -> dict[str, Any]:
+        """All that the training depends on."""
+        about = self.about.model_dump(exclude={"dataset", "model", "version"})
+        return about | self.config.model_dump(mode="json", exclude=set(self.free))
+
+    @property
+    def learned(self) -> bool:
+        """Whether the training of a stage was begun."""
+        raise NotImplementedError
+
+    def adapter(self, stage: str) -> Path | None:
+        """Return the folder of a stage's adapter; None while the stage is not finished."""
+        path = self.folder / stage / ADAPTER
+        return path if (path / "adapter_config.json").is_file() else None
+
+    def model(self, name: str | None = None) -> LanguageModel:
+        """Return the model that was tuned.
+
+        Raises:
+            BadInput: if ``name``, or the model that has the requested name today, is another one.
+        """
+        return base_model(self.folder, self.about, name)
+
+    def generator(self, stage: str | None, model: LanguageModel) -> LazyGenerator:
+        """Return the model as ``stage`` left it, loaded at its first prompt; None: the untuned model."""
+        return tuned_generator(model, self.adapter(stage) if stage else None, stage or "")
+
+
 def check(folder: Path) -> None:
-    """Raises a ReclmError if no tuned profiler is there."""
+    """Raise a NotFound if no tuned profiler is in the folder."""
     if not (folder / ABOUT).is_file() or not (folder / CONFIG).is_file():
-        raise ReclmError(f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)")
+        raise NotFound(
+            f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)", value=folder
+        )
 
 
 def write(folder: Path, config: Config, about: About) -> None:
     """Write ``config.yaml`` and ``about.yaml``, each whole or not at all.
 
     Raises:
-        ReclmError: if they cannot be written.
+        BadInput: if they cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,43 +198,49 @@ def write(folder: Path, config: Config, about: About) -> None:
             part.to_yaml(folder / f"{name}.partial")
             os.replace(folder / f"{name}.partial", folder / name)
     except OSError as error:
-        raise ReclmError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise BadInput(f"cannot write {folder}: {error.strerror or error}", value=folder) from error
 
 
-def compare(folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any], within: str = "") -> None:
-    """Raises a ReclmError that names the first option in which two tunings differ."""
-    for name, other in asked.items():
-        one = there.get(name)
-        if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-            compare(folder, one, other, f"{within}{name}.")
-        elif one != other:
-            raise ReclmError(
-                f"{folder} was tuned with {within}{name} = {one}, not {other}; go on with the same options, "
-                "or begin in another folder (--out)"
+def compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> None:
+    """Raise a BadInput that names the first option in which two tunings differ."""
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(before, dict) and isinstance(value, dict) and before.keys() == value.keys():
+            compare(folder, before, value, f"{within}{name}.")
+        elif before != value:
+            raise BadInput(
+                f"{folder} was tuned with {within}{name} = {before}, not {value}; go on with the same options, "
+                "or begin in another folder (--out)",
+                value=value,
+                where=f"{within}{name}",
             )
 
 
-def something_else(folder: Path) -> ReclmError:
-    """What is said of a folder that is not empty and holds no tuning."""
-    return ReclmError(f"{folder} holds something else than a tuned profiler; give another folder (--out)")
+def something_else(folder: Path) -> BadInput:
+    """Return the error for a folder that is not empty and holds no tuning."""
+    return BadInput(
+        f"{folder} holds something else than a tuned profiler; give another folder (--out)", value=folder
+    )
 
 
 def base_model(folder: Path, about: About, name: str | None = None) -> LanguageModel:
-    """The model that was tuned in ``folder``.
+    """Return the model that was tuned in ``folder``.
 
     Raises:
-        ReclmError: if ``name``, or what is found under the name it had, is another one.
+        BadInput: if ``name``, or the model that has the requested name today, is another one.
     """
-    found = find_model(name or about.model)
-    if found.name != about.weights:
-        raise ReclmError(
-            f"{folder} was tuned from {about.weights}, not from {found.name}; give that one with --model"
+    model = find_model(name or about.model)
+    if model.name != about.weights:
+        raise BadInput(
+            f"{folder} was tuned from {about.weights}, not from {model.name}; give that one with --model",
+            value=model.name,
+            remedy=about.weights,
         )
-    return found
+    return model
 
 
 def tuned_generator(model: LanguageModel, adapter: Path | None, stage: str) -> LazyGenerator:
-    """The model with the adapter that ``stage`` left, loaded when it is first needed; without one, as it came."""
+    """Return the model with the adapter that ``stage`` left, loaded at its first prompt; without one, as it was."""
     name = f"{model.name}+{stage}@{digest(sorted(adapter.glob('*.safetensors')))}" if adapter else model.name
 
     def load() -> TextGenerator:

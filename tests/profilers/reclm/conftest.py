@@ -11,9 +11,9 @@ from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.llm.models import LanguageModel, find_model, load_tokenizer
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.reclm.budget import Budget
 from reclm.profilers.reclm.config import InstructionConfig, RecLMConfig
-from reclm.profilers.reclm.instructions import Instructions
+from reclm.profilers.reclm.prompts import Budget
+from reclm.profilers.reclm.samples import Instructions
 
 sys.path.append(str(Path(__file__).parent))
 

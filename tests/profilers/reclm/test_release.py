@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from reclm.data.readers.mind_release import MindRelease
-from reclm.profilers.reclm.budget import Budget
 from reclm.profilers.reclm.config import InstructionConfig
-from reclm.profilers.reclm.instructions import Instructions
 from reclm.profilers.reclm.neighbours import similar
+from reclm.profilers.reclm.prompts import Budget
+from reclm.profilers.reclm.samples import Instructions
 from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher
 
 
@@ -43,7 +43,7 @@ def test_samples_fit_and_do_not_leak(release, smollm):
     samples = list(instructions.collaborative(near, profiles, np.random.default_rng(0)))
     assert len(samples) > 100
     assert sum(one.label == "Yes" for one in samples) * 2 == len(samples)
-    lines = instructions.shown.lines
+    lines = instructions.histories.lines
     for sample in samples:
         item = int(view.items.find([sample.item])[0])
         target, *others = sample.messages[1].content.split("User 2 chose:")

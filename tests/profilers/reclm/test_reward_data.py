@@ -8,15 +8,15 @@ import pytest
 from reclm.data.dataset import ReadReport
 from reclm.errors import ReclmError
 from reclm.llm.chat import Message
-from reclm.profilers.reclm.instructions import Sample
-from reclm.profilers.reclm.reward_data import (
+from reclm.profilers.reclm.reward_model import (
     RewardDataConfig,
-    as_dataset,
+    pair_dataset,
     rejected,
     reward_pairs,
     split_users,
-    tokenised,
+    tokenise_pairs,
 )
+from reclm.profilers.reclm.samples import Sample
 
 OWN = "User identity: cook, baker; User interests: bread, jam."
 THEIRS = "User identity: pilot, sailor; User interests: wind, maps."
@@ -135,7 +135,7 @@ def test_shares_must_sum_to_one(key, shares, total):
 def test_columns_are_what_the_reward_trainer_reads():
     asked, profiles = samples(2)
     pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), ReadReport()))
-    row = as_dataset(pairs)[0]
+    row = pair_dataset(pairs)[0]
     assert row["prompt"] == [
         {"role": "system", "content": "Describe."},
         {"role": "user", "content": "Bread."},
@@ -147,10 +147,10 @@ def test_columns_are_what_the_reward_trainer_reads():
 
 def test_tokens_of_a_pair_are_those_of_the_chat_template(smollm):
     asked, profiles = samples(3)
-    pairs = as_dataset(
+    pairs = pair_dataset(
         reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), ReadReport())
     )
-    for row, ids in zip(pairs, tokenised(pairs, smollm), strict=True):
+    for row, ids in zip(pairs, tokenise_pairs(pairs, smollm), strict=True):
         for name in ("chosen", "rejected"):
             theirs = smollm.tokenizer.apply_chat_template([*row["prompt"], *row[name]])["input_ids"]
             assert ids[f"{name}_ids"] == theirs

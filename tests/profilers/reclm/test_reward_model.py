@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from reclm.llm.chat import Message
-from reclm.profilers.reclm.config import TuningConfig
-from reclm.profilers.reclm.reward_data import Pair, as_dataset
-from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, tune_reward
+from reclm.profilers.reclm.config import SupervisedConfig
+from reclm.profilers.reclm.reward_model import Pair, RewardModel, pair_accuracy, pair_dataset, tune_reward
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0}
 WORDS = ("jazz", "chess", "tea", "bread", "wind", "maps", "films", "news", "sea", "moon")
@@ -41,9 +40,9 @@ def alone(reward: RewardModel, chat: tuple[Message, ...]) -> float:
 @pytest.fixture(scope="module")
 def tune(tiny, tmp_path_factory):
     def tune(learned, held_out, **options):
-        config = TuningConfig(**{"lora": LORA, "epochs": 1, "batch_size": 8, "accumulate": 1, **options})
+        config = SupervisedConfig(**{"lora": LORA, "epochs": 1, "batch_size": 8, "accumulate": 1, **options})
         folder = tmp_path_factory.mktemp("reward")
-        pairs, others = (as_dataset(map(pair, some)) for some in (learned, held_out))
+        pairs, others = (pair_dataset(map(pair, some)) for some in (learned, held_out))
         adapter = tune_reward(tiny.model, tiny.prompts, pairs, others, folder, config, progress=False)
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         return RewardModel.load(tiny.model, adapter, tiny.prompts), list(map(json.loads, lines))
@@ -82,7 +81,7 @@ def test_the_loss_is_that_of_equation_6(untrained) -> None:
 def test_it_tells_a_profile_from_a_full_stop(trained, untrained) -> None:
     reward, rows = trained
     assert [one["eval_accuracy"] for one in rows if "eval_accuracy" in one][-1] == 1
-    fresh = as_dataset(map(pair, range(50, 70)))
+    fresh = pair_dataset(map(pair, range(50, 70)))
     assert pair_accuracy(reward, fresh) == {"all": (20, 20), "dot": (20, 20)}
     losses = [one["loss"] for one in rows if "loss" in one]
     assert losses[-1] < losses[0] / 2
@@ -117,7 +116,7 @@ def test_accuracy_is_counted_by_kind() -> None:
 
     asked = pair(0).prompt
     kinds = [("dot", "long", "."), ("dot", ".", "long"), ("mixed", "long", "."), ("header", "same", "same")]
-    pairs = as_dataset(Pair("u", asked, better, worse, kind) for kind, better, worse in kinds)  # pyright: ignore[reportArgumentType]
+    pairs = pair_dataset(Pair("u", asked, better, worse, kind) for kind, better, worse in kinds)  # pyright: ignore[reportArgumentType]
     found = pair_accuracy(SimpleNamespace(scores=counted), pairs)  # pyright: ignore[reportArgumentType]
     # equally good is not right
     assert found == {"all": (2, 4), "dot": (1, 2), "mixed": (1, 1), "header": (0, 1)}

@@ -3,8 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from reclm.profilers.reclm.report.compare import Comparison, compare
-from reclm.profilers.reclm.report.quality import HeldOut, Vectors
+from reclm.profilers.tuning.quality import Comparison, HeldOut, Vectors, compare_stages
 
 
 class TableEncoder:
@@ -84,7 +83,7 @@ def texts() -> dict[str, str]:
 def comparison(encoder, held_out, texts) -> Comparison:
     """Two stages: before, with nothing in the format, and kd."""
     before = dict.fromkeys(texts, "no profile")
-    return compare({"before": before, "kd": texts}, held_out, Vectors(encoder, progress=False))
+    return compare_stages({"before": before, "kd": texts}, held_out, Vectors(encoder, progress=False))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from reclm.data.dataset import ReadReport
 from reclm.errors import ReclmError
-from reclm.profilers.reclm.report.card import CardFacts, nameless, write_card
+from reclm.profilers.reclm.report import CardFacts, nameless, write_card
 
 PARSER = MarkdownIt("gfm-like", {"linkify": False})
 FORGED = "x |\n---\nlicense: mit\n---\n```\n# Results\n<b>y</b>"

@@ -8,9 +8,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from reclm.errors import ReclmError
-from reclm.profilers.reclm.report.compare import compare
-from reclm.profilers.reclm.report.page import COLUMNS, page, quality_table, save, terminal_table
-from reclm.profilers.reclm.report.quality import HeldOut
+from reclm.profilers.reclm.report import COLUMNS, quality_table, report_page, save_report, terminal_table
+from reclm.profilers.tuning.quality import HeldOut, compare_stages
 
 PARSER = MarkdownIt("gfm-like", {"linkify": False})
 FORGED = "User | x |\n\n# Results\n<script>alert(1)</script> `rm` [a](https://x.org) \x1b[2J"
@@ -56,21 +55,21 @@ def test_the_terminal_shows_the_same(comparison):
 
 
 def test_malformed_profiles_are_named_with_an_example(comparison, vectors_of):
-    text = page(comparison, "RecLM")
+    text = report_page(comparison, "RecLM")
     assert "**kd**: 1 of 3.\n\n| fault | first of them | text | profiles |" in text
     assert (
         "| not of the form 'User identity: a, b; User interests: x, y.' | dan | no profile | 1 |"
         in text.split("**kd**")[1]
     )
     well = {"ann": comparison.texts["kd"]["ann"]}
-    fine = compare({"kd": well, "ppo": {}}, HeldOut("user", ("ann",), phrases=1), vectors_of())
-    text = page(fine, "RecLM")
+    fine = compare_stages({"kd": well, "ppo": {}}, HeldOut("user", ("ann",), phrases=1), vectors_of())
+    text = report_page(fine, "RecLM")
     assert "**kd**: none of 1." in text
     assert "**ppo**: no profile." in text
 
 
 def test_the_same_subjects_side_by_side(comparison):
-    text = page(comparison, "RecLM on films", examples=["ann"], remarks=["PPO ran away at step 7"])
+    text = report_page(comparison, "RecLM on films", examples=["ann"], remarks=["PPO ran away at step 7"])
     assert headings(text)[-1] == "User ann"
     example = text.split("### User ann")[1]
     assert "- Alien\n- Heat\n" in example
@@ -84,18 +83,18 @@ def test_examples_are_spread_over_those_whom_all_stages_wrote_for(vectors_of):
     many = {f"u{at}": "text" for at in range(10)}
     some = {name: text for name, text in many.items() if name not in ("u0", "u1")}
     held_out = HeldOut("item", tuple(many))
-    found = compare({"before": many, "kd": some}, held_out, vectors_of())
+    found = compare_stages({"before": many, "kd": some}, held_out, vectors_of())
     assert found.spread(4) == ["u2", "u4", "u6", "u8"]
     assert found.spread(100) == list(some)
-    assert compare({}, HeldOut("item", ()), vectors_of()).spread(3) == []
+    assert compare_stages({}, HeldOut("item", ()), vectors_of()).spread(3) == []
     with pytest.raises(ReclmError, match="unknown item with a profile 'u11'; did you mean 'u1'"):
-        page(found, "RecLM", examples=["u11"])
+        report_page(found, "RecLM", examples=["u11"])
 
 
 def test_long_texts_and_histories_are_cut(vectors_of):
     held_out = HeldOut("user", ("ann",), histories={"ann": "\n".join(["x" * 1000] * 30)})
-    found = compare({"before": {"ann": "y" * 1000}}, held_out, vectors_of())
-    text = page(found, "RecLM")
+    found = compare_stages({"before": {"ann": "y" * 1000}}, held_out, vectors_of())
+    text = report_page(found, "RecLM")
     assert "x" * 159 + "…" in text
     assert "- and 20 more" in text
     assert "y" * 399 + "…" in text
@@ -104,32 +103,32 @@ def test_long_texts_and_histories_are_cut(vectors_of):
 
 def test_text_that_comes_from_data_is_no_markdown(vectors_of):
     held_out = HeldOut("user", (FORGED,), {FORGED: FORGED}, {FORGED: FORGED})
-    forged = compare({FORGED: {FORGED: FORGED}}, held_out, vectors_of({FORGED: (1, 0)}))
-    plain = compare(
+    forged = compare_stages({FORGED: {FORGED: FORGED}}, held_out, vectors_of({FORGED: (1, 0)}))
+    plain = compare_stages(
         {"x": {"x": "x"}}, HeldOut("user", ("x",), {"x": "x"}, {"x": "x\nx\nx"}), vectors_of({"x": (1, 0)})
     )
-    text, other = page(forged, FORGED, remarks=[FORGED]), page(plain, "x", remarks=["x"])
+    text, other = report_page(forged, FORGED, remarks=[FORGED]), report_page(plain, "x", remarks=["x"])
     kinds = [[one.type for one in PARSER.parse(some)] for some in (text, other)]
     assert kinds[0] == kinds[1]
     inline = [child.type for one in PARSER.parse(text) for child in one.children or []]
     assert set(inline) <= {"text", "text_special", "strong_open", "strong_close"}
     assert "\x1b" not in text
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal_table(compare({"[red]x\x1b[2J": {}}, HeldOut("user", ()), vectors_of())))
+    console.print(terminal_table(compare_stages({"[red]x\x1b[2J": {}}, HeldOut("user", ()), vectors_of())))
     assert re.search(r"\[red\]x\\x1b\[2J", console.export_text())
 
 
 def test_nothing_was_written(tmp_path, vectors_of):
-    nothing = compare({"kd": {}}, HeldOut("user", ("ann",)), vectors_of())
+    nothing = compare_stages({"kd": {}}, HeldOut("user", ("ann",)), vectors_of())
     assert rows(quality_table(nothing)) == [["kd", "0", *["–"] * 9]]
-    save(nothing, tmp_path, "RecLM")
+    save_report(nothing, tmp_path, "RecLM")
     assert "**kd**: no profile." in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_saved_numbers_are_the_shown_ones(comparison, tmp_path):
-    save(comparison, tmp_path / "new" / "report", "RecLM", examples=1, remarks=["one"])
+    save_report(comparison, tmp_path / "new" / "report", "RecLM", examples=1, remarks=["one"])
     folder = tmp_path / "new" / "report"
-    assert (folder / "report.md").read_text(encoding="utf-8") == page(comparison, "RecLM", 1, ["one"])
+    assert (folder / "report.md").read_text(encoding="utf-8") == report_page(comparison, "RecLM", 1, ["one"])
     numbers = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert [one["stage"] for one in numbers["stages"]] == ["before", "kd"]
     assert numbers["stages"][1]["compliance"]["mean"] == 2 / 3
@@ -141,4 +140,4 @@ def test_saved_numbers_are_the_shown_ones(comparison, tmp_path):
 def test_a_folder_that_cannot_be_written(comparison, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ReclmError, match=r"^cannot write the report in .*file/report: Not a directory$"):
-        save(comparison, tmp_path / "file" / "report", "RecLM")
+        save_report(comparison, tmp_path / "file" / "report", "RecLM")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reclm.profilers.reclm.report.quality import (
+from reclm.profilers.tuning.quality import (
     HeldOut,
     StageQuality,
     Vectors,

@@ -8,8 +8,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 from reclm.profilers.rl.losses import rlso_loss, rlso_rewards
-from reclm.profilers.rl.rewards import judge
-from reclm.profilers.rl.rollout import Rollout
+from reclm.profilers.rl.rollout import Rollout, rewards_of
 
 OLD = tensor([[-1.5, -1.0], [-3.0, -2.0]])
 NEW = tensor([[-1.0, -2.0], [-3.0, -2.5]])
@@ -102,7 +101,7 @@ def test_whitening_of_equal_rewards_is_no_reward():
 
 def test_an_unfinished_answer_is_worth_gamma():
     rollout = Rollout.build([[1]] * 4, [[5]] * 4, [True, False, False, True], ["a", "b", "c", "d"])
-    rewards = judge(lambda texts, rows: [0.9, 0.9, 0.1, 0.1], rollout, [0, 0, 1, 1], unfinished=0.5)
+    rewards = rewards_of(lambda texts, rows: [0.9, 0.9, 0.1, 0.1], rollout, [0, 0, 1, 1], unfinished=0.5)
     assert_close(rewards, tensor([0.9, 0.5, 0.5, 0.1]))
     loss = rlso_loss(torch.zeros(2, 2), torch.zeros(2, 2), rewards.view(2, 2), eta=1)
     assert_close(loss, tensor(((0.9 - 0.5) ** 2 + (0.5 - 0.1) ** 2) / 2))

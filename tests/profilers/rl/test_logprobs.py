@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from reclm.errors import ReclmError
-from reclm.profilers.rl.logprobs import LogitHead, token_logprobs
+from reclm.profilers.rl.policy import LogitHead, token_logprobs
 
 SIZE = {
     "vocab_size": 50,

@@ -9,12 +9,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from reclm.errors import ReclmError
-from reclm.profilers.reclm.ppo_stage import combined, refine
-from reclm.profilers.reclm.sft import adapted
+from reclm.profilers.reclm.ppo_stage import combine_adapters, train_ppo
 from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.config import LoraOptions, PPOConfig
 from reclm.profilers.rl.ppo import PPO
-from reclm.profilers.tuning.load_model import load_network
+from reclm.profilers.tuning.load_model import add_adapter, load_network
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 LORA = LoraOptions(r=2, alpha=6)
@@ -43,7 +42,7 @@ def weights(adapter: Path) -> dict[str, torch.Tensor]:
 
 def moved(tiny, folder: Path, lora: LoraOptions, seed: int) -> Path:
     """An adapter that has learned something random."""
-    network = adapted(load_network(tiny.model), lora, "CAUSAL_LM", None, seed)
+    network = add_adapter(load_network(tiny.model), lora, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, one in network.named_parameters():
@@ -68,7 +67,7 @@ def two(tiny, tmp_path_factory) -> list[Path]:
 
 
 def test_the_combined_adapter_is_the_first_merged_and_the_second_on_top(tiny, two, tmp_path) -> None:
-    combined(tiny.model, two[0], two[1], tmp_path / "both")
+    combine_adapters(tiny.model, two[0], two[1], tmp_path / "both")
     network = PeftModel.from_pretrained(load_network(tiny.model), str(two[0]))
     network = PeftModel.from_pretrained(network.merge_and_unload(), str(two[1]))
     expected, plain = logits(network), logits(load_network(tiny.model))
@@ -91,7 +90,7 @@ def test_the_combined_adapter_is_the_first_merged_and_the_second_on_top(tiny, tw
 def test_an_adapter_of_the_last_layer_is_combined_with_one_of_all(tiny, two, tmp_path, order: int) -> None:
     last = moved(tiny, tmp_path / "last", LoraOptions(r=2, alpha=6, last_layers=1), 5)
     first, second = [two[0], last][::order]
-    combined(tiny.model, first, second, tmp_path / "both")
+    combine_adapters(tiny.model, first, second, tmp_path / "both")
     network = PeftModel.from_pretrained(load_network(tiny.model), str(first))
     expected = logits(PeftModel.from_pretrained(network.merge_and_unload(), str(second)))
     found = logits(PeftModel.from_pretrained(load_network(tiny.model), str(tmp_path / "both")))
@@ -99,14 +98,14 @@ def test_an_adapter_of_the_last_layer_is_combined_with_one_of_all(tiny, two, tmp
 
 
 def test_without_a_first_it_is_the_second(tiny, two, tmp_path) -> None:
-    combined(tiny.model, None, two[1], tmp_path / "one")
+    combine_adapters(tiny.model, None, two[1], tmp_path / "one")
     expected = logits(PeftModel.from_pretrained(load_network(tiny.model), str(two[1])))
     found = logits(PeftModel.from_pretrained(load_network(tiny.model), str(tmp_path / "one")))
     torch.testing.assert_close(found, expected)
 
 
 def test_what_is_left_is_adapter_and_metrics(tiny, two, tmp_path) -> None:
-    adapter = refine(tiny.model, PROMPTS, count_e, tmp_path, TOY, LORA, start=two[0], progress=False)
+    adapter = train_ppo(tiny.model, PROMPTS, count_e, tmp_path, TOY, LORA, start=two[0], progress=False)
     assert adapter == tmp_path / "adapter"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["adapter", "metrics.jsonl", "tensorboard"]
     assert [one["step"] for one in lines(tmp_path)] == [1, 2, 3]
@@ -131,7 +130,7 @@ def test_where_kl_runs_away_the_adapter_is_that_of_the_step_before(
 
     with monkeypatch.context() as patched:
         patched.setattr(PPO, "train_step", run_away)
-        stopped = refine(
+        stopped = train_ppo(
             tiny.model, PROMPTS, count_e, tmp_path / "a", config, LORA, start=start, progress=False
         )
     rows = lines(tmp_path / "a")
@@ -139,7 +138,7 @@ def test_where_kl_runs_away_the_adapter_is_that_of_the_step_before(
     assert [one["stopped"] for one in rows] == [0.0] * done + [1.0]
     if done > 1:
         config = config.model_copy(update={"steps": done - 1})
-        expected = refine(
+        expected = train_ppo(
             tiny.model, PROMPTS, count_e, tmp_path / "b", config, LORA, start=start, progress=False
         )
         assert all(torch.equal(one, weights(expected)[name]) for name, one in weights(stopped).items())
@@ -148,7 +147,7 @@ def test_where_kl_runs_away_the_adapter_is_that_of_the_step_before(
 
 
 def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(tiny, tmp_path, monkeypatch) -> None:
-    unbroken = refine(tiny.model, PROMPTS, count_e, tmp_path / "a", TOY, LORA, progress=False)
+    unbroken = train_ppo(tiny.model, PROMPTS, count_e, tmp_path / "a", TOY, LORA, progress=False)
     write = checkpoints.write
 
     def broken(path: Path, *args) -> None:
@@ -159,10 +158,10 @@ def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(tiny, tm
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints, "write", broken)
         with pytest.raises(KeyboardInterrupt):
-            refine(tiny.model, PROMPTS, count_e, tmp_path / "b", TOY, LORA, progress=False)
+            train_ppo(tiny.model, PROMPTS, count_e, tmp_path / "b", TOY, LORA, progress=False)
     # what a killed run left of the checkpoint that it was writing
     (tmp_path / "b" / "checkpoints" / "step-000003.partial").mkdir()
-    again = refine(tiny.model, PROMPTS, count_e, tmp_path / "b", TOY, LORA, progress=False)
+    again = train_ppo(tiny.model, PROMPTS, count_e, tmp_path / "b", TOY, LORA, progress=False)
     assert [one["step"] for one in lines(tmp_path / "b")] == [1, 2, 3]
     assert all(torch.equal(one, weights(unbroken)[name]) for name, one in weights(again).items())
 
@@ -174,13 +173,13 @@ def test_a_run_broken_behind_the_runaway_step_stays_stopped(tiny, tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("reclm.profilers.reclm.ppo_stage.combined", broken)
+        patched.setattr("reclm.profilers.reclm.ppo_stage.combine_adapters", broken)
         with pytest.raises(KeyboardInterrupt):
-            refine(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
+            train_ppo(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
     before = lines(tmp_path)
     assert before[-1]["stopped"] == 1
     (tmp_path / "checkpoints" / "step-000009.partial").mkdir()
-    refine(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
+    train_ppo(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
     assert lines(tmp_path) == before
     assert sorted(one.name for one in tmp_path.iterdir()) == ["adapter", "metrics.jsonl", "tensorboard"]
 
@@ -194,7 +193,7 @@ def test_other_options_are_refused_while_it_is_broken(tiny, tmp_path) -> None:
 
     calls: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        refine(tiny.model, PROMPTS, broken, tmp_path, TOY, LORA, progress=False)
+        train_ppo(tiny.model, PROMPTS, broken, tmp_path, TOY, LORA, progress=False)
     other = TOY.model_copy(update={"clip": 0.5})
     with pytest.raises(ReclmError, match=r"was written with clip = 0.2, not 0.5"):
-        refine(tiny.model, PROMPTS, count_e, tmp_path, other, LORA, progress=False)
+        train_ppo(tiny.model, PROMPTS, count_e, tmp_path, other, LORA, progress=False)

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.profilers.reclm import dataset
-from reclm.profilers.reclm.masking import masked, messages_of
-from reclm.profilers.reclm.yes_no_accuracy import judged
+from reclm.profilers.reclm.samples import load_samples, messages_of
+from reclm.profilers.reclm.supervised import label_chat, yes_no_accuracy
 from reclm.profilers.tuning.load_model import load_network
 
 
 @pytest.fixture(scope="module")
 def samples(tuned):
-    return dataset.load(tuned / "collab" / "data").select(range(30))
+    return load_samples(tuned / "collab" / "data").select(range(30))
 
 
 @torch.no_grad()
@@ -21,7 +20,7 @@ def margin(network, prompts, row) -> float:
     logits = []
     for word in ("Yes", "No"):
         messages = messages_of([*row[:-1], {"role": "assistant", "content": word}])
-        sample = masked(prompts, messages, "naive")
+        sample = label_chat(prompts, messages, "naive")
         place = next(at for at, label in enumerate(sample.labels) if label >= 0)
         full = network(input_ids=torch.tensor([sample.input_ids])).logits[0]
         logits.append(full[place - 1, sample.input_ids[place]].item())
@@ -38,7 +37,7 @@ def test_it_agrees_with_the_full_logits_of_one_sample_at_a_time(tiny, samples) -
     head.bias.data[yes], head.bias.data[no] = 0.0, float(np.median(margins))
     margins -= np.median(margins)
     sure = np.abs(margins) > 1e-4
-    said = judged(network, tiny.prompts, samples) == (np.array(samples["label"]) == "Yes")
+    said = yes_no_accuracy(network, tiny.prompts, samples) == (np.array(samples["label"]) == "Yes")
     assert said[sure].tolist() == (margins > 0)[sure].tolist()
     assert 0.3 < said.mean() < 0.7
 
@@ -52,8 +51,10 @@ def test_the_answer_that_is_given_has_no_influence(tiny, samples) -> None:
         }
         for one in samples
     ]
-    assert (judged(network, tiny.prompts, samples) != judged(network, tiny.prompts, other)).all()
+    assert (
+        yes_no_accuracy(network, tiny.prompts, samples) != yes_no_accuracy(network, tiny.prompts, other)
+    ).all()
 
 
 def test_no_samples(tiny) -> None:
-    assert judged(load_network(tiny.model), tiny.prompts, []).shape == (0,)
+    assert yes_no_accuracy(load_network(tiny.model), tiny.prompts, []).shape == (0,)

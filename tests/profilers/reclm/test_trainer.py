@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from reclm.errors import ReclmError
-from reclm.profilers.reclm.config import TuningConfig
-from reclm.profilers.reclm.sft import arranged, evenly
+from reclm.profilers.reclm.config import SupervisedConfig
 from reclm.profilers.tuning.load_model import load_network
 from reclm.profilers.tuning.metrics_log import writing
+from reclm.profilers.tuning.trainer import batch_order, evenly
 
 LENGTHS = np.random.default_rng(1).integers(10, 500, 1000)
 
 
 def order(lengths=LENGTHS, seed=0, **options) -> np.ndarray:
-    return arranged(lengths, TuningConfig(**options), np.random.default_rng(seed))
+    return batch_order(lengths, SupervisedConfig(**options), np.random.default_rng(seed))
 
 
 def test_a_pass_has_every_sample_once_and_passes_differ() -> None:

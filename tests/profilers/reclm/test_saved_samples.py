@@ -7,14 +7,14 @@ import yaml
 
 from reclm.errors import ReclmError
 from reclm.llm.chat import Message
-from reclm.profilers.reclm.dataset import load, save, show
+from reclm.profilers.reclm.samples import formatted, load_samples, save_samples
 
 
 @pytest.fixture
 def saved(made, view, profiles, neighbours, tmp_path):
     instructions = made()
     samples = list(instructions.collaborative(neighbours, profiles, np.random.default_rng(0)))
-    save(tmp_path / "collab", iter(samples), view, instructions.config, instructions.report)
+    save_samples(tmp_path / "collab", iter(samples), view, instructions.config, instructions.report)
     return tmp_path / "collab", samples
 
 
@@ -35,33 +35,38 @@ def test_an_ordinary_folder_of_datasets_with_everything_in_it(saved):
 
 def test_a_person_can_read_a_sample(saved):
     folder, samples = saved
-    text = show(load(folder), 2)
+    text = formatted(load_samples(folder), 2)
     assert text.startswith("── sample 0: collab, user ada; asked: item ")
     assert "── sample 3: " in text
     assert f"[assistant]\n{samples[0].messages[2].content}\n[user]\n" in text
-    assert show(load(folder), 100).count("── sample") == 6
+    assert formatted(load_samples(folder), 100).count("── sample") == 6
 
 
 def test_written_again_and_never_over_something_else(saved, made, view, profiles, tmp_path):
     folder, _ = saved
     instructions = made()
-    assert len(save(folder, instructions.kd(profiles), view, instructions.config, instructions.report)) == 4
+    assert (
+        len(save_samples(folder, instructions.kd(profiles), view, instructions.config, instructions.report))
+        == 4
+    )
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
     with pytest.raises(ReclmError, match="holds something else"):
-        save(other, instructions.kd(profiles), view, instructions.config, instructions.report)
+        save_samples(other, instructions.kd(profiles), view, instructions.config, instructions.report)
     assert (other / "thesis.txt").read_text() == "mine"
     for taken in (other / "thesis.txt", other / "thesis.txt" / "kd"):
         with pytest.raises(ReclmError, match=r"something else|cannot write"):
-            save(taken, instructions.kd(profiles), view, instructions.config, instructions.report)
+            save_samples(taken, instructions.kd(profiles), view, instructions.config, instructions.report)
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
 
 
 def test_no_sample_is_an_error_and_leaves_nothing(made, view, profiles, tmp_path):
     instructions = made(max_tokens=64)
     with pytest.raises(ReclmError, match="no instruction data from 'films': 4 kd: does not fit"):
-        save(tmp_path / "kd", instructions.kd(profiles), view, instructions.config, instructions.report)
+        save_samples(
+            tmp_path / "kd", instructions.kd(profiles), view, instructions.config, instructions.report
+        )
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ReclmError, match="no instruction data at"):
-        load(tmp_path / "kd")
+        load_samples(tmp_path / "kd")

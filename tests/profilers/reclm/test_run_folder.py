@@ -11,14 +11,14 @@ import torch
 from reclm.errors import ReclmError
 from reclm.llm.models import find_model
 from reclm.profilers.reclm.config import RecLMConfig
+from reclm.profilers.reclm.pipeline import RecLMFolder
 from reclm.profilers.reclm.profiler import RecLMProfiler
-from reclm.profilers.reclm.run_folder import Tuned
 
 
-def begin(tiny, folder: Path, **changes) -> Tuned:
+def begin(tiny, folder: Path, **changes) -> RecLMFolder:
     """Go on in ``folder`` with other settings."""
     config = tiny_tuning.config(tiny.folder, **changes)
-    return Tuned.begin(folder, config, tiny.view, tiny.model, tiny.model_name)
+    return RecLMFolder.begin(folder, config, tiny.view, tiny.model, tiny.model_name)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def other_model(tiny) -> Path:
 
 
 def test_what_was_begun_is_read(tiny, folder) -> None:
-    tuned = Tuned.read(folder)
+    tuned = RecLMFolder.read(folder)
     assert tuned.config == tiny.config
     assert (tuned.about.dataset, tuned.about.fingerprint) == ("tastes", "fingerprint")
     assert (tuned.about.model, tuned.about.weights) == (tiny.model_name, tiny.model.name)
@@ -53,7 +53,7 @@ def test_the_last_stage_is_the_last_that_is_wanted_and_done(tiny, folder) -> Non
     shutil.rmtree(folder / "collab" / "adapter")
     shutil.rmtree(folder / "items" / "adapter")
     assert begin(tiny, folder, stages=["kd", "collab", "items"]).last("user") == "kd"
-    assert Tuned.read(folder).last("item") is None
+    assert RecLMFolder.read(folder).last("item") is None
 
 
 @pytest.mark.parametrize(
@@ -84,21 +84,21 @@ def test_what_does_not_change_the_tuning_may_differ(tiny, folder) -> None:
     generation = {"temperature": 0.5}
     tuned = begin(tiny, folder, stages=["kd"], measured=0, generation=generation)
     # to look at it changes nothing
-    assert Tuned.read(folder).config == tiny.config
+    assert RecLMFolder.read(folder).config == tiny.config
     tuned.write()
-    assert Tuned.read(folder).config == tuned.config
+    assert RecLMFolder.read(folder).config == tuned.config
     assert tuned.config.generation.temperature == 0.5
 
 
 def test_another_data_set_or_model_is_refused(tiny, folder, other_model) -> None:
     view = replace(tiny.view, fingerprint="another")
     with pytest.raises(ReclmError, match=r"tuned with fingerprint = fingerprint, not another"):
-        Tuned.begin(folder, tiny.config, view, tiny.model, None)
+        RecLMFolder.begin(folder, tiny.config, view, tiny.model, None)
     other = find_model(str(other_model))
     with pytest.raises(ReclmError, match=rf"tuned with weights = {tiny.model.name}, not {other.name}"):
-        Tuned.begin(folder, tiny.config, tiny.view, other, None)
+        RecLMFolder.begin(folder, tiny.config, tiny.view, other, None)
     with pytest.raises(ReclmError, match=r"was tuned from model@.*, not from other@.*; give that one"):
-        Tuned.read(folder).model(str(other_model))
+        RecLMFolder.read(folder).model(str(other_model))
 
 
 def test_before_anything_is_learned_options_may_change(tiny, tmp_path) -> None:
@@ -107,7 +107,7 @@ def test_before_anything_is_learned_options_may_change(tiny, tmp_path) -> None:
     (tmp_path / "new" / "kd" / "data").mkdir(parents=True)
     (tmp_path / "new" / "teacher").mkdir()
     tuned = begin(tiny, tmp_path / "new", variant="naive")
-    assert Tuned.read(tmp_path / "new").config.variant == tuned.config.variant == "naive"
+    assert RecLMFolder.read(tmp_path / "new").config.variant == tuned.config.variant == "naive"
     assert not (tmp_path / "new" / "kd").exists()
     assert (tmp_path / "new" / "teacher").exists()
 
@@ -120,7 +120,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny, tmp_path) -> None:
     with pytest.raises(ReclmError, match=r"cannot write .*thesis.tex"):
         begin(tiny, tmp_path / "thesis.tex")
     with pytest.raises(ReclmError, match=r"holds no tuned profiler; give the folder that reclm tune wrote"):
-        Tuned.read(tmp_path)
+        RecLMFolder.read(tmp_path)
 
 
 def test_a_beginning_that_cannot_be_written_is_begun_again(tiny, tmp_path, monkeypatch) -> None:
@@ -137,11 +137,11 @@ def test_a_beginning_that_cannot_be_written_is_begun_again(tiny, tmp_path, monke
         patched.setattr(RecLMConfig, "to_yaml", full)
         with pytest.raises(ReclmError, match=r"cannot write .*: No space left on device"):
             begin(tiny, tmp_path / "new", measured=9).write()
-    assert Tuned.read(tmp_path / "new").config == tuned.config
+    assert RecLMFolder.read(tmp_path / "new").config == tuned.config
 
 
 def test_a_generator_is_the_model_as_its_stage_left_it(tiny, folder) -> None:
-    tuned = Tuned.read(folder)
+    tuned = RecLMFolder.read(folder)
     names = {stage: tuned.generator(stage, tiny.model).model for stage in (None, "kd", "collab", "ppo")}
     assert names[None] == tiny.model.name
     assert names["kd"].startswith(f"{tiny.model.name}+kd@")

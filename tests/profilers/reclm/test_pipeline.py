@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tiny_tuning import apart  # pyright: ignore[reportMissingImports]
 
 from reclm.profilers.reclm.config import ORDER, RecLMConfig
-from reclm.profilers.reclm.pipeline import Tuning
+from reclm.profilers.reclm.pipeline import RecLMPipeline
 
 
 def adapter(out: Path, stage: str) -> Path:
@@ -48,12 +48,12 @@ def test_a_killed_run_goes_on_to_the_same_adapter(tiny, tuned, tmp_path, stage) 
 def test_a_profile_that_ppo_writes_ends_with_its_line(tiny, tuned, tmp_path, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "reclm.profilers.reclm.pipeline.refine", lambda *args, **_: seen.append((args[1], args[4]))
+        "reclm.profilers.reclm.pipeline.train_ppo", lambda *args, **_: seen.append((args[1], args[4]))
     )
     out = Path(shutil.copytree(tuned, tmp_path / "out"))
     shutil.rmtree(out / "ppo")
     config = RecLMConfig.from_yaml(out / "config.yaml")
-    Tuning(tiny.view, config, tiny.model, out, encoder=tiny.encoder, progress=False)._finish("ppo")
+    RecLMPipeline(tiny.view, config, tiny.model, out, encoder=tiny.encoder, progress=False).train("ppo")
     ((asked, options),) = seen
     assert options.sampling.stop == ("\n",)
     # answers begin as the first turn's do

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from reclm.profilers.reclm.budget import Budget, fitted
 from reclm.profilers.reclm.config import InstructionConfig
 from reclm.profilers.reclm.histories import newest
-from reclm.profilers.reclm.instructions import Instructions
+from reclm.profilers.reclm.prompts import Budget, trimmed
+from reclm.profilers.reclm.samples import Instructions
 from reclm.text.item_text import whole_sentences
 
 TITLES = ["Alien", "Heat", "The Show", "Up", "Solaris", "Stalker", ""]
@@ -42,7 +42,7 @@ def test_whole_items_drop_from_the_longest_list_then_whole_lists():
     cost, heading = np.array([10, 20, 30]), np.array([[1, 1, 1]])
 
     def cut(limit: int) -> list:
-        shown, fits = fitted(lists, cost, heading, np.array([5]), limit)
+        shown, fits = trimmed(lists, cost, heading, np.array([5]), limit)
         return shown[0].tolist() if fits[0] else []
 
     # all: 5 + 3 headings + 60 + 20 + 40 = 128; two items a list: 30 fewer
@@ -111,7 +111,7 @@ def test_items_that_read_the_same_count_as_one(view, profiles, neighbours, smoll
 
 def test_nothing_is_asked_for_that_would_leave_no_history(made):
     lists = np.array([[[3, -1], [3, 0]]])
-    own, positive, negative = made().shown.asked(np.array([3]), lists, np.random.default_rng(0))
+    own, positive, negative = made().histories.draw_questions(np.array([3]), lists, np.random.default_rng(0))
     assert (own.tolist(), positive.tolist(), negative.tolist()) == ([[-1, -1]], [-1], [0])
 
 

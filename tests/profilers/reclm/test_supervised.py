@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from reclm.llm.models import digest
-from reclm.profilers.reclm import dataset, sft
-from reclm.profilers.reclm.config import TuningConfig
-from reclm.profilers.reclm.masking import NO_LOSS, Variant, masked, messages_of
+from reclm.profilers.reclm import supervised
+from reclm.profilers.reclm.config import SupervisedConfig
+from reclm.profilers.reclm.samples import load_samples, messages_of, subset
+from reclm.profilers.reclm.supervised import NO_LOSS, Variant, label_chat
 from reclm.profilers.tuning.load_model import load_network
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0}
@@ -22,7 +23,7 @@ ONE_STEP = {"lora": LORA, "epochs": 1, "batch_size": 4, "accumulate": 2, "limit"
 @pytest.fixture(scope="module")
 def samples(tuned):
     """The two-turn samples."""
-    return dataset.load(tuned / "collab" / "data")
+    return load_samples(tuned / "collab" / "data")
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,13 @@ def tune(tiny, samples, tmp_path_factory):
 
     def tune(variant: Variant = "mask", start=None, **options) -> Path:
         folder = tmp_path_factory.mktemp("stage")
-        return sft.tune(
+        return supervised.tune(
             tiny.model,
             tiny.prompts,
             samples.select(range(8)),
             samples.select(range(8, 12)),
             folder,
-            TuningConfig(**ONE_STEP | options),
+            SupervisedConfig(**ONE_STEP | options),
             variant=variant,
             start=start,
             progress=False,
@@ -59,7 +60,7 @@ def by_hand(tiny, samples, variant, network) -> float:
     """Mean negative log-likelihood of the labelled tokens of all samples, one sample at a time."""
     total, count = 0.0, 0
     for row in samples["messages"]:
-        sample = masked(tiny.prompts, messages_of(row), variant)
+        sample = label_chat(tiny.prompts, messages_of(row), variant)
         logits = network(input_ids=torch.tensor([sample.input_ids])).logits[0].double()
         for place, label in enumerate(sample.labels):
             if label != NO_LOSS:
@@ -103,7 +104,7 @@ def test_nothing_but_the_adapter_changes(tiny, tune, monkeypatch) -> None:
         networks.append(network)
         return network
 
-    monkeypatch.setattr(sft, "load_network", loaded)
+    monkeypatch.setattr(supervised, "load_network", loaded)
     files = digest(sorted(tiny.model.path.glob("*.safetensors")))
     learned = weights(tune(learning_rate=1e-2))
     assert all("lora_" in name for name in learned)
@@ -136,7 +137,7 @@ def test_start_goes_on_with_the_given_adapter(tiny, samples, tune) -> None:
 
 def test_subset(samples) -> None:
     wanted = {samples["subject"][0], samples["subject"][-1]}
-    some = sft.subset(samples, [*wanted, "nobody"])
+    some = subset(samples, [*wanted, "nobody"])
     assert set(some["subject"]) == wanted
     assert 2 <= len(some) < len(samples)
     assert len(some) == sum(one in wanted for one in samples["subject"])

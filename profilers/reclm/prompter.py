@@ -1,4 +1,4 @@
-"""RecLM's prompts, put to a language model as it is: what a teacher is asked, and LLMRec-style profiles."""
+"""RecLM's prompts, put to any language model: the teacher, an untuned model (LLMRec-style profiles), a stage."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -12,23 +12,27 @@ from reclm.llm.models import LanguageModel, context_length, find_model, load_tok
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import fault
 from reclm.profilers.reclm import prompts
-from reclm.profilers.reclm.budget import Budget, budget
 from reclm.profilers.reclm.config import RecLMConfig
-from reclm.profilers.reclm.instructions import Instructions, Sample
 from reclm.profilers.reclm.neighbours import item_features, similar_items
+from reclm.profilers.reclm.samples import Instructions, Sample
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS
 from reclm.text.encoder import TextEncoder
 
 
-class UntunedRecLM(Profiler):
-    """Describe users one at a time from their histories; items in two rounds, those with users first."""
+class RecLMPrompter(Profiler):
+    """Describe users from their histories; items in two rounds, those with users first.
+
+    Attributes:
+        neighbours: ``(U, N)`` similar users, whose histories the prompts show, too; None: one user at a time.
+    """
 
     Config = RecLMConfig
     config: RecLMConfig
 
     def __init__(self, config: RecLMConfig | None = None, **options: Any) -> None:
         super().__init__(config, **options)
+        self.neighbours: np.ndarray | None = None
         self._instructions: tuple[TrainingView, Instructions] | None = None
 
     def fit(self, view: TrainingView) -> Self:
@@ -49,8 +53,8 @@ class UntunedRecLM(Profiler):
     ) -> Iterator[Subject]:
         """Yield the prompt for each row of ``idx``; rows without a history or text are left out."""
         params = self.config.generation.params(self._phrases[kind])
-        samples = self.user_samples(view, idx) if kind == "user" else self._item_samples(view, idx, known)
-        for sample in samples:
+        samples = self._user_samples if kind == "user" else self._item_samples
+        for sample in samples(view, idx, known):
             key = prompt_hash(sample.chat, self.generator.model, params)
             yield Subject(kind, sample.subject, key, sample.chat)
 
@@ -72,9 +76,10 @@ class UntunedRecLM(Profiler):
         """Return whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""
         return fault(text, self._phrases[kind]) is None
 
-    def user_samples(self, view: TrainingView, idx: np.ndarray) -> Iterator[Sample]:
-        """Yield the prompts of the users ``idx``; a tuned profiler shows similar users, too."""
-        return self.instructions(view).alone(idx)
+    def _user_samples(self, view: TrainingView, idx: np.ndarray, known: Known) -> Iterator[Sample]:
+        if self.neighbours is None:
+            return self.instructions(view).alone(idx)
+        return self.instructions(view).inference(idx, self.neighbours)
 
     def _item_samples(self, view: TrainingView, idx: np.ndarray, known: Known) -> Iterator[Sample]:
         instructions, items = self.instructions(view), known.get("item", {})
@@ -100,12 +105,10 @@ class UntunedRecLM(Profiler):
         return {kind: self.config.instructions.phrases_of(kind) for kind in KINDS}
 
     @cached_property
-    def _budget(self) -> Budget:
+    def _budget(self) -> prompts.Budget:
         model = self._token_model()
-        return budget(
-            PromptTokenizer(load_tokenizer(model), context_length(model), model.name),
-            self.config.instructions,
-        )
+        tokenizer = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
+        return prompts.Budget.of(tokenizer, self.config.instructions)
 
     def _token_model(self) -> LanguageModel:
         """Return the model whose tokens are counted; of one behind a server, the embedded one's come close."""

@@ -1,1 +1,0 @@
-"""What a run of the RecLM profiler did: profile quality by stage, training curves, the model card."""

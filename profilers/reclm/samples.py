@@ -1,0 +1,400 @@
+"""Instruction data of every stage, streamed sample by sample (RecLM, https://arxiv.org/abs/2412.19302, 2.2 to 2.4).
+
+The lists of a prompt are chosen for thousands of subjects at once, in arrays; only the text is put together one by one.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
+from reclm.errors import BadInput, NotFound
+from reclm.llm.chat import Chat, Message
+from reclm.profilers.profile_format import START
+from reclm.profilers.reclm import prompts
+from reclm.profilers.reclm.config import InstructionConfig
+from reclm.profilers.reclm.histories import Histories, blocks, packed
+from reclm.profilers.reclm.prompts import Budget, trimmed
+
+Stage = Literal["kd", "collab", "inference", "warm-item", "cold-item"]
+TOO_LONG = "does not fit the token budget"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A chat to learn from, or to be answered.
+
+    Attributes:
+        messages: system and user turns, and the assistant's where they are known.
+        kind, subject: the user or item that the profile is of, and its id.
+        stage: the stage that it is for.
+        label: ``"Yes"`` or ``"No"`` where the sample ends in a judgement, else empty.
+        item: the id of the item that is judged, else empty.
+        neighbours: ids of the users (or items) that are shown beside the subject, nearest or newest first.
+    """
+
+    messages: tuple[Message, ...]
+    kind: ProfileKind
+    subject: str
+    stage: Stage
+    label: str = ""
+    item: str = ""
+    neighbours: tuple[str, ...] = ()
+
+    @property
+    def chat(self) -> Chat:
+        """The question with the answer begun, as the answers of the stage begin in training."""
+        return Chat(self.messages, prompts.numbered([START]) if self.stage == "inference" else START)
+
+
+class Instructions:
+    """Makes the samples of all stages from a view.
+
+    Args:
+        view: the training part; it has nothing else to leak.
+        config: see :class:`InstructionConfig`.
+        budget: counts tokens; samples have at most ``budget.limit``.
+
+    Attributes:
+        report: counts of the samples by stage, and of the subjects that were left out, by reason.
+    """
+
+    def __init__(self, view: TrainingView, config: InstructionConfig, budget: Budget) -> None:
+        self.view, self.config, self.budget = view, config, budget
+        self.histories = Histories(view, config, budget)
+        self.report = ReadReport()
+
+    def kd(self, profiles: Mapping[str, str]) -> Iterator[Sample]:
+        """Yield samples of knowledge distillation: the history of each user in ``profiles``, and the profile."""
+        for rows in blocks(self.histories.known("user", profiles)):
+            texts = self.histories.texts("user", profiles, rows)
+            for at, asked in self._alone(rows, self.budget.lines(texts, "")):
+                yield self._sample("kd", "user", rows[at], (*asked, Message("assistant", texts[at])))
+
+    def alone(self, rows: np.ndarray) -> Iterator[Sample]:
+        """Yield the question of :meth:`kd` about each user of ``rows``; users without a history are left out."""
+        for block in blocks(rows[(self.histories.of_users[rows] >= 0).any(1)]):
+            for at, asked in self._alone(block, np.full(len(block), self.config.answer_tokens)):
+                yield self._sample("kd", "user", block[at], asked)
+
+    def _alone(self, rows: np.ndarray, room: np.ndarray) -> Iterator[tuple[int, tuple[Message, ...]]]:
+        """Yield place in ``rows`` and question where the history fits beside an answer of ``room`` tokens."""
+        phrases = self.config.phrases
+        lists = self.histories.of_users[rows, None, : self.config.history]
+        heading = np.zeros((len(rows), 1), np.int64)
+        fixed = self._frame(prompts.distillation([], phrases)) + room
+        chosen, fits = self._fitted("kd", lists, heading, fixed)
+        for at in np.flatnonzero(fits).tolist():
+            yield at, prompts.distillation(self._named(chosen[at, 0]), phrases)
+
+    def collaborative(
+        self, neighbours: np.ndarray, profiles: Mapping[str, str], generator: np.random.Generator
+    ) -> Iterator[Sample]:
+        """Yield chats of two turns (equations 3 and 4), a positive and a negative one of each user that has both.
+
+        ``v+`` is drawn from the target's own items that a neighbour's shown list has too, and is taken out of the
+        target's list; ``v-`` from the neighbours' shown items that the target never touched. Both samples of a user
+        have the same first turn, without ``v+``: labels are balanced, and nothing but the item asked tells them apart.
+
+        Args:
+            neighbours: ``(U, N)`` user_idx, nearest first, -1 where there are fewer; those without a profile are
+                passed over.
+            profiles: id to text, of targets and neighbours.
+            generator: draws the items.
+        """
+        known = self.histories.known("user", profiles)
+        texts = dict(zip(known.tolist(), self.histories.texts("user", profiles, known), strict=True))
+        cost = np.zeros(len(self.view.users), np.int64)
+        cost[known] = self.budget.lines(list(texts.values()), "User 10: ")
+        first = prompts.collaborative([()], self.config.phrases)
+        last = prompts.judgement("."), Message("assistant", prompts.YES)
+        frame = self.budget.frame((*first, Message("assistant", "."), *last))
+        for rows in blocks(known):
+            near = packed(np.where(np.isin(neighbours[rows], known), neighbours[rows], -1))
+            people = np.concatenate([rows[:, None], near], axis=1)
+            lists = self.histories.lists(rows, near, self.config.history + 1)
+            question = np.where(lists >= 0, self.histories.costs[lists], 0).max((1, 2))
+            chosen, fits = self._fitted("collab", lists, cost[people] + self._heading(), frame + question)
+            chosen[:, 0], positive, negative = self.histories.draw_questions(rows, chosen, generator)
+            both = (positive >= 0) & (negative >= 0)
+            self.report.drop("collab: no item to ask for", int((fits & ~both).sum()))
+            for at in np.flatnonzero(fits & both):
+                used = (chosen[at] >= 0).any(1)
+                users = people[at, used]
+                turn = self._first_turn(chosen[at, used], [texts[user] for user in users.tolist()])
+                for item, label in ((int(positive[at]), prompts.YES), (int(negative[at]), prompts.NO)):
+                    ask = prompts.judgement(self.histories.lines[item]), Message("assistant", label)
+                    yield self._sample("collab", "user", rows[at], (*turn, *ask), users[1:], label, item)
+
+    def inference(self, rows: np.ndarray, neighbours: np.ndarray) -> Iterator[Sample]:
+        """Yield the prompt (equation 5) about each user of ``rows``; users without a history are left out.
+
+        Args:
+            rows: ``(n,)`` user_idx.
+            neighbours: ``(U, N)`` user_idx, nearest first, -1 where there are fewer.
+        """
+        phrases = self.config.phrases
+        frame = self._frame(prompts.inference([()], phrases)) + self.config.answer_tokens
+        for block in blocks(rows[(self.histories.of_users[rows] >= 0).any(1)]):
+            near = packed(neighbours[block])
+            lists = self.histories.lists(block, near, self.config.history)
+            heading = np.full(lists.shape[:2], self._heading())
+            chosen, fits = self._fitted("inference", lists, heading, np.full(len(block), frame))
+            for at in np.flatnonzero(fits):
+                used = (chosen[at] >= 0).any(1)
+                asked = prompts.inference([self._named(items) for items in chosen[at, used]], phrases)
+                yield self._sample("inference", "user", block[at], asked, near[at, used[1:]])
+
+    def warm_items(
+        self, rows: np.ndarray, users: Mapping[str, str], profiles: Mapping[str, str] | None = None
+    ) -> Iterator[Sample]:
+        """Yield samples of the first phase of item profiles: each item's text, and profiles of users who chose it.
+
+        Args:
+            rows: ``(n,)`` item_idx.
+            users: profiles of users by id; those who have none are passed over.
+            profiles: the item profiles that are the answers; without them the samples end in the question.
+        """
+        known = self.histories.known("user", users)
+        quoted = dict(zip(known.tolist(), self.histories.texts("user", users, known), strict=True))
+        yield from self._items("warm-item", rows, self.histories.clickers(known), quoted, profiles)
+
+    def cold_items(
+        self,
+        rows: np.ndarray,
+        neighbours: np.ndarray,
+        items: Mapping[str, str],
+        profiles: Mapping[str, str] | None = None,
+    ) -> Iterator[Sample]:
+        """Yield samples of the second phase: the text of each item of ``rows``, and similar items with their profiles.
+
+        Args:
+            rows: ``(n,)`` item_idx.
+            neighbours: ``(I, N)`` item_idx, nearest first, -1 where there are fewer; those without a profile in
+                ``items`` are passed over.
+            items: item profiles by id.
+            profiles: the answers, as in :meth:`warm_items`.
+        """
+        known = self.histories.known("item", items)
+        texts = self.histories.texts("item", items, known)
+        quoted = {
+            row: prompts.described(self.histories.lines[row], text)
+            for row, text in zip(known.tolist(), texts, strict=True)
+        }
+        lists = packed(np.where(np.isin(neighbours, known), neighbours, -1))
+        yield from self._items("cold-item", rows, lists, quoted, profiles)
+
+    def _items(
+        self,
+        stage: Literal["warm-item", "cold-item"],
+        rows: np.ndarray,
+        lists: np.ndarray,
+        quoted: Mapping[int, str],
+        profiles: Mapping[str, str] | None,
+    ) -> Iterator[Sample]:
+        """Yield items with the lines ``quoted`` of users or of other items; ``lists`` ``(I, N)`` says which."""
+        ask, phrases = prompts.ITEM_PROMPTS[stage], self.config.item_phrases
+        frame = self._frame(ask(".", ["."], phrases))
+        cost = np.zeros(1 + max(quoted, default=0), np.int64)
+        cost[list(quoted)] = self.budget.lines(list(quoted.values()))
+        if profiles is not None:
+            rows = rows[np.isin(rows, self.histories.known("item", profiles))]
+        bare = np.fromiter((not self.histories.lines[row] for row in rows), bool, len(rows))
+        self.report.drop(f"{stage}: no text", int(bare.sum()))
+        for block in blocks(rows[~bare]):
+            texts = self.histories.texts("item", profiles, block) if profiles is not None else []
+            room = self.budget.lines(texts, "") if texts else self.config.answer_tokens
+            fixed = frame + room + self.histories.costs[block]
+            heading = np.zeros((len(block), 1), np.int64)
+            chosen, _ = trimmed(lists[block, None], cost, heading, fixed, self.budget.limit)
+            # an item for which not one line has room is described by its own text
+            fits = fixed <= self.budget.limit
+            self.report.drop(f"{stage}: {TOO_LONG}", int((~fits).sum()))
+            for at in np.flatnonzero(fits):
+                beside = chosen[at, 0][chosen[at, 0] >= 0]
+                asked = ask(
+                    self.histories.lines[block[at]], [quoted[row] for row in beside.tolist()], phrases
+                )
+                answer = (Message("assistant", texts[at]),) if texts else ()
+                yield self._sample(stage, "item", block[at], (*asked, *answer), beside)
+
+    def _first_turn(self, lists: np.ndarray, profiles: Sequence[str]) -> tuple[Message, ...]:
+        """Return the first turn's question and answer: ``(m, h)`` histories, the target's first, ``m`` profiles."""
+        asked = prompts.collaborative([self._named(items) for items in lists], self.config.phrases)
+        return *asked, Message("assistant", prompts.numbered(profiles))
+
+    def _frame(self, asked: tuple[Message, ...]) -> int:
+        """Return the tokens of a question and its answer without lists and answer."""
+        return self.budget.frame((*asked, Message("assistant", ".")))
+
+    def _heading(self) -> int:
+        return int(self.budget.lines(["User 10 chose:"], "")[0])
+
+    def _fitted(
+        self, stage: Stage, lists: np.ndarray, heading: np.ndarray, fixed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        chosen, fits = trimmed(lists, self.histories.costs, heading, fixed, self.budget.limit)
+        self.report.drop(f"{stage}: {TOO_LONG}", int((~fits).sum()))
+        return chosen, fits
+
+    def _named(self, items: np.ndarray) -> list[str]:
+        return [self.histories.lines[item] for item in items if item >= 0]
+
+    def _sample(
+        self,
+        stage: Stage,
+        kind: ProfileKind,
+        row: int,
+        messages: tuple[Message, ...],
+        beside: np.ndarray | None = None,
+        label: str = "",
+        item: int = -1,
+    ) -> Sample:
+        self.report.kept[stage] = self.report.kept.get(stage, 0) + 1
+        others = self.view.items if stage == "cold-item" else self.view.users
+        return Sample(
+            messages,
+            kind,
+            self.view.idmap(kind).ids(np.array([row]))[0],
+            stage,
+            label,
+            self.view.items.ids(np.array([item]))[0] if item >= 0 else "",
+            tuple(others.ids(beside)) if beside is not None and len(beside) else (),
+        )
+
+
+ABOUT = "about.yaml"
+_BATCH = 1000
+
+
+def save_samples(
+    folder: Path, samples: Iterable[Sample], view: TrainingView, config: InstructionConfig, report: ReadReport
+) -> Any:
+    """Write samples to a folder of Hugging Face ``datasets`` as they come, whole or not at all, and return them.
+
+    Columns: ``messages`` (a list of ``role`` and ``content``, TRL's conversational format), ``kind``, ``subject``,
+    ``stage``, ``label``, ``item``, ``neighbours`` (see :class:`Sample`). Beside them ``about.yaml`` has the data set,
+    the number of samples, and what was left out and why.
+
+    Args:
+        folder: instruction data that lie there are replaced.
+        report: the counts of :class:`Instructions`, complete when the samples are.
+    """
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+    ours = (folder / ABOUT).is_file()
+    if folder.exists() and not ours and not (folder.is_dir() and not any(folder.iterdir())):
+        raise BadInput(
+            f"{folder} holds something else than instruction data; give another folder", value=folder
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-unfinished-"))
+    except OSError as error:
+        raise BadInput(f"cannot write {folder}: {error.strerror or error}", value=folder) from error
+    try:
+        with ArrowWriter(features=_features(), path=str(fresh / "rows.arrow")) as writer:
+            rows = map(_row, samples)
+            while batch := list(islice(rows, _BATCH)):
+                writer.write_batch({name: [row[name] for row in batch] for name in batch[0]})
+            count, _ = writer.finalize()
+        if not count:
+            raise _no_samples(view, report)
+        datasets.Dataset.from_file(str(fresh / "rows.arrow")).save_to_disk(str(fresh / "whole"))
+        about = {
+            "dataset": view.name,
+            "fingerprint": view.fingerprint,
+            "samples": count,
+            "kept": dict(report.kept),
+            "dropped": dict(report.dropped),
+            "config": config.model_dump(mode="json"),
+        }
+        text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+        (fresh / "whole" / ABOUT).write_text(text, encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, fresh / "before")
+        os.replace(fresh / "whole", folder)
+    except OSError as error:
+        raise BadInput(f"cannot write {folder}: {error.strerror or error}", value=folder) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return load_samples(folder)
+
+
+def _no_samples(view: TrainingView, report: ReadReport) -> BadInput:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+    remedy = "give profiles of more subjects"
+    if any(TOO_LONG in reason for reason in report.dropped):
+        remedy = "raise instructions.max_tokens, or take a model with a longer context window"
+    return BadInput(
+        f"no instruction data from {view.name!r}: {reasons or 'nobody has a profile'}; {remedy}, or leave the stage "
+        "out (--stages)",
+        value=dict(report.dropped),
+        where=view.name,
+        remedy=remedy,
+    )
+
+
+def load_samples(folder: Path) -> Any:
+    """Return the ``datasets.Dataset`` that :func:`save_samples` wrote."""
+    import datasets
+
+    if not (folder / ABOUT).is_file():
+        raise NotFound(
+            f"no instruction data at {folder}; name the folder that they were saved to", value=folder
+        )
+    return datasets.load_from_disk(str(folder))
+
+
+def subset(samples: Any, subjects: Sequence[str]) -> Any:
+    """Return the samples of a ``datasets.Dataset`` that are of ``subjects``."""
+    wanted = set(subjects)
+    return samples.select([at for at, subject in enumerate(samples["subject"]) if subject in wanted])
+
+
+def messages_of(turns: Iterable[Mapping[str, str]]) -> list[Message]:
+    """Return the messages of a saved sample."""
+    return [Message(turn["role"], turn["content"]) for turn in turns]  # pyright: ignore[reportArgumentType]
+
+
+def formatted(samples: Any, count: int) -> str:
+    """Return ``count`` samples, evenly spread over a ``datasets.Dataset`` of messages, in readable form."""
+    total = len(samples)
+    places = [at * total // min(count, total) for at in range(min(count, total))]
+    return "\n\n".join(_formatted(at, samples[at]) for at in places)
+
+
+def _formatted(at: int, row: dict[str, Any]) -> str:
+    facts = [f"{row['stage']}, {row['kind']} {row['subject']}"]
+    facts += [f"asked: item {row['item']}, answer {row['label']}"] if row["label"] else []
+    facts += [f"similar: {', '.join(row['neighbours'])}"] if row["neighbours"] else []
+    turns = [f"[{turn['role']}]\n{turn['content']}" for turn in row["messages"]]
+    return "\n".join([f"── sample {at}: {'; '.join(facts)}", *turns])
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    messages = [{"role": turn.role, "content": turn.content} for turn in sample.messages]
+    return {**vars(sample), "messages": messages, "neighbours": list(sample.neighbours)}
+
+
+def _features() -> Any:
+    from datasets import Features, List, Value
+
+    text = Value("string")
+    names = ("kind", "subject", "stage", "label", "item")
+    return Features(
+        {
+            "messages": List({"role": text, "content": text}),
+            **dict.fromkeys(names, text),
+            "neighbours": List(text),
+        }
+    )
