@@ -32,7 +32,7 @@ from reclm.profilers.reclm.supervised import Variant, tune
 from reclm.profilers.reclm.teacher import Teacher, TeacherModel, read_teacher
 from reclm.profilers.tuning.load_model import quiet
 from reclm.profilers.tuning.metrics_log import FILE
-from reclm.profilers.tuning.run_folder import ADAPTER, RunFolder
+from reclm.profilers.tuning.run_folder import ADAPTER, About, RunFolder
 from reclm.profiles.store import KINDS
 from reclm.text.encoder import TextEncoder
 
@@ -43,10 +43,17 @@ WRITERS: dict[ProfileKind, tuple[StageName, ...]] = {"user": ("kd", "collab", "p
 """Stages whose adapters write profiles of a kind, in order."""
 
 
+class RecLMAbout(About):
+    """The origin of a RecLM profiler."""
+
+    profiler: str = "reclm"
+
+
 class RecLMFolder(RunFolder):
     """The run folder of a RecLM tuning."""
 
     Config = RecLMConfig
+    About = RecLMAbout
     free = frozenset({"stages", "measured", "generation"})
     prepared = ORDER
 

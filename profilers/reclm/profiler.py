@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
-from reclm.config import merged
+from reclm.config import merged, read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound
 from reclm.folders import current
@@ -35,6 +36,7 @@ class RecLMProfiler(RecLMPrompter):
     """
 
     tunable = True
+    presets = MappingProxyType({"paper": {}, "cpu": read_yaml(Path(__file__).parent / "cpu.yaml")})
 
     def __init__(self, config: RecLMConfig | None = None, **options: Any) -> None:
         super().__init__(config, **options)

@@ -17,8 +17,8 @@ from reclm.profilers.profile_format import fault
 from reclm.profilers.reclm.config import RecLMConfig, TeacherConfig
 from reclm.profilers.reclm.prompter import RecLMPrompter
 from reclm.profiles.estimate import KindEstimate, dry_run
+from reclm.profiles.run import Plan, make_profiles, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
-from reclm.profiles.write import Plan, make_profiles, plans, written
 
 ID_NAMES = ("id", "user_id", "item_id", "uid")
 TEXT_NAMES = ("text", "profile", "response")

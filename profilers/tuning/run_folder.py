@@ -152,7 +152,7 @@ class RunFolder:
     @property
     def _definition(self) -> dict[str, Any]:
         """All that the training depends on."""
-        about = self.about.model_dump(exclude={"dataset", "model", "version"})
+        about = self.about.model_dump(exclude={"dataset", "model", "version", "profiler"})
         return about | self.config.model_dump(mode="json", exclude=set(self.free))
 
     @property
