@@ -1,7 +1,6 @@
 """Measurements of a RecLM tuning: its cost before it is begun, its quality on held-out subjects afterwards."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from reclm.console import duration, progress_bar
 from reclm.data.dataset import ProfileKind
+from reclm.files import atomic_file
 from reclm.intervals import Estimate, share
 from reclm.llm.chat import Chat
 from reclm.llm.models import embedded_model
@@ -184,9 +184,9 @@ class Measurement:
     def _cached(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.folder / f"{name}.json"
         if not path.is_file():
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(make()), encoding="utf-8")
-            os.replace(partial, path)
+            text = json.dumps(make())
+            with atomic_file(path) as draft:
+                draft.write_text(text, encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _settings(self, stage: StageName) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -16,6 +15,8 @@ from safetensors.numpy import save_file
 from reclm import plugins
 from reclm.console import progress_bar
 from reclm.data.dataset import TrainingView
+from reclm.errors import BadInput
+from reclm.files import atomic_file
 from reclm.profilers.reclm.config import NeighbourConfig
 from reclm.profilers.reclm.histories import packed
 from reclm.recommend.base import Inputs
@@ -204,11 +205,8 @@ def _cached(folder: Path | None, name: str, known: str, make: Callable[[], np.nd
     values = make()
     if path:
         # a folder that cannot be written costs the time of computing the values again
-        with suppress(OSError, SafetensorError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            save_file({"values": np.ascontiguousarray(values)}, partial, metadata={"of": known})
-            os.replace(partial, path)
+        with suppress(BadInput, SafetensorError), atomic_file(path) as draft:
+            save_file({"values": np.ascontiguousarray(values)}, draft, metadata={"of": known})
     return values
 
 

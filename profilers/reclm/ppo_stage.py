@@ -1,6 +1,5 @@
 """PPO on the tuned model (RecLM, https://arxiv.org/abs/2412.19302, section 2.4, equations 7 and 8)."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from reclm.console import progress_bar
+from reclm.files import atomic_folder
 from reclm.llm.models import LanguageModel
 from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.config import LoraOptions, PPOConfig
@@ -61,10 +61,8 @@ def train_ppo(
         if log:
             log.close()
             done = checkpoints.complete(steps)
-            partial = folder / f"{ADAPTER}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            combine_adapters(model, start, done[0] if ppo.stopped else done[-1], partial)
-            os.replace(partial, folder / ADAPTER)
+            with atomic_folder(folder / ADAPTER) as draft:
+                combine_adapters(model, start, done[0] if ppo.stopped else done[-1], draft)
             shutil.rmtree(steps, ignore_errors=True)
         ppo.accelerator.wait_for_everyone()
     return folder / ADAPTER

@@ -115,14 +115,12 @@ def quality_table(comparison: Comparison) -> str:
     return table(["", *COLUMNS], body)
 
 
-def report_page(
-    comparison: Comparison, title: str, examples: int | Sequence[str] = 5, remarks: Sequence[str] = ()
-) -> str:
+def report_page(comparison: Comparison, title: str, examples: int = 5, remarks: Sequence[str] = ()) -> str:
     """Return the report as Markdown. Texts, ids and names cannot act as Markdown in it.
 
     Args:
         title: of the page.
-        examples: subjects that are shown side by side: ids, or how many.
+        examples: number of subjects that are shown side by side.
         remarks: further findings, a line each (plain text).
     """
     kind = comparison.held_out.kind
@@ -137,10 +135,8 @@ def report_page(
         *(_failures(comparison, measured) for measured in comparison.quality),
         "## The same subjects, stage by stage",
     ]
-    chosen = comparison.chosen(examples)
-    if isinstance(examples, int):
-        parts.append("Evenly spread over those that every stage wrote for.")
-    parts += [_side_by_side(comparison, one) for one in chosen]
+    parts.append("Evenly spread over those that every stage wrote for.")
+    parts += [_side_by_side(comparison, id) for id in comparison.spread(examples)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -148,7 +144,7 @@ def save_report(
     comparison: Comparison,
     folder: Path,
     title: str,
-    examples: int | Sequence[str] = 5,
+    examples: int = 5,
     remarks: Sequence[str] = (),
 ) -> None:
     """Write ``report.md`` (see :func:`report_page`) and ``report.json``, all numbers of all stages (null: none)."""

@@ -3,9 +3,7 @@
 The lists of a prompt are chosen for thousands of subjects at once, in arrays; only the text is put together one by one.
 """
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +15,7 @@ import yaml
 
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.errors import BadInput, NotFound
+from reclm.files import atomic_folder
 from reclm.llm.chat import Chat, Message
 from reclm.profilers.profile_format import START
 from reclm.profilers.reclm import prompts
@@ -296,20 +295,18 @@ def save_samples(
         raise BadInput(
             f"{folder} holds something else than instruction data; give another folder", value=folder
         )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-unfinished-"))
-    except OSError as error:
-        raise BadInput(f"cannot write {folder}: {error.strerror or error}", value=folder) from error
-    try:
-        with ArrowWriter(features=_features(), path=str(fresh / "rows.arrow")) as writer:
+    with atomic_folder(folder) as draft:
+        # the data set cannot be saved to the folder that it is read from
+        (draft / "rows").mkdir()
+        with ArrowWriter(features=_features(), path=str(draft / "rows" / "rows.arrow")) as writer:
             rows = map(_row, samples)
             while batch := list(islice(rows, _BATCH)):
                 writer.write_batch({name: [row[name] for row in batch] for name in batch[0]})
             count, _ = writer.finalize()
         if not count:
             raise _no_samples(view, report)
-        datasets.Dataset.from_file(str(fresh / "rows.arrow")).save_to_disk(str(fresh / "whole"))
+        datasets.Dataset.from_file(str(draft / "rows" / "rows.arrow")).save_to_disk(str(draft))
+        shutil.rmtree(draft / "rows")
         about = {
             "dataset": view.name,
             "fingerprint": view.fingerprint,
@@ -319,14 +316,7 @@ def save_samples(
             "config": config.model_dump(mode="json"),
         }
         text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
-        (fresh / "whole" / ABOUT).write_text(text, encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, fresh / "before")
-        os.replace(fresh / "whole", folder)
-    except OSError as error:
-        raise BadInput(f"cannot write {folder}: {error.strerror or error}", value=folder) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        (draft / ABOUT).write_text(text, encoding="utf-8")
     return load_samples(folder)
 
 

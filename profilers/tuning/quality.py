@@ -12,7 +12,6 @@ import numpy as np
 from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind
 from reclm.data.id_map import IdMap
-from reclm.errors import unknown
 from reclm.intervals import Estimate, mean, share
 from reclm.profilers.profile_format import MIDDLE, START, fault, repeats
 
@@ -247,16 +246,6 @@ class Comparison:
         shared = [id for id in self.held_out.subjects if all(id in texts for texts in self.texts.values())]
         count = min(count, len(shared))
         return [shared[at * len(shared) // count] for at in range(count)]
-
-    def chosen(self, examples: int | Sequence[str]) -> list[str]:
-        """Return the ids to show: the given ones, or so many (:meth:`spread`)."""
-        if isinstance(examples, int):
-            return self.spread(examples)
-        known = {id for texts in self.texts.values() for id in texts}
-        for id in examples:
-            if id not in known:
-                raise unknown(f"{self.held_out.kind} with a profile", id, sorted(known)[:20])
-        return list(examples)
 
 
 def compare_stages(texts: Mapping[str, Mapping[str, str]], held_out: HeldOut, vectors: Vectors) -> Comparison:

@@ -1,6 +1,5 @@
 """The run folder of a tuned profiler (config, origin, adapters), and the protocol of its tuning."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from peft import PeftModel
 from reclm.config import Config
 from reclm.data.dataset import TrainingView
 from reclm.errors import BadInput, NotFound
+from reclm.files import atomic_file
 from reclm.llm.chat import TextGenerator
 from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
 from reclm.profilers.rl.rollout import PolicyGenerator
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ABOUT, CONFIG, ADAPTER = "about.yaml", "config.yaml", "adapter"
-_BEGUN = (CONFIG, f"{CONFIG}.partial", f"{ABOUT}.partial")
-"""Files that a run may leave which is interrupted while it begins."""
 
 
 class Tuning(Protocol):
@@ -135,7 +133,9 @@ class RunFolder:
                     raise
                 for name in cls.prepared:
                     shutil.rmtree(folder / name, ignore_errors=True)
-        elif folder.is_dir() and any(path.name not in _BEGUN for path in folder.iterdir()):
+        elif folder.is_dir() and any(
+            path.name != CONFIG and path.name[0] != "." for path in folder.iterdir()
+        ):
             raise something_else(folder)
         if not run.learned:
             run.write()
@@ -192,13 +192,9 @@ def write(folder: Path, config: Config, about: About) -> None:
     Raises:
         BadInput: if they cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, part in ((CONFIG, config), (ABOUT, about)):
-            part.to_yaml(folder / f"{name}.partial")
-            os.replace(folder / f"{name}.partial", folder / name)
-    except OSError as error:
-        raise BadInput(f"cannot write {folder}: {error.strerror or error}", value=folder) from error
+    for name, part in ((CONFIG, config), (ABOUT, about)):
+        with atomic_file(folder / name) as draft:
+            part.to_yaml(draft)
 
 
 def compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> None:

@@ -1,7 +1,6 @@
 """Supervised training by TRL's trainers: order of the samples, arguments, log, checkpoints, resuming."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from reclm.console import progress_bar
+from reclm.files import atomic_folder
 from reclm.profilers.tuning.load_model import quiet
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.run_folder import ADAPTER
@@ -101,11 +101,9 @@ def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
         with writing(folder), quiet():
             trainer.train(resume_from_checkpoint=_latest(folder / "checkpoints"))
             if first:
-                partial = folder / f"{ADAPTER}.partial"
-                shutil.rmtree(partial, ignore_errors=True)
                 # the embeddings are not trained, whether or not their vocabulary can be looked up
-                trainer.model.save_pretrained(str(partial), save_embedding_layers=False)
-                os.replace(partial, folder / ADAPTER)
+                with atomic_folder(folder / ADAPTER) as draft:
+                    trainer.model.save_pretrained(str(draft), save_embedding_layers=False)
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             trainer.accelerator.wait_for_everyone()
     return folder / ADAPTER

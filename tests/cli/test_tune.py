@@ -341,7 +341,7 @@ def test_a_full_disk_while_data_or_the_adapter_is_written(
     def half(self: Any, folder: str, **kwargs: Any) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_file({}, Path(folder) / "adapter_model.safetensors")
-        if "partial" in folder:
+        if folder.endswith(".new"):
             full()
 
     place = {"data": "datasets.Dataset.save_to_disk", "adapter": "peft.PeftModel.save_pretrained"}[where]

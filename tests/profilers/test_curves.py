@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
-from reclm.errors import ReclmError
+from reclm.errors import Damaged, ReclmError
 from reclm.profilers.tuning.metrics_log import Curve, draw, figure, read_metrics
 
 
@@ -69,7 +69,7 @@ def test_nothing_was_logged(tmp_path):
 @pytest.mark.parametrize("line", ["[1, 2]", '{"loss": 1}', '{"step": "one", "loss": 1}', "7"])
 def test_a_row_without_a_step(tmp_path, line):
     write(tmp_path, {"step": 1, "loss": 2.0}, line)
-    with pytest.raises(ReclmError, match=r"metrics\.jsonl:2: .* is no row of metrics; wanted"):
+    with pytest.raises(Damaged, match=r"metrics\.jsonl:2"):
         read_metrics(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.supervised import NO_LOSS, label_chat, label_samples, token_table
@@ -144,7 +144,7 @@ def test_data_that_spells_a_special_token_stays_text(smollm):
 
 
 def test_a_sample_without_an_answer_is_refused(smollm):
-    with pytest.raises(ReclmError, match="no answer"):
+    with pytest.raises(BadInput):
         label_chat(smollm, CHAT[:2])
 
 
@@ -165,5 +165,5 @@ def test_samples_too_long_for_the_model_are_refused(smollm):
     made = label_samples(samples, smollm, "naive")
     assert made[0] == vars(label_chat(smollm, CHAT, "naive"))
     short = PromptTokenizer(smollm.tokenizer, 20, "short")
-    with pytest.raises(ReclmError, match=r"sample of 'ada' has \d+ tokens, short takes 20"):
+    with pytest.raises(BadInput, match=r"ada.*20"):
         label_samples(samples, short)

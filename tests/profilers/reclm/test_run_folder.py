@@ -8,7 +8,7 @@ import pytest
 import tiny_tuning  # pyright: ignore[reportMissingImports]
 import torch
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 from reclm.llm.models import find_model
 from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.pipeline import RecLMFolder
@@ -73,7 +73,7 @@ def test_other_options_are_told_by_their_key(tiny, folder, changes, told: str) -
         deeper = {"lora": {**values[part]["lora"], **change["lora"]}} if "lora" in change else {}
         changes = {part: {**values[part], **change, **deeper} if part in {"kd", "ppo_lora"} else change}
     before = (folder / "config.yaml").read_text()
-    with pytest.raises(ReclmError, match=f"tuned with {told}") as raised:
+    with pytest.raises(BadInput, match=f"tuned with {told}") as raised:
         begin(tiny, folder, **changes)
     assert "begin in another folder (--out)" in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -92,12 +92,12 @@ def test_what_does_not_change_the_tuning_may_differ(tiny, folder) -> None:
 
 def test_another_data_set_or_model_is_refused(tiny, folder, other_model) -> None:
     view = replace(tiny.view, fingerprint="another")
-    with pytest.raises(ReclmError, match=r"tuned with fingerprint = fingerprint, not another"):
+    with pytest.raises(BadInput, match="fingerprint"):
         RecLMFolder.begin(folder, tiny.config, view, tiny.model, None)
     other = find_model(str(other_model))
-    with pytest.raises(ReclmError, match=rf"tuned with weights = {tiny.model.name}, not {other.name}"):
+    with pytest.raises(BadInput, match="weights"):
         RecLMFolder.begin(folder, tiny.config, tiny.view, other, None)
-    with pytest.raises(ReclmError, match=r"was tuned from model@.*, not from other@.*; give that one"):
+    with pytest.raises(BadInput, match="model@"):
         RecLMFolder.read(folder).model(str(other_model))
 
 
@@ -114,12 +114,12 @@ def test_before_anything_is_learned_options_may_change(tiny, tmp_path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(tiny, tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(ReclmError, match=r"holds something else than a tuned profiler; give another folder"):
+    with pytest.raises(BadInput):
         begin(tiny, tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(ReclmError, match=r"cannot write .*thesis.tex"):
+    with pytest.raises(BadInput, match=r"thesis\.tex"):
         begin(tiny, tmp_path / "thesis.tex")
-    with pytest.raises(ReclmError, match=r"holds no tuned profiler; give the folder that reclm tune wrote"):
+    with pytest.raises(NotFound):
         RecLMFolder.read(tmp_path)
 
 
@@ -130,12 +130,12 @@ def test_a_beginning_that_cannot_be_written_is_begun_again(tiny, tmp_path, monke
 
     with monkeypatch.context() as patched:
         patched.setattr(RecLMConfig, "to_yaml", full)
-        with pytest.raises(ReclmError, match=r"cannot write .*: No space left on device"):
+        with pytest.raises(BadInput, match="No space"):
             begin(tiny, tmp_path / "new")
     tuned = begin(tiny, tmp_path / "new")
     with monkeypatch.context() as patched:
         patched.setattr(RecLMConfig, "to_yaml", full)
-        with pytest.raises(ReclmError, match=r"cannot write .*: No space left on device"):
+        with pytest.raises(BadInput, match="No space"):
             begin(tiny, tmp_path / "new", measured=9).write()
     assert RecLMFolder.read(tmp_path / "new").config == tuned.config
 
@@ -163,13 +163,13 @@ def test_a_generator_is_the_model_as_its_stage_left_it(tiny, folder) -> None:
 
 def test_open_refuses_what_is_not_there(tiny, folder, other_model, tmp_path) -> None:
     begin(tiny, tmp_path / "unfinished")
-    with pytest.raises(ReclmError, match=r"has no finished stage; run the same reclm tune again"):
+    with pytest.raises(NotFound):
         RecLMProfiler.open(tmp_path / "unfinished", None, None, None)
-    with pytest.raises(ReclmError, match=r"was tuned from model@.*, not from other@"):
+    with pytest.raises(BadInput, match="model@"):
         RecLMProfiler.open(folder, None, str(other_model), None)
-    with pytest.raises(ReclmError, match=r"runs on transformers, not on 'openvino'; leave --engine out"):
+    with pytest.raises(BadInput, match="openvino"):
         RecLMProfiler.open(folder, None, None, "openvino")
-    with pytest.raises(ReclmError, match=r"holds no tuned profiler"):
+    with pytest.raises(NotFound):
         RecLMProfiler.open(tmp_path / "nowhere", None, None, None)
     name = RecLMProfiler.open(folder, None, tiny.model_name, "transformers").writer
     assert name.startswith(f"reclm-{tiny.model.name}+ppo@")

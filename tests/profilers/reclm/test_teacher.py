@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound, ReclmError
 from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher
 
 GOOD = "User identity: a, b, c; User interests: x, y, z."
@@ -59,21 +59,21 @@ def test_any_number_of_phrases_when_asked(tmp_path, view):
 
 def test_ids_that_are_not_in_the_data_set(tmp_path, view):
     path = written(tmp_path, ".csv", [*ROWS, ("zoe", GOOD), ("yan", GOOD)])
-    with pytest.raises(ReclmError, match=r"2 of 8 user ids are not in data set 'films', such as 'zoe'"):
+    with pytest.raises(BadInput, match=r"2 of 8.*zoe"):
         read_teacher(path, view, "user", TeacherConfig())
     teacher = read_teacher(path, view, "user", TeacherConfig(strict=False))
     assert teacher.report.dropped["id not in the data set"] == 2
-    with pytest.raises(ReclmError, match="8 of 8 item ids"):
+    with pytest.raises(BadInput, match="8 of 8"):
         read_teacher(path, view, "item", TeacherConfig(strict=False))
 
 
 def test_columns_by_name(tmp_path, view):
     path = written(tmp_path, ".csv", names=("who", "what"))
-    with pytest.raises(ReclmError, match=r"no id column; .*id_column=NAME \(found: who, what\)"):
+    with pytest.raises(BadInput, match="id_column"):
         read_teacher(path, view, "user", TeacherConfig())
-    with pytest.raises(ReclmError, match="no text column"):
+    with pytest.raises(BadInput, match="text_column"):
         read_teacher(path, view, "user", TeacherConfig(id_column="who"))
-    with pytest.raises(ReclmError, match=r"unknown column .* 'whta'; did you mean 'what'"):
+    with pytest.raises(NotFound, match="whta"):
         read_teacher(path, view, "user", TeacherConfig(id_column="who", text_column="whta"))
     assert read_teacher(path, view, "user", TeacherConfig(id_column="who", text_column="what")).profiles
 
@@ -82,13 +82,13 @@ def test_columns_by_name(tmp_path, view):
 def test_empty_file(tmp_path, view, content):
     path = tmp_path / "teacher.csv"
     path.write_text(content)
-    with pytest.raises(ReclmError, match="is empty"):
+    with pytest.raises(BadInput):
         read_teacher(path, view, "user", TeacherConfig())
 
 
 def test_nothing_in_format(tmp_path, view):
     path = written(tmp_path, ".jsonl", [("ada", "Sorry."), ("bob", "Sorry.")])
-    with pytest.raises(ReclmError, match=r"none of 2 profiles is in the format .* \(2 not of the form"):
+    with pytest.raises(BadInput, match="none of 2"):
         read_teacher(path, view, "user", TeacherConfig())
 
 

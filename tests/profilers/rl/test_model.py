@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from reclm.errors import ReclmError
+from reclm.errors import Damaged, NotFound
 from reclm.profilers.rl.policy import LoraOptions, Policy
 
 IDS = torch.tensor([[0, 5, 6, 7, 8, 9], [3, 4, 5, 6, 7, 0]])
@@ -109,16 +109,16 @@ def test_a_tuned_model_is_its_own_reference(network):
 
 
 def test_a_folder_without_a_policy(policy, network, tmp_path):
-    with pytest.raises(ReclmError, match=r"adapter_model\.safetensors is missing"):
+    with pytest.raises(NotFound, match=r"adapter_model\.safetensors"):
         policy.load(tmp_path)
     policy.save(tmp_path / "damaged")
     (tmp_path / "damaged" / "value_head.safetensors").write_bytes(b"torn")
-    with pytest.raises(ReclmError, match="holds no policy for this model"):
+    with pytest.raises(Damaged):
         policy.load(tmp_path / "damaged")
 
 
 def test_an_adapter_of_another_size(policy, llama, tmp_path):
     policy.save(tmp_path)
     fresh = AutoModelForCausalLM.from_pretrained(llama.path, dtype=torch.float32)
-    with pytest.raises(ReclmError, match="holds no policy for this model"):
+    with pytest.raises(Damaged):
         Policy.adapt(fresh, LoraOptions(r=2)).load(tmp_path)

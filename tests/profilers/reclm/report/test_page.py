@@ -7,7 +7,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.profilers.reclm.report import COLUMNS, quality_table, report_page, save_report, terminal_table
 from reclm.profilers.tuning.quality import HeldOut, compare_stages
 
@@ -69,9 +69,9 @@ def test_malformed_profiles_are_named_with_an_example(comparison, vectors_of):
 
 
 def test_the_same_subjects_side_by_side(comparison):
-    text = report_page(comparison, "RecLM on films", examples=["ann"], remarks=["PPO ran away at step 7"])
-    assert headings(text)[-1] == "User ann"
-    example = text.split("### User ann")[1]
+    text = report_page(comparison, "RecLM on films", examples=9, remarks=["PPO ran away at step 7"])
+    assert headings(text)[-3:] == ["User ann", "User bob", "User dan"]
+    example = text.split("### User ann")[1].split("### User bob")[0]
     assert "- Alien\n- Heat\n" in example
     assert "| teacher | teacher of ann |" in example
     assert "| before | no profile |" in example
@@ -87,8 +87,6 @@ def test_examples_are_spread_over_those_whom_all_stages_wrote_for(vectors_of):
     assert found.spread(4) == ["u2", "u4", "u6", "u8"]
     assert found.spread(100) == list(some)
     assert compare_stages({}, HeldOut("item", ()), vectors_of()).spread(3) == []
-    with pytest.raises(ReclmError, match="unknown item with a profile 'u11'; did you mean 'u1'"):
-        report_page(found, "RecLM", examples=["u11"])
 
 
 def test_long_texts_and_histories_are_cut(vectors_of):
@@ -139,5 +137,5 @@ def test_saved_numbers_are_the_shown_ones(comparison, tmp_path):
 
 def test_a_folder_that_cannot_be_written(comparison, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ReclmError, match=r"^cannot write the report in .*file/report: Not a directory$"):
+    with pytest.raises(BadInput, match="file/report"):
         save_report(comparison, tmp_path / "file" / "report", "RecLM")
