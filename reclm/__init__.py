@@ -54,9 +54,12 @@ def __getattr__(name: str) -> _Any:
     """Import a name of the face when it is first used."""
     if name not in _FACE:
         raise AttributeError(f"module 'reclm' has no attribute {name!r}")
-    value = getattr(_import_module(f"reclm.{_FACE[name]}"), name)
-    globals()[name] = value
-    return value
+    from reclm.errors import needs_extra
+
+    with needs_extra(f"reclm.{name}"):
+        module = _import_module(f"reclm.{_FACE[name]}")
+    globals()[name] = getattr(module, name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

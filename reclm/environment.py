@@ -1,4 +1,4 @@
-"""What numbers may depend on besides data and options: versions, machine, threads."""
+"""The conditions that numbers depend on besides data and options: versions, machine, threads."""
 
 import os
 import platform
@@ -24,9 +24,9 @@ PACKAGES = (
 
 
 def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Python, system, processor, threads, GPUs, and the version of each package that is installed.
+    """Return Python, system, processor, threads, GPUs, and the version of each package that is installed.
 
-    Nothing in it says whose machine it is: no path, no host name, no user.
+    Nothing in it identifies the machine: no path, no host name, no user.
     """
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
@@ -37,7 +37,7 @@ def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         **({"gpus": gpus} if gpus else {}),
-        **{name: found for name in packages if (found := _version(name))},
+        **{name: number for name in packages if (number := _version(name))},
     }
 
 

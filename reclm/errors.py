@@ -1,7 +1,7 @@
 """Errors that a user can mend: ``except ReclmError`` catches them all."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ EXTRAS = {
     "llm": (
         "gguf",
         "huggingface_hub",
+        "jinja2",
         "llguidance",
         "platformdirs",
         "sentence_transformers",
@@ -24,7 +25,7 @@ EXTRAS = {
     ),
     "cpu": ("openvino", "openvino_genai"),
     "tune": ("accelerate", "datasets", "peft", "pyphen", "trl"),
-    "bench": ("jinja2", "matplotlib", "optuna", "tensorboard"),
+    "bench": ("matplotlib", "optuna", "tensorboard"),
     "openai": ("anyio", "openai"),
     "mlflow": ("alembic", "mlflow", "sqlalchemy"),
     "pyg": ("torch_geometric",),
@@ -95,18 +96,21 @@ def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     )
 
 
-def missing_extra(error: ModuleNotFoundError, what: str, extra: str | None = None) -> MissingExtra:
+def missing_extra(
+    error: ModuleNotFoundError, what: str, instead: Mapping[str, str] | None = None
+) -> MissingExtra:
     """Return the error that names the command which installs a missing package.
 
     Args:
         error: Python's own.
         what: the plug-in, command or function that needs the package.
-        extra: the extra that installs all it needs; by default the one that the package belongs to.
+        instead: extras to name in place of the package's own, since they install all that is needed.
     """
     module = (error.name or "").partition(".")[0]
     if module in {"", "reclm"}:
         raise error
-    extra = extra or next((name for name, modules in EXTRAS.items() if module in modules), None)
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), "")
+    extra = (instead or {}).get(extra, extra)
     command = f"pip install 'reclm-toolkit[{extra}]'" if extra else f"pip install {module}"
     return MissingExtra(f"{what} needs {module}; run: {command}", value=module, where=what, remedy=command)
 

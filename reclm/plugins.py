@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 from reclm.errors import BadInput, missing_extra, unknown
 
+_TUNABLE = ("reclm.profilers.reclm.", "reclm.profilers.langptune.")
+"""Profilers that need the extra ``tune`` as a whole."""
+
 Kind = Literal["backbone", "profiler", "dataset", "generator"]
 
 
@@ -62,7 +65,8 @@ def get(kind: Kind, name: str) -> Any:
     try:
         return points[name].load()
     except ModuleNotFoundError as error:
-        raise missing_extra(error, f"{kind} {name!r}") from error
+        tunable = points[name].value.startswith(_TUNABLE)
+        raise missing_extra(error, f"{kind} {name!r}", {"llm": "tune"} if tunable else {}) from error
 
 
 def _own(kind: Kind, name: str) -> Any:

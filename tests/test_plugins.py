@@ -38,6 +38,8 @@ def test_a_missing_package_is_named_with_the_command(
     monkeypatch: pytest.MonkeyPatch, module: str, command: str
 ) -> None:
     class Point:
+        value = "theirs:Plugin"
+
         def load(self) -> None:
             raise ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.part")
 

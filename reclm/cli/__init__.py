@@ -40,7 +40,8 @@ def main() -> None:
         _fail(error)
     except ModuleNotFoundError as error:
         command = sys.argv[1]
-        _fail(missing_extra(error, f"reclm {command}", "tune" if command == "tune" else None))
+        tuned = {"bench": "tune", "llm": "tune"} if command == "tune" else {}
+        _fail(missing_extra(error, f"reclm {command}", tuned))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             print("stopped; what is done is kept: run the same command again to go on", file=sys.stderr)

@@ -85,6 +85,58 @@ Settings = Annotated[
 ]
 
 
+class SelectOn(StrEnum):
+    """Parts that can choose the epoch."""
+
+    valid = "valid"
+    test = "test"
+
+
+class Tracker(StrEnum):
+    """Places to write a run to besides its folder."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+
+
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Most epochs of a trial; default 50, or those of the suite.")
+]
+Controls = Annotated[
+    bool,
+    typer.Option(
+        "--controls",
+        help="Train with controls in place of the profiles, too: other users' profiles, random vectors, the items' own "
+        "text, keywords.",
+    ),
+]
+Search = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="First try N options (learning rate, l2, contrastive weight, or the suite's own space) for every row, and "
+        "take the best on validation.",
+    ),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes; they share the cores.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train all again, also what is cached.")]
+Track = Annotated[
+    list[Tracker] | None,
+    typer.Option(help="Write options, curves and results of every trial there, too; may be repeated."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the results; default a new one in the workspace.")]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rows",
+        "--row",
+        metavar="NAME",
+        help="Only this row, by name or pattern ('LightGCN*'), and those it is compared with; may be repeated.",
+    ),
+]
+
+
 def tuned(profiler: str, adapter: Path | None) -> str:
     """Return the profiler that ``--profiler`` names, or 0.1's ``--adapter FOLDER``."""
     if adapter is None:
@@ -115,6 +167,12 @@ def flags(**options: Any) -> str:
     return "".join(f" {shlex.quote(word)}" for word in words)
 
 
+def is_default(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was not given on the command line."""
+    source = context.get_parameter_source(name)
+    return source is None or source.name != "COMMANDLINE"
+
+
 def next_step(command: str, note: str = "", **options: Any) -> None:
     """Name a command that may come next."""
     from reclm.console import say
@@ -129,7 +187,6 @@ def refuse(context: typer.Context, allowed: set[str], reason: str) -> None:
         BadInput: for the first one that is not among ``allowed``.
     """
     for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in allowed:
+        if name not in allowed and not is_default(context, name):
             flag = "--" + name.rstrip("_").replace("_", "-")
             raise BadInput(f"{flag} {reason}", value=flag)

@@ -87,8 +87,8 @@ def load_generator(
     Args:
         model: as in :func:`find_model`, or its result; for an engine that is not local, the server's name of the
             model.
-        engine: a plug-in of kind ``generator``; by default ``openvino`` for GGUF files and OpenVINO folders on a
-            machine without a GPU, else ``transformers``.
+        engine: a plug-in of kind ``generator``; by default ``openvino`` for OpenVINO folders and, where it is
+            installed, for GGUF files on a machine without a GPU; else ``transformers``.
         options: of the engine, e.g. ``precision="f32"``.
 
     Raises:
@@ -132,7 +132,9 @@ def _default_engine(model: LanguageModel) -> str:
         return "openvino"
     import torch
 
-    return "openvino" if model.format == "gguf" and not torch.cuda.is_available() else "transformers"
+    installed = importlib.util.find_spec("openvino_genai") is not None
+    on_cpu = model.format == "gguf" and not torch.cuda.is_available()
+    return "openvino" if on_cpu and installed else "transformers"
 
 
 class LazyGenerator(TextGenerator):
