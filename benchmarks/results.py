@@ -228,13 +228,14 @@ class Result:
         Raises:
             NotFound: for a metric that was not measured.
         """
-        from reclm.benchmarks.report.tables import frame
+        from reclm.benchmarks.report.tables import frame, results
 
         names = [name.lower() for name in metrics]
         missing = [name for name in names if name not in self.about.metrics]
         if missing and tuple(metrics) != SHOWN:
             raise unknown("metric of this run", missing[0], self.about.metrics)
-        return frame(self, [name for name in names if name not in missing] or [self.headline])
+        names = [name for name in names if name not in missing] or [self.headline]
+        return frame(results(self, protocol, names, ("change", "p")) for protocol in self.about.protocols)
 
     def per_user(self) -> "DataFrame":
         """Return a row for each row, seed, protocol and user: ``activity``, and a column for each metric."""

@@ -11,12 +11,12 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from reclm.benchmarks.report.page import terminal_table
-from reclm.benchmarks.report.tables import Cell, Row, Table
+from reclm.benchmarks.report.tables import Cell, Row, Table, frame
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
 from reclm.console import printable
 from reclm.errors import BadInput
-from reclm.intervals import NONE, between, number, p_value
+from reclm.intervals import between, number, p_value
 from reclm.recommend.metrics import title
 
 if TYPE_CHECKING:
@@ -69,47 +69,28 @@ class RunDiff:
 
     def table(self) -> "DataFrame":
         """Return a row for each change: both means, the difference with its 95 % interval, and p."""
-        import pandas as pd
-
-        nan = float("nan")
-        records = [
-            {
-                "protocol": change.protocol,
-                "row": change.row,
-                "metric": title(change.metric),
-                "A": change.a,
-                "B": change.b,
-                "difference": change.b - change.a,
-                "low": change.test.low if change.test else nan,
-                "high": change.test.high if change.test else nan,
-                "p": change.p,
-            }
-            for change in self.changes
-        ]
-        return pd.DataFrame(records)
+        return frame(self.tables())
 
     def tables(self) -> list[Table]:
         """Return a table for each protocol."""
-        head = ("", "metric", "A", "B", "B - A", "95 % interval", "p")
+        head = ("", "metric", "A", "B", "difference", "95 % interval", "p")
         protocols = dict.fromkeys(change.protocol for change in self.changes)
         return [Table(name, head, tuple(self._rows(name)), text=2) for name in protocols]
 
     def _rows(self, protocol: str) -> Iterator[Row]:
-        last = None
         for change in self.changes:
             if change.protocol != protocol:
                 continue
-            test = change.test
+            around = (change.test.low, change.test.high) if change.test else (None, None)
             cells = (
                 Cell(title(change.metric)),
                 Cell(number(change.a), change.a),
                 Cell(number(change.b), change.b),
-                Cell(number(change.b - change.a, sign=True), change.b - change.a),
-                Cell(between(number(test.low, sign=True), number(test.high, sign=True)) if test else NONE),
+                Cell(number(change.b - change.a, sign=True), change.b - change.a, *around),
+                Cell(between(*(number(bound, sign=True) for bound in around))),
                 Cell(p_value(change.p), change.p, significant=change.significant),
             )
-            yield Row("" if change.row == last else change.row, cells)
-            last = change.row
+            yield Row(change.row, cells)
 
     def __str__(self) -> str:
         if not self.changes:

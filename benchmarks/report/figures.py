@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reclm import charts
-from reclm.benchmarks.report.tables import activity_groups, cost_of, dashed, groups
+from reclm.benchmarks.report.tables import activity_groups, dashed, groups
 from reclm.benchmarks.results import Result, ResultRow
 from reclm.benchmarks.significance import over_users
 from reclm.console import printable
-from reclm.intervals import Estimate, number, percent
+from reclm.intervals import Estimate, number
 from reclm.recommend.metrics import title
 
 WIDTH = 4.6
@@ -27,7 +27,6 @@ LONGEST = 34
 INK, MUTED, RULE = "#1f2328", "#656d76", "#d5d9de"
 SERIES = (*charts.COLOURS, "#4f86b0", "#6f9a5c", "#8f7db5", "#b3923f", "#b56d91", "#4f9a95")
 """The base, the row that the verdict is about, and the rest."""
-UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -181,22 +180,6 @@ def activity(result: Result) -> list[Group]:
     return drawn
 
 
-def cost(result: Result) -> list[Picture]:
-    """Draw for each protocol seconds of a trial against the change of the headline metric, rows by their number."""
-    palette, pictures = colours(result), []
-    for at, protocol in enumerate(result.about.whole):
-        points = []
-        for place, row in enumerate(result.about.rows, start=1):
-            spent = cost_of(result, row.name)
-            test = result.verdict.by_base.get((row.name, protocol.name, result.headline))
-            if spent and test and np.isfinite(test.change) and spent.seconds > 0:
-                points.append((spent.seconds, test.change, f"{place}", palette[row.name]))
-        if len(points) > 1:
-            caption = f"{protocol.name}: change in {title(result.headline)}"
-            pictures.append(Picture(_svg(_cost(points), f"cost{at}"), caption))
-    return pictures
-
-
 Bar = tuple[ResultRow, Estimate, str]
 """A row, its estimate, and the text beside it."""
 
@@ -285,26 +268,6 @@ def _activity(result: Result, rows: dict[str, list[tuple[str, Estimate | None]]]
     axis.set_xticks(range(len(names)), [dashed(name) for name in names])
     axis.grid(False, axis="x")
     axis.set_xlabel("interactions in training", color=MUTED)
-    return figure
-
-
-def _cost(points: list[tuple[float, float, str, str]]) -> Figure:
-    figure, axis = _panel(2.7)
-    axis.axhline(0, color=MUTED, linewidth=1)
-    longest = max(seconds for seconds, *_ in points)
-    unit, units = next((one for one in UNITS if longest >= 5 * one[0]), UNITS[-1])
-    x = [seconds / unit for seconds, *_ in points]
-    axis.scatter(
-        x, [change for _, change, *_ in points], s=170, color=[colour for *_, colour in points], zorder=2
-    )
-    for place, (_, change, name, _) in zip(x, points, strict=True):
-        axis.text(place, change, name, color="white", ha="center", va="center", fontsize=9.5)
-    if max(x) > 20 * min(x):
-        axis.set_xscale("log")
-    axis.margins(0.12, 0.18)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
-    axis.set_xlabel(f"{units} of a trial", color=MUTED)
     return figure
 
 

@@ -31,31 +31,13 @@ TERMINAL_METRICS = 4
 FEW = 6
 """Comparisons that the page says in a sentence each."""
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "'": r"\textquotesingle{}",
-    "`": r"\textasciigrave{}",
-    "[": "{[}",
-    "]": "{]}",
-    "--": "-{}-{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "…": r"\ldots{}",
-}
+_LATEX = dict(
+    pair.split(" ")
+    for pair in r"""\ \textbackslash{};{ \{;} \};$ \$;& \&;# \#;% \%;_ \_;~ \textasciitilde{};^ \textasciicircum{};
+        < \textless{};> \textgreater{};| \textbar{};" '';' \textquotesingle{};` \textasciigrave{};[ {[};] {]};-- -{}-{};
+        ± $\pm$;− $-$;– --;… \ldots{}""".replace("\n        ", "").split(";")
+)
+"""Characters that LaTeX would read as commands, or set otherwise."""
 _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
@@ -135,7 +117,7 @@ def _searched(row: ResultRow) -> str:
 
 def csv(result: Result) -> str:
     """Return the table of results, all protocols and metrics, as CSV."""
-    return tables.frame(result, result.about.metrics).to_csv(index=False, lineterminator="\n")
+    return result.table(result.about.metrics).to_csv(index=False, lineterminator="\n")
 
 
 # --- terminal
@@ -154,7 +136,7 @@ def terminal(result: Result) -> Iterator[Grid | Text]:
         yield terminal_table(table, f"{result.about.title}: {protocol.name}, {size}", stars=False)
     if any(row.published_seconds for row in result.about.rows):
         yield terminal_table(
-            tables.cost(result).only("row", "an epoch", "added", "published", "added, published"), "Cost"
+            tables.cost(result).only("an epoch", "added", "published", "added, published"), "Cost"
         )
     for table in tables.comparisons(result):
         narrow = table.only("against", "change", "95 % interval", "p")
@@ -173,15 +155,16 @@ def terminal_table(table: Table, caption: str, stars: bool = True) -> Grid:
         width = {"min_width": 9, "max_width": 24} if not at else {"no_wrap": at >= table.text}
         grid.add_column(escape(name), justify="left" if at < table.text else "right", **width)  # pyright: ignore[reportArgumentType]
     starred = {at for row in table.rows for at, cell in enumerate(row.cells) if stars and cell.significant}
+    last = None
     for row in table.rows:
         marks = [
             f" {'*' if cell.significant else ' '}" * (at in starred) for at, cell in enumerate(row.cells)
         ]
         cells = [f"{_narrow(cell.text)}{mark}" for cell, mark in zip(row.cells, marks, strict=True)]
         cells = cells or [NONE] * (len(table.head) - 1)
-        grid.add_row(
-            *(escape(printable(text)) for text in (row.name, *cells)), style="dim" if row.below else None
-        )
+        texts = ["" if row.name == last else row.name, *cells]
+        grid.add_row(*(escape(printable(text)) for text in texts), style="dim" if row.below else None)
+        last = row.name
     return grid
 
 
@@ -364,7 +347,6 @@ def html_page(result: Result) -> str:
             activity=figures.activity(result),
             activity_tables=tables.activity(result),
             cost=tables.cost(result),
-            cost_pictures=figures.cost(result),
             profiles=tables.profiles(result),
             examples=result.examples,
             facts=[*facts(result), *environment],

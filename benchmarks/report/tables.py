@@ -3,7 +3,7 @@
 This is the one place that takes numbers from a result: a cell holds a number and the text that shows it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,13 +29,13 @@ MARKS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A number (nan: a text, or none) with its 95 % interval, and how it is shown.
+    """A number with its 95 % interval and how it is shown; None: a text, or no number.
 
     ``best`` of its column; ``significant``: marked by a star.
     """
 
     text: str
-    value: float = float("nan")
+    value: float | None = None
     low: float | None = None
     high: float | None = None
     best: bool = False
@@ -80,12 +80,29 @@ class Table:
     def only(self, *columns: str) -> "Table":
         """Return the table with these columns behind the names."""
         places = [at for at, name in enumerate(self.head[1:]) if name in columns]
-        rows = tuple(
-            replace(row, cells=tuple(row.cells[at] for at in places) if row.cells else ())
-            for row in self.rows
-        )
-        text = 1 + sum(at < self.text - 1 for at in places)
-        return replace(self, head=(self.head[0], *(self.head[at + 1] for at in places)), rows=rows, text=text)
+        rows = (replace(row, cells=tuple(row.cells[at] for at in places if row.cells)) for row in self.rows)
+        head = (self.head[0], *(self.head[at + 1] for at in places))
+        return replace(self, head=head, rows=tuple(rows), text=1 + sum(at < self.text - 1 for at in places))
+
+
+def frame(tables: Iterable[Table]) -> "DataFrame":
+    """Return tables below each other: a column for the title, the name and each number, three for one with an interval.
+
+    Rows below others, and without numbers, are left out.
+    """
+    import pandas as pd
+
+    records = []
+    for table in tables:
+        for row in table.rows:
+            record: dict[str, str | float | None] = {"protocol": table.title, "row": row.name}
+            for at, (name, cell) in enumerate(zip(table.head[1:], row.cells, strict=False), start=1):
+                if name != "95 % interval":
+                    record[name] = cell.text if at < table.text else cell.value
+                    record |= {} if cell.low is None else {f"{name} low": cell.low, f"{name} high": cell.high}
+            records += [record] if row.cells and not row.below else []
+    columns = list(dict.fromkeys(name for record in records for name in record)) or ["protocol", "row"]
+    return pd.DataFrame(records, columns=pd.Index(columns))
 
 
 def results(
@@ -127,25 +144,6 @@ def results(
     size = f"{protocol.users:,} users, {protocol.candidates:,} candidate items"
     head = ("", *map(title, metrics), *extra)
     return Table(protocol.name, head, tuple(rows), f"{size}; {of_seeds}{chosen}{part}", tuple(notes))
-
-
-def frame(result: Result, metrics: Sequence[str]) -> "DataFrame":
-    """Return :func:`results` of all protocols as one frame; a mean has columns for its interval, too."""
-    import pandas as pd
-
-    extra = ("change", "p")
-    records = []
-    for protocol in result.about.protocols:
-        table = results(result, protocol, metrics, extra)
-        for row in table.rows:
-            if row.below or not row.cells:
-                continue
-            record: dict[str, str | float | None] = {"protocol": protocol.name, "row": row.name}
-            for name, cell in zip(table.head[1:], row.cells, strict=True):
-                record[name] = cell.value
-                record |= {} if name in extra else {f"{name} low": cell.low, f"{name} high": cell.high}
-            records.append(record)
-    return pd.DataFrame(records, columns=None if records else pd.Index(["protocol", "row"]))
 
 
 def groups(result: Result) -> dict[str, list[ResultRow]]:
@@ -309,65 +307,38 @@ def dashed(name: str) -> str:
     return name.replace("-", "–")
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a trial of a row took on average; ``epoch_seconds`` is nan where nothing was trained."""
-
-    seconds: float
-    epoch_seconds: float
-    epochs: float
-
-
-def cost_of(result: Result, row: str) -> Cost | None:
-    """Return what the trials of a row took; None where none ran, or none was timed."""
-    trials = {seed: trial for (name, seed, _), trial in result.trials.items() if name == row}
-    if not any(trial.seconds or np.isfinite(trial.epoch_seconds) for trial in trials.values()):
-        return None
-    means = np.mean([(trial.seconds, trial.epochs) for trial in trials.values()], axis=0).tolist()
-    return Cost(means[0], result.epoch_seconds(row), means[1])
-
-
 def cost(result: Result) -> Table:
-    """Tabulate what each row took, and what it gained in the headline metric; numbered as in the figures."""
+    """Tabulate the time of a trial of each row, and what it gained in the headline metric."""
     protocols = [protocol.name for protocol in result.about.whole]
+    published = any(row.published_seconds for row in result.about.rows)
     written: dict[str, float] = {}
     for quality in result.quality:
         written[quality.writer] = written.get(quality.writer, 0.0) + (quality.seconds or 0.0)
-    published = any(row.published_seconds for row in result.about.rows)
-    begins = first_of_groups(result)
     rows = []
-    for at, row in enumerate(result.about.rows, start=1):
-        spent = cost_of(result, row.name)
-        if spent is None and not row.published_seconds:
+    for row in result.about.rows:
+        trials = {seed: trial for (name, seed, _), trial in result.trials.items() if name == row.name}
+        timed = any(trial.seconds or np.isfinite(trial.epoch_seconds) for trial in trials.values())
+        if not timed and not row.published_seconds:
             continue
-        spent = spent or Cost(float("nan"), float("nan"), float("nan"))
+        epochs = np.mean([trial.epochs for trial in trials.values()]) if timed else None
+        whole = np.mean([trial.seconds for trial in trials.values()]) if timed else None
         base = result.row(row.base) if row.base else None
-        base_seconds = result.epoch_seconds(base.name) if base else None
         tests = [result.verdict.by_base.get((row.name, protocol, result.headline)) for protocol in protocols]
-        cells = [
-            Cell(row.name),
-            Cell(seconds(spent.epoch_seconds), spent.epoch_seconds),
-            Cell(_added(spent.epoch_seconds, base_seconds)),
-            *([Cell(seconds(row.published_seconds))] if published else []),
-            *([Cell(_added(row.published_seconds, base and base.published_seconds))] if published else []),
-            Cell(number(spent.epochs, 0)),
-            Cell(seconds(spent.seconds), spent.seconds),
-            *([Cell(seconds(written.get(row.writer or "")))] if written else []),
-            *(Cell(percent(test.change) if test else NONE) for test in tests),
+        texts = [
+            seconds(result.epoch_seconds(row.name)),
+            _added(result.epoch_seconds(row.name), base and result.epoch_seconds(base.name)),
+            *[seconds(row.published_seconds)] * published,
+            *[_added(row.published_seconds, base and base.published_seconds)] * published,
+            number(epochs, 0),
+            seconds(whole),
+            *([seconds(written.get(row.writer or ""))] if written else []),
+            *(percent(test.change) if test else NONE for test in tests),
         ]
-        rows.append(Row(f"{at}", tuple(cells), first=row.name in begins))
-    head = [
-        "",
-        "row",
-        "an epoch",
-        "added",
-        *["published", "added, published"] * published,
-        "epochs",
-        "a trial",
-    ]
+        rows.append(Row(row.name, tuple(map(Cell, texts)), first=row.name in first_of_groups(result)))
+    head = ["", "an epoch", "added", *["published", "added, published"] * published, "epochs", "a trial"]
     head += [*["its profiles"] * bool(written), *protocols]
     about = f"Training and evaluation, beside the change in {title(result.headline)} against the base"
-    return Table("", tuple(head), tuple(rows), about, text=2)
+    return Table("", tuple(head), tuple(rows), about)
 
 
 def _added(time: float | None, base: float | None) -> str:

@@ -43,7 +43,7 @@ def test_controls_are_dashed_and_the_base_has_the_first_colour(result):
 
 def test_nothing_to_draw_draws_nothing():
     nothing = empty()
-    for draw in (figures.bars, figures.changes, figures.curves, figures.activity, figures.cost):
+    for draw in (figures.bars, figures.changes, figures.curves, figures.activity):
         assert draw(nothing) == []
     assert nothing.plot() is not None
 

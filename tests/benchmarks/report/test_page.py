@@ -99,8 +99,8 @@ def test_a_script_in_a_title_is_text(desktop):
 def test_every_figure_is_drawn_and_legible(width, request):
     page = request.getfixturevalue(width).page
     figures = page.locator("figure svg")
-    # bars, differences, activity and cost for two protocols; loss and metric by epoch
-    assert figures.count() == 4 * 2 + 2
+    # bars, differences and activity for two protocols; loss and metric by epoch
+    assert figures.count() == 3 * 2 + 2
     for at in range(figures.count()):
         box = figures.nth(at).bounding_box()
         assert box["width"] > 320

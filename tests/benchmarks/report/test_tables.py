@@ -140,9 +140,9 @@ def test_activity_rows_hold_means_and_differences(result):
 def test_cost_has_the_writers_time_and_the_gain(result):
     table = tables.cost(replace(result, quality=tuple(made_quality())))
     cells = dict(zip(table.head[1:], table.rows[1].cells, strict=True))
-    assert table.rows[1].name == "2"
-    texts = [cells[name].text for name in ("row", "an epoch", "added", "epochs", "a trial", "its profiles")]
-    assert texts == ["LightGCN + RecLM", "2.0 s", "+17.6 %", "30", "61 s", "7 min"]
+    assert table.rows[1].name == "LightGCN + RecLM"
+    texts = [cells[name].text for name in ("an epoch", "added", "epochs", "a trial", "its profiles")]
+    assert texts == ["2.0 s", "+17.6 %", "30", "61 s", "7 min"]
     assert "its profiles" not in tables.cost(result).head
     assert tables.cost(result).head[-2:] == ("full-shot", "zero-shot")
 
@@ -160,7 +160,7 @@ def test_the_frame_has_means_intervals_change_and_p(result):
     assert one["NDCG@20"] == pytest.approx(result.values("BiasMF + RecLM", "zero-shot", "ndcg@20").mean())
     assert np.isnan(frame[frame.row == "BiasMF"].p).all()
     coverage = result.table(["Coverage@20"])
-    assert coverage["Coverage@20 low"].isna().all()  # not a mean over users
+    assert "Coverage@20 low" not in coverage  # not a mean over users
     with pytest.raises(NotFound) as error:
         result.table(["NDCG@2"])
     assert (error.value.value, error.value.remedy) == ("ndcg@2", "ndcg@20")
