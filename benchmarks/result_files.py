@@ -8,7 +8,6 @@
 """
 
 import json
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from pydantic import Field, model_validator
 from reclm.benchmarks.results import Result, RunInfo, TrialResult
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import BadInput, Damaged, NotFound
+from reclm.errors import Damaged, NotFound
 
 EXAMPLES, PROFILES = "examples.json", "profiles.json"
 
@@ -153,39 +152,30 @@ def load(folder: Path) -> Result:
         for epoch in pq.read_table(path).to_pylist():
             known = {name: value for name, value in epoch.items() if value is not None}
             history.setdefault((known.pop("row"), known.pop("seed")), []).append(known)
-    except (KeyError, OSError, ValueError, LookupError, pa.ArrowException) as error:
+        path = folder / EXAMPLES
+        examples = _read_list(path, Example)
+        path = folder / PROFILES
+        quality = _read_list(path, Quality)
+    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
         reason = f"no {error}" if type(error) is KeyError else error
         raise Damaged(
             f"{path} is damaged, or of another version ({reason}); run reclm bench again", where=path
         ) from error
-    examples, quality = _read_json(folder / EXAMPLES, Example), _read_json(folder / PROFILES, Quality)
-    return Result(about, trials, history, tuple(examples), tuple(quality), folder)
+    return Result(about, trials, history, examples, quality, folder)
 
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _read_json(path: Path, kind: type[Extra]) -> Iterable[Extra]:
-    """Read a list of examples or of measures; empty without the file."""
+def _read_list(path: Path, kind: type[Extra]) -> tuple[Extra, ...]:
+    """Read examples, or measures of profiles; none without the file."""
     if not path.is_file():
-        return []
-    remedy = "remove it, or run reclm bench again"
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Damaged(f"{path} is damaged ({error}); {remedy}", where=path, remedy=remedy) from error
+        return ()
+    rows = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise Damaged(f"{path} should hold a list of mappings; {remedy}", where=path, remedy=remedy)
-    return [_build(kind, row, path, at) for at, row in enumerate(rows, start=1)]
-
-
-def _build(kind: type[Extra], row: dict[str, Any], path: Path, at: int) -> Extra:
-    where = f"{path}, number {at}"
-    try:
-        return kind.build(row, where=where)
-    except (BadInput, NotFound) as error:
-        raise Damaged(str(error), value=error.value, where=where, remedy=error.remedy) from error
+        raise ValueError("it should hold a list of mappings")
+    return tuple(kind.build(row, where=f"number {at}") for at, row in enumerate(rows, start=1))
 
 
 def _read_trials(

@@ -129,7 +129,10 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
         NotFound, Damaged: as :meth:`Result.load <reclm.benchmarks.results.Result.load>`.
         BadInput: if the runs are of different data: their users and test items are not the same.
     """
-    a, b = (run if isinstance(run, Result) else Result.load(run) for run in (a, b))
+    return _compare(*(run if isinstance(run, Result) else Result.load(run) for run in (a, b)))
+
+
+def _compare(a: Result, b: Result) -> RunDiff:
     if a.about.fingerprint != b.about.fingerprint:
         ours, theirs = (f"{run.about.dataset} ({run.about.fingerprint})" for run in (a, b))
         raise BadInput(

@@ -47,10 +47,10 @@ def trials(result: Result) -> Iterator[Tracked]:
     failed = {(failure.row, failure.seed): failure.reason for failure in result.about.failures}
     for row, seed in dict.fromkeys([*((row, seed) for row, seed, _ in result.trials), *failed]):
         curves: dict[str, list[tuple[int, float]]] = {}
-        for epoch in result.history.get((row, seed), []):
+        for at, epoch in enumerate(result.history.get((row, seed), []), start=1):
             for name, value in epoch.items():
                 if name != "epoch":
-                    curves.setdefault(f"epoch/{name}", []).append((int(epoch["epoch"]), value))
+                    curves.setdefault(f"epoch/{name}", []).append((int(epoch.get("epoch", at)), value))
         metrics = {
             f"{protocol}/{name}": value
             for (name_of_row, of, protocol), trial in result.trials.items()

@@ -66,6 +66,10 @@ class Group:
     key: tuple[tuple[str, str, bool], ...] = ()
 
 
+Bar = tuple[ResultRow, Estimate, str]
+"""A row, its estimate, and the text beside it."""
+
+
 def colours(result: Result) -> dict[str, str]:
     """Return each row's colour by its place in its group; the first one is for the base."""
     palette: dict[str, str] = {}
@@ -112,19 +116,13 @@ def changes(result: Result) -> list[Picture]:
     what = f"difference in {title(result.headline)}"
     pictures = []
     for at, protocol in enumerate(result.about.whole):
-        tests = [
-            (row, result.verdict.by_base.get((row.name, protocol.name, result.headline)))
-            for row in result.about.rows
-        ]
-        found = [
-            (
-                row,
-                Estimate(test.test.difference, test.test.low, test.test.high, test.test.n),
-                test.size + " *" * test.significant,
-            )
-            for row, test in tests
-            if test and np.isfinite(test.test.difference)
-        ]
+        found: list[Bar] = []
+        for row in result.about.rows:
+            difference = result.verdict.by_base.get((row.name, protocol.name, result.headline))
+            if difference and np.isfinite(difference.test.difference):
+                test, star = difference.test, " *" * difference.significant
+                estimate = Estimate(test.difference, test.low, test.high, test.n)
+                found.append((row, estimate, difference.size + star))
         if found:
             pictures.append(_rows_panel(result, found, f"changes{at}", protocol.name, what, bars=False))
     return pictures
@@ -180,10 +178,6 @@ def activity(result: Result) -> list[Group]:
     return drawn
 
 
-Bar = tuple[ResultRow, Estimate, str]
-"""A row, its estimate, and the text beside it."""
-
-
 def _values(result: Result, protocol: str) -> list[Bar]:
     found = [
         (row, over_users(result.by_user(row.name, protocol, result.headline))) for row in result.about.rows
@@ -235,9 +229,8 @@ def _draw_curve(axis: Axes, result: Result, rows: Sequence[ResultRow], metric: s
     palette, labelled = colours(result), set()
     for row in rows:
         for (name, _), history in result.history.items():
-            known = [
-                (epoch["epoch"], epoch[metric]) for epoch in history if name == row.name and metric in epoch
-            ]
+            epochs = enumerate(history if name == row.name else [], start=1)
+            known = [(epoch.get("epoch", at), epoch[metric]) for at, epoch in epochs if metric in epoch]
             if known:
                 x, y = zip(*known, strict=True)
                 label = None if name in labelled else printable(name, LONGEST)

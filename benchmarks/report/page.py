@@ -31,12 +31,15 @@ TERMINAL_METRICS = 4
 FEW = 6
 """Comparisons that the page says in a sentence each."""
 
-_LATEX = dict(
-    pair.split(" ")
-    for pair in r"""\ \textbackslash{};{ \{;} \};$ \$;& \&;# \#;% \%;_ \_;~ \textasciitilde{};^ \textasciicircum{};
-        < \textless{};> \textgreater{};| \textbar{};" '';' \textquotesingle{};` \textasciigrave{};[ {[};] {]};-- -{}-{};
-        ± $\pm$;− $-$;– --;… \ldots{}""".replace("\n        ", "").split(";")
-)
+_LATEX: dict[str, str] = {
+    special: written
+    for special, _, written in (
+        pair.partition(" ")
+        for pair in r"""\ \textbackslash{};{ \{;} \};$ \$;& \&;# \#;% \%;_ \_;~ \textasciitilde{};^ \textasciicircum{};
+            < \textless{};> \textgreater{};| \textbar{};" '';' \textquotesingle{};` \textasciigrave{};[ {[};] {]};
+            -- -{}-{};± $\pm$;− $-$;– --;… \ldots{}""".replace("\n            ", "").split(";")
+    )
+}
 """Characters that LaTeX would read as commands, or set otherwise."""
 _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 

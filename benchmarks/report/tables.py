@@ -320,8 +320,8 @@ def cost(result: Result) -> Table:
         timed = any(trial.seconds or np.isfinite(trial.epoch_seconds) for trial in trials.values())
         if not timed and not row.published_seconds:
             continue
-        epochs = np.mean([trial.epochs for trial in trials.values()]) if timed else None
-        whole = np.mean([trial.seconds for trial in trials.values()]) if timed else None
+        epochs = float(np.mean([trial.epochs for trial in trials.values()])) if timed else None
+        whole = float(np.mean([trial.seconds for trial in trials.values()])) if timed else None
         base = result.row(row.base) if row.base else None
         tests = [result.verdict.by_base.get((row.name, protocol, result.headline)) for protocol in protocols]
         texts = [

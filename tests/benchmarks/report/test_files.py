@@ -114,7 +114,8 @@ def test_a_wrong_example_is_named(tmp_path, row, word):
     (tmp_path / "examples.json").write_text(json.dumps([{"user_id": "0", "history": []}, row]), "utf-8")
     with pytest.raises(Damaged) as error:
         Result.load(tmp_path)
-    assert str(error.value.where).endswith("examples.json, number 2")
+    assert error.value.where == tmp_path / "examples.json"
+    assert "number 2" in str(error.value)
     assert word in str(error.value)
     assert "\n" not in str(error.value)
 
