@@ -362,8 +362,6 @@ class Dataset:
 BLOCK = 1 << 16
 """Strings that are hashed at a time."""
 
-NOTHING = pa.scalar(b"", pa.large_binary())
-
 
 def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:
     """Hash the strings of a column, each with its length in bytes before it; null counts as empty.
@@ -371,12 +369,13 @@ def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:
     With the lengths no two different columns give the same bytes.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    nothing = pa.scalar(b"", pa.large_binary())
     for chunk in chunks:
         for first in range(0, len(chunk), BLOCK):
-            block = pc.fill_null(chunk.slice(first, BLOCK).cast(pa.large_binary()), NOTHING)
+            block = pc.fill_null(chunk.slice(first, BLOCK).cast(pa.large_binary()), nothing)
             lengths = pc.binary_length(block).cast(pa.int64()).to_numpy().astype("<i8")
             prefix = pa.FixedSizeBinaryArray.from_buffers(
                 pa.binary(8), len(block), [None, pa.py_buffer(lengths)]
             )
-            lined_up = pc.binary_join_element_wise(prefix.cast(pa.large_binary()), block, NOTHING)
+            lined_up = pc.binary_join_element_wise(prefix.cast(pa.large_binary()), block, nothing)
             digest.update(lined_up.buffers()[2] or b"")

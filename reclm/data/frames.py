@@ -67,7 +67,7 @@ def from_frames(
     unit = FrameOptions.build({"time_unit": options.pop("time_unit", "s")}, "option").time_unit
     if split == "given":
         rows, part = _given(rows, options.pop("split_column", "split"), malformed)
-    log = read_log(rows, columns, malformed, unit)
+    log = read_log([rows], columns, malformed, unit)
     if not len(log.user):
         raise BadInput(f"interactions holds no usable rows; {_first(malformed)}", where="interactions")
     users, ids = id_map("user", log.user), id_map("item", log.item)
@@ -75,7 +75,7 @@ def from_frames(
     item_text, template = _item_text(items, item, text, ids)
     if split == "given":
         _no_more(options)
-        part = part[log.rows]
+        part = part[log.lines - 1]
         parts = [numbered.take(part == which) for which in range(len(SPLITS))]
         return splits.from_given(name, users, ids, parts, item_text, malformed.report, template)
     if split == "per-user":
@@ -113,12 +113,11 @@ def _arrow(frame: Any, what: str) -> pa.Table:
 
 
 def _given(rows: Rows, column: str, malformed: MalformedLines) -> tuple[Rows, np.ndarray]:
-    """Return the rows whose split is named, and ``(n,)`` which of :data:`SPLITS` it is."""
+    """Return the rows whose split is named, and ``(n,)`` which of :data:`SPLITS` each row of the frame is in."""
     find_column("interactions", column, rows.table.column_names)
     wanted = strings(rows[column]).combine_chunks()
     part = pc.fill_null(pc.index_in(wanted, value_set=pa.array(SPLITS)), -1).to_numpy()
-    rows = rows.reject(part < 0, f"{column} is not train, valid or test", malformed)
-    return rows, part[part >= 0]
+    return rows.reject(part < 0, f"{column} is not train, valid or test", malformed), part
 
 
 def _item_text(items: Any, item: str, text: Sequence[str] | str | None, ids: IdMap) -> tuple[pa.Table, str]:

@@ -15,6 +15,8 @@ def id_strings(ids: Iterable[object] | pa.Array) -> pa.Array:
     >>> id_strings([104, 104.0, "104", 1.5, "u1"]).to_pylist()
     ['104', '104', '104', '1.5', 'u1']
     """
+    if isinstance(ids, pa.ChunkedArray):
+        return pa.chunked_array([id_strings(chunk) for chunk in ids.chunks], pa.string()).combine_chunks()
     if not isinstance(ids, pa.Array):
         return pa.array(
             [str(int(x)) if isinstance(x, float) and x.is_integer() else str(x) for x in ids], pa.string()
@@ -47,7 +49,7 @@ class IdMap:
     """
 
     def __init__(self, ids: Iterable[object] | pa.Array, what: str) -> None:
-        array = id_strings(ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids)
+        array = id_strings(ids)
         if pc.count_distinct(array, mode="all").as_py() != len(array):
             counts = pc.value_counts(array).to_pylist()
             first = next(row["values"] for row in counts if row["counts"] > 1)
@@ -65,18 +67,20 @@ class IdMap:
         """Return the ids of some rows (all rows, in order, by default)."""
         return (self.array if idx is None else self.array.take(pa.array(idx))).to_pylist()
 
-    def find(self, ids: Iterable[object] | pa.Array) -> np.ndarray:
+    def find(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows ``(n,)`` int64 of some ids, -1 where an id is unknown."""
-        rows = pc.fill_null(pc.index_in(id_strings(ids), value_set=self.array), -1)
+        if not isinstance(ids, pa.ChunkedArray):
+            ids = id_strings(ids)
+        rows = pc.fill_null(pc.index_in(ids, value_set=self.array), -1)
         return rows.to_numpy(zero_copy_only=False).astype(np.int64)
 
-    def idx(self, ids: Iterable[object] | pa.Array) -> np.ndarray:
+    def idx(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows ``(n,)`` int64 of some ids.
 
         Raises:
             NotFound: for the first id that is not known, with the nearest one offered.
         """
-        wanted = id_strings(ids)
+        wanted = ids if isinstance(ids, pa.ChunkedArray) else id_strings(ids)
         rows = self.find(wanted)
         if (rows < 0).any():
             name = str(wanted[int(np.flatnonzero(rows < 0)[0])])

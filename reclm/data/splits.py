@@ -179,10 +179,12 @@ def rows_to_keep(log: Interactions, options: SplitOptions, report: ReadReport) -
 
     if log.rating is not None:
         keep(log.rating >= options.min_rating, f"rated below {options.min_rating:g}")
-    time = None if log.timestamp is None else log.timestamp[rows]
-    keep(first_of_pairs(log.user_idx[rows], log.item_idx[rows], time), "repeated interaction")
+    # a copy of all rows is spared where all are kept
+    part = log if len(rows) == len(log) else log.take(rows)
+    keep(first_of_pairs(part.user_idx, part.item_idx, part.timestamp), "repeated interaction")
+    part = part if len(rows) == len(part) else log.take(rows)
     keep(
-        core(log.user_idx[rows], log.item_idx[rows], options.min_user, options.min_item),
+        core(part.user_idx, part.item_idx, options.min_user, options.min_item),
         "of a user or item with too few interactions",
     )
     return rows
@@ -214,21 +216,22 @@ def from_log(
     rows = rows_to_keep(log, options, report)
     log = log if len(rows) == len(log) else log.take(rows)
     generator = np.random.default_rng(options.seed)
-    used = np.unique(log.item_idx)
-    held_out = used[hold_out_items(len(used), options.held_out_items, generator)]
+    used = np.flatnonzero(np.bincount(log.item_idx, minlength=len(items)))
+    held_out = np.zeros(len(items), bool)
+    held_out[used[hold_out_items(len(used), options.held_out_items, generator)]] = True
     part = np.full(len(log), TEST, np.int8)
-    warm = ~np.isin(log.item_idx, held_out)
+    warm = ~held_out[log.item_idx]
     timestamp = None if log.timestamp is None else log.timestamp[warm]
     part[warm] = per_user_temporal(log.user_idx[warm], timestamp, options.valid, options.test, generator)
-    trained = np.isin(log.user_idx, log.user_idx[part == TRAIN])
+    trained = np.bincount(log.user_idx[part == TRAIN], minlength=len(users)).astype(bool)[log.user_idx]
     part = part[trained]
     report.drop("of a user without training interactions", int((~trained).sum()))
-    log = log.take(trained)
+    log = log if trained.all() else log.take(trained)
     if not (part == TRAIN).any():
         raise BadInput(f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}")
 
     users, items, log, item_text, item_rows = _compact(users, items, log, item_text, report)
-    candidates = np.flatnonzero(~np.isin(item_rows, held_out))
+    candidates = np.flatnonzero(~held_out[item_rows])
     protocols = [Protocol("full-shot", candidates)]
     if len(candidates) < len(items):
         cold = np.setdiff1d(np.arange(len(items)), candidates)
@@ -243,8 +246,9 @@ def _compact(
     users: IdMap, items: IdMap, log: Interactions, item_text: pa.Table, report: ReadReport
 ) -> tuple[IdMap, IdMap, Interactions, pa.Table, np.ndarray]:
     """Only users and items that occur in the log, in their order; the last of the five is the items' old rows."""
-    user_rows, user_idx = np.unique(log.user_idx, return_inverse=True)
-    item_rows, item_idx = np.unique(log.item_idx, return_inverse=True)
+    (user_rows, user_idx), (item_rows, item_idx) = (
+        _ranked(idx, len(ids)) for idx, ids in ((log.user_idx, users), (log.item_idx, items))
+    )
     report.drop("user without interactions left", len(users) - len(user_rows))
     report.drop("item without interactions left", len(items) - len(item_rows))
     return (
@@ -254,6 +258,12 @@ def _compact(
         item_text.take(pa.array(item_rows)),
         item_rows,
     )
+
+
+def _ranked(idx: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct numbers below ``count`` that occur, ascending, and for each number its place among them."""
+    occurs = np.bincount(idx, minlength=count).astype(bool)
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[idx]
 
 
 def from_snapshots(

@@ -1,7 +1,7 @@
 """Columns of raw rows turned into ids, times, numbers and text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,30 +37,46 @@ class LogColumns:
 
 @dataclass(frozen=True)
 class Log:
-    """Interactions with ids as strings; every column has ``n`` rows."""
+    """Interactions with ids as strings; every column has ``n`` rows, ``lines`` the line numbers they stood in."""
 
     user: Column
     item: Column
     timestamp: np.ndarray | None
     rating: np.ndarray | None
     review: Column | None
-    rows: np.ndarray
-    """``(n,)`` positions in what was read."""
+    lines: np.ndarray
 
     def numbered(self, users: IdMap, items: IdMap) -> Interactions:
-        """The same interactions by rows of the id maps, which must hold all ids."""
+        """Return the same interactions by rows of the id maps, which must hold all ids."""
         review = None if self.review is None else self.review.combine_chunks()
-        return Interactions(
-            users.idx(self.user.combine_chunks()),
-            items.idx(self.item.combine_chunks()),
-            self.timestamp,
-            self.rating,
-            review,
+        return Interactions(users.idx(self.user), items.idx(self.item), self.timestamp, self.rating, review)
+
+
+def read_log(
+    blocks: Iterable[Rows], columns: LogColumns, malformed: MalformedLines, unit: TimeUnit = "s"
+) -> Log:
+    """Return the interactions of all blocks; rows without ids, or whose time or rating is not one, are malformed."""
+    parts = [_log_of(rows, columns, malformed, unit) for rows in blocks]
+
+    def texts(name: str) -> Column:
+        return pa.chunked_array(
+            [chunk for part in parts for chunk in getattr(part, name).chunks], pa.string()
         )
 
+    def values(name: str, kind: type) -> np.ndarray:
+        return np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
 
-def read_log(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit = "s") -> Log:
-    """The interactions of ``rows``; rows without ids, or whose time or rating is not one, are malformed."""
+    return Log(
+        texts("user"),
+        texts("item"),
+        values("timestamp", np.int64) if columns.time else None,
+        values("rating", np.float32) if columns.rating else None,
+        texts("review") if columns.review else None,
+        values("lines", np.int64),
+    )
+
+
+def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit) -> Log:
     user, item = strings(rows[columns.user]), strings(rows[columns.item])
     wrong = {f"no {columns.user}": _empty(user), f"no {columns.item}": _empty(item)}
     timestamp = rating = None
@@ -68,18 +84,21 @@ def read_log(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: T
         timestamp, wrong[f"{columns.time} is no time"] = seconds(rows[columns.time], unit)
     if columns.rating:
         rating, wrong[f"{columns.rating} is no number"] = numbers(rows[columns.rating])
+        rating = rating.astype(np.float32)
+    review = pc.fill_null(strings(rows[columns.review]), "") if columns.review else None
     good = np.ones(len(rows), bool)
     for why, bad in wrong.items():
         rows.reject(bad & good, why, malformed)
         good &= ~bad
     mask = pa.array(good)
+    # a filtered column is a copy: a column of a block would hold on to the whole block
     return Log(
         user.filter(mask),
         item.filter(mask),
         None if timestamp is None else timestamp[good],
-        None if rating is None else rating[good].astype(np.float32),
-        pc.fill_null(strings(rows[columns.review]), "").filter(mask) if columns.review else None,
-        np.flatnonzero(good),
+        None if rating is None else rating[good],
+        None if review is None else review.filter(mask),
+        rows.lines[good],
     )
 
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.lines import LINES, Rows, TextFile, numbered_rows
 
-NUMBERS = "('UBIGINT', 'BIGINT', 'HUGEINT', 'UHUGEINT', 'DOUBLE')"
+NUMBER = "('-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9')"
+"""The first letters of numbers."""
 
 
 @dataclass
@@ -38,7 +39,7 @@ class JsonLines:
     odd: int = 0
 
     def rows(self) -> Iterator[Rows]:
-        """Yield the rows of the file, some ten thousand at a time; empty lines are passed over.
+        """Yield the rows of the file, some thousand at a time; empty lines are passed over.
 
         Raises:
             Damaged: if the file cannot be read.
@@ -51,31 +52,29 @@ class JsonLines:
             yield good if fits.all() and not rows.rejects else self._completed(good.keep(fits), rows, fits)
 
     def _query(self) -> str:
-        values, fits = [], ["json_type(document) = 'OBJECT'"]
+        values, fits = [], ["left(ltrim(line), 1) = '{'", "parts IS NOT NULL"]
         for place, field in enumerate(self.schema, start=1):
-            kind, value = f"types[{place}]", f"texts[{place}]"
-            empty = f"{kind} IS NULL OR {kind} = 'NULL'"
+            part = f"parts[{place}]"
+            first, value = f"left({part}, 1)", f"({part} ->> '$')"
+            empty = f"{part} IS NULL OR {part} = 'null'"
             if pa.types.is_list(field.type):
-                members = f"""document, '$."{field.name}"[*]'"""
-                of_text = (
-                    f"len(list_filter(json_type({members}), lambda x: x NOT IN ('VARCHAR', 'NULL'))) = 0"
-                )
-                fits.append(f"({empty} OR {kind} = 'ARRAY' AND {of_text})")
-                values.append(f"CASE WHEN {kind} = 'ARRAY' THEN json_extract_string({members}) END")
+                types = f"list_filter(json_type({part}, '$[*]'), lambda x: x NOT IN ('VARCHAR', 'NULL'))"
+                fits.append(f"({empty} OR ({first} = '[' AND len({types}) = 0))")
+                values.append(f"CASE WHEN {first} = '[' THEN json_extract_string({part}, '$[*]') END")
             elif pa.types.is_floating(field.type):
-                fits.append(f"({empty} OR {kind} IN {NUMBERS})")
+                fits.append(f"({empty} OR {first} IN {NUMBER})")
                 values.append(f"TRY_CAST({value} AS DOUBLE)")
             else:
-                numbers = f" OR {kind} IN {NUMBERS}" if field.name in self.mixed else ""
-                fits.append(f"({empty} OR {kind} = 'VARCHAR'{numbers})")
-                values.append(f"CASE WHEN {kind} <> 'NULL' THEN {value} END")
+                number = f" OR {first} IN {NUMBER}" if field.name in self.mixed else ""
+                fits.append(f"({empty} OR {first} = '\"'{number})")
+                values.append(value)
         columns = ", ".join(
             f'{value} AS "{name}"' for value, name in zip(values, self.schema.names, strict=True)
         )
+        # a line that cannot be parsed makes TRY null, and so is one that does not fit
         return f"""SELECT fits, {columns}, CASE WHEN NOT fits THEN line END AS raw FROM (
-            SELECT line, document, types, texts, coalesce({" AND ".join(fits)}, false) AS fits FROM (
-            SELECT line, document, json_type(document, $paths) AS types, json_extract_string(document, $paths) AS texts
-            FROM (SELECT line, TRY_CAST(line AS JSON) AS document FROM {LINES})))"""
+            SELECT line, parts, coalesce({" AND ".join(fits)}, false) AS fits
+            FROM (SELECT line, TRY(json_extract(line, $paths)) AS parts FROM {LINES}))"""
 
     def _completed(self, good: Rows, rows: Rows, fits: np.ndarray) -> Rows:
         """Return the good rows and those of the other lines, in the order of the file."""

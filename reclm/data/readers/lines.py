@@ -27,10 +27,10 @@ from reclm.console import progress_bar
 from reclm.data.readers.base import SHOWN, MalformedLines
 from reclm.errors import BadInput, Damaged, NotFound
 
-LONGEST = 1 << 23
+LONGEST = 1 << 22
 """Bytes of the longest line that is read."""
 
-ROWS = 1 << 16
+ROWS = 1 << 13
 """Lines that are handed on at a time."""
 
 DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -41,13 +41,21 @@ LINES = f"""read_csv($path, delim='', quote='', escape='', header=false, strict_
 """A file as a table of one column: ``line``, null where it is blank. A line that is not UTF-8 is rejected."""
 
 
+SETTINGS = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "enable_external_file_cache": False,  # a file is read once or twice
+    "allocator_flush_threshold": "16MB",  # returns memory to the system early
+}
+
+
 @contextmanager
 def database() -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database in memory that neither installs nor loads extensions."""
-    config = dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions"), False)
-    connection = duckdb.connect(":memory:", config={**config, "allow_community_extensions": False})
+    connection = duckdb.connect(":memory:", config=dict(SETTINGS))
+    connection.execute("SET TimeZone = 'UTC'")
     try:
-        connection.execute("SET TimeZone = 'UTC'")
         yield connection
     finally:
         connection.close()
@@ -316,7 +324,7 @@ def _reason(kind: str, messages: Sequence[str]) -> str:
 
 
 def numbered_rows(file: TextFile, query: str, parameters: Mapping[str, Any] | None = None) -> Iterator[Rows]:
-    """Yield a row for each line of ``file``, some ten thousand at a time, blank lines among them.
+    """Yield a row for each line of ``file``, some thousand at a time, blank lines among them.
 
     Lines that are not UTF-8 are ``rejects`` of the rows. A file that takes a while shows a progress bar on stderr.
 

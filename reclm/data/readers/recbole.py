@@ -275,7 +275,7 @@ def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> Log:
         find_optional(str(path), config.time_field, names, "time_field" in asked),
         find_optional(str(path), config.rating_field, names, "rating_field" in asked),
     )
-    return read_log(table.rows, columns, malformed)
+    return read_log([table.rows], columns, malformed)
 
 
 def _described(path: Path, id_field: str, malformed: MalformedLines) -> AtomicTable | None:

@@ -1,6 +1,6 @@
 """Interactions and items that a user brings as Parquet, CSV or TSV tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from reclm.data.readers.columns import (
     text_of,
     without_text,
 )
-from reclm.data.readers.delimited import DELIMITERS, PARQUET, read_all, read_parquet
+from reclm.data.readers.delimited import DELIMITERS, PARQUET, read_parquet, read_rows
 from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.splits import SplitOptions, from_log
 from reclm.errors import BadInput, unknown
@@ -91,22 +91,13 @@ class Table(Reader):
         malformed = MalformedLines(ReadReport(), strict)
         file = _table(path, config)
         columns = _log_columns(file, config)
-        log = read_log(file.read(columns.names(), malformed), columns, malformed, config.time_unit)
+        log = read_log(file.blocks(columns.names(), malformed), columns, malformed, config.time_unit)
         users, items = id_map("user", log.user), id_map("item", log.item)
         text = _item_text(items, config.items or _beside(path.parent, "items"), config, malformed)
-        item_texts(
-            text.slice(0, 0), config.text_template
-        )  # a wrong template is refused before anything is saved
-        return from_log(
-            self.name,
-            users,
-            items,
-            log.numbered(users, items),
-            text,
-            config,
-            malformed.report,
-            config.text_template,
-        )
+        # a wrong template is refused before anything is saved
+        item_texts(text.slice(0, 0), config.text_template)
+        log = log.numbered(users, items)  # the ids are no longer needed
+        return from_log(self.name, users, items, log, text, config, malformed.report, config.text_template)
 
 
 def _beside(place: Path, name: str) -> Path | None:
@@ -147,7 +138,12 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
     fields = list(config.text_columns) or [
         name for name, text in file.columns.items() if text and name != config.item_id_column
     ]
-    table = file.read([config.item_id_column, *fields], malformed).table
+    blocks = [rows.table for rows in file.blocks([config.item_id_column, *fields], malformed)]
+    table = (
+        pa.concat_tables(blocks)
+        if blocks
+        else pa.table({name: [] for name in (config.item_id_column, *fields)})
+    )
     described = strings(table[config.item_id_column]).unique()
     unknown_ = pc.invert(pc.is_in(described, value_set=items.array))
     malformed.report.drop("described item without interactions", pc.sum(unknown_).as_py() or 0)
@@ -207,14 +203,15 @@ class TableFile:
             )
         return {name: name in texts for name in names}
 
-    def read(self, columns: Sequence[str], malformed: MalformedLines) -> Rows:
-        """Return some of the columns."""
+    def blocks(self, columns: Sequence[str], malformed: MalformedLines) -> Iterator[Rows]:
+        """Yield some of the columns, some rows at a time."""
         columns = list(dict.fromkeys(columns))
         if self.parquet:
             table = read_parquet(self.path, columns)
-            return Rows(str(self.path), table, np.arange(1, table.num_rows + 1))
+            yield Rows(str(self.path), table, np.arange(1, table.num_rows + 1))
+            return
         options = {"delimiter": self._separator, "header": True, "quoting": True, "include": columns}
-        return read_all(self.file, list(self.columns), malformed, **options)
+        yield from read_rows(self.file, list(self.columns), malformed, **options)
 
 
 def _ending(path: Path) -> str:
