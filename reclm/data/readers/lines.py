@@ -45,6 +45,7 @@ SETTINGS = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
+    "enable_progress_bar": False,  # it would be written to stdout
     "enable_external_file_cache": False,  # a file is read once or twice
     "allocator_flush_threshold": "16MB",  # returns memory to the system early
 }
