@@ -26,7 +26,7 @@ _FACE = {
     "tune": "profiles.tune",
     # recommenders
     "fit": "recommend.fit",
-    "Recommender": "recommend.fit",
+    "Recommender": "recommend.recommender",
     "load_model": "recommend.saved",
     "measure_steering": "recommend.steering",
     # experiments

@@ -23,8 +23,8 @@ from reclm.profiles.tune import tune as tune
 from reclm.profiles.write import estimate_profiles as estimate_profiles
 from reclm.profiles.write import list_profiles as list_profiles
 from reclm.profiles.write import write_profiles as write_profiles
-from reclm.recommend.fit import Recommender as Recommender
 from reclm.recommend.fit import fit as fit
+from reclm.recommend.recommender import Recommender as Recommender
 from reclm.recommend.saved import load_model as load_model
 from reclm.recommend.steering import measure_steering as measure_steering
 

@@ -51,7 +51,7 @@ def test_history_profile_list_and_the_next_command(run: Run) -> None:
     (best,) = [line.split() for line in out.splitlines() if line.split()[:1] == ["1"]]
     assert best[:3] == ["1", "i3", r"Jaws\x1b[31m"]
     assert "\x1b" not in out
-    assert "next: reclm steer --user anne --dataset films --profiler titles --topk 1 --edit -" in out
+    assert "next: reclm steer --user anne --dataset films --profiler titles --k 1 --edit -" in out
     assert "moved" not in out
 
 
@@ -60,7 +60,7 @@ def test_a_stored_profile_is_shown_as_such(run: Run, home: Path) -> None:
     _, out, _ = run(*ANNE)
     assert f"profile stored in {home / 'profiles' / 'films' / 'titles'}" in out
     _, out, _ = run(*ANNE, "--edit", "jaws", "--home", str(home))
-    assert f"next: reclm steer --measure 200 --dataset films --profiler titles --home {home} --topk 1" in out
+    assert f"next: reclm steer --measure 200 --dataset films --profiler titles --k 1 --home {home}" in out
 
 
 def test_an_edit_stands_beside_the_profile(run: Run, genres: None) -> None:
@@ -77,7 +77,7 @@ def test_an_edit_stands_beside_the_profile(run: Run, genres: None) -> None:
     assert rows[1][:5] == ["2", r"Bb\x1b[31m", next_best[0], "Ee", next_best[1]]
     assert " ".join(rows[1][5:]) == "new, was 4: rose 2"
     assert r"left the list: Bb\x1b[31m, was 2, now 4: fell 2" in out
-    assert "next: reclm profile --dataset genres --profiler titles --kind user" in out
+    assert "next: reclm profile --dataset genres --profiler titles --kinds user" in out
 
 
 @pytest.mark.parametrize(("script", "says"), [("printf zzz > $1", "edited profile"), ("true", "is the same")])
@@ -128,12 +128,12 @@ def test_the_measure_is_a_table(run: Run, genres: None) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "say either --user ID, or --measure N"),
-        (("--user", "anne", "--measure", "3"), "say either --user ID, or --measure N"),
+        ((), "either --user ID, or --measure N"),
+        (("--user", "anne", "--measure", "3"), "either --user ID, or --measure N"),
         (("--measure", "3", "--edit", "x"), "--edit goes with --user ID"),
         (("--user", "ane"), "unknown user 'ane' among the 3 users of data set 'films'; ids near it"),
         (("--user", "anne", "--edit", ""), "the edited profile is empty"),
-        (("--user", "anne", "--adapter", "x"), "profiler 'titles' is not tuned"),
+        (("--user", "anne", "--adapter", "x"), "there is no folder x"),
         (("--measure", "3"), "write some: reclm profile --dataset films --profiler titles --kind user"),
     ],
 )
