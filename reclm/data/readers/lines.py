@@ -45,7 +45,6 @@ SETTINGS = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
-    "enable_progress_bar": False,  # it would be written to stdout
     "enable_external_file_cache": False,  # a file is read once or twice
     "allocator_flush_threshold": "16MB",  # returns memory to the system early
 }
@@ -55,7 +54,8 @@ SETTINGS = {
 def database() -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database in memory that neither installs nor loads extensions."""
     connection = duckdb.connect(":memory:", config=dict(SETTINGS))
-    connection.execute("SET TimeZone = 'UTC'")
+    # its progress bar would be written to stdout
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     try:
         yield connection
     finally:
