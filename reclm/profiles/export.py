@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -31,6 +32,8 @@ NEXT: dict[Format, str] = {
 }
 """How to go on from the files of a format."""
 
+_Ids = dict[ProfileKind, list[str]]
+_Matrices = dict[ProfileKind, np.ndarray]
 _RECBOLE = {"user": ("useremb", "uid", "user_emb"), "item": ("itememb", "iid", "item_emb")}
 
 
@@ -59,7 +62,9 @@ def export(
     if format not in FORMATS:
         raise unknown("export format", format, FORMATS)
     store = profiles.store
-    texts = {kind: frame for kind in kinds if len(frame := profiles.texts(kind))}
+    texts: dict[ProfileKind, pd.DataFrame] = {
+        kind: frame for kind in kinds if len(frame := profiles.texts(kind))
+    }
     if not texts:
         raise NotFound(
             f"profile store {store.folder} has nothing to export; run: reclm profile", where=store.folder
@@ -68,8 +73,8 @@ def export(
     if format == "parquet":
         files = [_parquet(profiles, kind, out) for kind in texts]
     else:
-        ids = {kind: sorted(frame["id"]) for kind, frame in texts.items()}
-        matrices = {
+        ids: _Ids = {kind: sorted(frame["id"]) for kind, frame in texts.items()}
+        matrices: _Matrices = {
             kind: ProfileMatrix.from_rows(*profiles.embeddings(kind), IdMap(ids[kind], kind)).vectors
             for kind in texts
         }
@@ -90,10 +95,6 @@ def _parquet(profiles: "Profiles", kind: ProfileKind, out: Path) -> Path:
     path = out / f"{kind}.parquet"
     pq.write_table(profiles.rows(kind), path)
     return path
-
-
-_Ids = dict[ProfileKind, list[str]]
-_Matrices = dict[ProfileKind, np.ndarray]
 
 
 def _write_ids(out: Path, ids: _Ids) -> list[Path]:

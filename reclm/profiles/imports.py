@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import BadInput, unknown
 from reclm.folders import current
-from reclm.profiles.profile import Profile
+from reclm.profiles.profile import Profile, view_of
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
 
@@ -43,7 +43,7 @@ def import_frames(
         origin: where they come from, for the record.
         store: the store's folder; by default in the workspace, named after the content.
     """
-    view = data if isinstance(data, TrainingView) else data.view()
+    view = view_of(data)
     profiles = [
         profile
         for kind, frame in frames.items()

@@ -12,7 +12,7 @@ import numpy as np
 from reclm import plugins
 from reclm.config import Config as BaseConfig
 from reclm.config import merged, read_yaml
-from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.llm.models import open_generator
@@ -24,6 +24,11 @@ CONFIG = "config.yaml"
 
 Known = Mapping[ProfileKind, Mapping[str, str]]
 """Profiles that may be quoted: their texts by kind and id; a kind may be missing."""
+
+
+def view_of(data: Dataset | TrainingView) -> TrainingView:
+    """Return the training part of a data set: all that a profiler may read."""
+    return data if isinstance(data, TrainingView) else data.view()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, near
 from reclm.profiles.matrix import ProfileMatrix, nearest, read_vectors, vector_table
-from reclm.profiles.profile import Profile
+from reclm.profiles.profile import Profile, view_of
 from reclm.profiles.store import KINDS, ProfileStore, StoreInfo, stores
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class Profiles:
             BadInput: if the profiles describe another data set than ``data``.
         """
         opened = ProfileStore.read(Path(store))
-        view = None if data is None else _view(data)
+        view = None if data is None else view_of(data)
         if view is not None and view.fingerprint != opened.info.fingerprint:
             raise _of_other_data(opened, view)
-        found = tuple(kind for kind in KINDS if opened.count(kind)) if kinds is None else tuple(kinds)
-        return cls(opened.folder, found, _data=data, _encoder=encoder)
+        stored = tuple(kind for kind in KINDS if opened.count(kind))
+        return cls(opened.folder, stored if kinds is None else tuple(kinds), _data=data, _encoder=encoder)
 
     @classmethod
     def find(
@@ -176,7 +176,7 @@ class Profiles:
             BadInput: if the data set of that name has changed since.
         """
         if self._data is not None:
-            return _view(self._data)
+            return view_of(self._data)
         from reclm.data.catalog import load_dataset
 
         view = load_dataset(self.name).view()
@@ -316,10 +316,6 @@ class Profiles:
         head = f"<b>Profiles</b> of {escape(self.name)} by {escape(self.writer)}: {escape(self._counts())}"
         frames = (self.texts(kind).head(3)[["id", "text"]].assign(kind=kind) for kind in self.kinds)
         return head + "".join(frame.to_html(index=False, escape=True, border=0) for frame in frames)
-
-
-def _view(data: Dataset | TrainingView) -> TrainingView:
-    return data if isinstance(data, TrainingView) else data.view()
 
 
 def _is_by(writer: str, profiler: str | None, model: str | None) -> bool:

@@ -242,10 +242,10 @@ class ProfileStore:
 
     def rows(self, kind: ProfileKind | None = None, columns: list[str] | None = None) -> pa.Table:
         """Return the rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`."""
-        columns = columns or SCHEMA.names
+        wanted = columns or SCHEMA.names
         # the journal first: what a writer moves meanwhile is then in both, and not in neither
         recent = [row for row in self._journalled().values() if kind in {None, row["kind"]}]
-        rows = self._stored(kind, [*dict.fromkeys([*columns, "kind", "id"])] if recent else columns)
+        rows = self._stored(kind, [*dict.fromkeys([*wanted, "kind", "id"])] if recent else wanted)
         if recent:
             own, schema = _keys(recent), pa.schema([SCHEMA.field(name) for name in rows.column_names])
             older = [
@@ -255,7 +255,7 @@ class ProfileStore:
             rows = pa.concat_tables(
                 [rows.filter(pa.array(older, pa.bool_())), pa.Table.from_pylist(recent, schema)]
             )
-        return rows.select(columns)
+        return rows.select(wanted)
 
     def _stored(self, kind: ProfileKind | None, columns: list[str]) -> pa.Table:
         """Return the table's rows; columns that an earlier version did not write are null."""

@@ -12,6 +12,7 @@ from reclm.data.dataset import Dataset, TrainingView
 from reclm.errors import BadInput
 from reclm.files import Lock
 from reclm.folders import current
+from reclm.profiles.profile import view_of
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder
@@ -51,7 +52,7 @@ def tune(
     settings = tuning_settings(profiler, config, teacher=teacher, stages=stages)
     tuner, folder = open_tuner(profiler, data, settings, out=out, model=model, encoder=encoder)
     with tuning_lock(folder):
-        tuning = tuner.tuning(_view(data))
+        tuning = tuner.tuning(view_of(data))
         if hasattr(tuning, "progress"):
             tuning.progress = progress
         tuning.run()
@@ -136,7 +137,3 @@ def tuning_lock(folder: Path) -> Iterator[None]:
     busy = f"another reclm tune is at work in {folder}; wait for it, or give another folder (--out)"
     with Lock(folder.parent / f".{folder.name}.lock", busy):
         yield
-
-
-def _view(data: Dataset | TrainingView) -> TrainingView:
-    return data if isinstance(data, TrainingView) else data.view()

@@ -12,30 +12,15 @@ from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound, ReclmError
 from reclm.folders import Workspace, current
 from reclm.profiles.estimate import Estimate, dry_run
-from reclm.profiles.profile import Profiler
+from reclm.profiles.profile import Profiler, view_of
 from reclm.profiles.profiles import Profiles
-from reclm.profiles.run import Example, KindRun, Plan, ProfileRun, examples, make_profiles, plans, written
+from reclm.profiles.run import make_profiles
 from reclm.profiles.store import KINDS, ProfileStore, stores
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from reclm.text.encoder import TextEncoder
-
-__all__ = [
-    "Example",
-    "KindRun",
-    "Plan",
-    "ProfileRun",
-    "estimate_profiles",
-    "examples",
-    "list_profiles",
-    "make_profiles",
-    "open_profiler",
-    "plans",
-    "write_profiles",
-    "written",
-]
 
 
 def write_profiles(
@@ -227,7 +212,7 @@ class _Job:
         adapter: Path | None = None,
         workspace: Workspace | None = None,
     ) -> "_Job":
-        view = data if isinstance(data, TrainingView) else data.view()
+        view = view_of(data)
         if not view.item_text.num_columns and view.train.review is None:
             raise BadInput(
                 f"data set {view.name!r} has no item text: there is nothing to write profiles from; "

@@ -15,8 +15,8 @@ from reclm.errors import ReclmError
 from reclm.profilers.keywords import Keywords, KeywordsConfig
 from reclm.profilers.tuning.run_folder import ABOUT, About
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
+from reclm.profiles.run import make_profiles
 from reclm.profiles.store import SCHEMA, ProfileStore, upsert
-from reclm.profiles.write import make_profiles
 from reclm.testing import checkerboard
 
 DATA = checkerboard()
