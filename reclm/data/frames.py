@@ -54,7 +54,7 @@ def from_frames(
     """See :meth:`reclm.Dataset.from_frames`."""
     if split not in ("per-user", "given", "sessions"):
         raise unknown("split", split, ["per-user", "given", "sessions"])
-    table = _arrow(interactions, "interactions")
+    table = to_arrow(interactions, "interactions")
     names = table.column_names
     if time == DEFAULT_TIME and time not in names:
         time = None
@@ -94,7 +94,12 @@ def from_frames(
     return replace(dataset, name=name)
 
 
-def _arrow(frame: Any, what: str) -> pa.Table:
+def to_arrow(frame: Any, what: str) -> pa.Table:
+    """Return a frame of pandas, polars, Arrow or DuckDB as an Arrow table.
+
+    Raises:
+        BadInput: if ``frame`` is no frame, or two columns have one name; ``what`` names it in the message.
+    """
     import narwhals as nw
 
     try:
@@ -125,7 +130,7 @@ def _item_text(items: Any, item: str, text: Sequence[str] | str | None, ids: IdM
         if text:
             raise BadInput(f"text = {text!r} needs a frame of items", value=text, where="text")
         return without_text(ids), ""
-    table = _arrow(items, "items")
+    table = to_arrow(items, "items")
     find_column("items", item, table.column_names)
     template = text if isinstance(text, str) and "{" in text else ""
     if not text:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
+from reclm.data.frames import to_arrow
+from reclm.data.id_map import id_strings
 from reclm.errors import BadInput, unknown
 from reclm.folders import current
 from reclm.profiles.profile import Profile, view_of
@@ -41,14 +43,14 @@ def import_frames(
         frames: a frame a kind; None for no profiles of a kind.
         id: the column of ids; by default ``id``, ``user_id`` or ``item_id``, else the only other column.
         origin: where they come from, for the record.
-        store: the store's folder; by default in the workspace, named after the content.
+        store: the store's folder, which may hold imported profiles already; by default a new one in the workspace.
     """
     view = view_of(data)
     profiles = [
         profile
         for kind, frame in frames.items()
         if frame is not None
-        for profile in _read(_arrow(frame), view, kind, text, id, origin)
+        for profile in _read(_table(frame, kind, origin), view, kind, text, id, origin)
     ]
     if not profiles:
         raise BadInput(
@@ -56,6 +58,11 @@ def import_frames(
         )
     content = sorted((profile.kind, profile.id, profile.text, profile.model) for profile in profiles)
     writer = f"{IMPORTED}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]}"
+    if store and ProfileStore.at(store):
+        there = ProfileStore.read(store).info.writer
+        writer = (
+            there if there.startswith(IMPORTED) else writer
+        )  # more imported profiles, of the other kind, say
     folder = store or current().store(view.name, writer)
     with ProfileStore.open(folder, view.fingerprint, writer, view.name) as opened:
         opened.add(profiles)
@@ -93,20 +100,10 @@ def import_file(
     )
 
 
-def _arrow(frame: Any) -> pa.Table:
-    if isinstance(frame, pa.Table):
-        return frame
+def _table(frame: Any, kind: ProfileKind, origin: str) -> pa.Table:
     if isinstance(frame, Mapping):
-        return pa.table({"id": pa.array(map(str, frame)), "text": pa.array(frame.values(), pa.string())})
-    import narwhals as nw
-
-    try:
-        return nw.from_native(frame).lazy().collect("pyarrow").to_native()
-    except TypeError as error:
-        raise BadInput(
-            f"profiles come as a frame (pandas, polars, Arrow, DuckDB), not as {type(frame).__name__}",
-            value=frame,
-        ) from error
+        return pa.table({"id": id_strings(frame), "text": pa.array(frame.values(), pa.string())})
+    return to_arrow(frame, f"{kind}s of {origin}")
 
 
 def _read(
@@ -119,7 +116,8 @@ def _read(
     id = id or _id_column(names, kind, text, origin)
     if id not in names:
         raise unknown(f"column of {origin}", id, names)
-    ids, texts = (pc.fill_null(table[name].cast(pa.string()), "").to_pylist() for name in (id, text))
+    ids = pc.fill_null(id_strings(table[id].combine_chunks()), "").to_pylist()
+    texts = pc.fill_null(table[text].cast(pa.string()), "").to_pylist()
     models = table["model"].cast(pa.string()).to_pylist() if "model" in names else [None] * len(ids)
     _warn_of_unknown(ids, view, kind, origin)
     profiles: dict[str, Profile] = {}

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
-from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, near
 from reclm.profiles.matrix import ProfileMatrix, nearest, read_vectors, vector_table
 from reclm.profiles.profile import Profile, view_of
@@ -187,10 +186,9 @@ class Profiles:
     def rows(self, kind: ProfileKind) -> pa.Table:
         """Return the profiles of ``kind`` as an Arrow table, sorted by id; see :data:`~reclm.profiles.store.SCHEMA`."""
         rows = self.store.rows(kind)
-        edited = [id for of, id in self.edits if of == kind]
-        if edited:
-            new = [vars(self.get(id, kind)) | {"fingerprint": self.fingerprint} for id in edited]
-            rows = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(edited))))
+        if edits := self._edits(kind):
+            new = [vars(self.get(id, kind)) | {"fingerprint": self.fingerprint} for id in edits]
+            rows = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(edits.keys()))))
             rows = pa.concat_tables([rows, pa.Table.from_pylist(new, rows.schema)])
         return rows.sort_by("id")
 
@@ -233,13 +231,12 @@ class Profiles:
         rows = dict(zip(ids.to_pylist(), vectors, strict=True)) | self._edited(kind)
         return list(rows), np.stack(list(rows.values())) if rows else vectors
 
+    def _edits(self, kind: ProfileKind) -> dict[str, str]:
+        return {id: text for (of, id), text in self.edits.items() if of == kind}
+
     def _edited(self, kind: ProfileKind) -> dict[str, np.ndarray]:
-        ids = [id for of, id in self.edits if of == kind]
-        return (
-            dict(zip(ids, self.encoder.encode([self.edits[kind, id] for id in ids]), strict=True))
-            if ids
-            else {}
-        )
+        edits = self._edits(kind)
+        return dict(zip(edits, self.encoder.encode(list(edits.values())), strict=True)) if edits else {}
 
     def matrix(self, kind: ProfileKind, progress: bool = True) -> ProfileMatrix:
         """Return the embeddings of all users (or items) in row order of the data set."""
@@ -292,14 +289,11 @@ class Profiles:
     @property
     def coverage(self) -> dict[ProfileKind, tuple[int, int]]:
         """For each kind, the number of users (or items) with a profile, and of all."""
-        return {kind: (int(self._has(kind).sum()), len(self.view.idmap(kind))) for kind in self.kinds}
-
-    def _has(self, kind: ProfileKind) -> np.ndarray:
-        idmap: IdMap = self.view.idmap(kind)
-        has = np.zeros(len(idmap), bool)
-        rows = idmap.find([*self.store.hashes(kind), *(id for of, id in self.edits if of == kind)])
-        has[rows[rows >= 0]] = True
-        return has
+        idmaps = {kind: self.view.idmap(kind) for kind in self.kinds}
+        return {
+            kind: (int((idmap.find({*self.store.hashes(kind), *self._edits(kind)}) >= 0).sum()), len(idmap))
+            for kind, idmap in idmaps.items()
+        }
 
     def __len__(self) -> int:
         new = sum(self.store.get(kind, id) is None for kind, id in self.edits if kind in self.kinds)

@@ -1,5 +1,6 @@
 """`Profiles` has the texts, vectors and origin of its profiles, and changes nothing on disk."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +15,10 @@ import pyarrow as pa
 import pytest
 
 from reclm.data.dataset import TrainingView
+from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound
 from reclm.folders import current, workspace
+from reclm.profiles.imports import import_file
 from reclm.profiles.profile import Profile
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
@@ -204,3 +207,38 @@ def test_of_several_stores_one_is_chosen_by_its_writer() -> None:
     with pytest.raises(BadInput) as error:
         Profiles.find("films", "zero-shot")
     assert error.value.value == "films"
+
+
+def test_files_come_in_one_after_the_other(
+    view: TrainingView, tmp_path: Path, profiler: Any, encoder: Any
+) -> None:
+    users, items = tmp_path / "users.csv", tmp_path / "items.jsonl"
+    users.write_text('user_id,text\nu1,"aab, b"\nu2,cc\n')
+    items.write_text('{"id": "i1", "text": "b"}\n')
+    first = import_file(users, view, store=tmp_path / "store", encoder=encoder)
+    both = import_file(items, view, "item", store=tmp_path / "store", encoder=encoder)
+    assert (first.kinds, both.kinds, len(both)) == (("user",), ("user", "item"), 3)
+    assert both.get("u1").text == "aab, b"
+    assert json.loads(both.get("i1", "item").settings) == {"origin": "items.jsonl"}
+    with pytest.raises(NotFound):
+        import_file(tmp_path / "none.csv", view)
+    encoder.source = encoder.name
+    written = write_profiles(view, profiler, store=tmp_path / "own", encoder=encoder, progress=False)
+    with pytest.raises(BadInput) as error:
+        import_file(users, view, store=written.folder)
+    assert error.value.value == "HistoryProfiler"
+
+
+def test_ids_that_are_numbers_meet(encoder: Any, view: TrainingView) -> None:
+    numbered = replace(view, users=IdMap(["1", "2", "3", "4"], "user"))
+    profiles = Profiles.from_frames(numbered, pd.DataFrame({"user_id": [1.0, 3.0], "text": ["a", "b"]}))
+    assert profiles.texts()["id"].tolist() == ["1", "3"]
+    assert Profiles.from_frames(numbered, {4: "c"}, encoder=encoder).matrix("user").present.tolist() == [
+        False
+    ] * 3 + [True]
+
+
+def test_a_notebook_shows_texts_as_they_are(view: TrainingView) -> None:
+    html = Profiles.from_frames(view, {"u1": "<script>"})._repr_html_()
+    assert "&lt;script&gt;" in html
+    assert "<script>" not in html
