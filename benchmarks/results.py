@@ -282,13 +282,12 @@ class Result:
         Raises:
             NotFound: if the run saved none.
         """
-        from reclm.folders import current
         from reclm.recommend.saved import load_model
 
         models = self.folder / "models" if self.folder else None
         for name in ("augment", "base"):
             if models is not None and (models / name).is_dir():
-                return load_model(models / name, current())
+                return load_model(models / name)
         raise NotFound(
             f"no model is saved with the run{f' in {self.folder}' if self.folder else ''}; "
             "reclm.compare saves models, suites do not",

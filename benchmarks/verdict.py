@@ -148,7 +148,7 @@ class Verdict:
         answer, rows = self.answers[protocol], [row for row, where in self.rows if where == protocol]
         if len(rows) > 1:
             counts = [sum(self.rows[row, protocol] == each for row in rows) for each in ("helped", "hurt")]
-            return f"{answer} (helped {counts[0]} of {len(rows)} rows, hurt {counts[1]})"
+            return f"{answer} ({len(rows)} rows: {counts[0]} helped, {counts[1]} hurt)"
         if not rows or answer == "not decided":
             return answer
         base = self.by_base.get((rows[0], protocol, self.metric))

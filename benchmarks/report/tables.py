@@ -128,7 +128,8 @@ def results(
             cells = [_mean(result, row.name, protocol.name, metric, best[metric]) for metric in metrics]
             cells += [_extra(result, row.name, protocol.name, name) for name in extra]
             rows.append(Row(row.name, tuple(cells), first=row.name in begins))
-            notes += [f"{row.name}: {text}" for text in (row.note, failed) if text]
+            first = protocol == about.protocols[0]  # the notes are the same for all
+            notes += [f"{row.name}: {text}" for text in (row.note, failed) if text and first]
         else:
             why = row.absent or failed or "not measured here"
             rows.append(Row(row.name, instead=why, first=row.name in begins))

@@ -127,7 +127,7 @@ def test_the_first_row_that_a_row_is_compared_with_is_its_base() -> None:
     ]
     assert made.verdict.by_base["both", "full-shot", "ndcg@20"].against == "base"
     assert made.verdict.rows == {("one", "full-shot"): "helped", ("both", "full-shot"): "helped"}
-    assert "2 of 2 rows" in str(made.verdict)
+    assert "2 rows: 2 helped, 0 hurt" in str(made.verdict)
     (table,) = tables.comparisons(made)
     assert [(one.name, one.cells[0].text) for one in table.rows if not one.below] == [
         ("one", "base"), ("both", "base")

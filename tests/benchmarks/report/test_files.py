@@ -12,7 +12,7 @@ from reclm.benchmarks.report import FILES, figures, write_report
 from reclm.benchmarks.report.page import html_page
 from reclm.benchmarks.result_files import Example
 from reclm.benchmarks.results import Result
-from reclm.errors import Damaged
+from reclm.errors import Damaged, NotFound
 
 
 def empty() -> Result:
@@ -147,6 +147,22 @@ def test_dozens_of_lists_are_folded_away():
     )
     assert many.count("<details>") == few.count("<details>") + 1
     assert many.count("<article>") == many.count("</article>") == 1
+
+
+def test_the_best_model_is_the_one_with_profiles(monkeypatch, tmp_path):
+    from reclm.recommend import saved
+
+    monkeypatch.setattr(saved, "load_model", lambda folder: folder)
+    result = empty()
+    with pytest.raises(NotFound):
+        _ = result.best
+    result.save(tmp_path)
+    with pytest.raises(NotFound) as error:
+        _ = result.best
+    assert error.value.where == tmp_path / "models"
+    for name in ("base", "augment"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        assert result.best == tmp_path / "models" / name
 
 
 def test_a_result_says_what_it_holds(written):
