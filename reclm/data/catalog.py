@@ -29,7 +29,7 @@ def prepare_dataset(
 
     Args:
         reader: one of :func:`list_datasets`: ``table`` for your own files, ``ml-100k``, ``mind``, …
-        source: the raw files; not needed by an embedded reader.
+        source: the raw files, also in a remote file system (``s3://…``, ``hf://…``); not needed by an embedded reader.
         name: the name to save it under; by default the reader's. A :class:`~pathlib.Path` is a folder to save it in,
             outside the workspace.
         replace: save it over a data set of that name that was prepared in another way.
@@ -40,19 +40,29 @@ def prepare_dataset(
         NotFound: for an unknown reader or option, or a source that does not exist.
         BadInput: for a value that cannot be used, or a name that is taken.
     """
-    source = None if source is None else Path(source)
+    place = _place(source)
     plugin: Reader = plugins.get("dataset", reader)()
     config = plugin.Config.build(options, where=f"{reader} option")
-    if source is None and not plugin.embedded:
+    if place is None and not plugin.embedded:
         raise BadInput(f"data set {reader!r} needs --source PATH: {plugin.source}", where="source")
+    if place is not None and not isinstance(place, Path) and not plugin.remote:
+        raise BadInput(f"reader {reader!r} reads local files only; download {source} first", value=source)
     folder = name if isinstance(name, Path) else _named_folder(name or reader)
-    recipe = {"reader": reader, "source": source and str(source), "options": config.model_dump(mode="json")}
+    recipe = {"reader": reader, "source": place and str(place), "options": config.model_dump(mode="json")}
     if not replace and is_dataset(folder):
         _check_same_recipe(folder, recipe)
-    dataset = plugin.read(source, config, strict=strict)
+    dataset = plugin.read(place, config, strict=strict)
     dataset = with_fields(dataset, name=reader if isinstance(name, Path) else name or reader, folder=folder)
     save(dataset, folder, recipe | {"strict": strict})
     return dataset
+
+
+def _place(source: str | Path | None) -> Any:
+    if isinstance(source, str) and "://" in source:
+        from reclm.data.readers.remote import RemotePath
+
+        return RemotePath(source)
+    return None if source is None else Path(source)
 
 
 def _named_folder(name: str) -> Path:

@@ -54,6 +54,7 @@ class Amazon(Reader):
     name = "amazon"
     summary = "Amazon Reviews 2023, a category: reviews, ratings, and what the shop says of the items"
     source = "a folder with NAME.jsonl and meta_NAME.jsonl, or both as .jsonl.gz; NAME is like Movies_and_TV"
+    remote = True
 
     class Config(SplitOptions):
         """Options of the reader."""
@@ -136,7 +137,7 @@ def _stem(path: Path) -> str:
 
 def _named(folder: Path) -> dict[str, Path]:
     """The files of JSON lines in a folder, by name; of a file and its gzipped twin the plain one."""
-    return {_stem(path): path for ending in ENDINGS for path in sorted(folder.glob(f"*{ending}"))}
+    return {_stem(path): path for ending in ENDINGS for path in sorted(folder.glob(f"*{ending}"), key=str)}
 
 
 def _read_log(file: TextFile, malformed: MalformedLines) -> tuple[IdMap, IdMap, Interactions, np.ndarray]:

@@ -51,6 +51,7 @@ class Reader(ABC):
         summary: one line for ``reclm data list``.
         source: what ``--source`` must point at, in words; empty for an ``embedded`` reader.
         embedded: needs no source: the data comes with an installed package.
+        remote: reads a :class:`~reclm.data.readers.remote.RemotePath`, too.
         Config: its options, each with a default.
     """
 
@@ -58,6 +59,7 @@ class Reader(ABC):
     summary: ClassVar[str]
     source: ClassVar[str] = ""
     embedded: ClassVar[bool] = False
+    remote: ClassVar[bool] = False
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     @abstractmethod

@@ -51,6 +51,7 @@ class Table(Reader):
     name = "table"
     summary = "your own Parquet, CSV or TSV: interactions, and items with text"
     source = "a .parquet, .csv or .tsv file of interactions, or a folder with interactions.* and items.*"
+    remote = True
 
     class Config(SplitOptions):
         """Options of the reader."""
