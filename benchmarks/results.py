@@ -393,9 +393,5 @@ class Result:
         index = np.ix_(known.any(1), chosen)
         return users[chosen], [np.where(known, values, np.nan)[index] for values in arrays]
 
-    # names of 0.1, until their callers have moved
-    read = load
-
-    @property
-    def cells(self) -> dict[tuple[str, int, str], TrialResult]:
-        return self.trials
+    read = load  # with cells, names of 0.1 until their callers have moved
+    cells = property(lambda self: self.trials)

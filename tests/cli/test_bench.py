@@ -52,7 +52,7 @@ def test_base_and_augment_side_by_side_with_files_and_the_next_command(
     out = capsys.readouterr().out
     for words in ("base", "augment", "full-shot", "zero-shot", "NDCG@20", "24 of 24 users", "--seeds 3"):
         assert words in out
-    record = Result.read(tmp_path / "run")
+    record = Result.load(tmp_path / "run")
     assert record.about.suite["model"] == {"dim": 4}
     assert record.row("augment").coverage["user"] == (24, 24)
     assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == 2 * 2 * 2 * 14
@@ -158,5 +158,5 @@ def test_a_suite_is_printed_beside_what_was_published_and_a_failed_cell_is_exit_
     assert {(row["row"], row["seed"]) for row in rows} == {("plain", 0), ("plain", 1)}
     assert run(home, *options) == 0
     assert "failed:" not in capsys.readouterr().out
-    assert Result.read(tmp_path / "run").about.dataset == "checkerboard"
-    assert len({cell.key for cell in Result.read(tmp_path / "run").cells.values()}) == 4
+    assert Result.load(tmp_path / "run").about.dataset == "checkerboard"
+    assert len({cell.key for cell in Result.load(tmp_path / "run").trials.values()}) == 4

@@ -166,7 +166,7 @@ def test_tune_profile_bench(place: Path, run: Run, given: list[object], tuned: P
     assert code == 0, err
     assert "augment" in out
     assert "40 of 40 users" in out
-    assert Result.read(place / "run").line("augment").coverage["user"] == (40, 40)
+    assert Result.load(place / "run").row("augment").coverage["user"] == (40, 40)
     assert pq.read_table(place / "run" / "results.parquet").num_rows > 0
 
 
