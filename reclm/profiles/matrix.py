@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +14,17 @@ import pyarrow.compute as pc
 from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
+from reclm.data.item_text import item_texts
 from reclm.errors import BadInput, Busy
 from reclm.files import Lock
 from reclm.folders import Workspace, current, slug
+from reclm.profiles.profile import Profile
+from reclm.profiles.store import ProfileStore, compact, connect, open_table, upsert
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
     from lancedb.table import Table
 
-    from reclm.profiles.store import ProfileStore
     from reclm.text.encoder import TextEncoder
 
 CHUNK = 256
@@ -61,7 +63,7 @@ class ProfileMatrix:
 
 
 def profile_matrix(
-    store: "ProfileStore", encoder: "TextEncoder", kind: ProfileKind, idmap: IdMap, progress: bool = True
+    store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind, idmap: IdMap, progress: bool = True
 ) -> ProfileMatrix:
     """Return the embeddings of all profiles of ``kind``; new and changed texts are encoded, equal ones once."""
     return ProfileMatrix.from_rows(*read_vectors(vector_table(store, encoder, kind, progress), kind), idmap)
@@ -74,17 +76,13 @@ def item_text_features(
 
     They are cached in the workspace: a text is encoded again only where it, or the encoder, has changed.
     """
-    from reclm.profiles.profile import Profile
-    from reclm.profiles.store import ProfileStore
-    from reclm.text.item_text import item_texts
-
     texts = dict(zip(view.items.ids(), item_texts(view.item_text, view.text_template), strict=True))
     folder = (workspace or current()).store(view.name, "item-text")
     # no fingerprint: a text's vector is the same whatever the splits are
     with ProfileStore.open(folder, "any", "item-text", view.name) as store:
         stored = store.texts("item")
         store.add(
-            Profile("item", id, text, hashlib.sha256(text.encode()).hexdigest()[:32], "item-text")
+            Profile("item", id, text, _hash(text), "item-text")
             for id, text in texts.items()
             if text != stored.get(id, "")
         )
@@ -94,45 +92,36 @@ def item_text_features(
 
 
 def vector_table(
-    store: "ProfileStore", encoder: "TextEncoder", kind: ProfileKind, progress: bool = True
+    store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind, progress: bool = True
 ) -> "Table":
     """Return a table of vectors that has every profile of ``kind``, after encoding new and changed ones.
 
     It lies in the store; where the store cannot be written, in the workspace's cache; else in memory.
     """
-    from reclm.profiles.store import connect, open_table
-
     texts = store.texts(kind)
-    name = _table_name(encoder)
+    name = slug(encoder.name)
+    if name != encoder.name:  # two names may have one slug
+        name += f"-{_hash(encoder.name)[:8]}"
+    name = f"embeddings-{name}"
     own = open_table(store.db, name)
     if own is not None and not _changed(own, kind, texts):
         return own
-    for folder in _writable_folders(store):
-        busy = f"another process is embedding the profiles of {store.folder}; wait for it"
-        try:
-            with Lock(folder / ".embeddings.lock", busy, timeout=60):
-                table = _create(connect(folder), name, encoder.dim)
-                _fill(table, own, kind, texts, encoder, progress)
-                return table
-        except (BadInput, Busy):
-            continue
-    table = _create(connect("memory://"), name, encoder.dim)
-    _fill(table, own, kind, texts, encoder, progress)
-    return table
+    with ExitStack() as stack:
+        table = _create(connect(_lock_folder(store, stack) or "memory://"), name, encoder.dim)
+        _fill(table, own, kind, texts, encoder, progress)
+        return table
 
 
-def _writable_folders(store: "ProfileStore") -> Iterator[Path]:
+def _lock_folder(store: ProfileStore, stack: ExitStack) -> Path | None:
+    """Return the first folder for vectors that can be written, locked by this process until ``stack`` is left."""
+    folders = [current().root / "embeddings" / _hash(str(store.folder.resolve()))[:16]]
     if os.access(store.folder, os.W_OK | os.X_OK):
-        yield store.folder
-    key = hashlib.sha256(str(store.folder.resolve()).encode()).hexdigest()[:16]
-    yield current().root / "embeddings" / key
-
-
-def _table_name(encoder: "TextEncoder") -> str:
-    safe = slug(encoder.name)
-    if safe != encoder.name:  # two names may have one slug
-        safe += f"-{_hash(encoder.name)[:8]}"
-    return f"embeddings-{safe}"
+        folders.insert(0, store.folder)
+    for folder in folders:
+        with suppress(BadInput, Busy):
+            stack.enter_context(Lock(folder / ".embeddings.lock", f"{folder} is in use", timeout=60))
+            return folder
+    return None
 
 
 def _create(db: "DBConnection", name: str, dim: int) -> "Table":
@@ -143,7 +132,7 @@ def _create(db: "DBConnection", name: str, dim: int) -> "Table":
 
 def _changed(table: "Table", kind: ProfileKind, texts: dict[str, str]) -> dict[str, list[str]]:
     """Return the ids by text of the profiles that are new or have another text in the table."""
-    rows = table.search().where(f"kind = '{kind}'").select(["id", "text_hash"]).to_arrow()
+    rows = _rows(table, kind, "id", "text_hash")
     stored = dict(zip(rows["id"].to_pylist(), rows["text_hash"].to_pylist(), strict=True))
     changed: dict[str, list[str]] = {}
     for id, text in texts.items():
@@ -161,13 +150,15 @@ def _fill(
     progress: bool,
 ) -> None:
     """Bring ``table`` up to date; vectors of equal texts come from it, or from the store's ``own`` table."""
-    from reclm.profiles.store import compact
-
     changed = _changed(table, kind, texts)
+    if not changed:
+        return
+    text_of = {_hash(text): text for text in changed}
     known: dict[str, np.ndarray] = {}
-    for source in (table, own) if changed else ():
-        if source is not None:
-            known |= _vectors_of(source, kind, {_hash(text): text for text in changed})
+    for source in filter(None, (table, own)):
+        rows = _rows(source, kind, "text_hash", "vector")
+        hashes, vectors = _arrays(rows.filter(pc.is_in(rows["text_hash"], pa.array(text_of.keys()))))
+        known |= dict(zip((text_of[key] for key in hashes.to_pylist()), vectors, strict=True))
     if known:
         _write(table, kind, changed, list(known), np.stack(list(known.values())))
     new = sorted((text for text in changed if text not in known), key=len, reverse=True)
@@ -175,13 +166,12 @@ def _fill(
         for start in range(0, len(new), CHUNK):
             chunk = new[start : start + CHUNK]
             _write(table, kind, changed, chunk, encoder.encode(chunk, progress=advance))
-    if changed:
-        compact(table)
+    compact(table)
 
 
 def read_vectors(table: "Table", kind: ProfileKind) -> tuple[pa.Array, np.ndarray]:
     """Return the ids of ``kind`` and their vectors ``(m, t)``."""
-    return _arrays(table.search().where(f"kind = '{kind}'").select(["id", "vector"]).to_arrow(), "id")
+    return _arrays(_rows(table, kind, "id", "vector"))
 
 
 def nearest(table: "Table", query: np.ndarray, kind: ProfileKind, k: int) -> list[tuple[str, float]]:
@@ -191,21 +181,13 @@ def nearest(table: "Table", query: np.ndarray, kind: ProfileKind, k: int) -> lis
     return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
 
 
-def _vectors_of(table: "Table", kind: ProfileKind, texts: dict[str, str]) -> dict[str, np.ndarray]:
-    """Return the vectors by text of those among ``texts`` (by hash) that the table knows."""
-    hashes = table.search().where(f"kind = '{kind}'").select(["text_hash"]).to_arrow()["text_hash"]
-    if not texts.keys() & set(hashes.to_pylist()):
-        return {}
-    rows = table.search().where(f"kind = '{kind}'").select(["text_hash", "vector"]).to_arrow()
-    rows = rows.filter(pc.is_in(rows["text_hash"], pa.array(list(texts), pa.string())))
-    keys, vectors = _arrays(rows, "text_hash")
-    return dict(zip((texts[key] for key in keys.to_pylist()), vectors, strict=True))
+def _rows(table: "Table", kind: ProfileKind, *columns: str) -> pa.Table:
+    return table.search().where(f"kind = '{kind}'").select(list(columns)).to_arrow()
 
 
-def _arrays(rows: pa.Table, key: str) -> tuple[pa.Array, np.ndarray]:
-    keys, vectors = (
-        pa.concat_arrays(rows[name].chunks or [pa.array([], rows[name].type)]) for name in (key, "vector")
-    )
+def _arrays(rows: pa.Table) -> tuple[pa.Array, np.ndarray]:
+    """Return two columns, of strings and of vectors, as arrays."""
+    keys, vectors = (pa.concat_arrays(column.chunks or [pa.array([], column.type)]) for column in rows)
     flat = pc.list_flatten(vectors).to_numpy(zero_copy_only=False)
     return keys, flat.reshape(len(keys), vectors.type.list_size)
 
@@ -214,15 +196,12 @@ def _write(
     table: "Table", kind: ProfileKind, ids_of: dict[str, list[str]], texts: list[str], vectors: np.ndarray
 ) -> None:
     """Store ``vectors[i]`` for each id whose profile reads ``texts[i]``."""
-    from reclm.profiles.store import upsert
-
-    repeats = [len(ids_of[text]) for text in texts]
-    flat = pa.array(np.repeat(vectors, repeats, axis=0).astype(np.float32).ravel())
-    hashes = [_hash(text) for text, count in zip(texts, repeats, strict=True) for _ in range(count)]
+    rows = [(id, row) for row, text in enumerate(texts) for id in ids_of[text]]
+    flat = pa.array(vectors[[row for _, row in rows]].astype(np.float32).ravel())
     columns = {
-        "kind": pa.array([kind] * sum(repeats)),
-        "id": pa.array([id for text in texts for id in ids_of[text]]),
-        "text_hash": pa.array(hashes),
+        "kind": pa.array([kind] * len(rows)),
+        "id": pa.array([id for id, _ in rows]),
+        "text_hash": pa.array([_hash(texts[row]) for _, row in rows]),
         "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
     }
     upsert(table, pa.table(columns))
