@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from reclm import plugins
 from reclm.config import merged, read_yaml
 from reclm.data.dataset import Dataset, TrainingView
-from reclm.errors import BadInput
+from reclm.errors import BadInput, unknown
 from reclm.files import Lock
 from reclm.folders import current
 from reclm.profiles.profile import view_of
+from reclm.profiles.profiles import Profiles
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder
@@ -77,10 +78,12 @@ def tuning_settings(
         )
     if isinstance(config, Mapping):
         settings = dict(config)
-    elif config in cls.presets:
-        settings = dict(cls.presets[str(config)])
+    elif str(config) in {"auto", *cls.presets}:
+        settings = dict(cls.presets.get(str(config), {}))
+    elif Path(config).suffix or Path(config).exists():
+        settings = read_yaml(Path(config))
     else:
-        settings = {} if config == "auto" else read_yaml(Path(config))
+        raise unknown(f"preset of profiler {profiler}", str(config), {"auto", *cls.presets})
     settings = merged(settings, changes or {})
     if teacher is not None:
         settings = merged(settings, {"teacher": _teacher(teacher)})
@@ -97,9 +100,8 @@ def _teacher(teacher: Any) -> dict[str, Any]:
     """Return the teacher options that a file, a store or profiles stand for."""
     if isinstance(teacher, Mapping):
         return dict(teacher)
-    folder = getattr(teacher, "folder", None)
-    if folder is not None:
-        return {f"{kind}s": folder for kind in teacher.kinds}
+    if isinstance(teacher, Profiles):
+        return {f"{kind}s": teacher.folder for kind in teacher.kinds}
     return {"users": Path(teacher)}
 
 
