@@ -1,9 +1,10 @@
 """Profiles in a plain PyTorch matrix factorisation: ``python examples/plain_mf.py``.
 
-The data is made on the spot. With your own, written by ``reclm profile --dataset NAME``:
+The data is made on the spot. With your own:
 
-    dataset = reclm.data.load(NAME, Workspace.at())
-    reclm.augment(model, profiles="reclm-home/profiles/NAME/WRITER", dataset=dataset, cold="text")
+    data = reclm.load_dataset("ml-100k")
+    profiles = reclm.write_profiles(data, "zero-shot", limit=50)
+    reclm.augment(model, profiles)
 """
 
 import torch
@@ -18,7 +19,7 @@ from reclm.testing import checkerboard, profiles
 
 
 class MF(nn.Module):
-    """``ŷ_uv = x_u · x_v``: a model that knows nothing of profiles."""
+    """Score by ``ŷ_uv = x_u · x_v``, without knowing anything of profiles."""
 
     def __init__(self, users: int, items: int, dim: int) -> None:
         super().__init__()
@@ -28,12 +29,12 @@ class MF(nn.Module):
         nn.init.xavier_uniform_(self.item_embedding.weight)
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """Scores of pairs: two ``(B,)`` to ``(B,)``."""
+        """Return the scores of pairs: two ``(B,)`` to ``(B,)``."""
         return (self.user_embedding(users) * self.item_embedding(items)).sum(-1)
 
 
 def train(model: nn.Module, dataset: Dataset, epochs: int = 25, batch_size: int = 128) -> list[float]:
-    """BPR with one negative; returns the loss of each epoch."""
+    """Train by BPR with one negative; return the loss of each epoch."""
     sampler = TripleSampler(dataset.train, len(dataset.users), len(dataset.items))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     draw = torch.Generator().manual_seed(0)
@@ -52,7 +53,7 @@ def train(model: nn.Module, dataset: Dataset, epochs: int = 25, batch_size: int 
 
 
 def recall(model: nn.Module, dataset: Dataset, protocol: str) -> float:
-    """Recall@6 of a protocol."""
+    """Return Recall@6 of a protocol."""
     seen, candidates = dataset.joined(["train", "valid"]), dataset.protocol(protocol).candidates
     task = Task.of(dataset.test, seen, candidates, len(dataset.users), len(dataset.items))
     found = evaluate(lambda users, items: model(users[:, None], items), task, ["recall@6"])
@@ -60,13 +61,13 @@ def recall(model: nn.Module, dataset: Dataset, protocol: str) -> float:
 
 
 def main() -> None:
-    """Plain, augmented, and baked into plain embeddings again."""
+    """Train a plain and an augmented model, and bake the latter into plain embeddings again."""
     dataset = checkerboard(users=40, items=40, cold=12)
     torch.manual_seed(0)
     for name in ("plain", "augmented"):
         model = MF(len(dataset.users), len(dataset.items), dim=8)
         if name == "augmented":
-            print(reclm.augment(model, profiles=profiles(dataset), dataset=dataset, cold="text"))
+            print(reclm.augment(model, profiles(dataset), data=dataset))
         losses = train(model, dataset)
         print(
             f"{name:9} loss {losses[0]:.3f} -> {losses[-1]:.3f}",

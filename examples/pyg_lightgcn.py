@@ -17,14 +17,14 @@ from reclm.testing import checkerboard, profiles
 
 
 def graph(dataset: Dataset) -> Tensor:
-    """The training interactions as edges, both ways: ``(2, 2n)``."""
+    """Return the training interactions as edges, both ways: ``(2, 2n)``."""
     users = torch.tensor(dataset.train.user_idx)
     items = torch.tensor(dataset.train.item_idx) + len(dataset.users)
     return torch.stack([torch.cat([users, items]), torch.cat([items, users])])
 
 
 def train(model: LightGCN, edges: Tensor, dataset: Dataset, epochs: int = 40) -> list[float]:
-    """PyG's BPR, all triples a step; returns the loss of each step."""
+    """Train by PyG's BPR, all triples a step; return the loss of each step."""
     sampler = TripleSampler(dataset.train, len(dataset.users), len(dataset.items))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     draw = torch.Generator().manual_seed(0)
@@ -43,7 +43,7 @@ def train(model: LightGCN, edges: Tensor, dataset: Dataset, epochs: int = 40) ->
 
 
 def recall(model: LightGCN, edges: Tensor, dataset: Dataset, protocol: str) -> float:
-    """Recall@6 of a protocol."""
+    """Return Recall@6 of a protocol."""
     seen, candidates = dataset.joined(["train", "valid"]), dataset.protocol(protocol).candidates
     task = Task.of(dataset.test, seen, candidates, len(dataset.users), len(dataset.items))
     with torch.no_grad():
@@ -53,7 +53,7 @@ def recall(model: LightGCN, edges: Tensor, dataset: Dataset, protocol: str) -> f
 
 
 def main() -> None:
-    """Plain and augmented."""
+    """Train a plain and an augmented model."""
     dataset = checkerboard(users=40, items=40, cold=12)
     users, items = len(dataset.users), len(dataset.items)
     edges = graph(dataset)
@@ -64,13 +64,7 @@ def main() -> None:
             rows = {"user_rows": np.arange(users), "item_rows": np.arange(users, users + items)}
             print(
                 reclm.augment(
-                    model,
-                    users="embedding",
-                    items="embedding",
-                    profiles=profiles(dataset),
-                    dataset=dataset,
-                    cold="text",
-                    **rows,
+                    model, profiles(dataset), data=dataset, users="embedding", items="embedding", **rows
                 )
             )
         losses = train(model, edges, dataset)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
-    """A linear map with Xavier-uniform weights drawn from ``generator`` and zero bias."""
+    """Return a linear map with Xavier-uniform weights drawn from ``generator`` and zero bias."""
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # pyright: ignore[reportAssignmentType]
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
@@ -14,12 +14,12 @@ def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linea
 
 
 def transform(text_dim: int, dim: int, generator: torch.Generator | None) -> nn.Sequential:
-    """``T_raw`` and ``T_pro``: text ``(…, text_dim)`` to latent ``(…, dim)``; two layers with a ReLU between."""
+    """Return ``T_raw`` or ``T_pro``: text ``(…, text_dim)`` to latent ``(…, dim)``, two layers with a ReLU between."""
     return nn.Sequential(linear(text_dim, dim, generator), nn.ReLU(), linear(dim, dim, generator))
 
 
 class DualMLP(nn.Module):
-    """``Ψ(x ‖ T_pro(p))``, one for users and items alike (equation 2).
+    """Compute ``Ψ(x ‖ T_pro(p))``, alike for users and items (equation 2).
 
     ``Ψ`` is one linear layer with a ReLU, as in the paper's release.
 
@@ -39,11 +39,11 @@ class DualMLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def encode(self, profile: Tensor) -> Tensor:
-        """``T_pro(p)``: ``(n, text_dim) -> (n, dim)``, dropout included."""
+        """Return ``T_pro(p)``: ``(n, text_dim) -> (n, dim)``, dropout included."""
         return self.dropout(self.t_pro(profile))
 
     def fuse(self, base: Tensor, encoded: Tensor, index: Tensor | None = None) -> Tensor:
-        """``Ψ(base ‖ encoded)``, each half of ``Ψ`` applied where it is smallest and nothing put side by side.
+        """Return ``Ψ(base ‖ encoded)``; each half of ``Ψ`` is applied where it is smallest.
 
         Args:
             base: ``(n, dim)``.
@@ -57,5 +57,5 @@ class DualMLP(nn.Module):
         return F.relu(shift + F.linear(base, of_base))
 
     def forward(self, base: Tensor, profile: Tensor) -> Tensor:
-        """Fused features ``(n, dim)`` of base features ``(n, dim)`` and profile embeddings ``(n, text_dim)``."""
+        """Return fused features ``(n, dim)`` of base features ``(n, dim)`` and profile embeddings ``(n, text_dim)``."""
         return self.fuse(base, self.encode(profile))

@@ -1,4 +1,4 @@
-"""Profiles fused into an ``nn.Embedding`` of a model that is not ours: as a parametrization of its weight.
+"""Fuse profiles into an ``nn.Embedding`` of any model, as a parametrization of its weight.
 
 ``embedding.weight`` is then the whole table, fused; ``embedding(ids)`` fuses only the rows asked for.
 """
@@ -17,46 +17,49 @@ from reclm.fusion.rows import Coverage, Placement
 
 
 class FusedSide(nn.Module):
-    """The fused rows of users, or of items, in a table of ``N`` rows.
+    """Fuse the rows of users, or of items, in a table of ``N`` rows.
 
     Args:
-        placed: who has which row, and which profile.
+        placed: each user's (item's) row and profile.
         mlp: the dual MLP.
         normalize: scale ``T_pro(p)`` to length one (:class:`~reclm.fusion.profile_fusion.ProfileFusion`).
         residual: ``x + g ∘ Ψ(x ‖ T_pro(p))`` in place of ``Ψ(x ‖ T_pro(p))``; the gate ``g`` ``(d,)`` starts at zero.
             (Not ``Ψ`` itself: behind its ReLU, weights of zero would never get a gradient.)
+        zero_cold: make cold rows zero, in place of fusing them from the profile alone.
     """
 
     rows: Tensor
     place: Tensor
     cold: Tensor
 
-    def __init__(self, placed: Placement, mlp: DualMLP, *, normalize: bool, residual: bool) -> None:
+    def __init__(
+        self, placed: Placement, mlp: DualMLP, *, normalize: bool, residual: bool, zero_cold: bool = False
+    ) -> None:
         super().__init__()
-        self.adapter = ProfileFusion(placed.profiles, mlp, normalize=normalize)
+        self.fusion = ProfileFusion(placed.profiles, mlp, normalize=normalize)
         self.gate = nn.Parameter(torch.zeros(mlp.psi.out_features)) if residual else None
         rows = torch.from_numpy(placed.rows)
         every = torch.arange(placed.embedding.num_embeddings)
         place = torch.full_like(every, -1).index_copy_(0, rows, torch.arange(len(rows)))
         self.in_order = torch.equal(rows, every)
-        self.any_cold = bool(placed.cold.any())
-        # not in the state_dict: all of it follows from the data set and the profiles
+        self.any_cold, self.zero_cold = bool(placed.cold.any()), zero_cold
+        # not in the state_dict: data set and profiles determine all of it
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("place", place, persistent=False)
         self.register_buffer("cold", torch.from_numpy(placed.cold[:, None]), persistent=False)
 
     def forward(self, table: Tensor) -> Tensor:
-        """The whole table ``(N, d)``, this side's rows fused and all others as they are."""
+        """Return the whole table ``(N, d)``, this side's rows fused and all others as they are."""
         if self.in_order:
             return self._fuse(table, None)
         return table.index_copy(0, self.rows, self._fuse(table.index_select(0, self.rows), None))
 
     def at(self, table_rows: Tensor, base: Tensor) -> Tensor:
-        """The same for some rows of the table.
+        """Return the same for some rows of the table.
 
         Args:
             table_rows: ``(m,)`` int64.
-            base: ``(m, d)``, what the table holds there.
+            base: ``(m, d)``, the table there.
         """
         if self.in_order:
             return self._fuse(base, table_rows)
@@ -65,21 +68,24 @@ class FusedSide(nn.Module):
         return base.index_copy(0, mine, self._fuse(base.index_select(0, mine), place[mine]))
 
     def _fuse(self, base: Tensor, rows: Tensor | None) -> Tensor:
+        cold = self.cold if rows is None else self.cold[rows]
         if self.any_cold:
-            base = base.masked_fill(self.cold if rows is None else self.cold[rows], 0.0)
-        fused = self.adapter(base, rows)
+            base = base.masked_fill(cold, 0.0)
+        fused = self.fusion(base, rows)
         if self.gate is not None:
             fused = base + self.gate * fused
+        if self.any_cold and self.zero_cold:
+            fused = fused.masked_fill(cold, 0.0)
         return fused.to(base.dtype)  # autocast computes in another
 
 
 class FusedTable(nn.Module):
-    """The parametrization: the sides that have rows in the table, one after the other.
+    """Parametrize an embedding: fuse the sides that have rows in the table, one after the other.
 
     Attributes:
         user, item: the sides that have rows in it.
         enabled: where False the table is the base table itself, to the bit.
-        coverage: what was done to each side.
+        coverage: the counts of each side.
     """
 
     user: FusedSide | None
@@ -92,7 +98,7 @@ class FusedTable(nn.Module):
         self.enabled = True
 
     def add(self, side: FusedSide, coverage: Coverage) -> None:
-        """One more side."""
+        """Add a side."""
         setattr(self, coverage.kind, side)
         self.coverage[coverage.kind] = coverage
 
@@ -103,14 +109,14 @@ class FusedTable(nn.Module):
         return {kind: side for kind, side in both if side is not None}
 
     def forward(self, base: Tensor) -> Tensor:
-        """The whole table: ``(N, d)`` to ``(N, d)``."""
+        """Return the whole table, ``(N, d)`` to ``(N, d)``."""
         if self.enabled:
             for side in self.sides.values():
                 base = side(base)
         return base
 
     def lookup(self, ids: Tensor, base: Tensor, embedding: nn.Embedding) -> Tensor:
-        """``F.embedding(ids, self(base))``, fusing each row asked for once and no other: ``(…,)`` to ``(…, d)``.
+        """Return ``F.embedding(ids, self(base))``, ``(…,)`` to ``(…, d)``, fusing each row looked up once and no other.
 
         Args:
             ids: table rows, of any shape.
@@ -166,14 +172,14 @@ def detach(embedding: nn.Embedding, *, bake: bool) -> None:
 
 
 def fused_table(module: nn.Module) -> FusedTable | None:
-    """The module's parametrization, if it is augmented."""
+    """Return the module's parametrization, if it is augmented."""
     if not parametrize.is_parametrized(module, "weight"):
         return None
-    return next((one for one in _parametrizations(module) if isinstance(one, FusedTable)), None)
+    return next((entry for entry in _parametrizations(module) if isinstance(entry, FusedTable)), None)
 
 
 def base_table(module: nn.Embedding) -> nn.Parameter:
-    """What lies under the fused table of an augmented embedding: its own weight ``(N, d)``."""
+    """Return the base table of an augmented embedding: its own weight ``(N, d)``."""
     return cast(nn.Parameter, _parametrizations(module).original)
 
 

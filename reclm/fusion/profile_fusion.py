@@ -1,4 +1,4 @@
-"""Profiles of all users (or items), ready to be fused into a recommender's features."""
+"""The fusion of profiles into a recommender's features."""
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from reclm.profiles.matrix import ProfileMatrix
 
 
 class ProfileFusion(nn.Module):
-    """Fuses a side's profiles into its base features: ``Ψ(x ‖ T_pro(p))``.
+    """Fuse a side's profiles into its base features: ``Ψ(x ‖ T_pro(p))``.
 
-    Equal profiles are kept, and transformed, once: of MIND's 57,128 users only about a quarter differ. A row
-    without a profile is fused with zeros in place of ``T_pro(p)``.
+    The papers call it the profile *adapter*. Equal profiles are held, and transformed, once: of MIND's 57,128 users
+    only about a quarter differ. A row without a profile is fused with zeros in place of ``T_pro(p)``.
 
     Args:
         profiles: the side's profile embeddings, ``(n, t)``.
@@ -29,7 +29,7 @@ class ProfileFusion(nn.Module):
         self.mlp = mlp
         self.normalize = normalize
         vectors, place = _distinct_rows(profiles.vectors[profiles.present].astype(np.float32))
-        # who has no profile points at a row of zeros behind the transformed profiles
+        # rows without a profile point at a row of zeros behind the transformed profiles
         index = np.full(len(profiles), len(vectors))
         index[profiles.present] = place
         self.complete = bool(profiles.present.all())
@@ -37,7 +37,7 @@ class ProfileFusion(nn.Module):
         self.register_buffer("index", torch.from_numpy(index), persistent=False)
 
     def forward(self, base: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Fused features ``(n, d)``.
+        """Return fused features ``(n, d)``.
 
         Args:
             base: base features ``(n, d)`` of ``rows``, or of all rows.
@@ -60,7 +60,7 @@ class ProfileFusion(nn.Module):
 
 
 def _distinct_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows ``(m, t)`` in order of first occurrence, and each row's place among them ``(n,)``."""
+    """Return the distinct rows ``(m, t)`` in order of first occurrence, and each row's place among them ``(n,)``."""
     raw = (
         np.ascontiguousarray(matrix)
         .view(np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1])))

@@ -26,12 +26,10 @@ from reclm.data.readers.recbole import write_atomic
 from reclm.errors import ReclmError
 from reclm.fusion.augment import Augmented, augment
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.profiles.store import ProfileStore
+from reclm.profiles.profiles import Profiles
 from reclm.recbole.compat import patch
 from reclm.recbole.settings import NAME, as_a_library, check_splits, embedding_rows, make_config
 from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, Scorer, Task, evaluate
-
-Profiles = ProfileStore | Path | Mapping[ProfileKind, ProfileMatrix]
 
 EMBEDDINGS: dict[str, list[tuple[str, str]]] = {
     "NeuMF": [("user_mf_embedding", "item_mf_embedding"), ("user_mlp_embedding", "item_mlp_embedding")]
@@ -64,25 +62,22 @@ class RecBole:
     epoch_seconds: list[float] = field(default_factory=list)
     evaluation_seconds: list[float] = field(default_factory=list)
 
-    def augment(self, profiles: Profiles, **options: Any) -> Augmented:
+    def augment(self, profiles: Profiles | Mapping[ProfileKind, ProfileMatrix], **options: Any) -> Augmented:
         """Fuse profiles into the model's embeddings, by :func:`reclm.augment`; before :meth:`train`.
 
         NeuMF has two pairs of embeddings, and gets a dual MLP for each.
 
         Args:
-            profiles: a store, its folder, or matrices in the data set's row order; a side that is left out stays as
-                it is.
+            profiles: of users, items or both, or matrices by kind in the data set's row order.
             options: passed on.
 
         Returns:
             The handle of all that was augmented.
         """
-        given = profiles if isinstance(profiles, Mapping) else ("user", "item")
-        rows = {f"{kind}_rows": self.rows[kind] for kind in given}
+        rows = {f"{kind}_rows": rows for kind, rows in self.rows.items()}
         options = {"generator": torch.Generator().manual_seed(self.config["seed"])} | options
         for users, items in EMBEDDINGS.get(self.config["model"], [("user_embedding", "item_embedding")]):
-            paths = {"users": users if "user" in given else None, "items": items if "item" in given else None}
-            augment(self.model, profiles=profiles, dataset=self.dataset, **paths, **rows, **options)
+            augment(self.model, profiles, users=users, items=items, data=self.dataset, **rows, **options)
         return Augmented(self.model)
 
     def train(self, progress: bool = False) -> dict[str, float]:
@@ -209,7 +204,7 @@ class RecBoleRun:
 def recbole_run(
     model_name: str,
     dataset: Dataset,
-    profiles: Profiles | None = None,
+    profiles: Profiles | Mapping[ProfileKind, ProfileMatrix] | None = None,
     config: Mapping[str, Any] | None = None,
     *,
     folder: Path | None = None,
@@ -221,7 +216,7 @@ def recbole_run(
 
     Args:
         model_name: as RecBole calls it: ``"BPR"``, ``"NeuMF"``, ``"LightGCN"``, ``"SGL"``, …
-        profiles: a profile store, its folder, or matrices of the sides to augment, in the data set's row order.
+        profiles: of users, items or both, or matrices by kind in the data set's row order.
         config: RecBole's settings. Where nothing is said: its own defaults, NDCG@20 on the validation part chooses
             the epoch, metrics at 20 and 40 are not rounded.
         folder: where checkpoint and TensorBoard events go; by default a temporary folder.
@@ -235,7 +230,7 @@ def recbole_run(
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="reclm-recbole-")))
         one = open_recbole(model_name, dataset, place, config)
-        if profiles:
+        if profiles is not None:
             one.augment(profiles, **options)
         found = one.train(progress)
         return RecBoleRun(found, one.evaluate(metrics), one.epoch_seconds, one.evaluation_seconds, one.model)

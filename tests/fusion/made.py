@@ -47,7 +47,8 @@ class Joint(nn.Module):
 
 
 def augment(model: nn.Module, given: Any, **options: Any) -> Augmented:
-    return reclm.augment(model, profiles=given, generator=torch.Generator().manual_seed(1), **options)
+    options = {"cold": None, "generator": torch.Generator().manual_seed(1)} | options
+    return reclm.augment(model, given, **options)
 
 
 def augmented(given: Any, offset: int = 0, **options: Any) -> MF:
@@ -58,7 +59,7 @@ def augmented(given: Any, offset: int = 0, **options: Any) -> MF:
 
 
 def mlp_of(model: MF) -> DualMLP:
-    return fused_table(model.user_embedding).user.adapter.mlp
+    return fused_table(model.user_embedding).user.fusion.mlp
 
 
 def plain_weights(model: nn.Module) -> dict[str, Tensor]:

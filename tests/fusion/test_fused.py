@@ -38,7 +38,7 @@ def test_the_fused_table_is_what_the_equation_says(matrices: Any) -> None:
 
 @pytest.mark.parametrize("side", ["user", "item", "both"])
 def test_only_the_named_side_changes(matrices: Any, side: str) -> None:
-    model, plain = augmented(matrices, side=side), MF()
+    model, plain = augmented({kind: one for kind, one in matrices.items() if side in (kind, "both")}), MF()
     for kind, table in (("user", "user_embedding"), ("item", "item_embedding")):
         touched = side in (kind, "both")
         assert (fused_table(getattr(model, table)) is not None) == touched
@@ -55,7 +55,7 @@ def test_a_side_is_left_out_by_none_too(matrices: Any) -> None:
 
 def test_equal_widths_share_one_mlp_and_others_do_not(matrices: Any) -> None:
     one, two = (
-        [side.adapter.mlp for table in handle.fusions for side in table.sides.values()]
+        [side.fusion.mlp for table in handle.fusions for side in table.sides.values()]
         for handle in (augment(MF(), matrices), augment(MF(dim=5), matrices))
     )
     assert one[0] is one[1]
@@ -141,12 +141,12 @@ def test_residual_begins_at_the_plain_model_and_trains_away_from_it(matrices: An
     assert all(one.grad.abs().sum() > 0 for one in Augmented(model).parameters())
     side = fused_table(model.user_embedding).user
     base = base_table(model.user_embedding)
-    expected = base + side.gate * side.adapter(base)
+    expected = base + side.gate * side.fusion(base)
     torch.testing.assert_close(model.user_embedding.weight, expected)
 
 
 def test_cold_rows_come_from_text_alone(matrices: Any, small: Dataset) -> None:
-    model = augmented(matrices, dataset=small, cold="text")
+    model = augmented(matrices, data=small, cold="text")
     base = base_table(model.item_embedding)
     before = model.item_embedding.weight.detach().clone()
     with torch.no_grad():
@@ -154,7 +154,7 @@ def test_cold_rows_come_from_text_alone(matrices: Any, small: Dataset) -> None:
     changed = (model.item_embedding.weight != before).any(1)
     assert changed.tolist() == [True] * (ITEMS - 4) + [False] * 4
     side = fused_table(model.item_embedding).item
-    alone = side.adapter(torch.zeros(ITEMS, DIM))
+    alone = side.fusion(torch.zeros(ITEMS, DIM))
     torch.testing.assert_close(model.item_embedding.weight[-4:], alone[-4:])
     model.item_embedding(EVERYTHING[-6:]).sum().backward()
     assert (base.grad.abs().sum(1) > 0).tolist() == [False] * 14 + [True] * 2 + [False] * 4
@@ -182,3 +182,30 @@ def test_the_generator_decides_the_initial_weights_alone(matrices: Any) -> None:
     torch.manual_seed(2)
     second = augmented(matrices).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_cold_rows_are_zero_where_asked(matrices: Any, small: Dataset) -> None:
+    model = augmented(matrices, data=small, cold="zero")
+    assert (model.item_embedding.weight == 0).all(1).tolist() == [False] * (ITEMS - 4) + [True] * 4
+    assert torch.equal(model.item_embedding(EVERYTHING), model.item_embedding.weight)
+
+
+def test_rows_by_id(matrices: Any, small: Dataset) -> None:
+    order = np.random.default_rng(0).permutation(ITEMS)
+    ids = [None, *(small.items.ids(order)), "unknown"]
+    expected, model = MF(2), MF(2)
+    augment(expected, matrices, data=small, cold="text", item_rows=np.argsort(order) + 1)
+    augment(model, matrices, data=small, cold="text", item_ids=ids)
+    torch.testing.assert_close(model.item_embedding.weight, expected.item_embedding.weight)
+    some = MF(2)
+    augment(some, matrices, data=small, cold="text", item_ids=[*ids[:6], *[None] * 16])
+    torch.testing.assert_close(some.item_embedding.weight[:6], model.item_embedding.weight[:6])
+    assert torch.equal(some.item_embedding.weight[6:], MF(2).item_embedding.weight[6:])
+
+
+def test_tables_of_unlike_types_have_a_dual_mlp_each(matrices: Any) -> None:
+    model = MF()
+    model.item_embedding.to(torch.bfloat16)
+    augment(model, matrices)
+    assert model.user_embedding(EVERYTHING).dtype == torch.float32
+    assert model.item_embedding(EVERYTHING).dtype == torch.bfloat16

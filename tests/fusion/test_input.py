@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from reclm.data.dataset import Dataset
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, ReclmError
 from reclm.profiles.matrix import ProfileMatrix
 
 
@@ -78,13 +78,13 @@ BAD: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "not an embedding": (Joint, {"users": "encoder"}, "Joint has a ModuleDict as 'encoder'"),
     "too few rows": (
         lambda: nn.ModuleDict({"user_embedding": nn.Embedding(9, 2)}),
-        {"side": "user"},
+        {"items": None},
         "'user_embedding' has 9 rows for 24 users; build",
     ),
     "too many rows": (
         lambda: MF(1),
         {},
-        r"'item_embedding' has 21 rows for 20 items; .* item_rows=, .* np.arange\(20\) \+ 1",
+        r"'item_embedding' has 21 rows for 20 items; .* item_ids=, .* np.arange\(20\) \+ 1",
     ),
     "max_norm": (lambda: MF(max_norm=1.0), {}, "'item_embedding' of MF has max_norm=1, .* without max_norm"),
     "tied": (tied, {}, "'item_embedding' of MF shares its weight with 'out.weight'"),
@@ -108,11 +108,11 @@ BAD: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
         },
         "row 22 of embedding 'encoder.nodes' is given to a user and to an item",
     ),
-    "side": (MF, {"side": "users"}, "unknown side 'users'; did you mean 'user'"),
-    "nothing": (MF, {"side": "user", "users": None}, "nothing to augment"),
+    "nothing": (MF, {"items": None, "users": None}, "nothing to augment"),
     "missing": (MF, {"missing": "zero"}, "unknown missing= 'zero'; did you mean 'zeros'"),
     "cold": (MF, {"cold": "cold"}, "unknown cold= 'cold'.*text"),
-    "cold without a data set": (MF, {"cold": "text"}, "give dataset= too"),
+    "cold without a data set": (MF, {"cold": "text"}, "give data="),
+    "ids without a data set": (MF, {"item_ids": [*"abcdefghijklmnopqrst"]}, "give data="),
     "cold of no kind": (MF, {"cold": {"items": np.arange(2)}}, "unknown kind of cold rows 'items'"),
     "cold outside": (MF, {"cold": {"item": np.array([-1])}}, "cold item rows name row -1"),
 }
@@ -134,15 +134,18 @@ def test_bad_profiles(matrices: Any, small: Dataset) -> None:
         with pytest.raises(ReclmError, match=message):
             augment(MF(), given, **options)
 
-    refuses("no item of the data set has a profile; .* side='user'", {"user": matrices["user"]})
+    refuses(
+        "no item of the data set has a profile; .* items=None",
+        {**matrices, "item": ProfileMatrix(matrices["item"].vectors, np.zeros(ITEMS, bool))},
+    )
     refuses("unknown kind of profiles 'users'", {"users": matrices["user"]})
     nobody = ProfileMatrix(matrices["user"].vectors, np.zeros(USERS, bool))
     refuses("no user of the data set has a profile", {**matrices, "user": nobody})
     short = ProfileMatrix(matrices["user"].vectors[:9], matrices["user"].present[:9])
-    refuses("user profiles have 9 rows, the data set 24 users", {**matrices, "user": short}, dataset=small)
+    refuses("user profiles have 9 rows, the data set 24 users", {**matrices, "user": short}, data=small)
     matrices["item"].present[[3, 5]] = False
     refuses("2 of 20 items have no profile, e.g. 3, 5; .*missing='zeros'", matrices, missing="error")
-    refuses("e.g. i3, i5; write", matrices, missing="error", dataset=small)
+    refuses("e.g. i3, i5; write", matrices, missing="error", data=small)
     matrices["item"].vectors[4, 0] = np.nan
     refuses("item profiles are not finite in row 4", matrices)
 
@@ -151,3 +154,18 @@ def test_augmenting_twice_is_an_error(matrices: Any) -> None:
     model = augmented(matrices)
     with pytest.raises(ReclmError, match=r"reclm\.remove\(model\)"):
         augment(model, matrices)
+
+
+def test_bad_ids(matrices: Any, small: Dataset) -> None:
+    ids = small.items.ids()
+    for given, value in (([*ids[:19], ids[0]], ids[0]), (ids[:5], 5), (["nobody"] * 20, None)):
+        with pytest.raises(BadInput) as error:
+            augment(MF(), matrices, data=small, item_ids=given)
+        assert error.value.value == value
+    matrices["item"].present[-1] = False
+    with pytest.raises(BadInput, match="1 of 20 items"):
+        augment(MF(), matrices, data=small, cold="error")
+    matrices["item"].present[-1] = True
+    matrices["item"].present[0] = False
+    with pytest.warns(UserWarning, match="1 without"):
+        augment(MF(), matrices, data=small, cold="error")

@@ -11,10 +11,10 @@ import torch
 
 import reclm
 from reclm.data.dataset import Dataset, ProfileKind
-from reclm.errors import ReclmError
 from reclm.fusion.augment import Augmented
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profile
+from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
 from reclm.testing import checkerboard, profiles
 
@@ -56,7 +56,7 @@ def test_the_example_runs(plain_mf: ModuleType, capsys: pytest.CaptureFixture[st
 def test_it_trains_and_ranks_items_that_nobody_has_touched(plain_mf: ModuleType, dataset: Dataset) -> None:
     torch.manual_seed(3)
     plain, model = (plain_mf.MF(40, 40, 8) for _ in range(2))
-    reclm.augment(model, profiles=profiles(dataset), dataset=dataset, cold="text")
+    reclm.augment(model, profiles(dataset), data=dataset)
     losses = plain_mf.train(model, dataset)
     assert losses[-1] < 0.25 * losses[0]
     assert plain_mf.recall(model, dataset, "full-shot") > 0.95
@@ -72,47 +72,32 @@ def test_switched_off_it_trains_as_the_plain_model_to_the_bit(plain_mf: ModuleTy
         torch.manual_seed(3)
         model = plain_mf.MF(40, 40, 8)
         if augmented:
-            reclm.augment(model, profiles=profiles(dataset)).enabled = False
+            reclm.augment(model, profiles(dataset), data=dataset).enabled = False
         plain_mf.train(model, dataset, epochs=2)
         trained.append((model.user_embedding.weight, model.item_embedding.weight))
     assert all(torch.equal(before, after) for before, after in zip(*trained, strict=True))
 
 
-@pytest.mark.parametrize("by_folder", [True, False])
-def test_profiles_from_a_store(
-    plain_mf: ModuleType, dataset: Dataset, tmp_path: Path, by_folder: bool
-) -> None:
+def test_profiles_know_their_data_set(plain_mf: ModuleType, dataset: Dataset, tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", dataset, dataset.fingerprint)
-    given: Any = {"encoder": ParityEncoder(), "progress": False, "dataset": dataset.view()}
+    given = Profiles.open(store.folder, dataset, encoder=ParityEncoder())  # pyright: ignore[reportArgumentType]
     torch.manual_seed(0)
     model = plain_mf.MF(40, 40, 8)
     expected = copy.deepcopy(model)
     with pytest.warns(UserWarning, match="30 of 40 users have a profile; 10 without"):
-        reclm.augment(model, profiles=store.folder if by_folder else store, generator=seeded(), **given)
+        reclm.augment(model, given, users="user_embedding", items="item_embedding", generator=seeded())
     parity = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
-    by_hand = {
+    by_hand: Any = {
         "user": ProfileMatrix(parity, np.arange(40) < 30),
         "item": ProfileMatrix(parity, np.ones(40, bool)),
     }
     with pytest.warns(UserWarning, match="10 without"):
-        reclm.augment(expected, profiles=by_hand, generator=seeded())  # pyright: ignore[reportArgumentType]
+        reclm.augment(expected, by_hand, generator=seeded(), data=dataset)
     for name in ("user_embedding", "item_embedding"):
         assert torch.equal(getattr(model, name).weight, getattr(expected, name).weight)
     assert [one.with_profile for one in Augmented(model).coverage] == [30, 40]
+    assert "30 of 40 users" in repr(Augmented(model))
 
 
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(1)
-
-
-def test_a_store_needs_its_data_set(plain_mf: ModuleType, dataset: Dataset, tmp_path: Path) -> None:
-    model = plain_mf.MF(40, 40, 8)
-    store = store_of(tmp_path / "store", dataset, "f00d")
-    with pytest.raises(ReclmError, match="a profile store goes by ids; give dataset= too"):
-        reclm.augment(model, profiles=store)
-    with pytest.raises(
-        ReclmError, match=r"written for data set f00d, not for checkerboard [0-9a-f]{16}; give"
-    ):
-        reclm.augment(model, profiles=store, dataset=dataset)
-    with pytest.raises(ReclmError, match=r"no profile store at .*nowhere"):
-        reclm.augment(model, profiles=tmp_path / "nowhere", dataset=dataset)

@@ -28,7 +28,7 @@ def models(pyg_lightgcn: ModuleType, dataset: Dataset) -> tuple[Any, Any]:
     """The same model twice, plain and augmented."""
     plain, model = (pyg_lightgcn.LightGCN(U + I, 8, 2) for _ in range(2))
     model.load_state_dict(plain.state_dict())
-    reclm.augment(model, profiles=profiles(dataset), dataset=dataset, cold="text", **SIDES, **ROWS)
+    reclm.augment(model, profiles(dataset), data=dataset, **SIDES, **ROWS)
     return plain, model
 
 

@@ -68,7 +68,7 @@ def main() -> None:
         for kind, n in counts.items()
     }
     model = copy.deepcopy(plain)
-    reclm.augment(model, profiles=profiles, generator=draw)  # pyright: ignore[reportArgumentType]
+    reclm.augment(model, profiles, cold=None, generator=draw)  # pyright: ignore[reportArgumentType]
     drawn = [
         torch.randint(counts[kind], (options.batch,), generator=draw) for kind in ("user", "item", "item")
     ]
