@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_tuning  # pyright: ignore[reportMissingImports]
 import torch
@@ -173,3 +174,19 @@ def test_open_refuses_what_is_not_there(tiny, folder, other_model, tmp_path) -> 
         RecLMProfiler.open(tmp_path / "nowhere", None, None, None)
     name = RecLMProfiler.open(folder, None, tiny.model_name, "transformers").writer
     assert name.startswith(f"reclm-{tiny.model.name}+ppo@")
+
+
+def test_a_folder_of_version_0_1_opens_and_asks_and_writes_as_it_did(tiny) -> None:
+    profiler = RecLMProfiler.open(Path(__file__).parent / "tuned_by_0_1", model=tiny.model_name)
+    profiler.encoder = tiny.encoder
+    assert profiler.fit(tiny.view).writer == "reclm-model@35c9ae46+collab@4a423e7f"
+    subjects = list(profiler.subjects(tiny.view, "user", np.arange(3), {}))
+    assert {one.id: one.prompt_hash for one in subjects} == {
+        "u0": "4d179de70e70b7f0adf2b2b395a83469",
+        "u1": "d29874bfc0bb9079870e5f90fef36470",
+        "u2": "5a3f26ee4fb431c77882f99f4e4f1d32",
+    }
+    texts = {one.id: one.text for one in profiler.write(subjects)}
+    assert texts["u0"] == texts["u1"] == "User identity: anc \ufffda\ufffd3"
+    assert list(profiler.subjects(tiny.view, "item", np.arange(2), {}))
+    assert "+items@" in profiler.writer
