@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -167,36 +167,36 @@ def save_report(
         ) from error
 
 
-def _cells(one: StageQuality) -> list[tuple[str, str]]:
+def _cells(stage: StageQuality) -> list[tuple[str, str]]:
     return [
-        (f"{one.subjects:,}", ""),
-        _share(one.compliance),
-        (_NONE if one.words is None else f"{one.words:.1f}", ""),
-        (_number(one.distinct_1), ""),
-        (_number(one.distinct_2), ""),
-        (_NONE if one.repetition is None else f"{one.repetition:.1%}", ""),
-        _cosine(one.teacher),
-        (_number(one.other_teacher), ""),
-        _cosine(one.neighbours),
-        (_number(one.strangers), ""),
+        (f"{stage.subjects:,}", ""),
+        _share(stage.compliance),
+        (_NONE if stage.words is None else f"{stage.words:.1f}", ""),
+        (_number(stage.distinct_1), ""),
+        (_number(stage.distinct_2), ""),
+        (_NONE if stage.repetition is None else f"{stage.repetition:.1%}", ""),
+        _cosine(stage.teacher),
+        (_number(stage.other_teacher), ""),
+        _cosine(stage.neighbours),
+        (_number(stage.strangers), ""),
     ]
 
 
-def _share(found: Estimate | None) -> tuple[str, str]:
-    if found is None or found.low is None or found.high is None:
+def _share(value: Estimate | None) -> tuple[str, str]:
+    if value is None or value.low is None or value.high is None:
         return _NONE, ""
-    return f"{found.mean:.1%}", f"{found.low * 100:.3g}–{found.high * 100:.3g}"
+    return f"{value.mean:.1%}", f"{value.low * 100:.3g}–{value.high * 100:.3g}"
 
 
-def _cosine(found: Estimate | None) -> tuple[str, str]:
-    if found is None:
+def _cosine(value: Estimate | None) -> tuple[str, str]:
+    if value is None:
         return _NONE, ""
-    known = found.low is not None and found.high is not None
-    return _number(found.mean), f"{_number(found.low)}–{_number(found.high)}" * known
+    known = value.low is not None and value.high is not None
+    return _number(value.mean), f"{_number(value.low)}–{_number(value.high)}" * known
 
 
 def _number(value: float | None) -> str:
-    """``.862``, ``1.000``, ``-.050``."""
+    """Format a number as ``.862``, ``1.000`` or ``-.050``."""
     return _NONE if value is None else f"{value:.3f}".replace("0.", ".", 1)
 
 
@@ -221,22 +221,19 @@ def _failures(comparison: Comparison, measured: StageQuality) -> str:
     return f"**{name}**: {count:,} of {measured.subjects:,}.\n\n{table(head, body, text=3)}"
 
 
-def _side_by_side(comparison: Comparison, one: str) -> str:
+def _side_by_side(comparison: Comparison, id: str) -> str:
     """Return a subject's history and its profiles by the teacher and each stage."""
-    history = comparison.held_out.histories.get(one, "").splitlines()
-    shown = [line for line in history if line.strip()]
-    more = [f"and {len(shown) - HISTORY:,} more"] if len(shown) > HISTORY else []
-    parts = [f"### {comparison.held_out.kind.capitalize()} {literal(one)}"]
-    parts += ["History:", _bullets([*shown[:HISTORY], *more], LINE)] if shown else []
-    parts.append(table(["", "profile"], list(_written(comparison, one)), text=2))
-    return "\n\n".join(parts)
-
-
-def _written(comparison: Comparison, one: str) -> Iterator[list[str]]:
-    if one in comparison.held_out.teacher:
-        yield ["teacher", _text(comparison.held_out.teacher[one])]
-    for stage, texts in comparison.texts.items():
-        yield [literal(stage), _text(texts[one]) if one in texts else _NONE]
+    history = comparison.held_out.histories.get(id, "").splitlines()
+    lines = [line for line in history if line.strip()]
+    more = [f"and {len(lines) - HISTORY:,} more"] if len(lines) > HISTORY else []
+    parts = [f"### {comparison.held_out.kind.capitalize()} {literal(id)}"]
+    parts += ["History:", _bullets([*lines[:HISTORY], *more], LINE)] if lines else []
+    writers = {"teacher": comparison.held_out.teacher} if id in comparison.held_out.teacher else {}
+    rows = [
+        [literal(stage), _text(texts[id]) if id in texts else _NONE]
+        for stage, texts in {**writers, **comparison.texts}.items()
+    ]
+    return "\n\n".join([*parts, table(["", "profile"], rows, text=2)])
 
 
 def _text(text: str) -> str:
@@ -284,17 +281,7 @@ def write_card(folder: Path, facts: CardFacts) -> Path:
 
     Text from data cannot act as Markdown in it. Of paths only the last part is written.
     """
-    card = ModelCard(f"---\n{_front(facts).to_yaml()}\n---\n\n{_body(facts)}")
-    path = folder / CARD
-    try:
-        card.save(path)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror or error}", value=path) from error
-    return path
-
-
-def _front(facts: CardFacts) -> ModelCardData:
-    return ModelCardData(
+    front = ModelCardData(
         base_model=facts.hub_model,
         library_name="peft",
         pipeline_tag="text-generation",
@@ -302,6 +289,13 @@ def _front(facts: CardFacts) -> ModelCardData:
         tags=list(TAGS),
         datasets=[slug(facts.dataset)],
     )
+    card = ModelCard(f"---\n{front.to_yaml()}\n---\n\n{_body(facts)}")
+    path = folder / CARD
+    try:
+        card.save(path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}", value=path) from error
+    return path
 
 
 def _body(facts: CardFacts) -> str:
@@ -322,7 +316,7 @@ def _body(facts: CardFacts) -> str:
         "## Limits",
         "\n".join(f"- {literal(line)}" for line in (*LIMITS, *facts.limits)),
         "## Settings",
-        *(part for stage, settings in facts.stages.items() for part in _settings(stage, settings)),
+        *(f"### {literal(stage)}\n\n{_yaml(settings)}" for stage, settings in facts.stages.items()),
         "## Environment",
         _yaml(facts.environment),
     ]
@@ -345,10 +339,6 @@ def _quality(facts: CardFacts) -> list[str]:
     for one in facts.comparisons:
         parts += [f"{len(one.held_out.subjects):,} held-out {one.held_out.kind}s:", quality_table(one)]
     return [*parts, "\n".join(f"- {note}" for note in NOTES)]
-
-
-def _settings(stage: str, settings: Mapping[str, Any]) -> list[str]:
-    return [f"### {literal(stage)}", _yaml(settings)]
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

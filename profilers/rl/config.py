@@ -80,20 +80,15 @@ class PPOConfig(OnPolicyConfig):
     """Defaults are those of RecLM's release where it states them, else those of Ziegler et al. (1909.08593)."""
 
     steps: int = Field(default=100, ge=1)
-    """Updates; each is a batch of new answers."""
     minibatch_size: int = Field(default=16, ge=1)
     """Answers a gradient step, on each process."""
     learning_rate: float = Field(default=1e-5, ge=0)
-    """Of the adapter, with AdamW."""
     value_rate: float = Field(default=10.0, ge=0)
     """Learning rate of the value head, in learning rates of the adapter: it begins at 0 and has a line to learn."""
 
     max_new_tokens: int = Field(default=100, ge=1)
-    """Most tokens of an answer."""
     temperature: float = Field(default=0.9, gt=0)
-    """Of sampling; the probabilities of policy and reference are those at this temperature."""
     top_p: float = Field(default=0.9, gt=0, le=1)
-    """Answers are drawn from the most likely tokens that hold this share; probabilities are not cut."""
 
     gamma: float = Field(default=1.0, ge=0, le=1)
     """Discount of later rewards."""
@@ -133,7 +128,6 @@ class RLSOConfig(OnPolicyConfig):
     forward_size: int = Field(default=4, ge=1)
     """Prompts whose answers are in memory at once: gradients of a minibatch are added up, whatever this is."""
     learning_rate: float = Field(default=1e-7, ge=0)
-    """Of the adapter, with AdamW."""
     weight_decay: float = Field(default=1e-6, ge=0)
     """Of the adapter's matrices."""
     epsilon: float = Field(default=1e-6, gt=0)
@@ -142,7 +136,6 @@ class RLSOConfig(OnPolicyConfig):
     """Gradients are scaled down to this length; neither paper nor release names one."""
 
     max_new_tokens: int = Field(default=512, ge=1)
-    """Most tokens of an answer."""
     unfinished_reward: float | None = 0.0
     """Γ: reward of an answer that was cut at ``max_new_tokens``, in place of its own; None leaves it."""
     whiten_rewards: bool = True

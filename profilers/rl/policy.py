@@ -208,17 +208,6 @@ class Policy(nn.Module):
             torch.manual_seed(seed)
             return cls(get_peft_model(network, config))  # pyright: ignore[reportArgumentType]
 
-    @classmethod
-    def read(cls, network: Any, folder: Path) -> Self:
-        """Return the policy that :meth:`save` wrote, on the model that it began with."""
-        _existing(folder)
-        try:
-            policy = cls(PeftModel.from_pretrained(network, str(folder), is_trainable=True))
-        except (OSError, ValueError, LookupError, RuntimeError) as error:
-            raise _unreadable(folder, error) from error
-        policy.load(folder)
-        return policy
-
     @property
     def base(self) -> Any:
         """The transformers model with the adapter's matrices inside; engines run it."""

@@ -2,10 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,23 +20,10 @@ TEACHER = "the teacher"
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
-class Encoder(Protocol):
-    """Turns texts into vectors, as :class:`reclm.text.encoder.TextEncoder` does."""
-
-    def encode(
-        self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
-    ) -> np.ndarray: ...
-
-
 class Vectors:
-    """Texts as vectors of length 1; a text is encoded once, however many stages wrote it.
+    """Texts as vectors of length 1 by a text encoder; a text is encoded once, however many stages wrote it."""
 
-    Args:
-        encoder: encodes them.
-        progress: show a bar.
-    """
-
-    def __init__(self, encoder: Encoder, progress: bool = True) -> None:
+    def __init__(self, encoder: Any, progress: bool = True) -> None:
         self.encoder, self.progress = encoder, progress
         self._known: dict[str, np.ndarray] = {}
 

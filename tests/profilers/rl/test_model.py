@@ -73,7 +73,8 @@ def test_save_and_read(moved, llama, tmp_path):
     moved.save(tmp_path / "policy")
     assert {one.suffix for one in (tmp_path / "policy").iterdir()} == {".json", ".safetensors", ".md"}
     fresh = AutoModelForCausalLM.from_pretrained(llama.path, dtype=torch.float32)
-    read = Policy.read(fresh, tmp_path / "policy")
+    read = Policy.adapt(fresh, LoraOptions(r=4, alpha=8), seed=9)
+    read.load(tmp_path / "policy")
     for got, wanted in zip(scored(read), scored(moved), strict=True):
         assert torch.equal(got, wanted)
     assert any(one.requires_grad for one in read.network.parameters())
