@@ -102,7 +102,6 @@ def parse(line: str) -> None:
             assert flag.removeprefix("--").replace("-", "_") in reader.Config.model_fields, flag
 
 
-@WAITS
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_parse(page: Path) -> None:
     if page.name in OLD:
@@ -116,7 +115,6 @@ def test_commands_parse(page: Path) -> None:
     assert not failures
 
 
-@WAITS
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_mentioned_commands_and_options_exist(page: Path) -> None:
     unknown = []
