@@ -46,6 +46,7 @@ html_css_files = ["reclm.css"]
 html_show_sourcelink = False
 html_show_sphinx = False
 html_show_copyright = False
+html_sidebars = {page: [] for page in ("install", "glossary", "upgrading", "changelog")}
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

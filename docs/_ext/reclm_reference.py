@@ -43,7 +43,7 @@ class CommandReference(SphinxDirective):
         lines: list[str] = []
         for path, command in commands(typer.main.get_command(app)):
             lines += [f"{'#' * len(path)} `{' '.join(path)}`", "", command.help or "", ""]
-            if hasattr(command, "commands"):
+            if hasattr(command, "commands") and not command.invoke_without_command:
                 continue
             context = command.make_context(" ".join(path), [], resilient_parsing=True)
             rows = [
