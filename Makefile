@@ -51,8 +51,8 @@ lint: $(VENV)/test-ready ## ruff, check and format; vulture
 types: $(VENV)/test-ready ## basedpyright
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-docs: $(VENV)/test-ready ## the documentation as HTML, in build/docs
-	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
+docs: $(VENV)/test-ready ## the documentation as HTML, in build/docs; runs the notebook
+	RECLM_DOCS_EXECUTE=force $(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 format: $(VENV)/test-ready ## mend what ruff can
 	$(BIN)/ruff check --fix
