@@ -10,7 +10,7 @@ from reclm.data.dataset import Dataset
 from reclm.data.readers.base import Reader
 from reclm.data.storage import is_dataset, load_folder, read_head, save
 from reclm.errors import BadInput, NotFound, ReclmError, unknown
-from reclm.folders import Workspace, current, slug
+from reclm.folders import current, slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,30 +191,3 @@ def _reader_row(name: str) -> dict[str, Any]:
         "source": reader.source,
     }
     return row | ({"kind": "embedded"} if reader.embedded else {})
-
-
-def prepare(
-    reader_name: str,
-    source: Path | None,
-    options: dict[str, Any],
-    workspace: Workspace | None = None,
-    *,
-    name: str | None = None,
-    folder: Path | None = None,
-    strict: bool = False,
-) -> tuple[Dataset, Path]:
-    """Call :func:`prepare_dataset` as 0.1 did, until the callers have moved."""
-    from contextvars import copy_context
-
-    from reclm import folders
-
-    def at_workspace() -> Dataset:
-        if workspace is not None:
-            folders.workspace(workspace.root)
-        return prepare_dataset(
-            reader_name, source, name=folder or name, replace=True, strict=strict, **options
-        )
-
-    dataset = copy_context().run(at_workspace)
-    assert dataset.folder is not None
-    return dataset, dataset.folder

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reclm.data.dataset import Dataset
-from reclm.data.readers.amazon import Amazon
-from reclm.data.readers.amazon_text import prices
+from reclm.data.readers.amazon import Amazon, prices
 from reclm.errors import ReclmError
 from reclm.text.item_text import item_texts
 
@@ -271,7 +270,7 @@ def test_whatever_lines_lie_between_the_good_reviews_stay(tmp_path_factory, betw
 MEASURE = """
 import resource
 from pathlib import Path
-from reclm.data.readers.amazon import Amazon
+from reclm.data.readers.amazon import Amazon, prices
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 Amazon().read(Path("small"), Amazon.Config())
 before = peak()
