@@ -19,12 +19,12 @@ _COMMON = {"and", "for", "from", "its", "that", "the", "their", "with", "you", "
 
 
 class ProfileFormatError(ValueError):
-    """Why a text is not in the profile format."""
+    """A text is not in the profile format; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class ProfileParts:
-    """Who somebody probably is, and what interests them."""
+    """The probable identities of a user, and the interests."""
 
     identities: tuple[str, ...]
     interests: tuple[str, ...]
@@ -34,10 +34,10 @@ class ProfileParts:
 
 
 def answer_pattern(phrases: int, spare: int = 1) -> str:
-    """The regular expression of an answer that begins behind ``User identity:``.
+    """Return the regular expression of an answer that begins behind ``User identity:``.
 
-    An identity has two words and more, so that it is more than a topic. There are interests to spare, for the case
-    that one is said twice: :func:`tidy` takes out what is too much.
+    An identity has two words or more, so that it is more than a topic. The spare interests are for repetitions, which
+    :func:`tidy` removes.
 
     Args:
         phrases: identities, and as many interests.
@@ -49,7 +49,7 @@ def answer_pattern(phrases: int, spare: int = 1) -> str:
 
 
 def parse(text: str, phrases: int | None = None) -> ProfileParts:
-    """Read a profile.
+    """Read a profile; raise a ProfileFormatError if the text is not in the format.
 
     >>> parse("User identity: cook, baker; User interests: bread.")
     ProfileParts(identities=('cook', 'baker'), interests=('bread',))
@@ -57,16 +57,18 @@ def parse(text: str, phrases: int | None = None) -> ProfileParts:
     Args:
         phrases: how many identities and interests there must be; any number by default.
     """
-    found = _PROFILE.fullmatch(text.strip())
-    if not found:
+    match = _PROFILE.fullmatch(text.strip())
+    if not match:
         raise ProfileFormatError(f"not of the form '{START} a, b; User interests: x, y.'")
     if not text.rstrip().endswith("."):
         raise ProfileFormatError("breaks off: no full stop")
-    parts = ProfileParts(_phrases(found["identities"]), _phrases(found["interests"]))
+    parts = ProfileParts(
+        *(tuple(map(str.strip, match[name].split(","))) for name in ("identities", "interests"))
+    )
     for name, listed in (("identities", parts.identities), ("interests", parts.interests)):
         if not all(listed):
             raise ProfileFormatError(f"an empty phrase among the {name}")
-        if any(re.search(r"[;:\n]|User ", one) for one in listed):
+        if any(re.search(r"[;:\n]|User ", phrase) for phrase in listed):
             raise ProfileFormatError(f"more than phrases among the {name}")
         if phrases is not None and len(listed) != phrases:
             raise ProfileFormatError(f"{len(listed)} {name} instead of {phrases}")
@@ -74,7 +76,7 @@ def parse(text: str, phrases: int | None = None) -> ProfileParts:
 
 
 def fault(text: str, phrases: int | None = None) -> str | None:
-    """Why a text is not in the format (see :func:`parse`); None if it is."""
+    """Return why a text is not in the format (see :func:`parse`); None if it is."""
     try:
         parse(text, phrases)
     except ProfileFormatError as error:
@@ -83,7 +85,7 @@ def fault(text: str, phrases: int | None = None) -> str | None:
 
 
 def repeats(text: str) -> bool:
-    """Whether a profile says a phrase twice: trimming would take it away. False for what is not in the format."""
+    """Return whether a profile says a phrase twice; False for a text that is not in the format."""
     try:
         before, after = parse(text), parse(tidy(text))
     except ProfileFormatError:
@@ -92,9 +94,9 @@ def repeats(text: str) -> bool:
 
 
 def tidy(text: str, phrases: int | None = None, about: str = "") -> str:
-    """Trim a profile as it was written: an unfinished last phrase, loose ends of phrases, repeated phrases.
+    """Trim a profile: an unfinished last phrase, loose ends of phrases, repeated phrases.
 
-    Nothing is added but the full stop. A text that has no identities or no interests is returned as it is.
+    Nothing is added but the full stop. A text without identities or interests is returned unchanged.
 
     >>> tidy("User identity: cook, cook of; User interests: bread, breads, jam and, rolling")
     'User identity: cook; User interests: bread, jam.'
@@ -104,37 +106,33 @@ def tidy(text: str, phrases: int | None = None, about: str = "") -> str:
         about: where there are too many interests, those that have no word in common with this go first.
     """
     text = " ".join(text.split())
-    found = _PROFILE.fullmatch(text)
-    if not found:
+    match = _PROFILE.fullmatch(text)
+    if not match:
         return text
-    interests = found["interests"].split(",")
-    if not text.endswith(".") and len(interests) > 1:
-        interests = interests[:-1]
+    listed = match["interests"].split(",")
+    if not text.endswith(".") and len(listed) > 1:
+        listed = listed[:-1]
     seen: set[str] = set()
-    identities = _once(found["identities"].split(","), seen)[:phrases]
-    kept = _once(interests, seen)
+    identities = _distinct(match["identities"].split(","), seen)[:phrases]
+    interests = _distinct(listed, seen)
     named = stems(about)
-    best = sorted(range(len(kept)), key=lambda at: (not stems(kept[at]) & named, at))[:phrases]
-    kept = tuple(kept[at] for at in sorted(best))
-    return str(ProfileParts(identities, kept)) if identities and kept else text
+    best = sorted(range(len(interests)), key=lambda at: (not stems(interests[at]) & named, at))[:phrases]
+    interests = tuple(interests[at] for at in sorted(best))
+    return str(ProfileParts(identities, interests)) if identities and interests else text
 
 
 def stems(text: str) -> set[str]:
-    """The words of a text of three letters and more, cut to five letters, so that inflections agree."""
+    """Return the words of a text of three letters and more, cut to five letters, so that inflections agree."""
     return {word[:5] for word in re.findall(r"[^\W\d_]{3,}", text.casefold())} - _COMMON
 
 
-def _phrases(listed: str) -> tuple[str, ...]:
-    return tuple(one.strip() for one in listed.split(","))
-
-
-def _once(phrases: list[str], seen: set[str]) -> tuple[str, ...]:
-    """The phrases, trimmed, without those that say what was said before."""
-    kept = []
-    for one in phrases:
-        phrase = _DANGLING.sub("", one.strip())
-        said = " ".join(word.removesuffix("s") for word in phrase.casefold().split())
-        if said and said not in seen:
-            seen.add(said)
-            kept.append(phrase)
-    return tuple(kept)
+def _distinct(phrases: list[str], seen: set[str]) -> tuple[str, ...]:
+    """Return the trimmed phrases that are not among those seen before, and add them."""
+    distinct = []
+    for raw in phrases:
+        phrase = _DANGLING.sub("", raw.strip())
+        key = " ".join(word.removesuffix("s") for word in phrase.casefold().split())
+        if key and key not in seen:
+            seen.add(key)
+            distinct.append(phrase)
+    return tuple(distinct)

@@ -63,41 +63,41 @@ def similar(
     rows, asking = rows[lengths[rows] > 0], asking[lengths[asking] > 0]
     if not len(rows) or not len(asking):
         return indices, scores
-    units, queries = (np.asarray(vectors[some], np.float64) / lengths[some, None] for some in (rows, asking))
-    single, asked = (torch.from_numpy(some.astype(np.float32)) for some in (units, queries))
-    oneself = np.minimum(np.searchsorted(rows, asking), len(rows) - 1)
+    units, queries = (np.asarray(vectors[part], np.float64) / lengths[part, None] for part in (rows, asking))
+    units32, queries32 = (torch.from_numpy(part.astype(np.float32)) for part in (units, queries))
+    own = np.minimum(np.searchsorted(rows, asking), len(rows) - 1)
     # a product of two unit vectors of d float32 terms is wrong by at most (d + 2) ε/2, and so is the k-th best that it
-    # is compared with; twice that is kept
+    # is compared with: take twice that as the margin
     margin = 2 * (units.shape[1] + 2) * float(np.finfo(np.float32).eps)
     width = min(k, len(rows))
     block = block or max(1, _SCORES // len(rows))
     memory = torch.empty(min(block, len(asking)), len(rows))
     for start in range(0, len(asking), block):
-        some = slice(start, start + block)
-        count = len(asking[some])
-        products = torch.mm(asked[some], single.T, out=memory[:count])
-        there = np.flatnonzero(rows[oneself[some]] == asking[some])
-        products[there, oneself[some][there]] = -torch.inf
+        part = slice(start, start + block)
+        count = len(asking[part])
+        products = torch.mm(queries32[part], units32.T, out=memory[:count])
+        present = np.flatnonzero(rows[own[part]] == asking[part])
+        products[present, own[part][present]] = -torch.inf
         least = products.topk(width, dim=1).values[:, -1:] - margin
-        query, found = (one.numpy() for one in (products >= least).nonzero(as_tuple=True))
-        others = rows[found] != asking[some][query]
-        query, found = query[others], found[others]
-        exact = _cosines(queries[some], query, units, found)
-        order = np.lexsort((found, -exact, query))
-        query, found, exact = query[order], found[order], exact[order]
+        query, near = (places.numpy() for places in (products >= least).nonzero(as_tuple=True))
+        others = rows[near] != asking[part][query]
+        query, near = query[others], near[others]
+        exact = _cosines(queries[part], query, units, near)
+        order = np.lexsort((near, -exact, query))
+        query, near, exact = query[order], near[order], exact[order]
         place = np.arange(len(query)) - np.searchsorted(query, np.arange(count))[query]
-        kept = place < width
-        at = asking[some][query[kept]], place[kept]
-        indices[at], scores[at] = rows[found[kept]], exact[kept]
+        best = place < width
+        at = asking[part][query[best]], place[best]
+        indices[at], scores[at] = rows[near[best]], exact[best]
     return indices, scores
 
 
-def _cosines(queries: np.ndarray, one: np.ndarray, units: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _cosines(a: np.ndarray, rows: np.ndarray, b: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return ``(m,)`` float64 products of rows, each summed in the same order wherever it stands."""
-    step = max(1, _VALUES // units.shape[1])
+    step = max(1, _VALUES // b.shape[1])
     parts = [
-        np.einsum("nd,nd->n", queries[one[at : at + step]], units[other[at : at + step]])
-        for at in range(0, len(one), step)
+        np.einsum("nd,nd->n", a[rows[at : at + step]], b[other[at : at + step]])
+        for at in range(0, len(rows), step)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)
 

@@ -192,8 +192,8 @@ def _to_teacher(
     return own, (written @ wanted.sum(0) - own) / (len(taught) - 1)
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.einsum("nt,nt->n", one, other)
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("nt,nt->n", a, b)
 
 
 def _average(values: np.ndarray) -> float | None:

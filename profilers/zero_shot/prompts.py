@@ -77,10 +77,10 @@ BARE = (_PLANTER, _PASSWORD, _CONCERT, _GAME)
 def user_chat(items: Sequence[ItemBrief], topics: int, chars: int) -> Chat:
     """Return the prompt for a user who chose ``items``, newest first."""
     # commas stand between phrases in the answer, semicolons between titles
-    titles = _fitting([_unlisted(one.title) for one in items if one.title], chars)
+    titles = _fitting([_unlisted(item.title) for item in items if item.title], chars)
     details = items[0].details if len(items) == 1 else ""
     lines = [
-        _line("Topics", _commonest((one.topics for one in items), topics), ", "),
+        _line("Topics", _commonest((item.topics for item in items), topics), ", "),
         _line(TITLES, [_described(titles[0], details, chars), *titles[1:]] if titles else [], "; "),
     ]
     examples = LISTED if len(titles) > 1 else DESCRIBED if details else BARE
@@ -109,7 +109,8 @@ def common_phrases(profiles: Iterable[str], limit: int, title: str) -> ProfilePa
         with suppress(ProfileFormatError):
             parsed.append(parse(text))
     interests = (
-        [one for one in parts.interests if one.casefold() not in title.casefold()] for parts in parsed
+        [phrase for phrase in parts.interests if phrase.casefold() not in title.casefold()]
+        for parts in parsed
     )
     identities = _commonest((parts.identities for parts in parsed), (limit + 1) // 2)
     return ProfileParts(
@@ -154,4 +155,4 @@ def _fitting(titles: list[str], chars: int) -> list[str]:
 
 def _commonest(lists: Iterable[Iterable[str]], limit: int) -> list[str]:
     """Return the most frequent first, in order of appearance where equally frequent."""
-    return [one for one, _ in Counter(word for words in lists for word in words).most_common(limit)]
+    return [word for word, _ in Counter(word for words in lists for word in words).most_common(limit)]
