@@ -1,4 +1,4 @@
-"""What stands in the place of a language model's profiles, to tell whether it is their words that help.
+"""Controls: vectors in place of a profiler's profiles, to tell whether it is their words that help.
 
 Each control keeps who has a profile and changes what it says. A gain that a control has too is no gain of the text:
 the fusion's parameters, the presence of a profile or plain text features made it.
@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.errors import ReclmError
+from reclm.errors import NotFound
 from reclm.profiles.matrix import ProfileMatrix
 
 Control = Literal["shuffled", "random", "text", "keywords"]
@@ -31,16 +31,16 @@ def controlled(
     item_text: np.ndarray | None,
     keywords: ProfileMatrix | None,
 ) -> ProfileMatrix:
-    """What a control puts in the place of ``profiles``, for those who have one.
+    """Return the vectors of a control for those who have one of ``profiles``.
 
     Args:
         profiles: ``(n, t)`` of users or items, as ``kind`` says.
         view: the training part.
         item_text: ``(I, t)`` embeddings of the items' texts, for ``text``.
-        keywords: what the keywords profiler wrote, embedded, for ``keywords``.
+        keywords: the keywords profiler's profiles, embedded, for ``keywords``.
 
     Raises:
-        ReclmError: for ``text`` where the items have none.
+        NotFound: for ``text`` where the items have none.
     """
     present = profiles.present
     vectors = np.zeros_like(profiles.vectors)
@@ -54,7 +54,7 @@ def controlled(
         vectors[present] = noise / np.linalg.norm(noise, axis=1, keepdims=True) * lengths
     elif control == "text":
         if item_text is None:
-            raise ReclmError(f"data set {view.name!r} has no item text, which the control 'text' is made of")
+            raise NotFound(f"data set {view.name!r} has no item text, which the control 'text' is made of")
         vectors[:] = item_text if kind == "item" else _history_means(view, item_text)
         vectors[~present] = 0
     else:
@@ -65,7 +65,7 @@ def controlled(
 
 
 def _deranged(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The rows in an order in which none stands at its own place, where there is more than one."""
+    """Return the rows in an order in which none stands at its own place, where there is more than one."""
     order = rng.permutation(len(rows))
     shuffled = np.empty_like(rows)
     shuffled[order] = rows[np.roll(order, 1)]  # each gets its neighbour's in a random circle
@@ -73,7 +73,7 @@ def _deranged(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _history_means(view: TrainingView, item_text: np.ndarray) -> np.ndarray:
-    """``(U, t)``: the mean over each user's training interactions; zero where there is none."""
+    """Return ``(U, t)`` means over each user's training interactions; zero where there is none."""
     import scipy.sparse as sp  # slow to import, and only this control needs it
 
     users, items = view.train.user_idx, view.train.item_idx

@@ -1,6 +1,7 @@
-"""Ten users of a run with history, profile and what each line recommends; and what its profiles are like."""
+"""Examples for the report: ten users with the lists of each row, measures of the profiles, a picture of lines."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,87 +9,111 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.benchmarks.experiment import SuiteRun
+from reclm.benchmarks.features import Features, open_row_profiler
 from reclm.benchmarks.result_files import EXAMPLES, PROFILES, Example, Quality
+from reclm.benchmarks.results import Result
+from reclm.benchmarks.significance import over_users
+from reclm.benchmarks.suite import Suite
+from reclm.charts import COLOURS, panels, save
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.profiles.profile import Profiler
 from reclm.profiles.store import KINDS, ProfileStore
+from reclm.recommend.metrics import title
 from reclm.text.item_text import item_texts
 
 HISTORY, CHARACTERS = 8, 160
 """Items of a history that are shown, and characters of an item's text."""
+_COLOURS = (*COLOURS, "#3b6fb6", "#4a9b6e", "#8d5aa5", "#b8902f")
+_MARKS = ("o", "s", "^", "D", "v", "P")
 
 
 def write(run: SuiteRun, folder: Path) -> None:
     """Write ``examples.json`` and ``profiles.json`` for the run's report."""
-    for name, found in ((EXAMPLES, examples(run)), (PROFILES, qualities(run))):
-        rows = [one.model_dump(mode="json") for one in found]
+    for name, shown in ((EXAMPLES, examples(run)), (PROFILES, qualities(run))):
+        rows = [one.model_dump(mode="json") for one in shown]
         (folder / name).write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def examples(run: SuiteRun) -> list[Example]:
-    """The users whose top lists were kept, in the first protocol, by the first seed of each line."""
-    view, protocol = run.dataset.view(), run.dataset.protocols[0].name
-    tops = {name: results[0].top.get(protocol, {}) for name, results in run.results.items()}
-    store = next((one.store for one in run.given.values() if one.store and "user" in one.coverage), None)
+    """Return the users whose top lists were recorded, in the first protocol, by the first seed of each row."""
+    dataset = run.datasets[0]
+    view, protocol = dataset.view(), dataset.protocols[0].name
+    tops = {name: records[0].top.get(protocol, {}) for name, records in run.records.items()}
+    texts = next((store.texts("user") for _, store, _ in _stores(run) if store.count("user")), {})
     users = list(dict.fromkeys(user for top in tops.values() for user in top))
-    liked = _test_items(run.dataset, users)
-    texts = store.texts("user") if store else {}
-    found = []
-    for user, row in zip(users, run.dataset.users.idx(users).tolist(), strict=True):
+    examples = []
+    for user, row in zip(users, dataset.users.idx(users).tolist(), strict=True):
         history = view.train.item_idx[view.history("user", row)[::-1][:HISTORY]]
-        chosen = {name: top[user] for name, top in tops.items() if user in top}
-        rows = {name: run.dataset.items.idx(items) for name, items in chosen.items()}
-        found.append(
+        wanted = dataset.test.item_idx[dataset.test.user_idx == row]
+        lists = {name: dataset.items.idx(top[user]) for name, top in tops.items() if user in top}
+        examples.append(
             Example(
                 user_id=user,
-                history=tuple(_texts(run.dataset, history)),
+                history=tuple(_texts(dataset, history)),
                 profile=texts.get(user),
-                top={name: tuple(_texts(run.dataset, one)) for name, one in rows.items()},
-                hits={name: tuple(np.isin(one, liked[row]).tolist()) for name, one in rows.items()},
+                top={name: tuple(_texts(dataset, items)) for name, items in lists.items()},
+                hits={name: tuple(np.isin(items, wanted).tolist()) for name, items in lists.items()},
             )
         )
-    return found
+    return examples
 
 
 def qualities(run: SuiteRun) -> list[Quality]:
-    """What each writer's profiles are like, by kind."""
-    made = {
-        given.store.info.writer: (given.store, given.profiler) for given in run.given.values() if given.store
-    }
+    """Return measures of each writer's profiles, by kind; those of the first seed that has any."""
+    by_writer: dict[str, tuple[ProfileStore, Profiler | None]] = {}
+    for label, store, profiler in _stores(run):
+        by_writer.setdefault(label, (store, profiler))
     return [
-        _quality(store, profiler, kind)
-        for store, profiler in made.values()
+        _quality(label, store, profiler, kind)
+        for label, (store, profiler) in by_writer.items()
         for kind in KINDS
         if store.count(kind)
     ]
 
 
-def _quality(store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) -> Quality:
+def _stores(run: SuiteRun) -> Iterator[tuple[str, ProfileStore, Profiler | None]]:
+    """Yield writer, store and profiler of the rows that have profiles; those of language models first."""
+    pairs = sorted(run.pairs(), key=lambda one: one[1].seed)
+    for _, trial, record in pairs:
+        options = trial.plan.profiles
+        if options is None or options.control:
+            continue
+        if isinstance(trial.features, Features):
+            if trial.features.store:
+                yield trial.features.store.info.writer, trial.features.store, trial.features.profiler
+        elif record.store and record.writer:
+            profiler = open_row_profiler(options.model_copy(update={"engine": None}))
+            yield record.writer, ProfileStore.read(record.store), profiler
+
+
+def _quality(writer: str, store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) -> Quality:
     rows = store.rows(columns=["kind", "text", "prompt_hash", "prompt_tokens", "new_tokens", "seconds"])
     rows = rows.filter(pc.field("kind") == kind)
     words = pc.list_value_length(pc.utf8_split_whitespace(rows.column("text")))
     # equal prompts were answered once
-    asked = rows.group_by("prompt_hash").aggregate(
+    prompts = rows.group_by("prompt_hash").aggregate(
         [(name, "max") for name in ("prompt_tokens", "new_tokens", "seconds")]
     )
     texts = rows.column("text").value_counts().to_pylist()
+    in_format = None
+    if profiler is not None:
+        fitting = sum(text["counts"] for text in texts if profiler.in_format(kind, text["values"]))
+        in_format = fitting / rows.num_rows
     return Quality(
-        writer=store.info.writer,
+        writer=writer,
         kind=kind,
         profiles=rows.num_rows,
         distinct=len(texts),
         words=pc.mean(words).as_py(),
-        in_format=None
-        if profiler is None
-        else sum(one["counts"] for one in texts if profiler.in_format(kind, one["values"])) / rows.num_rows,
-        prompt_tokens=pc.sum(asked.column("prompt_tokens_max")).as_py() or None,
-        new_tokens=pc.sum(asked.column("new_tokens_max")).as_py() or None,
-        seconds=pc.sum(asked.column("seconds_max")).as_py() or None,
+        in_format=in_format,
+        prompt_tokens=pc.sum(prompts.column("prompt_tokens_max")).as_py() or None,
+        new_tokens=pc.sum(prompts.column("new_tokens_max")).as_py() or None,
+        seconds=pc.sum(prompts.column("seconds_max")).as_py() or None,
     )
 
 
 def _texts(dataset: Dataset, rows: np.ndarray) -> list[str]:
-    """What is shown of items: the beginning of their text, or their id where there is none."""
+    """Return the beginning of the items' text, or their id where there is none."""
     if not dataset.item_text.num_columns:
         return dataset.items.ids(rows)
     view = dataset.view()
@@ -100,6 +125,41 @@ def _texts(dataset: Dataset, rows: np.ndarray) -> list[str]:
     ]
 
 
-def _test_items(dataset: Dataset, users: list[str]) -> dict[int, np.ndarray]:
-    rows = dataset.users.idx(users)
-    return {int(row): dataset.test.item_idx[dataset.test.user_idx == row] for row in rows}
+def draw_lines(suite: Suite, result: Result, path: Path) -> None:
+    """Draw the two first metrics of the rows that are points of lines, with 95 % intervals over users."""
+    protocol, metrics = result.about.whole[0].name, result.about.metrics[:2]
+    rows = [row for row in suite.rows if row.line and result.seeds(row.name, protocol)]
+    figure, axes = panels(2, 2, suite.title, size=(5.2, 3.8))
+    lines = list(dict.fromkeys(row.line for row in rows))
+    at = sorted({row.at or 0 for row in rows})
+    log = len(at) > 1 and at[0] > 0 and at[-1] / at[0] >= 3
+    for axis, metric in zip(axes, metrics, strict=True):
+        for place, line in enumerate(lines):
+            # side by side, that bars do not cover each other
+            share = (place - (len(lines) - 1) / 2) / 80
+            points = [row for row in rows if row.line == line]
+            means = [over_users(result.by_user(row.name, protocol, metric)) for row in points]
+            axis.errorbar(
+                [_beside(row.at or 0, share, at, log) for row in points],
+                [mean.mean if mean else np.nan for mean in means],
+                yerr=[0 if mean is None or mean.high is None else mean.high - mean.mean for mean in means],
+                color=_COLOURS[place % len(_COLOURS)],
+                marker=_MARKS[place % len(_MARKS)],
+                label=line.replace("$", r"\$"),
+                capsize=3,
+                linewidth=1.4,
+            )
+        if log:
+            axis.set_xscale("log")
+        axis.set_xticks(at, [f"{point:g}" for point in at])
+        axis.minorticks_off()
+        axis.set_xlabel(f"{suite.axis}; bars: 95 % intervals over users", fontsize=8)
+        axis.legend(frameon=False, fontsize=8)
+        axis.set_title(title(metric), fontsize=10, loc="left")
+        axis.tick_params(labelsize=8)
+    save(figure, path)
+
+
+def _beside(point: float, share: float, at: list[float], log: bool) -> float:
+    """Return ``point``, moved by a share of the axis."""
+    return point * (at[-1] / at[0]) ** share if log else point + share * (at[-1] - at[0])

@@ -10,11 +10,14 @@ import pyarrow.compute as pc
 from reclm.config import read_yaml
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
 from reclm.data.splits import pairs
-from reclm.errors import ReclmError
+from reclm.errors import Leak
 from reclm.profiles.profile import Known, Profiler
 from reclm.profiles.store import KINDS, ProfileStore
 
 SplitName = Literal["train", "valid", "test"]
+
+ABOUT = "about.yaml"
+"""In the folder of a tuned profiler: the name and fingerprint of the data that it learned from."""
 
 SAMPLE = 1000
 """Stored profiles of each kind whose prompts are written again."""
@@ -42,7 +45,7 @@ def check(
         What was checked, and what could not be, a sentence each.
 
     Raises:
-        ReclmError: at the first leak.
+        Leak: at the first leak.
     """
     return [
         *_splits(dataset),
@@ -54,6 +57,8 @@ def check(
 
 def _splits(dataset: Dataset) -> Iterator[str]:
     """What a protocol masks is not what it asks for, and what it calls cold was not learned from."""
+    if dataset.sessions is not None:
+        yield _sessions(dataset)
     for protocol in dataset.protocols:
         # where training items may be recommended again, repeats are no leak; nor is what recurs in validation
         repeats = "train" not in protocol.mask
@@ -75,16 +80,32 @@ def _disjoint(dataset: Dataset, protocol: Protocol, part: SplitName) -> None:
     both = np.intersect1d(asked(dataset.split(part)), asked(dataset.test))
     if len(both):
         user, item = np.divmod(both[:1], len(dataset.items))
-        raise ReclmError(
+        raise Leak(
             f"data set {dataset.name!r}, {protocol.name}: {len(both):,} interactions are in {part} and in test, as "
             f"of user {dataset.users.ids(user)[0]!r} with item {dataset.items.ids(item)[0]!r}; drop them from {part}"
         )
 
 
+def _sessions(dataset: Dataset) -> str:
+    sessions = dataset.sessions
+    assert sessions is not None
+    known = (sessions.history[:, :, None] == sessions.future[:, None, :]).any((1, 2))
+    if known.any():
+        row = int(known.argmax())
+        user = dataset.users.ids(sessions.users[row : row + 1])[0]
+        raise Leak(
+            f"data set {dataset.name!r}: the history of user {user!r} holds an item that is to be found",
+            value=user,
+        )
+    if len(np.unique(sessions.users)) < len(sessions.users):
+        raise Leak(f"data set {dataset.name!r}: a user has two sessions, which may lie in different parts")
+    return "next-item: no item to be found stands in its user's history; no user has two sessions"
+
+
 def _cold(dataset: Dataset, protocol: Protocol) -> None:
     seen = np.intersect1d(protocol.candidates, dataset.joined(["train", "valid"]).item_idx)
     if len(seen):
-        raise ReclmError(
+        raise Leak(
             f"data set {dataset.name!r}, {protocol.name}: {len(seen):,} of its {len(protocol.candidates):,} candidates "
             f"have interactions in training or validation, as item {dataset.items.ids(seen[:1])[0]!r}; leave them out"
         )
@@ -95,10 +116,6 @@ def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
     folder: Path | None = getattr(profiler, "folder", None)
     if folder is None:
         return
-    from reclm.profilers.tuning.run_folder import (
-        ABOUT,  # slow to import; what has a folder imported it already
-    )
-
     if not (folder / ABOUT).is_file():
         return
     about = read_yaml(folder / ABOUT)
@@ -106,7 +123,7 @@ def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
     if fingerprint == dataset.fingerprint:
         yield "the profiler was tuned on this training part"
     elif name == dataset.name:
-        raise ReclmError(
+        raise Leak(
             f"{folder} was tuned on another split of {name} ({fingerprint}, not {dataset.fingerprint}), which may hold "
             "test interactions of this one; tune again: reclm tune"
         )
@@ -122,7 +139,7 @@ def _store(dataset: Dataset, store: ProfileStore) -> Iterator[str]:
     rows = store.rows(columns=["kind", "id", "fingerprint"])
     for found in (store.info.fingerprint, *pc.unique(rows.column("fingerprint")).to_pylist()):
         if found != dataset.fingerprint:
-            raise ReclmError(
+            raise Leak(
                 f"profile store {store.folder} holds profiles written for data set {found}, not for {dataset.name} "
                 f"{dataset.fingerprint}; write them again: reclm profile --fresh"
             )
@@ -131,7 +148,7 @@ def _store(dataset: Dataset, store: ProfileStore) -> Iterator[str]:
         ids = rows.filter(pc.field("kind") == kind).column("id").to_pylist()
         strangers = np.flatnonzero(view.idmap(kind).find(ids) < 0)
         if len(strangers):
-            raise ReclmError(
+            raise Leak(
                 f"profile store {store.folder} has a profile of {kind} {ids[strangers[0]]!r}, whom data set "
                 f"{dataset.name!r} does not know; write them again: reclm profile --fresh"
             )
@@ -170,7 +187,7 @@ def _unsure(
     """Of how many of the rows ``drawn`` no prompt can be told: it quotes profiles, which may have been others then.
 
     Raises:
-        ReclmError: for the first whose prompt differs and quotes none.
+        Leak: for the first whose prompt differs and quotes none.
     """
     stored, texts = store.hashes(kind), store.texts(kind)
     users = store.texts("user") if kind == "item" else {}
@@ -184,7 +201,7 @@ def _unsure(
         bare = _hashes(view, profiler, kind, rows[unlike], {})
         for one in np.array(ids, object)[unlike]:
             if now.get(one) == bare.get(one):
-                raise ReclmError(
+                raise Leak(
                     f"profile store {store.folder}: the profile of {kind} {one!r} answers another prompt than the "
                     f"training part of {view.name!r} gives, with these settings of its profiler; write it again: "
                     "reclm profile --fresh"

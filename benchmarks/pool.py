@@ -1,8 +1,9 @@
-"""Runs the cells of a grid: each once, in one process or several, beside other runs in the same workspace."""
+"""Runs trials: each once, in one process or several, beside other runs in the same workspace."""
 
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,112 +14,118 @@ from typing import Any
 import torch
 
 from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord, run_trial
-from reclm.console import progress_bar
-from reclm.data.dataset import Dataset
-from reclm.errors import ReclmError
+from reclm.console import duration, progress_bar
+from reclm.errors import Damaged, ReclmError
+from reclm.folders import current, workspace
 
 PAUSE = 0.2
-"""Seconds between looks at cells that another process has."""
+"""Seconds between looks at trials that another process has."""
 
-Tell = Callable[[int, tuple[int, int] | None], None]
-"""Told the place of a cell, and its epoch of how many while it runs or None once it is finished."""
+LONG = 60
+"""Seconds from which on the time that all trials may take is said after the first epoch."""
+
+Report = Callable[[int, tuple[int, int] | None], None]
+"""Called with the place of a trial, and its epoch of how many while it runs or None once it is finished."""
 
 
 def run_trials(
-    cells: Sequence[Trial],
-    dataset: Dataset,
-    store: TrialCache,
+    trials: Sequence[Trial],
+    cache: TrialCache,
     *,
-    what: str = "cells",
+    title: str = "trials",
     labels: Sequence[str] | None = None,
     jobs: int = 1,
     progress: bool = True,
 ) -> list[TrialRecord]:
-    """The results of ``cells``, in their order. What is kept already is not run again, unless it had failed.
+    """Return the records of ``trials``, in their order. What is cached is not run again, unless it had failed.
 
-    Killed at any time and called again, it goes on with the cells that were not finished. Several runs may share a
-    store: they divide the work between them.
+    Killed at any time and called again, it goes on with the trials that were not finished. Several runs may share a
+    cache: they divide the work between them.
 
     Args:
-        cells: what to run; equal cells run once.
-        dataset: what they run on.
-        store: where results are kept.
-        what: the progress bar's title.
-        labels: what the bar calls each cell.
+        trials: equal ones run once.
+        title: of the progress bar.
+        labels: of each trial in the bar.
         jobs: processes; the cores are divided between them.
         progress: show the bar.
     """
-    run, labels = uuid.uuid4().hex, labels or [cell.plan.backbone for cell in cells]
-    left = {place for place, cell in enumerate(cells) if not store.finished(cell.key, run)}
-    with progress_bar(f"{what}: epochs", sum(cell.plan.train.epochs for cell in cells), progress) as advance:
+    run, labels = uuid.uuid4().hex, labels or [trial.plan.backbone for trial in trials]
+    left = {place for place, trial in enumerate(trials) if not cache.finished(trial.key, run)}
+    epochs = [trial.plan.train.epochs for trial in trials]
+    with progress_bar(f"{title}: epochs", sum(epochs), progress) as advance:
         shown = dict.fromkeys(left, 0)
-        advance(sum(cell.plan.train.epochs for place, cell in enumerate(cells) if place not in left))
+        advance(sum(epochs[place] for place in range(len(trials)) if place not in left))
+        started = time.monotonic() if progress else None
 
-        def tell(place: int, epoch: tuple[int, int] | None) -> None:
-            at, most = epoch or (cells[place].plan.train.epochs, 0)
+        def report(place: int, epoch: tuple[int, int] | None) -> None:
+            nonlocal started
+            at, most = epoch or (epochs[place], 0)
             if place in left:
-                advance(at - shown[place], f"{what}: {labels[place]}, epoch {at}/{most}" if most else None)
+                advance(at - shown[place], f"{title}: {labels[place]}, epoch {at}/{most}" if most else None)
                 shown[place] = at
+                if started is not None and most:
+                    _estimate(time.monotonic() - started, sum(epochs[one] for one in left), jobs, title)
+                    started = None
             if epoch is None:
                 left.discard(place)
+                started = started and time.monotonic()
 
         if jobs == 1:
-            _work([(place, cells[place]) for place in sorted(left)], dataset, store, run, tell)
+            _work([(place, trials[place]) for place in sorted(left)], cache, run, report)
         elif left:
-            _in_processes(cells, left, dataset, store, run, jobs, tell)
-    return [_kept(store, cell) for cell in cells]
+            _in_processes(trials, left, cache, run, jobs, report)
+    return [_cached(cache, trial) for trial in trials]
 
 
-def _kept(store: TrialCache, cell: Trial) -> TrialRecord:
-    result = store.get(cell.key)
-    if result is None:
-        raise ReclmError(f"{store.folder / cell.key} was removed while the grid ran; run it again")
-    return result
+def _estimate(seconds: float, epochs: int, jobs: int, title: str) -> None:
+    """Say how long all epochs may take, by the first one."""
+    if seconds * epochs / jobs > LONG:
+        most = duration(seconds * epochs / jobs)
+        print(f"{title}: {epochs:,} epochs at most, {seconds:.1f} s the first: up to {most}", file=sys.stderr)
 
 
-def _work(
-    cells: Sequence[tuple[int, Trial]], dataset: Dataset, store: TrialCache, run: str, tell: Tell
-) -> None:
-    """Run all cells that nobody else runs, then wait for those that somebody does."""
-    while cells:
+def _cached(cache: TrialCache, trial: Trial) -> TrialRecord:
+    record = cache.get(trial.key)
+    if record is None:
+        raise Damaged(f"{cache.folder / trial.key} was removed while the trials ran; run them again")
+    return record
+
+
+def _work(trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str, report: Report) -> None:
+    """Run all trials that nobody else runs, then wait for those that somebody does."""
+    while trials:
         busy = []
-        for place, cell in cells:
-            with store.claim(cell.key) as ours:
+        for place, trial in trials:
+            with cache.claim(*trial.locks) as ours:
                 if not ours:
-                    busy.append((place, cell))
+                    busy.append((place, trial))
                     continue
-                if not store.finished(cell.key, run):
-                    epochs = cell.plan.train.epochs
+                if not cache.finished(trial.key, run):
+                    epochs = trial.plan.train.epochs
 
                     def on_epoch(row: dict[str, float], place: int = place, epochs: int = epochs) -> None:
-                        tell(place, (int(row["epoch"]), epochs))
+                        report(place, (int(row["epoch"]), epochs))
 
-                    run_trial(cell, dataset, store, run, on_epoch)
-            tell(place, None)
-        if len(busy) == len(cells):
+                    run_trial(trial, cache, run, on_epoch)
+            report(place, None)
+        if len(busy) == len(trials):
             time.sleep(PAUSE)
-        cells = busy
+        trials = busy
 
 
 def _in_processes(
-    cells: Sequence[Trial],
-    left: set[int],
-    dataset: Dataset,
-    store: TrialCache,
-    run: str,
-    jobs: int,
-    tell: Tell,
+    trials: Sequence[Trial], left: set[int], cache: TrialCache, run: str, jobs: int, report: Report
 ) -> None:
-    """Several processes that all walk the cells. If one dies, its cell is recorded as failed by the next to claim it.
+    """Run trials in several processes. If one dies, its trial is recorded as failed by the next to claim it.
 
     Args:
-        left: places of what is to do; ``tell`` takes the finished ones out.
+        left: places of what is to do; ``report`` takes the finished ones out.
     """
     codes: list[int | None] = []
     in_vain = 0
     while left and in_vain < 2:  # a round in which all died settles nothing, the next records why
         before = len(left)
-        codes = _round([(place, cells[place]) for place in sorted(left)], dataset, store, run, jobs, tell)
+        codes = _round([(place, trials[place]) for place in sorted(left)], cache, run, jobs, report)
         in_vain = 0 if len(left) < before else in_vain + 1
     if not left:
         return
@@ -127,23 +134,19 @@ def _in_processes(
 
 
 def _round(
-    cells: Sequence[tuple[int, Trial]],
-    dataset: Dataset,
-    store: TrialCache,
-    run: str,
-    jobs: int,
-    tell: Tell,
+    trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str, jobs: int, report: Report
 ) -> list[int | None]:
-    """The exit codes of processes that walked the cells until the last of them ended."""
+    """Return the exit codes of processes that walked the trials until the last of them ended."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     threads = max(1, torch.get_num_threads() // jobs)
     pipes: list[Any] = []
     workers: list[SpawnProcess] = []
+    root = str(current().root.resolve())
     try:
-        for _ in range(min(jobs, len(cells))):
+        for _ in range(min(jobs, len(trials))):
             receiver, sender = context.Pipe(duplex=False)
             worker = context.Process(
-                target=_worker, args=(sender, threads, cells, dataset, store, run), daemon=True
+                target=_worker, args=(sender, threads, root, trials, cache, run), daemon=True
             )
             worker.start()
             sender.close()
@@ -153,7 +156,7 @@ def _round(
             ready: list[Any] = wait(pipes)
             for pipe in ready:
                 try:
-                    tell(*pipe.recv())
+                    report(*pipe.recv())
                 except EOFError:
                     pipes.remove(pipe)
         for worker in workers:
@@ -167,18 +170,19 @@ def _round(
 def _worker(
     sender: Any,
     threads: int,
-    cells: Sequence[tuple[int, Trial]],
-    dataset: Dataset,
-    store: TrialCache,
+    root: str,
+    trials: Sequence[tuple[int, Trial]],
+    cache: TrialCache,
     run: str,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says what there is to say
     torch.set_num_threads(threads)
+    workspace(root)
     parent = multiprocessing.parent_process()
 
-    def tell(place: int, epoch: tuple[int, int] | None) -> None:
+    def report(place: int, epoch: tuple[int, int] | None) -> None:
         if parent is not None and not parent.is_alive():
             os._exit(1)  # killed: nobody waits for this
         sender.send((place, epoch))
 
-    _work(cells, dataset, store, run, tell)
+    _work(trials, cache, run, report)

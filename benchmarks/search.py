@@ -1,20 +1,23 @@
-"""Hyperparameter search: every row tries as many options, of one space, and keeps those that rank validation best."""
+"""Hyperparameter search: every row tries as many options, of one space, and takes those that rank validation best."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator, model_validator
+from filelock import FileLock
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from reclm import plugins
+from reclm.benchmarks.features import key_of
 from reclm.benchmarks.pool import run_trials
 from reclm.benchmarks.results import SearchTrial
 from reclm.benchmarks.trial import Plan
 from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord
-from reclm.config import Config
-from reclm.data.dataset import Dataset
-from reclm.errors import ReclmError, unknown
+from reclm.config import Config, merged
+from reclm.errors import BadInput, ReclmError, unknown
 from reclm.recommend.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -49,13 +52,13 @@ DEFAULT_SPACE: Space = {
 
 
 class Search(Config):
-    """What is tried for every row before its seeds run."""
+    """Trials of every row before its seeds run."""
 
-    trials: int = Field(default=20, ge=1)
-    """A row."""
+    trials: int = Field(default=20, ge=0)
+    """Of a row; 0: none unless they are asked for (``--search``)."""
     space: Space | None = None
-    """Option of backbones or training to its range or list of choices; :data:`DEFAULT_SPACE` if not given. A row
-    searches those that its backbone has."""
+    """Option of backbones or training, or ``profiles.NAME`` of the profiler that a trial tunes, to its range or list of
+    choices; :data:`DEFAULT_SPACE` if not given. A row searches those that it has."""
 
     @field_validator("space", mode="before")
     @classmethod
@@ -78,84 +81,116 @@ class Search(Config):
         return space
 
 
+OF_PROFILER = "profiles."
+"""Begins the name of an option of the profiler that a trial tunes."""
+
+
 def with_options(plan: Plan, options: Mapping[str, Any], where: str = "search") -> Plan:
-    """The plan with options of its backbone or training over its own.
+    """Return the plan with options of its backbone, its training or its profiler over its own.
 
     Raises:
-        ReclmError: for a value that an option cannot have.
+        BadInput: for a value that an option cannot have.
     """
     config = plugins.get("backbone", plan.backbone).Config
     model = {name: value for name, value in options.items() if name in config.model_fields}
     train = {name: value for name, value in options.items() if name in TrainConfig.model_fields}
     config.build({**plan.model, **model}, where=f"{where}: backbone {plan.backbone}")
     built = TrainConfig.build({**plan.train.model_dump(), **train}, where=f"{where}: training")
-    return plan.model_copy(update={"model": {**plan.model, **model}, "train": built})
+    profiles = plan.profiles
+    for name, value in options.items():
+        if profiles and name.startswith(OF_PROFILER):
+            nested: Any = value
+            for part in reversed(name.removeprefix(OF_PROFILER).split(".")):
+                nested = {part: nested}
+            settings = merged(profiles.settings, nested)
+            of_profiler = plugins.get("profiler", profiles.profiler).Config
+            of_profiler.build(settings, where=f"{where}: profiler {profiles.profiler}")
+            profiles = profiles.model_copy(update={"settings": settings})
+    return plan.model_copy(update={"model": {**plan.model, **model}, "train": built, "profiles": profiles})
 
 
 def spaces(search: Search, plans: Mapping[str, Plan]) -> dict[str, Space]:
-    """Row to the part of the space that its backbone and training have.
+    """Return for each row the part of the space that its backbone, training and profiler have.
 
     Raises:
-        ReclmError: for selection on test, an option that no row has, and a value that one cannot have.
+        BadInput: for selection on test, and a value that an option cannot have.
+        NotFound: for an option that no row has.
     """
     if any(plan.select_on == "test" for plan in plans.values()):
-        raise ReclmError(
+        raise BadInput(
             "a search chooses by validation, and selection on test leaves no validation part; "
             "select on valid, or leave the search out"
         )
-    found = {row: kinds(plan) for row, plan in plans.items()}
+    types = {row: option_types(plan) for row, plan in plans.items()}
     if search.space is not None:
-        known = {name for options in found.values() for name in options}
+        known = {name for options in types.values() for name in options}
         for name in search.space:
             if name not in known:
                 raise unknown("option to search", name, known)
     whole = search.space or DEFAULT_SPACE
-    parts = {row: {name: whole[name] for name in whole if name in found[row]} for row in plans}
+    parts = {row: {name: whole[name] for name in whole if name in types[row]} for row in plans}
     for row, part in parts.items():
-        for name, one in part.items():
+        for name, values in part.items():
             where = f"row {row!r}, search"
-            if isinstance(one, Range) and found[row][name] not in (int, float):
-                raise ReclmError(f"{where}: {name} is not a number; give a list of choices, not a range")
-            for value in (one.low, one.high) if isinstance(one, Range) else one:
+            if isinstance(values, Range) and types[row][name] not in (int, float):
+                raise BadInput(f"{where}: {name} is not a number; give a list of choices, not a range")
+            for value in _ends(values):
                 with_options(plans[row], {name: value}, where)
     return parts
 
 
-def kinds(plan: Plan) -> dict[str, Any]:
-    """Name and type of what can be searched. Trials of another selection metric could not be compared."""
+def option_types(plan: Plan) -> dict[str, Any]:
+    """Return name and type of what can be searched. Trials of another selection metric could not be compared."""
     fields = {**plugins.get("backbone", plan.backbone).Config.model_fields, **TrainConfig.model_fields}
-    return {name: one.annotation for name, one in fields.items() if name != "metric"}
+    types = {name: info.annotation for name, info in fields.items() if name != "metric"}
+    options = plan.profiles
+    if options is None or options.adapter or options.store or not options.tune:
+        return types
+    cls = plugins.get("profiler", options.profiler)
+    return types | (dict(_nested(cls.Config, OF_PROFILER)) if cls.tunable else {})
 
 
-def said(search: Search, plans: Mapping[str, Plan]) -> str:
-    """How the options were chosen, in a sentence."""
+def _nested(config: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, info in config.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _nested(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info.annotation
+
+
+def sentence(search: Search, plans: Mapping[str, Plan]) -> str:
+    """Return how the options were chosen, in a sentence."""
     parts = spaces(search, plans)
-    used = {name: one for part in parts.values() for name, one in part.items()}
-    space = ", ".join(f"{name} {_range(one)}" for name, one in used.items())
+    used = {name: values for part in parts.values() for name, values in part.items()}
+    space = ", ".join(f"{name} {_range(values)}" for name, values in used.items())
     return (
-        f"options were searched: {search.trials} trials for every trained line alike (seed 0), of {space}; the best "
+        f"options were searched: {search.trials} trials for every trained row alike (seed 0), of {space}; the best "
         f"epoch's validation value chose, and all seeds ran with what it chose"
     )
 
 
-def _range(one: Range | Choices) -> str:
-    if isinstance(one, Range):
-        return f"{one.low:g} to {one.high:g}" + " (log)" * one.log
-    return "/".join(map(str, one))
+def _range(values: Range | Choices) -> str:
+    if isinstance(values, Range):
+        return f"{values.low:g} to {values.high:g}" + " (log)" * values.log
+    return "/".join(map(str, values))
+
+
+def _ends(values: Range | Choices) -> tuple[Any, ...]:
+    return (values.low, values.high) if isinstance(values, Range) else values
 
 
 BATCH = 5
-"""Trials that a row asks for at a time. Fixed, so that what is found does not depend on the number of processes."""
+"""Trials that a row asks for at a time. Fixed, so that the result does not depend on the number of processes."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What the search of one row came to.
+    """The search of one row.
 
     Attributes:
-        plan: the row's, with what was chosen.
-        trials: in the order they were asked for; none for a backbone that is not trained.
-        chosen: the options of the best; empty where no trial came to a value.
+        plan: the row's, with the options that were chosen.
+        trials: in the order they were asked for; none for a row that nothing is searched for.
+        chosen: the options of the best; empty where no trial has a value.
     """
 
     plan: Plan
@@ -166,130 +201,210 @@ class Searched:
 def run_search(
     search: Search,
     plans: Mapping[str, Plan],
-    cell_of: Callable[[str, Plan], Trial],
-    dataset: Dataset,
-    store: TrialCache,
+    trial_of: Callable[[str, Plan], Trial],
+    cache: TrialCache,
     *,
+    title: str = "",
     fresh: bool = False,
     jobs: int = 1,
     progress: bool = True,
 ) -> dict[str, Searched]:
-    """What each row's search chose, by the best validation value in the history of a training with seed 0.
+    """Return for each row the options with the best validation value, with seed 0.
 
-    Trials are ordinary cells: killed and called again, the search finds the kept ones and ends the same. The first is
-    of the row's own options, where the space holds them; then Optuna's TPE asks, with one seed for all rows.
+    Trials are ordinary ones, and the study of each row lies beside them: killed and called again, the search goes on
+    and ends the same. The first trial has the row's own options, where the space holds them; then Optuna's TPE asks.
 
     Args:
         plans: row to plan.
-        cell_of: the cell with seed 0 of a row under a plan.
-        fresh: run kept trials again.
+        trial_of: makes the trial with seed 0 of a row under a plan.
+        title: of the progress bar.
+        fresh: forget studies and cached trials.
 
     Raises:
         ReclmError: as :func:`spaces`.
     """
-    parts = spaces(search, plans)
-    rows = {row: _RowSearch(plan, parts[row]) for row, plan in plans.items()}
+    rows = {
+        row: _RowSearch(
+            plans[row], _used(row, plans[row], part, trial_of), row, trial_of, cache.folder, fresh
+        )
+        for row, part in spaces(search, plans).items()
+    }
     forgotten: set[str] = set()
     for done in range(0, search.trials, BATCH):
-        cells: list[Trial] = []
-        labels: list[str] = []
-        asked: list[tuple[_RowSearch, _Asked]] = []
-        for row, one in rows.items():
-            for place in range(done, min(done + BATCH, search.trials)) if one.trained else ():
-                trial = one.ask(lambda plan, row=row: cell_of(row, plan))
-                asked.append((one, trial))
-                if trial.cell is not None:
-                    cells.append(trial.cell)
-                    labels.append(f"{row} trial {place + 1}")
-        for key in {cell.key for cell in cells} - forgotten if fresh else ():
-            store.remove(key)
+        count = min(BATCH, search.trials - done)
+        asked = [
+            (study, trial) for study in rows.values() if study.searches for trial in study.ask(done, count)
+        ]
+        trials = [trial.trial for _, trial in asked if trial.trial is not None]
+        labels = [
+            f"{study.row} trial {trial.number + 1}" for study, trial in asked if trial.trial is not None
+        ]
+        for key in {trial.key for trial in trials} - forgotten if fresh else ():
+            cache.remove(key)
             forgotten.add(key)
-        what = f"{dataset.name}: search, {done} of {search.trials}"
-        results = iter(
-            run_trials(cells, dataset, store, what=what, labels=labels, jobs=jobs, progress=progress)
-        )
-        for one, trial in asked:
-            one.tell(trial, next(results) if trial.cell is not None else None)
-    return {row: one.searched() for row, one in rows.items()}
+        head = f"{title}: search, {done} of {search.trials}"
+        records = iter(run_trials(trials, cache, title=head, labels=labels, jobs=jobs, progress=progress))
+        for study, trial in asked:
+            study.tell(trial, next(records) if trial.trial is not None else None)
+    return {row: study.searched() for row, study in rows.items()}
+
+
+def _used(row: str, plan: Plan, part: Space, trial_of: Callable[[str, Plan], Trial]) -> Space:
+    """Return the options of the profiler that change the row's trials, and all others."""
+
+    def changes(name: str, values: Range | Choices) -> bool:
+        ends = {trial_of(row, with_options(plan, {name: value})).key for value in _ends(values)}
+        return len(ends) > 1
+
+    return {
+        name: values
+        for name, values in part.items()
+        if not name.startswith(OF_PROFILER) or changes(name, values)
+    }
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A trial that has not run; without a cell one that cannot."""
+    """A trial of a study; without ``trial`` its options do not go together."""
 
-    trial: "optuna.Trial"
+    number: int
     options: dict[str, Any]
-    cell: Trial | None
+    trial: Trial | None
     error: str = ""
 
 
 class _RowSearch:
-    """The search of one row."""
+    """The search of one row: a study in a journal file, which another process may share."""
 
-    def __init__(self, plan: Plan, space: Space) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        space: Space,
+        row: str,
+        trial_of: Callable[[str, Plan], Trial],
+        folder: Path,
+        fresh: bool,
+    ) -> None:
         import optuna  # slow to import, and most runs search nothing
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.plan, self.space = plan, space
-        self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
-        own = {**_defaults(plan), **plan.train.model_dump()}
-        if all(_holds(one, own[name]) for name, one in space.items()):
-            self.study.enqueue_trial({name: own[name] for name in space})
-        self.trials: list[SearchTrial] = []
-        self.trained = True
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.plan, self.space, self.row, self.trial_of = plan, space, row, trial_of
+        self.searches = bool(space)
+        self._results: dict[int, SearchTrial] = {}
+        key = key_of(
+            {
+                "own": trial_of(row, plan).definition,
+                "space": {
+                    name: values.model_dump() if isinstance(values, Range) else values
+                    for name, values in space.items()
+                },
+            }
+        )
+        path = folder / "searches" / f"{key}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path.with_suffix(".lock"))
+        with self._lock:
+            if fresh:
+                path.unlink(missing_ok=True)
+            storage = JournalStorage(JournalFileBackend(str(path)))
+            self.study = optuna.create_study(
+                storage=storage, study_name=key, direction="maximize", load_if_exists=True
+            )
+            own = self._own()
+            if space and not self.study.trials and all(_holds(space[name], own[name]) for name in space):
+                self.study.enqueue_trial({name: own[name] for name in space})
 
-    def ask(self, cell_of: Callable[[Plan], Trial]) -> _Asked:
-        """The next options. Those that do not go together count as tried, and failed."""
-        trial = self.study.ask()
-        options = {name: _suggest(trial, name, one, kinds(self.plan)) for name, one in self.space.items()}
-        try:
-            return _Asked(trial, options, cell_of(with_options(self.plan, options)))
-        except ReclmError as error:
-            return _Asked(trial, options, None, str(error))
+    def _own(self) -> dict[str, Any]:
+        """Return the row's own value of every option."""
+        config = plugins.get("backbone", self.plan.backbone).Config.build(dict(self.plan.model))
+        own = {**config.model_dump(), **self.plan.train.model_dump()}
+        if profiles := self.plan.profiles:
+            cls = plugins.get("profiler", profiles.profiler)
+            own |= _flat(cls.Config.build(dict(profiles.settings)).model_dump(), OF_PROFILER)
+        return own
 
-    def tell(self, asked: _Asked, result: TrialRecord | None) -> None:
-        """What the trial came to: nothing but its history and whether it failed is looked at."""
+    def ask(self, done: int, count: int) -> list[_Asked]:
+        """Return trials ``done … done + count - 1``: those in the study, of a run that was killed say, and new ones.
+
+        Options that do not go together count as tried, and failed.
+        """
         import optuna
 
-        error = asked.error if result is None else result.error
-        if result is not None and error is None and not result.history:
-            self.trained = False  # a floor, or no epochs: whatever the options, the same
-        metric = f"valid {self.plan.train.metric}"
-        values = [row[metric] for row in result.history if metric in row] if result is not None else []
-        value = max((one for one in values if not math.isnan(one)), default=None)
-        if error is None and value is None:
-            error = f"no {metric}"
-        if error is None:
-            self.study.tell(asked.trial, value)
-        else:
-            self.study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
-        self.trials.append(
-            SearchTrial(options=asked.options, value=None if error else value, error=error or "")
+        types, asked = option_types(self.plan), []
+        with self._lock:
+            for number in range(done, done + count):
+                known = [trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number]
+                if known and known[0].state != optuna.trial.TrialState.WAITING:
+                    options = dict(known[0].params)
+                    if options.keys() != self.space.keys():  # killed while it was asked
+                        trial = optuna.trial.Trial(self.study, known[0]._trial_id)
+                        options = {
+                            name: _suggest(trial, name, self.space[name], types) for name in self.space
+                        }
+                else:
+                    # a seed a trial: what is asked does not depend on where a run was killed
+                    self.study.sampler = optuna.samplers.TPESampler(seed=number)
+                    trial = self.study.ask()
+                    options = {name: _suggest(trial, name, self.space[name], types) for name in self.space}
+                try:
+                    made = self.trial_of(self.row, with_options(self.plan, options))
+                    asked.append(_Asked(number, options, made))
+                except ReclmError as error:
+                    asked.append(_Asked(number, options, None, str(error)))
+        return asked
+
+    def tell(self, asked: _Asked, record: TrialRecord | None) -> None:
+        """Note a trial's validation value, or its error; nothing else of it is looked at."""
+        import optuna
+
+        error = asked.error if record is None else record.error or ""
+        if record is not None and not error and not record.history and not _of_profiler(asked.options):
+            self.searches = False  # nothing is trained: whatever the options, the same
+        metric = self.plan.train.metric
+        value = None if record is None else record.validation.get(metric)
+        if not error and (value is None or math.isnan(value)):
+            error = f"no valid {metric}"
+        with self._lock, suppress(ValueError, RuntimeError):  # another process may have told
+            if error:
+                self.study.tell(asked.number, state=optuna.trial.TrialState.FAIL)
+            else:
+                self.study.tell(asked.number, value)
+        self._results[asked.number] = SearchTrial(
+            options=asked.options, value=None if error else value, error=error
         )
 
     def searched(self) -> Searched:
-        """The first of the best trials; the row's own options where none came to a value."""
-        if not self.trained:
+        """Return the first of the best trials; the row's own options where none has a value."""
+        if not self.searches:
             return Searched(self.plan)
-        known = [one for one in self.trials if one.value is not None]
-        if not known:
-            return Searched(self.plan, tuple(self.trials))
-        best = max(known, key=lambda one: one.value or 0.0)
-        return Searched(with_options(self.plan, best.options), tuple(self.trials), best.options)
+        trials = tuple(self._results[number] for number in sorted(self._results))
+        with_value = [trial for trial in trials if trial.value is not None]
+        if not with_value:
+            return Searched(self.plan, trials)
+        best = max(with_value, key=lambda trial: trial.value or 0.0)
+        return Searched(with_options(self.plan, best.options), trials, best.options)
 
 
-def _defaults(plan: Plan) -> dict[str, Any]:
-    config = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model))
-    return config.model_dump()
+def _of_profiler(options: Mapping[str, Any]) -> bool:
+    return any(name.startswith(OF_PROFILER) for name in options)
 
 
-def _holds(one: Range | Choices, value: Any) -> bool:
-    return one.low <= value <= one.high if isinstance(one, Range) else value in one
+def _flat(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
-def _suggest(trial: "optuna.Trial", name: str, one: Range | Choices, types: Mapping[str, Any]) -> Any:
-    if not isinstance(one, Range):
-        return trial.suggest_categorical(name, one)
+def _holds(values: Range | Choices, own: Any) -> bool:
+    return values.low <= own <= values.high if isinstance(values, Range) else own in values
+
+
+def _suggest(trial: "optuna.Trial", name: str, values: Range | Choices, types: Mapping[str, Any]) -> Any:
+    if not isinstance(values, Range):
+        return trial.suggest_categorical(name, values)
     if types[name] is int:
-        return trial.suggest_int(name, int(one.low), int(one.high), log=one.log)
-    return trial.suggest_float(name, one.low, one.high, log=one.log)
+        return trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
+    return trial.suggest_float(name, values.low, values.high, log=values.log)

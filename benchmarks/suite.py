@@ -1,101 +1,44 @@
-"""A suite: a table of results as a YAML file, beside the numbers that were published for it."""
+"""Suites: tables of results as YAML files, beside the numbers that were published for them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from reclm import plugins
-from reclm.benchmarks.controls import CONTROLS, Control
+from reclm.benchmarks.controls import CONTROLS
 from reclm.benchmarks.search import Search
-from reclm.benchmarks.trial import Plan, SelectOn
-from reclm.config import Config
+from reclm.benchmarks.trial import Plan, ProfileOptions, SelectOn
+from reclm.config import Config, merged
 from reclm.data.dataset import ProfileKind
-from reclm.errors import ReclmError, unknown
+from reclm.data.sessions import SessionOptions
+from reclm.errors import BadInput, unknown
 from reclm.recommend.evaluate import DEFAULT_METRICS
 from reclm.recommend.metrics import BEYOND, parse
 from reclm.recommend.training import TrainConfig
 
 METRICS = (*DEFAULT_METRICS, "map@20", "coverage@20", "novelty@20", "lift@20")
-"""What is measured unless a suite says otherwise."""
+"""Measured unless a suite says otherwise."""
 
 FOLDER = Path(__file__).parent / "suites"
 
 
-def checked_names(names: list[str]) -> list[str]:
-    """The names of a suite's rows.
-
-    Raises:
-        ValueError: where two are the same, or one has a character that a terminal would obey.
-    """
-    if len(set(names)) < len(names):
-        raise ValueError(f"two rows have the same name: {', '.join(names)}")
-    if bad := [name for name in names if not name.isprintable()]:
-        raise ValueError(f"a row's name has a control character: {bad[0]!r}")
-    return names
-
-
-def chosen_names(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
-    """Those of the rows' names that are given, or matched by a pattern as ``LightGCN*``.
-
-    Raises:
-        ReclmError: for a pattern that matches none.
-    """
-    found = {
-        pattern: {name for name in names if pattern == name or fnmatchcase(name, pattern)}
-        for pattern in patterns
-    }
-    for pattern, some in found.items():
-        if not some:
-            raise unknown("row", pattern, names)
-    return set().union(*found.values())
-
-
-def told_rows(note: str, kept: int, of: int) -> str:
-    """The note of a suite of which only some rows are run."""
-    if kept == of:
-        return note
-    end = " " if note.endswith(".") else "; "
-    return f"{note}{end}{kept} of its {of} rows were asked for".removeprefix("; ")
-
-
-class Profiles(Config):
-    """Profiles that a row is augmented with; see :class:`~reclm.profiles.ensure.ProfilerChoice`."""
-
-    profiler: str = "zero-shot"
-    settings: dict[str, Any] = Field(default_factory=dict)
-    model: str | None = None
-    engine: str | None = None
-    adapter: Path | None = None
-    """Of a tuned profiler; a relative path starts where the command runs."""
-    limit: int | None = Field(default=None, ge=0)
-    """Missing profiles are written of the first so many users, and items, 0 for all. By default of 300 with a
-    language model and of all without one."""
-    kinds: tuple[ProfileKind, ...] = ("user", "item")
-    """The sides that are augmented."""
-    store: Path | None = None
-    """A store to take as it is: nothing is generated."""
-    control: Control | None = None
-    """What takes the profiles' place, for whoever has one (see :mod:`reclm.benchmarks.controls`)."""
-
-
 class Row(Config):
-    """A line of the table: a backbone with its options."""
+    """A row of the table: a backbone with its options."""
 
     name: str
-    """What the table calls it."""
-    backbone: str
-    """A plug-in."""
+    backbone: str = ""
+    """A plug-in; a row that is ``absent`` needs none."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Options of the backbone, over those of the suite."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Options of its training, over those of the suite."""
-    profiles: Profiles | None = None
+    profiles: ProfileOptions | None = None
     """None: the plain backbone."""
-    against: str | None = None
-    """The row that it is compared with; by default the one that is the same but for having no profiles."""
+    against: str | tuple[str, ...] | None = None
+    """The row, or rows, that it is compared with; by default the one that is the same but for having no profiles."""
     absent: str = ""
     """Why it cannot run here; it is shown, and not run."""
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -104,14 +47,39 @@ class Row(Config):
     """Of an epoch."""
     note: str = ""
     """Where this row differs from what was published."""
+    line: str = ""
+    """The line of the suite's picture that this row is a point of; none if empty."""
+    at: float | None = None
+    """Where on that line."""
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Row":
+        if not self.backbone and not self.absent:
+            raise ValueError(f"row {self.name!r} names no backbone")
+        if bool(self.line) != (self.at is not None):
+            raise ValueError(f"row {self.name!r}: line and at go together")
+        return self
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The rows named by :attr:`against`."""
+        return (self.against,) if isinstance(self.against, str) else self.against or ()
 
 
 class Suite(Config):
-    """What a suite file says."""
+    """A suite's file."""
 
     title: str
     dataset: str
     """A prepared data set, or one that comes with the toolkit."""
+    sessions: SessionOptions | None = None
+    """Rank the items that come next after a history (protocol ``next-item``): every seed draws held-out users of its
+    own. None: the protocols of the data set, alike for all seeds."""
     source: str = ""
     """Where the published numbers stand."""
     comparable: bool = True
@@ -119,23 +87,45 @@ class Suite(Config):
     note: str = ""
     """Where all rows differ from what was published."""
     seeds: int = Field(default=1, ge=1)
-    """Runs a row, seeded 0, 1, …"""
+    """Trials a row, seeded 0, 1, …"""
     metrics: tuple[str, ...] = Field(default=METRICS, min_length=1)
     select_on: SelectOn = "valid"
-    """What chooses the epoch; ``test`` flatters."""
+    """Chooses the epoch; ``test`` flatters."""
     encoder: str | None = None
     """Of item text and profiles; by default the one that comes with the toolkit."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Options of all backbones that have them."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Options of every row's training."""
+    profiles: dict[str, Any] = Field(default_factory=dict)
+    """Options of the profiles of every row that has any, under its own."""
     search: Search | None = None
     """Search options for every row alike before its seeds run; None: they run with what the file says."""
+    axis: str = ""
+    """Of the picture: what the rows' ``at`` is."""
     rows: tuple[Row, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared_profiles(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not values.get("profiles"):
+            return values
+        shared, rows = values["profiles"], values.get("rows", ())
+        rows = [
+            {**row, "profiles": merged(shared, row["profiles"])}
+            if isinstance(row, Mapping) and isinstance(row.get("profiles"), Mapping)
+            else row
+            for row in rows
+        ]
+        return {**values, "rows": rows}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
-        names = checked_names([row.name for row in self.rows])
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two rows have the same name: {', '.join(names)}")
+        if bad := [name for name in names if not name.isprintable()]:
+            raise ValueError(f"a row's name has a control character: {bad[0]!r}")
         for metric in self.metrics:
             name, k = parse(metric)
             if metric != f"{name}@{k}":
@@ -147,57 +137,55 @@ class Suite(Config):
                 for metric in numbers:
                     if metric not in self.metrics:
                         raise ValueError(f"row {row.name!r}, {protocol}: {metric} is not among the metrics")
-            if row.against is not None and row.against not in names:
-                raise unknown(f"row that row {row.name!r} is against", row.against, names)
+            for name in row.compared:
+                if name not in names:
+                    raise unknown(f"row that row {row.name!r} is against", name, names)
         return self
 
-    def base(self, row: Row) -> str | None:
-        """The row that a row is compared with, if there is one."""
+    def against(self, row: Row) -> tuple[str, ...]:
+        """Return the rows that a row is compared with, the first its base."""
         if row.against is not None or row.profiles is None:
-            return row.against
-        return self._same(row, None)
+            return row.compared
+        base = self._same(row, None)
+        return (base,) if base else ()
 
     def stands_for(self, row: Row) -> str | None:
-        """The row in whose profiles' place a control stands, if there is one."""
+        """Return the row in whose profiles' place a control stands, if there is one."""
         if row.profiles is None or row.profiles.control is None:
             return None
         return self._same(row, row.profiles.model_copy(update={"control": None}))
 
-    def _same(self, row: Row, profiles: Profiles | None) -> str | None:
-        """The first row of the same backbone and options with these profiles."""
-        what = (row.backbone, row.model, row.train, profiles)
+    def _same(self, row: Row, profiles: ProfileOptions | None) -> str | None:
+        """Return the first row of the same backbone and options with these profiles."""
+        wanted = (row.backbone, row.model, row.train, profiles)
         return next(
-            (one.name for one in self.rows if (one.backbone, one.model, one.train, one.profiles) == what),
+            (
+                other.name
+                for other in self.rows
+                if (other.backbone, other.model, other.train, other.profiles) == wanted
+            ),
             None,
         )
 
 
 def suite_names() -> list[str]:
-    """The suites that come with the toolkit."""
+    """Return the suites that come with the toolkit."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def suite_path(name_or_path: str) -> Path:
-    """The file of a suite of the toolkit by name, or of any by its path.
+def load_suite(name_or_path: str | Path) -> Suite:
+    """Return a suite of the toolkit by name, or any by the path of its file.
 
     Raises:
-        ReclmError: for an unknown name.
+        NotFound: if there is none.
+        BadInput: if it says something that no suite can.
     """
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        return path
-    if name_or_path not in suite_names():
-        raise unknown("suite", name_or_path, suite_names())
-    return FOLDER / f"{name_or_path}.yaml"
-
-
-def load_suite(name_or_path: str) -> Suite:
-    """A suite of backbones; see :func:`suite_path`.
-
-    Raises:
-        ReclmError: if there is none, or it says something that no suite can.
-    """
-    return Suite.from_yaml(suite_path(name_or_path))
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name_or_path) not in suite_names():
+            raise unknown("suite", str(name_or_path), suite_names())
+        path = FOLDER / f"{name_or_path}.yaml"
+    return Suite.from_yaml(path)
 
 
 def changed(
@@ -209,35 +197,24 @@ def changed(
     rows: Collection[str] = (),
     kind: ProfileKind | None = None,
 ) -> Suite:
-    """The suite with another data set, number of seeds, most epochs or trials of a search, where these are given.
+    """Return the suite with another data set, number of seeds, most epochs or trials of a search, where given.
 
     Of ``rows``, names or patterns, it keeps those alone, and what they are compared with. With ``kind`` it has the
     profiles of that side only, and no rows that have none of them.
 
     Published numbers are of the suite's own data set: beside another one's they are shown, and not compared.
+
+    Raises:
+        NotFound: for a row that it has not.
     """
     if rows:
-        names = chosen_names([row.name for row in suite.rows], list(rows))
-        bases = {row.name: suite.base(row) for row in suite.rows}
-        while bring := {base for name in names if (base := bases[name])} - names:
-            names |= bring
-        kept = tuple(row for row in suite.rows if row.name in names)
-        note = told_rows(suite.note, len(kept), len(suite.rows))
-        suite = suite.model_copy(update={"rows": kept, "note": note})
+        suite = _with_rows(suite, list(rows))
     if kind is not None:
-        kept = tuple(
-            row.model_copy(
-                update={"profiles": row.profiles and row.profiles.model_copy(update={"kinds": (kind,)})}
-            )
-            for row in suite.rows
-            if row.profiles is None or kind in row.profiles.kinds
-        )
-        note = f"{suite.note}; {kind} profiles alone, whatever the rows are called".removeprefix("; ")
-        suite = suite.model_copy(update={"rows": kept, "note": note})
+        suite = _of_kind(suite, kind)
     update: dict[str, Any] = {}
     if dataset is not None and Path(dataset).name != Path(suite.dataset).name:
         update["comparable"] = False
-        if any(row.published or row.published_seconds for row in suite.rows):
+        if suite.comparable and any(row.published or row.published_seconds for row in suite.rows):
             update["note"] = f"{suite.note}; the published numbers are of {suite.dataset}".removeprefix("; ")
     if dataset is not None:
         update["dataset"] = dataset
@@ -254,40 +231,73 @@ def changed(
     return suite.model_copy(update=update)
 
 
+def _with_rows(suite: Suite, patterns: Sequence[str]) -> Suite:
+    """Return the suite with the rows that patterns as ``LightGCN*`` match, and those they are compared with."""
+    known, names = [row.name for row in suite.rows], set()
+    for pattern in patterns:
+        matched = {name for name in known if pattern == name or fnmatchcase(name, pattern)}
+        if not matched:
+            raise unknown("row", pattern, known)
+        names |= matched
+    against = {row.name: suite.against(row) for row in suite.rows}
+    while more := {other for name in names for other in against[name]} - names:
+        names |= more
+    rows = tuple(row for row in suite.rows if row.name in names)
+    note = suite.note
+    if len(rows) < len(known):
+        end = " " if note.endswith(".") else "; "
+        note = f"{note}{end}{len(rows)} of its {len(known)} rows were asked for".removeprefix("; ")
+    return suite.model_copy(update={"rows": rows, "note": note})
+
+
+def _of_kind(suite: Suite, kind: ProfileKind) -> Suite:
+    rows = tuple(
+        row.model_copy(
+            update={"profiles": row.profiles and row.profiles.model_copy(update={"kinds": (kind,)})}
+        )
+        for row in suite.rows
+        if row.profiles is None or kind in row.profiles.kinds
+    )
+    note = f"{suite.note}; {kind} profiles alone, whatever the rows are called".removeprefix("; ")
+    return suite.model_copy(update={"rows": rows, "note": note})
+
+
 def with_controls(suite: Suite) -> Suite:
-    """The suite with a row for each control of each row that has profiles.
+    """Return the suite with a row for each control of each row that has profiles.
 
     Keywords, which are a control themselves, are set against the others.
     """
-    rows: list[Row] = []
     names = {row.name for row in suite.rows}
-    for row in suite.rows:
-        rows.append(row)
-        given = row.profiles
-        if given is None or given.control or row.absent:
-            continue
-        rows += [
-            row.model_copy(
-                update={
-                    "name": f"{row.name}, {control}",
-                    "profiles": given.model_copy(update={"control": control}),
-                    "against": suite.base(row),
-                    "published": {},
-                    "published_seconds": None,
-                    "note": "",
-                }
-            )
-            for control in CONTROLS
-            if control != given.profiler and f"{row.name}, {control}" not in names
-        ]
+    rows = [one for row in suite.rows for one in (row, *_controls(suite, row, names))]
     return suite.model_copy(update={"rows": tuple(rows)})
 
 
+def _controls(suite: Suite, row: Row, taken: Collection[str]) -> Iterator[Row]:
+    profiles = row.profiles
+    if profiles is None or profiles.control or row.absent:
+        return
+    for control in CONTROLS:
+        if control != profiles.profiler and f"{row.name}, {control}" not in taken:
+            yield row.model_copy(
+                update={
+                    "name": f"{row.name}, {control}",
+                    "profiles": profiles.model_copy(update={"control": control}),
+                    "against": suite.against(row)[:1],
+                    "published": {},
+                    "published_seconds": None,
+                    "note": "",
+                    "line": "",
+                    "at": None,
+                }
+            )
+
+
 def row_plan(suite: Suite, row: Row) -> Plan:
-    """What a row's cells do.
+    """Return the plan of a row's trials.
 
     Raises:
-        ReclmError: for an unknown backbone, option or metric, naming the row.
+        NotFound: for an unknown backbone or metric, naming the row.
+        BadInput: for an option that cannot be.
     """
     where = f"row {row.name!r}"
     config = plugins.get("backbone", row.backbone).Config
@@ -296,10 +306,15 @@ def row_plan(suite: Suite, row: Row) -> Plan:
     config.build(model, where=f"{where}: backbone {row.backbone}")
     train = TrainConfig.build(suite.train | row.train, where=f"{where}: training")
     if parse(train.metric)[0] in BEYOND:
-        raise ReclmError(
+        raise BadInput(
             f"{where}: training: metric = {train.metric!r} says nothing of hits, and cannot choose an epoch; "
             "take one that does, as ndcg@20"
         )
     return Plan(
-        backbone=row.backbone, model=model, train=train, select_on=suite.select_on, metrics=suite.metrics
+        backbone=row.backbone,
+        model=model,
+        train=train,
+        select_on=suite.select_on,
+        metrics=suite.metrics,
+        profiles=row.profiles,
     )

@@ -1,18 +1,21 @@
-"""One training and its evaluation: a backbone, its inputs, a seed, on a data set."""
+"""Trials: one training of a backbone and its evaluation, defined by plan, data set, features and seed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
 
 from reclm import plugins
+from reclm.benchmarks.controls import Control
 from reclm.benchmarks.subgroups import item_slices
 from reclm.config import Config
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, ProfileKind
 from reclm.recommend.base import Backbone, Inputs
-from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, deepest, measure, rank
+from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, deepest, evaluate, measure, rank
 from reclm.recommend.sampling import TripleSampler
 from reclm.recommend.tasks import test_tasks, trained_on, validation_task
 from reclm.recommend.training import TrainConfig, TrainingResult, train_backbone
@@ -20,8 +23,30 @@ from reclm.recommend.training import TrainConfig, TrainingResult, train_backbone
 SelectOn = Literal["valid", "test"]
 
 
+class ProfileOptions(Config):
+    """Profiles that a row is augmented with; see :class:`~reclm.profiles.ensure.ProfilerChoice`."""
+
+    profiler: str = "zero-shot"
+    settings: dict[str, Any] = Field(default_factory=dict)
+    model: str | None = None
+    engine: str | None = None
+    adapter: Path | None = None
+    """Of a profiler that was tuned before; a relative path starts where the command runs."""
+    tune: bool = True
+    """Tune a tunable profiler without ``adapter`` in each trial, by the trial's seed."""
+    limit: int | None = Field(default=None, ge=0)
+    """Missing profiles are written of the first so many users, and items, 0 for all. By default of 300 with a
+    language model and of all without one."""
+    kinds: tuple[ProfileKind, ...] = ("user", "item")
+    """The sides that are augmented."""
+    store: Path | None = None
+    """A store to take as it is: nothing is generated."""
+    control: Control | None = None
+    """Replaces the profiles (see :mod:`reclm.benchmarks.controls`)."""
+
+
 class Plan(Config):
-    """What is trained and measured; together with data, inputs and seed it determines every number."""
+    """A training and its measures; together with data, features and seed it determines every number."""
 
     backbone: str = "lightgcn"
     model: dict[str, Any] = Field(default_factory=dict)
@@ -30,28 +55,52 @@ class Plan(Config):
     select_on: SelectOn = "valid"
     """``test`` is the paper's selection: each protocol's best *test* epoch. It flatters, and the table says so."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
+    profiles: ProfileOptions | None = None
+    """None: the plain backbone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a training came to."""
+    """A training with its results.
+
+    Attributes:
+        fit: of the training.
+        results: name of a protocol, or of a subgroup of one, to per-user test results.
+        best_epoch: by the same names.
+        validation: metric to its best value on validation; empty where selection is on test.
+    """
 
     fit: TrainingResult
     results: dict[str, PerUser]
-    """Name of a protocol, or of a slice of one, to per-user test results."""
     best_epoch: dict[str, int]
-    """By the same names."""
+    validation: dict[str, float]
+
+
+class Layout:
+    """Tasks, subgroups and samples of a data set: laid out once for all trials on it.
+
+    Args:
+        on_test: selection is on test.
+    """
+
+    def __init__(self, dataset: Dataset, on_test: bool) -> None:
+        self.train = trained_on(dataset, on_test)
+        self.tasks = test_tasks(dataset, on_test)
+        self.subgroups = {name: item_slices(name, task, self.train) for name, task in self.tasks.items()}
+        self.select = self.tasks if on_test else {"valid": validation_task(dataset)}
+        self.sampler = TripleSampler(self.train, len(dataset.users), len(dataset.items))
+
+
+layout = lru_cache(maxsize=8)(Layout)
+"""A process lays a data set out once."""
 
 
 class Runner:
-    """What all runs of a plan have in common.
-
-    Args:
-        plan: see :class:`Plan`.
-        dataset: splits and protocols.
+    """The runs of a plan on a data set.
 
     Raises:
-        ReclmError: for an unknown backbone or option, and where there is nothing to select on.
+        NotFound: for an unknown backbone.
+        BadInput: for an option that it has not, and where there is nothing to select on.
     """
 
     def __init__(self, plan: Plan, dataset: Dataset) -> None:
@@ -59,11 +108,8 @@ class Runner:
         self.on_test = plan.select_on == "test"
         self.backbone: type[Backbone] = plugins.get("backbone", plan.backbone)
         self.config = self.backbone.Config.build(dict(plan.model), where=f"backbone {plan.backbone}")
-        self.train = trained_on(dataset, self.on_test)
-        self.tasks = test_tasks(dataset, self.on_test)
-        self.slices = {name: item_slices(name, task, self.train) for name, task in self.tasks.items()}
-        self.select = self.tasks if self.on_test else {"valid": validation_task(dataset)}
-        self.sampler = TripleSampler(self.train, len(dataset.users), len(dataset.items))
+        self.layout = layout(dataset, self.on_test)
+        self.tasks = self.layout.tasks
 
     def run(
         self,
@@ -87,13 +133,17 @@ class Runner:
         model, trained = train_backbone(
             self.backbone,
             self.config,
-            replace(inputs, train=self.train),
-            self.sampler,
-            self.select,
+            replace(inputs, train=self.layout.train),
+            self.layout.sampler,
+            self.layout.select,
             self.plan.train,
             seed,
             on_epoch,
         )
+        metric = self.plan.train.metric
+        if not self.on_test and not trained.history:
+            values = evaluate(model.scorer(), self.layout.select["valid"], [metric]).mean()
+            trained.best_value["valid"] = values[metric]
         metrics = self.plan.metrics
         results: dict[str, PerUser] = {}
         best: dict[str, int] = {}
@@ -101,10 +151,11 @@ class Runner:
             if self.on_test and name in trained.weights:
                 model.load_state_dict(trained.weights[name])
             ranking = rank(model.scorer(), task, deepest(metrics))
-            for part, one in {name: task, **self.slices[name]}.items():
-                results[part] = measure(ranking, one, metrics, top)
+            for part, subtask in {name: task, **self.layout.subgroups[name]}.items():
+                results[part] = measure(ranking, subtask, metrics, top)
                 best[part] = trained.best_epoch.get(name if self.on_test else "valid", 0)
             if on_model and name == next(iter(self.tasks)):
                 on_model(model)
         trained.weights.clear()
-        return Run(trained, results, best)
+        validation = {} if self.on_test else {metric: trained.best_value["valid"]}
+        return Run(trained, results, best, validation)

@@ -1,19 +1,17 @@
 """A cell of a grid: one training with one seed, known by the hash of all that defines it, kept once it has run."""
 
-import hashlib
 import json
 import os
 import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -24,16 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reclm import plugins
+from reclm.benchmarks.features import Features, TunedFeatures, key_of
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.config import Config
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, ProfileKind
 from reclm.environment import environment
-from reclm.errors import ReclmError
-from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import Inputs
+from reclm.errors import Damaged, ReclmError
+from reclm.recommend.evaluate import PerUser
 from reclm.recommend.tasks import Task
 
-FORMAT = 2
+FORMAT = 3
 """Of what a cell keeps; raised when it keeps more."""
 
 WATCHED, TOP = 10, 10
@@ -42,76 +40,54 @@ WATCHED, TOP = 10, 10
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One backbone, one set of inputs, one seed.
+    """One plan on one data set, with one seed.
 
     Attributes:
         plan: what to train, how, and what to measure.
         seed: of this run.
-        inputs: item text and profiles; their ``train`` is not used.
-        fingerprint: of the data set, its protocols included.
+        dataset: its splits and protocols.
+        features: item text and profiles, or how the trial makes them.
     """
 
     plan: Plan
     seed: int
-    inputs: Inputs
-    fingerprint: str
+    dataset: Dataset
+    features: Features | TunedFeatures
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        """All that the numbers depend on, defaults written out: two cells of equal definition are the same."""
+        """All that the numbers depend on, defaults written out: two trials of equal definition are the same."""
         config = plugins.get("backbone", self.plan.backbone).Config.build(
             dict(self.plan.model), where=f"backbone {self.plan.backbone}"
         )
-        inputs = self.inputs
         return {
             "toolkit": version("reclm-toolkit"),
             "format": FORMAT,
-            "dataset": self.fingerprint,
-            **self.plan.model_dump(mode="json", exclude={"model"}),
+            "dataset": self.dataset.fingerprint,
+            **self.plan.model_dump(mode="json", exclude={"model", "profiles"}),
             "model": config.model_dump(mode="json"),
-            "item_text": None if inputs.item_text is None else _digest(inputs.item_text),
-            "user_profiles": _of_profiles(inputs.user_profiles),
-            "item_profiles": _of_profiles(inputs.item_profiles),
+            **self.features.definition,
             "seed": self.seed,
         }
 
     @cached_property
     def key(self) -> str:
         """Hash of the definition, 20 hex digits."""
-        text = json.dumps(self.definition, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        return key_of(self.definition)
 
-
-_DIGESTS: WeakKeyDictionary[ProfileMatrix, str] = WeakKeyDictionary()
-
-
-def _of_profiles(profiles: ProfileMatrix | None) -> str | None:
-    """Their hash, worked out once: the seeds of a row, and its trials, share them."""
-    if profiles is None:
-        return None
-    if profiles not in _DIGESTS:
-        _DIGESTS[profiles] = _digest(profiles.vectors, profiles.present)
-    return _DIGESTS[profiles]
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:20]
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """What one process at a time may work on: the trial, and the training of its profiler."""
+        tuned = isinstance(self.features, TunedFeatures)
+        return (self.key, f"tuned-{self.features.training_key}") if tuned else (self.key,)
 
 
 class TrialRecord(Config):
-    """What a cell came to.
+    """The results of a trial; one that failed has an ``error`` and no numbers."""
 
-    A cell that failed has an ``error`` and no numbers.
-    """
-
-    cell: dict[str, Any]
-    """Its definition."""
+    definition: dict[str, Any]
     run: str
-    """Which run of a grid it belongs to."""
+    """The run that it belongs to."""
     error: str | None = None
     """Why it failed, in one line."""
     traceback: str | None = None
@@ -127,6 +103,22 @@ class TrialRecord(Config):
     """Protocol and user_id, of a few users, to the item_ids ranked best."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine and versions."""
+    validation: dict[str, float] = Field(default_factory=dict)
+    """Metric to its best value on validation."""
+    log: list[dict[str, float]] = Field(default_factory=list)
+    """What the training of a profiler logged, a row a step."""
+    measures: dict[str, float | None] = Field(default_factory=dict)
+    """How the profiles of a profiler that the trial tuned read."""
+    coverage: dict[ProfileKind, tuple[int, int]] = Field(default_factory=dict)
+    """How many of a side have such a profile, of how many."""
+    checked: tuple[str, ...] = ()
+    """Sentences on what was checked for leaks."""
+    encoder: tuple[str, str] | None = None
+    """Name and source of the encoder of its texts."""
+    store: Path | None = None
+    """Of its profiles."""
+    writer: str | None = None
+    """Of its profiles."""
 
 
 class TrialCache:
@@ -146,13 +138,15 @@ class TrialCache:
         Raises:
             ReclmError: if it is damaged.
         """
-        path = self.folder / key / "cell.json"
+        path = self.folder / key / "trial.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise ReclmError(f"{path} is damaged; remove {path.parent} to run the cell again") from error
+            raise Damaged(
+                f"{path} is damaged; remove {path.parent} to run the trial again", where=path
+            ) from error
         return TrialRecord.build(values, where=str(path))
 
     def finished(self, key: str, run: str) -> TrialRecord | None:
@@ -176,7 +170,7 @@ class TrialCache:
         try:
             return pq.read_table(path)
         except FileNotFoundError as error:
-            raise ReclmError(
+            raise Damaged(
                 f"{path} is gone (does another command run with --fresh?); run the same again"
             ) from error
 
@@ -196,7 +190,7 @@ class TrialCache:
         if weights is not None:
             save_file(weights, scratch / "weights.safetensors")
         text = json.dumps(result.model_dump(mode="json"), indent=1)
-        (scratch / "cell.json").write_text(text, encoding="utf-8")
+        (scratch / "trial.json").write_text(text, encoding="utf-8")
         self.remove(key)
         scratch.rename(self.folder / key)
 
@@ -209,22 +203,21 @@ class TrialCache:
         shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
-    def claim(self, key: str, wait: float = 0) -> Iterator[bool]:
-        """Whether the cell is ours to run, for as long as the context lasts: no other process gets it meanwhile.
+    def claim(self, *keys: str) -> Iterator[bool]:
+        """Tell whether no other process works on ``keys``, and keep others from them while the context lasts.
 
-        The lock goes with the process that holds it, however that ends.
+        The locks go with the process that holds them, however that ends.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f".{key}.lock", timeout=wait)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        try:
+        with ExitStack() as locks:
+            try:
+                for key in keys:
+                    locks.enter_context(FileLock(self.folder / f".{key}.lock", timeout=0))
+            except Timeout:
+                locks.close()
+                yield False
+                return
             yield True
-        finally:
-            lock.release()
 
     def begin(self, key: str, run: str) -> bool:
         """Note that ``run`` begins with a claimed cell; False if it did before, in a process that then died."""
@@ -247,74 +240,96 @@ def watched(tasks: Mapping[str, Task]) -> list[int]:
 
 
 def run_trial(
-    cell: Trial,
-    dataset: Dataset,
-    store: TrialCache,
+    trial: Trial,
+    cache: TrialCache,
     run: str,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> TrialRecord:
-    """Train and evaluate a claimed cell, and keep the result; a failure is a result too.
+    """Train and evaluate a claimed trial, and save the result; a failure is a result too.
 
     Args:
-        cell: what to run.
-        dataset: the one that ``cell.fingerprint`` is of.
-        store: where the result is kept.
-        run: the run of the grid.
+        run: the run that the trial belongs to.
         on_epoch: called with the history row of each epoch.
     """
-    begun = time.perf_counter()
-    if not store.begin(cell.key, run):
-        result = TrialRecord(
-            cell=cell.definition, run=run, error="the process that ran it died (out of memory?)"
-        )
-        store.put(cell.key, result)
-        store.end(cell.key)
-        return result
+    if not cache.begin(trial.key, run):
+        error = "the process that ran it died (out of memory?)"
+        record = TrialRecord(definition=trial.definition, run=run, error=error)
+        cache.put(trial.key, record)
+        cache.end(trial.key)
+        return record
     users = None
-    weights: dict[str, Tensor] | None = {} if store.weights else None
+    weights: dict[str, Tensor] | None = {} if cache.weights else None
 
     def on_model(model: nn.Module) -> None:
         if weights is not None:
-            weights.update({name: one.clone().contiguous() for name, one in model.state_dict().items()})
+            weights.update({name: value.clone().contiguous() for name, value in model.state_dict().items()})
 
     try:
-        runner = Runner(cell.plan, dataset)
-        trained = runner.run(cell.inputs, cell.seed, on_epoch, on_model, watched(runner.tasks))
-        means = {
-            protocol: {name: None if np.isnan(value) else value for name, value in found.mean().items()}
-            for protocol, found in trained.results.items()
-        }
-        users = pa.concat_tables(
-            pa.table(
-                {
-                    "protocol": pa.array([protocol] * len(found.users), pa.string()),
-                    "user_id": dataset.users.array.take(pa.array(found.users)),
-                    **found.values,
-                }
-            )
-            for protocol, found in trained.results.items()
-        )
-        result = TrialRecord(
-            cell=cell.definition,
+        runner = Runner(trial.plan, trial.dataset)
+        features = trial.features
+        features = features.make() if isinstance(features, TunedFeatures) else features
+        begun = time.perf_counter()
+        trained = runner.run(features.inputs, trial.seed, on_epoch, on_model, watched(runner.tasks))
+        seconds = time.perf_counter() - begun
+        users = _per_user(trial.dataset, trained.results)
+        record = TrialRecord(
+            definition=trial.definition,
             run=run,
-            means=means,
+            means={
+                protocol: {name: _number(value) for name, value in results.mean().items()}
+                for protocol, results in trained.results.items()
+            },
             best_epoch=trained.best_epoch,
             history=trained.fit.history,
-            seconds=time.perf_counter() - begun,
+            # what a profiler's training takes does not depend on which trial did it
+            seconds=seconds + sum(row["seconds"] for row in features.log),
             top={
                 protocol: {
-                    dataset.users.ids(np.array([user]))[0]: dataset.items.ids(items[:TOP])
-                    for user, items in found.top.items()
+                    trial.dataset.users.ids(np.array([user]))[0]: trial.dataset.items.ids(items[:TOP])
+                    for user, items in results.top.items()
                 }
-                for protocol, found in trained.results.items()
+                for protocol, results in trained.results.items()
                 if protocol in runner.tasks
             },
             environment=environment(),
+            validation=trained.validation,
+            **(_of_tuned(features) if isinstance(trial.features, TunedFeatures) else {}),
         )
-    except Exception as error:  # recorded and shown: one cell's failure must not cost the others
+    except Exception as error:  # recorded and shown: one trial's failure must not cost the others
         line = " ".join(str(error).split()) or "no message"
         line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
-        result = TrialRecord(cell=cell.definition, run=run, error=line, traceback=traceback.format_exc())
-    store.put(cell.key, result, users, weights if result.error is None else None)
-    store.end(cell.key)
-    return result
+        trace = traceback.format_exc()
+        record = TrialRecord(definition=trial.definition, run=run, error=line, traceback=trace)
+    cache.put(trial.key, record, users, weights if record.error is None else None)
+    cache.end(trial.key)
+    return record
+
+
+def _per_user(dataset: Dataset, results: Mapping[str, PerUser]) -> pa.Table:
+    return pa.concat_tables(
+        pa.table(
+            {
+                "protocol": pa.array([protocol] * len(values.users), pa.string()),
+                "user_id": dataset.users.array.take(pa.array(values.users)),
+                **values.values,
+            }
+        )
+        for protocol, values in results.items()
+    )
+
+
+def _of_tuned(features: Features) -> dict[str, Any]:
+    """Return what is known of tuned features only once they are made."""
+    return {
+        "log": list(features.log),
+        "measures": {name: _number(value) for name, value in features.measures.items()},
+        "coverage": features.coverage,
+        "checked": features.checked,
+        "encoder": features.encoder,
+        "store": features.store and features.store.folder,
+        "writer": features.store and features.store.info.writer,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,37 +1,38 @@
 """Contrastive learning and RLSO in turns (LangPTune, arXiv 2410.18870, Algorithm 1)."""
 
+import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from reclm.console import progress_bar
+from reclm.files import Journal, atomic_file, atomic_folder
+from reclm.folders import current
 from reclm.profilers.langptune.contrastive import Contrastive
-from reclm.profilers.langptune.profile_cache import KeptProfiles
-from reclm.profilers.langptune.prompts import profile_chat
+from reclm.profilers.langptune.prompts import SessionWriter, Written, profile_chat
 from reclm.profilers.langptune.readability import interpretability
-from reclm.profilers.langptune.recommender import TextRecommender
-from reclm.profilers.langptune.rewards import SystemReward
-from reclm.profilers.langptune.run_folder import ADAPTER, ENCODER
-from reclm.profilers.langptune.writer import SessionWriter, Written
+from reclm.profilers.langptune.reward import SystemReward, TextRanker
 from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.loop import batch_rows
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.rl.rollout import PolicyGenerator
 from reclm.profilers.tuning.load_model import load_network
-from reclm.profilers.tuning.metrics_log import Journal
+from reclm.profilers.tuning.metrics_log import MetricsLog
+from reclm.profilers.tuning.run_folder import ADAPTER
 from reclm.text.encoder import TextEncoder
+from reclm.text.item_text import item_texts
 
 if TYPE_CHECKING:
     from reclm.profilers.langptune.pipeline import Tuning
 
+ENCODER = "encoder"
 _CL_SEED = 7
 """Draws other sessions for contrastive learning than for RLSO."""
 
@@ -48,11 +49,10 @@ class Alternation:
         encoder = tuning.first_encoder
         if recommends:
             encoder = TextEncoder(encoder.source, encoder.device)
-        self.recommender = TextRecommender(encoder, tuning.histories.lines, tuning.sessions.items)
-        self.reward = SystemReward(self.recommender, tuning.histories, tuning.train_rows, config.reward)
+        self.item_texts = item_texts(tuning.view.item_text, tuning.view.text_template)
+        self.ranker = TextRanker(encoder, self.item_texts, tuning.sessions.items)
+        self.reward = SystemReward(self.ranker, tuning.histories, tuning.train_rows, config.reward)
         self.cl = self.rlso = None
-        self.kept: KeptProfiles | None = None
-        self.paid: set[int] = set()
         if recommends:
             rate = config.cl.learning_rate if writes else config.cl.learning_rate_alone
             learned = tuning.sessions.future[tuning.train_rows].ravel()
@@ -74,55 +74,56 @@ class Alternation:
                 self.rlso.resume(folder / "rlso" / "checkpoints")
 
     def run(self) -> None:
-        """All rounds, and what they lead to: ``encoder`` and ``adapter`` in the folder."""
+        """Train all rounds, and write ``encoder`` and ``adapter`` to the folder."""
         config, folder = self.tuning.config, self.tuning.folder
         for number in range(1, config.rounds + 1):
             if self.cl:
                 self._contrast(self.cl, number * config.cl.steps // config.rounds, number)
-                self.recommender.changed()
+                self.ranker.changed()
             if self.rlso:
                 self._reinforce(self.rlso, number * config.rlso.steps // config.rounds, number)
         if self.main and self.cl:
-            _whole(folder / ENCODER, self.recommender.encoder.model.save)
+            with atomic_folder(folder / ENCODER) as draft:
+                self.ranker.encoder.model.save(str(draft))
         if self.main and self.rlso:
-            network = self.rlso.policy.network
-            _whole(folder / ADAPTER, lambda path: network.save_pretrained(path, save_embedding_layers=False))
+            with atomic_folder(folder / ADAPTER) as draft:
+                self.rlso.policy.network.save_pretrained(str(draft), save_embedding_layers=False)
         self.accelerator.wait_for_everyone()
 
     def _contrast(self, cl: Contrastive, until: int, number: int) -> None:
-        """Batches of profiles sampled from the policy as it is, each with an item that came next."""
+        """Learn from batches of profiles sampled from the policy as it is, each with an item that came next."""
         tuning, config = self.tuning, self.tuning.config
         folder, sessions = tuning.folder / "cl", tuning.sessions
         begun = (number - 1) * config.cl.steps // config.rounds
         if cl.step >= until:
             return
+        samples = None
         if config.source == "profile" and config.cl.reuse:
-            self.kept = self._kept(number)
             # a policy that stands still has written in the rounds before, too
-            since = begun if self.rlso else 0
-            self.paid = {row for step in range(since, cl.step) for row in self._drawn(step)[0]}
-        journal = Journal(folder, cl.step) if self.main else None
+            samples = self._samples(number)
+            self._sample_round(samples, range(begun if self.rlso else 0, until), cl.step)
+        log = MetricsLog(folder, cl.step) if self.main else None
         title = f"contrastive learning, round {number} of {config.rounds}"
         with progress_bar(title, until - begun, tuning.progress) as advance:
             advance(cl.step - begun)
             while cl.step < until:
                 rows, seeds = self._drawn(cl.step)
-                profiles, metrics = self.profiles(rows, seeds)
-                chosen = sessions.future[rows]
+                texts, metrics = self._user_texts(rows, seeds, samples)
+                future = sessions.future[rows]
                 # of several next items one, drawn anew each time
-                items = chosen[np.arange(len(rows)), np.array(seeds) % chosen.shape[1]]
-                texts = [tuning.histories.lines[item] for item in items.tolist()]
-                metrics = cl.train_step(profiles, texts, items, chosen) | metrics
-                if journal:
-                    journal.add(cl.step, metrics)
+                items = future[np.arange(len(rows)), np.array(seeds) % future.shape[1]]
+                next_texts = [self.item_texts[item] for item in items.tolist()]
+                metrics = cl.train_step(texts, next_texts, items, future) | metrics
+                if log:
+                    log.add(cl.step, metrics)
                 if cl.step % config.cl.checkpoint_steps == 0 or cl.step == until:
                     cl.save(folder / "checkpoints")
                 advance(1, f"{title}: loss {metrics['loss']:.2f}")
-        if journal:
-            journal.close()
+        if log:
+            log.close()
 
     def _drawn(self, step: int) -> tuple[list[int], list[int]]:
-        """The sessions of a batch, and a seed for each."""
+        """Return the sessions of a batch, and a seed for each."""
         config, rows = self.tuning.config, self.tuning.train_rows
         at, seeds = batch_rows(
             step,
@@ -134,11 +135,13 @@ class Alternation:
         )
         return rows[at].tolist(), seeds
 
-    def profiles(self, rows: list[int], seeds: list[int]) -> tuple[list[str], dict[str, float]]:
-        """What σ embeds for the users: profiles sampled from the policy, and what they are like; or the histories."""
+    def _user_texts(
+        self, rows: list[int], seeds: list[int], samples: "Samples | None"
+    ) -> tuple[list[str], dict[str, float]]:
+        """Return the users' texts of a batch, and how they read: sampled profiles, or the histories."""
         if self.tuning.config.source == "history":
             return self.tuning.histories.texts(rows), {}
-        written = self._reused(rows) if self.tuning.config.cl.reuse else self._sampled(rows, seeds)
+        written = self._sampled(rows, seeds) if samples is None else samples.read(rows)
         own = interpretability(written.texts, self.tuning.histories.sources(rows), written.ended)
         means: Any = torch.tensor(list(own.values()), device=self.accelerator.device)
         means = self.accelerator.reduce(means, "mean")
@@ -150,36 +153,34 @@ class Alternation:
 
     def _sampled(self, rows: list[int], seeds: list[int]) -> Written:
         config = self.tuning.config
-        return self.writer.sampled(rows, config.rlso.sampling, config.writing, seeds)
+        return self.writer.profiles(rows, config.rlso.sampling, config.writing, seeds)
 
-    def _reused(self, rows: list[int]) -> Written:
-        """Each session's one profile of this policy, written where it is not yet.
+    def _sample_round(self, samples: "Samples", steps: range, at: int) -> None:
+        """Sample one profile of each session that the steps draw, unless another run did."""
+        drawn = [self._drawn(step)[0] for step in steps]
+        samples.charged = {row for step, rows in zip(steps, drawn, strict=True) if step < at for row in rows}
+        count = len(self.tuning.sessions)
+        # a seed of its own: a session's profile does not depend on when it is drawn
+        seeds = np.random.default_rng(self.tuning.config.seed + _CL_SEED).integers(2**31, size=count)
+        with samples.locked(self.accelerator.process_index):
+            missing = len(samples.missing([row for rows in drawn for row in rows]))
+            with progress_bar("sampling profiles", missing, self.tuning.progress and missing > 0) as advance:
+                for rows in drawn:
+                    if new := samples.missing(rows):
+                        samples.add(new, self._sampled(new, seeds[new].tolist()))
+                        advance(len(new))
 
-        Its time counts where it is first drawn, also if another run wrote it: what a training takes does not depend on
-        what ran before.
-        """
-        assert self.kept is not None
-        if new := self.kept.missing(rows):
-            # a seed of its own: what a session's profile reads does not depend on when it is drawn
-            seeds = np.random.default_rng(self.tuning.config.seed + _CL_SEED).integers(
-                2**31, size=1 + max(new)
-            )
-            self.kept.add(new, self._sampled(new, seeds[new].tolist()))
-        first = [row for row in dict.fromkeys(rows) if row not in self.paid]
-        self.paid.update(first)
-        return self.kept.get(rows, first)
-
-    def _kept(self, number: int) -> KeptProfiles:
-        """What the policy of round ``number`` wrote: what it writes untrained, other tunings may have written, too."""
+    def _samples(self, number: int) -> "Samples":
+        """Return the samples of the policy of round ``number``: those of the untrained one serve other tunings, too."""
         tuning, config = self.tuning, self.tuning.config
-        own = tuning.folder / "cl" / "profiles"
         if number > 1 and config.trains[1]:
-            return KeptProfiles(own, [f"round {number}", config.writing.model_dump_json()])
-        how = f"seed {config.seed}" + ", in float32" * (config.lora.whole and config.trains[1])
-        return tuning.kept(own, tuning.model.name, config.rlso.sampling, config.writing, more=how)
+            return Samples(tuning.folder / "cl" / "samples", [number, config.writing.model_dump_json()])
+        precision = "float32" if config.lora.whole and config.trains[1] else ""
+        key = [tuning.prompt_key, config.rlso.sampling.model_dump_json(), config.writing.model_dump_json()]
+        return Samples(current().cells() / "samples", [*key, config.seed, precision])
 
     def _reinforce(self, rlso: RLSO, until: int, number: int) -> None:
-        """Updates of the policy, with the recommender as contrastive learning left it."""
+        """Update the policy, with the recommender as contrastive learning left it."""
         config, folder = self.tuning.config, self.tuning.folder / "rlso"
         begun = (number - 1) * config.rlso.steps // config.rounds
         steps = folder / "checkpoints"
@@ -187,44 +188,80 @@ class Alternation:
             return
         if config.prompts.fold is not None:
             rlso.prompts = self._round_prompts(number)
-        journal = Journal(folder, rlso.step) if self.main else None
+        log = MetricsLog(folder, rlso.step) if self.main else None
         title = f"RLSO, round {number} of {config.rounds}"
         with progress_bar(title, until - begun, self.tuning.progress) as advance:
             advance(rlso.step - begun)
-            before = dict(self.recommender.seconds)
+            before = dict(self.ranker.seconds)
             for metrics in islice(rlso.run(), until - rlso.step):
-                after = dict(self.recommender.seconds)
-                parts = {f"{name}_seconds": after[name] - one for name, one in before.items()}
+                after = dict(self.ranker.seconds)
+                parts = {f"{name}_seconds": after[name] - seconds for name, seconds in before.items()}
                 before = after
-                if journal:
-                    journal.add(rlso.step, metrics | parts)
+                if log:
+                    log.add(rlso.step, metrics | parts)
                 rlso.save(steps)
                 if self.main:
                     checkpoints.keep(steps, 1)
                 advance(1, f"{title}: reward {metrics['reward']:.3f}, KL {metrics['kl']:.1f}")
-        if journal:
-            journal.close()
+        if log:
+            log.close()
 
     def _round_prompts(self, number: int) -> list[list[int]]:
-        """The question that a round's policy learns to answer: the last one, where histories are folded.
+        """Return the question that a round's policy learns to answer: the last one, where histories are folded.
 
-        What comes before it is written by the policy that begins the round, once: it is kept for a run that goes on.
+        The profiles before it are written by the policy that begins the round, once: they are saved for a run that
+        goes on.
         """
         path = self.tuning.folder / "rlso" / f"round-{number}.json"
         if not path.is_file():
             chats = self.writer.chats(self.tuning.train_rows.tolist(), self.tuning.config.writing)
             ids = [self.writer.ids(chat) for chat in chats.values()]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            partial.write_text(json.dumps(ids), encoding="utf-8")
-            os.replace(partial, path)
+            with atomic_file(path) as draft:
+                draft.write_text(json.dumps(ids), encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _whole(folder: Path, save: Callable[[str], object]) -> None:
-    """Have ``folder`` written as a whole or not at all; what lies there is replaced."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save(str(partial))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+class Samples:
+    """A file of profiles sampled in training, one a session. Several processes may add; the first profile counts.
+
+    They are not profiles of a store: they are drawn at a temperature, for one seed, by several processes at once.
+
+    Args:
+        folder: is made when the first profiles are added.
+        key: all that the profiles depend on.
+    """
+
+    def __init__(self, folder: Path, key: Sequence[Any]) -> None:
+        name = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:12]
+        self._file = Journal(folder / f"{name}.jsonl")
+        self._rows: dict[int, dict[str, Any]] = {}
+        self.charged: set[int] = set()
+        """Sessions whose time was counted: it counts where a session is first drawn, whoever wrote its profile."""
+
+    def locked(self, process: int) -> FileLock:
+        """Keep other runs waiting; the processes of one launch write side by side."""
+        self._file.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._file.path.with_suffix(f".{process}.lock"))
+
+    def missing(self, rows: Sequence[int]) -> list[int]:
+        """Return those of the sessions that have no profile yet, each once."""
+        if not self._rows:
+            for row in self._file.rows():
+                self._rows.setdefault(row["session"], row)
+        return [row for row in dict.fromkeys(rows) if row not in self._rows]
+
+    def add(self, rows: Sequence[int], written: Written) -> None:
+        """Save a profile for each session, each with its share of the tokens and seconds."""
+        share = {"tokens": written.tokens / len(rows), "seconds": written.seconds / len(rows)}
+        for row, text, ended in zip(rows, written.texts, written.ended, strict=True):
+            self._rows[row] = {"session": row, "text": text, "ended": ended, **share}
+            self._file.append(self._rows[row])
+        self._file.close()
+
+    def read(self, rows: Sequence[int]) -> Written:
+        """Return the profiles of sessions, with the time of those that are drawn for the first time."""
+        texts, ended = ([self._rows[row][name] for row in rows] for name in ("text", "ended"))
+        first = set(rows) - self.charged
+        self.charged |= first
+        tokens, seconds = (sum(self._rows[row][name] for row in first) for name in ("tokens", "seconds"))
+        return Written(texts, ended, round(tokens), seconds)

@@ -132,4 +132,6 @@ class LangPTuneConfig(Config):
     def writing(self) -> SamplingParams:
         """How profiles are written once tuned."""
         length = self.max_new_tokens or self.rlso.max_new_tokens
-        return SamplingParams(max_new_tokens=length, temperature=self.temperature, seed=self.seed)
+        # the most likely token is the same whatever the seed
+        seed = self.seed if self.temperature else 0
+        return SamplingParams(max_new_tokens=length, temperature=self.temperature, seed=seed)

@@ -1,8 +1,9 @@
 """LangPTune's training: contrastive learning and RLSO in turns (arXiv 2410.18870, Algorithm 1).
 
-What is done stays done: sessions, checkpoints and measurements lie in the folder; a run that was broken goes on there.
+What is done stays done: sessions, checkpoints and weights lie in the folder; a run that was interrupted goes on there.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,24 +15,90 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from reclm.data.dataset import TrainingView
-from reclm.data.sessions import HEAD, Sessions, make_sessions
-from reclm.llm.chat import SamplingParams
+from reclm.data.dataset import Dataset, TrainingView
+from reclm.data.sessions import Sessions, next_item
+from reclm.data.storage import is_dataset, load_folder
+from reclm.errors import BadInput
 from reclm.llm.models import LanguageModel, context_length, load_tokenizer
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.langptune.alternation import Alternation
+from reclm.profilers.langptune.alternation import ENCODER, Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
-from reclm.profilers.langptune.histories import Histories
-from reclm.profilers.langptune.profile_cache import KeptProfiles
-from reclm.profilers.langptune.prompts import profile_chat
-from reclm.profilers.langptune.recommender import TextRecommender
-from reclm.profilers.langptune.run_folder import ENCODER, Tuned
+from reclm.profilers.langptune.prompts import Histories, profile_chat
 from reclm.profilers.tuning.load_model import quiet
-from reclm.profilers.tuning.metrics_log import writing
+from reclm.profilers.tuning.metrics_log import read_metrics, writing
+from reclm.profilers.tuning.run_folder import ADAPTER, About, RunFolder
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_DONE = "done.yaml"
+_WRITES = {"max_new_tokens", "temperature", "measured"}
+"""Options that a tuned profiler may be given anew."""
+
+
+class LangPTuneAbout(About):
+    """``about.yaml``: what a profiler was tuned from."""
+
+    encoder: str
+    """The text encoder that the recommender began as, with a hash of its weights."""
+
+
+class Tuned(RunFolder):
+    """A run folder with ``adapter`` (PEFT) and ``encoder`` (sentence-transformers), where they are trained."""
+
+    Config = LangPTuneConfig
+    About = LangPTuneAbout
+    free = frozenset(_WRITES)
+    prepared = ("data", "sessions")
+    config: LangPTuneConfig
+    about: LangPTuneAbout
+
+    @property
+    def learned(self) -> bool:
+        """Whether training was begun."""
+        return any((self.folder / name).exists() for name in ("cl", "rlso", ENCODER, ADAPTER, _DONE))
+
+    @property
+    def done(self) -> bool:
+        """Whether training came to its end."""
+        return (self.folder / _DONE).is_file()
+
+    def finish(self) -> None:
+        """Mark the training as done, and delete what it would have gone on with."""
+        (self.folder / _DONE).write_text(f"variant: {self.config.variant}\n", encoding="utf-8")
+        for part in ("cl/checkpoints", "cl/samples", "rlso/checkpoints"):
+            shutil.rmtree(self.folder / part, ignore_errors=True)
+
+    def adapter(self, stage: str = "rlso") -> Path | None:
+        """Return the folder of the language model's adapter; None where it is not trained."""
+        return self._there(ADAPTER)
+
+    @property
+    def encoder(self) -> Path | None:
+        """The folder of the trained encoder; None where it is not trained."""
+        return self._there(ENCODER)
+
+    def _there(self, name: str) -> Path | None:
+        return self.folder / name if (self.folder / name).is_dir() else None
+
+    def log(self) -> Iterator[dict[str, float]]:
+        """Yield what was logged, a row a step: ``epoch`` (the step), ``seconds``, and loss or reward."""
+        for part, names in (
+            ("cl", ("loss",)),
+            ("rlso", ("reward", "kl", "copying", "readability", "compliance")),
+        ):
+            curves = read_metrics(self.folder / part)
+            rows: dict[int, dict[str, float]] = {}
+            for name in (*names, "rollout_seconds", "reward_seconds", "update_seconds"):
+                if name in curves:
+                    for step, value in zip(
+                        curves[name].steps.tolist(), curves[name].values.tolist(), strict=True
+                    ):
+                        row = rows.setdefault(step, {"epoch": step, "seconds": 0.0})
+                        key = "seconds" if name.endswith("_seconds") else name
+                        row[key] = row.get(key, 0.0) + value
+            yield from (rows[step] for step in sorted(rows))
 
 
 class Tuning:
@@ -40,17 +107,16 @@ class Tuning:
     Of many, the first writes what they share, and alone measures.
 
     Args:
-        view: the training part.
+        view: the training part. Its sessions are learned from; where it has none they are made of it.
         config: see :class:`LangPTuneConfig`.
         model: writes the profiles.
         folder: where; what was done there with the same options is not done again.
-        asked_model: the name that ``model`` was found by.
-        encoder: what σ begins as; it is not changed itself.
-        kept: where profiles of models that other tunings have, too, are kept for all of them; None: none are shared.
+        requested_model: the name that ``model`` was found by.
+        encoder: the recommender at the start; it is not changed itself.
         progress: show bars and say what is done, on stderr.
 
     Raises:
-        ReclmError: if ``folder`` holds another tuning, or the model has no chat template.
+        BadInput: if ``folder`` holds another tuning, or the model has no chat template.
     """
 
     def __init__(
@@ -60,20 +126,21 @@ class Tuning:
         model: LanguageModel,
         folder: Path,
         *,
-        asked_model: str | None = None,
+        requested_model: str | None = None,
         encoder: TextEncoder | None = None,
-        kept: Path | None = None,
         progress: bool = True,
     ) -> None:
         self.view, self.config, self.model, self.folder = view, config, model, folder
-        self._shared = kept
         # told that there is no GPU, accelerate makes a group of processes on CPUs
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.progress = progress and self.accelerator.is_main_process
         self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
         self.first_encoder = encoder or TextEncoder()
         with self.accelerator.main_process_first():
-            self.tuned = Tuned.begin(folder, config, view, model, asked_model, self.first_encoder.name)
+            self.tuned = Tuned.begin(
+                folder, config, view, model, requested_model, encoder=self.first_encoder.name
+            )
+            self.tuned.write()
 
     def run(self) -> None:
         """Train what is not trained yet.
@@ -92,15 +159,15 @@ class Tuning:
             self.accelerator.wait_for_everyone()
 
     def next_command(self) -> list[str]:
-        """What uses what was tuned, without the data set."""
+        """Return a command that uses what was tuned, without the data set."""
         if self.config.source == "profile":
             return ["reclm", "profile", "--profiler", "langptune", "--adapter", str(self.folder)]
         encoder = ["--encoder", str(self.folder / ENCODER)] if self.config.trains[0] else []
-        given = ["--backbone", "similarity", "--augment", "--profiler", "keywords", "--kind", "user"]
-        return ["reclm", "bench", *given, *encoder]
+        options = ["--backbone", "similarity", "--augment", "--profiler", "keywords", "--kind", "user"]
+        return ["reclm", "bench", *options, *encoder]
 
     def results(self) -> "list[Table | str]":
-        """Measure on the test sessions what is not measured yet, and write report and curves; tables to be printed."""
+        """Evaluate on the test users, and write report and curves; return tables to be printed."""
         from reclm.profilers.langptune.report import results
 
         self.sessions  # noqa: B018 - all processes make or load them together
@@ -110,7 +177,7 @@ class Tuning:
             return results(self)
 
     def shown(self, count: int) -> Iterator[str]:
-        """``count`` prompts as a person reads them, each with the items that come next."""
+        """Yield ``count`` prompts as a person reads them, each with the items that come next."""
         histories, sessions = self.histories, self.sessions
         yield f"{len(sessions):,} sessions: {len(sessions.rows('train')):,} to train on"
         for row in sessions.rows("train")[:count].tolist():
@@ -120,20 +187,20 @@ class Tuning:
             yield f"{chat.messages[0].content}\n── begins: {chat.answer_start or '(nothing)'}\n── next: {wanted}"
 
     def estimate(self) -> "Table":
-        """What every part would take: profiles, tokens, and time from what one batch takes here."""
-        from reclm.profilers.langptune.preview import estimate
+        """Return a table of profiles, tokens and time of every part, from the time of one batch here."""
+        from reclm.profilers.langptune.report import estimate
 
         with quiet():
             return estimate(self)
 
     @cached_property
-    def sessions(self) -> Sessions:
-        """Made once, in ``folder/sessions``."""
-        folder = self.folder / "sessions"
+    def dataset(self) -> Dataset:
+        """The ``next-item`` data set of the view's training part, made once in ``folder/data``."""
+        folder = self.folder / "data"
         with self.accelerator.main_process_first():
-            if (folder / HEAD).is_file():
-                return Sessions.load(folder, self.view.fingerprint)
-            made = make_sessions(
+            if is_dataset(folder):
+                return load_folder(folder)
+            made = next_item(
                 self.view,
                 self.config.sessions,
                 encoder_tokens=self.first_encoder.tokens,
@@ -142,6 +209,13 @@ class Tuning:
             )
             made.save(folder)
             return made
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions that are learned from: the view's own or, where it has none, those made of it."""
+        sessions = self.view.sessions or self.dataset.sessions
+        assert sessions is not None
+        return sessions
 
     @cached_property
     def histories(self) -> Histories:
@@ -155,41 +229,32 @@ class Tuning:
         drawn = np.random.default_rng([self.config.seed, 1]).permutation(rows)
         return np.sort(drawn[: max(2, round(self.config.train_ratio * len(rows)))])
 
-    def kept(self, folder: Path, model: str, *params: SamplingParams, more: str = "") -> KeptProfiles:
-        """Profiles of these sessions: in the folder that tunings share or, without one, in ``folder``.
-
-        Args:
-            model: that writes them.
-            params: all that it samples by.
-            more: what else they depend on.
-        """
-        options, prompts = self.sessions.options, self.config.prompts
-        key = [version("reclm-toolkit"), model, *(one.model_dump_json() for one in params)]
-        key += [prompts.model_dump_json(), options.model_dump_json(), self.sessions.fingerprint]
+    @property
+    def prompt_key(self) -> list[str]:
+        """All that the untuned model's profiles of these sessions depend on, but for how it samples."""
         items = self.histories.parts(0)[0]
-        # the words of the prompts, which are no option
-        key += [repr(profile_chat(items, prompts, known)) for known in ("", "so far")]
-        if options.max_item_tokens is not None:
-            key.append(self.first_encoder.name)  # by its tokens: another one leaves other sessions
-        return KeptProfiles(self._shared or folder, [*key, more] if more else key)
-
-    def recommender(self, encoder: TextEncoder | None = None) -> TextRecommender:
-        """σ: as it was tuned; as it came where it was not, or with ``encoder``."""
-        if encoder is None:
-            tuned = self.tuned.encoder
-            encoder = TextEncoder(str(tuned), self.first_encoder.device) if tuned else self.first_encoder
-        return TextRecommender(encoder, self.histories.lines, self.sessions.items)
+        return [
+            version("reclm-toolkit"),
+            self.model.name,
+            self.view.fingerprint,
+            self.sessions.options.model_dump_json(),
+            self.config.prompts.model_dump_json(),
+            # the words of the prompts, which are no option
+            *(repr(profile_chat(items, self.config.prompts, known)) for known in ("", "so far")),
+            # by its tokens items are left out: another one leaves other sessions
+            self.first_encoder.name if self.sessions.options.max_item_tokens is not None else "",
+        ]
 
     def warn_truncation(self) -> None:
         """Say what the encoder will not read of items and histories, and of profiles as far as is known."""
         encoder, config = self.first_encoder, self.config
-        read = {"item texts": [self.histories.lines[item] for item in self.sessions.items.tolist()]}
+        texts = {"item texts": [self.histories.lines[item] for item in self.sessions.items.tolist()]}
         if config.source == "history":
-            read["histories"] = self.histories.texts(self.train_rows.tolist())
-        for what, texts in read.items():
-            if share := encoder.truncated(texts):
+            texts["histories"] = self.histories.texts(self.train_rows.tolist())
+        for name, some in texts.items():
+            if share := encoder.truncated(some):
                 self.say(
-                    f"warning: the encoder reads {encoder.window:g} tokens, which cuts {share:.1%} of the {what}"
+                    f"warning: the encoder reads {encoder.window:g} tokens, which cuts {share:.1%} of the {name}"
                 )
         if config.source == "profile" and config.rlso.max_new_tokens >= encoder.window:
             self.say(
@@ -198,11 +263,24 @@ class Tuning:
             )
 
     def say(self, text: str) -> None:
-        """Tell what is done, on stderr."""
+        """Print what is done, on stderr."""
         if self.progress:
             print(text, file=sys.stderr)
 
     def _model_tokens(self, texts: Any) -> list[int]:
         return [
-            len(one) for one in self.prompts.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+            len(ids) for ids in self.prompts.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         ]
+
+
+def check_settings(folder: Path, settings: Any) -> None:
+    """Raise a BadInput for a setting that a tuned profiler cannot take."""
+    allowed = _WRITES - {"measured"}
+    for name in settings or {}:
+        if name not in allowed:
+            raise BadInput(
+                f"profiler langptune: {name!r} is a setting of tuning, and {folder} is tuned; leave it out "
+                f"(what changes how it writes: {', '.join(sorted(allowed))})",
+                value=name,
+                where="profiler langptune",
+            )

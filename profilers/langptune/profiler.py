@@ -1,6 +1,7 @@
 """Profiles by a model tuned for the ranking that they produce (LangPTune, arXiv 2410.18870), as a plug-in."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -9,33 +10,40 @@ import numpy as np
 
 from reclm.config import merged
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.errors import ReclmError
-from reclm.folders import Workspace
+from reclm.errors import BadInput
+from reclm.folders import current
 from reclm.llm.chat import Chat, TextGenerator, prompt_hash
-from reclm.llm.models import find_model
+from reclm.llm.models import LanguageModel, find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
-from reclm.profilers.langptune.histories import newest
-from reclm.profilers.langptune.prompts import Shown, finished, profile_chat
-from reclm.profilers.langptune.run_folder import Tuned
+from reclm.profilers.langptune.prompts import (
+    Histories,
+    HistoryItem,
+    finished,
+    history_text,
+    profile_chat,
+    source_text,
+)
+from reclm.profilers.langptune.readability import interpretability
+from reclm.profilers.langptune.reward import by_pass
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.text.item_text import item_lines
+from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.pipeline import Tuning
+    from reclm.profilers.langptune.pipeline import Tuned, Tuning
 
-_WRITES = ("max_new_tokens", "temperature")
-"""Options that a tuned profiler may be given anew."""
+_HISTORY = "history"
+"""Stands for the model of profiles that are the history's own text."""
 
 
 class LangPTuneProfiler(Profiler):
-    """User profiles from the newest items of a history; items have none, σ reads their own text.
+    """User profiles from the newest items of a history, or from a session's; items have none, their own text is read.
 
-    Without a ``folder`` it asks ``model`` as it is (LangPTune-0); with one, :meth:`fit` tunes it there.
+    Without a ``folder`` it asks ``model`` as it is (LangPTune-0); with one, :meth:`fit` tunes there what the variant
+    trains. With ``source: history`` the profile is the history's own text, and no language model is asked.
 
     Args:
         config: see :class:`LangPTuneConfig`.
-        encoder: what σ begins as; all-MiniLM-L6-v2 by default.
-        options: see :class:`~reclm.profiles.profile.Profiler`.
+        options: see :class:`~reclm.profiles.profile.Profiler`; ``encoder`` is what contrastive learning starts from.
     """
 
     Config = LangPTuneConfig
@@ -45,8 +53,9 @@ class LangPTuneProfiler(Profiler):
     def __init__(self, config: LangPTuneConfig | None = None, **options: Any) -> None:
         super().__init__(config, **options)
         self.tuned: Tuned | None = None
+        self._prompts = 0
         # further parts of folded histories, by the hash of their prompt
-        self._later: dict[str, list[list[Shown]]] = {}
+        self._later: dict[str, list[list[HistoryItem]]] = {}
 
     @classmethod
     def open(
@@ -56,102 +65,174 @@ class LangPTuneProfiler(Profiler):
         model: str | TextGenerator | None = None,
         engine: str | None = None,
     ) -> Self:
-        """The profiler that was tuned in ``folder``; ``settings`` change how it writes.
+        """Return the profiler that was tuned in ``folder``; ``settings`` change how it writes.
 
         Raises:
-            ReclmError: if none was, it is not finished, or the model or the engine is not its own.
+            BadInput: if it is not finished, or the model, the engine or a setting is not its own.
+            NotFound: if none was tuned there.
         """
+        from reclm.profilers.langptune.pipeline import Tuned, check_settings
+
         if engine not in {None, "transformers"}:
-            raise ReclmError(f"a tuned model runs on transformers, not on {engine!r}; leave --engine out")
+            raise BadInput(
+                f"a tuned model runs on transformers, not on {engine!r}; leave --engine out", value=engine
+            )
         tuned = Tuned.read(folder)
         if not tuned.done:
-            raise ReclmError(f"{folder} is not finished; run the same reclm tune again, it goes on")
-        for name in settings or {}:
-            if name not in _WRITES:
-                raise ReclmError(
-                    f"profiler langptune: {name!r} is a setting of tuning, and {folder} is tuned; leave it out "
-                    f"(what changes how it writes: {', '.join(_WRITES)})"
-                )
+            raise BadInput(
+                f"{folder} is not finished; run the same reclm tune again, it goes on", value=folder
+            )
+        check_settings(folder, settings)
         values = merged(tuned.config.model_dump(mode="json"), settings or {})
         config = LangPTuneConfig.build(values, where="profiler langptune")
-        if config.source == "history":
-            raise ReclmError(
-                f"{folder} was tuned on the histories' own text (source = history): it writes no profiles"
-                + (f"; what was tuned is an encoder: --encoder {tuned.encoder}" if tuned.encoder else "")
-            )
         profiler = cls(config, model=model, folder=folder)
-        profiler._use(replace(tuned, config=config), profiler.model)
+        profiler._use(replace(tuned, config=config))
         return profiler
 
+    @property
+    def writer(self) -> str:
+        """The name that its profiles are filed under."""
+        return f"langptune-{_HISTORY}" if self.config.source == "history" else super().writer
+
+    def training(self, view: TrainingView) -> dict[str, Any] | None:
+        """Return all that the training depends on, in canonical form; None where nothing is trained."""
+        if not any(self.config.trains):
+            return None
+        config = self._of(view).needed().model_dump(mode="json", exclude={"measured"})
+        return {"model": self._model.name if self.config.source == "profile" else None, **config}
+
+    def wording(self, view: TrainingView) -> dict[str, Any] | None:
+        """Return all that the profiles' words depend on; None where a language model is to be trained first."""
+        config = self._of(view)
+        shown = {"prompts": config.prompts.model_dump(mode="json"), "history": config.sessions.history}
+        if config.source == "history":
+            return {"model": _HISTORY, **shown}
+        if config.trains[1]:
+            return None
+        return {"model": self._model.name, "params": config.writing.model_dump(mode="json"), **shown}
+
     def fit(self, view: TrainingView) -> Self:
-        """Tune, or go on where tuning stopped; nothing where it is done, or there is nothing to tune.
+        """Tune in the folder, or go on where tuning stopped; nothing where it is done, or there is no folder.
 
         Raises:
-            ReclmError: what training raises.
+            ReclmError: whatever training raises.
         """
         if self.tuned is None and self.folder is not None:
             tuning = self.tuning(view)
             tuning.run()
-            if self.config.source == "profile":
-                self._use(tuning.tuned, self.model)
+            self._prompts = len(tuning.train_rows)
+            self._use(tuning.tuned)
         return self
 
     def tuning(self, view: TrainingView) -> "Tuning":
-        """What :meth:`fit` runs."""
+        """Return the training that :meth:`fit` runs."""
         from reclm.profilers.langptune.pipeline import Tuning
 
-        model = find_model(self.model)
-        self.folder = self.folder or Workspace.at().tuned(view.name, f"langptune-{model.name}")
-        return Tuning(view, self.config, model, self.folder, asked_model=self.model, encoder=self.encoder)
+        self.folder = self.folder or current().tuned(view.name, f"langptune-{self._model.name}")
+        return Tuning(
+            view,
+            self._of(view),
+            self._model,
+            self.folder,
+            requested_model=self.model,
+            encoder=self.encoder,
+            progress=self.progress,
+        )
 
-    def _use(self, tuned: Tuned, model: str | None) -> None:
+    def log(self) -> list[dict[str, float]]:
+        """Return what training logged, a row a step, and which pass over the prompts an update belongs to.
+
+        Passes are told where there are four or more (:func:`~.reward.by_pass`).
+        """
+        rows = list(self.tuned.log()) if self.tuned else []
+        updates = [row for row in rows if "reward" in row]
+        passes, unit = by_pass(
+            np.array([row["reward"] for row in updates]), self._prompts, self.config.rlso.batch_size
+        )
+        if unit != "updates":
+            each = self._prompts // self.config.rlso.batch_size
+            for place, row in enumerate(updates[: len(passes) * each]):
+                row["pass"] = place // each + 1
+        return rows
+
+    @property
+    def _model(self) -> LanguageModel:
+        return find_model(self.model)
+
+    def _of(self, view: TrainingView) -> LangPTuneConfig:
+        """Return the options with those of the view's sessions, where it has any."""
+        if view.sessions is None:
+            return self.config
+        return self.config.model_copy(update={"sessions": view.sessions.options})
+
+    def _use(self, tuned: "Tuned") -> None:
         self.tuned = tuned
-        self._generator = tuned.generator(tuned.model(model))
+        if self.config.source == "profile":
+            self._generator = tuned.generator("rlso", tuned.model(self.model))
+        if tuned.encoder:
+            self.encoder = TextEncoder(str(tuned.encoder), self.encoder.device if self.encoder else None)
 
     def subjects(
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
-        """The prompt for each user of ``idx``: the newest items. Users without a history are left out, and all items.
+        """Yield the prompt for each user of ``idx``; users without a history are left out, and all items.
 
         Of a history that is folded (:attr:`PromptConfig.fold`) it is the first part's, and the hash is of all parts.
-
-        Raises:
-            ReclmError: with ``source`` history.
         """
-        if self.config.source == "history":
-            raise ReclmError("profiler langptune writes no profiles with source = history; leave it out")
         if kind == "item":
             return
-        prompts, params = self.config.prompts, self.config.writing
-        lines = item_lines(view.item_text, view.text_template, prompts.item_chars)
-        for row, one in zip(idx.tolist(), view.users.ids(idx), strict=True):
-            parts = newest(view, lines, row, self.config.sessions.history, prompts)
-            if not parts:
+        histories, prompts, params = self._histories(view), self.config.prompts, self.config.writing
+        for user, user_id in zip(idx.tolist(), view.users.ids(idx), strict=True):
+            items = histories.of_user(user)
+            if not items:
                 continue
+            if self.config.source == "history":
+                text = history_text(items)
+                yield Subject(kind, user_id, hashlib.sha256(text.encode()).hexdigest()[:32], text)
+                continue
+            parts = histories.folded(items)
             chats = [profile_chat(some, prompts) for some in parts]
             whole = Chat(tuple(message for chat in chats for message in chat.messages), prompts.begin)
             key = prompt_hash(whole, self.generator.model, params)
             if parts[1:]:
                 self._later[key] = parts[1:]
-            yield Subject(kind, one, key, chats[0])
+            yield Subject(kind, user_id, key, chats[0])
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
-        """The profiles, each as soon as it is done; equal prompts are generated once."""
-        wanted: dict[str, list[Subject]] = {}
+        """Yield the profiles, each as soon as it is done; equal prompts are generated once."""
+        same_prompt: dict[str, list[Subject]] = {}
         for subject in subjects:
-            wanted.setdefault(subject.prompt_hash, []).append(subject)
+            if isinstance(subject.source, str):
+                yield Profile("user", subject.id, subject.source, subject.prompt_hash, _HISTORY)
+            else:
+                same_prompt.setdefault(subject.prompt_hash, []).append(subject)
         params, prompts = self.config.writing, self.config.prompts
-        asked = {key: same[0].source for key, same in wanted.items()}
+        chats: dict[str, Any] = {key: same[0].source for key, same in same_prompt.items()}
         part = 0
-        while asked:
+        while chats:
             longer = {}
-            for answer in self.generator.generate(asked, params):
+            for answer in self.generator.generate(chats, params):
                 # as in training
                 text = finished(prompts, answer.text.removeprefix(prompts.begin))
                 later = self._later.get(answer.key, [])
                 if len(later) > part:
                     longer[answer.key] = profile_chat(later[part], prompts, text)
                     continue
-                for subject in wanted[answer.key]:
+                for subject in same_prompt[answer.key]:
                     yield Profile.answered("user", subject.id, text, answer, self.generator.model, params)
-            asked, part = longer, part + 1
+            chats, part = longer, part + 1
+
+    def measures(self, view: TrainingView, profiles: Sequence[Profile]) -> dict[str, float]:
+        """Return how profiles read, means over them: see :func:`~.readability.interpretability`."""
+        if self.config.source == "history" or not profiles:
+            return {}
+        histories = self._histories(view)
+        users = view.users.idx([profile.id for profile in profiles]).tolist()
+        return interpretability(
+            [profile.text for profile in profiles],
+            [source_text(histories.of_user(user)) for user in users],
+            [profile.finish_reason == "stop" for profile in profiles],
+        )
+
+    def _histories(self, view: TrainingView) -> Histories:
+        return Histories(view, view.sessions, self.config.prompts, self.config.sessions.history)

@@ -1,16 +1,23 @@
-"""The words of the prompt (LangPTune, arXiv 2410.18870, section 5), for any data set.
+"""Prompts of LangPTune (arXiv 2410.18870, section 5) and the histories that they show, for any data set.
 
 Items and reviews are one line each and went through :func:`~reclm.llm.chat.plain`: they can pose neither as a turn of
 the chat nor as another line of the prompt.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from time import perf_counter
 
 import numpy as np
 
-from reclm.llm.chat import Chat, Message, plain
+from reclm.data.dataset import TrainingView
+from reclm.data.sessions import NONE, Sessions
+from reclm.llm.chat import Chat, Message, SamplingParams, plain
+from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
+from reclm.profilers.rl.rollout import Sampler
+from reclm.text.item_text import item_lines
 
 _ASK = (
     "Above are items that a user {chose}, the oldest first. Describe in a few sentences what this user likes and "
@@ -23,8 +30,8 @@ _FOLD = (
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An item of a history, as its prompt shows it.
+class HistoryItem:
+    """An item of a history, as a prompt shows it.
 
     Attributes:
         text: of the item, one line.
@@ -38,28 +45,209 @@ class Shown:
 
     @property
     def lines(self) -> list[str]:
-        """``- text``, and what the user said below it."""
-        said = [] if np.isnan(self.rating) else [f"rated {self.rating:g}"]
-        said += [f"wrote: {self.review}"] if self.review else []
-        return [f"- {self.text}", *([f"  The user {' and '.join(said)}"] if said else [])]
+        """``- text``, and the user's rating and review below it."""
+        opinion = [] if np.isnan(self.rating) else [f"rated {self.rating:g}"]
+        opinion += [f"wrote: {self.review}"] if self.review else []
+        return [f"- {self.text}", *([f"  The user {' and '.join(opinion)}"] if opinion else [])]
 
 
-def profile_chat(items: Sequence[Shown], config: PromptConfig, known: str = "") -> Chat:
-    """The question for a user's profile.
+def profile_chat(items: Sequence[HistoryItem], config: PromptConfig, known: str = "") -> Chat:
+    """Return the question for a user's profile.
 
     Args:
         items: of the history, oldest first.
         config: how the answer begins.
         known: the profile so far, from the items before these.
     """
-    said = ["rated"] * any(not np.isnan(one.rating) for one in items)
-    said += ["reviewed"] * any(one.review for one in items)
-    ask = (_FOLD if known else _ASK).format(chose=" and ".join(said) or "chose")
-    lines = [line for one in items for line in one.lines]
-    told = [f"The user so far: {plain(known)}"] if known else []
-    return Chat((Message("user", "\n".join([*told, *lines, "", ask])),), config.begin)
+    actions = ["rated"] * any(not np.isnan(item.rating) for item in items)
+    actions += ["reviewed"] * any(item.review for item in items)
+    question = (_FOLD if known else _ASK).format(chose=" and ".join(actions) or "chose")
+    lines = [line for item in items for line in item.lines]
+    before = [f"The user so far: {plain(known)}"] if known else []
+    return Chat((Message("user", "\n".join([*before, *lines, "", question])),), config.begin)
 
 
 def finished(config: PromptConfig, text: str) -> str:
-    """A profile as one line: ``text`` is what was written behind the begin."""
+    """Return a profile as one line: ``text`` is the answer behind the begin."""
     return plain(f"{config.begin} {text}")
+
+
+class Histories:
+    """The histories that profiles are written from.
+
+    Args:
+        view: the training part.
+        sessions: their histories go before those of the view.
+        config: what is shown of an item.
+        length: items of a history that is taken from the view, the newest with text.
+    """
+
+    def __init__(
+        self, view: TrainingView, sessions: Sessions | None, config: PromptConfig, length: int = 0
+    ) -> None:
+        self.view, self.config, self.length = view, config, length
+        self._sessions = sessions
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions, where there are any."""
+        assert self._sessions is not None
+        return self._sessions
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The text of each item as one line, ``I`` of them."""
+        return item_lines(self.view.item_text, self.view.text_template, self.config.item_chars)
+
+    @cached_property
+    def _session_of(self) -> dict[int, int]:
+        users = [] if self._sessions is None else self._sessions.users.tolist()
+        return {user: row for row, user in enumerate(users)}
+
+    def items(self, row: int) -> list[HistoryItem]:
+        """Return the history of session ``row``, oldest first."""
+        sessions = self.sessions
+        items = sessions.history[row]
+        ratings = sessions.rating[row].tolist() if sessions.rating is not None else []
+        return self._shown(items[items != NONE].tolist(), ratings, sessions.reviews(row))
+
+    def of_user(self, user: int) -> list[HistoryItem]:
+        """Return the history of the user's session or, without one, the newest items in the view."""
+        if user in self._session_of:
+            return self.items(self._session_of[user])
+        train = self.view.train
+        rows = self.view.history("user", user)
+        with_text = np.array([bool(self.lines[item]) for item in train.item_idx[rows].tolist()], bool)
+        rows = rows[with_text][-self.length :] if self.length else rows[with_text]
+        ratings = train.rating[rows].tolist() if train.rating is not None else []
+        reviews = train.review.take(rows).to_pylist() if train.review is not None else []
+        return self._shown(train.item_idx[rows].tolist(), ratings, reviews)
+
+    def folded(self, items: list[HistoryItem]) -> list[list[HistoryItem]]:
+        """Return a history in parts of ``config.fold`` items, the oldest first; whole without."""
+        fold = self.config.fold or len(items)
+        return [items[start : start + fold] for start in range(0, len(items), fold)] if items else []
+
+    def parts(self, row: int) -> list[list[HistoryItem]]:
+        """Return the history of session ``row``, :meth:`folded`."""
+        return self.folded(self.items(row))
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """Return the histories of sessions as bare texts, without a language model: a line an item, oldest first."""
+        return [history_text(self.items(row)) for row in rows]
+
+    def sources(self, rows: Sequence[int]) -> list[str]:
+        """Return the texts that a profile may copy from: items and reviews."""
+        return [source_text(self.items(row)) for row in rows]
+
+    def _shown(
+        self, items: Sequence[int], ratings: Sequence[float], reviews: Sequence[str | None]
+    ) -> list[HistoryItem]:
+        limit = self.config.review_chars
+        return [
+            HistoryItem(
+                self.lines[item],
+                ratings[place] if ratings else np.nan,
+                plain(reviews[place] or "", limit) if reviews and limit else "",
+            )
+            for place, item in enumerate(items)
+        ]
+
+
+def history_text(items: Sequence[HistoryItem]) -> str:
+    """Return a history as a bare text (EMB-0 and EMB-CL): a line an item."""
+    return "\n".join(line for item in items for line in item.lines)
+
+
+def source_text(items: Sequence[HistoryItem]) -> str:
+    """Return the texts of a history that a profile may copy from: items and reviews."""
+    return " ".join(f"{item.text} {item.review}" for item in items)
+
+
+@dataclass(frozen=True)
+class Written:
+    """``n`` profiles.
+
+    Attributes:
+        texts: one line each.
+        ended: whether the model ended each by itself.
+        tokens: written, all together.
+        seconds: that it took.
+    """
+
+    texts: list[str]
+    ended: list[bool]
+    tokens: int
+    seconds: float
+
+
+class SessionWriter:
+    """Writes profiles of sessions with a model that is at hand.
+
+    Args:
+        histories: of the sessions.
+        prompts: the model's tokenizer.
+        sampler: samples from the model as it is at the moment.
+    """
+
+    def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: Sampler) -> None:
+        self.histories, self.prompts, self.sampler = histories, prompts, sampler
+
+    def ids(self, chat: Chat) -> list[int]:
+        """Return the prompt as token ids."""
+        return self.prompts.ids(chat)
+
+    def write(
+        self, chats: Sequence[Chat], params: SamplingParams, seeds: Sequence[int] | None = None
+    ) -> Written:
+        """Answer each chat.
+
+        Args:
+            seeds: one each, in place of ``params.seed``.
+
+        Raises:
+            BadInput: if a prompt does not fit the model's context window.
+        """
+        begun = perf_counter()
+        prompts = [self.ids(chat) for chat in chats]
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+        texts, ended, tokens = [""] * len(prompts), [False] * len(prompts), 0
+        own = None if seeds is None else [seeds[row] for row in order]
+        for place, new, done in self.sampler.sample([prompts[row] for row in order], params, own):
+            row = order[place]
+            texts[row], ended[row] = finished(self.histories.config, self.sampler.decode(new)), done
+            tokens += len(new)
+        return Written(texts, ended, tokens, perf_counter() - begun)
+
+    def chats(self, rows: Sequence[int], params: SamplingParams) -> dict[int, Chat]:
+        """Return the last question of each session.
+
+        Where histories are folded (:attr:`PromptConfig.fold`), the profiles of the parts before it are written first.
+        """
+        config = self.histories.config
+        parts = {row: self.histories.parts(row) for row in rows}
+        chats = {row: profile_chat(some[0], config) for row, some in parts.items()}
+        for number in range(1, max(map(len, parts.values()), default=0)):
+            longer = [row for row, some in parts.items() if len(some) > number]
+            known = self.write([chats[row] for row in longer], params).texts
+            for row, profile in zip(longer, known, strict=True):
+                chats[row] = profile_chat(parts[row][number], config, profile)
+        return chats
+
+    def profiles(
+        self,
+        rows: Sequence[int],
+        params: SamplingParams,
+        before: SamplingParams | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Written:
+        """Write the profiles of sessions, in their order.
+
+        Args:
+            before: how the parts of folded histories but the last are sampled; as ``params`` by default.
+            seeds: one a session, in place of ``params.seed``.
+        """
+        begun = perf_counter()
+        chats = self.chats(rows, before or params)
+        written = self.write([chats[row] for row in rows], params, seeds)
+        return replace(written, seconds=perf_counter() - begun)

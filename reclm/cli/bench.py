@@ -16,7 +16,6 @@ from reclm.errors import ReclmError
 if TYPE_CHECKING:
     from reclm.benchmarks.experiment import SuiteRun
     from reclm.benchmarks.results import Result
-    from reclm.benchmarks.session_suite import SessionSuite
     from reclm.benchmarks.suite import Suite
     from reclm.folders import Workspace
 
@@ -180,6 +179,7 @@ def bench(
     """Train a backbone with and without profiles, and say whether they helped; or run a suite of backbones."""
     from reclm.config import parse_settings
     from reclm.folders import Workspace, make_folder
+    from reclm.folders import workspace as use_workspace
 
     if context.invoked_subcommand:
         refuse(context, set(), f"goes behind {context.invoked_subcommand}")
@@ -199,6 +199,7 @@ def bench(
     if out is not None:
         make_folder(out, "--out")  # before anything is trained for it
     workspace = Workspace.at(home)
+    use_workspace(workspace.root)
     changes = {"dataset": dataset, "seeds": seeds, "epochs": epochs, "search": search}
     how = {"jobs": jobs, "fresh": fresh, "controls": controls}
     if suite is not None:
@@ -207,10 +208,12 @@ def bench(
         return
     import reclm.data
     from reclm.benchmarks.experiment import comparison
-    from reclm.benchmarks.suite import Profiles, changed
+    from reclm.benchmarks.suite import changed
+    from reclm.benchmarks.trial import ProfileOptions
 
     data = reclm.data.load(dataset or "ml-100k", workspace)
-    profiles = Profiles(
+    profiles = ProfileOptions(
+        tune=False,
         profiler=profiler,
         settings=parse_settings(profiler_set or []),
         model=model,
@@ -291,16 +294,11 @@ def _compare(
     suite: "Suite", workspace: "Workspace", how: dict[str, Any], out: Path | None, trackers: list[str]
 ) -> None:
     """Run a backbone's comparison, keep its models, and say what may come next."""
-    from reclm.benchmarks.experiment import keep_models
-    from reclm.data.storage import is_dataset
-
-    at = Path(suite.dataset)
     names = Path(suite.dataset).name, suite.rows[0].backbone
     run, folder = _run(suite, workspace, {**how, "weights": True}, out, names, trackers, "models")
-    keep_models(run, folder / "models", at if is_dataset(at) else workspace.dataset(suite.dataset))
-    data = run.dataset
+    data = run.source
     same = shlex.join(["reclm", *sys.argv[1:]])
-    writer = next((one.store.info.writer for one in run.given.values() if one.store), None)
+    writer = next((row.writer for row in run.result().about.rows if row.writer), None)
     if writer is None:
         if data.item_text.num_columns:
             _say(f"next: {same} --augment")
@@ -310,7 +308,7 @@ def _compare(
         _say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
     one = shlex.join(["--user", data.users.ids(data.train.user_idx[:1])[0], "--run", str(folder)])
     _say(f"next: reclm recommend {one}")
-    if any(run.failures()):
+    if run.failures():
         raise typer.Exit(1)
 
 
@@ -323,18 +321,11 @@ def _suite(
     trackers: list[str],
 ) -> None:
     """Run a suite's file."""
-    from reclm.benchmarks.session_suite import load_session_suite
     from reclm.benchmarks.suite import changed, load_suite
 
-    if sessions := load_session_suite(name):
-        if how.pop("jobs") != 1 or changes.pop("search") is not None or changes.pop("kind") is not None:
-            raise ReclmError("--jobs, --search and --kind go with suites of backbones only")
-        _sessions(sessions.changed(**changes), workspace, how, out, Path(name).stem, trackers)
-        return
     chosen = changed(load_suite(name), **changes)
-    run, folder = _run(chosen, workspace, how, out, (Path(name).stem,), trackers, "suite.yaml")
-    run.suite.to_yaml(folder / "suite.yaml")
-    if any(run.failures()):
+    run, _ = _run(chosen, workspace, how, out, (Path(name).stem,), trackers, "suite.yaml")
+    if run.failures():
         raise typer.Exit(1)
 
 
@@ -351,46 +342,13 @@ def _run(
 
     ``besides`` is what the caller adds to the folder.
     """
-    from reclm.benchmarks import examples
-    from reclm.benchmarks.experiment import run_suite
-    from reclm.charts import save as save_picture
+    from reclm.benchmarks.experiment import execute
 
-    run = run_suite(suite, workspace, **how)
-    record = run.record()
+    run = execute(suite, **how)
     folder = out or workspace.new_run(*names)
-    record.save(folder)
-    save_picture(record.plot(), folder / "comparison.png")
-    examples.write(run, folder)
+    record = run.save(folder)
     _show(record, folder, workspace, trackers, besides)
     return run, folder
-
-
-def _sessions(
-    suite: "SessionSuite",
-    workspace: "Workspace",
-    how: dict[str, Any],
-    out: Path | None,
-    name: str,
-    trackers: list[str],
-) -> None:
-    """Run a suite of sessions."""
-    from reclm.benchmarks import session_examples
-    from reclm.benchmarks.session_run import run_session_suite
-    from reclm.charts import save as save_picture
-
-    run = run_session_suite(suite, workspace, **how)
-    record = run.record()
-    folder = out or workspace.new_run(name)
-    record.save(folder)
-    if any(row.row for row in suite.rows):
-        session_examples.draw(run, record, folder / "comparison.png")
-    else:
-        save_picture(record.plot(), folder / "comparison.png")
-    session_examples.write(run, folder)
-    suite.to_yaml(folder / "suite.yaml")
-    _show(record, folder, workspace, trackers, "suite.yaml")
-    if run.failures:
-        raise typer.Exit(1)
 
 
 def _show(record: "Result", folder: Path, workspace: "Workspace", trackers: list[str], besides: str) -> None:

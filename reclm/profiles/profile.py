@@ -114,6 +114,8 @@ class Profiler(ABC):
     tunable: ClassVar[bool] = False
     Config: ClassVar[type[BaseConfig]] = BaseConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    progress = True
+    """Show bars while it is tuned."""
 
     def __init__(
         self,

@@ -120,6 +120,8 @@ def trained_on(dataset: Dataset, on_test: bool) -> Interactions:
 def validation_task(dataset: Dataset) -> Task:
     """Return the task of ranking validation items among all of training or validation; training items are masked.
 
+    In a ``next-item`` data set the candidates are those of its protocol.
+
     Raises:
         NotFound: if the data set has no validation part.
     """
@@ -131,7 +133,10 @@ def validation_task(dataset: Dataset) -> Task:
             where=dataset.name,
             remedy="--set valid=0.1",
         )
-    seen = np.unique(np.concatenate([dataset.train.item_idx, dataset.valid.item_idx]))
+    if dataset.sessions is not None:
+        seen = dataset.sessions.items
+    else:
+        seen = np.unique(np.concatenate([dataset.train.item_idx, dataset.valid.item_idx]))
     return Task.of(dataset.valid, dataset.train, seen, len(dataset.users), len(dataset.items))
 
 

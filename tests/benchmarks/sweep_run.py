@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import nn
 
-from reclm.benchmarks.experiment import run_suite
+from reclm.benchmarks.experiment import execute
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Run, Runner
-from reclm.folders import Workspace
+from reclm.folders import workspace
 from reclm.recommend.base import Inputs
 
 FOLDER: Path = globals()["FOLDER"]
@@ -57,4 +57,5 @@ suite = Suite(
     train={"epochs": 2, "batch_size": 64, "metric": "ndcg@5"},
     rows=tuple(Row(name=f"d {dim}", backbone="biasmf", model={"dim": dim}) for dim in range(1, 11)),
 )
-run_suite(suite, Workspace(FOLDER), progress=False).record().save(FOLDER / "result")
+workspace(FOLDER)
+execute(suite, progress=False).result().save(FOLDER / "result")

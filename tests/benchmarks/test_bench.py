@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from reclm.benchmarks.examples import qualities
-from reclm.benchmarks.experiment import SuiteRun, comparison, keep_models, run_suite
-from reclm.benchmarks.features import Given, SuiteInputs, open_profiles
+from reclm.benchmarks.experiment import SuiteRun, comparison, execute, run_suite, save_models
+from reclm.benchmarks.features import FeatureMaker, Features
 from reclm.benchmarks.pool import run_trials
-from reclm.benchmarks.suite import Profiles, Row, row_plan, with_controls
-from reclm.benchmarks.trial import Plan, Runner
+from reclm.benchmarks.suite import Row, row_plan, with_controls
+from reclm.benchmarks.trial import Plan, ProfileOptions, Runner
 from reclm.benchmarks.trial_cache import Trial, TrialCache
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
-from reclm.folders import Workspace
+from reclm.folders import Workspace, workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
 from reclm.recommend.saved import load_model
@@ -36,23 +36,28 @@ def ran(folder: Path, seeds: int = 2, select_on: str = "valid") -> SuiteRun:
     Two epochs: too few for Base to learn who likes what, which the profiles tell Augment.
     """
     settings = {"dim": 4, "lr": 0.01, "batch_size": 64}
-    suite = comparison("biasmf", settings, DATA, Profiles(), seeds=seeds, epochs=2, select_on=select_on)  # pyright: ignore[reportArgumentType]
-    given = {"base": Given(BASE), "augment": Given(TOLD, coverage={"user": (60, 60)})}
-    store = TrialCache(folder / "cells", weights=True)
-    cells = {
-        row.name: [
-            Trial(row_plan(suite, row), seed, given[row.name].inputs, DATA.fingerprint)
-            for seed in range(seeds)
-        ]
+    suite = comparison(
+        "biasmf",
+        settings,
+        DATA,
+        ProfileOptions(),
+        seeds=seeds,
+        epochs=2,
+        select_on=select_on,  # pyright: ignore[reportArgumentType]
+    )
+    features = {"base": Features(BASE), "augment": Features(TOLD, coverage={"user": (60, 60)})}
+    cache = TrialCache(folder / "cells", weights=True)
+    trials = {
+        row.name: [Trial(row_plan(suite, row), seed, DATA, features[row.name]) for seed in range(seeds)]
         for row in suite.rows
     }
-    found = iter(run_trials([one for row in cells.values() for one in row], DATA, store, progress=False))
-    results = {name: [next(found) for _ in row] for name, row in cells.items()}
-    return SuiteRun(suite, DATA, store, cells, results, given)
+    records = iter(run_trials([one for row in trials.values() for one in row], cache, progress=False))
+    by_row = {name: [next(records) for _ in row] for name, row in trials.items()}
+    return SuiteRun(suite, DATA, (DATA,) * seeds, cache, trials, by_row)
 
 
 def test_profiles_that_tell_the_answer_are_found_to_help(tmp_path: Path) -> None:
-    record = ran(tmp_path, seeds=1).record()
+    record = ran(tmp_path, seeds=1).result()
     assert record.row("augment").base == "base"
     base, augment = (record.values(name, "full-shot", "ndcg@20").mean() for name in ("base", "augment"))
     assert augment > base
@@ -62,8 +67,8 @@ def test_profiles_that_tell_the_answer_are_found_to_help(tmp_path: Path) -> None
 
 def test_the_record_agrees_with_the_cells_and_comes_back_as_it_was_written(tmp_path: Path) -> None:
     run = ran(tmp_path)
-    record = run.record()
-    for name, results in run.results.items():
+    record = run.result()
+    for name, results in run.records.items():
         means = np.array([result.means["zero-shot"]["recall@40"] for result in results], float)
         np.testing.assert_allclose(record.values(name, "zero-shot", "recall@40"), means, rtol=1e-6)
         assert record.history[name, 1] == results[1].history
@@ -76,9 +81,9 @@ def test_the_record_agrees_with_the_cells_and_comes_back_as_it_was_written(tmp_p
 
 def test_selection_on_test_is_said_and_joins_validation_to_training(tmp_path: Path) -> None:
     run = ran(tmp_path, seeds=1, select_on="test")
-    record = run.record()
+    record = run.result()
     assert "TEST" in record.about.selected_on
-    assert [row["epoch"] for row in run.results["base"][0].history] == [1, 2]
+    assert [row["epoch"] for row in run.records["base"][0].history] == [1, 2]
     trained = DATA.joined(["train", "valid"])
     assert record.cells["base", 0, "full-shot"].activity.sum() <= len(trained)
     assert run.suite.train["metric"] == "recall@20"
@@ -116,40 +121,40 @@ def test_the_last_seeds_models_are_kept_with_the_weights_of_their_first_protocol
 ) -> None:
     run = ran(tmp_path, select_on=select_on)
     save_dataset(DATA, tmp_path / "datasets" / DATA.name)
-    keep_models(run, tmp_path / "models", tmp_path / "datasets" / DATA.name)
+    save_models(run, tmp_path / "models")
     for name in ("base", "augment"):
         trained = load_model(tmp_path / "models" / name, Workspace(tmp_path))
         assert (trained.about.seed, trained.about.variant) == (1, name)
         with torch.inference_mode():
             found = evaluate(trained.model.scorer(), tasks_of(DATA)["full-shot"], ["ndcg@20"])  # pyright: ignore[reportCallIssue]
-        assert found.mean()["ndcg@20"] == run.results[name][1].means["full-shot"]["ndcg@20"]
+        assert found.mean()["ndcg@20"] == run.records[name][1].means["full-shot"]["ndcg@20"]
 
 
 def test_cells_that_were_kept_without_weights_run_again_for_them(tmp_path: Path) -> None:
     plan = Plan(backbone="biasmf", model={"dim": 4}, train=TrainConfig(epochs=1))
-    one = Trial(plan, 0, BASE, DATA.fingerprint)
-    (first,) = run_trials([one], DATA, TrialCache(tmp_path), progress=False)
+    one = Trial(plan, 0, DATA, Features(BASE))
+    (first,) = run_trials([one], TrialCache(tmp_path), progress=False)
     store = TrialCache(tmp_path, weights=True)
     assert store.finished(one.key, "x") is None
-    (again,) = run_trials([one], DATA, store, progress=False)
+    (again,) = run_trials([one], store, progress=False)
     assert store.finished(one.key, "x") == again
     assert again.means == first.means
 
 
 def test_each_row_with_a_language_models_profiles_gets_its_controls(tmp_path: Path) -> None:
-    suite = comparison("biasmf", {}, DATA, Profiles(profiler="zero-shot"))
+    suite = comparison("biasmf", {}, DATA, ProfileOptions(profiler="zero-shot"))
     names = [row.name for row in with_controls(suite).rows]
     assert names == [
         "base",
         "augment",
         *(f"augment, {one}" for one in ("shuffled", "random", "text", "keywords")),
     ]
-    assert {with_controls(suite).base(row) for row in with_controls(suite).rows[1:]} == {"base"}
+    assert {with_controls(suite).against(row) for row in with_controls(suite).rows[1:]} == {("base",)}
     controls = with_controls(suite).rows[2:]
     assert {with_controls(suite).stands_for(row) for row in controls} == {"augment"}
     by_hand = suite.model_copy(update={"rows": (*suite.rows, controls[0])})
     assert sorted(row.name for row in with_controls(by_hand).rows) == sorted(names), "no control twice"
-    words = comparison("biasmf", {}, DATA, Profiles(profiler="keywords"))
+    words = comparison("biasmf", {}, DATA, ProfileOptions(profiler="keywords"))
     assert [row.name for row in with_controls(words).rows][2:] == [
         f"augment, {one}" for one in ("shuffled", "random", "text")
     ], "keywords are a control themselves"
@@ -160,28 +165,33 @@ def test_a_leaking_split_ends_a_run_without_profiles_too(tmp_path: Path) -> None
         np.append(DATA.valid.user_idx, DATA.test.user_idx[0]),
         np.append(DATA.valid.item_idx, DATA.test.item_idx[0]),
     )
-    workspace = Workspace(tmp_path)
+    workspace(tmp_path)
     suite = comparison("biasmf", {"dim": 4, "items": "id"}, DATA, epochs=1)
-    save_dataset(DATA, workspace.dataset(DATA.name))
-    assert (
-        "no user has a test item in" in run_suite(suite, workspace, progress=False).record().about.remarks[-1]
-    )
-    save_dataset(replace(DATA, valid=leaked), workspace.dataset("leaked"))
+    save_dataset(DATA, Workspace(tmp_path).dataset(DATA.name))
+    assert "no user has a test item in" in run_suite(suite, progress=False).about.remarks[-1]
+    save_dataset(replace(DATA, valid=leaked), Workspace(tmp_path).dataset("leaked"))
     with pytest.raises(ReclmError, match="1 interactions are in valid and in test"):
-        run_suite(suite.model_copy(update={"dataset": "leaked"}), workspace, progress=False)
+        run_suite(suite, dataset="leaked", progress=False)
 
 
 def test_what_profiles_are_like_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, _, profiler = open_profiles(Profiles(profiler="keywords"), DATA, Workspace(tmp_path))
+    workspace(tmp_path)
+    store, profiler, *_ = FeatureMaker(DATA, None, False)._store(
+        ProfileOptions(profiler="keywords"), "biasmf"
+    )
     told = ran(tmp_path)
-    told.given["augment"] = Given(TOLD, store, profiler=profiler)
+    told.trials["augment"] = [
+        replace(trial, features=Features(TOLD, store, profiler=profiler)) for trial in told.trials["augment"]
+    ]
     users, items = qualities(told)
     assert (users.kind, users.profiles, users.distinct, users.in_format) == ("user", 60, 2, 1.0)
     assert (items.kind, items.profiles) == ("item", 40)
     assert users.seconds > 0
     monkeypatch.setattr(type(profiler), "in_format", lambda _, kind, text: "blue" in text)
     assert qualities(told)[0].in_format == 0.5  # thirty users like what is blue
-    told.given["augment"] = Given(TOLD, store)
+    told.trials["augment"] = [
+        replace(trial, features=Features(TOLD, store)) for trial in told.trials["augment"]
+    ]
     assert qualities(told)[0].in_format is None
 
 
@@ -189,21 +199,19 @@ def test_controls_of_item_text_are_absent_where_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = replace(DATA, item_text=DATA.item_text.select([]))
-    workspace = Workspace(tmp_path)
-    save_dataset(data, workspace.dataset(data.name))
-    monkeypatch.setattr(SuiteInputs, "of", lambda *_: Given(replace(TOLD, item_text=None)))
-    suite = comparison("biasmf", {"dim": 4, "items": "id"}, data, Profiles(), epochs=1)
-    record = run_suite(suite, workspace, controls=True, progress=False).record()
+    workspace(tmp_path)
+    monkeypatch.setattr(FeatureMaker, "of", lambda *_: Features(replace(TOLD, item_text=None)))
+    suite = comparison("biasmf", {"dim": 4, "items": "id"}, data, ProfileOptions(), epochs=1)
+    record = execute(suite, data, controls=True, progress=False).result()
     absent = {line.name: line.absent for line in record.about.rows if line.absent}
     assert absent == dict.fromkeys(("augment, text", "augment, keywords"), "the data have no item text")
 
 
 def test_a_row_that_cannot_run_here_is_told_and_not_run(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    save_dataset(DATA, workspace.dataset(DATA.name))
+    workspace(tmp_path)
     suite = comparison("biasmf", {"dim": 4, "items": "id"}, DATA, epochs=1)
-    rows = (*suite.rows, Row(name="SASRec", backbone="biasmf", absent="no sequence backbone yet"))
-    record = run_suite(suite.model_copy(update={"rows": rows}), workspace, progress=False).record()
+    rows = (*suite.rows, Row(name="SASRec", absent="no sequence backbone yet"))
+    record = execute(suite.model_copy(update={"rows": rows}), DATA, progress=False).result()
     assert record.row("SASRec").absent == "no sequence backbone yet"
     assert {line for line, _, _ in record.cells} == {"base"}
 

@@ -1,5 +1,6 @@
 """The search: equal budgets, chosen on validation alone, the same however often it is killed."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,17 @@ import optuna
 import pytest
 
 from reclm.benchmarks import search as searching
-from reclm.benchmarks.experiment import SuiteRun, run_suite
+from reclm.benchmarks.experiment import SuiteRun, execute
+from reclm.benchmarks.features import Features
 from reclm.benchmarks.report.page import facts
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Range, Search, run_search, spaces, with_options
 from reclm.benchmarks.suite import Suite, changed
 from reclm.benchmarks.trial import Plan, Runner
-from reclm.benchmarks.trial_cache import Trial, TrialRecord
+from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
-from reclm.folders import Workspace
+from reclm.folders import Workspace, workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard
@@ -63,7 +65,8 @@ def run(folder: Path, fresh: bool = False, weights: bool = False, **changes: Any
     """The suite, in a workspace in ``folder``."""
     space = Workspace(folder)
     save_dataset(DATA, space.dataset("checkerboard"))
-    return run_suite(Suite.build(SUITE | changes), space, fresh=fresh, weights=weights, progress=False)
+    workspace(folder)
+    return execute(Suite.build(SUITE | changes), fresh=fresh, weights=weights, progress=False)
 
 
 def found(ran: SuiteRun) -> dict[str, Any]:
@@ -82,22 +85,22 @@ def test_every_trained_row_has_the_same_budget_and_runs_its_seeds_with_what_it_c
     first = {row: one.trials[0].options for row, one in ran.searched.items() if one.trials}
     own = {"lr": 1e-3, "dim": 4}
     assert first == {"base": own, "augment": own}
-    assert len({cell.key for row in ("base", "augment") for cell in ran.cells[row]}) == 4
+    assert len({cell.key for row in ("base", "augment") for cell in ran.trials[row]}) == 4
     assert len(trained) == 2 * 7 + 2  # seed 0 of what was chosen is kept
     for row in ("base", "augment"):
         chosen = ran.searched[row].chosen
         best = max(values_of(ran.searched[row]))
         assert next(one.options for one in ran.searched[row].trials if one.value == best) == chosen
-        assert all(cell.plan.train.lr == chosen["lr"] for cell in ran.cells[row])
-        assert all(cell.definition["model"]["dim"] == chosen["dim"] for cell in ran.cells[row])
-        assert ran.results[row][0].history[0]["valid ndcg@5"] == best
-    record = ran.record()
+        assert all(cell.plan.train.lr == chosen["lr"] for cell in ran.trials[row])
+        assert all(cell.definition["model"]["dim"] == chosen["dim"] for cell in ran.trials[row])
+        assert ran.records[row][0].history[0]["valid ndcg@5"] == best
+    record = ran.result()
     record.save(tmp_path / "run")
     line = Result.read(tmp_path / "run").about.rows[1]
     assert (line.trials, line.chosen) == (ran.searched["augment"].trials, ran.searched["augment"].chosen)
     assert line.base == "base"
     told = " / ".join(text for _, text in facts(record))
-    assert "7 trials for every trained line alike (seed 0), of lr 0.0001 to 0.1 (log), dim 4/8" in told
+    assert "7 trials for every trained row alike (seed 0), of lr 0.0001 to 0.1 (log), dim 4/8" in told
     assert "augment: lr " in told
     assert "the best of 7 trials" in told
 
@@ -150,8 +153,15 @@ def by_hand(
             came = value(cell)
             failed = isinstance(came, Exception)
             history = [] if failed else [{"epoch": 1.0}, {"epoch": 2.0, "valid ndcg@20": came}]
-            result = TrialRecord(cell={}, run="", error=str(came) if failed else None, history=history)
-            for name in ("means", "best_epoch", "cell"):
+            validation = {} if failed else {"ndcg@20": came}
+            result = TrialRecord(
+                definition={},
+                run="",
+                error=str(came) if failed else None,
+                history=history,
+                validation=validation,
+            )
+            for name in ("means", "best_epoch", "definition"):
                 del vars(result)[name]  # whoever reads the test's numbers stops here
             results.append(result)
         return results
@@ -161,9 +171,8 @@ def by_hand(
     return run_search(
         search,
         {"one": plan},
-        lambda row, plan: Trial(plan, 0, inputs, "f"),
-        DATA,
-        None,  # pyright: ignore[reportArgumentType]
+        lambda row, plan: Trial(plan, 0, DATA, Features(inputs)),
+        TrialCache(Path(tempfile.mkdtemp())),
         jobs=jobs,
         progress=False,
     )["one"]
@@ -184,24 +193,20 @@ def test_the_best_validation_value_wins_whatever_the_processes_and_no_test_value
     early = [abs(trial.options["lr"] - 0.03) for trial in won.trials[1:10]]
     assert sum(late) / len(late) < sum(early) / len(early)  # it learns what it is told
     assert won == by_hand(monkeypatch, lambda cell: -abs(cell.plan.train.lr - 0.03), OF_LR, PLAN, jobs=7)
-    draws = [trial.params["lr"] for trial in drawn(9)]
-    assert [trial.options["lr"] for trial in won.trials[1:4]] == draws[:3]
+    assert [trial.options["lr"] for trial in won.trials[1:4]] == [drawn(seed) for seed in (1, 2, 3)]
 
 
-def drawn(count: int) -> list[optuna.Trial]:
-    """What a sampler of seed 0 draws at random, after a given first trial."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    trials = [study.ask() for _ in range(count)]
-    for trial in trials:
-        trial.suggest_float("lr", 1e-5, 1.0, log=True)
-    return trials
+def drawn(seed: int) -> float:
+    """Return what a sampler draws at random for the trial of this number."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return study.ask().suggest_float("lr", 1e-5, 1.0, log=True)
 
 
 def test_weights_are_kept_of_what_was_chosen_alone(tmp_path: Path, trained: list[Plan]) -> None:
     ran = run(tmp_path, weights=True)
     kept = {path.parent.name for path in (tmp_path / "cells").glob("*/weights.safetensors")}
-    assert kept == {cell.key for row in ran.cells.values() for cell in row}
-    assert len(list((tmp_path / "cells").glob("*/cell.json"))) > len(kept)
+    assert kept == {cell.key for row in ran.trials.values() for cell in row}
+    assert len(list((tmp_path / "cells").glob("*/trial.json"))) > len(kept)
     trained.clear()
     assert found(run(tmp_path, weights=True)) == found(ran)
     assert not trained
@@ -258,7 +263,7 @@ def test_options_go_where_they_belong() -> None:
         ({"space": {"items": ["id", "txt"]}}, "items = 'txt'"),
         ({"space": {"items": []}}, "items has no choice"),
         ({"space": {}}, "nothing to search"),
-        ({"trials": 0}, "trials = 0"),
+        ({"trials": -1}, "trials = -1"),
     ],
 )
 def test_a_search_that_cannot_be_says_so_before_anything_is_trained(

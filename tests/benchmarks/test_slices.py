@@ -107,7 +107,7 @@ def test_a_run_measures_slices_beside_their_protocol_from_one_ranking(
     assert len(models) == 1
     assert run.best_epoch["full-shot, cold items"] == run.best_epoch["full-shot"]
     cold, whole = (run.results[f"full-shot{part}"] for part in (", cold items", ""))
-    alone = runner.slices["full-shot"]["full-shot, cold items"]
+    alone = runner.layout.subgroups["full-shot"]["full-shot, cold items"]
     if select_on == "valid":
         expected = evaluate(scorer(models[0]), alone, METRICS)
         assert cold.mean() == pytest.approx(expected.mean())

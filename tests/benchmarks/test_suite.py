@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from reclm.benchmarks.experiment import SuiteRun, run_suite
+from reclm.benchmarks.experiment import SuiteRun, execute
+from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import run_trials
 from reclm.benchmarks.results import Failure
-from reclm.benchmarks.session_suite import load_session_suite
 from reclm.benchmarks.suite import Row, changed, load_suite, row_plan, suite_names
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord, run_trial
@@ -28,6 +28,7 @@ from reclm.data.dataset import Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
 from reclm.folders import Workspace
+from reclm.folders import workspace as use_workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
 from reclm.recommend.training import TrainConfig
@@ -48,12 +49,10 @@ SUITE: dict[str, Any] = {
 }
 
 
-OF_BACKBONES = [name for name in suite_names() if not load_session_suite(name)]
-
-
 def workspace(folder: Path) -> Workspace:
     """One that holds the checkerboard."""
     space = Workspace(folder)
+    use_workspace(folder)
     save_dataset(DATA, space.dataset("checkerboard"))
     return space
 
@@ -67,11 +66,12 @@ def write(folder: Path, **changes: Any) -> str:
 
 def run(folder: Path, **options: Any) -> SuiteRun:
     """The suite, in a workspace in ``folder``."""
-    return run_suite(load_suite(write(folder)), workspace(folder / "home"), progress=False, **options)
+    workspace(folder / "home")
+    return execute(load_suite(write(folder)), progress=False, **options)
 
 
 def means(ran: SuiteRun) -> dict[str, list[dict[str, Any]]]:
-    return {row: [result.means for result in results] for row, results in ran.results.items()}
+    return {row: [result.means for result in results] for row, results in ran.records.items()}
 
 
 @pytest.fixture
@@ -102,15 +102,15 @@ def test_each_cell_is_trained_once_and_again_when_asked(
 
 def test_a_cell_holds_every_users_values_and_the_epochs(tmp_path: Path) -> None:
     ran = run(tmp_path)
-    cell, result = ran.cells["plain"][1], ran.results["plain"][1]
+    cell, result = ran.trials["plain"][1], ran.records["plain"][1]
     users = pq.read_table(tmp_path / "home" / "cells" / cell.key / "users.parquet").to_pylist()
     full = [row["ndcg@5"] for row in users if row["protocol"] == "full-shot"]
     assert np.mean(full) == pytest.approx(result.means["full-shot"]["ndcg@5"], rel=1e-6)
     assert {row["user_id"] for row in users} <= set(DATA.users.ids())
     assert [row["epoch"] for row in result.history] == [1, 2]
     assert result.best_epoch["full-shot"] in (1, 2)
-    assert result.cell["seed"] == 1
-    assert result.cell["model"]["items"] == "id"
+    assert result.definition["seed"] == 1
+    assert result.definition["model"]["items"] == "id"
     assert not list((tmp_path / "home" / "cells").glob(".*.new"))
 
 
@@ -119,8 +119,8 @@ import os, sys
 from pathlib import Path
 from reclm.benchmarks.trial import Runner
 from reclm.benchmarks.suite import load_suite
-from reclm.benchmarks.experiment import run_suite
-from reclm.folders import Workspace
+from reclm.benchmarks.experiment import execute
+from reclm.folders import workspace
 
 folder, dies = Path(sys.argv[1]), int(sys.argv[2])
 log, real = folder / "trained", Runner.run
@@ -135,7 +135,8 @@ def run(self, inputs, seed, on_epoch, *rest):
     return real(self, inputs, seed, tell, *rest)
 
 Runner.run = run
-run_suite(load_suite(str(folder / "suite.yaml")), Workspace(folder / "home"), progress=False)
+workspace(folder / "home")
+execute(load_suite(str(folder / "suite.yaml")), progress=False)
 """
 
 
@@ -174,11 +175,11 @@ def test_a_cell_that_fails_costs_no_other_and_is_tried_again(
     with monkeypatch.context() as patched:
         patched.setattr(Runner, "run", failing)
         ran = run(tmp_path)
-    record = ran.record()
+    record = ran.result()
     assert record.about.failures == (Failure(row="plain", seed=1, reason="ValueError: no luck"),)
-    assert "raise ValueError" in str(ran.results["plain"][1].traceback)
+    assert "raise ValueError" in str(ran.records["plain"][1].traceback)
     assert [len(record.values(name, "full-shot", "ndcg@5")) for name in ("plain", "wide")] == [1, 2]
-    assert not list(run(tmp_path).failures())
+    assert not run(tmp_path).failures()
 
 
 def cell(seed: int = 0, **changes: Any) -> Trial:
@@ -186,7 +187,7 @@ def cell(seed: int = 0, **changes: Any) -> Trial:
     options: dict[str, Any] = {"backbone": "biasmf", "model": {"items": "id", "dim": 4}}
     options |= {"train": TrainConfig(epochs=1, batch_size=64), "metrics": ("ndcg@5",)}
     inputs = Inputs(len(DATA.users), len(DATA.items), Interactions.empty())
-    return Trial(Plan(**(options | changes)), seed, inputs, DATA.fingerprint)
+    return Trial(Plan(**(options | changes)), seed, DATA, Features(inputs))
 
 
 def test_a_cell_is_known_by_all_that_defines_it() -> None:
@@ -195,16 +196,17 @@ def test_a_cell_is_known_by_all_that_defines_it() -> None:
     vectors = np.eye(len(DATA.users), 8, dtype=np.float32)
     present = np.ones(len(DATA.users), bool)
     profiles = [ProfileMatrix(vectors, present), ProfileMatrix(vectors[::-1].copy(), present)]
+    inputs = one.features.inputs  # pyright: ignore[reportAttributeAccessIssue]
     others = [
         cell(seed=1),
         cell(model={"items": "id", "dim": 5}),
         cell(train=TrainConfig(epochs=2, batch_size=64)),
         cell(select_on="test"),
         cell(metrics=("ndcg@10",)),
-        replace(one, fingerprint="0123456789abcdef"),
-        replace(one, inputs=replace(one.inputs, item_text=vectors)),
-        *(replace(one, inputs=replace(one.inputs, user_profiles=given)) for given in profiles),
-        replace(one, inputs=replace(one.inputs, item_profiles=profiles[0])),
+        replace(one, dataset=replace(DATA, name="other", text_template="{title}")),
+        replace(one, features=Features(replace(inputs, item_text=vectors))),
+        *(replace(one, features=Features(replace(inputs, user_profiles=given))) for given in profiles),
+        replace(one, features=Features(replace(inputs, item_profiles=profiles[0]))),
     ]
     assert len({one.key, *(other.key for other in others)}) == 1 + len(others)
 
@@ -214,10 +216,10 @@ def test_a_cell_whose_process_died_in_this_run_is_not_tried_again_in_it(tmp_path
     with store.claim(one.key) as ours:
         assert ours
         assert store.begin(one.key, "this run")  # … and the process dies
-    assert "died" in str(run_trial(one, DATA, store, "this run").error)
+    assert "died" in str(run_trial(one, store, "this run").error)
     assert store.finished(one.key, "this run")
     assert store.finished(one.key, "another run") is None
-    assert run_trial(one, DATA, store, "another run").error is None
+    assert run_trial(one, store, "another run").error is None
 
 
 def test_workers_come_to_the_same_and_one_that_dies_costs_its_cell_only(tmp_path: Path) -> None:
@@ -233,17 +235,17 @@ def test_workers_come_to_the_same_and_one_that_dies_costs_its_cell_only(tmp_path
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    results = run_trials([endless, *others], DATA, store, jobs=2, progress=False)
+    results = run_trials([endless, *others], store, jobs=2, progress=False)
     assert "died" in str(results[0].error)
-    alone = run_trials(others, DATA, TrialCache(tmp_path / "one"), progress=False)
+    alone = run_trials(others, TrialCache(tmp_path / "one"), progress=False)
     assert [one.means for one in results[1:]] == [one.means for one in alone]
 
 
 def test_workers_that_cannot_begin_are_named(tmp_path: Path) -> None:
-    deadly = replace(cell(), inputs=Deadly())  # pyright: ignore[reportArgumentType]
+    deadly = replace(cell(), dataset=Deadly())  # pyright: ignore[reportArgumentType]
     deadly.__dict__.update(key="0", definition={})
     with pytest.raises(ReclmError, match=r"ended early \(exit codes 7\)"):
-        run_trials([deadly], DATA, TrialCache(tmp_path), jobs=2, progress=False)
+        run_trials([deadly], TrialCache(tmp_path), jobs=2, progress=False)
 
 
 class Deadly:
@@ -254,21 +256,21 @@ class Deadly:
 
 
 def test_equal_cells_run_once(tmp_path: Path, trained: list[tuple[int, int]]) -> None:
-    results = run_trials([cell(), cell(), cell(1)], DATA, TrialCache(tmp_path), progress=False)
+    results = run_trials([cell(), cell(), cell(1)], TrialCache(tmp_path), progress=False)
     assert len(trained) == 2
     assert results[0] == results[1] != results[2]
 
 
 def test_a_cell_whose_values_are_gone_is_no_result_without_them(tmp_path: Path) -> None:
     space = workspace(tmp_path)
-    run = run_suite(load_suite(write(tmp_path)), space, progress=False)
+    run = execute(load_suite(write(tmp_path)), progress=False)
     store = TrialCache(space.cells())
-    key = run.cells["plain"][0].key
+    key = run.trials["plain"][0].key
     store.remove(key)
     assert store.get(key) is None
     assert not list(space.cells().glob(f"*{key}*.old"))
     with pytest.raises(ReclmError, match=f"{key}/users.parquet is gone"):
-        run.record()
+        run.result()
 
 
 def test_a_row_whose_tuned_folder_is_not_there_yet_says_so_and_may_run_later(tmp_path: Path) -> None:
@@ -277,27 +279,32 @@ def test_a_row_whose_tuned_folder_is_not_there_yet_says_so_and_may_run_later(tmp
         "backbone": "biasmf",
         "profiles": {"profiler": "reclm", "adapter": str(tmp_path / "later")},
     }
-    run = run_suite(
-        load_suite(write(tmp_path, rows=[SUITE["rows"][0], later])), workspace(tmp_path), progress=False
-    )
-    assert list(run.results) == ["plain"]
-    assert run.record().row("tuned").absent.startswith(f"nothing is tuned in {tmp_path / 'later'}")
+    workspace(tmp_path)
+    run = execute(load_suite(write(tmp_path, rows=[SUITE["rows"][0], later])), progress=False)
+    assert list(run.records) == ["plain"]
+    assert run.result().row("tuned").absent.startswith(f"nothing is tuned in {tmp_path / 'later'}")
     assert run.suite.rows[1].absent == "", "what is saved of the suite does not keep it from running"
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     store, one = TrialCache(tmp_path), cell()
-    store.put(one.key, TrialRecord(cell={}, run="x"))
-    (tmp_path / one.key / "cell.json").write_text("{")
-    with pytest.raises(ReclmError, match=rf"{one.key}/cell\.json is damaged; remove"):
+    store.put(one.key, TrialRecord(definition={}, run="x"))
+    (tmp_path / one.key / "trial.json").write_text("{")
+    with pytest.raises(ReclmError, match=rf"{one.key}/trial\.json is damaged; remove"):
         store.get(one.key)
 
 
-@pytest.mark.parametrize("name", OF_BACKBONES)
+@pytest.mark.parametrize("name", suite_names())
 def test_the_suites_of_the_toolkit_are_sound(name: str) -> None:
     suite = load_suite(name)
-    assert {protocol for row in suite.rows for protocol in row.published} <= {"full-shot", "zero-shot"}
+    assert {protocol for row in suite.rows for protocol in row.published} <= {
+        "full-shot",
+        "zero-shot",
+        "next-item",
+    }
     for row in suite.rows:
+        if not row.backbone:
+            continue
         plan = row_plan(suite, row)
         assert plan.select_on == suite.select_on
         assert plan.train.metric in suite.metrics
@@ -322,7 +329,7 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
     whole = load_suite("reclm-table1")
     some = changed(whole, seeds=1, rows=["SGL +", "Bias*"])
     assert [row.name for row in some.rows] == ["BiasMF", "BiasMF +", "SGL", "SGL +"]
-    assert [some.base(row) for row in some.rows] == [None, "BiasMF", None, "SGL"]
+    assert [some.against(row) for row in some.rows] == [(), ("BiasMF",), (), ("SGL",)]
     assert some.note.endswith("; 4 of its 12 rows were asked for")
     assert changed(whole, rows=["*"]) == whole
     users = changed(load_suite("reclm-table2"), kind="user")
@@ -394,8 +401,9 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
 def test_a_suite_that_cannot_be_run_says_so_before_anything_is_trained(
     tmp_path: Path, trained: list[tuple[int, int]], changes: dict[str, Any], message: str
 ) -> None:
+    workspace(tmp_path / "home")
     with pytest.raises(ReclmError, match=message) as caught:
-        run_suite(load_suite(write(tmp_path, **changes)), workspace(tmp_path / "home"), progress=False)
+        execute(load_suite(write(tmp_path, **changes)), progress=False)
     assert "\n" not in str(caught.value)
     assert trained == []
 

@@ -12,12 +12,11 @@ from rich.table import Table
 
 from reclm.benchmarks.report.page import facts, terminal
 from reclm.benchmarks.results import Failure, ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
-from reclm.benchmarks.session_suite import load_session_suite
 from reclm.benchmarks.suite import load_suite, suite_names
 from reclm.charts import save
 from reclm.errors import Damaged
 
-OF_BACKBONES = [name for name in suite_names() if not load_session_suite(name)]
+OF_BACKBONES = [name for name in suite_names() if load_suite(name).sessions is None]
 
 
 def made_up(name: str, seeds: int, value: float) -> Result:

@@ -13,11 +13,12 @@ from typing import Any
 import reclm.recommend.training
 from reclm.benchmarks import examples
 from reclm.benchmarks import trial as runner
-from reclm.benchmarks.experiment import run_suite
+from reclm.benchmarks.experiment import execute
 from reclm.benchmarks.report import write_report
-from reclm.benchmarks.suite import Profiles, Row, Suite
+from reclm.benchmarks.suite import Row, Suite
+from reclm.benchmarks.trial import ProfileOptions
 from reclm.charts import save
-from reclm.folders import Workspace
+from reclm.folders import Workspace, workspace
 from tools.perf.common import arguments, machine
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser = arguments("what the harness costs", "ml-100k")
     parser.add_argument("--epochs", type=int, default=50, help="of each training")
     options = parser.parse_args()
-    home = Workspace.at(options.home)
+    workspace(Workspace.at(options.home).root)
     suite = Suite(
         title="harness",
         dataset=options.dataset,
@@ -47,22 +48,22 @@ def main() -> None:
         train={"epochs": options.epochs, "patience": options.epochs},
         rows=(
             Row(name="base", backbone="lightgcn"),
-            Row(name="augment", backbone="lightgcn", profiles=Profiles(profiler="keywords")),
+            Row(name="augment", backbone="lightgcn", profiles=ProfileOptions(profiler="keywords")),
             Row(name="BiasMF", backbone="biasmf"),
         ),
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         # profiles and embeddings are made before, and kept: they are the profiler's cost, not the harness's
-        run_suite(suite.model_copy(update={"seeds": 1, "train": {"epochs": 1}}), home, controls=True)
+        execute(suite.model_copy(update={"seeds": 1, "train": {"epochs": 1}}), controls=True)
         spent = {"training": 0.0, "scoring": 0.0}
         reclm.recommend.training.train_epoch = timed(reclm.recommend.training.train_epoch, spent, "training")
         reclm.recommend.training.evaluate = timed(reclm.recommend.training.evaluate, spent, "scoring")
         runner.rank = timed(runner.rank, spent, "scoring")
         runner.measure = timed(runner.measure, spent, "scoring")
         begun = time.perf_counter()
-        run = run_suite(suite, home, fresh=True, controls=True)
-        record = run.record()
+        run = execute(suite, fresh=True, controls=True)
+        record = run.result()
         record.save(folder)
         (folder / "table.md").write_text(record.to_markdown(), encoding="utf-8")
         save(record.plot(), folder / "comparison.png")
@@ -70,7 +71,7 @@ def main() -> None:
         write_report(folder)
         whole = time.perf_counter() - begun
     rest = whole - sum(spent.values())
-    trainings = sum(map(len, run.results.values()))
+    trainings = sum(map(len, run.records.values()))
     print(f"{options.dataset}: {trainings} trainings of {options.epochs} epochs; {machine()}")
     for what, seconds in [*spent.items(), ("the harness", rest)]:
         print(f"{what:12} {seconds:7.2f} s   {seconds / whole:6.1%}")

@@ -49,16 +49,16 @@ def main() -> None:
 
 
 def _measure(alternation: Alternation, batch: int) -> None:
-    seconds, rlso, cl = alternation.recommender.seconds, alternation.rlso, alternation.cl
+    seconds, rlso, cl = alternation.ranker.seconds, alternation.rlso, alternation.cl
     assert rlso is not None
     assert cl is not None
     tuning = alternation.tuning
-    _ = alternation.recommender.items
+    _ = alternation.ranker.items
     refresh = seconds["embedding"]
     seconds.update(embedding=0.0, ranking=0.0)
     step = rlso.train_step()
     rows = tuning.train_rows[:batch].tolist()
-    profiles, metrics = alternation.profiles(rows, list(range(batch)))
+    profiles, metrics = alternation._user_texts(rows, list(range(batch)), None)
     items = tuning.sessions.future[rows, 0]
     metrics |= cl.train_step(profiles, [tuning.histories.lines[item] for item in items.tolist()], items)
     tokens = f"prompts of {np.mean([len(one) for one in rlso.prompts]):.0f} tokens"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from reclm.data.dataset import TrainingView
+from reclm.folders import workspace
 from reclm.text.encoder import TextEncoder
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,6 +26,12 @@ class Place:
     @property
     def model(self) -> str:
         return str(self.folder / "model")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path) -> None:
+    """A workspace of the test's own."""
+    workspace(tmp_path / "home")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.storage import save
 from reclm.errors import ReclmError
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.profilers.langptune.pipeline import Tuned
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
-from reclm.profilers.langptune.run_folder import Tuned
 from reclm.profiles.store import ProfileStore
 
 
@@ -60,17 +61,34 @@ def test_what_cannot_be_opened(place, tuned, tmp_path):
         LangPTuneProfiler.open(tuned, None, str(other), None)
 
 
-def test_without_a_language_model_there_are_no_profiles(place, tmp_path):
+def test_without_a_language_model_the_history_is_the_profile(place, tmp_path):
     config = tiny_langptune.config(variant="cl", source="history")
-    profiler = LangPTuneProfiler(config, model=place.model, folder=tmp_path, encoder=place.encoder)
+    out = tmp_path / "out"
+    profiler = LangPTuneProfiler(config, model=place.model, folder=out, encoder=place.encoder)
     assert profiler.fit(place.view).generator is None
-    with pytest.raises(ReclmError, match="writes no profiles with source = history"):
-        list(profiler.subjects(place.view, "user", np.arange(1), {}))
-    with pytest.raises(
-        ReclmError, match=r"it writes no profiles; what was tuned is an encoder: --encoder .*encoder"
-    ):
-        LangPTuneProfiler.open(tmp_path, None, None, None)
-    assert Tuned.read(tmp_path).done
+    assert Tuned.read(out).done
+    for one in (profiler, LangPTuneProfiler.open(out)):
+        assert one.writer == "langptune-history"
+        assert Path(one.encoder.source) == (out / "encoder").resolve()
+        (profile,) = one.write(one.subjects(place.view, "user", np.arange(1), {}))
+        assert profile.text.split("\n")[0].startswith("- ")
+        assert (profile.model, profile.new_tokens) == ("history", 0)
+
+
+def test_what_is_trained_and_what_words_depend_on(place):
+    def known(**changes: Any) -> tuple[Any, Any]:
+        one = LangPTuneProfiler(tiny_langptune.config(**changes), model=place.model)
+        return one.training(place.view), one.wording(place.view)
+
+    zero, words = known(variant="zero")
+    assert zero is None
+    assert words == known(variant="cl")[1] != known(variant="cl", source="history")[1]
+    assert words == known(variant="zero", seed=3)[1], "the most likely token is the same whatever the seed"
+    assert known(variant="rlso")[1] is None
+    assert known(variant="zero", source="history") == (None, known(variant="cl", source="history")[1])
+    assert known(variant="cl")[0] != known(variant="cl", seed=1)[0]
+    idle = {**tiny_langptune.settings()["cl"], "learning_rate": 0.5}
+    assert known(variant="cl", cl=idle)[0] == known(variant="cl")[0]
 
 
 class Echo(TextGenerator):

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_langptune  # pyright: ignore[reportMissingImports]
 
-from reclm.profilers.langptune.measure import Measurement
 from reclm.profilers.langptune.pipeline import Tuning
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
 
@@ -64,20 +63,23 @@ def test_results(tuning):
     assert found["profiles"]["words"] >= 3
 
 
-def test_profiles_are_written_once(tuning, monkeypatch):
-    rows = tuning.sessions.rows("test")
-    written = Measurement(tuning).profiles(rows[:4])
-    assert all(text.startswith("The user likes") for text in written.texts)
-    asked: list[int] = []
-    from reclm.profilers.langptune.writer import SessionWriter
+def test_profiles_are_written_once_and_some_users_can_be_measured(tuning, monkeypatch):
+    tuning.config = tuning.config.model_copy(update={"measured": 4})
+    tuning.results()
+    wanted: list[str] = []
+    write = LangPTuneProfiler.write
 
-    chats = SessionWriter.chats
-    monkeypatch.setattr(
-        SessionWriter, "chats", lambda self, rows, params: asked.extend(rows) or chats(self, rows, params)
-    )
-    again = Measurement(tuning).profiles(rows[2:6])
-    assert asked == rows[4:6].tolist()
-    assert again.texts[:2] == written.texts[2:]
+    def writing(self, subjects):
+        subjects = list(subjects)
+        wanted.extend(subject.id for subject in subjects)
+        return write(self, subjects)
+
+    monkeypatch.setattr(LangPTuneProfiler, "write", writing)
+    tuning.config = tuning.config.model_copy(update={"measured": 6})
+    tuning.results()
+    assert len(wanted) == 2
+    found = json.loads((tuning.folder / "measured" / "results.json").read_text(encoding="utf-8"))
+    assert found["sessions"] == 6
 
 
 def test_without_test_sessions_there_is_nothing_to_measure(place, tmp_path):

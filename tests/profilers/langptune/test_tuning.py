@@ -15,13 +15,12 @@ from safetensors.torch import load_file
 
 from reclm.config import merged
 from reclm.errors import ReclmError
-from reclm.llm.models import find_model
+from reclm.folders import workspace
 from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.contrastive import Contrastive
-from reclm.profilers.langptune.pipeline import Tuning
+from reclm.profilers.langptune.pipeline import Tuned, Tuning
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
-from reclm.profilers.langptune.run_folder import Tuned
 
 ADAPTER, ENCODER = Path("adapter") / "adapter_model.safetensors", Path("encoder") / "model.safetensors"
 
@@ -83,7 +82,7 @@ def test_variants(place, tmp_path, changes, cl, rlso):
         list(range(1, rlso + 1)),
     )
     assert ((tmp_path / ENCODER).exists(), (tmp_path / ADAPTER).exists()) == (cl > 0, rlso > 0)
-    assert (one.tuned.encoder is not None, one.tuned.adapter is not None) == (cl > 0, rlso > 0)
+    assert (one.tuned.encoder is not None, one.tuned.adapter() is not None) == (cl > 0, rlso > 0)
     if cl:
         assert moved(place, tmp_path)
         rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "cl" / "metrics.jsonl").open()]
@@ -152,7 +151,9 @@ def test_another_data_set_or_encoder_in_the_same_folder(place, tuned):
         tuning(place, tuned, replace(place.view, fingerprint="other"))
     encoder = tiny_langptune.TextEncoder(str(tuned / "encoder"), "cpu")
     with pytest.raises(ReclmError, match=r"was tuned with encoder = encoder@.*, not encoder@"):
-        Tuned.begin(tuned, tiny_langptune.config(), place.view, Tuned.read(tuned).model(), None, encoder.name)
+        Tuned.begin(
+            tuned, tiny_langptune.config(), place.view, Tuned.read(tuned).model(), None, encoder=encoder.name
+        )
 
 
 def test_what_was_only_looked_at_binds_nothing(place, tmp_path):
@@ -273,7 +274,6 @@ def test_items_without_text_are_neither_shown_nor_ranked(place, tmp_path):
     one = tuning(place, tmp_path, view)
     assert 3 not in one.sessions.items
     assert 3 not in one.sessions.history
-    assert 3 not in one.recommender().candidates
     assert len(one.sessions.items) == tiny_langptune.ITEMS - 1
 
 
@@ -324,64 +324,40 @@ def test_a_share_of_the_training_sessions(place, tmp_path):
     assert not np.array_equal(drawn[0], drawn[2])
 
 
-@pytest.mark.parametrize("variant", ["cl", "full"])
-def test_a_sessions_profile_is_written_once_a_round_where_that_is_asked(
-    place, tmp_path, monkeypatch, variant
-):
-    asked: list[list[int]] = []
-    drawn: list[list[int]] = []
-    sampled, profiles = Alternation._sampled, Alternation.profiles
-
-    def writing(self: Alternation, rows: list[int], seeds: list[int]) -> Any:
-        asked.append(rows)
-        return sampled(self, rows, seeds)
-
-    def drawing(self: Alternation, rows: list[int], seeds: list[int]) -> Any:
-        drawn.append(rows)
-        texts, metrics = profiles(self, rows, seeds)
-        assert texts == self.kept.get(rows).texts
-        return texts, metrics
-
-    monkeypatch.setattr(Alternation, "_sampled", writing)
-    monkeypatch.setattr(Alternation, "profiles", drawing)
-    tuning(place, tmp_path, variant=variant, train_ratio=0.3, cl={"reuse": True}).run()
-    assert len(drawn) == 4
-    # two rounds of two batches; once the policy has changed, all is written anew
-    parts = [drawn[:2], drawn[2:]] if variant == "full" else [drawn]
-    written = [row for rows in asked for row in rows]
-    assert sum(map(len, drawn)) > len(written) == sum(len(set().union(*part)) for part in parts)
-    assert not (tmp_path / "cl" / "profiles").exists()
-
-
 @pytest.fixture
-def asked(monkeypatch) -> list[int]:
-    """Sessions that a policy writes for."""
+def sampled(monkeypatch) -> list[int]:
+    """Sessions that a policy is sampled for."""
     rows: list[int] = []
     sampled = Alternation._sampled
 
     def writing(self: Alternation, some: list[int], seeds: list[int]) -> Any:
-        written = sampled(self, some, seeds)
         rows.extend(some)
-        return written
+        return sampled(self, some, seeds)
 
     monkeypatch.setattr(Alternation, "_sampled", writing)
     return rows
 
 
-def test_what_the_untrained_model_wrote_serves_other_tunings(place, tmp_path, asked):
+REUSE: dict[str, Any] = {"train_ratio": 0.3, "cl": {"reuse": True}}
+
+
+@pytest.mark.parametrize("variant", ["cl", "full"])
+def test_a_sessions_profile_is_sampled_once_a_round_where_that_is_asked(place, tmp_path, sampled, variant):
+    one = tuning(place, tmp_path / "out", variant=variant, **REUSE)
+    one.run()
+    alternation = Alternation(one)
+    drawn = [alternation._drawn(step)[0] for step in range(4)]
+    # two rounds of two batches; once the policy has changed, all is sampled anew
+    parts = [drawn[:2], drawn[2:]] if variant == "full" else [drawn]
+    assert sum(map(len, drawn)) > len(sampled) == sum(len(set().union(*part)) for part in parts)
+    assert not (tmp_path / "out" / "cl" / "samples").exists()
+
+
+def test_samples_of_the_untrained_model_serve_other_tunings(place, tmp_path, sampled):
     def tuned(out: str, **changes: Any) -> list[int]:
-        settings = merged({"cl": {"reuse": True}, "train_ratio": 0.3}, changes)
-        asked.clear()
-        Tuning(
-            place.view,
-            LangPTuneConfig.build(merged(tiny_langptune.settings(), settings)),
-            find_model(place.model),
-            tmp_path / out,
-            encoder=place.encoder,
-            kept=tmp_path / "kept",
-            progress=False,
-        ).run()
-        return asked.copy()
+        sampled.clear()
+        tuning(place, tmp_path / out, **merged(REUSE, changes)).run()
+        return sampled.copy()
 
     def seconds(out: str) -> list[float]:
         lines = (tmp_path / out / "cl" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -397,34 +373,26 @@ def test_what_the_untrained_model_wrote_serves_other_tunings(place, tmp_path, as
     assert 0 < len(second_round) <= 13
     assert len(tuned("warmer", rlso={"temperature": 0.5})) > len(second_round)
     assert len(tuned("other", variant="cl", seed=1)) > 0
-    assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
-def test_a_broken_run_writes_no_profile_again(place, tmp_path, monkeypatch, asked):
+def test_an_interrupted_run_samples_no_profile_again(place, tmp_path, monkeypatch, sampled):
     trained = Contrastive.train_step
 
     def broken(self: Contrastive, *args: Any) -> Any:
-        if self.step == 1:
-            raise KeyboardInterrupt
-        return trained(self, *args)
+        raise KeyboardInterrupt
 
-    changes: dict[str, Any] = {
-        "variant": "cl",
-        "train_ratio": 0.3,
-        "cl": {"reuse": True, "checkpoint_steps": 4},
-    }
+    changes: dict[str, Any] = {"variant": "cl", **merged(REUSE, {"cl": {"checkpoint_steps": 4}})}
     monkeypatch.setattr(Contrastive, "train_step", broken)
     with pytest.raises(KeyboardInterrupt):
         tuning(place, tmp_path / "broken", **changes).run()
-    (kept,) = (tmp_path / "broken" / "cl" / "profiles").iterdir()
-    kept.write_text(kept.read_text()[:-9])  # the last line is cut short
-    lost = asked[-1]
+    (samples,) = (tmp_path / "home" / "cells" / "samples").glob("*.jsonl")
+    samples.write_text(samples.read_text()[:-9])  # the last line is cut short
+    lost, before = sampled[-1], set(sampled)
     monkeypatch.setattr(Contrastive, "train_step", trained)
-    before = asked.copy()
-    asked.clear()
+    sampled.clear()
     tuning(place, tmp_path / "broken", **changes).run()
-    again, asked[:] = asked.copy(), []
+    assert before & set(sampled) == {lost}
+    workspace(tmp_path / "another")
     tuning(place, tmp_path / "whole", **changes).run()
-    assert set(again) & set(before) == {lost}
     assert steps(tmp_path / "broken", "cl") == steps(tmp_path / "whole", "cl")
     assert (table(tmp_path / "broken" / "encoder") == table(tmp_path / "whole" / "encoder")).all()

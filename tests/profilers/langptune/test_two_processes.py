@@ -11,6 +11,8 @@ import torch
 import two_processes  # pyright: ignore[reportMissingImports]
 from safetensors.torch import load_file
 
+from reclm.profiles.store import ProfileStore
+
 
 @pytest.fixture(scope="module")
 def two(place, tmp_path_factory) -> Path:
@@ -68,5 +70,5 @@ def test_what_is_shared_is_written_once(two):
     assert json.loads((two / "metrics.json").read_text())["results"] > 0
     assert not list(out.rglob("*.partial"))
     assert (out / "report.md").is_file()
-    assert len(list((out / "measured").glob("profiles-*.jsonl"))) == 1
+    assert ProfileStore.read(out / "profiles").count("user") == 12
     assert sorted(one.name for one in (out / "cl").iterdir()) == ["metrics.jsonl", "tensorboard"]
