@@ -47,6 +47,8 @@ def compare(
     select_on: SelectOn = "valid",
     kinds: Sequence[ProfileKind] = ("user", "item"),
     encoder: str | None = None,
+    fresh: bool = False,
+    out: str | Path | None = None,
     progress: bool = True,
     **options: Any,
 ) -> results.Result:
@@ -54,8 +56,9 @@ def compare(
 
     Args:
         backbone: a name, or several.
-        profiles: :class:`~reclm.profiles.profiles.Profiles`, the folder of a store, or a mapping of names to these;
-            None: the plain backbones alone.
+        profiles: :class:`~reclm.profiles.profiles.Profiles`, the folder of a store,
+            :class:`~reclm.benchmarks.trial.ProfileOptions`, or a mapping of names to these; None: the plain backbones
+            alone.
         seeds: trials of each row.
         controls: a row for each control of the profiles, too.
         search: options that are tried for every row before its seeds run.
@@ -64,6 +67,8 @@ def compare(
         select_on: ``"test"`` is the papers' selection, and flatters.
         kinds: the sides that are augmented.
         encoder: of item text and profiles; by default that of the profiles, or the embedded one.
+        fresh: forget cached trials.
+        out: folder of the run; by default a new one in the workspace.
         options: of the backbones and of training, by name.
 
     Raises:
@@ -76,6 +81,9 @@ def compare(
     )
     chosen: dict[str, ProfileOptions] = {}
     for name, one in named.items():
+        if isinstance(one, ProfileOptions):
+            chosen[name] = one
+            continue
         store = getattr(one, "store", one)
         chosen[name] = ProfileOptions(store=Path(getattr(store, "folder", store)), kinds=tuple(kinds))
         own = getattr(one, "encoder", None)
@@ -87,13 +95,12 @@ def compare(
         changed(suite, search=search or None),
         data,
         jobs=jobs,
+        fresh=fresh,
         controls=controls and bool(chosen),
         weights=True,
         progress=progress,
     )
-    folder = current().new_run(data.name, *names)
-    run.save(folder)
-    return results.Result.load(folder)
+    return run.save(Path(out) if out else current().new_run(data.name, *names))
 
 
 def run_suite(
@@ -108,6 +115,7 @@ def run_suite(
     controls: bool = False,
     jobs: int = 1,
     fresh: bool = False,
+    out: str | Path | None = None,
     progress: bool = True,
 ) -> results.Result:
     """Run a suite and return its result.
@@ -119,6 +127,7 @@ def run_suite(
         controls: with a row for each control of each row that has profiles.
         jobs: processes.
         fresh: forget cached trials.
+        out: folder of the run; by default a new one in the workspace.
 
     Raises:
         NotFound: for an unknown suite or row.
@@ -126,7 +135,12 @@ def run_suite(
     """
     chosen = suite if isinstance(suite, Suite) else load_suite(suite)
     chosen = changed(chosen, dataset, seeds, epochs, search, rows, kind)
-    return execute(chosen, controls=controls, jobs=jobs, fresh=fresh, progress=progress).result()
+    run = execute(chosen, controls=controls, jobs=jobs, fresh=fresh, progress=progress)
+    return run.save(
+        Path(out)
+        if out
+        else current().new_run(Path(str(suite)).stem if isinstance(suite, str | Path) else chosen.title)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,17 @@
-"""``reclm report``: the report of a run."""
+"""``reclm report``: the report of a run; what every command shows of its run."""
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reclm.cli.options import next_step
+
+if TYPE_CHECKING:
+    from reclm.benchmarks.results import Result
 
 
 def report(
@@ -14,8 +19,6 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default the run's own.")] = None,
 ) -> None:
     """Write a run's report: one HTML page with verdict, tables and pictures; Markdown, LaTeX and CSV."""
-    import shlex
-
     from reclm.benchmarks.report import write_report
     from reclm.console import say
 
@@ -23,3 +26,30 @@ def report(
     say(f"report in {page.parent} ({', '.join(file.name for file in (page, *others))})")
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     next_step(shlex.join([opener, str(page)]), note="it needs no network")
+
+
+def check(track: Sequence[str] | None, out: Path | None) -> None:
+    """Check the places that results go to, before anything is trained for them."""
+    from reclm.folders import make_folder
+
+    if track:
+        from reclm.benchmarks.tracking import check_trackers
+
+        check_trackers(track)
+    if out is not None:
+        make_folder(out, "--out")
+
+
+def show_run(result: "Result", trackers: Sequence[str] | None) -> None:
+    """Show a run's tables and verdict, write it to trackers, and name the command that reports it."""
+    from reclm.benchmarks.tracking import track
+    from reclm.console import say, show
+
+    folder = result.folder
+    assert folder is not None
+    (folder / "table.md").write_text(result.to_markdown(), encoding="utf-8")
+    show(result)
+    say(f"\nresults in {folder} ({', '.join(sorted(path.name for path in folder.iterdir()))})")
+    for place in track(result, folder, [str(name) for name in trackers or ()]):
+        say(place)
+    next_step(f"reclm report {shlex.quote(str(folder))}", note="verdict, tables and pictures as a page")

@@ -23,7 +23,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(home: Path, *options: str) -> int:
     """The exit code of ``reclm bench`` on the checkerboard."""
     old = sys.argv
-    sys.argv = ["reclm", "bench", "--dataset", "checkerboard", "--home", str(home), "--epochs", "3", *options]
+    command, options = (options[:2], options[2:]) if options[0] == "suite" else ((), options)
+    shared = ["--dataset", "checkerboard", "--home", str(home), "--epochs", "3"]
+    sys.argv = ["reclm", "bench", *command, *shared, *options]
     try:
         reclm.cli.main()
     except SystemExit as stop:
@@ -85,18 +87,15 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--set", "layers=none"], "layers = 'none'"),
         (["--set", "lr"], "key=value"),
         (["--augment", "--profiler", "keyword"], "did you mean 'keywords'?"),
-        (
-            ["--augment", "--profiler", "keywords", "--adapter", "x"],
-            "profiler 'keywords' is not tuned: leave --adapter out",
-        ),
-        (["--suite", "lastfm", "--adapter", "x"], "--adapter does not go with --suite"),
+        (["--augment", "--profiler", "keywords", "--adapter", "x"], "there is no folder x"),
+        (["--suite", "lastfm", "--adapter", "x"], "--adapter does not go with a suite"),
         (["--augment", "--store", "nowhere"], "no profile store at nowhere"),
         (["--encoder", "./nowhere"], "no encoder at ./nowhere"),
         (["--dataset", "checkerbord"], "did you mean 'checkerboard'?"),
-        (["--suite", "lasftm"], "did you mean 'lastfm'?"),
-        (["--suite", "lastfm", "--backbone", "sgl"], "--backbone does not go with --suite"),
-        (["--suite", "lastfm", "--set", "lr=1"], "--set does not go with --suite"),
-        (["--suite", "lastfm", "--row", "LightGNC"], "did you mean 'LightGCN'?"),
+        (["suite", "lasftm"], "did you mean 'lastfm'?"),
+        (["--suite", "lastfm", "--backbone", "sgl"], "--backbone does not go with a suite"),
+        (["--suite", "lastfm", "--set", "lr=1"], "--set does not go with a suite"),
+        (["suite", "lastfm", "--rows", "LightGNC"], "did you mean 'LightGCN'?"),
         (["--row", "LightGCN"], "--row chooses among the rows of a suite"),
         (["--controls"], "--controls is about profiles, which this trains without; add --augment"),
         (["--profiler-set", "terms=3"], "add --augment"),
@@ -108,10 +107,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     home: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
     assert run(home, *options) == 2
-    *bars, error = capsys.readouterr().err.strip().splitlines()
+    *before, error = capsys.readouterr().err.strip().splitlines()
     assert words in error
     assert error.startswith("error: ")
-    assert all("━" in bar for bar in bars), "a slow machine shows progress before"
+    assert all("━" in line for line in before), "a slow machine shows progress before"
 
 
 def test_a_store_of_other_data_is_refused(
@@ -123,6 +122,27 @@ def test_a_store_of_other_data_is_refused(
         pass
     assert run(home, "--augment", "--store", str(tmp_path / "store")) == 2
     assert "0123456789abcdef" in capsys.readouterr().err
+
+
+def test_the_spellings_of_0_1_run_and_name_the_new_ones(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    for name in ("a", "b"):
+        options = ["--suite", str(tmp_path / "suite.yaml"), "--row", "plain", "--out", str(tmp_path / name)]
+        assert run(home, *options) == 0
+        assert "reclm bench suite NAME" in capsys.readouterr().err
+    old = sys.argv
+    try:
+        sys.argv = ["reclm", "bench", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]
+        with pytest.raises(SystemExit) as stop:
+            reclm.cli.main()
+    finally:
+        sys.argv = old
+    assert not stop.value.code
+    output = capsys.readouterr()
+    assert "reclm bench compare A B" in output.err
+    assert "agree" in output.out
 
 
 SUITE = """
@@ -143,7 +163,7 @@ def test_a_suite_is_printed_beside_what_was_published_and_a_failed_cell_is_exit_
     from reclm.backbones.lightgcn import LightGCN
 
     (tmp_path / "suite.yaml").write_text(SUITE)
-    options = ["--suite", str(tmp_path / "suite.yaml"), "--seeds", "2", "--out", str(tmp_path / "run")]
+    options = ["suite", str(tmp_path / "suite.yaml"), "--seeds", "2", "--out", str(tmp_path / "run")]
 
     def broken(*given: object) -> None:
         raise RuntimeError("no luck")
