@@ -7,32 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reclm.cli import options as opt
 from reclm.cli import report
 from reclm.cli.compare import compare as compare_command
-from reclm.cli.options import (
-    AdapterFolder,
-    Controls,
-    EncoderName,
-    EngineName,
-    Epochs,
-    Fresh,
-    Home,
-    Jobs,
-    Kinds,
-    KindsOption,
-    ModelName,
-    Out,
-    ProfilerName,
-    Search,
-    SelectOn,
-    StoreFolder,
-    Track,
-    is_default,
-    next_step,
-    refuse,
-    renamed,
-    tuned,
-)
 from reclm.cli.suite import suite as suite_command
 
 if TYPE_CHECKING:
@@ -74,22 +51,20 @@ def bench(
     context: typer.Context,
     backbone: Annotated[
         str,
-        typer.Option(
-            help="biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class."
+        opt.option(
+            "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class."
         ),
     ] = "lightgcn",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train it with profiles too, and compare.")
     ] = False,
-    dataset: Annotated[
-        str, typer.Option(help="A prepared data set, an embedded one, or a folder.")
-    ] = "ml-100k",
-    profiler: ProfilerName = "zero-shot",
-    model: ModelName = None,
-    engine: EngineName = None,
-    adapter: AdapterFolder = None,
-    encoder: EncoderName = None,
-    kinds: KindsOption = Kinds.both,
+    dataset: Annotated[str, opt.option("A prepared data set, an embedded one, or a folder.")] = "ml-100k",
+    profiler: opt.ProfilerName = "zero-shot",
+    model: opt.ModelName = None,
+    engine: opt.EngineName = None,
+    adapter: opt.AdapterFolder = None,
+    encoder: opt.EncoderName = None,
+    kinds: opt.KindsOption = "both",
     limit: Annotated[
         int | None,
         typer.Option(
@@ -98,12 +73,13 @@ def bench(
             "model, all without one. Stored profiles are used in any case.",
         ),
     ] = None,
-    store: StoreFolder = None,
+    store: opt.StoreFolder = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each row.")] = 1,
-    epochs: Epochs = None,
+    epochs: opt.Epochs = None,
     select_on: Annotated[
-        SelectOn, typer.Option(help="The part that chooses the epoch; test is the papers' way, and flatters.")
-    ] = SelectOn.valid,
+        opt.SelectOn,
+        opt.option("The part that chooses the epoch; test is the papers' way, and flatters."),
+    ] = "valid",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Option of the backbone or of its training."),
@@ -111,43 +87,45 @@ def bench(
     profiler_set: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the profiler.")
     ] = None,
-    controls: Controls = False,
-    search: Search = None,
-    jobs: Jobs = 1,
-    fresh: Fresh = False,
-    track: Track = None,
-    out: Out = None,
+    controls: opt.Controls = False,
+    search: opt.Search = None,
+    jobs: opt.Jobs = 1,
+    fresh: opt.Fresh = False,
+    track: opt.Track = None,
+    out: opt.Out = None,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(hidden=True)] = None,
     suite: Annotated[str | None, typer.Option(hidden=True)] = None,
     row: Annotated[list[str] | None, typer.Option("--row", hidden=True)] = None,
-    home: Home = None,
+    home: opt.Home = None,
 ) -> None:
     """Train a backbone with and without profiles, and say whether they helped."""
     if context.invoked_subcommand:
-        refuse(context, set(), f"goes behind {context.invoked_subcommand}")
+        opt.refuse(context, set(), f"goes behind {context.invoked_subcommand}")
         return
     if compare is not None:
-        refuse(context, {"compare"}, "does not go with --compare, which trains nothing")
-        renamed("reclm bench --compare A B", "reclm bench compare A B")
+        opt.refuse(context, {"compare"}, "does not go with --compare, which trains nothing")
+        opt.renamed("reclm bench --compare A B", "reclm bench compare A B")
         return compare_command(*compare)
     if suite is not None:
-        refuse(context, OF_SUITES, "does not go with a suite, whose file says it; copy the file and edit it")
-        renamed("reclm bench --suite NAME", "reclm bench suite NAME")
+        opt.refuse(
+            context, OF_SUITES, "does not go with a suite, whose file says it; copy the file and edit it"
+        )
+        opt.renamed("reclm bench --suite NAME", "reclm bench suite NAME")
         given = {name: context.params[name] for name in OF_SUITES - {"suite", "row", "home"}}
-        given |= {name: None for name in ("dataset", "seeds") if is_default(context, name)}
+        given |= {name: None for name in ("dataset", "seeds") if opt.is_default(context, name)}
         return suite_command(suite, rows=row, **given)
-    refuse(
+    opt.refuse(
         context, set(context.params) - {"row"}, "chooses among the rows of a suite: reclm bench suite NAME"
     )
     if not augment:
         reason = "is about profiles, which this trains without; add --augment"
-        refuse(context, set(context.params) - OF_PROFILES, reason)
+        opt.refuse(context, set(context.params) - OF_PROFILES, reason)
     import reclm
     from reclm.benchmarks.trial import ProfileOptions
     from reclm.config import parse_settings
 
     report.check(track, out)
-    name, folder = _named(tuned(profiler, adapter))
+    name, folder = _named(opt.tuned(profiler, adapter))
     settings = parse_settings(set_ or [])
     data = reclm.load_dataset(dataset)
     profiles = ProfileOptions(
@@ -157,7 +135,7 @@ def bench(
         model=model,
         engine=engine,
         limit=limit,
-        kinds=kinds.values,
+        kinds=opt.sides(kinds),
         store=store,
         tune=False,
     )
@@ -170,7 +148,7 @@ def bench(
         search=search or 0,
         jobs=jobs,
         epochs=epochs,
-        select_on=select_on.value,
+        select_on=select_on,
         encoder=encoder,
         fresh=fresh,
         out=out,
@@ -205,4 +183,4 @@ def _next(result: "Result", data: "Dataset", controls: bool) -> None:
     elif writers and result.about.seeds < 3 and len(result.about.rows) > 1:
         say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
     user = data.users.ids(data.train.user_idx[:1])[0]
-    next_step("reclm recommend", users=user, run=result.folder)
+    opt.next_step("reclm recommend", users=user, run=result.folder)

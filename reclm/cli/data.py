@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from reclm.cli.options import DatasetArgument, Home, next_step
+from reclm.cli import options as opt
 from reclm.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Prepare dat
 
 
 @app.command("list")
-def list_(home: Home = None) -> None:
+def list_(home: opt.Home = None) -> None:
     """List the data sets prepared so far, and the readers that are installed with their options."""
     import reclm
     from reclm.console import show_frame
@@ -30,7 +30,7 @@ def list_(home: Home = None) -> None:
     show_frame(readers[["name", "kind", "summary", "options"]], "readers")
     columns = ["name", "users", "items", "train", "summary", "fingerprint"]
     show_frame(prepared[columns], f"prepared in {reclm.workspace()}")
-    next_step("reclm data prepare NAME --source PATH")
+    opt.next_step("reclm data prepare NAME --source PATH")
 
 
 def _options(values: Any) -> str:
@@ -43,11 +43,11 @@ def _options(values: Any) -> str:
 def prepare(
     context: typer.Context,
     reader: Annotated[str, typer.Argument(help="A reader of `reclm data list`.")],
-    source: Annotated[str | None, typer.Option(help="The raw files: a file, zip, folder or address.")] = None,
+    source: Annotated[str | None, opt.option("The raw files: a file, zip, folder or address.")] = None,
     name: Annotated[
         str | None, typer.Option("--name", "--as", help="The data set's name; default the reader's.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write, in place of the workspace's.")] = None,
+    out: Annotated[Path | None, opt.option("Folder to write, in place of the workspace's.")] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Write over a data set of that name prepared in another way.")
     ] = False,
@@ -56,7 +56,7 @@ def prepare(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Option of the reader; --key VALUE does the same."),
     ] = None,
-    home: Home = None,
+    home: opt.Home = None,
 ) -> None:
     """Read raw data, split it and save it under its name.
 
@@ -73,7 +73,7 @@ def prepare(
 
 
 @app.command()
-def show(name: DatasetArgument, home: Home = None) -> None:
+def show(name: opt.DatasetArgument, home: opt.Home = None) -> None:
     """Show the contents of a data set: counts, splits, protocols, item text, what was dropped and why."""
     import reclm
 
@@ -82,10 +82,10 @@ def show(name: DatasetArgument, home: Home = None) -> None:
 
 @app.command()
 def export(
-    name: DatasetArgument,
-    out: Annotated[Path, typer.Option(help="A new folder; the files are named after it.")],
-    format: Annotated[Literal["recbole"], typer.Option(help="RecBole atomic files.")] = "recbole",
-    home: Home = None,
+    name: opt.DatasetArgument,
+    out: Annotated[Path, opt.option("A new folder; the files are named after it.")],
+    format: Annotated[Literal["recbole"], opt.option("RecBole atomic files.")] = "recbole",
+    home: opt.Home = None,
 ) -> None:
     """Write a data set for another library: splits, ids and item text."""
     import reclm
@@ -95,7 +95,7 @@ def export(
     write_atomic(reclm.load_dataset(name), out)
     say(f"wrote {out}; in RecBole: data_path={out.resolve().parent} dataset={out.resolve().name}")
     say("benchmark_filename=[train, valid, test]")
-    next_step(f"reclm data prepare recbole --source {shlex.quote(str(out))} --name NAME")
+    opt.next_step(f"reclm data prepare recbole --source {shlex.quote(str(out))} --name NAME")
 
 
 def _as_settings(words: list[str]) -> list[str]:
@@ -129,7 +129,7 @@ def _show(dataset: "Dataset", name: str) -> None:
     for line in summary.malformed:
         say(f"  {line}")
     if dataset.item_text.num_columns:
-        next_step("reclm profile", dataset=name, dry_run=True)
+        opt.next_step("reclm profile", dataset=name, dry_run=True)
         return
     say("there is no item text: items are known by their ids alone, and no profile can be written")
-    next_step("reclm bench", dataset=name, set="items=id")
+    opt.next_step("reclm bench", dataset=name, set="items=id")

@@ -3,9 +3,8 @@
 import shlex
 import sys
 from contextvars import ContextVar
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,19 +12,6 @@ from reclm.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from reclm.data.dataset import ProfileKind
-
-
-class Kinds(StrEnum):
-    """Whose profiles."""
-
-    user = "user"
-    item = "item"
-    both = "both"
-
-    @property
-    def values(self) -> "tuple[ProfileKind, ...]":
-        """The argument ``kinds``."""
-        return ("user", "item") if self is Kinds.both else (self.value,)
 
 
 _HOME: ContextVar[Path | None] = ContextVar("home", default=None)
@@ -41,100 +27,80 @@ def _set_home(home: Path | None) -> Path | None:
     return home
 
 
+def option(text: str, *names: str, **settings: Any) -> Any:
+    """Return an option with its help."""
+    return typer.Option(*names, help=text, **settings)
+
+
 Home = Annotated[
     Path | None,
-    typer.Option(
+    option(
+        "Folder of your work; default $RECLM_HOME, else ./reclm-home.",
         callback=_set_home,
         is_eager=True,
         show_default=False,
-        help="Folder of your work; default $RECLM_HOME, else ./reclm-home.",
     ),
 ]
-DatasetName = Annotated[str, typer.Option(help="A prepared data set, an embedded one, or a folder.")]
+DatasetName = Annotated[str, option("A prepared data set, an embedded one, or a folder.")]
 DatasetArgument = Annotated[str, typer.Argument(help="A prepared data set: its name or folder.")]
 ProfilerName = Annotated[
-    str,
-    typer.Option(
-        help="zero-shot, keywords, reclm, langptune, a plug-in, or the folder of one that reclm tune wrote."
-    ),
+    str, option("zero-shot, keywords, reclm, langptune, a plug-in, or a folder that reclm tune wrote.")
 ]
 ModelName = Annotated[
     str | None,
-    typer.Option(
-        help="Language model: hub name, directory or GGUF file; default SmolLM2-135M. With --engine server, the "
-        "server's name of it."
-    ),
+    option("Language model: hub name, directory, GGUF file, or a server's name; default SmolLM2-135M."),
 ]
 EngineName = Annotated[
     str | None,
-    typer.Option(
-        help="openvino, transformers, or server, the OpenAI-compatible one at $OPENAI_BASE_URL. By default it fits "
-        "model and machine."
+    option(
+        "openvino, transformers, or server, the OpenAI-compatible one at $OPENAI_BASE_URL; default what fits."
     ),
 ]
 EncoderName = Annotated[
-    str | None, typer.Option(help="Text encoder: hub name or directory; default all-MiniLM-L6-v2.")
+    str | None,
+    option("Text encoder: hub name or directory; default all-MiniLM-L6-v2, or a tuned profiler's."),
 ]
-KindsOption = Annotated[Kinds, typer.Option("--kinds", "--kind", help="Profiles of users, items, or both.")]
-StoreFolder = Annotated[
-    Path | None, typer.Option(help="Folder of the profiles, in place of the workspace's.")
-]
-AdapterFolder = Annotated[Path | None, typer.Option(hidden=True, help="0.1's --profiler FOLDER.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the profiler.")
-]
-
-
-class SelectOn(StrEnum):
-    """Parts that can choose the epoch."""
-
-    valid = "valid"
-    test = "test"
-
-
-class Tracker(StrEnum):
-    """Places to write a run to besides its folder."""
-
-    tensorboard = "tensorboard"
-    mlflow = "mlflow"
-
-
-Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Most epochs of a trial; default 50, or those of the suite.")
-]
+Kinds = Literal["user", "item", "both"]
+KindsOption = Annotated[Kinds, option("Profiles of users, items, or both.", "--kinds", "--kind")]
+StoreFolder = Annotated[Path | None, option("Folder of the profiles, in place of the workspace's.")]
+AdapterFolder = Annotated[Path | None, option("0.1's --profiler FOLDER.", hidden=True)]
+Settings = Annotated[list[str] | None, option("Setting of the profiler.", "--set", metavar="KEY=VALUE")]
+SelectOn = Literal["valid", "test"]
+Epochs = Annotated[int | None, option("Most epochs of a trial; default 50, or those of the suite.", min=1)]
 Controls = Annotated[
     bool,
-    typer.Option(
+    option(
+        "Train with controls in place of the profiles, too: others' profiles, random vectors, item text, keywords.",
         "--controls",
-        help="Train with controls in place of the profiles, too: other users' profiles, random vectors, the items' own "
-        "text, keywords.",
     ),
 ]
 Search = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="First try N options (learning rate, l2, contrastive weight, or the suite's own space) for every row, and "
-        "take the best on validation.",
+    option("First try N options for every row, and take the best on validation.", metavar="N", min=1),
+]
+Jobs = Annotated[int, option("Processes; they share the cores.", min=1)]
+Fresh = Annotated[bool, option("Train all again, also what is cached.", "--fresh")]
+Track = Annotated[
+    list[str] | None,
+    option(
+        "tensorboard or mlflow: write options, curves and results of every trial there, too; may be repeated."
     ),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes; they share the cores.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Train all again, also what is cached.")]
-Track = Annotated[
-    list[Tracker] | None,
-    typer.Option(help="Write options, curves and results of every trial there, too; may be repeated."),
-]
-Out = Annotated[Path | None, typer.Option(help="Folder of the results; default a new one in the workspace.")]
+Out = Annotated[Path | None, option("Folder of the results; default a new one in the workspace.")]
 Rows = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "Only this row, by name or pattern ('LightGCN*'), and those it is compared with; may be repeated.",
         "--rows",
         "--row",
         metavar="NAME",
-        help="Only this row, by name or pattern ('LightGCN*'), and those it is compared with; may be repeated.",
     ),
 ]
+
+
+def sides(kinds: Kinds) -> "tuple[ProfileKind, ...]":
+    """Return the argument ``kinds`` of the library."""
+    return ("user", "item") if kinds == "both" else (kinds,)
 
 
 def tuned(profiler: str, adapter: Path | None) -> str:

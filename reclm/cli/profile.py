@@ -4,22 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reclm.cli.options import (
-    AdapterFolder,
-    DatasetName,
-    EncoderName,
-    EngineName,
-    Home,
-    Kinds,
-    KindsOption,
-    ModelName,
-    ProfilerName,
-    Settings,
-    StoreFolder,
-    flags,
-    next_step,
-    tuned,
-)
+from reclm.cli import options as opt
 
 if TYPE_CHECKING:
     from reclm.profiles.profiles import Profiles
@@ -27,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def profile(
-    dataset: DatasetName = "ml-100k",
-    profiler: ProfilerName = "zero-shot",
-    model: ModelName = None,
-    engine: EngineName = None,
-    adapter: AdapterFolder = None,
-    encoder: EncoderName = None,
-    kinds: KindsOption = Kinds.both,
+    dataset: opt.DatasetName = "ml-100k",
+    profiler: opt.ProfilerName = "zero-shot",
+    model: opt.ModelName = None,
+    engine: opt.EngineName = None,
+    adapter: opt.AdapterFolder = None,
+    encoder: opt.EncoderName = None,
+    kinds: opt.KindsOption = "both",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many users, and so many items.")
     ] = None,
@@ -42,7 +27,7 @@ def profile(
         typer.Option(min=1, help="Only users and items with one of the so many commonest prompts."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
-    store: StoreFolder = None,
+    store: opt.StoreFolder = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Set the profiles that are there aside, and begin anew.")
     ] = False,
@@ -53,35 +38,37 @@ def profile(
             help="The data have changed: set the profiles aside, take over answers to equal prompts, write the rest.",
         ),
     ] = False,
-    set_: Settings = None,
-    home: Home = None,
+    set_: opt.Settings = None,
+    home: opt.Home = None,
 ) -> None:
     """Write a profile of every user and item, and embed it. Run again, it resumes."""
     import reclm
     from reclm.config import parse_settings
     from reclm.console import say, show_table
 
-    profiler = tuned(profiler, adapter)
+    profiler = opt.tuned(profiler, adapter)
     data = reclm.load_dataset(dataset)
-    options: dict[str, Any] = {"model": model, "engine": engine, "kinds": kinds.values, "limit": limit}
+    options: dict[str, Any] = {"model": model, "engine": engine, "kinds": opt.sides(kinds), "limit": limit}
     options |= {"prompts": prompts, "encoder": encoder, "store": store, "fresh": fresh}
     options |= {"carry_over": carry_over, **parse_settings(set_ or [])}
     same: dict[str, Any] = {"dataset": dataset, "profiler": profiler, "model": model, "engine": engine}
     same |= {"store": store, "encoder": encoder, "limit": limit}
-    same["kinds"] = None if kinds is Kinds.both else kinds.value
+    same["kinds"] = None if kinds == "both" else kinds
     if dry_run:
         table = reclm.estimate_profiles(data, profiler, **options).table()
         show_table(["", *table.columns], table.itertuples(), "dry run: nothing is written")
-        next_step("reclm profile", **same, prompts=prompts, carry_over=carry_over, fresh=fresh, set=set_)
+        opt.next_step("reclm profile", **same, prompts=prompts, carry_over=carry_over, fresh=fresh, set=set_)
         return
     profiles = reclm.write_profiles(data, profiler, **options)
     if profiles.run:
         _show_run(profiles.run)
     example = _show_examples(profiles)
     say(f"\nstored in {profiles.folder}")
-    next_step("reclm bench --backbone lightgcn --augment", **same, profiler_set=set_)
+    opt.next_step("reclm bench --backbone lightgcn --augment", **same, profiler_set=set_)
     if example:
-        say(f"      reclm profiles show{flags(id=example, store=profiles.folder).replace(' --id', '', 1)}")
+        say(
+            f"      reclm profiles show{opt.flags(id=example, store=profiles.folder).replace(' --id', '', 1)}"
+        )
 
 
 def _show_run(run: "ProfileRun") -> None:

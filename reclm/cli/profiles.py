@@ -1,22 +1,12 @@
 """``reclm profiles``: look at profiles, search them, hand them on and take others' over."""
 
 import shlex
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reclm.cli.options import (
-    DatasetName,
-    EncoderName,
-    Home,
-    Kinds,
-    KindsOption,
-    ModelName,
-    StoreFolder,
-    next_step,
-)
+from reclm.cli import options as opt
 
 if TYPE_CHECKING:
     from reclm.profiles.profiles import Profiles
@@ -32,19 +22,13 @@ Writer = Annotated[
 Engine = Annotated[str | None, typer.Option(hidden=True, help="Of 0.1; the model's name is enough.")]
 
 
-class Format(StrEnum):
-    """Formats of ``export``."""
-
-    parquet = "parquet"
-    npy = "npy"
-    safetensors = "safetensors"
-    recbole = "recbole"
+Format = Literal["parquet", "npy", "safetensors", "recbole"]
 
 
 @app.command("list")
 def list_(
-    dataset: Annotated[str | None, typer.Option(help="Only those of this data set.")] = None,
-    home: Home = None,
+    dataset: Annotated[str | None, opt.option("Only those of this data set.")] = None,
+    home: opt.Home = None,
 ) -> None:
     """List the profiles written so far."""
     import reclm
@@ -53,53 +37,53 @@ def list_(
     stores = reclm.list_profiles(dataset)
     show_frame(stores)
     if len(stores):
-        next_step("reclm profiles show ID --store FOLDER")
+        opt.next_step("reclm profiles show ID --store FOLDER")
     else:
-        next_step("reclm profile", dataset=dataset or "ml-100k", note="there are no profiles yet")
+        opt.next_step("reclm profile", dataset=dataset or "ml-100k", note="there are no profiles yet")
 
 
 @app.command()
 def show(
     id: Annotated[str, typer.Argument(help="The user or item, as the data set names it.")],
-    dataset: DatasetName = "ml-100k",
+    dataset: opt.DatasetName = "ml-100k",
     profiler: Writer = None,
-    model: ModelName = None,
+    model: opt.ModelName = None,
     engine: Engine = None,
-    kinds: KindsOption = Kinds.both,
-    store: StoreFolder = None,
-    home: Home = None,
+    kinds: opt.KindsOption = "both",
+    store: opt.StoreFolder = None,
+    home: opt.Home = None,
 ) -> None:
     """Print one profile and its origin."""
     from reclm.console import say
     from reclm.errors import NotFound
 
     profiles, found = _open(dataset, profiler, model, store), []
-    for kind in kinds.values:
+    for kind in opt.sides(kinds):
         try:
             found.append(profiles.get(id, kind))
         except NotFound:
-            if not found and kind == kinds.values[-1]:
+            if not found and kind == opt.sides(kinds)[-1]:
                 raise
     for profile in found:
         say(f"{profile.kind} {profile.id}\n\n{profile.text}\n")
         tokens = f"{profile.prompt_tokens} tokens read, {profile.new_tokens} written"
         say(f"{profile.model}, {tokens}, end: {profile.finish_reason}, prompt {profile.prompt_hash}\n")
     words = " ".join(found[0].text[:60].split())
-    next_step(f"reclm profiles search {shlex.quote(words)}", kinds=found[0].kind, store=profiles.folder)
+    opt.next_step(f"reclm profiles search {shlex.quote(words)}", kinds=found[0].kind, store=profiles.folder)
 
 
 @app.command()
 def search(
     text: Annotated[str, typer.Argument(help="The words to look for.")],
-    dataset: DatasetName = "ml-100k",
+    dataset: opt.DatasetName = "ml-100k",
     profiler: Writer = None,
-    model: ModelName = None,
+    model: opt.ModelName = None,
     engine: Engine = None,
-    encoder: EncoderName = None,
-    kinds: KindsOption = Kinds.both,
+    encoder: opt.EncoderName = None,
+    kinds: opt.KindsOption = "both",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many.")] = 5,
-    store: StoreFolder = None,
-    home: Home = None,
+    store: opt.StoreFolder = None,
+    home: opt.Home = None,
 ) -> None:
     """Print the profiles nearest in meaning."""
     from reclm.console import show_table
@@ -107,46 +91,48 @@ def search(
     profiles = _open(dataset, profiler, model, store, encoder)
     rows = [
         (kind, id, f"{similarity:.3f}", profile)
-        for kind in kinds.values
+        for kind in opt.sides(kinds)
         for id, similarity, profile in profiles.search(text, kind, k).itertuples(index=False)
     ]
     show_table(["kind", "id", "similarity", "profile"], rows)
-    next_step("reclm profiles show ID", store=profiles.folder)
+    opt.next_step("reclm profiles show ID", store=profiles.folder)
 
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    format: Annotated[Format, typer.Option(help="Texts (parquet) or vectors.")] = Format.parquet,
-    dataset: DatasetName = "ml-100k",
+    out: Annotated[Path, opt.option("Folder to write to.")],
+    format: Annotated[
+        Literal["parquet", "npy", "safetensors", "recbole"], opt.option("Texts (parquet) or vectors.")
+    ] = "parquet",
+    dataset: opt.DatasetName = "ml-100k",
     profiler: Writer = None,
-    model: ModelName = None,
+    model: opt.ModelName = None,
     engine: Engine = None,
-    encoder: EncoderName = None,
-    kinds: KindsOption = Kinds.both,
-    store: StoreFolder = None,
-    home: Home = None,
+    encoder: opt.EncoderName = None,
+    kinds: opt.KindsOption = "both",
+    store: opt.StoreFolder = None,
+    home: opt.Home = None,
 ) -> None:
     """Write profiles for other programs: texts (parquet) or vectors (npy, safetensors, recbole)."""
     from reclm.console import say
     from reclm.profiles.export import NEXT
 
     profiles = _open(dataset, profiler, model, store, encoder)
-    for file in profiles.export(out, format.value, kinds.values):
+    for file in profiles.export(out, format, opt.sides(kinds)):
         say(file)
-    say(f"next: {NEXT[format.value].format(out=out)}")
+    say(f"next: {NEXT[format].format(out=out)}")
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines with a row a profile.")],
-    dataset: DatasetName = "ml-100k",
-    kind: Annotated[Kinds, typer.Option(help="user or item: whom the profiles describe.")] = Kinds.user,
-    text: Annotated[str, typer.Option(help="The column of texts.")] = "text",
-    id: Annotated[str | None, typer.Option(help="The column of ids; default id, user_id or item_id.")] = None,
-    encoder: EncoderName = None,
-    store: StoreFolder = None,
-    home: Home = None,
+    dataset: opt.DatasetName = "ml-100k",
+    kind: Annotated[opt.Kinds, opt.option("user or item: whom the profiles describe.")] = "user",
+    text: Annotated[str, opt.option("The column of texts.")] = "text",
+    id: Annotated[str | None, opt.option("The column of ids; default id, user_id or item_id.")] = None,
+    encoder: opt.EncoderName = None,
+    store: opt.StoreFolder = None,
+    home: opt.Home = None,
 ) -> None:
     """Take over profiles that somebody else wrote."""
     import reclm
@@ -154,13 +140,13 @@ def import_(
     from reclm.errors import BadInput
     from reclm.profiles.imports import import_file
 
-    if kind is Kinds.both:
+    if kind == "both":
         raise BadInput("--kind both: a file holds profiles of users, or of items", value="both")
     profiles = import_file(
-        file, reclm.load_dataset(dataset), kind.values[0], text=text, id=id, encoder=encoder, store=store
+        file, reclm.load_dataset(dataset), kind, text=text, id=id, encoder=encoder, store=store
     )
     say(f"{profiles!r}\nstored in {profiles.folder}")
-    next_step("reclm bench --augment", dataset=dataset, store=profiles.folder)
+    opt.next_step("reclm bench --augment", dataset=dataset, store=profiles.folder)
 
 
 def _open(

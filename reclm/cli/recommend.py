@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reclm.cli.options import Home
+from reclm.cli import options as opt
 
 LONGEST = 90
 """Characters of a title that are shown."""
@@ -24,7 +24,7 @@ def recommend(
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many.")] = 10,
     run: Annotated[
         Path | None,
-        typer.Option(help="Folder of a model, or of a run with models; default the workspace's newest run."),
+        opt.option("Folder of a model, or of a run with models; default the workspace's newest run."),
     ] = None,
     new_items: Annotated[
         Path | None,
@@ -33,7 +33,7 @@ def recommend(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    home: Home = None,
+    home: opt.Home = None,
 ) -> None:
     """Recommend items to a user of the data set, or to a new one."""
     import reclm

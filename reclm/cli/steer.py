@@ -4,35 +4,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reclm.cli.options import (
-    AdapterFolder,
-    DatasetName,
-    EncoderName,
-    EngineName,
-    Home,
-    ModelName,
-    ProfilerName,
-    Settings,
-    next_step,
-    tuned,
-)
+from reclm.cli import options as opt
 from reclm.errors import BadInput
 
 if TYPE_CHECKING:
-    from reclm.recommend.steering import Effect, Ranked, Steered, Steering
+    from reclm.recommend.steering import Ranked, Steered, Steering
 
 LONGEST = 60
 """Characters of a title that are shown."""
 
 
 def steer(
-    user: Annotated[str | None, typer.Option(help="A user of the data set.")] = None,
-    dataset: DatasetName = "ml-100k",
-    profiler: ProfilerName = "zero-shot",
-    model: ModelName = None,
-    engine: EngineName = None,
-    adapter: AdapterFolder = None,
-    encoder: EncoderName = None,
+    user: Annotated[str | None, opt.option("A user of the data set.")] = None,
+    dataset: opt.DatasetName = "ml-100k",
+    profiler: opt.ProfilerName = "zero-shot",
+    model: opt.ModelName = None,
+    engine: opt.EngineName = None,
+    adapter: opt.AdapterFolder = None,
+    encoder: opt.EncoderName = None,
     edit: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The edited profile; - opens $EDITOR on it.")
     ] = None,
@@ -43,8 +32,8 @@ def steer(
             min=1, metavar="N", help="Without a user: what 'Loves …' and 'Dislikes …' move, over N users."
         ),
     ] = None,
-    set_: Settings = None,
-    home: Home = None,
+    set_: opt.Settings = None,
+    home: opt.Home = None,
 ) -> None:
     """Rank items by a user's profile, and see what an edit of it moves."""
     import reclm
@@ -57,14 +46,16 @@ def steer(
         raise BadInput("--edit goes with --user ID, the user whose profile it is", where="--edit")
     if (user is None) == (measure is None):
         raise BadInput("give either --user ID, or --measure N for the effect of edits over N users")
-    profiler = tuned(profiler, adapter)
+    profiler = opt.tuned(profiler, adapter)
     data = reclm.load_dataset(dataset)
     options: dict[str, Any] = {"model": model, "engine": engine, "settings": parse_settings(set_ or [])}
     same: dict[str, Any] = {"dataset": dataset, "profiler": profiler, "model": model, "engine": engine}
     if measure is not None:
         profiles = stored_profiles(data, profiler, encoder=encoder, **options)
         _show_measure(reclm.measure_steering(data, profiles, users=measure, k=k))
-        next_step("reclm bench --backbone similarity --augment", **same, profiler_set=set_, encoder=encoder)
+        opt.next_step(
+            "reclm bench --backbone similarity --augment", **same, profiler_set=set_, encoder=encoder
+        )
         return
     profile = user_profile(data, user, profiler, **options)
     edited = _in_editor(profile.text) if edit == "-" else edit
@@ -74,11 +65,11 @@ def steer(
     say(f"profile stored in {profile.store}" if profile.store else "profile written now, and not stored")
     _show(steered)
     if edit is None:
-        next_step("reclm steer", user=user, **same, set=set_, encoder=encoder, k=k, edit="-")
+        opt.next_step("reclm steer", user=user, **same, set=set_, encoder=encoder, k=k, edit="-")
     elif profile.store is None:
-        next_step("reclm profile", **same, set=set_, kinds="user", note="then: reclm steer --measure 200")
+        opt.next_step("reclm profile", **same, set=set_, kinds="user", note="then: reclm steer --measure 200")
     else:
-        next_step("reclm steer --measure 200", **same, set=set_, encoder=encoder, k=k)
+        opt.next_step("reclm steer --measure 200", **same, set=set_, encoder=encoder, k=k)
 
 
 def _in_editor(profile: str) -> str:
@@ -136,10 +127,11 @@ def _moved(item: "Ranked", length: int) -> str:
 
 
 def _show_measure(steering: "Steering") -> None:
-    from reclm.console import say, show_table
+    from reclm.console import say, show_frame
 
-    head = ["appended", "mean change of the share", "95 % interval", "right way", "could move so"]
-    show_table(head, map(_effect, (steering.loves, steering.dislikes)))
+    show_frame(
+        steering.table(), "change of the share of a category, its 95 % interval, and the users that moved so"
+    )
     say(
         f"share of a category among the {steering.topk} best items: {steering.share:.1%} by the profiles as they are; "
         f"{steering.users:,} users, each with one of {steering.categories:,} categories"
@@ -151,11 +143,3 @@ def _show_measure(steering: "Steering") -> None:
         say(
             f"{steering.cut:.0%} of the edited profiles end beyond the encoder's window: the sentence is not read"
         )
-
-
-def _effect(effect: "Effect") -> tuple[str, ...]:
-    interval = "–"
-    if effect.low is not None and effect.high is not None:
-        interval = f"{100 * effect.low:+.1f} … {100 * effect.high:+.1f}"
-    change, right = f"{100 * effect.change:+.1f} points", f"{effect.right:.1%} of users"
-    return effect.sentence.strip(), change, interval, right, f"{effect.possible:,} users"

@@ -4,36 +4,24 @@ from typing import Annotated
 
 import typer
 
+from reclm.cli import options as opt
 from reclm.cli import report
-from reclm.cli.options import (
-    Controls,
-    Epochs,
-    Fresh,
-    Home,
-    Jobs,
-    Kinds,
-    KindsOption,
-    Out,
-    Rows,
-    Search,
-    Track,
-)
 
 
 def suite(
     suite: Annotated[str, typer.Argument(help="A suite of reclm, or a YAML file of your own.")],
-    rows: Rows = None,
-    dataset: Annotated[str | None, typer.Option(help="In place of the suite's data set.")] = None,
+    rows: opt.Rows = None,
+    dataset: Annotated[str | None, opt.option("In place of the suite's data set.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Trials of each row.")] = None,
-    epochs: Epochs = None,
-    kinds: KindsOption = Kinds.both,
-    controls: Controls = False,
-    search: Search = None,
-    jobs: Jobs = 1,
-    fresh: Fresh = False,
-    track: Track = None,
-    out: Out = None,
-    home: Home = None,
+    epochs: opt.Epochs = None,
+    kinds: opt.KindsOption = "both",
+    controls: opt.Controls = False,
+    search: opt.Search = None,
+    jobs: opt.Jobs = 1,
+    fresh: opt.Fresh = False,
+    track: opt.Track = None,
+    out: opt.Out = None,
+    home: opt.Home = None,
 ) -> None:
     """Run a suite, and show its results beside the published numbers."""
     import reclm
@@ -45,7 +33,7 @@ def suite(
         dataset=dataset,
         seeds=seeds,
         epochs=epochs,
-        kind=None if kinds is Kinds.both else kinds.values[0],
+        kind=None if kinds == "both" else kinds,
         controls=controls,
         search=search,
         jobs=jobs,

@@ -6,46 +6,46 @@ from typing import Annotated, Any
 
 import typer
 
-from reclm.cli.options import DatasetName, EncoderName, Home, ModelName, next_step
+from reclm.cli import options as opt
 
 
 def tune(
-    dataset: DatasetName = "ml-100k",
-    profiler: Annotated[str, typer.Option(help="reclm, langptune, or a plug-in.")] = "reclm",
-    model: ModelName = None,
+    dataset: opt.DatasetName = "ml-100k",
+    profiler: Annotated[str, opt.option("reclm, langptune, or a plug-in.")] = "reclm",
+    model: opt.ModelName = None,
     teacher: Annotated[
         Path | None,
-        typer.Option(help="User profiles to learn from: CSV, TSV, Parquet, JSON lines, or a profile store."),
+        opt.option("User profiles to learn from: CSV, TSV, Parquet, JSON lines, or a profile store."),
     ] = None,
-    teacher_items: Annotated[Path | None, typer.Option(help="Item profiles to learn from.")] = None,
+    teacher_items: Annotated[Path | None, opt.option("Item profiles to learn from.")] = None,
     teacher_model: Annotated[
-        str | None, typer.Option(help="A chat model that writes the teacher's profiles, without a file.")
+        str | None, opt.option("A chat model that writes the teacher's profiles, without a file.")
     ] = None,
     teacher_engine: Annotated[
-        str | None, typer.Option(help="Its engine; server for an OpenAI-compatible one.")
+        str | None, opt.option("Its engine; server for an OpenAI-compatible one.")
     ] = None,
     stages: Annotated[
-        str | None, typer.Option(help="Stages, such as kd,collab,reward,ppo,items; all by default.")
+        str | None, opt.option("Stages, such as kd,collab,reward,ppo,items; all by default.")
     ] = None,
     variant: Annotated[
         str | None,
-        typer.Option(help="Of the profiler; of reclm, loss on both answers (mask) or the last (naive)."),
+        opt.option("Of the profiler; of reclm, loss on both answers (mask) or the last (naive)."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to tune in; default in the workspace. Run again, it resumes.")
+        Path | None, opt.option("Folder to tune in; default in the workspace. Run again, it resumes.")
     ] = None,
     samples: Annotated[
         int, typer.Option("--show", min=0, help="Print so many samples of each stage, and do nothing.")
     ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; tune nothing.")] = False,
-    encoder: EncoderName = None,
+    encoder: opt.EncoderName = None,
     config: Annotated[
-        str, typer.Option(help="A preset of the profiler, or a YAML file; other options go first.")
+        str, opt.option("A preset of the profiler, or a YAML file; other options go first.")
     ] = "auto",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting, as in kd.epochs=1.")
     ] = None,
-    home: Home = None,
+    home: opt.Home = None,
 ) -> None:
     """Tune a language model to write profiles, from a teacher's. Run again, it resumes."""
     import reclm
@@ -77,4 +77,4 @@ def tune(
     for part in results:
         say(part) if isinstance(part, str) else show(part)
     say(f"tuned in {folder}")
-    next_step(shlex.join(command), dataset=dataset)
+    opt.next_step(shlex.join(command), dataset=dataset)

@@ -116,7 +116,6 @@ def test_the_measure_is_a_table(run: Run, genres: None) -> None:
     for words in (
         "Loves {category}.",
         "Dislikes {category}.",
-        "of users",
         "95 % interval",
         "2 users, each with one of 2 categories",
         "2 of 2 users have a stored profile",
