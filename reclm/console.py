@@ -66,9 +66,10 @@ def show_table(
     show(table)
 
 
-def show_frame(frame: "pd.DataFrame", title: str = "") -> None:
-    """Print a data frame without its index."""
-    show_table(list(map(str, frame.columns)), frame.astype(object).itertuples(index=False), title)
+def show_frame(frame: "pd.DataFrame", title: str = "", columns: Sequence[str] = ()) -> None:
+    """Print a data frame without its index; ``columns`` alone where they are given."""
+    names = list(columns or map(str, frame.columns))
+    show_table(names, zip(*(frame[name].astype(object) for name in names), strict=True), title)
 
 
 def _cell(value: Any) -> str:

@@ -8,10 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import reclm.backbones
-import reclm.data
-import reclm.profilers
-
 ROOT = Path(__file__).parents[1]
 RECIPE = re.compile(r"## Add a (.+?) in three files\n(.*?)(?=\n## |\Z)", re.DOTALL)
 FILE = re.compile(r"^`([\w/.]+)`, .*?```\w+\n(.*?)```", re.DOTALL | re.MULTILINE)
@@ -25,9 +21,9 @@ def test_recipe(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text, encoding="utf-8")
     for package, folder in (
-        (reclm.backbones, "backbones"),
-        (reclm.profilers, "profilers"),
-        (reclm.data, "reclm/data"),
+        (import_module("reclm.backbones"), "backbones"),
+        (import_module("reclm.profilers"), "profilers"),
+        (import_module("reclm.data"), "reclm/data"),
     ):
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / folder)])
 

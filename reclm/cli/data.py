@@ -25,11 +25,11 @@ def list_(home: opt.Home = None) -> None:
     from reclm.console import show_frame
 
     frame = reclm.list_datasets()
-    prepared, readers = frame[frame.kind == "prepared"], frame[frame.kind != "prepared"]
-    readers = readers.assign(options=[_options(values) for values in readers.options])
-    show_frame(readers[["name", "kind", "summary", "options"]], "readers")
+    frame["options"] = [_options(values) for values in frame.options]
+    prepared, readers = frame.query("kind == 'prepared'"), frame.query("kind != 'prepared'")
+    show_frame(readers, "readers", ["name", "kind", "summary", "options"])
     columns = ["name", "users", "items", "train", "summary", "fingerprint"]
-    show_frame(prepared[columns], f"prepared in {reclm.workspace()}")
+    show_frame(prepared, f"prepared in {reclm.workspace()}", columns)
     opt.next_step("reclm data prepare NAME --source PATH")
 
 

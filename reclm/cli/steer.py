@@ -57,6 +57,7 @@ def steer(
             "reclm bench --backbone similarity --augment", **same, profiler_set=set_, encoder=encoder
         )
         return
+    assert user is not None
     profile = user_profile(data, user, profiler, **options)
     edited = _in_editor(profile.text) if edit == "-" else edit
     texts = TextProfiles(data, {user: profile.text}, TextEncoder(encoder))
