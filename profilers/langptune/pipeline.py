@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from reclm.data.dataset import Dataset, TrainingView
 from reclm.data.sessions import Sessions, next_item
 from reclm.data.storage import is_dataset, load_folder
-from reclm.errors import BadInput
 from reclm.llm.models import LanguageModel, context_length, load_tokenizer
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.alternation import ENCODER, Alternation
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _DONE = "done.yaml"
-_WRITES = {"max_new_tokens", "temperature", "measured"}
+_WRITES = ("max_new_tokens", "temperature")
 """Options that a tuned profiler may be given anew."""
 
 
@@ -47,9 +46,11 @@ class LangPTuneAbout(About):
 class Tuned(RunFolder):
     """A run folder with ``adapter`` (PEFT) and ``encoder`` (sentence-transformers), where they are trained."""
 
+    profiler = "langptune"
     Config = LangPTuneConfig
     About = LangPTuneAbout
-    free = frozenset(_WRITES)
+    free = frozenset({*_WRITES, "measured"})
+    writes = _WRITES
     prepared = ("data", "sessions")
     config: LangPTuneConfig
     about: LangPTuneAbout
@@ -271,16 +272,3 @@ class Tuning:
         return [
             len(ids) for ids in self.prompts.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         ]
-
-
-def check_settings(folder: Path, settings: Any) -> None:
-    """Raise a BadInput for a setting that a tuned profiler cannot take."""
-    allowed = _WRITES - {"measured"}
-    for name in settings or {}:
-        if name not in allowed:
-            raise BadInput(
-                f"profiler langptune: {name!r} is a setting of tuning, and {folder} is tuned; leave it out "
-                f"(what changes how it writes: {', '.join(sorted(allowed))})",
-                value=name,
-                where="profiler langptune",
-            )

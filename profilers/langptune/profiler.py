@@ -2,13 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from reclm.config import merged
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput
 from reclm.folders import current
@@ -71,22 +69,15 @@ class LangPTuneProfiler(Profiler):
             BadInput: if it is not finished, or the model, the engine or a setting is not its own.
             NotFound: if none was tuned there.
         """
-        from reclm.profilers.langptune.pipeline import Tuned, check_settings
+        from reclm.profilers.langptune.pipeline import Tuned
 
-        if engine not in {None, "transformers"}:
-            raise BadInput(
-                f"a tuned model runs on transformers, not on {engine!r}; leave --engine out", value=engine
-            )
-        tuned = Tuned.read(folder)
+        tuned = Tuned.read(folder).reopened(settings, engine)
         if not tuned.done:
             raise BadInput(
                 f"{folder} is not finished; run the same reclm tune again, it goes on", value=folder
             )
-        check_settings(folder, settings)
-        values = merged(tuned.config.model_dump(mode="json"), settings or {})
-        config = LangPTuneConfig.build(values, where="profiler langptune")
-        profiler = cls(config, model=model, folder=folder)
-        profiler._use(replace(tuned, config=config))
+        profiler = cls(tuned.config, model=model, folder=folder)
+        profiler._use(tuned)
         return profiler
 
     @property

@@ -52,9 +52,11 @@ class RecLMAbout(About):
 class RecLMFolder(RunFolder):
     """The run folder of a RecLM tuning."""
 
+    profiler = "reclm"
     Config = RecLMConfig
     About = RecLMAbout
     free = frozenset({"stages", "measured", "generation"})
+    writes = ("generation", "instructions", "neighbours", "stages")
     prepared = ORDER
 
     @property

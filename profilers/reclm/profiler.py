@@ -1,14 +1,13 @@
 """Profiles by a model tuned for it (RecLM, https://arxiv.org/abs/2412.19302), as a plug-in."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
-from reclm.config import merged, read_yaml
+from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound
 from reclm.folders import current
@@ -19,9 +18,6 @@ from reclm.profilers.reclm.neighbours import UserNeighbours
 from reclm.profilers.reclm.pipeline import RecLMFolder, RecLMPipeline
 from reclm.profilers.reclm.prompter import RecLMPrompter
 from reclm.profiles.profile import Known, Subject
-
-_WRITES = ("generation", "instructions", "neighbours", "stages")
-"""Options that a tuned profiler still uses."""
 
 
 class RecLMProfiler(RecLMPrompter):
@@ -58,26 +54,13 @@ class RecLMProfiler(RecLMPrompter):
             NotFound: if nothing was tuned there, or no stage is finished.
             BadInput: if a setting belongs to the tuning, or the model or the engine is another one.
         """
-        if engine not in {None, "transformers"}:
-            raise BadInput(
-                f"a tuned model runs on transformers, not on {engine!r}; leave --engine out", value=engine
-            )
-        tuned = RecLMFolder.read(folder)
+        tuned = RecLMFolder.read(folder).reopened(settings, engine)
         if not (tuned.last("user") or tuned.last("item")):
             raise NotFound(
                 f"{folder} has no finished stage; run the same reclm tune again, it goes on", value=folder
             )
-        values = merged(tuned.config.model_dump(mode="json"), settings or {})
-        config = RecLMConfig.build(values, where="profiler reclm")
-        for name in settings or {}:
-            if name not in _WRITES:
-                raise BadInput(
-                    f"profiler reclm: {name!r} is a setting of tuning, and {folder} is tuned; leave it out "
-                    f"(what changes how it writes: {', '.join(_WRITES)})",
-                    value=name,
-                )
-        profiler = cls(config, model=model, folder=folder)
-        profiler._use(replace(tuned, config=config), tuned.model(profiler.model))
+        profiler = cls(tuned.config, model=model, folder=folder)
+        profiler._use(tuned, tuned.model(profiler.model))
         return profiler
 
     def fit(self, view: TrainingView) -> Self:

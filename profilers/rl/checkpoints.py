@@ -6,7 +6,6 @@
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,28 +16,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from reclm.errors import BadInput, Damaged
+from reclm.files import atomic_folder
 from reclm.profilers.rl.config import OnPolicyConfig
 from reclm.profilers.rl.policy import Policy
+from reclm.profilers.tuning.metrics_log import writing
 
 
 def write(path: Path, policy: Policy, optimizer: dict[str, Any], state: dict[str, Any]) -> None:
     """Write a checkpoint; one that is there already is replaced."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        policy.save(partial)
-        torch.save(optimizer, partial / "optimizer.pt")
-        save_file(_random_states(), partial / "random.safetensors")
-        (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(partial, path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(
-            f"cannot write the checkpoint {path}; free space or choose another folder ({reason})", value=path
-        ) from error
+    random = {
+        f"cuda{number}": torch.cuda.get_rng_state(number) for number in range(torch.cuda.device_count())
+    }
+    with writing(path), atomic_folder(path) as draft:
+        policy.save(draft)
+        torch.save(optimizer, draft / "optimizer.pt")
+        save_file(random | {"cpu": torch.get_rng_state()}, draft / "random.safetensors")
+        (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
 
 def complete(folder: Path) -> list[Path]:
@@ -91,10 +84,3 @@ def read(path: Path, policy: Policy, config: OnPolicyConfig) -> tuple[dict[str, 
         if f"cuda{number}" in states:
             torch.cuda.set_rng_state(states[f"cuda{number}"], number)
     return optimizer, state
-
-
-def _random_states() -> dict[str, torch.Tensor]:
-    states = {
-        f"cuda{number}": torch.cuda.get_rng_state(number) for number in range(torch.cuda.device_count())
-    }
-    return states | {"cpu": torch.get_rng_state()}

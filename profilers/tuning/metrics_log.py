@@ -60,9 +60,6 @@ class MetricsLog:
         self._board.close()
 
 
-Journal = MetricsLog
-
-
 def _line(step: int, metrics: Mapping[str, float]) -> str:
     return json.dumps({"step": step, **metrics}) + "\n"
 

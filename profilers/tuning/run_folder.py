@@ -2,14 +2,14 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from peft import PeftModel
 
-from reclm.config import Config
+from reclm.config import Config, merged
 from reclm.data.dataset import TrainingView
 from reclm.errors import BadInput, NotFound
 from reclm.files import atomic_file
@@ -70,15 +70,18 @@ class RunFolder:
     """``config.yaml``, ``about.yaml``, and a folder a stage, each with its ``adapter``; for subclasses.
 
     Attributes:
+        profiler: the name of its profiler.
         Config, About: classes of the two files.
         free: options that may change when tuning goes on.
-        stages: folders that training makes.
+        writes: options that change how the tuned profiler writes.
         prepared: folders that are deleted when options change before anything was learned.
     """
 
+    profiler: ClassVar[str]
     Config: ClassVar[type[Config]]
     About: ClassVar[type[About]] = About
     free: ClassVar[frozenset[str]] = frozenset()
+    writes: ClassVar[tuple[str, ...]] = ()
     prepared: ClassVar[tuple[str, ...]] = ()
 
     folder: Path
@@ -92,8 +95,34 @@ class RunFolder:
         Raises:
             NotFound: if no tuned profiler is there.
         """
-        check(folder)
+        if not (folder / ABOUT).is_file() or not (folder / CONFIG).is_file():
+            raise NotFound(
+                f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)",
+                value=folder,
+            )
         return cls(folder, cls.Config.from_yaml(folder / CONFIG), cls.About.from_yaml(folder / ABOUT))
+
+    def reopened(self, settings: Mapping[str, Any] | None, engine: str | None) -> Self:
+        """Return the run with ``settings`` over its own, for a profiler that is opened to write.
+
+        Raises:
+            BadInput: if a setting belongs to the tuning, or the engine is another one.
+        """
+        if engine not in {None, "transformers"}:
+            raise BadInput(
+                f"a tuned model runs on transformers, not on {engine!r}; leave --engine out", value=engine
+            )
+        values = merged(self.config.model_dump(mode="json"), settings or {})
+        config = self.Config.build(values, where=f"profiler {self.profiler}")
+        for name in settings or {}:
+            if name not in self.writes:
+                raise BadInput(
+                    f"profiler {self.profiler}: {name!r} is a setting of tuning, and {self.folder} is tuned; leave it "
+                    f"out (what changes how it writes: {', '.join(self.writes)})",
+                    value=name,
+                    where=f"profiler {self.profiler}",
+                )
+        return replace(self, config=config)
 
     @classmethod
     def begin(
@@ -127,7 +156,7 @@ class RunFolder:
         if (folder / ABOUT).is_file():
             there = cls.read(folder)
             try:
-                compare(folder, there._definition, run._definition)
+                _compare(folder, there._definition, run._definition)
             except BadInput:
                 if there.learned:
                     raise
@@ -136,18 +165,25 @@ class RunFolder:
         elif folder.is_dir() and any(
             path.name != CONFIG and path.name[0] != "." for path in folder.iterdir()
         ):
-            raise something_else(folder)
+            raise BadInput(
+                f"{folder} holds something else than a tuned profiler; give another folder (--out)",
+                value=folder,
+            )
         if not run.learned:
             run.write()
         return run
 
     def write(self) -> None:
-        """Write ``config.yaml`` and ``about.yaml``, each whole or not at all.
+        """Write ``config.yaml`` and ``about.yaml`` where they change, each whole or not at all.
 
         Raises:
             BadInput: if they cannot be written.
         """
-        write(self.folder, self.config, self.about)
+        for name, part in ((CONFIG, self.config), (ABOUT, self.about)):
+            path = self.folder / name
+            if not path.is_file() or type(part).from_yaml(path) != part:
+                with atomic_file(path) as draft:
+                    part.to_yaml(draft)
 
     @property
     def _definition(self) -> dict[str, Any]:
@@ -171,38 +207,40 @@ class RunFolder:
         Raises:
             BadInput: if ``name``, or the model that has the requested name today, is another one.
         """
-        return base_model(self.folder, self.about, name)
+        model = find_model(name or self.about.model)
+        if model.name != self.about.weights:
+            raise BadInput(
+                f"{self.folder} was tuned from {self.about.weights}, not from {model.name}; give that one with --model",
+                value=model.name,
+                remedy=self.about.weights,
+            )
+        return model
 
     def generator(self, stage: str | None, model: LanguageModel) -> LazyGenerator:
         """Return the model as ``stage`` left it, loaded at its first prompt; None: the untuned model."""
-        return tuned_generator(model, self.adapter(stage) if stage else None, stage or "")
-
-
-def check(folder: Path) -> None:
-    """Raise a NotFound if no tuned profiler is in the folder."""
-    if not (folder / ABOUT).is_file() or not (folder / CONFIG).is_file():
-        raise NotFound(
-            f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)", value=folder
+        adapter = self.adapter(stage) if stage else None
+        name = (
+            f"{model.name}+{stage}@{digest(sorted(adapter.glob('*.safetensors')))}" if adapter else model.name
         )
 
+        def load() -> TextGenerator:
+            with quiet():
+                network = load_network(model)
+                if adapter:
+                    network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()  # pyright: ignore[reportCallIssue]
+                generator = PolicyGenerator(network, model)
+            generator.model = name
+            return generator
 
-def write(folder: Path, config: Config, about: About) -> None:
-    """Write ``config.yaml`` and ``about.yaml``, each whole or not at all.
-
-    Raises:
-        BadInput: if they cannot be written.
-    """
-    for name, part in ((CONFIG, config), (ABOUT, about)):
-        with atomic_file(folder / name) as draft:
-            part.to_yaml(draft)
+        return LazyGenerator(name, load)
 
 
-def compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> None:
+def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> None:
     """Raise a BadInput that names the first option in which two tunings differ."""
     for name, value in new.items():
         before = old.get(name)
         if isinstance(before, dict) and isinstance(value, dict) and before.keys() == value.keys():
-            compare(folder, before, value, f"{within}{name}.")
+            _compare(folder, before, value, f"{within}{name}.")
         elif before != value:
             raise BadInput(
                 f"{folder} was tuned with {within}{name} = {before}, not {value}; go on with the same options, "
@@ -210,42 +248,3 @@ def compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], within
                 value=value,
                 where=f"{within}{name}",
             )
-
-
-def something_else(folder: Path) -> BadInput:
-    """Return the error for a folder that is not empty and holds no tuning."""
-    return BadInput(
-        f"{folder} holds something else than a tuned profiler; give another folder (--out)", value=folder
-    )
-
-
-def base_model(folder: Path, about: About, name: str | None = None) -> LanguageModel:
-    """Return the model that was tuned in ``folder``.
-
-    Raises:
-        BadInput: if ``name``, or the model that has the requested name today, is another one.
-    """
-    model = find_model(name or about.model)
-    if model.name != about.weights:
-        raise BadInput(
-            f"{folder} was tuned from {about.weights}, not from {model.name}; give that one with --model",
-            value=model.name,
-            remedy=about.weights,
-        )
-    return model
-
-
-def tuned_generator(model: LanguageModel, adapter: Path | None, stage: str) -> LazyGenerator:
-    """Return the model with the adapter that ``stage`` left, loaded at its first prompt; without one, as it was."""
-    name = f"{model.name}+{stage}@{digest(sorted(adapter.glob('*.safetensors')))}" if adapter else model.name
-
-    def load() -> TextGenerator:
-        with quiet():
-            network = load_network(model)
-            if adapter:
-                network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()  # pyright: ignore[reportCallIssue]
-            generator = PolicyGenerator(network, model)
-        generator.model = name
-        return generator
-
-    return LazyGenerator(name, load)
