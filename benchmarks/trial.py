@@ -24,7 +24,7 @@ SelectOn = Literal["valid", "test"]
 
 
 class ProfileOptions(Config):
-    """Profiles that a row is augmented with; see :class:`~reclm.profiles.ensure.ProfilerChoice`."""
+    """Profiles that a row is augmented with; see :func:`~reclm.profiles.write.open_profiler`."""
 
     profiler: str = "zero-shot"
     settings: dict[str, Any] = Field(default_factory=dict)

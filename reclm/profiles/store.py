@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import BadInput, NotFound
+from reclm.errors import BadInput, Damaged, NotFound
 from reclm.files import Journal, Lock, atomic_file
 from reclm.folders import Workspace, current, make_folder
 from reclm.profiles.profile import Profile
@@ -327,8 +327,15 @@ def connect(folder: Path | str) -> "DBConnection":
 
 
 def open_table(db: "DBConnection", name: str) -> "Table | None":
-    """Return the table called ``name``, None where there is none."""
-    return db.open_table(name) if name in db.list_tables(limit=1000).tables else None
+    """Return the table called ``name``, None where there is none, or nothing but the folder that a kill left."""
+    if name not in db.list_tables(limit=1000).tables:
+        return None
+    try:
+        return db.open_table(name)
+    except ValueError as error:
+        if "was not found" in str(error):
+            return None
+        raise Damaged(f"table {name} of {db.uri} is damaged: {error}", where=db.uri) from error
 
 
 def upsert(table: "Table", rows: pa.Table) -> None:

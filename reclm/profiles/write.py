@@ -10,7 +10,7 @@ from reclm import plugins
 from reclm.config import read_yaml
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound, ReclmError
-from reclm.folders import Workspace, current
+from reclm.folders import current
 from reclm.profiles.estimate import Estimate, dry_run
 from reclm.profiles.profile import Profiler, view_of
 from reclm.profiles.profiles import Profiles
@@ -209,8 +209,6 @@ class _Job:
         encoder: "str | TextEncoder | None",
         store: str | Path | None,
         settings: dict[str, Any],
-        adapter: Path | None = None,
-        workspace: Workspace | None = None,
     ) -> "_Job":
         view = view_of(data)
         if not view.item_text.num_columns and view.train.review is None:
@@ -226,8 +224,8 @@ class _Job:
             from reclm.text.encoder import TextEncoder
 
             encoder = TextEncoder(encoder)  # a wrong name fails now, not after hours of generation
-        opened, writer = open_profiler(profiler, settings, model, engine, adapter)
-        folder = Path(store) if store else (workspace or current()).store(view.name, writer)
+        opened, writer = open_profiler(profiler, settings, model, engine)
+        folder = Path(store) if store else current().store(view.name, writer)
         return cls(view, opened, writer, folder, chosen, prompts, encoder or opened.encoder)
 
 

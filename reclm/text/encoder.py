@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reclm.data.dataset import TrainingView
 from reclm.errors import MissingExtra, NotFound, needs_extra
-from reclm.folders import Workspace
 from reclm.llm.models import digest
 
 if TYPE_CHECKING:
@@ -133,15 +131,6 @@ class TextEncoder:
     def window(self) -> float:
         """The most tokens that the model reads; infinite where it reads all."""
         return self.model.max_seq_length or np.inf
-
-
-def item_text_features(
-    view: TrainingView, encoder: TextEncoder, workspace: Workspace, progress: bool = True
-) -> np.ndarray:
-    """Moved to :func:`reclm.profiles.matrix.item_text_features`."""
-    from reclm.profiles.matrix import item_text_features
-
-    return item_text_features(view, encoder, workspace, progress)
 
 
 def _load(source: str, device: str | None) -> "SentenceTransformer":

@@ -68,6 +68,15 @@ def test_the_next_writer_puts_the_journal_into_the_table(killed: Path) -> None:
     assert (store.get("user", "dora").seconds, store.get("user", "anne").text) == (1.5, "bb")
 
 
+def test_a_kill_while_the_table_is_made_is_no_damage(tmp_path: Path) -> None:
+    store = ProfileStore.open(tmp_path / "store", "f00d", "zero-shot", "toy")
+    (store.folder / "profiles.lance" / "data").mkdir(parents=True)
+    assert (store.count(), store.texts("user"), store.get("user", "anne")) == (0, {}, None)
+    with store:
+        store.add([ANNE])
+    assert ProfileStore.read(store.folder).get("user", "anne") == ANNE
+
+
 @pytest.fixture
 def public(killed: Path) -> Iterator[tuple[Path, Path]]:
     """A store that others may read but not write, and an empty folder that everybody may write to."""
