@@ -12,7 +12,7 @@ from reclm.data.dataset import Interactions
 
 
 class _Product(torch.autograd.Function):
-    """``A x`` whose backward pass is ``Aᵀ g`` with the transpose built once, not at every step."""
+    """Compute ``A x``, and ``Aᵀ g`` in the backward pass with the transpose built once, not at every step."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
@@ -25,9 +25,9 @@ class _Product(torch.autograd.Function):
 
 
 class BipartiteGraph(torch.nn.Module):
-    """``R̂ = D_u^-½ R D_v^-½``, the symmetric normalisation of LightGCN (He et al., arXiv 2002.02126, equation 3).
+    """Hold ``R̂ = D_u^-½ R D_v^-½``, the symmetric normalisation of LightGCN (He et al., arXiv 2002.02126, equation 3).
 
-    Only the ``U × I`` block and its transpose are kept: the full adjacency holds each of them once and nothing else.
+    Only the ``U × I`` block and its transpose are held: the full adjacency holds each of them once and nothing else.
 
     Args:
         interactions: ``(U, I)`` CSR matrix of ones.
@@ -45,22 +45,24 @@ class BipartiteGraph(torch.nn.Module):
 
     @classmethod
     def of(cls, train: Interactions, users: int, items: int) -> "BipartiteGraph":
-        """The graph of the training interactions."""
+        """Return the graph of the training interactions."""
         return cls(train.matrix(users, items))
 
     def without_edges(self, rate: float, generator: torch.Generator) -> "BipartiteGraph":
-        """A copy that has lost each edge with chance ``rate`` (SGL, arXiv 2010.10783, equation 6)."""
+        """Return a copy without each edge with probability ``rate`` (SGL, arXiv 2010.10783, equation 6)."""
         kept = torch.rand(self.interactions.nnz, generator=generator).numpy() >= rate
-        return BipartiteGraph(self._kept(kept))
+        return BipartiteGraph(self._with_edges(kept))
 
     def without_nodes(self, rate: float, generator: torch.Generator) -> "BipartiteGraph":
-        """A copy that has lost each user and item, with its edges, with chance ``rate`` (SGL, equation 5)."""
+        """Return a copy without each user and item, and its edges, with probability ``rate`` (SGL, equation 5)."""
         rows, columns = self.interactions.shape  # pyright: ignore[reportGeneralTypeIssues]
         users, items = (torch.rand(n, generator=generator).numpy() >= rate for n in (rows, columns))
         matrix = self.interactions
-        return BipartiteGraph(self._kept(np.repeat(users, np.diff(matrix.indptr)) & items[matrix.indices]))
+        return BipartiteGraph(
+            self._with_edges(np.repeat(users, np.diff(matrix.indptr)) & items[matrix.indices])
+        )
 
-    def _kept(self, kept: np.ndarray) -> sparse.csr_array:
+    def _with_edges(self, kept: np.ndarray) -> sparse.csr_array:
         matrix = self.interactions
         before = np.concatenate([[0], np.cumsum(kept)])
         return sparse.csr_array(
@@ -68,15 +70,15 @@ class BipartiteGraph(torch.nn.Module):
         )
 
     def rows(self, histories: sparse.csr_array) -> Tensor:
-        """The rows ``(n, I)`` that ``R̂`` would have for new users; the items' degrees stay those of training."""
+        """Return the rows ``(n, I)`` that ``R̂`` would have for new users; the items' degrees stay those of training."""
         return csr_tensor(_normalised(histories, self.interactions.sum(0)))
 
     def users_from(self, items: Tensor) -> Tensor:
-        """``R̂ x``: what users receive from their items, ``(I, d) -> (U, d)``."""
+        """Return ``R̂ x``, what users receive from their items, ``(I, d) -> (U, d)``."""
         return _Product.apply(self.to_users, self.to_items, items)  # pyright: ignore[reportReturnType]
 
     def items_from(self, users: Tensor) -> Tensor:
-        """``R̂ᵀ x``: what items receive from their users, ``(U, d) -> (I, d)``."""
+        """Return ``R̂ᵀ x``, what items receive from their users, ``(U, d) -> (I, d)``."""
         return _Product.apply(self.to_items, self.to_users, users)  # pyright: ignore[reportReturnType]
 
 
@@ -88,7 +90,7 @@ def _normalised(interactions: sparse.csr_array, item_degree: np.ndarray) -> spar
 
 
 def csr_tensor(matrix: sparse.csr_array) -> Tensor:
-    """The same matrix for torch, float32."""
+    """Return the matrix as a float32 tensor."""
     rows, columns = matrix.shape  # pyright: ignore[reportGeneralTypeIssues]
     index = np.int32 if max(rows, columns, matrix.nnz) < 2**31 else np.int64
     with warnings.catch_warnings():

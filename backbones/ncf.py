@@ -70,18 +70,18 @@ class NCF(EmbeddingBackbone):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return BPR and L2 of the batch's own rows; a triple's two pairs lose the same hidden units."""
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
-        kept = self._kept(len(users)) if self.training and self.config.hidden_dropout else None
+        kept = self._dropout_mask(len(users)) if self.training and self.config.hidden_dropout else None
         loss = bpr_loss(*self.score(user, items.view(2, *user.shape), kept))
         return loss + self.config.l2 * l2_penalty(user, items)
 
-    def _kept(self, rows: int) -> Tensor:
+    def _dropout_mask(self, rows: int) -> Tensor:
         if self._random is None:
             raise RuntimeError("NCF takes its source of dropout in begin_epoch, which was not called")
         stays = 1 - self.config.hidden_dropout
         return torch.empty(rows, self.config.hidden).bernoulli_(stays, generator=self._random).div_(stays)
 
     def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
-        """Scores of features ``(n, 2d)`` and ``(m, 2d)``, by their rows: all pairs of a block in ``b·c`` memory."""
+        """Return the scorer of features ``(n, 2d)`` and ``(m, 2d)``, by rows; a block takes ``b·c`` memory."""
         weight = self.out.squeeze(0)
         (users, user_mlp), (items, item_mlp) = users.chunk(2, dim=1), items.chunk(2, dim=1)
         user_hidden, item_hidden = self.from_user(user_mlp), item_mlp @ self.from_item.T

@@ -1,11 +1,12 @@
 """SGL (Wu et al., "Self-supervised Graph Learning for Recommendation", arXiv 2010.10783).
 
-LightGCN, and beside its loss the agreement of two damaged views of the graph, drawn anew at every epoch (equation 10):
+LightGCN, and beside its loss a contrastive loss between two corrupted views of the graph, drawn anew at every epoch
+(equation 10):
 
     L_ssl^user = -mean_u ln exp(cos(z'_u, z''_u)/τ) / Σ_{v ∈ U} exp(cos(z'_u, z''_v)/τ)
     L = L_bpr + λ (L_ssl^user + L_ssl^item)
 
-A view has lost nodes (equation 5) or edges (equation 6), or other edges at every layer (random walk, equation 7).
+A view lacks some nodes (equation 5) or edges (equation 6), or other edges at every layer (random walk, equation 7).
 """
 
 from collections.abc import Sequence
@@ -29,19 +30,19 @@ class SGLConfig(LightGCNConfig):
     """Options of SGL."""
 
     damage: Literal["edge-dropout", "node-dropout", "random-walk"] = "edge-dropout"
-    """What a view is robbed of. SGL, table 4: edges, on most data sets."""
+    """Corruption of a view. SGL, table 4: edge dropout is best on most data sets."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
-    """Chance ρ of each edge or node to go."""
+    """Probability ρ of dropping each edge or node."""
     temperature: float = Field(default=0.2, gt=0)
     """τ. RecLM, arXiv 2412.19302, searches .1, .5, 1."""
     ssl: float = Field(default=0.1, ge=0)
     """Weight λ of the contrastive loss."""
     negatives: Literal["all", "batch"] = "all"
-    """What a node is told from: all others of its side, as in equation 10, or those of the batch, which costs less."""
+    """Negatives of a node: all others of its side, as in equation 10, or those of the batch, which costs less."""
 
 
 class SGL(LightGCN):
-    """LightGCN with contrastive learning on damaged graphs."""
+    """LightGCN with contrastive learning on corrupted graphs."""
 
     Config = SGLConfig
     config: SGLConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -66,7 +67,7 @@ class SGL(LightGCN):
         return [damaged] * layers
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE.
+        """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE.
 
         Raises:
             RuntimeError: before :meth:`begin_epoch`.
@@ -77,11 +78,11 @@ class SGL(LightGCN):
         loss = self.ranking_loss(layer0, self.represent(*layer0), users, torch.cat([positives, negatives]))
         first, second = (layer_sum(view, *layer0) for view in self.views)
         return loss + self.config.ssl * sum(
-            self._agreement(one, other, rows.unique())
+            self._contrast(one, other, rows.unique())
             for one, other, rows in zip(first, second, (users, positives), strict=True)
         )
 
-    def _agreement(self, one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
+    def _contrast(self, one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
         positives = F.embedding(rows, other)
         keys = other if self.config.negatives == "all" else positives
         return info_nce(F.embedding(rows, one), positives, keys, self.config.temperature)

@@ -4,8 +4,8 @@ LightGCN whose two views differ by noise on the features of every layer, in plac
 
     e^(k+1) = Â e^(k) + Δ        Δ = ε · sign(Â e^(k)) ∘ n/‖n‖,  n uniform in [0, 1]^d
 
-and are drawn to each other among the nodes of the batch (equation 6). What is ranked and what is compared leaves out
-layer 0: the mean of layers 1 … K.
+and are contrasted among the nodes of the batch (equation 6). Ranking and contrast leave out layer 0: they use the mean
+of layers 1 … K.
 """
 
 import functools
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
 from reclm.recommend.losses import info_nce
@@ -55,13 +55,13 @@ class SimGCL(LightGCN):
         self._random = np.random.Generator(np.random.SFC64(seed))
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """What is scored: without noise."""
+        """Return what is scored: features without noise."""
         if self.config.items == "text":
             return super().represent(users, items)
         return self._mean(self.layers(users, items))
 
     def combine(self, first: Tensor, later: Tensor) -> Tensor:
-        """The mean of layers 1 … K; where items are known by text alone, as in LightGCN."""
+        """Return the mean of layers 1 … K; where items are known by text alone, as in LightGCN."""
         return super().combine(first, later) if self.config.items == "text" else later / self.config.layers
 
     def new_users(
@@ -71,33 +71,36 @@ class SimGCL(LightGCN):
         histories: sparse.csr_array | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """As LightGCN's.
+        """Return representations as LightGCN does.
 
         Raises:
-            ReclmError: for a user without a history where layer 0 is left out.
+            BadInput: for a user without a history where layer 0 is left out.
         """
         if self.config.items != "text" and (histories is None or not histories.sum(1).all()):
             raise self._no_layers("a user without a history")
         return super().new_users(base, profiles, histories, generator)
 
     def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """As LightGCN's.
+        """Return representations as LightGCN does.
 
         Raises:
-            ReclmError: where layer 0 is left out.
+            BadInput: where layer 0 is left out.
         """
         if self.config.items == "id+text":
             raise self._no_layers("an item without interactions")
         return super().new_items(text, profiles)
 
-    def _no_layers(self, who: str) -> ReclmError:
-        return ReclmError(
-            f"SimGCL with items = {self.config.items!r} ranks by layers 1 … {self.config.layers}, and {who} has none; "
-            "train it with --set items=text"
+    def _no_layers(self, case: str) -> BadInput:
+        return BadInput(
+            f"SimGCL with items = {self.config.items!r} ranks by layers 1 … {self.config.layers}, and {case} has none; "
+            "train it with --set items=text",
+            value=self.config.items,
+            where="items",
+            remedy="--set items=text",
         )
 
     def layers(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Layers 1 … K, each ``(U, d)`` and ``(I, d)``."""
+        """Return layers 1 … K, each ``(U, d)`` and ``(I, d)``."""
         layers = [(users, items)]
         for _ in range(self.config.layers):
             layers.append((self.graph.users_from(layers[-1][1]), self.graph.items_from(layers[-1][0])))
@@ -109,7 +112,7 @@ class SimGCL(LightGCN):
 
     @torch.no_grad()
     def view_noise(self, layers: list[tuple[Tensor, Tensor]], rows: tuple[Tensor, Tensor]) -> list[Tensor]:
-        """What two views add to the mean of ``layers`` at ``rows``: users ``(n, 2d)`` and items ``(m, 2d)``."""
+        """Return what two views add to the mean of ``layers`` at ``rows``: users ``(n, 2d)`` and items ``(m, 2d)``."""
         carried = [torch.zeros(len(side), 2 * self.config.dim) for side in layers[0]]
         sums = [torch.zeros(len(row), 2 * self.config.dim) for row in rows]
         for number, layer in enumerate(layers, 1):
@@ -127,7 +130,7 @@ class SimGCL(LightGCN):
         return [total / len(layers) for total in sums]
 
     def _noisy(self, plain: Tensor, carried: Tensor) -> Tensor:
-        """``carried (n, 2d)`` plus ``Δ`` of ``plain (n, d) + carried``, a view a half."""
+        """Return ``carried (n, 2d)`` plus ``Δ`` of ``plain (n, d) + carried``, a view a half."""
         if self._random is None:
             raise RuntimeError("SimGCL seeds its noise in begin_epoch, which was not called")
         shape = len(plain), -1, self.config.dim
@@ -136,7 +139,7 @@ class SimGCL(LightGCN):
         return carried + F.normalize(drawn, dim=-1).mul_(sign).mul_(self.config.noise).view_as(carried)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE.
+        """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE.
 
         Raises:
             RuntimeError: before :meth:`begin_epoch`.

@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.data.readers.recbole import write_atomic
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.fusion.augment import Augmented, augment
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profiles import Profiles
@@ -39,7 +39,7 @@ EMBEDDINGS: dict[str, list[tuple[str, str]]] = {
 
 @dataclass(eq=False)
 class RecBole:
-    """A RecBole model with its data, before and after training.
+    """Hold a RecBole model with its data, before and after training.
 
     Attributes:
         config: RecBole's ``Config``.
@@ -99,7 +99,7 @@ class RecBole:
         return {metric: float(value) for metric, value in found.items()}
 
     def make_trainer(self, on_epoch: Callable[[], None] = lambda: None) -> Any:
-        """RecBole's trainer for the model as it is now, its epochs and evaluations timed; kept as :attr:`trainer`.
+        """Return RecBole's trainer for the model as it is now, and keep it as :attr:`trainer`; it is timed.
 
         During an evaluation augmented tables are fused once, not in every batch; in a training step once too, where
         that is less than to fuse the rows looked up.
@@ -111,7 +111,7 @@ class RecBole:
 
         # a step looks up a user and two items a triple; a graph model reads whole tables besides
         rows = len(self.dataset.users) + len(self.dataset.items)
-        fuse_tables = bool(self._kept()) or rows <= 3 * self.config["train_batch_size"]
+        fuse_tables = bool(self._cached()) or rows <= 3 * self.config["train_batch_size"]
 
         def with_tables_fused_once(interaction: Any) -> Any:
             with parametrize.cached():
@@ -134,16 +134,16 @@ class RecBole:
         return trainer
 
     def forget(self) -> None:
-        """Drop the propagated embeddings that a graph model keeps from one evaluation to the next."""
-        for name in self._kept():
+        """Drop the propagated embeddings that a graph model caches between evaluations."""
+        for name in self._cached():
             setattr(self.model, name, None)
 
-    def _kept(self) -> tuple[str, ...]:
-        kept = getattr(self.model, "other_parameter_name", None) or ()
-        return tuple(name for name in kept if name.startswith("restore_"))
+    def _cached(self) -> tuple[str, ...]:
+        names = getattr(self.model, "other_parameter_name", None) or ()
+        return tuple(name for name in names if name.startswith("restore_"))
 
     def scorer(self) -> Scorer:
-        """Scores of the model as it is now, for our evaluator; in rows of the data set."""
+        """Return the scorer of the model as it is now, in rows of the data set."""
         from recbole.data.interaction import Interaction
 
         model: Any = self.model
@@ -170,7 +170,7 @@ class RecBole:
         return score
 
     def evaluate(self, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, PerUser]:
-        """Our all-rank evaluation of the model as it is now: protocol name to per-user results."""
+        """Evaluate the model as it is now by our all-rank evaluation: protocol name to per-user results."""
         block = max(1, 2**20 // len(self.dataset.items))  # NeuMF holds 2 d numbers for every pair
         sizes = len(self.dataset.users), len(self.dataset.items)
         results = {}
@@ -185,7 +185,7 @@ class RecBole:
 
 @dataclass(frozen=True, eq=False)
 class RecBoleRun:
-    """What a run found.
+    """Hold the results of a run.
 
     Attributes:
         metrics: RecBole's own test metrics, over all items.
@@ -224,8 +224,9 @@ def recbole_run(
         options: passed on to :func:`reclm.augment`.
 
     Raises:
-        ReclmError: if RecBole is missing or of another version, for an unknown model or setting, or a data set
-            without a test part.
+        MissingExtra: if RecBole is missing or of another version.
+        NotFound: for an unknown model or setting.
+        BadInput: for a data set without a test part.
     """
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="reclm-recbole-")))
@@ -239,10 +240,10 @@ def recbole_run(
 def open_recbole(
     model_name: str, dataset: Dataset, folder: Path, config: Mapping[str, Any] | None = None
 ) -> RecBole:
-    """Data, loaders and an untrained model, seeded by RecBole's setting ``seed``; files go into ``folder``.
+    """Open data, loaders and an untrained model, seeded by RecBole's setting ``seed``; files go into ``folder``.
 
     Raises:
-        ReclmError: as :func:`recbole_run`.
+        MissingExtra, NotFound, BadInput: as :func:`recbole_run`.
     """
     patch()
     check_splits(dataset)
@@ -255,8 +256,9 @@ def open_recbole(
         write_atomic(dataset, files)
         mark.write_text(dataset.fingerprint, encoding="utf-8")
     if not mark.is_file() or mark.read_text(encoding="utf-8") != dataset.fingerprint:
-        raise ReclmError(
-            f"{files} holds other data, or was written by a call that was cut short; give another folder, or remove it"
+        raise BadInput(
+            f"{files} holds other data, or was written by a call that was cut short; give another folder, or remove it",
+            value=str(files),
         )
     with as_a_library(folder):
         made = make_config(model_name, dataset, folder, config or {})

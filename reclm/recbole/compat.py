@@ -1,4 +1,4 @@
-"""What RecBole 1.2.0 misses beside NumPy 2, SciPy 1.17, pandas 3 and torch 2.13.
+"""Run RecBole 1.2.0 beside NumPy 2, SciPy 1.17, pandas 3 and torch 2.13.
 
 RecBole's files are not touched, and neither are NumPy, SciPy, pandas or torch: RecBole's modules are given *views* of
 those libraries that have the few missing names (:class:`_View`), and see everything else as it is. Nothing outside
@@ -34,10 +34,10 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from reclm.errors import ReclmError
+from reclm.errors import MissingExtra
 
 SUPPORTED = ("1.2.0",)
-"""The versions that the bridge was tried with."""
+"""Versions that the bridge was tested with."""
 
 INSTALL = "pip install reclm-toolkit[recbole]"
 
@@ -57,7 +57,7 @@ def patch() -> None:
     """Make the installed RecBole run beside today's libraries; a second call reaches what was imported since.
 
     Raises:
-        ReclmError: if RecBole is not installed, has another version, or lacks one of its own dependencies.
+        MissingExtra: if RecBole is not installed, has another version, or lacks one of its own dependencies.
     """
     check_version()
     try:
@@ -65,8 +65,10 @@ def patch() -> None:
             for name in _MODULES:
                 importlib.import_module(f"recbole.{name}")
     except ModuleNotFoundError as error:
-        raise ReclmError(
-            f"RecBole needs the package {error.name!r}, which is not installed; run: {INSTALL}"
+        raise MissingExtra(
+            f"RecBole needs the package {error.name!r}, which is not installed; run: {INSTALL}",
+            value=error.name,
+            remedy=INSTALL,
         ) from error
     from reclm.recbole.settings import fill_nan
 
@@ -83,19 +85,23 @@ def patch() -> None:
 
 
 def check_version() -> str:
-    """The version of the installed RecBole.
+    """Return the version of the installed RecBole.
 
     Raises:
-        ReclmError: if there is none, or one that is not supported.
+        MissingExtra: if there is none, or one that is not supported.
     """
     try:
         found = version("recbole")
     except PackageNotFoundError as error:
-        raise ReclmError(f"RecBole is not installed; run: {INSTALL}") from error
+        raise MissingExtra(
+            f"RecBole is not installed; run: {INSTALL}", value="recbole", remedy=INSTALL
+        ) from error
     if found not in SUPPORTED:
-        raise ReclmError(
+        raise MissingExtra(
             f"RecBole {found} is installed, but the bridge supports {', '.join(SUPPORTED)}; "
-            f"run: pip install recbole=={SUPPORTED[-1]}"
+            f"run: pip install recbole=={SUPPORTED[-1]}",
+            value=found,
+            remedy=f"pip install recbole=={SUPPORTED[-1]}",
         )
     return found
 
@@ -188,15 +194,17 @@ def _literal(text: str) -> Any:
 
 @contextmanager
 def _stand_in(name: str, attribute: str) -> Iterator[None]:
-    """An empty module ``name`` for the time of an import, if there is no real one."""
+    """Provide an empty module ``name`` during an import, if there is no real one."""
     if name in sys.modules or find_spec(name):
         yield
         return
     module = ModuleType(name)
 
     def missing(*_: object, **__: object) -> None:
-        raise ReclmError(
-            f"this model needs the package {name!r}, which RecBole does not install; pip install {name}"
+        raise MissingExtra(
+            f"this model needs the package {name!r}, which RecBole does not install; pip install {name}",
+            value=name,
+            remedy=f"pip install {name}",
         )
 
     setattr(module, attribute, missing)

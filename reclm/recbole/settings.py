@@ -17,38 +17,42 @@ import torch
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.data.id_map import IdMap
 from reclm.data.readers.recbole import SPLITS
-from reclm.errors import ReclmError, unknown
+from reclm.errors import BadInput, unknown
 
 NAME = "reclm"
-"""What the data set is called in RecBole (``ml-100k`` would make RecBole read its own files)."""
+"""Name of the data set in RecBole (``ml-100k`` would make RecBole read its own files)."""
 
 
 def check_splits(dataset: Dataset) -> None:
-    """Refuse a data set that RecBole would stumble over.
+    """Check that RecBole can read a data set.
 
     Raises:
-        ReclmError: if it has no test part, or a user has touched every item, so that no negative can be drawn.
+        BadInput: if it has no test part, or a user has touched every item, so that no negative can be drawn.
     """
     if not len(dataset.test):
-        raise ReclmError(
-            f"data set {dataset.name!r} has no test interactions, which RecBole cannot do without"
+        raise BadInput(
+            f"data set {dataset.name!r} has no test interactions, which RecBole cannot do without",
+            value="test",
+            where=dataset.name,
         )
     touched = dataset.joined(SPLITS).matrix(len(dataset.users), len(dataset.items)).sum(1)
     if touched.max() == len(dataset.items):
         user = dataset.users.ids(np.array([touched.argmax()]))[0]
-        raise ReclmError(
-            f"user {user!r} has interacted with every item, and RecBole finds no negative; leave them out"
+        raise BadInput(
+            f"user {user!r} has interacted with every item, and RecBole finds no negative; leave them out",
+            value=user,
+            where=dataset.name,
         )
 
 
 def embedding_rows(data: Any, dataset: Dataset) -> dict[ProfileKind, np.ndarray]:
-    """The row of RecBole's embeddings of every user, and every item: ``(n,)`` int64; row 0 is padding, nobody's.
+    """Return the row of RecBole's embeddings of every user, and every item: ``(n,)`` int64; row 0 is padding, nobody's.
 
     Args:
         data: RecBole's ``Dataset``, which numbers ids in the order it meets them.
 
     Raises:
-        ReclmError: for an id that RecBole did not read as one, such as ``NA``.
+        BadInput: for an id that RecBole did not read as one, such as ``NA``.
     """
     sides: list[tuple[ProfileKind, IdMap, str]] = [
         ("user", dataset.users, data.uid_field),
@@ -59,18 +63,20 @@ def embedding_rows(data: Any, dataset: Dataset) -> dict[ProfileKind, np.ndarray]
         rows[kind] = IdMap(map(str, data.field2id_token[field][1:]), kind).find(ids.array) + 1
         if not rows[kind].all():
             lost = ids.ids(np.flatnonzero(rows[kind] == 0)[:1])[0]
-            raise ReclmError(
-                f"{kind} id {lost!r} is a missing value to RecBole's reader; rename it in the data"
+            raise BadInput(
+                f"{kind} id {lost!r} is a missing value to RecBole's reader; rename it in the data",
+                value=lost,
+                where=kind,
             )
     return rows
 
 
 def make_config(model_name: str, dataset: Dataset, folder: Path, settings: Mapping[str, Any]) -> Any:
-    """RecBole's ``Config``: what the bridge must set, the caller's settings, our defaults, RecBole's.
+    """Return RecBole's ``Config`` of the bridge's settings, the caller's, our defaults and RecBole's, in this order.
 
     Raises:
-        ReclmError: for a model that is none of RecBole's general recommenders, an unknown setting, or one that is the
-            bridge's own.
+        NotFound: for a model that is none of RecBole's general recommenders, or an unknown setting.
+        BadInput: for a setting that is the bridge's own.
     """
     from recbole.config import Config
     from recbole.model import general_recommender
@@ -94,7 +100,7 @@ def make_config(model_name: str, dataset: Dataset, folder: Path, settings: Mappi
     }
     for name in settings:
         if name in (*ours, "USER_ID_FIELD", "ITEM_ID_FIELD"):
-            raise ReclmError(f"RecBole setting {name!r} is the bridge's own; leave it out")
+            raise BadInput(f"RecBole setting {name!r} is the bridge's own; leave it out", value=name)
     topk = settings.get("topk", [20, 40])
     at = [topk] if isinstance(topk, int) else list(topk)
     chosen = {

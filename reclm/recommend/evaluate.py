@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.recommend.metrics import METRICS, coverage, lift, novelty, parse
 from reclm.recommend.tasks import Task
 
@@ -21,7 +21,7 @@ Scorer = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class PerUser:
-    """What an evaluation found, user by user: significance tests need no less.
+    """Hold the metrics of every user; significance tests need no less.
 
     Attributes:
         users: ``(n,)`` user_idx.
@@ -37,7 +37,7 @@ class PerUser:
     top: dict[int, np.ndarray] = field(default_factory=dict)
 
     def mean(self) -> dict[str, float]:
-        """Every metric: its mean over the users that have a value (not nan), or the number of all together.
+        """Return for every metric the mean over the users that have a value (not nan), or the number of all together.
 
         Every user has a value but for novelty, which those lack who had nothing left to rank, and lift, which those
         without history lack, too; nan where no user has one.
@@ -51,7 +51,7 @@ class PerUser:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The best candidates of each user: what all measures of a task, and of its parts, are taken from.
+    """Hold the best candidates of each user, from which all metrics of a task, and of its parts, are taken.
 
     Attributes:
         users: ``(n,)`` user_idx, ascending.
@@ -64,19 +64,19 @@ class Ranking:
     best: Tensor
 
     def of(self, users: Tensor) -> Tensor:
-        """The rows of ``best`` of some of the users, ``(m,)`` ascending."""
+        """Return the rows of ``best`` of some of the users, ``(m,)`` ascending."""
         if len(users) == len(self.users):
             return self.best
         return self.best[torch.searchsorted(self.users, users)]
 
     def items(self, users: Sequence[int]) -> dict[int, np.ndarray]:
-        """The item_idx ranked best for those of the user_idx ``users`` who were ranked for."""
-        found = {}
+        """Return the item_idx ranked best for those of the user_idx ``users`` that were evaluated."""
+        top = {}
         for user in users:
             row = self.best[self.users == user].flatten()
             if len(row):
-                found[user] = self.candidates[row[row >= 0]].numpy()
-        return found
+                top[user] = self.candidates[row[row >= 0]].numpy()
+        return top
 
 
 @torch.inference_mode()
@@ -117,7 +117,8 @@ def measure(
         top: user_idx whose top lists are wanted.
 
     Raises:
-        ReclmError: for an unknown metric, and for novelty and lift of a task without popularity.
+        NotFound: for an unknown metric.
+        BadInput: for novelty and lift of a task without popularity.
     """
     best = ranking.of(task.users)
     hits = _hits(best, task)
@@ -130,11 +131,12 @@ def measure(
         elif metric in METRICS:
             values[name] = METRICS[metric](hits[:, :k], task.positives)
         elif task.popularity is None:
-            raise ReclmError(f"{name} is measured by training interactions; give them: Task.of(…, train=…)")
+            message = f"{name} is measured by training interactions; give them: Task.of(…, train=…)"
+            raise BadInput(message, value=name, where="train")
         else:
             values[name] = (novelty if metric == "novelty" else lift)(best[:, :k], task.popularity)
-    found = {name: value.to(torch.float32).numpy() for name, value in values.items()}
-    return PerUser(task.users.numpy(), found, overall, ranking.items(top))
+    arrays = {name: value.to(torch.float32).numpy() for name, value in values.items()}
+    return PerUser(task.users.numpy(), arrays, overall, ranking.items(top))
 
 
 def evaluate(
@@ -153,12 +155,12 @@ def evaluate(
 
 
 def deepest(metrics: Sequence[str]) -> int:
-    """The largest k among the metrics."""
+    """Return the largest k among the metrics."""
     return max(parse(name)[1] for name in metrics)
 
 
 def _hits(best: Tensor, task: Task, block: int = 1024) -> Tensor:
-    """``(n, k)`` bool: which places hold a positive."""
+    """Return which places hold a positive, ``(n, k)`` bool."""
     hits = torch.zeros_like(best, dtype=torch.bool)
     truth = torch.zeros(block, len(task.candidates), dtype=torch.bool)
     for start in range(0, len(best), block):
@@ -171,7 +173,7 @@ def _hits(best: Tensor, task: Task, block: int = 1024) -> Tensor:
 
 
 def _entries(csr: tuple[Tensor, Tensor], start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Rows (from 0) and columns of the CSR rows ``start … stop - 1``."""
+    """Return rows (from 0) and columns of the CSR rows ``start … stop - 1``."""
     pointers, columns = csr
     counts = pointers[start + 1 : stop + 1] - pointers[start:stop]
     rows = torch.repeat_interleave(torch.arange(stop - start), counts)

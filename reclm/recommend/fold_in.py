@@ -1,7 +1,7 @@
-"""Fold-in: users that came after training, fitted to their histories while the model stays as it is.
+"""Fold-in: fit users that came after training to their histories, while the model stays as it is.
 
-A model without a graph learns of a user through the vector ``x_u`` alone. So that is what is fitted, by the loss that
-the model was trained with: BPR over the history's items, each against items the user has not touched, and the L2 of the
+A model without a graph knows a user by the vector ``x_u`` alone. It is fitted by the loss that the model was trained
+with: BPR over the history's items, each against items the user has not touched, and the L2 of the
 user's features. Full-batch steps of Adam.
 """
 
@@ -31,7 +31,7 @@ def fold_in(
     histories: sparse.csr_array,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """``x_u`` ``(n, d)`` of new users; the row of one without a history is returned as it came.
+    """Return ``x_u`` ``(n, d)`` of new users; that of a user without a history is returned as it came.
 
     Args:
         model: in evaluation mode; nothing of it changes.
@@ -48,7 +48,7 @@ def fold_in(
     chances = torch.zeros(len(own), len(items))
     chances[:, model.trained_items] = 1.0
     chances[rows, columns] = 0.0
-    chances[chances.sum(1) == 0] = 1.0  # who touched everything: no item is told from another
+    chances[chances.sum(1) == 0] = 1.0  # a user who touched everything: all items alike
     everybody, everything = torch.arange(len(own)), torch.arange(len(items))
     with torch.enable_grad():
         for _ in range(STEPS if len(rows) else 0):

@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
-    """``-mean ln σ(s⁺ - s⁻)``: two ``(B,)`` of scores to ``()``. Rendle et al., arXiv 1205.2618, section 4."""
+    """Return ``-mean ln σ(s⁺ - s⁻)``: two ``(B,)`` of scores to ``()``. Rendle et al., arXiv 1205.2618, section 4."""
     return F.softplus(negative - positive).mean()
 
 
 def l2_penalty(*rows: Tensor) -> Tensor:
-    """``½ Σ ‖row‖²`` over the rows of all tensors, divided by how many the first one has: ``()``.
+    """Return ``½ Σ ‖row‖²`` over the rows of all tensors, divided by how many the first one has: ``()``.
 
     Given layer-0 rows of a batch's users, and of its positives and negatives: LightGCN's regulariser (arXiv 2002.02126,
     equation 15).
@@ -23,14 +23,14 @@ def l2_penalty(*rows: Tensor) -> Tensor:
 
 
 def info_nce(anchors: Tensor, positives: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """``-mean ln exp(cos(a, p)/τ) / Σ_k exp(cos(a, k)/τ)`` (SGL, arXiv 2010.10783, equation 10).
+    """Return ``-mean ln exp(cos(a, p)/τ) / Σ_k exp(cos(a, k)/τ)`` (SGL, arXiv 2010.10783, equation 10).
 
     The ``B × N`` similarities are never held at once: a block of anchors is multiplied, reduced and differentiated
     before the next one.
 
     Args:
         anchors, positives: ``(B, d)``, paired by row.
-        keys: ``(N, d)``, what the positive is told from; contains it.
+        keys: ``(N, d)``, the positive and those it is compared with.
         temperature: ``τ``.
     """
     anchors, positives, keys = (F.normalize(one, dim=-1) for one in (anchors, positives, keys))
@@ -40,7 +40,7 @@ def info_nce(anchors: Tensor, positives: Tensor, keys: Tensor, temperature: floa
 
 
 class _MeanLogSumExp(torch.autograd.Function):
-    """``mean_b ln Σ_n exp(a_b · k_n)`` of ``(B, d)`` and ``(N, d)``, with gradients found on the way.
+    """Compute ``mean_b ln Σ_n exp(a_b · k_n)`` of ``(B, d)`` and ``(N, d)``, with gradients found on the way.
 
     A scalar's gradient is known up to a factor as soon as a block's softmax is: three products a block in all, as many
     as autograd takes, and the similarities of ``ROWS`` anchors in memory instead of all: they stay in the processor's

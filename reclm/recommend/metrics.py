@@ -1,4 +1,4 @@
-"""What top lists are besides right: how much of the catalogue they reach, and how popular their items are.
+"""Metrics of rankings: hits, share of the catalogue reached, popularity of the items.
 
 All take ``top (n, k)``, the places of each user's best candidates, best first, and -1 where none was left to rank.
 """
@@ -15,27 +15,27 @@ from reclm.errors import unknown
 
 
 def recall(hits: Tensor, positives: Tensor) -> Tensor:
-    """Hits over the number of the user's test items."""
+    """Return hits over the number of the user's test items."""
     return hits.sum(1) / positives
 
 
 def precision(hits: Tensor, positives: Tensor) -> Tensor:
-    """Hits over k, also where there are fewer than k candidates."""
+    """Return hits over k, also where there are fewer than k candidates."""
     return hits.sum(1) / hits.shape[1]
 
 
 def hit(hits: Tensor, positives: Tensor) -> Tensor:
-    """1 if any of the k places is a hit, else 0."""
+    """Return 1 if any of the k places is a hit, else 0."""
     return hits.any(1).float()
 
 
 def mrr(hits: Tensor, positives: Tensor) -> Tensor:
-    """1 over the rank of the first hit, 0 if there is none among the k."""
+    """Return 1 over the rank of the first hit, 0 if there is none among the k."""
     return hits.any(1) / (hits.float().argmax(1) + 1)
 
 
 def ndcg(hits: Tensor, positives: Tensor) -> Tensor:
-    """``Σ_hits 1/log2(rank + 1)`` over the same sum for the best possible list, ``min(positives, k)`` hits."""
+    """Return ``Σ_hits 1/log2(rank + 1)`` over the same sum of the best possible list, ``min(positives, k)`` hits."""
     k = hits.shape[1]
     gain = 1.0 / torch.log2(torch.arange(2, k + 2, device=hits.device, dtype=torch.float32))
     ideal = gain.cumsum(0)[positives.clamp(max=k).long() - 1]
@@ -43,7 +43,7 @@ def ndcg(hits: Tensor, positives: Tensor) -> Tensor:
 
 
 def average_precision(hits: Tensor, positives: Tensor) -> Tensor:
-    """``Σ_hits precision@rank`` over ``min(positives, k)``, the hits of the best possible list; its mean is MAP."""
+    """Return ``Σ_hits precision@rank`` over ``min(positives, k)``, the most hits possible; its mean is MAP."""
     k = hits.shape[1]
     precision_at = hits.cumsum(1) / torch.arange(1, k + 1, device=hits.device)
     return (precision_at * hits).sum(1) / positives.clamp(max=k)
@@ -63,7 +63,7 @@ def parse(name: str) -> tuple[str, int]:
     """``"ndcg@20"`` as ``("ndcg", 20)``, a metric of :data:`METRICS` or :data:`~reclm.recommend.metrics.BEYOND`.
 
     Raises:
-        ReclmError: for an unknown metric or a k that is no positive number.
+        NotFound: for an unknown metric or a k that is no positive number.
     """
     metric, _, k = name.lower().partition("@")
     known = (*METRICS, *BEYOND)
@@ -91,7 +91,7 @@ BEYOND = ("coverage", "novelty", "lift")
 
 @dataclass(frozen=True, eq=False)
 class Popularity:
-    """How many users chose what in training; a user who chose an item twice counts once.
+    """Count training users of items; a user who chose an item twice counts once.
 
     Attributes:
         candidates: ``(c,)`` float32, training users of each candidate.
@@ -128,7 +128,7 @@ class Popularity:
 
 
 def coverage(top: Tensor, candidates: int) -> float:
-    """Share of the candidates that stand in anyone's top k; nan without users."""
+    """Return the share of the candidates that stand in anyone's top k; nan without users."""
     if not len(top):
         return float("nan")
     often = torch.bincount(top.flatten() + 1, minlength=candidates + 1)[1:]
@@ -136,7 +136,7 @@ def coverage(top: Tensor, candidates: int) -> float:
 
 
 def novelty(top: Tensor, popularity: Popularity) -> Tensor:
-    """Mean over a user's top k of ``-log2`` of the item's share of the training users, in bits: ``(n,)``.
+    """Return the mean over a user's top k of ``-log2`` of the item's share of the training users, in bits: ``(n,)``.
 
     The self-information of Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems"
     (PNAS 2010, arXiv 0808.2670). An item that nobody chose counts as half a user's: one bit more than an item of one.
@@ -146,7 +146,7 @@ def novelty(top: Tensor, popularity: Popularity) -> Tensor:
 
 
 def lift(top: Tensor, popularity: Popularity) -> Tensor:
-    """Mean training users of the top k's items over the same mean of the user's history, less 1: ``(n,)``.
+    """Return mean training users of the top k's items over the same mean of the user's history, less 1: ``(n,)``.
 
     0: as popular as what the user chose before; 1: twice. nan for a user without history. The popularity lift of
     Abdollahpouri et al., "The Connection Between Popularity Bias, Calibration, and Fairness in Recommendation" (RecSys
@@ -156,7 +156,7 @@ def lift(top: Tensor, popularity: Popularity) -> Tensor:
 
 
 def _mean(values: Tensor, top: Tensor) -> Tensor:
-    """Mean of the candidates' ``values`` ``(c,)`` over each top list; nan for an empty one."""
+    """Return the mean of the candidates' ``values`` ``(c,)`` over each top list; nan for an empty one."""
     some = top >= 0
     # the place -1 is that of the added 0
     return torch.cat([values, values.new_zeros(1)])[top].sum(1) / some.sum(1)

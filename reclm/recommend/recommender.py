@@ -11,9 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from reclm.data.dataset import Dataset, ProfileKind
-from reclm.data.storage import is_dataset
 from reclm.errors import BadInput, NotFound, unknown
-from reclm.folders import current
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profile
 from reclm.recommend.base import Backbone, Inputs
@@ -251,5 +249,4 @@ class Recommender:
 
 def folder_of(data: Dataset) -> str | None:
     """Return the folder that a data set lies in, if there is one."""
-    folder = getattr(data, "folder", None) or current().dataset(data.name)
-    return str(Path(folder).resolve()) if is_dataset(Path(folder)) else None
+    return None if data.folder is None else str(data.folder.resolve())

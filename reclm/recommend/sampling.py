@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from reclm.data.dataset import Interactions
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 
 
 class TripleSampler:
-    """``(user, positive, negative)`` triples: every distinct interaction once an epoch, with one uniform negative.
+    """Draw ``(user, positive, negative)`` triples: every distinct interaction once an epoch, with a uniform negative.
 
     A negative is drawn uniformly from the items of the training part that the user has *not* touched, exactly and
     without rejection: rank r among the untouched items is turned into the item by one binary search, since the
@@ -20,7 +20,7 @@ class TripleSampler:
         users, items: sizes of the id maps.
 
     Raises:
-        ReclmError: if that leaves none.
+        BadInput: if that leaves none.
     """
 
     def __init__(self, train: Interactions, users: int, items: int) -> None:
@@ -36,7 +36,7 @@ class TripleSampler:
         self._before = torch.from_numpy(user * self._stride + column - (np.arange(len(keys)) - start[user]))
         usable = degree[user] < len(self.pool)
         if not usable.any():
-            raise ReclmError(
+            raise BadInput(
                 f"every user has touched all {len(self.pool)} items of the training part: there is nothing to "
                 "rank below an item that was chosen"
             )
@@ -50,7 +50,7 @@ class TripleSampler:
         return len(self.users)
 
     def epoch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Users, positives and fresh negatives, each ``(n,)`` item_idx or user_idx, in a fresh random order."""
+        """Return users, positives and fresh negatives, each ``(n,)`` item_idx or user_idx, in a fresh random order."""
         order = torch.randperm(len(self), generator=generator)
         users = self.users[order]
         # float64 keeps 53 bits: the bias of floor(u·m) against a true uniform is below m / 2^53

@@ -4,8 +4,6 @@ Item text features and profile vectors lie beside the weights: a model gives the
 changed. The data set is found by folder or name, and checked by fingerprint.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +26,7 @@ from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import is_dataset
 from reclm.data.storage import save as save_dataset
 from reclm.errors import BadInput, Damaged, NotFound
+from reclm.files import atomic_folder
 from reclm.folders import Workspace, current
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
@@ -89,36 +88,16 @@ def save_model(
         if side is not None:  # rows without a profile are never read
             tensors[f"{kind}_profiles"] = side.vectors[side.present].astype(np.float32)
             tensors[f"{kind}_present"] = side.present
-    with _new_folder(folder) as scratch:
+    if folder.exists() and not (folder / HEAD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(
+            f"{folder} holds something else than a model; choose another folder", value=str(folder)
+        )
+    with atomic_folder(folder) as scratch:
         save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, scratch / INPUTS)
         save_weights(model, str(scratch / WEIGHTS))
         if dataset is not None:
             save_dataset(dataset, scratch / DATASET)
         about.to_yaml(scratch / HEAD)
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of the model in ``folder`` at the end."""
-    if folder.exists() and not (folder / HEAD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(
-            f"{folder} holds something else than a model; choose another folder", value=str(folder)
-        )
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        scratch.mkdir(parents=True)
-        yield scratch
-        if folder.exists():
-            folder.rename(replaced)
-        scratch.rename(folder)
-    except OSError as error:
-        raise BadInput(f"cannot write {folder}: {error.strerror}", value=str(folder)) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> Backbone:

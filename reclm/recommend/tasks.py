@@ -13,10 +13,10 @@ from reclm.recommend.metrics import Popularity
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One ranking task, laid out once and then run at every epoch.
+    """Hold a ranking task, laid out once and then run at every epoch.
 
     Users without a positive among the candidates are left out; a test item that is masked stays in the
-    denominators (it can't be found: a model is not rewarded for what the protocol hides).
+    denominators (no model is rewarded for what the protocol hides).
 
     Attributes:
         users: ``(n,)`` user_idx of the evaluated users, ascending.
@@ -77,7 +77,7 @@ class Task:
         )
 
     def only(self, wanted: Tensor) -> "Task":
-        """The same candidates and mask, and of the positives only those at the places ``wanted`` ``(c,)`` bool."""
+        """Return the same task with the positives at the places ``wanted`` ``(c,)`` bool alone."""
         pointers, columns = self.truth
         rows = torch.repeat_interleave(torch.arange(len(self.users)), pointers.diff())
         kept = wanted[columns]
@@ -141,5 +141,5 @@ def validation_task(dataset: Dataset) -> Task:
 
 
 def _pointers(counts: Tensor) -> Tensor:
-    """CSR pointers ``(n + 1,)`` of rows with ``counts`` ``(n,)`` entries."""
+    """Return CSR pointers ``(n + 1,)`` of rows with ``counts`` ``(n,)`` entries."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -17,7 +17,7 @@ from reclm.recommend.sampling import TripleSampler
 
 
 class TrainConfig(Config):
-    """How a backbone is trained. Defaults: RecLM, arXiv 2412.19302, section 6."""
+    """Options of the training. Defaults: RecLM, arXiv 2412.19302, section 6."""
 
     epochs: int = Field(default=50, ge=0)
     """Most epochs."""
@@ -28,9 +28,9 @@ class TrainConfig(Config):
     patience: int = Field(default=10, ge=1)
     """Epochs without a better selection metric before training stops."""
     eval_every: int = Field(default=1, ge=1)
-    """Epochs from one look at the selection metric to the next."""
+    """Epochs between evaluations of the selection metric."""
     metric: str = "ndcg@20"
-    """What the epoch is selected by."""
+    """Metric that selects the epoch."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ def train_epoch(
     batch_size: int,
     generator: torch.Generator,
 ) -> float:
-    """One pass over all triples; returns the mean loss."""
+    """Train on all triples once; return the mean loss."""
     model.begin_epoch(generator)
     users, positives, negatives = sampler.epoch(generator)
     total = torch.zeros(())
@@ -72,7 +72,7 @@ def train_epoch(
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam in its fused form: one pass over parameters and moments a step."""
+    """Return Adam in its fused form: one pass over parameters and moments a step."""
     return torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
 
 
@@ -119,8 +119,8 @@ def train(
         row: dict[str, float] = {"epoch": epoch, "loss": loss, "seconds": time.perf_counter() - begun}
         model.eval()
         waited += 1
-        looked = epoch % config.eval_every == 0 or epoch == config.epochs
-        if looked:
+        evaluated = epoch % config.eval_every == 0 or epoch == config.epochs
+        if evaluated:
             scorer = model.scorer()
             for name, task in select.items():
                 value = evaluate(scorer, task, [config.metric]).mean()[config.metric]
@@ -132,7 +132,7 @@ def train(
         result.history.append(row)
         if on_epoch:
             on_epoch(row)
-        if looked and select and waited >= config.patience:
+        if evaluated and select and waited >= config.patience:
             break
     if len(result.weights) == 1:
         model.load_state_dict(next(iter(result.weights.values())))
@@ -163,6 +163,3 @@ def train_backbone(
         return model.eval(), TrainingResult()
     assert sampler is not None
     return model, train(model, sampler, select, schedule, draw, on_epoch)
-
-
-fit, Fit = train, TrainingResult  # names of 0.1, until their callers are moved

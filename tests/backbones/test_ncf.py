@@ -46,7 +46,7 @@ def test_it_begins_as_matrix_factorisation() -> None:
 def test_dropout_is_drawn_from_the_epochs_generator_while_training_only() -> None:
     model = NCF(NCFConfig(items="id", dim=6, hidden_dropout=0.4), INPUTS, torch.Generator().manual_seed(0))
     model.begin_epoch(torch.Generator().manual_seed(1))
-    kept = model._kept(2000)
+    kept = model._dropout_mask(2000)
     assert kept.unique().tolist() == pytest.approx([0, 1 / 0.6])
     assert (kept == 0).float().mean().item() == pytest.approx(0.4, abs=0.02)
     with torch.no_grad():

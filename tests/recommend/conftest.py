@@ -28,6 +28,8 @@ AUGMENTED = replace(PLAIN, user_profiles=HALF, item_profiles=TOLD["item"])
 class Parity:
     """An encoder that knows two words, in vectors of eight."""
 
+    dim = 8
+
     def __init__(self, name: str | None = None) -> None:
         self.name = self.source = name or "parity"
 

@@ -1,0 +1,149 @@
+"""Fit, recommend, evaluate, save and load, as users call them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from reclm.data.dataset import Interactions
+from reclm.data.storage import save
+from reclm.errors import BadInput, NotFound
+from reclm.folders import Workspace
+from reclm.profiles.profiles import Profiles
+from reclm.recommend.fit import Recommender, fit
+from reclm.recommend.saved import HEAD, load_model
+
+from .conftest import DATA, Parity
+
+
+@pytest.fixture
+def written(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Profiles:
+    """Profiles that tell the parity of half of the users, and of all items."""
+    monkeypatch.setenv("RECLM_HOME", str(workspace.root))
+    frames = [
+        pd.DataFrame(
+            {
+                "id": [f"{kind}{n}" for n in range(count)],
+                "text": [f"likes {('even', 'odd')[n % 2]}" for n in range(count)],
+            }
+        )
+        for kind, count in (("u", 12), ("i", 20))
+    ]
+    return Profiles.from_frames(DATA, *frames, encoder=Parity())  # pyright: ignore[reportArgumentType]
+
+
+def fitted(backbone: str, profiles: Any = None, **options: Any) -> Recommender:
+    return fit(backbone, DATA, profiles, **{"progress": False, "epochs": 3, "dim": 4, "lr": 0.05} | options)
+
+
+def test_options_of_backbone_and_training_go_by_name(written: Profiles) -> None:
+    model = fitted("lightgcn", layers=3)
+    assert (model.model.config.dim, model.model.config.layers, len(model.history)) == (4, 3, 3)  # pyright: ignore
+    with pytest.raises(NotFound) as error:
+        fitted("lightgcn", layer=3)
+    assert (error.value.value, error.value.remedy) == ("layer", "layers")
+    with pytest.raises(BadInput):
+        fitted("lightgcn", layers=0)
+
+
+def test_the_seed_decides(written: Profiles) -> None:
+    first, again, other = (
+        fitted("biasmf", written, seed=seed).recommend(k=20, users="u0") for seed in (1, 1, 2)
+    )
+    pd.testing.assert_frame_equal(first, again)
+    assert first["score"].tolist() != other["score"].tolist()
+
+
+def test_recommend_takes_ids_as_they_come_and_returns_a_frame(written: Profiles) -> None:
+    model = fitted("biasmf", written)
+    frame = model.recommend(np.array(["u3", "u1"]), k=2)
+    assert list(frame.columns) == ["user", "rank", "item", "title", "score"]
+    assert frame["user"].tolist() == ["u3", "u3", "u1", "u1"]
+    assert frame["rank"].tolist() == [1, 2, 1, 2]
+    alone = model.recommend("u1", k=2)
+    assert alone["item"].tolist() == frame["item"].tolist()[2:]
+    new = pd.DataFrame({"item_id": ["n1"], "title": ["even calm"]})
+    both = model.recommend(["u1", "u2"], new_items=new, k=99)
+    assert both[both["new"]]["item"].tolist() == ["n1", "n1"]
+
+
+def test_evaluate_keeps_every_users_values(written: Profiles) -> None:
+    model = fitted("biasmf", written)
+    result = model.evaluate()
+    assert list(result.table().columns) == ["users", "NDCG@20", "Recall@20"]
+    assert list(result.table().index) == ["full-shot", "zero-shot"]
+    users = result.per_user()
+    means = users.groupby("protocol")["NDCG@20"].mean()
+    assert means["full-shot"] == pytest.approx(result.table().loc["full-shot", "NDCG@20"])
+    assert list(model.evaluate(metrics=["Recall@5"]).table(["recall@5"]).columns) == ["users", "Recall@5"]
+    for metric in ("ndgc@20",):
+        with pytest.raises(NotFound):
+            model.evaluate(metrics=[metric])
+    other = replace(DATA, test=DATA.test.take(DATA.test.user_idx < 3))
+    assert set(model.evaluate(other).per_user()["user"]) == {"u0", "u1", "u2"}
+    with pytest.raises(NotFound):
+        result.table(["map@20"])
+
+
+def test_without_a_validation_part_all_epochs_are_trained(written: Profiles) -> None:
+    data = replace(DATA, valid=Interactions.empty(), name="novalid")
+    assert len(fit("biasmf", data, epochs=14, patience=2, progress=False).history) == 14
+
+
+def test_a_saved_model_comes_back_with_a_data_set_that_lies_nowhere(
+    written: Profiles, tmp_path: Path
+) -> None:
+    model = fitted("lightgcn", written)
+    model.save(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.recommend("u5"), model.recommend("u5"))
+    torch.testing.assert_close(loaded.representations, model.representations)
+    assert (tmp_path / "model" / "dataset").is_dir()
+    assert "lightgcn" in repr(loaded)
+    assert "lightgcn" in loaded._repr_html_()
+    model.save(tmp_path / "model")  # over itself
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(BadInput):
+        model.save(tmp_path / "other")
+    with pytest.raises(NotFound):
+        load_model(tmp_path / "other")
+    save(DATA, tmp_path / "data")
+    fit("biasmf", replace(DATA, folder=tmp_path / "data"), epochs=1, progress=False).save(tmp_path / "lean")
+    assert not (tmp_path / "lean" / "dataset").exists()
+    assert load_model(tmp_path / "lean").data.folder == tmp_path / "data"
+
+
+def test_a_write_that_fails_leaves_the_model_before(
+    written: Profiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fitted("biasmf")
+    model.save(tmp_path / "model")
+    monkeypatch.setattr(
+        "reclm.recommend.saved.save_weights", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        model.save(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir() if "model" in path.name] == ["model"]
+    assert (tmp_path / "model" / HEAD).is_file()
+    load_model(tmp_path / "model")
+
+
+def test_what_is_missing_is_said(written: Profiles) -> None:
+    with pytest.raises(NotFound) as error:
+        fit("similarity", DATA, progress=False)
+    assert error.value.value == "user"
+    with pytest.raises(BadInput):
+        fit(
+            "biasmf",
+            replace(DATA, name="another", train=DATA.train.take(np.arange(40))),
+            written,
+            progress=False,
+        )
+    with pytest.raises(NotFound) as error:
+        fit("biasmf", replace(DATA, item_text=DATA.item_text.select([])), progress=False)
+    assert error.value.where == "item_text"
