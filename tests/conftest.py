@@ -13,6 +13,8 @@ sys.path.append(str(Path(__file__).parent))
 
 from fake_server import FakeServer, fake_server
 
+from reclm import folders
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -36,6 +38,14 @@ def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     (wheel,) = (copy / "dist").glob("*.whl")
     return wheel
+
+
+@pytest.fixture(autouse=True)
+def default_workspace() -> Iterator[None]:
+    """Every test begins with the default workspace, whatever a test before it chose."""
+    chosen = folders._CURRENT.set(None)
+    yield
+    folders._CURRENT.reset(chosen)
 
 
 @pytest.fixture
