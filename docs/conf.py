@@ -2,15 +2,13 @@
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import reclm
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 for name in reclm.__all__:  # autodoc must meet the modules as they are, not with TYPE_CHECKING set
-    with suppress(AttributeError, ImportError):
-        getattr(reclm, name)
+    getattr(reclm, name)
 
 project = "reclm"
 author = "the reclm authors"

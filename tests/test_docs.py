@@ -35,9 +35,6 @@ INLINE = re.compile(r"`(reclm [a-z][^`]*)`")
 PLACEHOLDERS = ("…", "COMMAND", "OPTION")
 
 
-WAITS = pytest.mark.skip(reason="the face is not whole yet")
-
-
 class Block(NamedTuple):
     """A fenced block of a page and the comment before it, which says how it is run."""
 
@@ -190,14 +187,12 @@ def run_page(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, slow: bo
     run_text(page.read_text(encoding="utf-8").partition(recipes)[0], slow)
 
 
-@WAITS
 @pytest.mark.real_model
 @pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_page_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_page(page, folder, monkeypatch, slow=False)
 
 
-@WAITS
 @pytest.mark.slow
 @pytest.mark.real_model
 @pytest.mark.parametrize(
@@ -207,7 +202,6 @@ def test_page_runs_with_a_language_model(page: Path, folder: Path, monkeypatch: 
     run_page(page, folder, monkeypatch, slow=True)
 
 
-@WAITS
 @pytest.mark.slow
 @pytest.mark.real_model
 def test_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +211,6 @@ def test_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_text(text[: text.index("## In a shell")], slow=True, my_model=model)
 
 
-@WAITS
 @pytest.mark.real_model
 def test_notebook_runs(tmp_path: Path) -> None:
     notebook = nbformat.read(ROOT / "examples/notebook.ipynb", as_version=4)
@@ -225,7 +218,6 @@ def test_notebook_runs(tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
 
-@WAITS
 def test_build(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", str(tmp_path)]
     result = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)

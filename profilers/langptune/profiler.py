@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput
 from reclm.folders import current
@@ -46,6 +48,7 @@ class LangPTuneProfiler(Profiler):
 
     Config = LangPTuneConfig
     tunable = True
+    presets = MappingProxyType({"paper": {}, "cpu": read_yaml(Path(__file__).parent / "cpu.yaml")})
     config: LangPTuneConfig
 
     def __init__(self, config: LangPTuneConfig | None = None, **options: Any) -> None:
