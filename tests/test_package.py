@@ -59,15 +59,14 @@ def test_the_wheel_holds_every_module_under_one_name(wheel: set[str]) -> None:
 
 
 def test_the_wheel_holds_the_files_that_are_not_python(wheel: set[str]) -> None:
-    suites = {f"reclm/benchmarks/suites/{path.name}" for path in (ROOT / "benchmarks/suites").glob("*.yaml")}
-    page = {f"reclm/benchmarks/report/{name}" for name in ("page.html.j2", "page.css")}
-    presets = {
-        f"reclm/profilers/{path.parent.name}/cpu.yaml" for path in (ROOT / "profilers").glob("*/cpu.yaml")
-    }
-    assert {name for name in wheel if not name.endswith(".py")} == {
-        "reclm/py.typed",
-        "reclm/__init__.pyi",
-    } | suites | page | presets
+    def files(folder: str, *patterns: str) -> set[str]:
+        paths = (path for pattern in patterns for path in (ROOT / folder).rglob(pattern))
+        return {f"reclm/{path.relative_to(ROOT).as_posix()}" for path in paths}
+
+    typed = {"reclm/py.typed", "reclm/__init__.pyi"}
+    needed = files("benchmarks/suites", "*.yaml") | files("benchmarks/report", "*.j2", "*.css")
+    presets = files("profilers", "*.yaml")
+    assert {name for name in wheel if not name.endswith(".py")} == typed | needed | presets
 
 
 def requirements(texts: Iterable[str]) -> Iterator[Requirement]:

@@ -119,14 +119,18 @@ def core(user_idx: np.ndarray, item_idx: np.ndarray, min_user: int, min_item: in
 
 
 def first_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, timestamp: np.ndarray | None) -> np.ndarray:
-    """The earliest interaction of each (user, item) pair: ``(n,)`` bool. Without timestamps, the first row."""
-    keys = (item_idx, user_idx) if timestamp is None else (timestamp, item_idx, user_idx)
-    order = np.lexsort(keys)
-    user, item = user_idx[order], item_idx[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
-    mask = np.zeros(len(order), bool)
-    mask[order[first]] = True
+    """Mark the earliest interaction of each (user, item) pair: ``(n,)`` bool. Without timestamps, the first row."""
+    mask = np.ones(len(user_idx), bool)
+    pair = pairs(user_idx, item_idx, int(item_idx.max(initial=0)) + 1)
+    order = np.argsort(pair, kind="stable")
+    same = np.diff(pair[order]) == 0
+    if not same.any():
+        return mask
+    # few pairs occur twice: only these are put in order of time
+    rows = order[np.append(same, False) | np.append(False, same)]
+    if timestamp is not None:
+        rows = rows[np.lexsort((timestamp[rows], pair[rows]))]
+    mask[rows] = np.append(True, np.diff(pair[rows]) != 0)
     return mask
 
 
@@ -179,7 +183,7 @@ def rows_to_keep(log: Interactions, options: SplitOptions, report: ReadReport) -
 
     if log.rating is not None:
         keep(log.rating >= options.min_rating, f"rated below {options.min_rating:g}")
-    # a copy of all rows is spared where all are kept
+    log = Interactions(log.user_idx, log.item_idx, log.timestamp)  # texts need not be copied
     part = log if len(rows) == len(log) else log.take(rows)
     keep(first_of_pairs(part.user_idx, part.item_idx, part.timestamp), "repeated interaction")
     part = part if len(rows) == len(part) else log.take(rows)

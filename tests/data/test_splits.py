@@ -102,3 +102,15 @@ def test_first_of_pairs_keeps_the_earliest():
     user, item = np.array([1, 1, 0, 1]), np.array([4, 4, 4, 4])
     assert splits.first_of_pairs(user, item, np.array([9, 3, 5, 7])).tolist() == [False, True, True, False]
     assert splits.first_of_pairs(user, item, None).tolist() == [True, False, True, False]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 2)), max_size=30), st.booleans()
+)
+def test_the_earliest_of_each_pair_is_marked(rows, timed):
+    user, item, time = np.array(rows, np.int64).reshape(-1, 3).T
+    expected = np.zeros(len(rows), bool)
+    for pair in {(u, i) for u, i, _ in rows}:
+        of_pair = [row for row, (u, i, _) in enumerate(rows) if (u, i) == pair]
+        expected[min(of_pair, key=lambda row: rows[row][2] if timed else 0)] = True
+    assert (splits.first_of_pairs(user, item, time if timed else None) == expected).all()

@@ -30,8 +30,8 @@ from reclm.errors import BadInput, Damaged, NotFound
 LONGEST = 1 << 22
 """Bytes of the longest line that is read."""
 
-ROWS = 1 << 13
-"""Lines that are handed on at a time."""
+BATCH = 1 << 23
+"""Bytes of text, about, that are handed on at a time."""
 
 DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -340,6 +340,7 @@ def numbered_rows(file: TextFile, query: str, parameters: Mapping[str, Any] | No
         Damaged: if not all lines could be read.
     """
     survey = file.survey
+    rows = int(np.clip(BATCH * survey.lines // file.size, 1 << 11, 1 << 14))
     show = file.size > LONGEST and Console(stderr=True).is_terminal
     with (
         file.readable() as source,
@@ -351,7 +352,7 @@ def numbered_rows(file: TextFile, query: str, parameters: Mapping[str, Any] | No
         try:
             bad = [] if survey.utf8 else _not_utf8(connection, source)
             places, done = np.array([line for line, _, _ in bad], np.int64), 0
-            reader = connection.sql(query, params={**source, **(parameters or {})}).to_arrow_reader(ROWS)
+            reader = connection.sql(query, params={**source, **(parameters or {})}).to_arrow_reader(rows)
             for batch in reader:
                 # line numbers of the good lines, given the bad ones
                 order = np.arange(done, done + batch.num_rows)
