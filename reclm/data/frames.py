@@ -65,6 +65,7 @@ def from_frames(
     malformed = MalformedLines(ReadReport())
     rows = Rows("interactions", table, np.arange(1, len(table) + 1))
     unit = FrameOptions.build({"time_unit": options.pop("time_unit", "s")}, "option").time_unit
+    part = np.empty(0, np.int8)
     if split == "given":
         rows, part = _given(rows, options.pop("split_column", "split"), malformed)
     log = read_log([rows], columns, malformed, unit)

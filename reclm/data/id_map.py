@@ -1,6 +1,7 @@
 """Ids as the data set gives them, and the rows they stand for."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,22 +22,24 @@ def id_strings(ids: Iterable[object] | pa.Array) -> pa.Array:
         return pa.array(
             [str(int(x)) if isinstance(x, float) and x.is_integer() else str(x) for x in ids], pa.string()
         )
-    if pa.types.is_dictionary(ids.type):
-        ids = ids.dictionary_decode()
-    if pa.types.is_floating(ids.type) or pa.types.is_decimal(ids.type):
-        ids = ids.cast(pa.float64())
-        ids = pc.if_else(pc.is_finite(ids), ids, None)
-        whole = pc.and_(pc.equal(pc.floor(ids), ids), pc.less(pc.abs(ids), 2.0**63))
+    column: Any = ids
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+        column = pc.if_else(pc.is_finite(column), column, None)
+        whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**63))
         return pc.if_else(
             whole,
-            pc.if_else(whole, ids, 0.0).cast(pa.int64(), safe=False).cast(pa.string()),
-            ids.cast(pa.string()),
+            pc.if_else(whole, column, 0.0).cast(pa.int64(), safe=False).cast(pa.string()),
+            column.cast(pa.string()),
         )
     try:
-        return ids.cast(pa.string())
+        return column.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise BadInput(
-            f"a column of type {ids.type} cannot be read as string; convert it first", value=str(ids.type)
+            f"a column of type {column.type} cannot be read as string; convert it first",
+            value=str(column.type),
         ) from error
 
 

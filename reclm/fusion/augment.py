@@ -187,22 +187,26 @@ def augment(
     kinds = profiles if isinstance(profiles, Mapping) else profiles.kinds
     check_kinds(kinds, "kind of profiles")
     named: dict[ProfileKind, str | None] = {"user": users, "item": items}
-    paths = {kind: path for kind, path in named.items() if path is not None and kind in kinds}
+    paths: dict[ProfileKind, str] = {
+        kind: path for kind, path in named.items() if path is not None and kind in kinds
+    }
     if not paths:
         raise NotFound(
             f"nothing to augment: profiles of {', '.join(kinds) or 'nobody'}, with users={users!r} and items={items!r}",
             value=list(kinds),
         )
     embeddings = {kind: find_embedding(model, path) for kind, path in paths.items()}
-    ids, given_rows = {"user": user_ids, "item": item_ids}, {"user": user_rows, "item": item_rows}
+    ids: dict[ProfileKind, Sequence[Any] | None] = {"user": user_ids, "item": item_ids}
+    given_rows: dict[ProfileKind, Any] = {"user": user_rows, "item": item_rows}
     placements: list[Placement] = []
     for kind, path in paths.items():
         matrix = profiles[kind] if isinstance(profiles, Mapping) else profiles.matrix(kind)
         check_matrix(kind, matrix, view)
         is_cold = cold_rows(cold, view, kind, len(matrix))
         rows = given_rows[kind]
-        if ids[kind] is not None:
-            owners, rows = rows_by_id(kind, path, ids[kind], embeddings[kind], view)
+        own_ids = ids[kind]
+        if own_ids is not None:
+            owners, rows = rows_by_id(kind, path, own_ids, embeddings[kind], view)
             matrix, is_cold = ProfileMatrix(matrix.vectors[owners], matrix.present[owners]), is_cold[owners]
         else:
             owners = np.arange(len(matrix))

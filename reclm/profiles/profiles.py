@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
+from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, near
 from reclm.profiles.matrix import ProfileMatrix, nearest, read_vectors, vector_table
 from reclm.profiles.profile import Profile, view_of
@@ -69,7 +70,7 @@ class Profiles:
         view = None if data is None else view_of(data)
         if view is not None and view.fingerprint != opened.info.fingerprint:
             raise _of_other_data(opened, view)
-        stored = tuple(kind for kind in KINDS if opened.count(kind))
+        stored: tuple[ProfileKind, ...] = tuple(kind for kind in KINDS if opened.count(kind))
         return cls(opened.folder, stored if kinds is None else tuple(kinds), _data=data, _encoder=encoder)
 
     @classmethod
@@ -289,7 +290,7 @@ class Profiles:
     @property
     def coverage(self) -> dict[ProfileKind, tuple[int, int]]:
         """For each kind, the number of users (or items) with a profile, and of all."""
-        idmaps = {kind: self.view.idmap(kind) for kind in self.kinds}
+        idmaps: dict[ProfileKind, IdMap] = {kind: self.view.idmap(kind) for kind in self.kinds}
         return {
             kind: (int((idmap.find({*self.store.hashes(kind), *self._edits(kind)}) >= 0).sum()), len(idmap))
             for kind, idmap in idmaps.items()

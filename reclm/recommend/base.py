@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reclm.config import Config
+from reclm.config import Config as BaseConfig
 from reclm.data.dataset import Interactions, ProfileKind
 from reclm.errors import BadInput, NotFound
 from reclm.fusion.dual_mlp import DualMLP, transform
@@ -51,22 +51,22 @@ class Backbone(nn.Module, ABC):
     :meth:`add_items`. Every random number comes from a generator that it is passed.
     """
 
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[BaseConfig]] = BaseConfig
     trains: ClassVar[bool] = False
     """Whether it has parameters to train; if not, it is ready once it is built."""
     needs_profiles: ClassVar[ProfileKind | None] = None
     """The kind of profiles without which it cannot rank; it then reads no others, and has no Base to compare with."""
     serves_new: ClassVar[bool] = False
     """Whether it can rank for users, and rank items, that came after training."""
-    config: Config
+    config: BaseConfig
 
-    def __init__(self, config: Config, inputs: Inputs, generator: torch.Generator) -> None:
+    def __init__(self, config: BaseConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.n_items = inputs.items
 
     @classmethod
-    def reads_text(cls, config: Config) -> bool:
+    def reads_text(cls, config: BaseConfig) -> bool:
         """Return whether a model with these options needs the items' text."""
         return False
 
@@ -141,7 +141,7 @@ class Backbone(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} serves no new items")
 
 
-class BackboneConfig(Config):
+class BackboneConfig(BaseConfig):
     """Options of every :class:`EmbeddingBackbone`."""
 
     items: Literal["id", "text", "id+text"] = "text"

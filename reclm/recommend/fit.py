@@ -156,5 +156,5 @@ def _matrices(
             value=profiles.fingerprint,
             where="profiles",
         )
-    matrices = {kind: profiles.matrix(kind) for kind in kinds}
+    matrices: dict[ProfileKind, ProfileMatrix] = {kind: profiles.matrix(kind) for kind in kinds}
     return {kind: matrix for kind, matrix in matrices.items() if matrix.present.any()}
