@@ -83,7 +83,7 @@ def resolve(line: str) -> tuple[Any, list[str]]:
     """Return the command that a line calls and the words that follow its name."""
     command, words = typer.main.get_command(app), shlex.split(line, comments=True)[1:]
     while words and words[0] in getattr(command, "commands", {}):
-        command = command.commands[words.pop(0)]
+        command = command.commands[words.pop(0)]  # pyright: ignore[reportAttributeAccessIssue]
     return command, words
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -51,22 +51,22 @@ class Backbone(nn.Module, ABC):
     :meth:`add_items`. Every random number comes from a generator that it is passed.
     """
 
-    Config: ClassVar[type[BaseConfig]] = BaseConfig
+    Config: ClassVar[Any] = BaseConfig
     trains: ClassVar[bool] = False
     """Whether it has parameters to train; if not, it is ready once it is built."""
     needs_profiles: ClassVar[ProfileKind | None] = None
     """The kind of profiles without which it cannot rank; it then reads no others, and has no Base to compare with."""
     serves_new: ClassVar[bool] = False
     """Whether it can rank for users, and rank items, that came after training."""
-    config: BaseConfig
+    config: Any
 
-    def __init__(self, config: BaseConfig, inputs: Inputs, generator: torch.Generator) -> None:
+    def __init__(self, config: Any, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.n_items = inputs.items
 
     @classmethod
-    def reads_text(cls, config: BaseConfig) -> bool:
+    def reads_text(cls, config: Any) -> bool:
         """Return whether a model with these options needs the items' text."""
         return False
 

@@ -91,7 +91,7 @@ class Evaluation:
         return f"Evaluation on {self.data.name}\n{self.table().round(4).to_string()}"
 
     def _repr_html_(self) -> str:
-        return self.table().style.format(precision=4).to_html()
+        return self.table().round(4).to_html()
 
 
 @dataclass(frozen=True, eq=False)

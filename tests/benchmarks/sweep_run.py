@@ -36,7 +36,7 @@ def run(
     """A training that is noted when it begins, and may be the last."""
     number = next(begun)
     with LOG.open("a") as file:
-        file.write(f"{self.config.dim} {seed}\n")
+        file.write(f"{self.config.dim} {seed}\n")  # pyright: ignore[reportAttributeAccessIssue]
 
     def tell(row: dict[str, float]) -> None:
         if (number, int(row["epoch"])) == DIES:

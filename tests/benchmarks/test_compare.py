@@ -159,7 +159,7 @@ def test_the_tables_fit_eighty_columns_and_mark_what_is_significant() -> None:
     assert terminal_table(table, "t").row_count == 1
     frame = two.table()
     assert list(frame["metric"]) == ["NDCG@5", "Coverage@5"] * 2
-    assert frame["difference"][2] == pytest.approx(-0.1, abs=0.01)
+    assert frame["difference"][2] == pytest.approx(-0.1, abs=0.01)  # pyright: ignore[reportGeneralTypeIssues]
     assert frame["p"].isna().tolist() == [False, True, False, True]
 
 

@@ -122,7 +122,8 @@ def test_a_profile_of_a_user_without_history_is_found(tmp_path: Path) -> None:
     rows = store.rows()
     place = rows.schema.get_field_index("fingerprint")
     upsert(
-        store._table(), rows.set_column(place, SCHEMA.field(place), pa.array([data.fingerprint] * len(rows)))
+        store._table(),
+        rows.set_column(place, SCHEMA.field(place), pa.array([data.fingerprint] * len(rows))),  # pyright: ignore[reportArgumentType]
     )
     with pytest.raises(ReclmError, match="profile of user 'u3' answers another prompt"):
         check(data, store, Histories())
@@ -165,7 +166,7 @@ def test_fingerprints_of_the_store_of_each_row_and_its_ids_are_this_data_sets(tm
     ):
         check(DATA, store)
     row = store.rows("user").slice(0, 1).to_pylist()[0] | {"fingerprint": "beef"}
-    upsert(store._table(), pa.Table.from_pylist([row], SCHEMA))
+    upsert(store._table(), pa.Table.from_pylist([row], SCHEMA))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ReclmError, match="written for data set beef"):
         check(DATA, store)
 

@@ -195,7 +195,7 @@ def test_what_a_row_does_not_use_trains_it_no_other_way(
     def refused(*_: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(pipeline.Alternation, "__init__", refused)
+    monkeypatch.setattr(pipeline.Alternation, "__init__", refused)  # pyright: ignore[reportPrivateImportUsage]
     assert numbers(run(home, suite(place), controls=True)) == numbers(ran)
     other = suite(place).model_dump(mode="json")
     for one in other["rows"]:

@@ -159,7 +159,7 @@ def by_hand(
                 run="",
                 error=str(came) if failed else None,
                 history=history,
-                validation=validation,
+                validation=validation,  # pyright: ignore[reportArgumentType]
             )
             for name in ("means", "best_epoch", "definition"):
                 del vars(result)[name]  # whoever reads the test's numbers stops here

@@ -81,7 +81,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     real = Runner.run
 
     def counted(self: Runner, inputs: Inputs, seed: int, *told: Any) -> Any:
-        seen.append((self.config.dim, seed))
+        seen.append((self.config.dim, seed))  # pyright: ignore[reportAttributeAccessIssue]
         return real(self, inputs, seed, *told)
 
     monkeypatch.setattr(Runner, "run", counted)
@@ -168,7 +168,7 @@ def test_a_cell_that_fails_costs_no_other_and_is_tried_again(
     real = Runner.run
 
     def failing(self: Runner, inputs: Inputs, seed: int, *told: Any) -> Any:
-        if (self.config.dim, seed) == (4, 1):
+        if (self.config.dim, seed) == (4, 1):  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError("no\nluck")
         return real(self, inputs, seed, *told)
 

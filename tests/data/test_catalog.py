@@ -31,8 +31,8 @@ def test_prepared_data_is_found_by_name_and_by_folder(source, tmp_path):
     assert list(prepared()) == ["mine"]
     elsewhere = prepare_dataset("table", str(source), name=tmp_path / "out", seed=1)
     for folder in (elsewhere.folder, str(elsewhere.folder)):
-        assert load_dataset(folder).fingerprint == dataset.fingerprint
-        assert load_dataset(folder).name == "table"
+        assert load_dataset(folder).fingerprint == dataset.fingerprint  # pyright: ignore[reportArgumentType]
+        assert load_dataset(folder).name == "table"  # pyright: ignore[reportArgumentType]
     assert list(prepared()) == ["mine"]
 
 
@@ -87,14 +87,14 @@ def test_prepare_needs_a_known_reader_known_options_and_a_source(source):
         ("mind", None, {}, "where", "source"),
     ):
         with pytest.raises((BadInput, NotFound)) as error:
-            prepare_dataset(reader, path, **options)
+            prepare_dataset(reader, path, **options)  # pyright: ignore[reportArgumentType]
         assert getattr(error.value, field) == value
     for options, key in (
         ({"valid": 1.5}, "valid"),
         ({"valid": 0.5, "test": 0.5}, "leave nothing to train on"),
     ):
         with pytest.raises(ReclmError, match=key):
-            prepare_dataset("table", source, **options)
+            prepare_dataset("table", source, **options)  # pyright: ignore[reportArgumentType]
     assert not current().root.exists()
 
 

@@ -19,7 +19,7 @@ FILMS = pd.DataFrame({"item_id": range(100, 107), "title": [f"Film {n}" for n in
 
 def frames(frame: pd.DataFrame) -> list[object]:
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    return [frame, table, pl.from_arrow(table), pl.from_arrow(table).lazy(), duckdb.from_arrow(table)]
+    return [frame, table, pl.from_arrow(table), pl.from_arrow(table).lazy(), duckdb.from_arrow(table)]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_every_kind_of_frame_gives_the_same_data_set():
@@ -66,7 +66,7 @@ def test_sessions_are_a_split(tmp_path):
     dataset = Dataset.from_frames(
         CLICKS, FILMS, split="sessions", history=3, min_user=1, min_item=1, valid=0.25, test=0.25, name="next"
     )
-    assert (dataset.name, dataset.protocols[0].name, len(dataset.sessions)) == ("next", "next-item", 8)
+    assert (dataset.name, dataset.protocols[0].name, len(dataset.sessions)) == ("next", "next-item", 8)  # pyright: ignore[reportArgumentType]
     dataset.save(tmp_path / "x")
     assert load_dataset(tmp_path / "x").fingerprint == dataset.fingerprint
 

@@ -65,7 +65,7 @@ def test_amazon_reviews_are_read_where_they_lie(bucket, tmp_path):
     for folder in (tmp_path, RemotePath("memory://shop")):
         for name, text in (("Films.jsonl.gz", reviews), ("meta_Films.jsonl.gz", about)):
             if folder is tmp_path:
-                (folder / name).write_bytes(gzip.compress(text.encode()))
+                (folder / name).write_bytes(gzip.compress(text.encode()))  # pyright: ignore[reportAttributeAccessIssue]
             else:
                 bucket.pipe(f"/shop/{name}", gzip.compress(text.encode()))
     local = prepare_dataset("amazon", tmp_path, name="local")

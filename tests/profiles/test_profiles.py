@@ -80,7 +80,7 @@ def test_only_the_kinds_asked_for_are_in_use(view: TrainingView, profiler: Any, 
     assert (users.kinds, len(users)) == (("user",), 1)
     assert Profiles.open(users.folder).kinds == ("user",)
     with pytest.raises(BadInput) as error:
-        write_profiles(view, profiler, kinds=["users"])
+        write_profiles(view, profiler, kinds=["users"])  # pyright: ignore[reportArgumentType]
     assert error.value.value == "users"
 
 

@@ -78,7 +78,7 @@ def test_evaluate_keeps_every_users_values(written: Profiles) -> None:
     assert list(result.table().index) == ["full-shot", "zero-shot"]
     users = result.per_user()
     means = users.groupby("protocol")["NDCG@20"].mean()
-    assert means["full-shot"] == pytest.approx(result.table().loc["full-shot", "NDCG@20"])
+    assert means["full-shot"] == pytest.approx(result.table().loc["full-shot", "NDCG@20"])  # pyright: ignore[reportArgumentType, reportCallIssue, reportGeneralTypeIssues, reportIndexIssue]
     assert list(model.evaluate(metrics=["Recall@5"]).table(["recall@5"]).columns) == ["users", "Recall@5"]
     for metric in ("ndgc@20",):
         with pytest.raises(NotFound):
@@ -141,7 +141,7 @@ def test_what_is_missing_is_said(written: Profiles) -> None:
         fit(
             "biasmf",
             replace(DATA, name="another", train=DATA.train.take(np.arange(40))),
-            written,
+            written,  # pyright: ignore[reportArgumentType]
             progress=False,
         )
     with pytest.raises(NotFound) as error:

@@ -80,7 +80,7 @@ def test_a_new_item_scores_as_the_known_item_of_its_text(trained: Make, name: st
     assert scores["n1"] == pytest.approx(scores["i18"], rel=1e-5)
     found = one.recommend("u5", k=99, new_items=NEW)
     assert list(
-        found[found["item"].isin(["n1", "i18"])][["title", "new"]].itertuples(index=False, name=None)
+        found[found["item"].isin(["n1", "i18"])][["title", "new"]].itertuples(index=False, name=None)  # pyright: ignore[reportAttributeAccessIssue]
     ) in (
         [("even calm blue water z", True), ("even calm blue water s", False)],
         [("even calm blue water s", False), ("even calm blue water z", True)],

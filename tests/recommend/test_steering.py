@@ -85,7 +85,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def by_text(dataset: Dataset, texts: dict[str, str], encoder: Any = None) -> Recommender:
     """A ranking of a data set's items by the texts of some users."""
-    return fit("similarity", dataset, TextProfiles(dataset, texts, encoder or Genres()), progress=False)
+    return fit("similarity", dataset, TextProfiles(dataset, texts, encoder or Genres()), progress=False)  # pyright: ignore[reportArgumentType]
 
 
 def test_scores_are_cosines_and_what_was_touched_is_left_out() -> None:
@@ -238,7 +238,7 @@ def stored(dataset: Dataset, texts: dict[str, str], encoder: Any = None) -> Prof
     frame = pd.DataFrame({"id": list(texts), "text": list(texts.values())})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Profiles.from_frames(dataset, frame, encoder=encoder or Genres())
+        return Profiles.from_frames(dataset, frame, encoder=encoder or Genres())  # pyright: ignore[reportArgumentType]
 
 
 def measured(

@@ -58,7 +58,7 @@ def test_the_plot_has_a_panel_for_each_protocol_and_the_learning_curves(result):
     few.history.clear()
     few.history[name, 0] = [{"epoch": 1.0, "loss": 0.7}, {"epoch": 2.0, "loss": 0.6, "ndcg@20": 0.1}]
     (curve,) = few.plot().axes[-1].lines  # not every epoch was evaluated
-    assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([2.0], [0.1])
+    assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([2.0], [0.1])  # pyright: ignore[reportArgumentType]
 
 
 def test_a_run_without_anything_still_has_a_report(tmp_path):

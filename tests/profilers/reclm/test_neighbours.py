@@ -12,7 +12,7 @@ from tiny_tuning import Letters  # pyright: ignore[reportMissingImports]
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.profilers.reclm.neighbours import (
-    NeighbourConfig,
+    NeighbourConfig,  # pyright: ignore[reportPrivateImportUsage]
     UserNeighbours,
     item_features,
     similar_items,

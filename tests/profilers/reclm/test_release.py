@@ -8,7 +8,7 @@ from reclm.profilers.reclm.config import InstructionConfig
 from reclm.profilers.reclm.neighbours import similar
 from reclm.profilers.reclm.prompts import Budget
 from reclm.profilers.reclm.samples import Instructions
-from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher
+from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher  # pyright: ignore[reportPrivateImportUsage]
 
 
 @pytest.fixture(scope="module")

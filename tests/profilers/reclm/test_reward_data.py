@@ -9,7 +9,7 @@ from reclm.data.dataset import ReadReport
 from reclm.errors import ReclmError
 from reclm.llm.chat import Message
 from reclm.profilers.reclm.reward_model import (
-    RewardDataConfig,
+    RewardDataConfig,  # pyright: ignore[reportPrivateImportUsage]
     pair_dataset,
     rejected,
     reward_pairs,

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reclm.errors import BadInput, NotFound, ReclmError
-from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher
+from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher  # pyright: ignore[reportPrivateImportUsage]
 
 GOOD = "User identity: a, b, c; User interests: x, y, z."
 ROWS = [
