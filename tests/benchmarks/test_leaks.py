@@ -122,8 +122,8 @@ def test_a_profile_of_a_user_without_history_is_found(tmp_path: Path) -> None:
     rows = store.rows()
     place = rows.schema.get_field_index("fingerprint")
     upsert(
-        store._table(),
-        rows.set_column(place, SCHEMA.field(place), pa.array([data.fingerprint] * len(rows))),  # pyright: ignore[reportArgumentType]
+        store._table(),  # pyright: ignore[reportArgumentType]
+        rows.set_column(place, SCHEMA.field(place), pa.array([data.fingerprint] * len(rows))),
     )
     with pytest.raises(ReclmError, match="profile of user 'u3' answers another prompt"):
         check(data, store, Histories())
