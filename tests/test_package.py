@@ -99,9 +99,12 @@ def imported(path: Path) -> set[str]:
     return names - sys.stdlib_module_names - {"reclm"}
 
 
+OWNERS = packages_distributions()
+
+
 def distributions(module: str) -> set[str]:
     """Names of the installed distributions that a module belongs to."""
-    return set(map(canonicalize_name, packages_distributions().get(module, [])))
+    return set(map(canonicalize_name, OWNERS.get(module, [])))
 
 
 def test_every_import_is_declared() -> None:
