@@ -413,7 +413,11 @@ class TunedFeatures:
     def _own(self) -> Features:
         """Return the features with the profiles themselves: of the latest trainings they are at hand."""
         key = key_of(
-            {**self.definition, "profiles": self.options.model_dump(mode="json", exclude={"control"})}
+            {
+                **self.definition,
+                "profiles": self.options.model_dump(mode="json", exclude={"control"}),
+                "folder": str(self.folder),
+            }
         )
         if key not in _LATEST:
             while len(_LATEST) >= LATEST:
