@@ -40,12 +40,15 @@ def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel
 
 
-@pytest.fixture(autouse=True)
-def default_workspace() -> Iterator[None]:
-    """Every test begins with the default workspace, whatever a test before it chose."""
+def _default_workspace() -> Iterator[None]:
     chosen = folders._CURRENT.set(None)
     yield
     folders._CURRENT.reset(chosen)
+
+
+# Every module and every test begins with the default workspace, whatever ran before it chose.
+default_workspace_of_module = pytest.fixture(autouse=True, scope="module")(_default_workspace)
+default_workspace = pytest.fixture(autouse=True)(_default_workspace)
 
 
 @pytest.fixture
