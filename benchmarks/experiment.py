@@ -15,7 +15,7 @@ from reclm.benchmarks import results
 from reclm.benchmarks.features import FeatureMaker, Features, TunedFeatures
 from reclm.benchmarks.pool import run_trials
 from reclm.benchmarks.search import Searched, run_search, sentence, spaces
-from reclm.benchmarks.subgroups import item_slices
+from reclm.benchmarks.subgroups import item_subgroups
 from reclm.benchmarks.suite import Row, Suite, changed, load_suite, row_plan, with_controls
 from reclm.benchmarks.trial import Plan, ProfileOptions, SelectOn, layout
 from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord
@@ -234,7 +234,7 @@ class SuiteRun:
         for dataset in dict.fromkeys(self.datasets):
             parts = layout(dataset, test)
             for name, task in parts.tasks.items():
-                subgroups = item_slices(name, task, parts.train)
+                subgroups = item_subgroups(name, task, parts.train)
                 for part, one, whole in [(name, task, None), *((p, t, name) for p, t in subgroups.items())]:
                     sizes.setdefault(part, (len(one.candidates), whole))
                     users.setdefault(part, set()).update(dataset.users.ids(one.users.numpy()))
@@ -354,7 +354,7 @@ class SuiteRun:
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of a row's features."""
+    """Origin, coverage and checks of a row's features."""
 
     writer: str | None = None
     coverage: dict[ProfileKind, tuple[int, int]] = field(default_factory=dict)

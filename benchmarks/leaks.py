@@ -56,7 +56,7 @@ def check(
 
 
 def _splits(dataset: Dataset) -> Iterator[str]:
-    """What a protocol masks is not what it asks for, and what it calls cold was not learned from."""
+    """Check that no test item is masked, and that no cold candidate has a training interaction."""
     if dataset.sessions is not None:
         yield _sessions(dataset)
     for protocol in dataset.protocols:
@@ -112,7 +112,7 @@ def _cold(dataset: Dataset, protocol: Protocol) -> None:
 
 
 def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
-    """What a tuned profiler learned from: this training part, or data that have nothing to do with it."""
+    """Check that a tuned profiler learned from this training part, or from another data set."""
     folder: Path | None = getattr(profiler, "folder", None)
     if folder is None:
         return

@@ -215,7 +215,7 @@ class Result:
 
     @cached_property
     def verdict(self) -> "Verdict":
-        """Whether the profiles helped: ``str()`` is at most two sentences, ``.answers[protocol]`` one of four."""
+        """Return the verdict: ``str()`` is at most two sentences, ``.answers[protocol]`` one of four answers."""
         from reclm.benchmarks.verdict import judge
 
         return judge(self)

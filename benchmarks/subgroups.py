@@ -31,9 +31,6 @@ def item_subgroups(protocol: str, task: Task, train: Interactions) -> dict[str, 
     return parts if all(len(part.users) for part in parts.values()) else {}
 
 
-item_slices = item_subgroups  # the name of 0.1, until its callers have moved
-
-
 @dataclass(frozen=True)
 class ActivityGroup:
     """Users of about the same number of training interactions.

@@ -11,7 +11,7 @@ from torch import nn
 
 from reclm import plugins
 from reclm.benchmarks.controls import Control
-from reclm.benchmarks.subgroups import item_slices
+from reclm.benchmarks.subgroups import item_subgroups
 from reclm.config import Config
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.recommend.base import Backbone, Inputs
@@ -86,7 +86,7 @@ class Layout:
     def __init__(self, dataset: Dataset, on_test: bool) -> None:
         self.train = trained_on(dataset, on_test)
         self.tasks = test_tasks(dataset, on_test)
-        self.subgroups = {name: item_slices(name, task, self.train) for name, task in self.tasks.items()}
+        self.subgroups = {name: item_subgroups(name, task, self.train) for name, task in self.tasks.items()}
         self.select = self.tasks if on_test else {"valid": validation_task(dataset)}
         self.sampler = TripleSampler(self.train, len(dataset.users), len(dataset.items))
 

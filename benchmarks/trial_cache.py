@@ -77,7 +77,7 @@ class Trial:
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """What one process at a time may work on: the trial, and the training of its profiler."""
+        """Return the keys that one process at a time may hold: the trial's, and that of its profiler's training."""
         tuned = isinstance(self.features, TunedFeatures)
         return (self.key, f"tuned-{self.features.training_key}") if tuned else (self.key,)
 
