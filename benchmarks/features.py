@@ -146,11 +146,15 @@ def write_profiles(
     return store
 
 
-@lru_cache(maxsize=4)
 def _encoder(name: str | None) -> "TextEncoder":
     from reclm.text.encoder import TextEncoder  # slow to import, and not needed where items are IDs
 
-    return TextEncoder(name)
+    return _loaded(TextEncoder, name)
+
+
+@lru_cache(maxsize=4)
+def _loaded(cls: "type[TextEncoder]", name: str | None) -> "TextEncoder":
+    return cls(name)
 
 
 class FeatureMaker:

@@ -27,7 +27,7 @@ def unpack(wheel: Path, folder: Path) -> Path:
 
 def python(site: Path, cwd: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run code with the packages of ``site`` before all others but those of ``cwd``."""
-    environment = os.environ | {"PYTHONPATH": str(site), "RECLM_HOME": str(cwd / "home")}
+    environment = os.environ | {"PYTHONPATH": str(site), "RECLM_HOME": str(site.parent / "home")}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 import reclm.cli
-from reclm.benchmarks import features
 from reclm.data.storage import save
 from reclm.testing import checkerboard
 
@@ -51,7 +50,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     data = checkerboard()
     titles = [f"[bold]{title}[/bold]\x1b[31m" for title in data.item_text["title"].to_pylist()]
     save(replace(data, item_text=pa.table({"title": titles})), home / "datasets" / "checkerboard")
-    features._encoder.cache_clear()  # of tests with another encoder
     with pytest.MonkeyPatch.context() as patch, (home / "out").open("w") as out:
         patch.setattr("reclm.text.encoder.TextEncoder", Parity)
         patch.setattr(sys, "stdout", out)
@@ -59,7 +57,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
         plain = ["bench", "--dataset", "checkerboard", "--home", home, "--epochs", "40", *settings]
         assert command(*plain, "--augment", "--profiler", "keywords", "--seeds", 2) == 0
     (run,) = (home / "runs").iterdir()
-    features._encoder.cache_clear()
     return home, run, (home / "out").read_text()
 
 
