@@ -23,9 +23,8 @@ from reclm.profilers.rl.loop import batch_rows
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.rl.rollout import PolicyGenerator
-from reclm.profilers.tuning.load_model import load_network
 from reclm.profilers.tuning.metrics_log import MetricsLog
-from reclm.profilers.tuning.run_folder import ADAPTER
+from reclm.profilers.tuning.training import ADAPTER, load_network
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 

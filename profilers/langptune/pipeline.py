@@ -23,9 +23,9 @@ from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.alternation import ENCODER, Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.prompts import Histories, profile_chat
-from reclm.profilers.tuning.load_model import quiet
 from reclm.profilers.tuning.metrics_log import read_metrics, writing
-from reclm.profilers.tuning.run_folder import ADAPTER, About, RunFolder
+from reclm.profilers.tuning.run_folder import About, RunFolder
+from reclm.profilers.tuning.training import ADAPTER, quiet
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:

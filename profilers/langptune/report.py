@@ -24,8 +24,8 @@ from reclm.profilers.langptune.reward import by_pass
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.rl.rollout import PolicyGenerator
-from reclm.profilers.tuning.load_model import load_network
 from reclm.profilers.tuning.metrics_log import Metrics, draw, read_metrics
+from reclm.profilers.tuning.training import load_network
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore

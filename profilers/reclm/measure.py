@@ -23,10 +23,9 @@ from reclm.profilers.reclm.report import CardFacts, save_report, terminal_table,
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, tokenise_pairs
 from reclm.profilers.reclm.samples import formatted, messages_of, subset
 from reclm.profilers.reclm.supervised import label_samples, token_table, yes_no_accuracy
-from reclm.profilers.tuning.load_model import add_adapter, load_network, quiet
 from reclm.profilers.tuning.metrics_log import draw, read_metrics, writing
 from reclm.profilers.tuning.quality import Comparison, HeldOut, Vectors, compare_stages
-from reclm.profilers.tuning.trainer import evenly
+from reclm.profilers.tuning.training import add_adapter, evenly, load_network, quiet
 from reclm.profiles.estimate import KindEstimate
 from reclm.profiles.store import KINDS, ProfileStore
 

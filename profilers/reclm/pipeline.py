@@ -30,9 +30,9 @@ from reclm.profilers.reclm.reward_model import (
 from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, load_samples, save_samples, subset
 from reclm.profilers.reclm.supervised import Variant, tune
 from reclm.profilers.reclm.teacher import Teacher, TeacherModel, read_teacher
-from reclm.profilers.tuning.load_model import quiet
 from reclm.profilers.tuning.metrics_log import FILE
-from reclm.profilers.tuning.run_folder import ADAPTER, About, RunFolder
+from reclm.profilers.tuning.run_folder import About, RunFolder
+from reclm.profilers.tuning.training import ADAPTER, quiet
 from reclm.profiles.store import KINDS
 from reclm.text.encoder import TextEncoder
 

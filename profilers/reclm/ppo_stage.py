@@ -14,9 +14,8 @@ from reclm.profilers.rl.config import LoraOptions, PPOConfig
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.rl.rollout import PolicyGenerator, Reward
-from reclm.profilers.tuning.load_model import load_network
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
-from reclm.profilers.tuning.run_folder import ADAPTER
+from reclm.profilers.tuning.training import ADAPTER, load_network
 
 
 def train_ppo(

@@ -18,8 +18,14 @@ from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import MIDDLE, START, parse
 from reclm.profilers.reclm.config import Negative, RewardDataConfig, SupervisedConfig
 from reclm.profilers.reclm.samples import Sample, messages_of
-from reclm.profilers.tuning.load_model import add_adapter, load_network
-from reclm.profilers.tuning.trainer import batch_order, evenly, train, trainer_arguments
+from reclm.profilers.tuning.training import (
+    add_adapter,
+    batch_order,
+    evenly,
+    load_network,
+    train,
+    trainer_arguments,
+)
 
 _BATCH = 16
 OF_NEIGHBOUR: tuple[Negative, ...] = ("neighbour", "mixed")

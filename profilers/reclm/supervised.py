@@ -23,8 +23,14 @@ from reclm.profilers.reclm.config import SupervisedConfig
 from reclm.profilers.reclm.prompts import NO, YES
 from reclm.profilers.reclm.samples import messages_of
 from reclm.profilers.rl.policy import LogitHead
-from reclm.profilers.tuning.load_model import add_adapter, load_network
-from reclm.profilers.tuning.trainer import batch_order, evenly, train, trainer_arguments
+from reclm.profilers.tuning.training import (
+    add_adapter,
+    batch_order,
+    evenly,
+    load_network,
+    train,
+    trainer_arguments,
+)
 
 Variant = Literal["mask", "naive"]
 NO_LOSS = -100

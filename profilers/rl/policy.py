@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from reclm.errors import BadInput, Damaged, NotFound
 from reclm.profilers.rl.config import LoraOptions
 from reclm.profilers.rl.losses import entropy
-from reclm.profilers.tuning.load_model import lora_config
+from reclm.profilers.tuning.training import lora_config
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 _VALUE_FILE = "value_head.safetensors"

@@ -16,12 +16,12 @@ from reclm.files import atomic_file
 from reclm.llm.chat import TextGenerator
 from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
 from reclm.profilers.rl.rollout import PolicyGenerator
-from reclm.profilers.tuning.load_model import load_network, quiet
+from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-ABOUT, CONFIG, ADAPTER = "about.yaml", "config.yaml", "adapter"
+ABOUT, CONFIG = "about.yaml", "config.yaml"
 
 
 class Tuning(Protocol):

@@ -13,7 +13,7 @@ from reclm.profilers.reclm.ppo_stage import combine_adapters, train_ppo
 from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.config import LoraOptions, PPOConfig
 from reclm.profilers.rl.ppo import PPO
-from reclm.profilers.tuning.load_model import add_adapter, load_network
+from reclm.profilers.tuning.training import add_adapter, load_network
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 LORA = LoraOptions(r=2, alpha=6)

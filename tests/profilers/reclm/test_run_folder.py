@@ -149,7 +149,7 @@ def test_a_generator_is_the_model_as_its_stage_left_it(tiny, folder) -> None:
     assert len(set(names.values())) == 4
     from peft import PeftModel
 
-    from reclm.profilers.tuning.load_model import load_network
+    from reclm.profilers.tuning.training import load_network
 
     ids = torch.arange(40, 60).unsqueeze(0)
     generator = tuned.generator("ppo", tiny.model).load()

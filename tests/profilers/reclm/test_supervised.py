@@ -14,7 +14,7 @@ from reclm.profilers.reclm import supervised
 from reclm.profilers.reclm.config import SupervisedConfig
 from reclm.profilers.reclm.samples import load_samples, messages_of, subset
 from reclm.profilers.reclm.supervised import NO_LOSS, Variant, label_chat
-from reclm.profilers.tuning.load_model import load_network
+from reclm.profilers.tuning.training import load_network
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0}
 ONE_STEP = {"lora": LORA, "epochs": 1, "batch_size": 4, "accumulate": 2, "limit": 8, "evaluated": 4}

@@ -7,9 +7,8 @@ import pytest
 
 from reclm.errors import BadInput, MissingExtra
 from reclm.profilers.reclm.config import SupervisedConfig
-from reclm.profilers.tuning.load_model import load_network
 from reclm.profilers.tuning.metrics_log import writing
-from reclm.profilers.tuning.trainer import batch_order, evenly
+from reclm.profilers.tuning.training import batch_order, evenly, load_network
 
 LENGTHS = np.random.default_rng(1).integers(10, 500, 1000)
 

@@ -6,7 +6,7 @@ import torch
 
 from reclm.profilers.reclm.samples import load_samples, messages_of
 from reclm.profilers.reclm.supervised import label_chat, yes_no_accuracy
-from reclm.profilers.tuning.load_model import load_network
+from reclm.profilers.tuning.training import load_network
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,323 @@
+"""Load a language model to train it, give it a LoRA adapter, and train it by one of TRL's trainers."""
+
+import importlib.util
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PrinterCallback,
+    TrainerCallback,
+)
+from transformers.pytorch_utils import Conv1D
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+from reclm.console import progress_bar
+from reclm.errors import BadInput, MissingExtra
+from reclm.files import atomic_folder
+from reclm.llm.models import LanguageModel, transformers_folder
+from reclm.profilers.rl.config import LoraOptions
+from reclm.profilers.tuning.metrics_log import MetricsLog, writing
+
+ADAPTER = "adapter"
+"""Folder of a stage's adapter."""
+_POOL = 16
+"""Batches whose samples are sorted by length together."""
+
+
+def load_network(
+    model: LanguageModel,
+    four_bit: bool | None = False,
+    *,
+    scores: bool = False,
+    device: str | None = None,
+    full: bool = False,
+) -> Any:
+    """Load the model to be trained: bf16 on a GPU that has it, else f32.
+
+    Args:
+        four_bit: hold the weights in 4 bits; None: where bitsandbytes and a GPU are there.
+        scores: with one number for a text (a reward model) in place of the output layer.
+        full: f32 in any case, for weights that are trained themselves: small steps are lost in bf16.
+    """
+    gpu = device != "cpu" and torch.cuda.is_available()
+    possible = gpu and importlib.util.find_spec("bitsandbytes") is not None
+    if four_bit and not possible:
+        raise MissingExtra(
+            "four_bit = true needs a GPU and bitsandbytes; pip install bitsandbytes, or leave it out",
+            where="four_bit",
+            remedy="pip install bitsandbytes",
+        )
+    bf16 = gpu and not full and torch.cuda.is_bf16_supported(including_emulation=False)
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32, "use_safetensors": True}
+    if possible and four_bit is not False:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=options["dtype"]
+        )
+    if scores:
+        options["num_labels"] = 1
+    kind: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    with quiet():
+        network = kind.from_pretrained(transformers_folder(model, weights=True), **options)
+    if "quantization_config" in options:
+        return prepare_model_for_kbit_training(network)
+    return network.to(device or ("cuda" if gpu else "cpu"))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the bars, tables and deprecation notes of transformers, datasets and TRL within the block."""
+    import datasets
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    data_bars = datasets.are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+        if not data_bars:
+            datasets.enable_progress_bars()
+
+
+def add_adapter(
+    network: Any, lora: LoraOptions, task: str = "CAUSAL_LM", start: Path | None = None, seed: int = 0
+) -> Any:
+    """Return the network with an adapter to train: a new one, or a copy of the one at ``start``.
+
+    Torch's global random state is left as it was.
+    """
+    if start is not None:
+        return PeftModel.from_pretrained(network, str(start), is_trainable=True)
+    config = lora_config(network, lora, task)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(network, config)
+
+
+def lora_config(network: Any, options: LoraOptions, task: str = "CAUSAL_LM") -> LoraConfig:
+    """Return PEFT's configuration for ``options``.
+
+    Layers that are trained themselves are ``modules_to_save`` without a LoRA target: PEFT trains a copy of each, and
+    runs the layers as they were when the adapter is off.
+
+    Args:
+        network: a transformers model without an adapter.
+        task: PEFT's task type.
+    """
+    targets: Any = options.modules
+    whole: list[str] | None = None
+    if options.last_layers is not None:
+        layers = _last_layers(network, options.last_layers)
+        if options.whole:
+            _in_float32(layers)
+            targets, whole = DUMMY_TARGET_MODULES, list(layers)
+        else:
+            targets = _targets(layers, options.modules)
+    return LoraConfig(
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets,
+        modules_to_save=whole,
+        task_type=task,
+    )
+
+
+def _last_layers(network: Any, count: int) -> dict[str, nn.Module]:
+    """Return the last decoder layers, by their names within the network."""
+    depth = network.config.get_text_config().num_hidden_layers
+    if count > depth:
+        raise BadInput(
+            f"last_layers = {count}, but {type(network).__name__} has {depth} layers; ask for fewer"
+        )
+    for name, module in network.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return {f"{name}.{at}": module[at] for at in range(depth - count, depth)}
+    raise BadInput(
+        f"{type(network).__name__} does not hold its {depth} layers in a list; leave last_layers out"
+    )
+
+
+def _targets(layers: dict[str, nn.Module], modules: str | list[str]) -> list[str]:
+    """Return the names of the modules within ``layers`` that get LoRA matrices, by PEFT's rules."""
+    within = [
+        (f"{layer}.{name}", part)
+        for layer, top in layers.items()
+        for name, part in top.named_modules()
+        if name
+    ]
+    if modules == "all-linear":
+        names = [name for name, part in within if isinstance(part, nn.Linear | Conv1D)]
+    else:
+        rule = LoraConfig(target_modules=modules)
+        names = [name for name, _ in within if check_target_module_exists(rule, name)]
+    if not names:
+        raise BadInput(
+            f"the last {len(layers)} layers have no modules {modules}; choose others, or all-linear"
+        )
+    return names
+
+
+def _in_float32(layers: dict[str, nn.Module]) -> None:
+    other = {weights.dtype for layer in layers.values() for weights in layer.parameters()} - {torch.float32}
+    if other:
+        raise BadInput(
+            f"whole = true trains layers in place, and small steps are lost in {other.pop()}; "
+            "load the model in float32, or leave whole out"
+        )
+
+
+def batch_order(lengths: np.ndarray, config: Any, generator: np.random.Generator) -> np.ndarray:
+    """Return the order in which samples are learned from, all epochs one after the other: ``(n,)`` sample numbers.
+
+    Each epoch is shuffled, and batches hold samples of similar length. The order is fixed before training, so that a
+    resumed run sees the samples that the unbroken run would have seen.
+
+    Args:
+        lengths: ``(n,)`` tokens of each sample.
+        config: options with ``epochs``, ``batch_size`` and ``limit``.
+    """
+    chosen = evenly(len(lengths), config.limit)
+    epochs = [
+        _epoch(chosen, lengths, config.batch_size, generator) for _ in range(int(np.ceil(config.epochs)))
+    ]
+    return np.concatenate(epochs)[: max(1, round(config.epochs * len(chosen)))]
+
+
+def evenly(total: int, most: int | None) -> np.ndarray:
+    """Return at most ``most`` of the numbers below ``total``, evenly spread."""
+    return np.linspace(0, total - 1, total if most is None else min(most, total)).round().astype(np.int64)
+
+
+def _epoch(chosen: np.ndarray, lengths: np.ndarray, batch: int, generator: np.random.Generator) -> np.ndarray:
+    shuffled = generator.permutation(chosen)
+    pools = [shuffled[start : start + _POOL * batch] for start in range(0, len(shuffled), _POOL * batch)]
+    ordered = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    whole = len(ordered) // batch * batch
+    batches = generator.permutation(ordered[:whole].reshape(-1, batch))
+    return np.concatenate([batches.reshape(-1), ordered[whole:]])
+
+
+def trainer_arguments(
+    kind: Any, folder: Path, config: Any, samples: int, seed: int, evaluate: bool, **more: Any
+) -> Any:
+    """Return ``SFTConfig`` or ``RewardConfig`` for ``samples`` samples in their order."""
+    updates = int(np.ceil(samples / (config.batch_size * config.accumulate)))
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=1,
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulate,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(config.warmup * updates),
+        max_grad_norm=config.max_gradient_norm,
+        weight_decay=0.0,
+        gradient_checkpointing=config.checkpoint_activations,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        max_length=None,
+        seed=seed,
+        logging_steps=1,
+        save_steps=config.checkpoint_steps,
+        save_total_limit=2,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=max(1, round(updates / max(1, round(config.epochs)))),
+        disable_tqdm=True,
+        report_to=[],
+        **more,
+    )
+
+
+def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
+    """Train, or resume from the latest complete checkpoint; return the adapter's folder, ``folder/adapter``.
+
+    Beside it ``metrics.jsonl`` and TensorBoard's files. Checkpoints are deleted at the end.
+    """
+    first = trainer.is_world_process_zero()
+    each = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+    updates = int(np.ceil(len(trainer.train_dataset) / (each * trainer.args.world_size)))
+    with progress_bar(what, updates, progress and first) as advance:
+        trainer.remove_callback(PrinterCallback)
+        if first:
+            trainer.add_callback(_LogCallback(folder, advance))
+        with writing(folder), quiet():
+            trainer.train(resume_from_checkpoint=_latest(folder / "checkpoints"))
+            if first:
+                # the embeddings are not trained, whether or not their vocabulary can be looked up
+                with atomic_folder(folder / ADAPTER) as draft:
+                    trainer.model.save_pretrained(str(draft), save_embedding_layers=False)
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            trainer.accelerator.wait_for_everyone()
+    return folder / ADAPTER
+
+
+def _latest(folder: Path) -> str | None:
+    """Return the newest checkpoint that is complete: its state is written last."""
+    complete = [
+        path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _readable(path / "trainer_state.json")
+    ]
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+
+
+def _readable(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+class _LogCallback(TrainerCallback):
+    """Writes the metrics log and moves the progress bar."""
+
+    def __init__(self, folder: Path, advance: Callable[[int], None]) -> None:
+        self.folder, self.advance = folder, advance
+        self.log: MetricsLog | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.log = MetricsLog(self.folder, state.global_step, map(_numbers, state.log_history))
+            self.advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(1)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if logs and self.log:
+            self.log.add(state.global_step, _numbers(logs))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.log:
+            self.log.close()
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if isinstance(value, int | float)}
