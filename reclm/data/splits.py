@@ -339,47 +339,6 @@ def from_given(
     )
 
 
-def of_busiest(
-    count: int,
-    users: IdMap,
-    items: IdMap,
-    train: Interactions,
-    test: Interactions,
-    candidates: np.ndarray,
-    item_text: pa.Table,
-    report: ReadReport,
-) -> tuple[IdMap, IdMap, Interactions, Interactions, np.ndarray, pa.Table]:
-    """The ``count`` users with most training interactions (of equally busy ones the first), and the items they touch.
-
-    Returns:
-        ``users``, ``items``, ``train``, ``test``, ``candidates`` and ``item_text`` of the slice.
-    """
-    clicks = np.bincount(train.user_idx, minlength=len(users))
-    kept = np.sort(np.argsort(-clicks, kind="stable")[:count])
-    parts = [one.take(np.isin(one.user_idx, kept)) for one in (train, test)]
-    item_rows = np.unique(np.concatenate([one.item_idx for one in parts]))
-    report.drop("user beyond the busiest", len(users) - len(kept))
-    report.drop("item that none of the busiest users touches", len(items) - len(item_rows))
-    train, test = (
-        Interactions(
-            np.searchsorted(kept, one.user_idx),
-            np.searchsorted(item_rows, one.item_idx),
-            one.timestamp,
-            one.rating,
-            one.review,
-        )
-        for one in parts
-    )
-    return (
-        IdMap(users.array.take(pa.array(kept)), "user"),
-        IdMap(items.array.take(pa.array(item_rows)), "item"),
-        train,
-        test,
-        np.searchsorted(item_rows, np.intersect1d(candidates, item_rows)),
-        item_text.take(pa.array(item_rows)),
-    )
-
-
 def finished(dataset: Dataset) -> Dataset:
     """Note the counts of a data set in its report, and return it."""
     kept = dataset.report.kept

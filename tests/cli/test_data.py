@@ -1,7 +1,6 @@
 """``reclm data``, through the command line."""
 
 import json
-import pickle
 import subprocess
 import sys
 import zipfile
@@ -53,7 +52,7 @@ def test_prepare_show_list(reclm, log, tmp_path):
     code, out, _ = reclm("list")
     assert code == 0
     assert "books" in out
-    assert "mind-release" in out
+    assert "adjacency" in out
     assert "next: reclm data prepare NAME --source PATH" in out
 
 
@@ -166,9 +165,8 @@ def make_bad_input(folder: Path) -> None:
     with zipfile.ZipFile(folder / "mind.zip", "w") as archive:
         archive.writestr("behaviors.tsv", "1\tU1\t11/14/2019 8:00:00 AM\t\tN1-1\n")
         archive.writestr("news.tsv", "N1\ta\tb\tc\td\te\tf\tg\n")
-    (folder / "release").mkdir()
-    for name in ("item_id_map_train", "trnMat_zero"):
-        (folder / "release" / f"{name}.pkl").write_bytes(pickle.dumps({1: Path("x")}))
+    (folder / "thesis").mkdir()
+    (folder / "thesis" / "draft.tex").touch()
 
 
 @pytest.mark.parametrize(
@@ -187,8 +185,6 @@ def make_bad_input(folder: Path) -> None:
         ("prepare mind --source mind.zip", "no two consecutive whole days"),
         ("prepare mind --source mind.zip --set train_day=2019-11-31", "train_day = '2019-11-31'"),
         ("prepare mind --source mind.zip --set trainday=2019-11-10", "did you mean 'train_day'"),
-        ("prepare mind-release --source release", "item_id_map_train.pkl holds pathlib.PosixPath"),
-        ("prepare mind-release --source .", "no trnMat_zero.pkl in ."),
         ("prepare recbole --source .", "no .inter file in ."),
         ("prepare amazon --source .", "no file of reviews in .; --source must be a folder with NAME.jsonl"),
         ("prepare amazon --source log.csv", "no file of reviews in log.csv"),
@@ -197,9 +193,9 @@ def make_bad_input(folder: Path) -> None:
         ("prepare table --source log.csv --set valid", "write key=value"),
         ("prepare table --source log.csv --strikt", "--strikt is no flag"),
         ("prepare table --source log.csv extra", "unexpected argument 'extra'"),
-        ("prepare table --source log.csv --out release", "release holds something else"),
+        ("prepare table --source log.csv --out thesis", "thesis holds something else"),
         ("prepare tabel --source log.csv", "did you mean 'table'"),
-        ("show mindrelease", "did you mean 'mind-release'"),
+        ("show adjacenzy", "did you mean 'adjacency'"),
         ("show mind", "reclm data prepare mind --source PATH"),
         ("show log.csv", "log.csv is no prepared data set"),
         ("export mind --out x", "reclm data prepare mind --source PATH"),

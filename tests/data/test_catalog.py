@@ -59,7 +59,7 @@ def test_names_that_lead_nowhere_say_what_to_do(source):
     prepare_dataset("table", source, name="books")
     for name, remedy in (
         ("mind", "reclm data prepare mind --source PATH"),
-        ("mind-relaese", "mind-release"),
+        ("adjacenzy", "adjacency"),
         ("boks", "books"),
         (source, f"reclm data prepare NAME --source {source}"),
     ):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from reclm.data.catalog import load_dataset, prepare_dataset
 from reclm.data.dataset import Dataset
-from reclm.data.readers.mind_release import MindRelease
 from reclm.data.summary import summarise
 from reclm.errors import ReclmError
 from reclm.text.item_text import item_texts
+from tools.mind_release import MindRelease
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,12 @@ def test_item_text_is_that_of_the_items_id(papers, shared_data):
     one = raw[2504]
     text = item_texts(papers.item_text, papers.text_template)[papers.items.idx(["2504"])[0]]
     assert text == f"{one['cate']}, {one['sub_cate']}. {one['title']}. {one['abstract']}"
+
+
+def test_the_documented_line_prepares_the_data_set_of_the_published_results(shared_data):
+    source = shared_data / "mind_release"
+    prepare_dataset("tools.mind_release:MindRelease", source, name="mind-release")
+    assert load_dataset("mind-release").fingerprint == "f47438b6aab624b5"
 
 
 def make_release(folder: Path) -> Path:

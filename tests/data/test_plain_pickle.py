@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from reclm.data.readers import mind_release as plain_pickle
 from reclm.errors import ReclmError
+from tools.mind_release import read_pickle
 
 
 def dumped(path: Path, value: object, protocol: int = 4) -> Path:
@@ -36,7 +36,7 @@ def test_arrays_scalars_and_plain_values(tmp_path, protocol):
         "e": np.empty(0, np.float64),
     }
     path = tmp_path / "x.pkl"
-    loaded = plain_pickle.read_pickle(dumped(path, value, protocol))
+    loaded = read_pickle(dumped(path, value, protocol))
     assert loaded[1] == [5, "é", 2.5, 0.5]
     for key in value.keys() - {1}:
         assert np.array_equal(loaded[key], value[key])
@@ -45,7 +45,7 @@ def test_arrays_scalars_and_plain_values(tmp_path, protocol):
 
 def test_coo_matrices(tmp_path):
     matrix = sparse.coo_matrix(np.array([[0, 2.0, 0], [1, 0, 0]]))
-    loaded = plain_pickle.read_pickle(dumped(tmp_path / "x.pkl", matrix))
+    loaded = read_pickle(dumped(tmp_path / "x.pkl", matrix))
     assert loaded.shape == (2, 3)
     assert list(zip(loaded.row, loaded.col, loaded.data, strict=True)) == [(0, 1, 2.0), (1, 0, 1.0)]
 
@@ -67,7 +67,7 @@ def test_a_foreign_class_is_named_and_nothing_runs(tmp_path, monkeypatch, value,
     monkeypatch.chdir(tmp_path)
     path = dumped(tmp_path / "x.pkl", value)
     with pytest.raises(ReclmError) as caught:
-        plain_pickle.read_pickle(path)
+        read_pickle(path)
     assert str(path) in str(caught.value)
     assert named in str(caught.value)
     assert not (tmp_path / "reclm-was-here").exists()
@@ -78,7 +78,7 @@ def test_a_foreign_class_is_named_and_nothing_runs(tmp_path, monkeypatch, value,
 )
 def test_other_content_is_refused(tmp_path, value):
     with pytest.raises(ReclmError, match="is not a pickle of arrays, matrices and dicts"):
-        plain_pickle.read_pickle(dumped(tmp_path / "x.pkl", value))
+        read_pickle(dumped(tmp_path / "x.pkl", value))
 
 
 def hand_made(module: str, name: str, args: bytes) -> bytes:
@@ -103,16 +103,16 @@ def test_broken_and_crafted_pickles_are_refused(tmp_path, raw):
     path = tmp_path / "x.pkl"
     path.write_bytes(raw)
     with pytest.raises(ReclmError, match=r"x\.pkl is not a pickle of"):
-        plain_pickle.read_pickle(path)
+        read_pickle(path)
 
 
 def test_entries_outside_the_matrix_are_refused(tmp_path):
     matrix = sparse.coo_matrix((np.ones(1), ([0], [2])), shape=(1, 3))
     matrix._shape = (1, 2)
     with pytest.raises(ReclmError, match="entries outside"):
-        plain_pickle.read_pickle(dumped(tmp_path / "x.pkl", matrix))
+        read_pickle(dumped(tmp_path / "x.pkl", matrix))
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(ReclmError, match=r"cannot read .*x\.pkl: No such file"):
-        plain_pickle.read_pickle(tmp_path / "x.pkl")
+        read_pickle(tmp_path / "x.pkl")

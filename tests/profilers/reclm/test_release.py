@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from reclm.data.readers.mind_release import MindRelease
 from reclm.profilers.reclm.config import InstructionConfig
 from reclm.profilers.reclm.neighbours import similar
 from reclm.profilers.reclm.prompts import Budget
 from reclm.profilers.reclm.samples import Instructions
 from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher  # pyright: ignore[reportPrivateImportUsage]
+from tools.mind_release import MindRelease
 
 
 @pytest.fixture(scope="module")

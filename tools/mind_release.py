@@ -1,7 +1,12 @@
-"""The RecLM paper's own MIND split, as its authors released it.
+"""A reader of the RecLM paper's own MIND split, as its authors released it (https://github.com/HKUDS/RecLM).
 
-Paper: RecLM: Recommendation Instruction Tuning, https://arxiv.org/abs/2412.19302 (section 6.1); files:
-https://github.com/HKUDS/RecLM.
+From the repository's root:
+
+    reclm data prepare tools.mind_release:MindRelease --source PATH --name mind-release
+    reclm data prepare tools.mind_release:MindRelease --source PATH --name mind-200 --set busiest=200
+
+It is one file: a copy in any folder is read there as ``mind_release:MindRelease``. Paper: RecLM: Recommendation
+Instruction Tuning, https://arxiv.org/abs/2412.19302 (section 6.1).
 """
 
 import pickle
@@ -18,7 +23,7 @@ from reclm.config import Config as BaseConfig
 from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import Reader, existing
-from reclm.data.splits import Fraction, Seed, from_snapshots, of_busiest, pairs
+from reclm.data.splits import Fraction, Seed, from_snapshots, pairs
 from reclm.errors import BadInput, NotFound
 
 
@@ -255,15 +260,45 @@ class MindRelease(Reader):
         people = IdMap(pa.array(np.arange(users)), "user")
         parts = (people, items, clicks(train), clicks(test), np.searchsorted(item_ids, test_map), item_text)
         if config.busiest:
-            parts = of_busiest(config.busiest, *parts, report)
-        return from_snapshots(
-            self.name,
-            *parts,
-            config.valid,
-            config.seed,
-            report,
-            TEMPLATE,
+            parts = _busiest(config.busiest, *parts, report)
+        return from_snapshots(self.name, *parts, config.valid, config.seed, report, TEMPLATE)
+
+
+def _busiest(
+    count: int,
+    users: IdMap,
+    items: IdMap,
+    train: Interactions,
+    test: Interactions,
+    candidates: np.ndarray,
+    item_text: pa.Table,
+    report: ReadReport,
+) -> tuple[IdMap, IdMap, Interactions, Interactions, np.ndarray, pa.Table]:
+    """Return ``users`` to ``item_text`` of the users with most training clicks, and of the items they touch."""
+    clicks = np.bincount(train.user_idx, minlength=len(users))
+    kept = np.sort(np.argsort(-clicks, kind="stable")[:count])
+    parts = [one.take(np.isin(one.user_idx, kept)) for one in (train, test)]
+    item_rows = np.unique(np.concatenate([one.item_idx for one in parts]))
+    report.drop("user beyond the busiest", len(users) - len(kept))
+    report.drop("item that none of the busiest users touches", len(items) - len(item_rows))
+    train, test = (
+        Interactions(
+            np.searchsorted(kept, one.user_idx),
+            np.searchsorted(item_rows, one.item_idx),
+            one.timestamp,
+            one.rating,
+            one.review,
         )
+        for one in parts
+    )
+    return (
+        IdMap(users.array.take(pa.array(kept)), "user"),
+        IdMap(items.array.take(pa.array(item_rows)), "item"),
+        train,
+        test,
+        np.searchsorted(item_rows, np.intersect1d(candidates, item_rows)),
+        item_text.take(pa.array(item_rows)),
+    )
 
 
 def _folder(source: Path) -> Path:
