@@ -36,12 +36,8 @@ class ProfileParts:
 def answer_pattern(phrases: int, spare: int = 1) -> str:
     """Return the regular expression of an answer that begins behind ``User identity:``.
 
-    An identity has two words or more, so that it is more than a topic. The spare interests are for repetitions, which
-    :func:`tidy` removes.
-
-    Args:
-        phrases: identities, and as many interests.
-        spare: interests beyond that.
+    An identity has two words or more, so that it is more than a topic. There are ``phrases`` identities and as many
+    interests; the ``spare`` ones beyond that are for repetitions, which :func:`tidy` removes.
     """
     word = f"(?:{_WORD})"
     identity, interest = f"{word}(?: {word}){{1,2}}", f"{word}(?: {word}){{0,4}}"
@@ -49,30 +45,25 @@ def answer_pattern(phrases: int, spare: int = 1) -> str:
 
 
 def parse(text: str, phrases: int | None = None) -> ProfileParts:
-    """Read a profile; raise a ProfileFormatError if the text is not in the format.
+    """Read a profile of ``phrases`` identities and interests (by default any number); else ProfileFormatError.
 
     >>> parse("User identity: cook, baker; User interests: bread.")
     ProfileParts(identities=('cook', 'baker'), interests=('bread',))
-
-    Args:
-        phrases: how many identities and interests there must be; any number by default.
     """
     match = _PROFILE.fullmatch(text.strip())
     if not match:
         raise ProfileFormatError(f"not of the form '{START} a, b; User interests: x, y.'")
     if not text.rstrip().endswith("."):
         raise ProfileFormatError("breaks off: no full stop")
-    parts = ProfileParts(
-        *(tuple(map(str.strip, match[name].split(","))) for name in ("identities", "interests"))
-    )
-    for name, listed in (("identities", parts.identities), ("interests", parts.interests)):
+    parts = {name: tuple(map(str.strip, listed.split(","))) for name, listed in match.groupdict().items()}
+    for name, listed in parts.items():
         if not all(listed):
             raise ProfileFormatError(f"an empty phrase among the {name}")
         if any(re.search(r"[;:\n]|User ", phrase) for phrase in listed):
             raise ProfileFormatError(f"more than phrases among the {name}")
         if phrases is not None and len(listed) != phrases:
             raise ProfileFormatError(f"{len(listed)} {name} instead of {phrases}")
-    return parts
+    return ProfileParts(**parts)
 
 
 def fault(text: str, phrases: int | None = None) -> str | None:
@@ -96,14 +87,11 @@ def repeats(text: str) -> bool:
 def tidy(text: str, phrases: int | None = None, about: str = "") -> str:
     """Trim a profile: an unfinished last phrase, loose ends of phrases, repeated phrases.
 
-    Nothing is added but the full stop. A text without identities or interests is returned unchanged.
+    At most ``phrases`` identities and interests stay, interests that share no word with ``about`` going first. Nothing
+    is added but the full stop. A text without identities or interests is returned unchanged.
 
     >>> tidy("User identity: cook, cook of; User interests: bread, breads, jam and, rolling")
     'User identity: cook; User interests: bread, jam.'
-
-    Args:
-        phrases: most identities, and most interests; any number by default.
-        about: where there are too many interests, those that have no word in common with this go first.
     """
     text = " ".join(text.split())
     match = _PROFILE.fullmatch(text)

@@ -48,11 +48,7 @@ class Keywords(Profiler):
     config: KeywordsConfig
 
     def fit(self, view: TrainingView) -> Self:
-        """Weigh the terms of all items.
-
-        Raises:
-            BadInput: if no item has any text.
-        """
+        """Weigh the terms of all items; raise a BadInput if no item has any text."""
         texts = [plain(text) for text in item_texts(view.item_text, view.text_template)]
         described = sum(bool(text) for text in texts)
         vectorizer = TfidfVectorizer(
@@ -80,10 +76,9 @@ class Keywords(Profiler):
             rows = idx[start : start + _BLOCK]
             weights = sparse.csr_array(self._shares(view, kind, rows) @ self._weights)
             for row, subject in enumerate(view.idmap(kind).ids(rows)):
-                entries = slice(weights.indptr[row], weights.indptr[row + 1])
+                entries = slice(*weights.indptr[row : row + 2])
                 columns = weights.indices[entries]
-                terms = self._best(columns, weights.data[entries] - self._average[columns])
-                if terms:
+                if terms := self._best(columns, weights.data[entries] - self._average[columns]):
                     text = ", ".join(terms) + "."
                     key = hashlib.sha256(f"keywords {text}".encode()).hexdigest()[:32]
                     yield Subject(kind, subject, key, text)
@@ -107,20 +102,16 @@ class Keywords(Profiler):
 
     def _shares(self, view: TrainingView, kind: ProfileKind, rows: np.ndarray) -> sparse.csr_array:
         """Return ``(rows, items)``, the share of each item in a row's history; of an item, itself."""
-        if kind == "item":
-            columns = [np.array([row]) for row in rows]
-        else:
-            newest = self.config.history
-            columns = [
-                view.train.item_idx[view.history("user", int(row))[-newest if newest else None :]]
-                for row in rows
-            ]
+        columns = [np.array([row]) for row in rows]
+        if kind == "user":
+            history = self.config.history
+            newest = slice(-history, None) if history else slice(None)
+            columns = [view.train.item_idx[view.history("user", int(row))[newest]] for row in rows]
         lengths = np.fromiter(map(len, columns), np.int64, len(columns))
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        flat = np.concatenate(columns) if columns else np.empty(0, np.int64)
-        items, _ = self._weights.shape  # pyright: ignore[reportGeneralTypeIssues]
         shares = np.repeat(1 / np.maximum(lengths, 1), lengths).astype(np.float32)
-        return sparse.csr_array((shares, flat, indptr), (len(rows), items))
+        flat = np.concatenate([np.empty(0, np.int64), *columns])
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        return sparse.csr_array((shares, flat, indptr), (len(rows), len(view.items)))
 
     def _best(self, terms: np.ndarray, weights: np.ndarray) -> list[str]:
         """Return the terms of greatest excess; a term within a chosen one is not chosen again."""

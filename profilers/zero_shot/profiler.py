@@ -1,7 +1,14 @@
-"""The zero-shot profiler: user profiles from histories, item profiles from item text and the users who chose it."""
+"""The zero-shot profiler: user profiles from histories, item profiles from item text and the users who chose it.
 
-from collections.abc import Iterable, Iterator, Mapping
+A prompt is one instruction, worked examples from domains of their own, then the subject. The embedded model of 135M
+parameters needs the examples and the begun answer; larger models do not mind them, and what all prompts share is
+computed once.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Self
 
 import numpy as np
@@ -9,11 +16,69 @@ from pydantic import Field
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.llm.chat import Chat, SamplingParams, prompt_hash
-from reclm.profilers.profile_format import answer_pattern, fault, tidy
-from reclm.profilers.zero_shot.prompts import TITLES, common_phrases, item_chat, user_chat
+from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash
+from reclm.profilers.profile_format import START, ProfileParts, answer_pattern, fault, parse, tidy
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.text.item_text import ItemBriefs
+from reclm.profiles.store import KINDS
+from reclm.text.item_text import ItemBrief, ItemBriefs
+
+TITLES = "Titles"
+USER_TASK = (
+    "You describe a user of a recommender from what the user chose, in one line: who the user probably is, then what "
+    "interests the user. Go by the topics and titles given."
+)
+ITEM_TASK = (
+    "You describe the users whom an item of a recommender is for, in one line: who they probably are, then what "
+    "interests them. Go by the topics and the title given."
+)
+# Identities of two words, interests that name what the titles name: with topics alone a small model tells users of one
+# genre hardly apart. One example shows a list of titles, or a bare one, for data without descriptions.
+_PLANTER = """\
+Topics: gardening, diy
+Titles: Build a Cedar Planter in One Day. Plans, tools and a cutting list for a raised bed
+User identity: home gardener, weekend builder, wood worker; \
+User interests: cedar planters, raised beds, cutting lists."""
+_PASSWORD = """\
+Topics: software, security
+Titles: How a Stolen Password Emptied a Bank Account. Criminals used a leaked list of passwords
+User identity: software engineer, security reader, bank customer; \
+User interests: stolen passwords, data leaks, online crime."""
+_TAPES = """\
+Topics: music, jazz
+Titles: The Lost Tapes of a Cologne Pianist. A recording of his most famous night was found in an attic
+User identity: jazz listener, piano lover, record collector; \
+User interests: lost tapes, famous concerts, attic finds."""
+_SOUPS = """\
+Topics: gardening, diy, cooking
+Titles: Growing Tomatoes in Small Pots; Build a Cedar Planter in One Day; Ten Soups from Your Own Beds
+User identity: home gardener, weekend builder, keen cook; \
+User interests: tomatoes in pots, cedar planters, homemade soups."""
+_GAMES = """\
+Topics: strategy, fantasy, family
+Titles: The Settlers of Catan; Root; Ticket to Ride; Gloomhaven
+User identity: strategy gamer, fantasy fan, family host; \
+User interests: Settlers of Catan, train journeys, Gloomhaven quests."""
+_JAZZ = """\
+Topics: jazz, piano, live
+Titles: Kind of Blue; The Koln Concert; Waltz for Debby; A Love Supreme
+User identity: jazz listener, piano lover, record collector; \
+User interests: Kind of Blue, The Koln Concert, A Love Supreme."""
+_GAME = """\
+Chosen by: board gamer, family host
+They like: trading goods, Ticket to Ride, long evenings
+Topics: strategy, family
+Titles: The Settlers of Catan
+User identity: strategy gamer, board gamer, family host; \
+User interests: Settlers of Catan, trading goods, family strategy games."""
+_CONCERT = """\
+Chosen by: record collector, concert goer
+They like: jazz standards, Kind of Blue
+Topics: piano, live
+Titles: The Koln Concert
+User identity: piano lover, concert goer, record collector; User interests: Koln Concert, live piano, jazz standards."""
+LISTED = (_SOUPS, _PASSWORD, _GAMES, _JAZZ)
+DESCRIBED = (_GAME, _PLANTER, _TAPES, _PASSWORD)
+BARE = (_PLANTER, _PASSWORD, _CONCERT, _GAME)
 
 
 class ZeroShotConfig(Config):
@@ -55,16 +120,10 @@ class ZeroShotConfig(Config):
         """Return how profiles of a kind are generated; ``again``: at the second try."""
         # an item's prompt says less than a history, and more of the answer is repeated
         spare = 1 if kind == "user" else 2
-        return SamplingParams(
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            repetition_penalty=(again and self.second_penalty) or self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            stop=("\n",),
-            pattern=answer_pattern(self.phrases_of(kind), spare) if self.constrain else None,
-            seed=self.seed,
-        )
+        options = self.model_dump(include=set(SamplingParams.model_fields))
+        options["repetition_penalty"] = (again and self.second_penalty) or self.repetition_penalty
+        pattern = answer_pattern(self.phrases_of(kind), spare) if self.constrain else None
+        return SamplingParams(**options, stop=("\n",), pattern=pattern)
 
 
 class ZeroShot(Profiler):
@@ -87,20 +146,17 @@ class ZeroShot(Profiler):
         users = known.get("user", {})
         for row, subject in zip(idx, view.idmap(kind).ids(idx), strict=True):
             history = view.history(kind, int(row))[::-1]
+            rows = view.train.item_idx[history[: config.history]] if kind == "user" else [row]
+            items = [brief for brief in map(briefs.__getitem__, rows) if any(vars(brief).values())]
+            if not items:
+                continue
             if kind == "user":
-                items = [briefs[item] for item in view.train.item_idx[history[: config.history]]]
-                items = [item for item in items if item.title or item.topics or item.details]
-                if not items:
-                    continue
                 chat = user_chat(items, config.topics, config.text_chars)
             else:
-                item = briefs[row]
-                if not (item.title or item.topics or item.details):
-                    continue
                 clickers = view.users.ids(view.train.user_idx[history[: config.clickers]])
                 profiles = [users[user] for user in clickers if user in users]
-                quoted = common_phrases(profiles, config.quoted, item.title)
-                chat = item_chat(item, config.topics, config.text_chars, quoted)
+                quoted = common_phrases(profiles, config.quoted, items[0].title)
+                chat = item_chat(items[0], config.topics, config.text_chars, quoted)
             yield Subject(kind, subject, prompt_hash(chat, self.generator.model, params), chat)
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
@@ -109,13 +165,14 @@ class ZeroShot(Profiler):
         A profile with too few different phrases is written once more, with a penalty on repetition, where the generator
         has one; the better one is returned.
         """
-        by_prompt: dict[ProfileKind, dict[str, list[Subject]]] = {"user": {}, "item": {}}
+        by_prompt: dict[tuple[ProfileKind, str], list[Subject]] = {}
         for subject in subjects:
-            by_prompt[subject.kind].setdefault(subject.prompt_hash, []).append(subject)
-        for kind, subjects_of in by_prompt.items():
-            chats = {key: _chat(same[0]) for key, same in subjects_of.items()}
-            for profile in self._profiles(kind, chats) if chats else ():
-                for subject in subjects_of[profile.prompt_hash]:
+            by_prompt.setdefault((subject.kind, subject.prompt_hash), []).append(subject)
+        for kind in KINDS:
+            sources = {key: same[0].source for (of, key), same in by_prompt.items() if of == kind}
+            chats = {key: chat for key, chat in sources.items() if isinstance(chat, Chat)}
+            for profile in self._profiles(kind, chats):
+                for subject in by_prompt[kind, profile.prompt_hash]:
                     yield replace(profile, id=subject.id)
 
     def _profiles(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
@@ -150,6 +207,74 @@ class ZeroShot(Profiler):
         return fault(text, self.config.phrases_of(kind)) is None
 
 
-def _chat(subject: Subject) -> Chat:
-    assert isinstance(subject.source, Chat)
-    return subject.source
+def user_chat(items: Sequence[ItemBrief], topics: int, chars: int) -> Chat:
+    """Return the prompt for a user who chose ``items``, newest first."""
+    # commas stand between phrases in the answer, semicolons between titles
+    titles = _fitting([_unlisted(item.title) for item in items if item.title], chars)
+    details = items[0].details if len(items) == 1 else ""
+    lines = [
+        _line("Topics", _commonest((item.topics for item in items), topics), ", "),
+        _line(TITLES, [_described(titles[0], details, chars), *titles[1:]] if titles else [], "; "),
+    ]
+    single = DESCRIBED if details else BARE
+    return _chat(USER_TASK, LISTED if len(titles) > 1 else single, lines)
+
+
+def item_chat(item: ItemBrief, topics: int, chars: int, chosen_by: ProfileParts) -> Chat:
+    """Return the prompt for an item, with phrases from the profiles of users who chose it."""
+    # the title stands last, next to the answer, which is to be about it more than about what else its users like
+    lines = [
+        _line("Chosen by", chosen_by.identities, ", "),
+        _line("They like", chosen_by.interests, ", "),
+        _line("Topics", item.topics[:topics], ", "),
+        _line(TITLES, [_described(_unlisted(item.title), item.details, chars)], ""),
+    ]
+    return _chat(ITEM_TASK, DESCRIBED if item.details else BARE, lines)
+
+
+def common_phrases(profiles: Iterable[str], limit: int, title: str) -> ProfileParts:
+    """Return the commonest interests of the profiles, at most ``limit``, and half as many identities.
+
+    A profile out of format is passed over, and so is the item's own title.
+    """
+    parsed = [parse(text) for text in profiles if fault(text) is None]
+    interests = (
+        [phrase for phrase in parts.interests if phrase.casefold() not in title.casefold()]
+        for parts in parsed
+    )
+    identities = (parts.identities for parts in parsed)
+    commonest = _commonest(identities, (limit + 1) // 2), _commonest(interests, limit)
+    return ProfileParts(*(tuple(plain(phrase, 40) for phrase in phrases) for phrases in commonest))
+
+
+def _chat(task: str, examples: Sequence[str], lines: list[str]) -> Chat:
+    turns = [Message("system", task)]
+    for example in examples:
+        question, _, answer = example.rpartition("\n")
+        turns += [Message("user", question), Message("assistant", answer)]
+    return Chat((*turns, Message("user", "\n".join(filter(None, lines)))), START)
+
+
+def _line(name: str, parts: Sequence[str], between: str) -> str:
+    return f"{name}: {between.join(parts)}" if any(parts) else ""
+
+
+def _unlisted(title: str) -> str:
+    return title.replace(",", "").replace(";", "")
+
+
+def _described(title: str, details: str, chars: int) -> str:
+    room = chars - len(title)
+    details = plain(details, room) if details and room >= 40 else ""
+    return f"{title.rstrip('.')}. {details}" if title and details else title or details
+
+
+def _fitting(titles: list[str], chars: int) -> list[str]:
+    """Return the first titles that fit ``chars`` together; one at least."""
+    lengths = accumulate(len(title) + 2 for title in titles)
+    return titles[: max(1, sum(length - 2 <= chars for length in lengths))]
+
+
+def _commonest(lists: Iterable[Iterable[str]], limit: int) -> list[str]:
+    """Return the most frequent first, in order of appearance where equally frequent."""
+    return [word for word, _ in Counter(word for words in lists for word in words).most_common(limit)]
