@@ -29,7 +29,7 @@ from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.pipeline import Tuning
+    from reclm.profilers.langptune.pipeline import LangPTunePipeline
 
 ENCODER = "encoder"
 _CL_SEED = 7
@@ -39,13 +39,13 @@ _CL_SEED = 7
 class Alternation:
     """Algorithm 1: K times, J batches of contrastive learning, then T updates of the policy."""
 
-    def __init__(self, tuning: "Tuning") -> None:
+    def __init__(self, tuning: "LangPTunePipeline") -> None:
         self.tuning = tuning
         config, folder = tuning.config, tuning.folder
         recommends, writes = config.trains
         self.accelerator = tuning.accelerator
         self.main = self.accelerator.is_main_process
-        encoder = tuning.first_encoder
+        encoder = tuning.encoder
         if recommends:
             encoder = TextEncoder(encoder.source, encoder.device)
         self.item_texts = item_texts(tuning.view.item_text, tuning.view.text_template)

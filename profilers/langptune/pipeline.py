@@ -4,7 +4,6 @@ What is done stays done: sessions, checkpoints and weights lie in the folder; a 
 """
 
 import shutil
-import sys
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import version
@@ -15,18 +14,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from reclm.data.dataset import Dataset, TrainingView
+from reclm.data.dataset import Dataset
 from reclm.data.sessions import Sessions, next_item
 from reclm.data.storage import is_dataset, load_folder
-from reclm.llm.models import LanguageModel, context_length, load_tokenizer
-from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.alternation import ENCODER, Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.prompts import Histories, profile_chat
 from reclm.profilers.tuning.metrics_log import read_metrics, writing
-from reclm.profilers.tuning.run_folder import About, RunFolder
+from reclm.profilers.tuning.run_folder import About, RunFolder, Tuning
 from reclm.profilers.tuning.training import ADAPTER, quiet
-from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,45 +98,23 @@ class Tuned(RunFolder):
             yield from (rows[step] for step in sorted(rows))
 
 
-class Tuning:
+class LangPTunePipeline(Tuning):
     """A run of the variant that ``config`` names, on one process or many (``accelerate launch``).
 
-    Of many, the first writes what they share, and alone measures.
-
-    Args:
-        view: the training part. Its sessions are learned from; where it has none they are made of it.
-        config: see :class:`LangPTuneConfig`.
-        model: writes the profiles.
-        folder: where; what was done there with the same options is not done again.
-        requested_model: the name that ``model`` was found by.
-        encoder: the recommender at the start; it is not changed itself.
-        progress: show bars and say what is done, on stderr.
-
-    Raises:
-        BadInput: if ``folder`` holds another tuning, or the model has no chat template.
+    Of many, the first writes what they share, and alone measures. The sessions of ``view`` are learned from; where it
+    has none they are made of it. See :class:`~reclm.profilers.tuning.run_folder.Tuning`.
     """
 
-    def __init__(
-        self,
-        view: TrainingView,
-        config: LangPTuneConfig,
-        model: LanguageModel,
-        folder: Path,
-        *,
-        requested_model: str | None = None,
-        encoder: TextEncoder | None = None,
-        progress: bool = True,
-    ) -> None:
-        self.view, self.config, self.model, self.folder = view, config, model, folder
+    Folder = Tuned
+    config: LangPTuneConfig
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         # told that there is no GPU, accelerate makes a group of processes on CPUs
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        self.progress = progress and self.accelerator.is_main_process
-        self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
-        self.first_encoder = encoder or TextEncoder()
+        self.progress = self.progress and self.accelerator.is_main_process
         with self.accelerator.main_process_first():
-            self.tuned = Tuned.begin(
-                folder, config, view, model, requested_model, encoder=self.first_encoder.name
-            )
+            self.tuned: Tuned = self.begin(encoder=self.encoder.name)
             self.tuned.write()
 
     def run(self) -> None:
@@ -204,7 +178,7 @@ class Tuning:
             made = next_item(
                 self.view,
                 self.config.sessions,
-                encoder_tokens=self.first_encoder.tokens,
+                encoder_tokens=self.encoder.tokens,
                 model_tokens=self._model_tokens,
                 progress=self.progress,
             )
@@ -243,12 +217,12 @@ class Tuning:
             # the words of the prompts, which are no option
             *(repr(profile_chat(items, self.config.prompts, known)) for known in ("", "so far")),
             # by its tokens items are left out: another one leaves other sessions
-            self.first_encoder.name if self.sessions.options.max_item_tokens is not None else "",
+            self.encoder.name if self.sessions.options.max_item_tokens is not None else "",
         ]
 
     def warn_truncation(self) -> None:
         """Say what the encoder will not read of items and histories, and of profiles as far as is known."""
-        encoder, config = self.first_encoder, self.config
+        encoder, config = self.encoder, self.config
         texts = {"item texts": [self.histories.lines[item] for item in self.sessions.items.tolist()]}
         if config.source == "history":
             texts["histories"] = self.histories.texts(self.train_rows.tolist())
@@ -262,11 +236,6 @@ class Tuning:
                 f"warning: profiles may have {config.rlso.max_new_tokens} tokens, and the encoder reads "
                 f"{encoder.window:g}; what share is cut is said at the end"
             )
-
-    def say(self, text: str) -> None:
-        """Print what is done, on stderr."""
-        if self.progress:
-            print(text, file=sys.stderr)
 
     def _model_tokens(self, texts: Any) -> list[int]:
         return [

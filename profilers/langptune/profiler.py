@@ -11,7 +11,6 @@ import numpy as np
 from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput
-from reclm.folders import current
 from reclm.llm.chat import Chat, TextGenerator, prompt_hash
 from reclm.llm.models import LanguageModel, find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
@@ -29,7 +28,7 @@ from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.pipeline import Tuned, Tuning
+    from reclm.profilers.langptune.pipeline import LangPTunePipeline, Tuned
 
 _HISTORY = "history"
 """Stands for the model of profiles that are the history's own text."""
@@ -118,20 +117,11 @@ class LangPTuneProfiler(Profiler):
             self._use(tuning.tuned)
         return self
 
-    def tuning(self, view: TrainingView) -> "Tuning":
+    def tuning(self, view: TrainingView) -> "LangPTunePipeline":
         """Return the training that :meth:`fit` runs."""
-        from reclm.profilers.langptune.pipeline import Tuning
+        from reclm.profilers.langptune.pipeline import LangPTunePipeline
 
-        self.folder = self.folder or current().tuned(view.name, f"langptune-{self._model.name}")
-        return Tuning(
-            view,
-            self._of(view),
-            self._model,
-            self.folder,
-            requested_model=self.model,
-            encoder=self.encoder,
-            progress=self.progress,
-        )
+        return LangPTunePipeline.of(self, view, self._of(view))
 
     def log(self) -> list[dict[str, float]]:
         """Return what training logged, a row a step, and which pass over the prompts an update belongs to.

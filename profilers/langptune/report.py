@@ -37,7 +37,7 @@ from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.pipeline import Tuning
+    from reclm.profilers.langptune.pipeline import LangPTunePipeline
 
 CURVES = "curves.png"
 METRICS = ("ndcg@20", "mrr@20", "recall@20", "precision@20")
@@ -55,7 +55,7 @@ _MEASURES = {
 }
 
 
-def results(tuning: "Tuning") -> "list[Table | str]":
+def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
     """Evaluate, write ``report.md``, ``curves.png`` and ``measured/``, and return tables to be printed."""
     dataset = _measured(tuning)
     users = np.unique(dataset.test.user_idx)
@@ -64,7 +64,7 @@ def results(tuning: "Tuning") -> "list[Table | str]":
     histories = {
         dataset.users.ids(np.array([user]))[0]: text for user, text in _histories(tuning, users).items()
     }
-    first, last = tuning.first_encoder, profiler.encoder or tuning.first_encoder
+    first, last = tuning.encoder, profiler.encoder or tuning.encoder
     texts = {user_id: profile.text for user_id, profile in profiles.items()}
     rankings = {
         "Random": _ranked("random", dataset, tuning.config.seed),
@@ -88,7 +88,7 @@ def results(tuning: "Tuning") -> "list[Table | str]":
     return [table, *remarks, f"report: {tuning.folder / 'report.md'}"]
 
 
-def _measured(tuning: "Tuning") -> Dataset:
+def _measured(tuning: "LangPTunePipeline") -> Dataset:
     """Return the data set of the sessions, with as many test users as are to be measured."""
     dataset = tuning.dataset
     if not tuning.config.measured:
@@ -97,7 +97,7 @@ def _measured(tuning: "Tuning") -> Dataset:
     return replace(dataset, test=dataset.test.take(np.isin(dataset.test.user_idx, users)))
 
 
-def _name(tuning: "Tuning") -> str:
+def _name(tuning: "LangPTunePipeline") -> str:
     """Return what was tuned, as the paper calls it."""
     if tuning.config.source == "history":
         return "EMB-CL" if tuning.config.variant == "cl" else "EMB-0"
@@ -106,14 +106,14 @@ def _name(tuning: "Tuning") -> str:
     ]
 
 
-def _histories(tuning: "Tuning", users: np.ndarray) -> dict[int, str]:
+def _histories(tuning: "LangPTunePipeline", users: np.ndarray) -> dict[int, str]:
     sessions = tuning.sessions
     rows = np.searchsorted(sessions.users, users).tolist()
     return dict(zip(users.tolist(), tuning.histories.texts(rows), strict=True))
 
 
 def _profiles(
-    tuning: "Tuning", dataset: Dataset, profiler: LangPTuneProfiler, users: np.ndarray
+    tuning: "LangPTunePipeline", dataset: Dataset, profiler: LangPTuneProfiler, users: np.ndarray
 ) -> dict[str, Profile]:
     """Return the profiles of the users by id, written once into ``folder/profiles``."""
     folder, view = tuning.folder / "profiles", dataset.view()
@@ -152,7 +152,7 @@ def _ranked(
 
 
 def _save(
-    tuning: "Tuning",
+    tuning: "LangPTunePipeline",
     dataset: Dataset,
     rankings: Mapping[str, PerUser | None],
     measures: Mapping[str, float],
@@ -208,7 +208,10 @@ def _interval(estimate: Estimate | None) -> str:
 
 
 def _remarks(
-    tuning: "Tuning", measures: Mapping[str, float], truncated: float, stages: Mapping[str, Metrics]
+    tuning: "LangPTunePipeline",
+    measures: Mapping[str, float],
+    truncated: float,
+    stages: Mapping[str, Metrics],
 ) -> list[str]:
     remarks = []
     if truncated:
@@ -241,7 +244,7 @@ def _costs(stage: str, metrics: Metrics) -> list[list[str]]:
 
 
 def _page(
-    tuning: "Tuning",
+    tuning: "LangPTunePipeline",
     dataset: Dataset,
     rankings: Mapping[str, PerUser | None],
     texts: Mapping[str, str],
@@ -254,7 +257,7 @@ def _page(
     lines = [
         f"# LangPTune on {literal(view.name)}",
         f"Variant `{config.variant}`, source `{config.source}`, model `{tuning.model.name}`, encoder "
-        f"`{tuning.first_encoder.name}`, data {view.fingerprint}. Means with half of their 95 % intervals (Student's) "
+        f"`{tuning.encoder.name}`, data {view.fingerprint}. Means with half of their 95 % intervals (Student's) "
         f"over {len(histories):,} test sessions; {len(tuning.sessions.items):,} items are ranked, the history "
         "left out.",
         markdown.table(
@@ -281,7 +284,7 @@ def _page(
     (tuning.folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
-def estimate(tuning: "Tuning") -> Table:
+def estimate(tuning: "LangPTunePipeline") -> Table:
     """Return a table of the time of each part, from the seconds of a small batch of it on this machine."""
     config, rows = tuning.config, tuning.train_rows[:_SAMPLE].tolist()
     recommends, writes = config.trains
@@ -320,7 +323,7 @@ def estimate(tuning: "Tuning") -> Table:
             seconds = (perf_counter() - begun) / size * config.rlso.batch_size * config.rlso.steps
             add("RLSO", config.rlso.steps, 2 * config.rlso.steps * config.rlso.batch_size, seconds)
     if recommends:
-        encoder = TextEncoder(tuning.first_encoder.source)
+        encoder = TextEncoder(tuning.encoder.source)
         cl = Contrastive(encoder.model, config.cl, 0.0, tuning.accelerator)
         items = tuning.sessions.future[rows, 0]
         lines = [tuning.histories.lines[item] for item in items.tolist()]

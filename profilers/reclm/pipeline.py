@@ -3,7 +3,6 @@
 Data, adapters and measurements lie in the folder of their stage; an interrupted run goes on from there.
 """
 
-import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
+from reclm.data.dataset import ProfileKind, ReadReport
 from reclm.errors import BadInput
-from reclm.llm.models import LanguageModel, context_length, load_tokenizer
-from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import START
 from reclm.profilers.reclm.config import ENDS, ORDER, RecLMConfig, StageName
 from reclm.profilers.reclm.neighbours import UserNeighbours, item_features, similar_items
@@ -31,10 +28,9 @@ from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, load_samp
 from reclm.profilers.reclm.supervised import Variant, tune
 from reclm.profilers.reclm.teacher import Teacher, TeacherModel, read_teacher
 from reclm.profilers.tuning.metrics_log import FILE
-from reclm.profilers.tuning.run_folder import About, RunFolder
+from reclm.profilers.tuning.run_folder import About, RunFolder, Tuning
 from reclm.profilers.tuning.training import ADAPTER, quiet
 from reclm.profiles.store import KINDS
-from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,37 +67,20 @@ class RecLMFolder(RunFolder):
         return done[-1] if done else None
 
 
-class RecLMPipeline:
-    """A run of the stages that ``config`` names; a :class:`~reclm.profilers.tuning.run_folder.Tuning`.
+class RecLMPipeline(Tuning):
+    """A run of the stages that ``config`` names; see :class:`~reclm.profilers.tuning.run_folder.Tuning`."""
 
-    Args:
-        view: the training part.
-        config: see :class:`RecLMConfig`.
-        model: the language model to tune.
-        folder: the run folder.
-        requested_model: the name that ``model`` was found by.
-        encoder: finds similar items.
-        progress: show bars, and print the steps on stderr.
-    """
+    Folder = RecLMFolder
+    config: RecLMConfig
 
-    def __init__(
-        self,
-        view: TrainingView,
-        config: RecLMConfig,
-        model: LanguageModel,
-        folder: Path,
-        *,
-        requested_model: str | None = None,
-        encoder: TextEncoder | None = None,
-        progress: bool = True,
-    ) -> None:
-        self.view, self.config, self.model, self.folder, self.progress = view, config, model, folder, progress
-        self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
-        self.encoder = encoder or TextEncoder()
-        teacher = config.teacher
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        teacher = self.config.teacher
         by_model = teacher.model or teacher.engine
-        self.teacher_model = TeacherModel(view, config, folder / "teacher") if by_model else None
-        if not by_model and not (teacher.users or (config.stages == ("items",) and teacher.items)):
+        self.teacher_model = (
+            TeacherModel(self.view, self.config, self.folder / "teacher") if by_model else None
+        )
+        if not by_model and not (teacher.users or (self.config.stages == ("items",) and teacher.items)):
             raise BadInput(
                 "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME",
                 where="teacher",
@@ -109,7 +88,7 @@ class RecLMPipeline:
             )
         if not by_model:
             _ = self.teachers
-        self.tuned = RecLMFolder.begin(folder, config, view, model, requested_model)
+        self.tuned: RecLMFolder = self.begin()
 
     @cached_property
     def teachers(self) -> dict[ProfileKind, Teacher]:
@@ -167,7 +146,7 @@ class RecLMPipeline:
 
     def train(self, stage: StageName) -> None:
         """Train a stage, or go on with it."""
-        self._print(f"{stage}:")
+        self.say(f"{stage}:")
         match stage:
             case "reward":
                 self._reward()
@@ -185,7 +164,7 @@ class RecLMPipeline:
             raise BadInput(
                 f"{stage}: no sample is left to learn from; give more teacher profiles", where=stage
             )
-        self._print(f"  {len(learned):,} samples to learn from, {len(held_out):,} held out")
+        self.say(f"  {len(learned):,} samples to learn from, {len(held_out):,} held out")
         tune(
             self.model,
             self.prompts,
@@ -204,7 +183,7 @@ class RecLMPipeline:
         pairs = {part: self.pairs(self.reward_users[part]) for part in ("train", "eval")}
         if not len(pairs["train"]):
             raise BadInput("reward: no pair to learn from; give more teacher profiles", where="reward")
-        self._print(f"  {len(pairs['train']):,} pairs to learn from, {len(pairs['eval']):,} to evaluate")
+        self.say(f"  {len(pairs['train']):,} pairs to learn from, {len(pairs['eval']):,} to evaluate")
         tune_reward(
             self.model,
             self.prompts,
@@ -307,7 +286,3 @@ class RecLMPipeline:
         generator = np.random.default_rng([self.config.seed, 5])
         samples = self.instructions.inference(rows, self.learned_neighbours)
         return pair_dataset(reward_pairs(samples, profiles, self.config.reward_data, generator, ReadReport()))
-
-    def _print(self, text: str) -> None:
-        if self.progress:
-            print(text, file=sys.stderr)

@@ -10,9 +10,8 @@ import numpy as np
 from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound
-from reclm.folders import current
 from reclm.llm.chat import TextGenerator
-from reclm.llm.models import LanguageModel, find_model
+from reclm.llm.models import LanguageModel
 from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.neighbours import UserNeighbours
 from reclm.profilers.reclm.pipeline import RecLMFolder, RecLMPipeline
@@ -84,11 +83,7 @@ class RecLMProfiler(RecLMPrompter):
 
     def tuning(self, view: TrainingView) -> RecLMPipeline:
         """Return the stages that :meth:`fit` runs; by default in a folder of the workspace."""
-        model = find_model(self.model)
-        self.folder = self.folder or current().tuned(view.name, f"reclm-{model.name}")
-        return RecLMPipeline(
-            view, self.config, model, self.folder, requested_model=self.model, encoder=self.encoder
-        )
+        return RecLMPipeline.of(self, view)
 
     def subjects(
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known

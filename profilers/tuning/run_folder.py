@@ -1,11 +1,13 @@
-"""The run folder of a tuned profiler (config, origin, adapters), and the protocol of its tuning."""
+"""The run folder of a tuned profiler (config, origin, adapters), and the base of its tuning."""
 
 import shutil
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from peft import PeftModel
 
@@ -13,44 +15,26 @@ from reclm.config import Config, merged
 from reclm.data.dataset import TrainingView
 from reclm.errors import BadInput, NotFound
 from reclm.files import atomic_file
+from reclm.folders import current
 from reclm.llm.chat import TextGenerator
-from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
+from reclm.llm.models import (
+    LanguageModel,
+    LazyGenerator,
+    context_length,
+    digest,
+    find_model,
+    load_tokenizer,
+)
+from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.rl.rollout import PolicyGenerator
 from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
+from reclm.profiles.profile import Profiler
+from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 ABOUT, CONFIG = "about.yaml", "config.yaml"
-
-
-class Tuning(Protocol):
-    """The training of a profiler on one data set, in one folder; ``tuning(view)`` of a tunable profiler returns it.
-
-    A finished stage is not trained again: a run that was interrupted goes on where it stopped.
-    """
-
-    folder: Path
-
-    def run(self) -> None:
-        """Train every stage that is not finished."""
-        ...
-
-    def estimate(self) -> "Table":
-        """Return a table of the work ahead, with times from a small batch on this machine; train nothing."""
-        ...
-
-    def shown(self, count: int) -> Iterator[str]:
-        """Yield ``count`` samples of each stage in readable form."""
-        ...
-
-    def results(self) -> "list[Table | str]":
-        """Measure the finished tuning, write its report and curves, and return tables and lines to print."""
-        ...
-
-    def next_command(self) -> list[str]:
-        """Return the command that uses the tuned profiler, without the data set."""
-        ...
 
 
 class About(Config):
@@ -248,3 +232,85 @@ def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], withi
                 value=value,
                 where=f"{within}{name}",
             )
+
+
+class Tuning(ABC):
+    """The training of a profiler on one data set, in one run folder; a run that was interrupted goes on there.
+
+    Args:
+        view: the training part.
+        config: the profiler's options.
+        model: the language model to tune.
+        folder: the run folder.
+        requested_model: the name that ``model`` was found by.
+        encoder: the text encoder to begin with.
+        progress: show bars, and print the steps on stderr.
+
+    Raises:
+        BadInput: if the model has no chat template.
+    """
+
+    Folder: ClassVar[type[RunFolder]]
+    config: Any
+
+    def __init__(
+        self,
+        view: TrainingView,
+        config: Any,
+        model: LanguageModel,
+        folder: Path,
+        *,
+        requested_model: str | None = None,
+        encoder: TextEncoder | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.view, self.config, self.model, self.folder, self.progress = view, config, model, folder, progress
+        self.requested_model, self.encoder = requested_model, encoder or TextEncoder()
+        self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
+
+    @classmethod
+    def of(cls, profiler: Profiler, view: TrainingView, config: Config | None = None) -> Self:
+        """Return the tuning of ``profiler``, in its folder or a new one of the workspace."""
+        model = find_model(profiler.model)
+        if profiler.folder is None:
+            profiler.folder = current().tuned(view.name, f"{cls.Folder.profiler}-{model.name}")
+        return cls(
+            view,
+            config or profiler.config,
+            model,
+            profiler.folder,
+            requested_model=profiler.model,
+            encoder=profiler.encoder,
+            progress=profiler.progress,
+        )
+
+    def begin(self, **about: Any) -> Any:
+        """Return the run folder, new or as an earlier run left it (see :meth:`RunFolder.begin`)."""
+        return self.Folder.begin(
+            self.folder, self.config, self.view, self.model, self.requested_model, **about
+        )
+
+    def say(self, text: str) -> None:
+        """Print a step, on stderr."""
+        if self.progress:
+            print(text, file=sys.stderr)
+
+    @abstractmethod
+    def run(self) -> None:
+        """Train every stage that is not finished."""
+
+    @abstractmethod
+    def estimate(self) -> "Table":
+        """Return a table of the work ahead, with times from a small batch on this machine; train nothing."""
+
+    @abstractmethod
+    def shown(self, count: int) -> Iterator[str]:
+        """Yield ``count`` samples of each stage in readable form."""
+
+    @abstractmethod
+    def results(self) -> "list[Table | str]":
+        """Measure the finished tuning, write its report and curves, and return tables and lines to print."""
+
+    @abstractmethod
+    def next_command(self) -> list[str]:
+        """Return the command that uses the tuned profiler, without the data set."""

@@ -17,7 +17,7 @@ from reclm.data.id_map import IdMap
 from reclm.llm.models import find_model
 from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
-from reclm.profilers.langptune.pipeline import Tuning
+from reclm.profilers.langptune.pipeline import LangPTunePipeline
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.rl.rollout import roll_out
 from reclm.text.encoder import TextEncoder
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tuning = Tuning(
+        tuning = LangPTunePipeline(
             _view(options.items, options.words),
             _config(options.batch, options.new_tokens),
             find_model(options.model),
@@ -62,9 +62,7 @@ def _measure(alternation: Alternation, batch: int) -> None:
     items = tuning.sessions.future[rows, 0]
     metrics |= cl.train_step(profiles, [tuning.histories.lines[item] for item in items.tolist()], items)
     tokens = f"prompts of {np.mean([len(one) for one in rlso.prompts]):.0f} tokens"
-    print(
-        f"{machine()}; {tuning.model.name}, {tuning.first_encoder.name}, {batch} {tokens}, two answers each"
-    )
+    print(f"{machine()}; {tuning.model.name}, {tuning.encoder.name}, {batch} {tokens}, two answers each")
     _table(
         "RLSO update",
         {

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_langptune  # pyright: ignore[reportMissingImports]
 
-from reclm.profilers.langptune.pipeline import Tuning
+from reclm.profilers.langptune.pipeline import LangPTunePipeline
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
 
 EVIL = "<b>jazz</b> | [x](http://x.y) ```"
 
 
 @pytest.fixture
-def tuning(place, tuned, tmp_path) -> Tuning:
+def tuning(place, tuned, tmp_path) -> LangPTunePipeline:
     """Finished; every title is markup now."""
     out = Path(shutil.copytree(tuned, tmp_path / "out"))
     view = replace(

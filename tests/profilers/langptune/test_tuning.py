@@ -19,13 +19,13 @@ from reclm.folders import workspace
 from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.contrastive import Contrastive
-from reclm.profilers.langptune.pipeline import Tuned, Tuning
+from reclm.profilers.langptune.pipeline import LangPTunePipeline, Tuned
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
 
 ADAPTER, ENCODER = Path("adapter") / "adapter_model.safetensors", Path("encoder") / "model.safetensors"
 
 
-def tuning(place, out: Path, view=None, model: str | None = None, **changes: Any) -> Tuning:
+def tuning(place, out: Path, view=None, model: str | None = None, **changes: Any) -> LangPTunePipeline:
     """In ``out``; ``changes`` of the settings go into their parts."""
     config = tiny_langptune.LangPTuneConfig.build(merged(tiny_langptune.settings(), changes))
     profiler = LangPTuneProfiler(config, model=model or place.model, folder=out, encoder=place.encoder)
