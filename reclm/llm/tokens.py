@@ -6,12 +6,13 @@ tokens; contents are tokenised as nothing but text.
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from jinja2 import TemplateError
 
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message
+from reclm.llm.models import LanguageModel, context_length, load_tokenizer
 
 _SLOT = re.compile("\ue000(\\d+)\ue001")
 
@@ -22,7 +23,7 @@ class PromptTokenizer:
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         context: most tokens the model can take, prompt and answer together.
-        model: the model's name, for messages.
+        model: the model's name.
 
     Raises:
         BadInput: if the tokenizer has no chat template.
@@ -34,15 +35,18 @@ class PromptTokenizer:
                 f"model {model!r} has no chat template; use an instruction-tuned one (…-Instruct, …-chat)",
                 value=model,
             )
-        self.tokenizer = tokenizer
-        self.context = context
-        self.model = model
+        self.tokenizer, self.context, self.model = tokenizer, context, model
         added = {str(token): (idx, token) for idx, token in tokenizer.added_tokens_decoder.items()}
         self._added = {text: token for text, token in added.items() if len(text) > 1 and not text.isspace()}
-        longest_first = sorted(self._added, key=len, reverse=True)
-        self._added_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        longest_first = map(re.escape, sorted(self._added, key=len, reverse=True))
+        self._added_pattern = re.compile("|".join(longest_first) or "(?!)")
         self._layout = lru_cache(maxsize=64)(self._render)
         self._text_ids = lru_cache(maxsize=4096)(self._encode)
+
+    @classmethod
+    def of(cls, model: LanguageModel) -> Self:
+        """Load the tokenizer of a model."""
+        return cls(load_tokenizer(model), context_length(model), model.name)
 
     def ids(self, chat: Chat) -> list[int]:
         """Return the token ids of the prompt, with the given start of the answer at its end."""
@@ -80,22 +84,17 @@ class PromptTokenizer:
         return ids
 
     def training_ids(self, messages: tuple[Message, ...]) -> tuple[list[int], list[int]]:
-        """Return the token ids of a finished chat, and the message that owns each of them.
+        """Return the token ids of a finished chat, and for each the number of the message that owns it, or -1.
 
         A message owns every token that holds a character of its content, and the token that ends the turn where one
         follows at once. The model must write the tokens that the assistant's messages own.
-
-        Returns:
-            ``(ids, owners)``, equally long: the number of the message, or -1 for the template's own tokens.
 
         Raises:
             BadInput: if the template refuses the messages, or the tokenizer gives no offsets.
         """
         if not self.tokenizer.is_fast:
-            raise BadInput(
-                f"the tokenizer of {self.model!r} gives no offsets; a fast one is needed to tune",
-                value=self.model,
-            )
+            message = f"the tokenizer of {self.model!r} gives no offsets; a fast one is needed to tune"
+            raise BadInput(message, value=self.model)
         layout = self._template(Chat(messages), finished=True)
         if layout is None:
             # the system message is part of the first user message now, and all others count one less
@@ -133,12 +132,12 @@ class PromptTokenizer:
         """Return the ids of a text, and for each the number of the ``(start, end, number)`` span that it overlaps."""
         if not text:
             return [], []
-        match = self._added_pattern.search(text)
-        if match:
+        if match := self._added_pattern.search(text):
             cut = match.start() + 1
-            ids, owners = self._owned(text[:cut], spans)
-            rest, rest_owners = self._owned(
-                text[cut:], [(start - cut, end - cut, of) for start, end, of in spans]
+            later = [(start - cut, end - cut, of) for start, end, of in spans]
+            (ids, owners), (rest, rest_owners) = (
+                self._owned(text[:cut], spans),
+                self._owned(text[cut:], later),
             )
             return ids + rest, owners + rest_owners
         coded = self.tokenizer(
@@ -162,16 +161,11 @@ class PromptTokenizer:
         except TemplateError as error:
             if chat.messages[0].role == "system":
                 return None
-            raise BadInput(
-                f"the chat template of {self.model!r} refuses the prompt: {error}", value=self.model
-            ) from error
+            message = f"the chat template of {self.model!r} refuses the prompt: {error}"
+            raise BadInput(message, value=self.model) from error
 
     def _render(self, roles: tuple[str, ...], finished: bool = False) -> tuple[tuple[str, Any], ...]:
-        """Render the template for messages of these roles: ``("text", str)``, ``("token", id)``, ``("slot", number)``.
-
-        Args:
-            finished: whether no answer follows.
-        """
+        """Render the template of these roles as ``("text", str)``, ``("token", id)`` and ``("slot", number)``."""
         rendered = self.tokenizer.apply_chat_template(
             [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)],
             tokenize=False,
@@ -201,8 +195,7 @@ class PromptTokenizer:
         """Encode ``text`` as text only: an added token that it spells is cut inside, so that the token cannot arise."""
         if not text:
             return ()
-        match = self._added_pattern.search(text)
-        if match:
+        if match := self._added_pattern.search(text):
             cut = match.start() + 1
             return self._encode(text[:cut]) + self._encode(text[cut:])
         return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))

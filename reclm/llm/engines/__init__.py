@@ -2,29 +2,42 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
+from reclm import plugins
 from reclm.errors import BadInput
-from reclm.llm.chat import Chat, Generation, Message, SamplingParams, TextGenerator
-from reclm.llm.models import LanguageModel, context_length, load_tokenizer, transformers_folder
+from reclm.llm.chat import Chat, Generation, Message, SamplingParams, TextGenerator, cut_at_stop
+from reclm.llm.models import Format, LanguageModel, transformers_folder
 from reclm.llm.tokens import PromptTokenizer
 
 Precision = Literal["auto", "f32", "bf16"]
 
 
 class LocalGenerator(TextGenerator):
-    """Tokenizes prompts and reads answers; a subclass runs the model.
+    """Tokenizes prompts, the same for all engines, and reads answers; a subclass runs the model.
 
     Attributes:
-        prompts: the tokenizer, the same for all engines, so that they get the same ids.
+        refuses: the format that the engine cannot read, and the engine that can.
         end_ids: the tokens that end an answer.
+
+    Raises:
+        BadInput: if the model has that format.
     """
 
+    refuses: ClassVar[tuple[Format, str]]
+
     def __init__(self, model: LanguageModel) -> None:
+        wrong, other = self.refuses
+        if model.format == wrong:
+            raise BadInput(
+                f"engine {plugins.name_of('generator', type(self))!r} cannot read {model.path} ({wrong}); "
+                f"use --engine {other}",
+                value=str(model.path),
+                remedy=f"--engine {other}",
+            )
         self.model = model.name
-        tokenizer = load_tokenizer(model)
-        self.prompts = PromptTokenizer(tokenizer, context_length(model), model.name)
-        self.end_ids = _end_ids(model, tokenizer.eos_token_id)
+        self.prompts = PromptTokenizer.of(model)
+        self.end_ids = _end_ids(model, self.prompts.tokenizer.eos_token_id)
 
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
         """Count the prompt tokens of each chat, the given start of the answer included."""
@@ -39,8 +52,7 @@ class LocalGenerator(TextGenerator):
         if params.pattern is not None:
             from llguidance import LLMatcher
 
-            fault = LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(params.pattern))
-            if fault:
+            if fault := LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(params.pattern)):
                 reason = " ".join(fault.split())
                 raise BadInput(
                     f"pattern {params.pattern!r} is no regular expression: {reason}", value=params.pattern
@@ -51,20 +63,21 @@ class LocalGenerator(TextGenerator):
             groups.setdefault(chat.messages[:-1], {})[key] = ids
         return [dict(sorted(group.items(), key=lambda item: len(item[1]))) for group in groups.values()]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return new tokens as text, special tokens left out."""
+        return self.prompts.text([token for token in ids if token not in self.end_ids])
+
     def read(
         self, key: str, chat: Chat, prompt: Sequence[int], new: list[int], ended: bool, params: SamplingParams
     ) -> Generation:
         """Return the answer ``new`` as a generation. ``ended``: the engine stopped before the limit of new tokens."""
-        ids = [token for token in new if token not in self.end_ids]
-        written = self.prompts.text(ids)
-        cuts = [at for at in (written.find(stop) for stop in params.stop) if at >= 0]
-        text = chat.answer_start + (written[: min(cuts)] if cuts else written)
-        stopped = ended or bool(cuts) or len(ids) < len(new)
-        return Generation(key, text.strip(), len(prompt), len(ids), "stop" if stopped else "length")
+        written, cut = cut_at_stop(self.decode(new), params)
+        count = sum(token not in self.end_ids for token in new)
+        reason = "stop" if ended or cut or count < len(new) else "length"
+        return Generation(key, (chat.answer_start + written).strip(), len(prompt), count, reason)
 
 
 def _end_ids(model: LanguageModel, eos: int | None) -> frozenset[int]:
     path = transformers_folder(model) / "generation_config.json"
     named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    named = named if isinstance(named, list) else [named]
-    return frozenset(token for token in (*named, eos) if token is not None)
+    return frozenset({*(named if isinstance(named, list) else [named]), eos} - {None})

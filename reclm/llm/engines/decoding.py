@@ -3,11 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
 
 import torch
 from llguidance import LLMatcher
-from llguidance.hf import from_tokenizer
 from transformers import DynamicCache, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
@@ -16,28 +14,13 @@ from reclm.llm.chat import SamplingParams
 _ROOM = 64
 
 
-class PatternCompiler:
-    """Regular expressions as automata over a tokenizer's vocabulary of ``size`` tokens."""
-
-    def __init__(self, tokenizer: Any, size: int, end_ids: Sequence[int]) -> None:
-        self._tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=list(end_ids))
-
-    def matcher(self, pattern: str) -> LLMatcher:
-        """Return an automaton at its start."""
-        return LLMatcher(self._tokens, LLMatcher.grammar_from_regex(pattern))
-
-
 class TokenChooser:
-    """Picks tokens for a batch of prompts.
+    """Picks tokens for a batch of ``B`` prompts of token ids, from a vocabulary of ``size`` V.
 
-    A row's choice depends on its own prompt, logits and ``params.seed`` alone: not on the rows beside it.
+    A row's choice depends on its own prompt, logits and seed alone: not on the rows beside it.
 
     Args:
-        prompts: token ids of each row's prompt, ``B`` rows.
-        params: how to choose.
-        size: size ``V`` of the vocabulary.
-        end_ids: tokens that end an answer.
-        patterns: needed where ``params.pattern`` is set.
+        matcher: the automaton of ``params.pattern`` at its start, where there is one.
         seeds: a seed each row, in place of ``params.seed``.
     """
 
@@ -47,22 +30,17 @@ class TokenChooser:
         params: SamplingParams,
         size: int,
         end_ids: frozenset[int],
-        patterns: PatternCompiler | None,
+        matcher: LLMatcher | None,
         device: torch.device,
         seeds: Sequence[int] | None = None,
     ) -> None:
-        self._params = params
-        self._end_ids = end_ids
+        self._params, self._end_ids = params, end_ids
         self._rows = torch.arange(len(prompts), device=device)
         self._written = torch.zeros(len(prompts), size, dtype=torch.bool, device=device)
         self._prompted = torch.zeros_like(self._written)
         for row, prompt in enumerate(prompts):
             self._prompted[row, torch.tensor(prompt, device=device)] = True
-        self._matchers: list[LLMatcher] = []
-        if params.pattern is not None:
-            assert patterns is not None
-            start = patterns.matcher(params.pattern)
-            self._matchers = [start.deep_copy() for _ in prompts]
+        self._matchers = [matcher.deep_copy() for _ in prompts] if matcher else []
         seeds = [params.seed] * len(prompts) if seeds is None else seeds
         self._random = [_generator(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
@@ -100,10 +78,8 @@ class TokenChooser:
         if self._params.top_p < 1:
             logits = TopPLogitsWarper(self._params.top_p)(torch.empty(0, dtype=torch.long), logits)  # pyright: ignore[reportArgumentType]
         chances = logits.softmax(-1).cpu()
-        drawn = [
-            torch.multinomial(row, 1, generator=own) for row, own in zip(chances, self._random, strict=True)
-        ]
-        return torch.cat(drawn).to(logits.device)
+        rows = zip(chances, self._random, strict=True)
+        return torch.cat([torch.multinomial(row, 1, generator=own) for row, own in rows]).to(logits.device)
 
 
 def _generator(prompt: Sequence[int], seed: int) -> torch.Generator:
@@ -119,9 +95,9 @@ def _unpacked(masks: bytes, logits: torch.Tensor) -> torch.Tensor:
 
 
 class RoomyLayer(DynamicLayer):
-    """A :class:`DynamicLayer` with room for tokens to come; ``keys`` and ``values`` are views of what is filled.
+    """A :class:`DynamicLayer` with room for tokens to come; ``keys`` and ``values`` are views of its filled part.
 
-    The original joins old and new at every token, which is half the time of a batched step on a CPU.
+    The original joins old and new at every token: half the time of a batched step on a CPU.
     """
 
     def __init__(self) -> None:
@@ -133,9 +109,7 @@ class RoomyLayer(DynamicLayer):
     def repeated(cls, layer: DynamicLayer, rows: int) -> "RoomyLayer":
         """Return ``rows`` copies of a layer's one row."""
         roomy = cls()
-        if layer.is_initialized:
-            assert layer.keys is not None
-            assert layer.values is not None
+        if layer.keys is not None and layer.values is not None:
             roomy.lazy_initialization(layer.keys, layer.values)
             roomy._fill(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))
         return roomy
@@ -148,27 +122,22 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         length = self._length + key_states.shape[-2]
         if not self._buffers:
-            self._fill(key_states, value_states)
-        else:
-            if length > self._buffers[0].shape[-2]:
-                assert self.keys is not None
-                assert self.values is not None
-                self._fill(self.keys, self.values, length - self._length)
-            for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-                buffer[..., self._length : length, :] = new
-            self._show(length)
-        assert self.keys is not None
-        assert self.values is not None
-        return self.keys, self.values
+            return self._fill(key_states, value_states)
+        if length > self._buffers[0].shape[-2]:
+            self._fill(*self._show(self._length), length - self._length)
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., self._length : length, :] = new
+        return self._show(length)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Continue with these rows only."""
         if self._buffers:
-            assert self.keys is not None
-            assert self.values is not None
-            self._fill(self.keys[indices], self.values[indices])
+            keys, values = self._show(self._length)
+            self._fill(keys[indices], values[indices])
 
-    def _fill(self, keys: torch.Tensor, values: torch.Tensor, room: int = 0) -> None:
+    def _fill(
+        self, keys: torch.Tensor, values: torch.Tensor, room: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Make buffers that begin with ``keys`` and ``values``, and have ``room`` and more behind."""
         length = keys.shape[-2]
         self._buffers = []
@@ -176,11 +145,13 @@ class RoomyLayer(DynamicLayer):
             buffer = filled.new_empty(*filled.shape[:2], length + room + _ROOM, filled.shape[-1])
             buffer[..., :length, :] = filled
             self._buffers.append(buffer)
-        self._show(length)
+        return self._show(length)
 
-    def _show(self, length: int) -> None:
+    def _show(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         self._length = length
-        self.keys, self.values = (buffer[..., :length, :] for buffer in self._buffers)
+        keys, values = (buffer[..., :length, :] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def repeated(prefix: DynamicCache, rows: int) -> DynamicCache:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,31 +11,23 @@ from reclm.llm.chat import Chat, Generation, SamplingParams
 from reclm.llm.engines import LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, half_copy
 
-
-@contextmanager
-def _no_telemetry() -> Iterator[None]:
-    """Keep OpenVINO from reporting its import to its makers: without the package that does so it uses a stub."""
-    name, missing = "openvino_telemetry", object()
-    before = sys.modules.get(name, missing)
-    sys.modules[name] = None  # pyright: ignore[reportArgumentType]
-    try:
-        yield
-    finally:
-        sys.modules.pop(name)
-        if before is not missing:
-            sys.modules[name] = before  # pyright: ignore[reportArgumentType]
-
-
-with _no_telemetry():
+# without its telemetry package, OpenVINO does not report its import to its makers
+_TELEMETRY = "openvino_telemetry"
+_before = sys.modules.get(_TELEMETRY)
+sys.modules[_TELEMETRY] = None  # pyright: ignore[reportArgumentType]
+try:
     import openvino as ov
     import openvino_genai as genai
+finally:
+    del sys.modules[_TELEMETRY]
+    if _before is not None:
+        sys.modules[_TELEMETRY] = _before
 
 
 class OpenVINOGenerator(LocalGenerator):
     """Runs a GGUF file or an OpenVINO folder on the CPU.
 
     Args:
-        model: found by :func:`~reclm.llm.models.find_model`.
         precision: of weights, activations and KV cache; ``auto`` is bf16 where the processor computes in it, else f32.
             In f32 a text does not depend on what is generated beside it.
         in_flight: most prompts worked on at once.
@@ -48,6 +39,8 @@ class OpenVINOGenerator(LocalGenerator):
         Damaged: if OpenVINO cannot read it.
     """
 
+    refuses = ("safetensors", "transformers")
+
     def __init__(
         self,
         model: LanguageModel,
@@ -56,13 +49,6 @@ class OpenVINOGenerator(LocalGenerator):
         cache_gb: int = 2,
         batched_tokens: int = 256,
     ) -> None:
-        if model.format == "safetensors":
-            raise BadInput(
-                f"engine 'openvino' reads .gguf files and OpenVINO folders, {model.path} holds safetensors; "
-                "use --engine transformers",
-                value=str(model.path),
-                remedy="--engine transformers",
-            )
         super().__init__(model)
         self.in_flight = in_flight
         if precision == "auto":

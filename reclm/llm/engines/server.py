@@ -6,21 +6,20 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from reclm.errors import BadInput, Busy, NotFound, ReclmError, needs_extra
-from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator, cut_at_stop
 
 with needs_extra("engine 'server'"):
     import openai
     from anyio.from_thread import start_blocking_portal
 
 _OPENAI = "https://api.openai.com/v1"
-# left out where a server refuses them: the limit has a second name, a stop string is cut off here as well, and
-# a seed promises nothing at a server
+# left out where a server refuses them: the limit has a second name, a stop string is cut off here as well, a seed
+# promises nothing at a server
 _DISPENSABLE = {"max_tokens", "stop", "seed"}
 _DEFAULTS = {"temperature": 1, "top_p": 1, "presence_penalty": 0}
 _TOO_LONG = re.compile(
@@ -29,16 +28,13 @@ _TOO_LONG = re.compile(
 
 
 class ServerGenerator(TextGenerator):
-    """Asks the model that a server runs, many prompts at a time.
+    """Asks the model that a server runs, many prompts at a time; it goes by ``NAME@HOST:PORT``.
 
-    The API has no field for three things, which are left out: a pattern (the caller must check the answer), a
-    repetition penalty, and the start of an answer (the model starts it itself). ``extensions`` sends them as vLLM
-    understands them.
-
-    Token counts are those that the server reports, the token that ends an answer perhaps among them.
+    The API has no field for a pattern (the caller must check the answer), a repetition penalty, and the start of an
+    answer (the model starts it itself): they are left out, or sent as ``extensions``. Token counts are the server's.
 
     Args:
-        model: what the server calls it.
+        model: the server's name of it.
         base_url: where the API begins, as in ``http://localhost:8000/v1``; by default ``$OPENAI_BASE_URL``, else
             OpenAI's own.
         api_key: by default ``$OPENAI_API_KEY``; not needed where ``base_url`` is that of a server without keys.
@@ -46,10 +42,7 @@ class ServerGenerator(TextGenerator):
         retries: how often a request is sent again that comes too early, fails at the server or finds none; the
             waits grow from half a second to eight, or are those that the server asks for.
         timeout: seconds to wait for one answer.
-        extensions: also send what vLLM takes beyond the API.
-
-    Attributes:
-        model: ``NAME@HOST:PORT``. Whether the weights stay the same behind it, only the server knows.
+        extensions: also send fields that vLLM takes beyond the API.
 
     Raises:
         BadInput: if the model is not named, or the address is none.
@@ -68,20 +61,21 @@ class ServerGenerator(TextGenerator):
         extensions: bool = False,
     ) -> None:
         if not isinstance(model, str) or not model.strip():
-            raise BadInput(
-                "engine 'server' needs the name that the server gives the model; --model NAME", value=model
-            )
+            message = "engine 'server' needs the name that the server gives the model; --model NAME"
+            raise BadInput(message, value=model)
         if in_flight < 1:
             raise BadInput(f"in_flight = {in_flight} prompts at once; it must be 1 or more", value=in_flight)
         address = base_url or os.environ.get("OPENAI_BASE_URL", "").strip()
-        key = (api_key or os.environ.get("OPENAI_API_KEY", "")).strip()
+        self._base_url, self._key = (
+            address or _OPENAI,
+            (api_key or os.environ.get("OPENAI_API_KEY", "")).strip(),
+        )
+        self._needs_key = not address  # a server of one's own takes any
+        self._url, self._host = _parsed(self._base_url)
+        self._name, self._retries, self._timeout = model.strip(), retries, timeout
+        self.model = f"{self._name}@{self._host}"
         self.in_flight, self.extensions = in_flight, extensions
         self.unsupported = frozenset() if extensions else frozenset({"pattern", "repetition_penalty"})
-        self._server = Server.at(address or _OPENAI, model.strip(), key, retries, timeout)
-        # a server of one's own takes any key
-        self._key = key or ("none" if address else "")
-        self._base_url = address or _OPENAI
-        self.model = f"{self._server.model}@{self._server.host}"
         self._refused: set[str] = set()
         self._reached = self._warned = False
         self._characters = self._tokens = 0
@@ -89,8 +83,8 @@ class ServerGenerator(TextGenerator):
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
         """Answer every chat, each once and as soon as it is done; at most ``in_flight`` are asked at once.
 
-        After an error nothing more is asked, and what is being answered is waited for and yielded before it is
-        raised: it has been paid for. An iterator that is closed cancels what it has asked.
+        After an error nothing more is asked; answers under way have been paid for, and are yielded before it is raised.
+        An iterator that is closed cancels its requests.
 
         Raises:
             ReclmError: if the server cannot be reached, refuses key, model or prompt (which one), still fails after
@@ -98,7 +92,11 @@ class ServerGenerator(TextGenerator):
         """
         if not chats:
             return
-        self._warn(params)
+        if params.repetition_penalty != 1 and not self.extensions and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the OpenAI API knows no repetition penalty; {self.model} is asked without", stacklevel=2
+            )
         client = self._client()
         waiting = iter(chats.items())
         failed: ReclmError | None = None
@@ -107,10 +105,10 @@ class ServerGenerator(TextGenerator):
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
             try:
                 while True:
-                    # the first one alone: a wrong address, key or model is told once, and not asked about again
+                    # the first one alone: a wrong address, key or model fails once
                     room = self.in_flight if self._reached else 1
-                    while failed is None and len(running) < room and (one := next(waiting, None)):
-                        running.add(portal.start_task_soon(self._answer, client, *one, params))
+                    while failed is None and len(running) < room and (item := next(waiting, None)):
+                        running.add(portal.start_task_soon(self._answer, client, *item, params))
                     if not running:
                         break
                     done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -138,28 +136,21 @@ class ServerGenerator(TextGenerator):
 
     def _client(self) -> openai.AsyncOpenAI:
         if not self._key.isascii() or not self._key.isprintable():
-            raise BadInput(
-                f"OPENAI_API_KEY holds characters that no key for {self._server.url} can have",
-                where="OPENAI_API_KEY",
-            )
-        if not self._key:
+            message = f"OPENAI_API_KEY holds characters that no key for {self._url} can have"
+            raise BadInput(message, where="OPENAI_API_KEY")
+        if not self._key and self._needs_key:
             raise NotFound(
-                f"there is no key for {self._server.url}; set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that "
+                f"there is no key for {self._url}; set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that "
                 "needs none, as in http://localhost:8000/v1",
                 value="OPENAI_API_KEY",
                 remedy="OPENAI_API_KEY",
             )
-        server = self._server
         return openai.AsyncOpenAI(
-            base_url=self._base_url, api_key=self._key, max_retries=server.retries, timeout=server.timeout
+            base_url=self._base_url,
+            api_key=self._key or "none",
+            max_retries=self._retries,
+            timeout=self._timeout,
         )
-
-    def _warn(self, params: SamplingParams) -> None:
-        if params.repetition_penalty != 1 and not self.extensions and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"the OpenAI API knows no repetition penalty; {self.model} is asked without", stacklevel=3
-            )
 
     async def _answer(
         self, client: openai.AsyncOpenAI, key: str, chat: Chat, params: SamplingParams
@@ -170,7 +161,7 @@ class ServerGenerator(TextGenerator):
         except ReclmError:  # some are ValueErrors, too
             raise
         except (openai.OpenAIError, ValueError) as error:
-            raise await _explained(error, self._server, client, key) from error
+            raise await self._explained(error, client, key) from error
 
     async def _ask(self, client: openai.AsyncOpenAI, chat: Chat, params: SamplingParams) -> Any:
         while True:
@@ -188,7 +179,7 @@ class ServerGenerator(TextGenerator):
         # newer models know one name of the limit, older servers only the other
         limit = "max_completion_tokens" if "max_tokens" in self._refused else "max_tokens"
         request: dict[str, Any] = {
-            "model": self._server.model,
+            "model": self._name,
             "messages": messages,
             limit: params.max_new_tokens,
             "temperature": params.temperature,
@@ -210,12 +201,7 @@ class ServerGenerator(TextGenerator):
         return {name: value for name, value in request.items() if name not in self._refused}
 
     def _read(self, key: str, chat: Chat, completion: Any, params: SamplingParams) -> Generation:
-        """Return the server's answer as a generation.
-
-        Raises:
-            ValueError: if it is not one.
-            BadInput: if the tokens ran out before the model wrote anything.
-        """
+        """Return the server's answer as a generation; a ValueError if it is none."""
         choices = getattr(completion, "choices", None)
         message = getattr(choices[0], "message", None) if choices else None
         written = getattr(message, "content", "")
@@ -223,9 +209,8 @@ class ServerGenerator(TextGenerator):
             raise ValueError("no chat completion")
         begun = chat.answer_start if self.extensions else ""
         written = written or "" if begun else (written or "").lstrip()
-        cuts = [at for at in (written.find(stop) for stop in params.stop) if at >= 0]
-        text = begun + (written[: min(cuts)] if cuts else written)
-        cut_off = choices[0].finish_reason == "length" and not cuts
+        text, stopped = cut_at_stop(written, params)
+        cut_off = choices[0].finish_reason == "length" and not stopped
         if cut_off and not written.strip():
             raise BadInput(
                 f"{self.model} wrote nothing for {key!r} within {params.max_new_tokens} tokens; it may think before "
@@ -234,163 +219,112 @@ class ServerGenerator(TextGenerator):
                 remedy="max_new_tokens",
             )
         read, new = self._usage(chat, written, getattr(completion, "usage", None))
-        return Generation(key, text.strip(), read, new, "length" if cut_off else "stop")
+        return Generation(key, (begun + text).strip(), read, new, "length" if cut_off else "stop")
 
     def _usage(self, chat: Chat, written: str, usage: Any) -> tuple[int, int]:
         """Return the numbers of prompt tokens and new ones, estimated where the server does not report them."""
-        counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-        match counts:
-            case int() as read, int() as new:
-                self._characters += _characters(chat)
-                self._tokens += read
-                return read, new
-        return self.count_tokens({"": chat})[""], math.ceil(len(written) / 4)
+        read, new = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+        if not isinstance(read, int) or not isinstance(new, int):
+            return self.count_tokens({"": chat})[""], math.ceil(len(written) / 4)
+        self._characters += _characters(chat)
+        self._tokens += read
+        return read, new
 
+    async def _explained(self, error: Exception, client: openai.AsyncOpenAI, key: str) -> ReclmError:
+        """Return what the client raised for the prompt called ``key`` as an error that a user can mend."""
+        words = self._words(error) if isinstance(error, openai.APIError) else ""
+        if isinstance(error, openai.NotFoundError):
+            return NotFound(self._not_found(words, await _listed(client)), where=self._url)
+        line = next((line for kind, line in _FAULTS.items() if isinstance(error, kind)), None)
+        if line is None:
+            line = self._refusal(error, words, key) if isinstance(error, openai.APIStatusError) else _NO_CHAT
+        sent = f"{self._retries + 1} times" if self._retries else "once"
+        names = {"url": self._url, "model": self._name, "timeout": self._timeout, "key": key, "words": words}
+        message = line.format(**names, host=self._host, sent=sent, status=getattr(error, "status_code", ""))
+        return (Busy if isinstance(error, _TRANSIENT) else BadInput)(message, where=self._url)
 
-def _characters(chat: Chat) -> int:
-    return sum(len(message.content) for message in chat.messages) + len(chat.answer_start)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A model at a server, as messages name it.
-
-    Attributes:
-        url: where the API begins, without name and password.
-        host: ``HOST:PORT``, the port where it is given.
-        model: what the server calls it.
-        retries, timeout: of a request.
-    """
-
-    url: str
-    host: str
-    model: str
-    retries: int
-    timeout: float
-    _key: str = field(repr=False)
-
-    @classmethod
-    def at(cls, address: str, model: str, key: str, retries: int, timeout: float) -> Self:
-        """Parse ``address``.
-
-        Raises:
-            BadInput: if that is no address.
-        """
-        shown = address.rpartition("@")[2].partition("?")[0]
-        try:
-            parts = urlsplit(address)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-                raise ValueError(address)
-        except ValueError as error:
-            raise BadInput(
-                f"OPENAI_BASE_URL: {shown!r} is no address of a server; write one as in http://localhost:8000/v1",
-                value=shown,
-                where="OPENAI_BASE_URL",
-            ) from error
-        host = parts.netloc.rpartition("@")[2].lower()
-        url = f"{parts.scheme}://{host}{parts.path}".rstrip("/")
-        return cls(url, host, model, retries, timeout, key)
-
-    def words(self, error: openai.APIError) -> str:
+    def _words(self, error: openai.APIError) -> str:
         """Return the server's own words: one short line, the key taken out."""
         body = error.body
         message = (body.get("message") or body.get("detail")) if isinstance(body, dict) else body
         text = " ".join(str(message or error.message).split())
         return (text.replace(self._key, "***") if self._key else text)[:200].rstrip(".")
 
+    def _refusal(self, error: openai.APIStatusError, words: str, key: str) -> str:
+        if _TOO_LONG.search(f"{error.code} {error.type} {words}"):
+            return (
+                "the prompt of {key!r} is too long for {model} at {host}: {words}; "
+                "shorten the history or the item text"
+            )
+        line = "{url} refuses the prompt of {key!r} ({status}): {words}"
+        setting = next(
+            (f"{name}={value}" for name, value in _DEFAULTS.items() if _is_refused(name, error)), None
+        )
+        return f"{line}; this model takes {setting}: --set {setting}" if setting else line
 
-async def _explained(error: Exception, server: Server, client: openai.AsyncOpenAI, key: str) -> ReclmError:
-    """Return the error as one that a user can mend.
-
-    Args:
-        error: what the client raised for the prompt called ``key``, or a ValueError of reading the answer.
-        client: asked which models there are, if the server does not know this one.
-    """
-    url, sent = server.url, f"{server.retries + 1} times" if server.retries else "once"
-    match error:
-        case openai.APITimeoutError():
-            line = (
-                f"{url} did not answer {key!r} within {server.timeout:g} s, asked {sent}; "
-                "ask less at once, or run again later"
-            )
-        case openai.APIConnectionError():
-            line = (
-                f"cannot reach {url}, tried {sent}; start the server, or set OPENAI_BASE_URL to where it is"
-            )
-        case openai.AuthenticationError():
-            line = f"{url} does not accept the key (401); set OPENAI_API_KEY to a valid one"
-        case openai.PermissionDeniedError():
-            line = (
-                f"{url} does not permit {server.model!r} (403): {server.words(error)}; check OPENAI_API_KEY"
-            )
-        case openai.NotFoundError():
-            line = _not_found(server, error, await _listed(client))
-        case openai.RateLimitError():
-            line = (
-                f"{url} allows no more requests now (429), asked {sent}: {server.words(error)}; "
-                "run again later, it goes on where it stopped"
-            )
-        case openai.InternalServerError():
-            line = (
-                f"{url} fails ({error.status_code}), asked {sent}: {server.words(error)}; "
-                "run again later, it goes on where it stopped"
-            )
-        case openai.APIStatusError():
-            line = _refusal(server, error, key)
-        case _:
-            line = (
-                f"{url} answered {key!r} with something else than a chat completion; "
+    def _not_found(self, words: str, listed: list[str]) -> str:
+        if not listed:
+            return (
+                f"{self._url} has no model {self._name!r}, or no chat API there (404): {words}; "
                 "OPENAI_BASE_URL must be where the API begins, mostly …/v1"
             )
-    return _class(error)(line, where=url)
+        if self._name in listed:
+            return f"{self._url} lists model {self._name!r} but does not chat with it (404): {words}"
+        near = get_close_matches(self._name, listed, n=8, cutoff=0.0)
+        more = f" and {len(listed) - len(near)} more" if len(listed) > len(near) else ""
+        return f"{self._url} has no model {self._name!r}; it has: {', '.join(near)}{more}"
 
 
-def _class(error: Exception) -> type[ReclmError]:
-    match error:
-        case openai.NotFoundError():
-            return NotFound
-        case openai.RateLimitError() | openai.InternalServerError() | openai.APIConnectionError():
-            return Busy
-    return BadInput
+def _characters(chat: Chat) -> int:
+    return sum(len(message.content) for message in chat.messages) + len(chat.answer_start)
+
+
+_LATER = "run again later, it goes on where it stopped"
+_FAULTS = {
+    openai.APITimeoutError: "{url} did not answer {key!r} within {timeout:g} s, asked {sent}; "
+    "ask less at once, or run again later",
+    openai.APIConnectionError: "cannot reach {url}, tried {sent}; start the server, or set OPENAI_BASE_URL to where "
+    "it is",
+    openai.AuthenticationError: "{url} does not accept the key (401); set OPENAI_API_KEY to a valid one",
+    openai.PermissionDeniedError: "{url} does not permit {model!r} (403): {words}; check OPENAI_API_KEY",
+    openai.RateLimitError: "{url} allows no more requests now (429), asked {sent}: {words}; " + _LATER,
+    openai.InternalServerError: "{url} fails ({status}), asked {sent}: {words}; " + _LATER,
+}
+"""Messages for errors of the client; a timeout is a connection error too, and comes first."""
+_NO_CHAT = (
+    "{url} answered {key!r} with something else than a chat completion; "
+    "OPENAI_BASE_URL must be where the API begins, mostly …/v1"
+)
+_TRANSIENT = (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError)
+
+
+def _parsed(address: str) -> tuple[str, str]:
+    """Return an address without name and password, and its ``HOST:PORT``."""
+    shown = address.rpartition("@")[2].partition("?")[0]
+    try:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError(address)
+    except ValueError as error:
+        raise BadInput(
+            f"OPENAI_BASE_URL: {shown!r} is no address of a server; write one as in http://localhost:8000/v1",
+            value=shown,
+            where="OPENAI_BASE_URL",
+        ) from error
+    host = parts.netloc.rpartition("@")[2].lower()
+    return f"{parts.scheme}://{host}{parts.path}".rstrip("/"), host
 
 
 def _is_refused(name: str, error: openai.APIStatusError) -> bool:
-    """Whether the server refuses a request because it does not support its field ``name``."""
+    """Return whether the server refuses a request because it does not support its field ``name``."""
     line = f"{error.code} {error.message}"
     return "unsupported" in line.lower() and (error.param == name or f"'{name}'" in line)
 
 
-def _refusal(server: Server, error: openai.APIStatusError, key: str) -> str:
-    words = server.words(error)
-    if _TOO_LONG.search(f"{error.code} {error.type} {words}"):
-        return (
-            f"the prompt of {key!r} is too long for {server.model} at {server.host}: {words}; "
-            "shorten the history or the item text"
-        )
-    line = f"{server.url} refuses the prompt of {key!r} ({error.status_code}): {words}"
-    name = next((name for name in _DEFAULTS if _is_refused(name, error)), None)
-    return (
-        f"{line}; this model takes {name}={_DEFAULTS[name]}: --set {name}={_DEFAULTS[name]}" if name else line
-    )
-
-
-def _not_found(server: Server, error: openai.NotFoundError, listed: list[str]) -> str:
-    if not listed:
-        return (
-            f"{server.url} has no model {server.model!r}, or no chat API there (404): {server.words(error)}; "
-            "OPENAI_BASE_URL must be where the API begins, mostly …/v1"
-        )
-    if server.model in listed:
-        return f"{server.url} lists model {server.model!r} but does not chat with it (404): {server.words(error)}"
-    near = get_close_matches(server.model, listed, n=8, cutoff=0.0)
-    more = f" and {len(listed) - len(near)} more" if len(listed) > len(near) else ""
-    return f"{server.url} has no model {server.model!r}; it has: {', '.join(near)}{more}"
-
-
 async def _listed(client: openai.AsyncOpenAI) -> list[str]:
-    """Return the models that the server lists, if it lists any."""
+    """Return the models that the server lists, none where it has no list."""
     try:
         page = await client.with_options(max_retries=0).models.list()
         return sorted(model.id for model in page.data or [])
     except (openai.OpenAIError, ValueError, AttributeError):
-        return []  # not every server has a list; the message does without
+        return []

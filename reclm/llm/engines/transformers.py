@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from llguidance import LLMatcher
+from llguidance.hf import from_tokenizer
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging
 
-from reclm.errors import BadInput
-from reclm.llm.chat import Chat, Generation, SamplingParams
+from reclm.llm.chat import Chat, Generation, SamplingParams, cut_at_stop
 from reclm.llm.engines import LocalGenerator, Precision
-from reclm.llm.engines.decoding import PatternCompiler, TokenChooser, repeated
+from reclm.llm.engines.decoding import TokenChooser, repeated
 from reclm.llm.models import LanguageModel, transformers_folder
 
 
@@ -18,7 +19,6 @@ class TransformersGenerator(LocalGenerator):
     """Runs a model in left-padded batches of prompts of like length; the tokens that all begin with are computed once.
 
     Args:
-        model: found by :func:`~reclm.llm.models.find_model`.
         precision: of weights, activations and KV cache; ``auto`` is bf16 on a GPU and on processors that compute in it,
             else f32. In f32 a text does not depend on the rows beside it, but for ties within rounding.
         batch_size: most prompts in a batch; above 32 a CPU gains nothing.
@@ -28,6 +28,8 @@ class TransformersGenerator(LocalGenerator):
         BadInput: if the model is in another format.
     """
 
+    refuses = ("openvino", "openvino")
+
     def __init__(
         self,
         model: LanguageModel,
@@ -35,13 +37,6 @@ class TransformersGenerator(LocalGenerator):
         batch_size: int = 32,
         device: str | None = None,
     ) -> None:
-        if model.format == "openvino":
-            raise BadInput(
-                f"engine 'transformers' reads safetensors and .gguf files, {model.path} is an OpenVINO folder; "
-                "use --engine openvino",
-                value=str(model.path),
-                remedy="--engine openvino",
-            )
         super().__init__(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = _resolved(precision, self.device)
@@ -64,7 +59,7 @@ class TransformersGenerator(LocalGenerator):
         self.network: Any = network.eval()
         self.device = network.device
         self._vocabulary = network.get_output_embeddings().weight.shape[0]
-        self._patterns: PatternCompiler | None = None
+        self._tokens: Any = None
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
         """Answer every chat, each once and as soon as it is done.
@@ -75,21 +70,15 @@ class TransformersGenerator(LocalGenerator):
         for prompts in self.encode(chats, params):
             keys = list(prompts)
             for row, new, ended in self.sample(list(prompts.values()), params):
-                key = keys[row]
-                yield self.read(key, chats[key], prompts[key], new, ended, params)
+                yield self.read(keys[row], chats[keys[row]], prompts[keys[row]], new, ended, params)
 
     def sample(
         self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
     ) -> Iterator[tuple[int, list[int], bool]]:
-        """Continue prompts of token ids; rows are batched in the order given.
-
-        Args:
-            prompts: token ids of each row.
-            seeds: a seed each row, in place of ``params.seed``.
+        """Continue prompts of token ids, batched in their order; ``seeds`` has one a row, in place of ``params.seed``.
 
         Yields:
-            Row, new tokens (the one that ends the answer included) and whether it ended by itself, as soon as it is
-            done.
+            Row, new tokens (the one that ends the answer included) and whether it ended by itself, once it is done.
         """
         shared = shared_prefix(prompts)
         prefix = self._prefix(shared)
@@ -99,19 +88,17 @@ class TransformersGenerator(LocalGenerator):
             for row, new, ended in self._batch(rows, len(shared), prefix, params, own):
                 yield start + row, new, ended
 
-    def decode(self, ids: list[int]) -> str:
-        """Return new tokens as text, special tokens left out."""
-        return self.prompts.text([token for token in ids if token not in self.end_ids])
-
     def chooser(
         self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
     ) -> TokenChooser:
         """Return the chooser of the tokens that follow these prompts, one row each."""
-        if params.pattern is not None and self._patterns is None:
-            self._patterns = PatternCompiler(self.prompts.tokenizer, self._vocabulary, sorted(self.end_ids))
-        return TokenChooser(
-            prompts, params, self._vocabulary, self.end_ids, self._patterns, self.device, seeds
-        )
+        matcher = None
+        if params.pattern is not None:
+            self._tokens = self._tokens or from_tokenizer(
+                self.prompts.tokenizer, n_vocab=self._vocabulary, eos_token=sorted(self.end_ids)
+            )
+            matcher = LLMatcher(self._tokens, LLMatcher.grammar_from_regex(params.pattern))
+        return TokenChooser(prompts, params, self._vocabulary, self.end_ids, matcher, self.device, seeds)
 
     @torch.inference_mode()
     def _prefix(self, shared: list[int]) -> DynamicCache:
@@ -130,7 +117,6 @@ class TransformersGenerator(LocalGenerator):
         params: SamplingParams,
         seeds: Sequence[int] | None,
     ) -> Iterator[tuple[int, list[int], bool]]:
-        """Yield row, new tokens and whether it ended by itself, of each prompt, as soon as it is done."""
         with torch.inference_mode():
             chooser = self.chooser(prompts, params, seeds)
             # equal prompts are read once
@@ -161,7 +147,9 @@ class TransformersGenerator(LocalGenerator):
                     if done[row]:
                         continue
                     new[row].append(token)
-                    ended = bool(ends[place]) or self._stops(new[row], params)
+                    ended = bool(ends[place])
+                    if params.stop and not ended:
+                        _, ended = cut_at_stop(self.prompts.text(new[row]), params)
                     if ended or last:
                         done[row] = True
                         finished.append((row, new[row], ended))
@@ -179,12 +167,6 @@ class TransformersGenerator(LocalGenerator):
                 finished.clear()
                 if not left:
                     return
-
-    def _stops(self, new: list[int], params: SamplingParams) -> bool:
-        if not params.stop:
-            return False
-        written = self.prompts.text(new)
-        return any(stop in written for stop in params.stop)
 
 
 def _left_padded(
