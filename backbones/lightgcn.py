@@ -8,16 +8,99 @@ Where items are known by their text alone it is the cold-start mode of RecLM's r
 layers, and an item is scored by its feature as it entered the graph: a cold item and a warm one are scored alike.
 """
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from scipy import sparse
 from torch import Tensor
 
-from reclm.backbones.graph import BipartiteGraph
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import BackboneConfig, EmbeddingBackbone, Inputs
+
+
+class _Product(torch.autograd.Function):
+    """Compute ``A x``, and ``Aᵀ g`` in the backward pass with the transpose built once, not at every step."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return matrix @ dense
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transposed @ grads[0]
+
+
+class BipartiteGraph(torch.nn.Module):
+    """Hold ``R̂ = D_u^-½ R D_v^-½``, the normalisation of LightGCN (equation 3), of a ``(U, I)`` matrix of ones.
+
+    Only ``R̂`` and its transpose are held: the full adjacency holds each of them once and nothing else.
+    """
+
+    to_users: Tensor
+    to_items: Tensor
+
+    def __init__(self, interactions: sparse.csr_array) -> None:
+        super().__init__()
+        self.interactions = interactions
+        matrix = _normalised(interactions, interactions.sum(0))
+        self.register_buffer("to_users", csr_tensor(matrix), persistent=False)
+        self.register_buffer("to_items", csr_tensor(matrix.T.tocsr()), persistent=False)
+
+    def without_edges(self, rate: float, generator: torch.Generator) -> "BipartiteGraph":
+        """Return a copy without each edge with probability ``rate`` (SGL, arXiv 2010.10783, equation 6)."""
+        return self._with_edges(torch.rand(self.interactions.nnz, generator=generator).numpy() >= rate)
+
+    def without_nodes(self, rate: float, generator: torch.Generator) -> "BipartiteGraph":
+        """Return a copy without each user and item, and its edges, with probability ``rate`` (SGL, equation 5)."""
+        matrix = self.interactions
+        users, items = (torch.rand(n, generator=generator).numpy() >= rate for n in matrix.shape)
+        return self._with_edges(np.repeat(users, np.diff(matrix.indptr)) & items[matrix.indices])
+
+    def _with_edges(self, remain: np.ndarray) -> "BipartiteGraph":
+        """Return a copy with the edges that ``remain``, bool of all."""
+        matrix = self.interactions
+        pointers = np.concatenate([[0], np.cumsum(remain)])[matrix.indptr]
+        edges = matrix.data[remain], matrix.indices[remain], pointers
+        return BipartiteGraph(sparse.csr_array(edges, shape=matrix.shape))
+
+    def rows(self, histories: sparse.csr_array) -> Tensor:
+        """Return the rows ``(n, I)`` that ``R̂`` would have for new users; the items' degrees stay those of training."""
+        return csr_tensor(_normalised(histories, self.interactions.sum(0)))
+
+    def users_from(self, items: Tensor) -> Tensor:
+        """Return ``R̂ x``, the messages of items to their users, ``(I, d) -> (U, d)``."""
+        return _Product.apply(self.to_users, self.to_items, items)  # pyright: ignore[reportReturnType]
+
+    def items_from(self, users: Tensor) -> Tensor:
+        """Return ``R̂ᵀ x``, the messages of users to their items, ``(U, d) -> (I, d)``."""
+        return _Product.apply(self.to_items, self.to_users, users)  # pyright: ignore[reportReturnType]
+
+
+def _normalised(interactions: sparse.csr_array, item_degree: np.ndarray) -> sparse.csr_array:
+    degrees = interactions.sum(1), item_degree
+    users, items = (sparse.diags_array(1 / np.sqrt(np.maximum(degree, 1))) for degree in degrees)
+    return (users @ interactions @ items).tocsr()
+
+
+def csr_tensor(matrix: sparse.csr_array) -> Tensor:
+    """Return the matrix as a float32 tensor."""
+    rows, columns = matrix.shape  # pyright: ignore[reportGeneralTypeIssues]
+    index = np.int32 if max(rows, columns, matrix.nnz) < 2**31 else np.int64
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        # check_invariants: SciPy keeps them already
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(index)),
+            torch.from_numpy(matrix.indices.astype(index)),
+            torch.from_numpy(matrix.data.astype(np.float32)),
+            size=matrix.shape,
+            check_invariants=False,
+        )
 
 
 class LightGCNConfig(BackboneConfig):
@@ -45,18 +128,17 @@ class LightGCN(EmbeddingBackbone):
 
     def __init__(self, config: LightGCNConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
-        self.graph = BipartiteGraph.of(inputs.train, inputs.users, inputs.items)
+        self.graph = BipartiteGraph(inputs.train.matrix(inputs.users, inputs.items))
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is scored, ``(U, d)`` and ``(I, d)``, of layer-0 features of the same shapes."""
+        """Return the combined layers; of items known by their text alone, layer 0."""
         if self.config.items == "text":
             return self.combine(users, self.graph.users_from(self._item_layers(users, items))), items
-        graphs = [self.graph] * self.config.layers
-        user, item = layer_sum(graphs, users, items)
+        user, item = layer_sum([self.graph] * self.config.layers, users, items)
         return user / (self.config.layers + 1), item / (self.config.layers + 1)
 
     def combine(self, first: Tensor, later: Tensor) -> Tensor:
-        """Return representations ``(n, d)``, of layer 0 and of the sum of layers 1 … K."""
+        """Return representations ``(n, d)``, of layer 0 and of the sum of layers 1 … K (zeros without neighbours)."""
         total = first + later
         return total if self.config.items == "text" else total / (self.config.layers + 1)
 
@@ -70,7 +152,7 @@ class LightGCN(EmbeddingBackbone):
     ) -> Tensor:
         """Return ``Σ_k e_u^(k) = e_u^(0) + R̂ Σ_{k<K} e_v^(k)``, with ``R̂`` the normalised histories.
 
-        The items' layers and degrees stay those of training: a new user changes nobody else. See the base class.
+        The items' layers and degrees stay those of training: a new user changes nobody else.
         """
         features = self.new_user_features(base, profiles)
         if histories is None:
@@ -79,8 +161,8 @@ class LightGCN(EmbeddingBackbone):
         return self.combine(features, self.graph.rows(histories) @ sent)
 
     @torch.no_grad()
-    def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return representations of items without neighbours: their layers 1 … K are zero. See the base class."""
+    def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
+        """Return representations of items without neighbours: their layers 1 … K are zero."""
         features = self.new_item_features(text, profiles)
         return features if self.config.items == "text" else self.combine(features, torch.zeros_like(features))
 
@@ -89,12 +171,10 @@ class LightGCN(EmbeddingBackbone):
 
         ``Σ_k e_u^(k) = e_u^(0) + R̂`` times it: K products, where layer by layer takes 2K - 1.
         """
+        graph, last = self.graph, self.config.layers - 1
         user, item = users, items
         item_sum = items
-        for layer in range(1, self.config.layers):
-            user, item = (
-                self.graph.users_from(item) if layer + 1 < self.config.layers else user,
-                self.graph.items_from(user),
-            )
+        for layer in range(1, last + 1):
+            user, item = graph.users_from(item) if layer < last else user, graph.items_from(user)
             item_sum = item_sum + item
         return item_sum

@@ -52,26 +52,26 @@ class NCF(EmbeddingBackbone):
         return 2 * config.dim
 
     def begin_epoch(self, generator: torch.Generator) -> None:
-        """Keep the generator of the epoch's dropout."""
+        """Set the generator of the epoch's dropout."""
         self._random = generator
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features as they are; :meth:`score` takes pairs of them."""
         return users, items
 
-    def score(self, users: Tensor, items: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Scores ``(…, B)`` of features ``(B, 2d)`` and ``(…, B, 2d)``; ``kept (B, hidden)`` scales hidden units."""
+    def score(self, users: Tensor, items: Tensor, dropout: Tensor | None = None) -> Tensor:
+        """Return scores ``(…, B)`` of features ``(B, 2d)`` and ``(…, B, 2d)``; ``dropout (B, hidden)`` scales units."""
         (user, user_mlp), (item, item_mlp) = users.chunk(2, dim=-1), items.chunk(2, dim=-1)
         hidden = F.relu(self.from_user(user_mlp) + item_mlp @ self.from_item.T)
-        if kept is not None:
-            hidden = hidden * kept
+        if dropout is not None:
+            hidden = hidden * dropout
         return torch.linalg.vecdot(user * self.gmf, item) + (hidden @ self.out.T).squeeze(-1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return BPR and L2 of the batch's own rows; a triple's two pairs lose the same hidden units."""
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
-        kept = self._dropout_mask(len(users)) if self.training and self.config.hidden_dropout else None
-        loss = bpr_loss(*self.score(user, items.view(2, *user.shape), kept))
+        dropout = self._dropout_mask(len(users)) if self.training and self.config.hidden_dropout else None
+        loss = bpr_loss(*self.score(user, items.view(2, *user.shape), dropout))
         return loss + self.config.l2 * l2_penalty(user, items)
 
     def _dropout_mask(self, rows: int) -> Tensor:

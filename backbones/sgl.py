@@ -17,8 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from reclm.backbones.graph import BipartiteGraph
-from reclm.backbones.lightgcn import LightGCN, LightGCNConfig, layer_sum
+from reclm.backbones.lightgcn import BipartiteGraph, LightGCN, LightGCNConfig, layer_sum
 from reclm.recommend.base import Inputs
 from reclm.recommend.losses import info_nce
 
@@ -56,22 +55,14 @@ class SGL(LightGCN):
         self.views = self._view(generator), self._view(generator)
 
     def _view(self, generator: torch.Generator) -> View:
-        rate, layers = self.config.drop_rate, self.config.layers
-        if self.config.damage == "random-walk":
+        damage, rate, layers = self.config.damage, self.config.drop_rate, self.config.layers
+        if damage == "random-walk":
             return [self.graph.without_edges(rate, generator) for _ in range(layers)]
-        damaged = (
-            self.graph.without_edges(rate, generator)
-            if self.config.damage == "edge-dropout"
-            else self.graph.without_nodes(rate, generator)
-        )
-        return [damaged] * layers
+        drop = self.graph.without_edges if damage == "edge-dropout" else self.graph.without_nodes
+        return [drop(rate, generator)] * layers
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE.
-
-        Raises:
-            RuntimeError: before :meth:`begin_epoch`.
-        """
+        """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE."""
         if self.views is None:
             raise RuntimeError("SGL draws its views in begin_epoch, which was not called")
         layer0 = self.user_features(), self.item_features()

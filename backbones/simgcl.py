@@ -13,13 +13,11 @@ import functools
 import numpy as np
 import torch
 from pydantic import Field
-from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.errors import BadInput
-from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
 from reclm.recommend.losses import info_nce
 
@@ -55,49 +53,28 @@ class SimGCL(LightGCN):
         self._random = np.random.Generator(np.random.SFC64(seed))
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is scored: features without noise."""
+        """Return representations without noise."""
         if self.config.items == "text":
             return super().represent(users, items)
         return self._mean(self.layers(users, items))
 
     def combine(self, first: Tensor, later: Tensor) -> Tensor:
-        """Return the mean of layers 1 … K; where items are known by text alone, as in LightGCN."""
-        return super().combine(first, later) if self.config.items == "text" else later / self.config.layers
-
-    def new_users(
-        self,
-        base: Tensor,
-        profiles: ProfileMatrix | None = None,
-        histories: sparse.csr_array | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return representations as LightGCN does.
+        """Return the mean of layers 1 … K; where items are known by text alone, as in LightGCN.
 
         Raises:
-            BadInput: for a user without a history where layer 0 is left out.
+            BadInput: for a user or an item without neighbours where layer 0 is left out.
         """
-        if self.config.items != "text" and (histories is None or not histories.sum(1).all()):
-            raise self._no_layers("a user without a history")
-        return super().new_users(base, profiles, histories, generator)
-
-    def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return representations as LightGCN does.
-
-        Raises:
-            BadInput: where layer 0 is left out.
-        """
-        if self.config.items == "id+text":
-            raise self._no_layers("an item without interactions")
-        return super().new_items(text, profiles)
-
-    def _no_layers(self, case: str) -> BadInput:
-        return BadInput(
-            f"SimGCL with items = {self.config.items!r} ranks by layers 1 … {self.config.layers}, and {case} has none; "
-            "train it with --set items=text",
-            value=self.config.items,
-            where="items",
-            remedy="--set items=text",
-        )
+        if self.config.items == "text":
+            return super().combine(first, later)
+        if not later.any(dim=1).all():
+            raise BadInput(
+                f"SimGCL with items = {self.config.items!r} ranks by layers 1 … {self.config.layers}, and a user or an "
+                "item without interactions has none; train it with --set items=text",
+                value=self.config.items,
+                where="items",
+                remedy="--set items=text",
+            )
+        return later / self.config.layers
 
     def layers(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return layers 1 … K, each ``(U, d)`` and ``(I, d)``."""
@@ -112,7 +89,7 @@ class SimGCL(LightGCN):
 
     @torch.no_grad()
     def view_noise(self, layers: list[tuple[Tensor, Tensor]], rows: tuple[Tensor, Tensor]) -> list[Tensor]:
-        """Return what two views add to the mean of ``layers`` at ``rows``: users ``(n, 2d)`` and items ``(m, 2d)``."""
+        """Return the noise of two views on the mean of ``layers`` at ``rows``: users ``(n, 2d)``, items ``(m, 2d)``."""
         carried = [torch.zeros(len(side), 2 * self.config.dim) for side in layers[0]]
         sums = [torch.zeros(len(row), 2 * self.config.dim) for row in rows]
         for number, layer in enumerate(layers, 1):
@@ -139,11 +116,7 @@ class SimGCL(LightGCN):
         return carried + F.normalize(drawn, dim=-1).mul_(sign).mul_(self.config.noise).view_as(carried)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE.
-
-        Raises:
-            RuntimeError: before :meth:`begin_epoch`.
-        """
+        """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE."""
         layer0 = self.user_features(), self.item_features()
         layers = self.layers(*layer0)
         final = mean = self._mean(layers)

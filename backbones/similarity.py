@@ -36,16 +36,11 @@ class Similarity(Backbone):
         super().__init__(config, inputs, generator)
         profiles, text = inputs.user_profiles, inputs.item_text
         if profiles is None or not profiles.present.any():
-            raise NotFound(
-                "backbone 'similarity' ranks by user profiles, and there are none; add --augment",
-                value="user",
-                where="profiles",
-                remedy="--augment",
-            )
+            self.check_profiles((), "similarity")
+        assert profiles is not None
         if text is None or not text.any():
-            raise NotFound(
-                "backbone 'similarity' ranks items by their text, and there is none", where="item_text"
-            )
+            message = "backbone 'similarity' ranks items by their text, and there is none"
+            raise NotFound(message, where="item_text")
         self.ranker = TextRanker(text, generator)
         users = self.ranker.profiles(np.where(profiles.present[:, None], profiles.vectors, 0))
         self.register_buffer("users", users, persistent=False)
@@ -66,17 +61,12 @@ class Similarity(Backbone):
     def add_users(
         self, profiles: ProfileMatrix | None, histories: sparse.csr_array | None, generator: torch.Generator
     ) -> Tensor:
-        """Return the profiles, of length one.
-
-        Raises:
-            BadInput: without profiles: histories are not read.
-        """
+        """Return the profiles, of length one; histories are not read."""
         if profiles is None:
-            raise BadInput(
-                "backbone 'similarity' reads profiles and no histories; give a profile", where="history"
-            )
+            message = "backbone 'similarity' reads profiles and no histories; give a profile"
+            raise BadInput(message, where="history")
         return self.ranker.profiles(np.where(profiles.present[:, None], profiles.vectors, 0))
 
-    def add_items(self, text: Tensor, profiles: ProfileMatrix | None) -> Tensor:
+    def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
         """Return the items' texts, of length one; their profiles are not read."""
         return item_vectors(text, torch.Generator().manual_seed(0))

@@ -26,8 +26,8 @@ from reclm.environment import environment
 from reclm.errors import NotFound, unknown
 from reclm.folders import current
 from reclm.intervals import rise
+from reclm.recommend.evaluate import validation_task
 from reclm.recommend.saved import SavedModel, build_model, save_model
-from reclm.recommend.tasks import validation_task
 from reclm.recommend.training import TrainConfig
 
 BASELINES = ("popularity", "random")

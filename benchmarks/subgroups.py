@@ -9,7 +9,7 @@ from reclm.benchmarks.results import Result
 from reclm.benchmarks.significance import over_users, paired
 from reclm.data.dataset import Interactions
 from reclm.intervals import Estimate
-from reclm.recommend.tasks import Task
+from reclm.recommend.evaluate import Task
 
 ACTIVITY = (0, 1, 3, 6, 11, 21)
 """Fewest training interactions of each group of users: 0, 1-2, 3-5, 6-10, 11-20, 21+."""

@@ -15,10 +15,18 @@ from reclm.benchmarks.subgroups import item_subgroups
 from reclm.config import Config
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.recommend.base import Backbone, Inputs
-from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, deepest, evaluate, measure, rank
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.tasks import test_tasks, trained_on, validation_task
-from reclm.recommend.training import TrainConfig, TrainingResult, train_backbone
+from reclm.recommend.evaluate import (
+    DEFAULT_METRICS,
+    PerUser,
+    deepest,
+    evaluate,
+    measure,
+    rank,
+    test_tasks,
+    trained_on,
+    validation_task,
+)
+from reclm.recommend.training import TrainConfig, TrainingResult, TripleSampler, train_backbone
 
 SelectOn = Literal["valid", "test"]
 

@@ -28,8 +28,7 @@ from reclm.config import Config
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.environment import environment
 from reclm.errors import Damaged, ReclmError
-from reclm.recommend.evaluate import PerUser
-from reclm.recommend.tasks import Task
+from reclm.recommend.evaluate import PerUser, Task
 
 FORMAT = 3
 """Of what a cell keeps; raised when it keeps more."""

@@ -14,7 +14,7 @@ import reclm
 from reclm.data.dataset import Dataset
 from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.losses import bpr_loss
-from reclm.recommend.sampling import TripleSampler
+from reclm.recommend.training import TripleSampler
 from reclm.testing import checkerboard, profiles
 
 

@@ -12,7 +12,7 @@ from torch_geometric.nn.models import LightGCN
 import reclm
 from reclm.data.dataset import Dataset
 from reclm.recommend.evaluate import Task, evaluate
-from reclm.recommend.sampling import TripleSampler
+from reclm.recommend.training import TripleSampler
 from reclm.testing import checkerboard, profiles
 
 

@@ -31,8 +31,7 @@ from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
 from reclm.profiles.write import make_profiles
 from reclm.recommend.base import Inputs
-from reclm.recommend.evaluate import PerUser, evaluate
-from reclm.recommend.tasks import Task
+from reclm.recommend.evaluate import PerUser, Task, evaluate
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 

@@ -20,8 +20,7 @@ from reclm.files import atomic_file
 from reclm.profilers.reclm.config import NeighbourConfig
 from reclm.profilers.reclm.histories import packed
 from reclm.recommend.base import Inputs
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, train
+from reclm.recommend.training import TrainConfig, TripleSampler, train
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from reclm.data.dataset import ProfileKind
-from reclm.fusion.dual_mlp import DualMLP
-from reclm.fusion.profile_fusion import ProfileFusion
+from reclm.fusion.dual_mlp import DualMLP, ProfileFusion
 from reclm.fusion.rows import Coverage, Placement
 
 
@@ -22,7 +21,7 @@ class FusedSide(nn.Module):
     Args:
         placed: each user's (item's) row and profile.
         mlp: the dual MLP.
-        normalize: scale ``T_pro(p)`` to length one (:class:`~reclm.fusion.profile_fusion.ProfileFusion`).
+        normalize: scale ``T_pro(p)`` to length one (:class:`~reclm.fusion.dual_mlp.ProfileFusion`).
         residual: ``x + g ∘ Ψ(x ‖ T_pro(p))`` in place of ``Ψ(x ‖ T_pro(p))``; the gate ``g`` ``(d,)`` starts at zero.
             (Not ``Ψ`` itself: behind its ReLU, weights of zero would never get a gradient.)
         zero_cold: make cold rows zero, in place of fusing them from the profile alone.

@@ -15,12 +15,15 @@ from torch.nn import functional as F
 from reclm.config import Config as BaseConfig
 from reclm.data.dataset import Interactions, ProfileKind
 from reclm.errors import BadInput, NotFound
-from reclm.fusion.dual_mlp import DualMLP, transform
-from reclm.fusion.profile_fusion import ProfileFusion
+from reclm.fusion.dual_mlp import DualMLP, ProfileFusion, transform
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.evaluate import Scorer
-from reclm.recommend.fold_in import fold_in
 from reclm.recommend.losses import bpr_loss, l2_penalty
+
+FOLD_IN_STEPS, FOLD_IN_LR = 50, 0.02
+"""Steps of Adam and their size: chosen on ml-100k, so that users fitted anew from the mean rank like trained ones."""
+FOLD_IN_NEGATIVES = 64
+"""Drawn for each user at each step, and shared by the items of its history."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +32,8 @@ class Inputs:
 
     Attributes:
         users, items: their numbers, ``U`` and ``I``.
-        train: the training interactions (graph backbones build their graph from them).
         item_text: ``(I, t)`` float32, raw text features ``f_v``; zeros for an item without text.
-        user_profiles, item_profiles: profile embeddings; None leaves that side as it is.
+        user_profiles, item_profiles: None leaves that side as it is.
     """
 
     users: int
@@ -72,11 +74,7 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def check_profiles(cls, kinds: Container[ProfileKind], name: str) -> None:
-        """Check that the kind of profiles that it cannot do without is among ``kinds``.
-
-        Raises:
-            NotFound: if it is not.
-        """
+        """Raise NotFound if the kind of profiles that it cannot do without is not among ``kinds``."""
         kind = cls.needs_profiles
         if kind is not None and kind not in kinds:
             raise NotFound(
@@ -87,13 +85,11 @@ class Backbone(nn.Module, ABC):
             )
 
     def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
-        """Return what is scored of all users and items, ``(U, d')`` and ``(I, d')``, with the present weights.
+        """Return the vectors scored, ``(U, d')`` and ``(I, d')``, with the present weights.
 
         Args:
-            profile_of: profile embeddings ``(t,)`` of some user_idx, in place of their own.
-
-        Raises:
-            BadInput: for such profiles, if the model reads no profiles of users.
+            profile_of: profile embeddings ``(t,)`` of some user_idx, in place of their own; BadInput if the model
+                reads no profiles of users.
         """
         raise NotImplementedError(f"{type(self).__name__} scores without representations")
 
@@ -123,16 +119,13 @@ class Backbone(nn.Module, ABC):
         """Return representations ``(n, d')`` of users that came after training, for :meth:`scorer_of`.
 
         Args:
-            profiles: of the ``n`` users.
+            profiles: of the ``n`` users; BadInput if the model cannot rank by them.
             histories: ``(n, I)`` matrix of ones at the items they touched.
             generator: of the draws.
-
-        Raises:
-            BadInput: if the model cannot rank for such users.
         """
         raise NotImplementedError(f"{type(self).__name__} serves no new users")
 
-    def add_items(self, text: Tensor, profiles: ProfileMatrix | None) -> Tensor:
+    def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
         """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
 
         Raises:
@@ -165,7 +158,7 @@ class EmbeddingBackbone(Backbone):
     With profiles both sides go through the dual MLP (RecLM, equation 2); the results are the layer-0 features. A
     subclass writes :meth:`represent`; one that scores by something else than a dot product also :meth:`loss` and
     :meth:`scorer_of`; one whose representations depend on other users or items also :meth:`new_users` and
-    :meth:`new_items`.
+    :meth:`add_items`.
 
     Raises:
         NotFound: if the items' text is needed and the data has none.
@@ -242,7 +235,7 @@ class EmbeddingBackbone(Backbone):
 
     @abstractmethod
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is scored, ``(U, d')`` and ``(I, d')``, of layer-0 features ``(U, d)`` and ``(I, d)``."""
+        """Return the vectors scored, ``(U, d')`` and ``(I, d')``, of layer-0 features ``(U, d)`` and ``(I, d)``."""
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return BPR of a batch of triples, and L2 of the layer-0 features."""
@@ -252,18 +245,12 @@ class EmbeddingBackbone(Backbone):
     def ranking_loss(
         self, layer0: tuple[Tensor, Tensor], final: tuple[Tensor, Tensor], users: Tensor, items: Tensor
     ) -> Tensor:
-        """Return BPR of ``final`` and L2 of ``layer0``, at ``(B,)`` users and ``(2B,)`` positives and negatives."""
+        """Return BPR of ``final`` and L2 of ``layer0``, at ``(B,)`` users and ``(2B,)`` items."""
         own = F.embedding(users, layer0[0]), F.embedding(items, layer0[1])
         return self.objective(F.embedding(users, final[0]), F.embedding(items, final[1]), own)
 
     def objective(self, users: Tensor, items: Tensor, layer0: tuple[Tensor, Tensor]) -> Tensor:
-        """Return BPR of dot products, and L2.
-
-        Args:
-            users: ``(B, d')`` representations.
-            items: ``(2B, d')``, of the positives and then of the negatives.
-            layer0: the layer-0 features of the same, ``(B, d)`` and ``(2B, d)``.
-        """
+        """Return BPR of dot products of ``(B, d')`` and ``(2B, d')``, positives first, and L2 of their features."""
         loss = bpr_loss(*torch.linalg.vecdot(users, items.view(2, *users.shape)))
         return loss + self.config.l2 * l2_penalty(*layer0)
 
@@ -289,11 +276,7 @@ class EmbeddingBackbone(Backbone):
         return self.user_embedding[self.trained_users].detach().mean(0).expand(count, -1)
 
     def new_user_features(self, base: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return layer-0 features ``(n, d)`` of users with ``base (n, d)`` in place of ``x_u``.
-
-        Raises:
-            BadInput: for profiles, if the model was trained without profiles of users.
-        """
+        """Return layer-0 features ``(n, d)`` of users with ``base (n, d)`` in place of ``x_u``."""
         return _fused(self.user_fusion, base, profiles, "user")
 
     def new_item_features(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
@@ -324,32 +307,50 @@ class EmbeddingBackbone(Backbone):
         histories: sparse.csr_array | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return representations ``(n, d')`` of users that came after training, for :meth:`scorer_of`.
+        """Return representations ``(n, d')`` of users that came after training, as :meth:`add_users`.
 
         Args:
-            base: ``(n, d)`` in place of ``x_u``, e.g. :meth:`user_prior`; fitted to the histories where there are any
-                (:func:`~reclm.recommend.fold_in.fold_in`).
-            profiles: of the ``n`` users.
-            histories: ``(n, I)`` matrix of ones at the items they touched.
-            generator: of the draws of the fit.
-
-        Raises:
-            BadInput: for profiles, if the model was trained without profiles of users.
+            base: ``(n, d)`` in place of ``x_u``, e.g. :meth:`user_prior`; fitted to the histories where there are any.
         """
         if histories is not None:
-            base = fold_in(self, base, profiles, histories, generator)
+            base = self._fold_in(base, profiles, histories, generator)
         features = self.new_user_features(base, profiles)
         return self.represent(features, features[:0])[0]
 
-    @torch.no_grad()
-    def new_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
+    def _fold_in(
+        self,
+        base: Tensor,
+        profiles: ProfileMatrix | None,
+        histories: sparse.csr_array,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Return ``x_u`` ``(n, d)`` fitted to histories ``(n, I)``, from ``base``, while the model stays as it is.
 
-        Raises:
-            BadInput: as :meth:`new_item_features`.
+        The loss is that of the training: BPR over the history's items, each against trained items that the user has not
+        touched, and the L2 of the user's features. A user without a history is returned as it came.
         """
-        features = self.new_item_features(text, profiles)
-        return self.represent(features[:0], features)[1]
+        rows, columns = (torch.from_numpy(part).long() for part in histories.nonzero())
+        own = base.detach().clone().requires_grad_()
+        optimizer = torch.optim.Adam([own], lr=FOLD_IN_LR)
+        items = self.represent(self.user_features(), self.item_features())[1]
+        chances = torch.zeros(len(own), len(items))
+        chances[:, self.trained_items] = 1.0
+        chances[rows, columns] = 0.0
+        chances[chances.sum(1) == 0] = 1.0  # a user who touched everything: all items alike
+        all_users, all_items = torch.arange(len(own)), torch.arange(len(items))
+        for _ in range(FOLD_IN_STEPS if len(rows) else 0):
+            with torch.enable_grad():
+                features = self.new_user_features(own, profiles)
+                users = self.represent(features, features[:0])[0]
+                scores = self.scorer_of(users, items)(all_users, all_items)
+                negatives = torch.multinomial(
+                    chances, FOLD_IN_NEGATIVES, replacement=True, generator=generator
+                )
+                loss = bpr_loss(scores[rows, columns][:, None], scores.gather(1, negatives)[rows])
+                loss = loss + self.config.l2 * l2_penalty(features[rows])
+                (own.grad,) = torch.autograd.grad(loss, [own])
+            optimizer.step()
+        return own.detach()
 
     def add_users(
         self, profiles: ProfileMatrix | None, histories: sparse.csr_array | None, generator: torch.Generator
@@ -358,9 +359,15 @@ class EmbeddingBackbone(Backbone):
         count = len(profiles) if profiles is not None else histories.shape[0]  # pyright: ignore
         return self.new_users(self.user_prior(count), profiles, histories, generator)
 
-    def add_items(self, text: Tensor, profiles: ProfileMatrix | None) -> Tensor:
-        """Return :meth:`new_items`."""
-        return self.new_items(text, profiles)
+    @torch.no_grad()
+    def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
+        """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
+
+        Raises:
+            BadInput: as :meth:`new_item_features`.
+        """
+        features = self.new_item_features(text, profiles)
+        return self.represent(features[:0], features)[1]
 
 
 def table(rows: int, dim: int, generator: torch.Generator) -> nn.Parameter:

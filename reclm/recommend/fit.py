@@ -11,11 +11,10 @@ from reclm.environment import environment
 from reclm.errors import BadInput, NotFound, unknown
 from reclm.profiles.matrix import ProfileMatrix, item_text_features
 from reclm.recommend.base import Inputs
+from reclm.recommend.evaluate import Task, validation_task
 from reclm.recommend.recommender import ProfilesLike, Recommender, folder_of
-from reclm.recommend.sampling import TripleSampler
 from reclm.recommend.saved import SavedModel
-from reclm.recommend.tasks import Task, validation_task
-from reclm.recommend.training import TrainConfig, train_backbone
+from reclm.recommend.training import TrainConfig, TripleSampler, train_backbone
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder

@@ -15,12 +15,11 @@ from reclm.errors import BadInput, NotFound, unknown
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profile
 from reclm.recommend.base import Backbone, Inputs
-from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, evaluate
+from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, evaluate, test_tasks
 from reclm.recommend.metrics import title
 from reclm.recommend.saved import SavedModel, save_model
 from reclm.recommend.serve import NewItems, rank_items
 from reclm.recommend.steering import Steered, steer
-from reclm.recommend.tasks import test_tasks
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder

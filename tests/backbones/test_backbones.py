@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from reclm import plugins
-from reclm.backbones.graph import BipartiteGraph
-from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
+from reclm.backbones.lightgcn import BipartiteGraph, LightGCN, LightGCNConfig
 from reclm.data.dataset import Interactions
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import EmbeddingBackbone, Inputs
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, make_optimizer
+from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer
 from reclm.testing import checkerboard, features
 
 DATA = checkerboard()
@@ -158,7 +156,7 @@ def test_lightgcn_sums_the_layers_of_its_equation(layers: int) -> None:
 
 def test_lightgcn_layer_equals_pytorch_geometrics() -> None:
     lg_conv = pytest.importorskip("torch_geometric.nn").LGConv()
-    graph = BipartiteGraph.of(DATA.train, PLAIN.users, PLAIN.items)
+    graph = BipartiteGraph(DATA.train.matrix(PLAIN.users, PLAIN.items))
     x = torch.randn(PLAIN.users + PLAIN.items, 4, generator=torch.Generator().manual_seed(0))
     edges = torch.from_numpy(np.stack([DATA.train.user_idx, DATA.train.item_idx + PLAIN.users]))
     theirs = lg_conv(x, torch.cat([edges, edges.flip(0)], 1))
@@ -167,7 +165,7 @@ def test_lightgcn_layer_equals_pytorch_geometrics() -> None:
 
 
 def test_graph_gradient_is_the_transposed_product() -> None:
-    graph = BipartiteGraph.of(DATA.train, PLAIN.users, PLAIN.items)
+    graph = BipartiteGraph(DATA.train.matrix(PLAIN.users, PLAIN.items))
     x = torch.randn(PLAIN.items, 3, requires_grad=True)
     graph.users_from(x).square().sum().backward()
     dense = graph.to_users.to_dense()

@@ -6,8 +6,7 @@ import torch
 from scipy import sparse
 from torch.nn import functional as F
 
-from reclm.backbones.graph import BipartiteGraph
-from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
+from reclm.backbones.lightgcn import BipartiteGraph, LightGCN, LightGCNConfig
 from reclm.backbones.sgl import SGL, SGLConfig
 from reclm.backbones.simgcl import SimGCL, SimGCLConfig
 from reclm.recommend.base import Inputs

@@ -12,8 +12,7 @@ from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.errors import ReclmError
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import EmbeddingBackbone, Inputs
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, train
+from reclm.recommend.training import TrainConfig, TripleSampler, train
 from reclm.testing import checkerboard, features, profiles
 
 DATA = checkerboard()
@@ -74,7 +73,7 @@ def test_with_a_known_items_text_and_profile_a_new_item_is_that_item(
     name: str, normalize: bool, inputs: Inputs
 ) -> None:
     model = build(name, inputs, items="text", normalize=normalize)
-    new = model.new_items(TEXT, inputs.item_profiles)
+    new = model.add_items(TEXT, inputs.item_profiles)
     users, items = represented(model)
     torch.testing.assert_close(new, items)
     everybody, everything = torch.arange(PLAIN.users), torch.arange(PLAIN.items)
@@ -89,10 +88,10 @@ def test_an_item_nobody_trained_on_scores_by_its_mean_layer_as_it_does_in_the_ca
         mean = model.item_embedding[np.unique(DATA.train.item_idx)].mean(0)
         assert model.t_raw is not None
         expected = (mean + model.t_raw(TEXT[:2])) / 3
-    torch.testing.assert_close(model.new_items(TEXT[:2]), expected)
+    torch.testing.assert_close(model.add_items(TEXT[:2]), expected)
     with torch.no_grad():
         model.item_embedding[-1] = mean  # cold: it has no neighbours
-    torch.testing.assert_close(model.new_items(TEXT[-1:])[0], represented(model)[1][-1])
+    torch.testing.assert_close(model.add_items(TEXT[-1:])[0], represented(model)[1][-1])
 
 
 def test_lightgcn_of_a_history_by_hand() -> None:
@@ -177,10 +176,10 @@ def test_what_a_model_cannot_take_is_said() -> None:
     with pytest.raises(ReclmError, match="without user profiles"):
         build("biasmf").new_users(base, ProfileMatrix(np.zeros((1, 8), np.float32), np.ones(1, bool)))
     with pytest.raises(ReclmError, match="by their ID alone"):
-        build("ncf", items="id").new_items(TEXT[:1])
+        build("ncf", items="id").add_items(TEXT[:1])
     with pytest.raises(ReclmError, match="without item profiles"):
-        build("ncf").new_items(TEXT[:1], ProfileMatrix(np.zeros((1, 8), np.float32), np.ones(1, bool)))
-    with pytest.raises(ReclmError, match="a user without a history has none"):
+        build("ncf").add_items(TEXT[:1], ProfileMatrix(np.zeros((1, 8), np.float32), np.ones(1, bool)))
+    with pytest.raises(ReclmError, match="item without interactions has none"):
         build("simgcl", items="id").new_users(base.repeat(2, 1), None, history([0], []))
-    with pytest.raises(ReclmError, match="an item without interactions has none"):
-        build("simgcl", items="id+text").new_items(TEXT[:1])
+    with pytest.raises(ReclmError, match="item without interactions has none"):
+        build("simgcl", items="id+text").add_items(TEXT[:1])

@@ -20,8 +20,8 @@ from reclm.errors import ReclmError
 from reclm.folders import Workspace, workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
+from reclm.recommend.evaluate import test_tasks as tasks_of
 from reclm.recommend.saved import load_model
-from reclm.recommend.tasks import test_tasks as tasks_of
 from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard, features, profiles
 

@@ -16,7 +16,7 @@ from reclm.benchmarks.trial import Plan, Runner
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
-from reclm.recommend.tasks import test_tasks as tasks_of
+from reclm.recommend.evaluate import test_tasks as tasks_of
 from reclm.recommend.training import TrainConfig
 from reclm.testing import checkerboard, features
 

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from reclm.fusion.dual_mlp import DualMLP
-from reclm.fusion.profile_fusion import ProfileFusion
+from reclm.fusion.dual_mlp import DualMLP, ProfileFusion
 from reclm.profiles.matrix import ProfileMatrix
 
 

@@ -8,9 +8,8 @@ import torch
 
 from reclm.data.dataset import Interactions
 from reclm.errors import ReclmError
-from reclm.recommend.evaluate import PerUser, evaluate
+from reclm.recommend.evaluate import PerUser, Task, evaluate
 from reclm.recommend.metrics import Popularity, coverage
-from reclm.recommend.tasks import Task
 
 # five users, of whom user 4 chose nothing in training; item 0 has four users (user 1 chose it twice), item 1 two,
 # item 2 one; nobody chose items 3 and 4, and item 4 is no candidate

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from reclm.data.dataset import Interactions
-from reclm.recommend.evaluate import DEFAULT_METRICS, evaluate, measure, rank
-from reclm.recommend.tasks import Task
+from reclm.recommend.evaluate import DEFAULT_METRICS, Task, evaluate, measure, rank
 
 
 def interactions(*pairs: tuple[int, int]) -> Interactions:

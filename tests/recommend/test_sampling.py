@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reclm.data.dataset import Interactions
 from reclm.errors import ReclmError
-from reclm.recommend.sampling import TripleSampler
+from reclm.recommend.training import TripleSampler
 
 
 @settings(deadline=None, max_examples=60)

@@ -6,11 +6,9 @@ import torch
 from reclm.backbones.bprmf import BPRMF
 from reclm.errors import ReclmError
 from reclm.recommend.base import BackboneConfig, Inputs
-from reclm.recommend.evaluate import evaluate
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.tasks import test_tasks as tasks_of
-from reclm.recommend.tasks import validation_task
-from reclm.recommend.training import TrainConfig, TrainingResult, train
+from reclm.recommend.evaluate import evaluate, validation_task
+from reclm.recommend.evaluate import test_tasks as tasks_of
+from reclm.recommend.training import TrainConfig, TrainingResult, TripleSampler, train
 from reclm.testing import checkerboard, features
 
 DATA = checkerboard()

@@ -16,8 +16,7 @@ from reclm.backbones.lightgcn import LightGCN
 from reclm.data.dataset import Dataset
 from reclm.folders import Workspace
 from reclm.recommend.base import Backbone, Inputs
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, make_optimizer, train_epoch
+from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer, train_epoch
 from tools.perf.common import arguments, machine, side_by_side
 
 TEXT_DIM = 384

@@ -15,8 +15,7 @@ from reclm import plugins
 from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, make_optimizer, train_epoch
+from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer, train_epoch
 from tools.perf.common import arguments, machine, peak_memory, side_by_side
 from tools.perf.epoch import TEXT_DIM, inputs
 

@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 import reclm.data
-from reclm.backbones.graph import BipartiteGraph, csr_tensor
+from reclm.backbones.lightgcn import BipartiteGraph, csr_tensor
 from reclm.folders import Workspace
 from tools.perf.common import arguments, machine, side_by_side
 
@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     data = reclm.data.load(options.dataset, Workspace.at(options.home))
     users, items = len(data.users), len(data.items)
-    graph = BipartiteGraph.of(data.train, users, items)
+    graph = BipartiteGraph(data.train.matrix(users, items))
     rows, columns = (torch.from_numpy(part.astype(np.int64)) for part in graph.interactions.nonzero())
     edges = torch.stack([torch.cat([rows, columns + users]), torch.cat([columns + users, rows])])
     _, weight = gcn_norm(edges, None, users + items, add_self_loops=False, dtype=torch.float32)

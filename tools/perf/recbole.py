@@ -30,8 +30,7 @@ from reclm.recbole.bridge import open_recbole
 from reclm.recbole.settings import as_a_library
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import Task, evaluate
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, make_optimizer, train_epoch
+from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer, train_epoch
 from tools.perf.common import arguments, machine, peak_memory, side_by_side
 
 

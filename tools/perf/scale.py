@@ -19,8 +19,7 @@ from reclm import plugins
 from reclm.data.dataset import Interactions
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import Task, evaluate
-from reclm.recommend.sampling import TripleSampler
-from reclm.recommend.training import TrainConfig, make_optimizer, train_epoch
+from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer, train_epoch
 from tools.perf.common import machine, peak_memory
 
 PER_USER, EVALUATED = 10, 10_000
