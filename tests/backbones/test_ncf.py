@@ -33,7 +33,9 @@ def test_a_pair_by_hand() -> None:
     # GMF 2·5·1 + 3·1·(-2) = 4; hidden ReLU(1 - 1 + .5) = .5 and ReLU(2 + 3 - 9) = 0
     user, item = torch.tensor([[5.0, 1.0, 1.0, 2.0]]), torch.tensor([[1.0, -2.0, 3.0, -1.0]])
     assert model.score(user, item).item() == pytest.approx(4 - 4 * 0.5)
-    assert model.score(user, item, dropout=torch.tensor([[2.0, 2.0]])).item() == pytest.approx(4 - 4 * 0.5 * 2)
+    assert model.score(user, item, dropout=torch.tensor([[2.0, 2.0]])).item() == pytest.approx(
+        4 - 4 * 0.5 * 2
+    )
 
 
 def test_it_begins_as_matrix_factorisation() -> None:
