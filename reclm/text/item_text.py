@@ -1,7 +1,4 @@
-"""Items in few words, for prompts: title, topics, description.
-
-The role of a field is inferred from its values, so that one prompt serves every data set.
-"""
+"""Items in few words, for prompts: title, topics, description, inferred from the values of the fields."""
 
 import re
 from dataclasses import dataclass
@@ -18,12 +15,7 @@ _SENTENCE = re.compile(r"(?<=[.!?…])\s+")
 
 
 def item_lines(fields: pa.Table, template: str, chars: int) -> list[str]:
-    """Return the text of every item as one safe line of whole sentences: ``I`` strings, empty where there is no text.
-
-    Args:
-        fields, template: as in :func:`~reclm.text.item_text.item_texts`.
-        chars: sentences are taken while they fit; see :func:`whole_sentences`.
-    """
+    """Return the text of every item as one safe line of whole sentences, empty where it has no text."""
     return [whole_sentences(plain(text), chars) for text in item_texts(fields, template)]
 
 
@@ -47,13 +39,7 @@ SEPARATORS = r"\s*[,;|]\s*"
 
 @dataclass(frozen=True)
 class ItemBrief:
-    """An item in few words, safe to stand in a prompt.
-
-    Attributes:
-        title: empty where no field is a title.
-        topics: genres, categories, tags.
-        details: the longer description; empty where there is none.
-    """
+    """An item in few words, safe to stand in a prompt; title and details are empty where no field has them."""
 
     title: str
     topics: tuple[str, ...]
@@ -64,11 +50,7 @@ class ItemBriefs:
     """The briefs of all items of a table, made on demand.
 
     A field of few distinct short values (genre, category, subcategory) holds topics, of the others the first short one
-    is the title and the longest is the description. Numbers (years, prices) are neither.
-
-    Args:
-        fields: one string column a field, a row an item.
-        title_limit, details_limit: greatest lengths in characters.
+    is the title and the longest is the description. Numbers (years, prices) are neither. Limits count characters.
     """
 
     def __init__(self, fields: pa.Table, title_limit: int = 80, details_limit: int = 300) -> None:
@@ -90,14 +72,12 @@ class ItemBriefs:
             for topic in re.split(SEPARATORS, value(name).strip())
             if topic
         ]
+        # topics of later fields may begin with that of the first
+        words = (_words(topic, topics[0][1] * (name != topics[0][0])) for name, topic in topics)
+        title, details = map(value, (self.title_field, self.details_field))
         title_limit, details_limit = self._limits
         return ItemBrief(
-            plain(value(self.title_field), title_limit),
-            # topics of later fields may begin with that of the first
-            tuple(
-                dict.fromkeys(_words(topic, topics[0][1] * (name != topics[0][0])) for name, topic in topics)
-            ),
-            plain(value(self.details_field), details_limit),
+            plain(title, title_limit), tuple(dict.fromkeys(words)), plain(details, details_limit)
         )
 
 
@@ -106,8 +86,7 @@ def _words(topic: str, first: str) -> str:
     topic = topic.replace("_", " ")
     if topic.islower():
         topic = topic.replace("-", " ")
-    rest = topic.removeprefix(first).strip()
-    return rest or topic
+    return topic.removeprefix(first).strip() or topic
 
 
 def _roles(fields: pa.Table) -> tuple[list[str], str | None, str | None]:

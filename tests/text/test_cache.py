@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from reclm.llm.engines.decoding import RoomyLayer, repeated
+from reclm.llm.engines.transformers import RoomyLayer, repeated
 
 
 def states(rows, tokens):

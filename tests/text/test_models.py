@@ -11,7 +11,7 @@ from reclm.llm.models import (
     embedded_model,
     find_model,
     half_copy,
-    load_generator,
+    open_generator,
     transformers_folder,
 )
 
@@ -116,10 +116,10 @@ def test_context_length(tiny_model):
 def test_engines_say_what_they_cannot_read(tmp_path, tiny_model):
     folder = transformers_folder(tiny_model, weights=True)
     with pytest.raises(ReclmError, match=r"use --engine transformers"):
-        load_generator(str(folder), "openvino")
+        open_generator(str(folder), "openvino").count_tokens({})
     for name in ("openvino_model.xml", "openvino_model.bin"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ReclmError, match=r"use --engine openvino"):
-        load_generator(str(tmp_path), "transformers")
+        open_generator(str(tmp_path), "transformers").count_tokens({})
     with pytest.raises(ReclmError, match="did you mean 'openvino'"):
-        load_generator(tiny_model, "openvin")
+        open_generator(None, "openvin")

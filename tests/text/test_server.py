@@ -12,7 +12,7 @@ from fake_server import KEY, PROFILE, SOON, completion, fault
 
 from reclm.llm.chat import SamplingParams, prompt_hash
 from reclm.llm.engines.server import ServerGenerator
-from reclm.llm.models import load_generator
+from reclm.llm.models import open_generator
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +212,7 @@ def test_names_hold_host_and_model_and_nothing_secret(server):
 
 def test_address_and_key_come_from_the_environment(server, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-    answers(load_generator("teacher", "server"), chats(1))
+    answers(open_generator("teacher", "server"), chats(1))
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
-    answers(load_generator("teacher", "server", in_flight=2), chats(1))
+    answers(open_generator("teacher", "server"), chats(1))
     assert server.keys == ["Bearer none", f"Bearer {KEY}"]

@@ -17,9 +17,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 import reclm.data
 from reclm.folders import Workspace
 from reclm.llm.chat import Chat, SamplingParams, TextGenerator
-from reclm.llm.engines.decoding import TokenChooser
 from reclm.llm.engines.openvino import OpenVINOGenerator
-from reclm.llm.engines.transformers import TransformersGenerator, shared_prefix
+from reclm.llm.engines.transformers import TokenChooser, TransformersGenerator, shared_prefix
 from reclm.llm.models import find_model
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
 from tools.perf.common import machine, side_by_side
