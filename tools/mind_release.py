@@ -282,18 +282,12 @@ def _busiest(
     report.drop("user beyond the busiest", len(users) - len(kept))
     report.drop("item that none of the busiest users touches", len(items) - len(item_rows))
     train, test = (
-        Interactions(
-            np.searchsorted(kept, one.user_idx),
-            np.searchsorted(item_rows, one.item_idx),
-            one.timestamp,
-            one.rating,
-            one.review,
-        )
+        Interactions(np.searchsorted(kept, one.user_idx), np.searchsorted(item_rows, one.item_idx))
         for one in parts
     )
     return (
-        IdMap(users.array.take(pa.array(kept)), "user"),
-        IdMap(items.array.take(pa.array(item_rows)), "item"),
+        users.take(kept),
+        items.take(item_rows),
         train,
         test,
         np.searchsorted(item_rows, np.intersect1d(candidates, item_rows)),

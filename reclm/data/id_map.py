@@ -1,4 +1,4 @@
-"""Ids as the data set gives them, and the rows they stand for."""
+"""Ids of a data set and the rows they stand for."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,25 +29,24 @@ def id_strings(ids: Iterable[object] | pa.Array) -> pa.Array:
         column = column.cast(pa.float64())
         column = pc.if_else(pc.is_finite(column), column, None)
         whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**63))
-        return pc.if_else(
-            whole,
-            pc.if_else(whole, column, 0.0).cast(pa.int64(), safe=False).cast(pa.string()),
-            column.cast(pa.string()),
-        )
+        digits = pc.if_else(whole, column, 0.0).cast(pa.int64(), safe=False).cast(pa.string())
+        return pc.if_else(whole, digits, column.cast(pa.string()))
     try:
         return column.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise BadInput(
-            f"a column of type {column.type} cannot be read as string; convert it first",
-            value=str(column.type),
-        ) from error
+        raise unreadable(column.type, "string") from error
+
+
+def unreadable(kind: pa.DataType, wanted: object) -> BadInput:
+    """Return the error for a column of a type that cannot be converted."""
+    return BadInput(f"a column of type {kind} cannot be read as {wanted}; convert it first", value=str(kind))
 
 
 class IdMap:
     """A fixed order of distinct string ids: ``user_id ↔ user_idx``, ``item_id ↔ item_idx``.
 
     Args:
-        ids: the ids in row order; numbers become strings (:func:`id_strings`).
+        ids: the ids in row order; numbers become strings.
         what: ``"user"`` or ``"item"``, for messages.
     """
 
@@ -69,6 +68,10 @@ class IdMap:
     def ids(self, idx: np.ndarray | None = None) -> list[str]:
         """Return the ids of some rows (all rows, in order, by default)."""
         return (self.array if idx is None else self.array.take(pa.array(idx))).to_pylist()
+
+    def take(self, rows: np.ndarray) -> "IdMap":
+        """Return the map of some rows, in their order."""
+        return IdMap(self.array.take(pa.array(rows)), self.what)
 
     def find(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows ``(n,)`` int64 of some ids, -1 where an id is unknown."""

@@ -3,36 +3,68 @@
 They are made of a data set by the filters of LangPTune (https://arxiv.org/abs/2410.18870, section 5).
 """
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import yaml
+from pydantic import Field, model_validator
 
-from reclm.config import read_yaml
+from reclm.config import Config
+from reclm.console import progress_bar
 from reclm.data import splits
-from reclm.data.dataset import SPLITS, Dataset, Protocol, ReadReport, Split, TrainingView
+from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport, Split, TrainingView
 from reclm.data.item_text import item_texts
-from reclm.data.session_cut import (
-    NONE,
-    CountTokens,
-    HistoryTokens,
-    SessionOptions,
-    oldest_first,
-    split_sessions,
-    usable_interactions,
-    within_limits,
-)
-from reclm.errors import BadInput, Damaged, NotFound
+from reclm.data.splits import Fraction, Seed
+from reclm.errors import BadInput
 
-FORMAT = 2
-HEAD, TABLE, ITEMS = "sessions.yaml", "sessions.parquet", "items.parquet"
+NONE = -1
+"""Stands in a history where there is no further item, and in a future that is not to be seen."""
+
+BLOCK = 1000
+"""Texts whose tokens are counted at a time, between two steps of the progress bar."""
+
+Count = Annotated[int, Field(ge=1)]
+CountTokens = Callable[[Sequence[str]], Sequence[int]]
+"""Counts the tokens of each of some texts."""
+
+
+class SessionOptions(Config):
+    """Which sessions are made. The defaults are the paper's."""
+
+    history: Count = 4
+    """Items a profile is written from, |h|."""
+    future: Count = 1
+    """Items that come after them, |f|."""
+    min_history: Count | None = None
+    """Users with fewer items than this before the future ones are left out. Default: ``history``."""
+    take: Literal["oldest", "newest"] = "oldest"
+    """Whether a session is a user's first items, as in the paper, or the last ones."""
+    min_user: Count = 5
+    """Users with fewer interactions are left out (repeated with ``min_item`` until both hold)."""
+    min_item: Count = 5
+    """Items with fewer interactions are left out."""
+    need_text: bool = True
+    """Leave out items without text."""
+    max_item_tokens: Count | None = 512
+    """Items whose text has more tokens, by the text encoder, are left out."""
+    max_history_tokens: Count | None = 1024
+    """Sessions whose history, texts and reviews, has more tokens, by the language model, are left out."""
+    valid: Fraction = 0.08
+    """Fraction of the users whose sessions neither train nor test: to choose settings by."""
+    test: Fraction = 0.08
+    """Fraction of the users whose sessions test it."""
+    seed: Seed = 0
+    """Chooses these users and, without timestamps, the order of a user's interactions."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SessionOptions":
+        splits.check_fractions(self.valid, self.test)
+        if self.min_history is not None and self.min_history > self.history:
+            raise ValueError(f"min_history {self.min_history} is more than history {self.history}")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +81,6 @@ class Sessions:
         rating: ``(n, h)`` float32 of the history, nan where it is padded; None where the data set has none.
         review: ``(n·h,)`` texts of the history, row after row, empty where it is padded; None where there are none.
         fingerprint: of the data set whose interactions they are.
-        options: how they were made.
         dropped: counts of interactions and users that were left out, by reason.
     """
 
@@ -86,16 +117,13 @@ class Sessions:
     def to_table(self) -> pa.Table:
         """Return a table with a row a session; :meth:`from_table` makes sessions of it again."""
         h, f = self.history.shape[1], self.future.shape[1]
-        columns = {
-            "user_idx": pa.array(self.users),
-            "split": pa.array(np.array(SPLITS)[self.split]),
-            "history": _lists(pa.array(self.history.ravel()), h),
-            "future": _lists(pa.array(self.future.ravel()), f),
-        }
-        if self.rating is not None:
-            columns["rating"] = _lists(pa.array(self.rating.ravel()), h)
+        lists = {"history": (self.history, h), "future": (self.future, f), "rating": (self.rating, h)}
+        columns = {"user_idx": pa.array(self.users), "split": pa.array(np.array(SPLITS)[self.split])}
+        for name, (values, width) in lists.items():
+            if values is not None:
+                columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
         if self.review is not None:
-            columns["review"] = _lists(self.review, h)
+            columns["review"] = pa.FixedSizeListArray.from_arrays(self.review, h)
         return pa.table(columns)
 
     def head(self) -> dict[str, Any]:
@@ -110,95 +138,27 @@ class Sessions:
 
     @classmethod
     def from_table(cls, table: pa.Table, items: np.ndarray, head: Mapping[str, Any]) -> "Sessions":
-        """Return the sessions of :meth:`to_table` and :meth:`head`.
+        """Return the sessions of :meth:`to_table` and :meth:`head`."""
 
-        Raises:
-            ValueError: if these do not belong together.
-        """
-        table = table.combine_chunks()
+        def flat(name: str) -> Any:
+            return table[name].combine_chunks().flatten() if name in table.column_names else None
 
-        def matrix(name: str) -> np.ndarray:
-            column = table[name].combine_chunks()
-            return column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
+        def matrix(name: str) -> Any:
+            values = flat(name)
+            return None if values is None else values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
 
-        sessions = cls(
+        return cls(
             table["user_idx"].to_numpy(),
             matrix("history"),
             matrix("future"),
             np.array([SPLITS.index(name) for name in table["split"].to_pylist()], np.int8),
             items,
-            matrix("rating") if "rating" in table.column_names else None,
-            table["review"].combine_chunks().flatten() if "review" in table.column_names else None,
+            matrix("rating"),
+            flat("review"),
             head["fingerprint"],
             SessionOptions.model_validate(head["options"]),
             head["dropped"],
         )
-        if {split: len(sessions.rows(split)) for split in SPLITS} != head["sessions"]:
-            raise ValueError(f"{TABLE} is not the one that the head was written for")
-        used = np.union1d(sessions.history[sessions.history != NONE], sessions.future)
-        if len(items) != head["items"] or not np.isin(used, items).all():
-            raise ValueError(f"{ITEMS} is not the one that the head was written for")
-        return sessions
-
-    def save(self, folder: Path) -> None:
-        """Write ``sessions.parquet``, ``items.parquet`` and, last, ``sessions.yaml``; sessions there are replaced.
-
-        Raises:
-            BadInput: if ``folder`` cannot be written.
-        """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # without it there are no sessions: a killed run leaves none
-            (folder / HEAD).unlink(missing_ok=True)
-            for name, table in ((TABLE, self.to_table()), (ITEMS, pa.table({"item_idx": self.items}))):
-                partial = folder / f"{name}.partial"
-                pq.write_table(table, partial)
-                os.replace(partial, folder / name)
-            partial = folder / f"{HEAD}.partial"
-            partial.write_text(
-                yaml.safe_dump({"format": FORMAT} | self.head(), sort_keys=False), encoding="utf-8"
-            )
-            os.replace(partial, folder / HEAD)
-        except OSError as error:
-            raise BadInput(f"cannot write sessions to {folder}: {error.strerror}", value=folder) from error
-
-    @classmethod
-    def load(cls, folder: Path, fingerprint: str | None = None) -> "Sessions":
-        """Return the sessions that :meth:`save` wrote to ``folder``.
-
-        Args:
-            fingerprint: of the data set they must have been made of, if that matters.
-
-        Raises:
-            NotFound: if there are none.
-            Damaged: if they are damaged or of another data set.
-        """
-        if not (folder / HEAD).is_file():
-            raise NotFound(f"no sessions in {folder}: it has no {HEAD}; make them again", value=folder)
-        head = read_yaml(folder / HEAD)
-        if head.get("format") != FORMAT:
-            raise Damaged(
-                f"{folder / HEAD} has format {head.get('format')}, this version of reclm reads {FORMAT}",
-                value=head.get("format"),
-            )
-        if fingerprint is not None and head.get("fingerprint") != fingerprint:
-            raise Damaged(
-                f"the sessions in {folder} were made of a data set with fingerprint {head.get('fingerprint')}, "
-                f"not {fingerprint}; make them again",
-                value=head.get("fingerprint"),
-            )
-        try:
-            items = pq.read_table(folder / ITEMS)["item_idx"].to_numpy()
-            return cls.from_table(pq.read_table(folder / TABLE), items, head)
-        except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
-            reason = " ".join(str(error).split())
-            raise Damaged(
-                f"{folder} holds damaged sessions: {reason}; make them again", value=folder
-            ) from error
-
-
-def _lists(values: pa.Array, width: int) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(values, width)
 
 
 def next_item(
@@ -235,59 +195,180 @@ def next_item(
     view = source.view() if isinstance(source, Dataset) else source
     texts = item_texts(view.item_text, view.text_template)
     parts = [source.train, source.valid, source.test] if isinstance(source, Dataset) else [source.train]
-    generator = np.random.default_rng(options.seed)
-    dropped: dict[str, int] = {}
-    log = oldest_first(parts, generator)
-    usable = usable_interactions(log, texts, options, encoder_tokens, progress, dropped)
+    generator, report = np.random.default_rng(options.seed), ReadReport()
+    log = _oldest_first(parts, generator)
+    usable = _usable(log, texts, options, encoder_tokens, progress, report)
     history_tokens = None
     if options.max_history_tokens is not None and model_tokens is not None:
-        history_tokens = HistoryTokens(log, texts, model_tokens, progress)
-    session, core = within_limits(log, usable, history_tokens, options, dropped)
-    if not len(session.users):
-        raise BadInput(f"data set {view.name!r} has no sessions; left out: {dropped}; choose other limits")
-    part = split_sessions(len(session.users), options, generator)
+        history_tokens = _HistoryTokens(log, texts, model_tokens, progress)
+    users, history, future, core = _within_limits(log, usable, history_tokens, options, report)
+    part = _split(len(users), options, generator)
     if not (part == splits.TRAIN).any():
+        sessions = f"{len(users)} sessions, none is left to train on" if len(users) else "no sessions"
         raise BadInput(
-            f"data set {view.name!r} has {len(session.users)} sessions, none is left to train on; left out: {dropped}"
+            f"data set {view.name!r} has {sessions}; left out: {report.dropped}; choose other limits"
         )
-    place, rows = session.history >= 0, np.maximum(session.history, 0)
-    item = np.append(log.item_idx, NONE)
+    place, rows, item = history >= 0, np.maximum(history, 0), np.append(log.item_idx, NONE)
     review = None
     if log.review is not None:
         review = pc.fill_null(log.review.take(pa.array(rows.ravel(), mask=~place.ravel())), "")
     sessions = Sessions(
-        session.users,
-        item[session.history],
-        item[session.future],
+        users,
+        item[history],
+        item[future],
         part,
         np.unique(log.item_idx[core]),
         None if log.rating is None else np.where(place, log.rating[rows], np.float32(np.nan)),
         review,
         view.fingerprint,
         options,
-        dropped,
+        report.dropped,
     )
-    known = np.where((part == splits.TRAIN)[:, None], session.future, NONE)
-    known = np.concatenate([session.history, known], axis=1)
+    known = np.concatenate([history, np.where((part == splits.TRAIN)[:, None], future, NONE)], axis=1)
     return splits.finished(
         Dataset(
             f"{view.name}-next-item",
             view.users,
             view.items,
             log.take(known[known != NONE]),
-            log.take(session.future[part == splits.VALID].ravel()),
-            log.take(session.future[part == splits.TEST].ravel()),
-            view.item_text,
-            (Protocol("next-item", sessions.items, ("train",)),),
-            view.text_template,
-            ReadReport(dropped=dict(dropped)),
-            sessions,
+            *(log.take(future[part == which].ravel()) for which in (splits.VALID, splits.TEST)),
+            item_text=view.item_text,
+            protocols=(Protocol("next-item", sessions.items, ("train",)),),
+            text_template=view.text_template,
+            report=ReadReport(dropped=dict(report.dropped)),
+            sessions=sessions,
         )
     )
 
 
-def make_sessions(source: Dataset | TrainingView, options: SessionOptions, **counters: Any) -> Sessions:
-    """Return the sessions alone of :func:`next_item`."""
-    sessions = next_item(source, options, **counters).sessions
-    assert sessions is not None
-    return sessions
+def _oldest_first(parts: Sequence[Interactions], generator: np.random.Generator) -> Interactions:
+    """Return all interactions by user, each user's oldest first (in random order without timestamps)."""
+    parts = [part for part in parts if len(part)]
+
+    def column(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else np.concatenate(values)
+
+    reviews = [part.review.cast(pa.large_string()) for part in parts if part.review is not None]
+    review = pa.chunked_array(reviews).combine_chunks() if len(reviews) == len(parts) else None
+    user, time = column("user_idx"), column("timestamp")
+    log = Interactions(user, column("item_idx"), time, column("rating"), review)
+    return log.take(np.lexsort((generator.permutation(len(log)) if time is None else time, user)))
+
+
+def _usable(
+    log: Interactions,
+    texts: Sequence[str],
+    options: SessionOptions,
+    count: CountTokens | None,
+    progress: bool,
+    report: ReadReport,
+) -> np.ndarray:
+    """Mark the interactions ``(n,)`` with items that may be shown, each pair once."""
+    usable = np.ones(len(log), bool)
+
+    def keep(mask: np.ndarray, why: str) -> None:
+        nonlocal usable
+        report.drop(why, int((usable & ~mask).sum()))
+        usable &= mask
+
+    keep(splits.first_of_pairs(log.user_idx, log.item_idx, None), "repeated interaction")
+    if options.need_text:
+        filled = np.array([bool(text.strip()) for text in texts], bool)
+        keep(filled[log.item_idx], "interaction with an item without text")
+    limit = options.max_item_tokens
+    if limit is not None and count is not None:
+        used = np.unique(log.item_idx[usable])
+        short = np.ones(len(texts), bool)
+        short[used] = _count([texts[int(item)] for item in used], count, progress) <= limit
+        keep(short[log.item_idx], f"interaction with an item of more than {limit} tokens")
+    return usable
+
+
+def _within_limits(
+    log: Interactions,
+    usable: np.ndarray,
+    history_tokens: "_HistoryTokens | None",
+    options: SessionOptions,
+    report: ReadReport,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the sessions of the core of the ``usable`` interactions, and the core as rows of ``log``.
+
+    Users whose history is too long are left out. Without them other users and items may no longer be in the core,
+    which moves other sessions: repeated until nothing changes.
+    """
+    while True:
+        rows = np.flatnonzero(usable)
+        core = splits.core(log.user_idx[rows], log.item_idx[rows], options.min_user, options.min_item)
+        report.drop("interaction of a user or item with too few", len(rows) - int(core.sum()))
+        rows = rows[core]
+        users, history, future = _cut(log.user_idx[rows], rows, options)
+        long = np.zeros(len(users), bool)
+        if history_tokens is not None:
+            long = history_tokens(history) > options.max_history_tokens
+        if not long.any():
+            short = len(np.unique(log.user_idx[rows])) - len(users)
+            report.drop("user with too few items for a session", short)
+            return users, history, future, rows
+        report.drop(f"user with a history of more than {options.max_history_tokens} tokens", int(long.sum()))
+        usable = np.zeros(len(log), bool)
+        usable[rows] = ~np.isin(log.user_idx[rows], users[long])
+
+
+class _HistoryTokens:
+    """Counts the tokens of histories: of the items' texts and of the reviews, each counted once."""
+
+    def __init__(self, log: Interactions, texts: Sequence[str], count: CountTokens, progress: bool) -> None:
+        self.log, self.texts, self.count, self.progress = log, texts, count, progress
+        self.item = np.full(len(texts), NONE, np.int64)
+        self.review = np.full(len(log), NONE if log.review is not None else 0, np.int64)
+
+    def __call__(self, history: np.ndarray) -> np.ndarray:
+        """Return the tokens ``(n,)`` of histories: rows ``(n, h)`` of the log, padded by -1."""
+        rows = history[history >= 0]
+        items = np.unique(self.log.item_idx[rows])
+        items = items[self.item[items] < 0]
+        self.item[items] = _count([self.texts[int(item)] for item in items], self.count, self.progress)
+        if self.log.review is not None:
+            new = rows[self.review[rows] < 0]
+            reviews = self.log.review.take(pa.array(new)).to_pylist()
+            self.review[new] = _count(reviews, self.count, self.progress)
+        tokens = self.item[self.log.item_idx] + self.review
+        return np.where(history >= 0, tokens[history], 0).sum(axis=1)
+
+
+def _count(texts: Sequence[str], count: CountTokens, progress: bool) -> np.ndarray:
+    """Return the tokens of each text, ``(n,)`` int64; many texts show a progress bar on stderr."""
+    tokens = np.empty(len(texts), np.int64)
+    with progress_bar("counting tokens", len(texts), progress and len(texts) > 4 * BLOCK) as advance:
+        for first in range(0, len(texts), BLOCK):
+            block = texts[first : first + BLOCK]
+            tokens[first : first + BLOCK] = count(block)
+            advance(len(block))
+    return tokens
+
+
+def _cut(
+    user_idx: np.ndarray, rows: np.ndarray, options: SessionOptions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return users ``(n,)``, history ``(n, h)`` and future ``(n, f)`` of rows that stand by user, oldest first."""
+    users, start, count = np.unique(user_idx, return_index=True, return_counts=True)
+    least = options.min_history or options.history
+    length = np.minimum(count, options.history + options.future)  # of the session
+    enough = count >= least + options.future
+    first = start if options.take == "oldest" else start + count - length
+    users, first, past = users[enough], first[enough], (length - options.future)[enough]
+    place = np.arange(options.history)
+    padded = np.append(rows, NONE)  # rows is empty where no user is left
+    history = padded[np.where(place < past[:, None], first[:, None] + place, len(rows))]
+    return users, history, padded[(first + past)[:, None] + np.arange(options.future)]
+
+
+def _split(sessions: int, options: SessionOptions, generator: np.random.Generator) -> np.ndarray:
+    """Draw ``round(n · valid)`` and ``round(n · test)`` random sessions, at least one where the fraction is not 0."""
+    valid, test = (max(1, round(sessions * share)) if share else 0 for share in (options.valid, options.test))
+    part = np.full(sessions, splits.TRAIN, np.int8)
+    turn = generator.permutation(sessions)
+    part[turn[:test]] = splits.TEST
+    part[turn[test : test + valid]] = splits.VALID
+    return part

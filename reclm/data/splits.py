@@ -1,10 +1,11 @@
-"""From interactions to a finished data set: the two ways to evaluate that readers share.
+"""From interactions to a finished data set: splits and protocols.
 
 A *log* has no split yet: :func:`from_log` makes a temporal split per user and holds out whole items. Two *snapshots*
 (of consecutive days or years) come split into training and test: :func:`from_snapshots` adds the protocols.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from reclm.config import Config
-from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
+from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.errors import BadInput
 
@@ -23,7 +24,7 @@ TRAIN, VALID, TEST = 0, 1, 2
 def place_from_newest(
     user_idx: np.ndarray, timestamp: np.ndarray | None, generator: np.random.Generator
 ) -> np.ndarray:
-    """For each interaction how many of the same user are newer: ``(n,)`` int64, 0 for a user's newest.
+    """Count for each interaction how many of the same user are newer: ``(n,)`` int64, 0 for a user's newest.
 
     Of equal times the later row is the newer; without timestamps the order is random.
     """
@@ -43,19 +44,11 @@ def per_user_temporal(
     test: float,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Each user's newest interactions for ``test``, those before for ``valid``, the rest for training.
+    """Return the part ``(n,)`` int8 of each interaction: a user's newest test, those before validate, the rest train.
 
     A user of ``n`` interactions gives ``max(1, ⌊n · test⌋)`` to test and ``max(1, ⌊n · valid⌋)`` to validation
-    (none where the fraction is 0), test first, as long as one is left to train on.
-
-    Args:
-        user_idx: ``(n,)``.
-        timestamp: ``(n,)``, or None for a random order.
-        valid, test: fractions.
-        generator: used only without timestamps.
-
-    Returns:
-        ``(n,)`` int8 of ``TRAIN``, ``VALID``, ``TEST``.
+    (none where the fraction is 0), test first, as long as one is left to train on. Without timestamps the order is
+    random.
     """
     place = place_from_newest(user_idx, timestamp, generator)
     count = np.bincount(user_idx)
@@ -78,13 +71,11 @@ def per_user_temporal(
 def hold_out_validation(
     user_idx: np.ndarray, timestamp: np.ndarray | None, fraction: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Which training interactions to set aside for validation, so that no user loses all of them.
+    """Mark ``(n,)`` the training interactions to set aside for validation, so that no user loses all of them.
 
     ``round(fraction · n)`` interactions are taken: the newest one (a random one without timestamps) of randomly
-    chosen users with two or more, then, if that was not enough, their second newest, and so on.
-
-    Returns:
-        ``(n,)`` bool; fewer are set where users have too few to spare.
+    chosen users with two or more, then, if that was not enough, their second newest, and so on; fewer where users
+    have too few to spare.
     """
     place = place_from_newest(user_idx, timestamp, generator)
     count = np.bincount(user_idx)
@@ -97,17 +88,13 @@ def hold_out_validation(
 
 
 def hold_out_items(items: int, fraction: float, generator: np.random.Generator) -> np.ndarray:
-    """``round(fraction · items)`` random item_idx, sorted; at least one if ``fraction`` is above 0."""
+    """Draw ``round(fraction · items)`` random item_idx, sorted; at least one if ``fraction`` is above 0."""
     number = min(items, max(1, round(fraction * items))) if fraction else 0
     return np.sort(generator.choice(items, number, replace=False))
 
 
 def core(user_idx: np.ndarray, item_idx: np.ndarray, min_user: int, min_item: int) -> np.ndarray:
-    """The largest part in which each user has ``min_user`` interactions and each item ``min_item``.
-
-    Returns:
-        ``(n,)`` bool.
-    """
+    """Mark ``(n,)`` the largest part in which each user has ``min_user`` interactions and each item ``min_item``."""
     keep = np.ones(len(user_idx), bool)
     while keep.any():
         weak = np.bincount(user_idx, keep)[user_idx] < min_user
@@ -135,7 +122,7 @@ def first_of_pairs(user_idx: np.ndarray, item_idx: np.ndarray, timestamp: np.nda
 
 
 def pairs(user_idx: np.ndarray, item_idx: np.ndarray, items: int) -> np.ndarray:
-    """Each (user, item) pair as one int64."""
+    """Return each (user, item) pair as one int64."""
     return user_idx.astype(np.int64) * items + item_idx
 
 
@@ -163,16 +150,20 @@ class SplitOptions(Config):
 
     @model_validator(mode="after")
     def _leave_some_to_train_on(self) -> "SplitOptions":
-        if self.valid + self.test >= 1:
-            raise ValueError(f"valid {self.valid} and test {self.test} leave nothing to train on")
+        check_fractions(self.valid, self.test)
         return self
 
 
-def rows_to_keep(log: Interactions, options: SplitOptions, report: ReadReport) -> np.ndarray:
-    """Rows ``(m,)`` of ``log``, ascending, that are rated high enough, repeat no other and are in the core.
+def check_fractions(valid: float, test: float) -> None:
+    """Raise ValueError where nothing would be left to train on."""
+    if valid + test >= 1:
+        raise ValueError(f"valid {valid} and test {test} leave nothing to train on")
 
-    Args:
-        report: receives what is dropped.
+
+def rows_to_keep(log: Interactions, options: SplitOptions, report: ReadReport) -> np.ndarray:
+    """Return the rows ``(m,)`` of ``log``, ascending, that are rated high enough, repeat no other and are in the core.
+
+    ``report`` receives what is dropped.
     """
     rows = np.arange(len(log))
 
@@ -216,7 +207,6 @@ def from_log(
     Raises:
         BadInput: if nothing is left to train on.
     """
-
     rows = rows_to_keep(log, options, report)
     log = log if len(rows) == len(log) else log.take(rows)
     generator = np.random.default_rng(options.seed)
@@ -234,40 +224,31 @@ def from_log(
     if not (part == TRAIN).any():
         raise BadInput(f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}")
 
-    users, items, log, item_text, item_rows = _compact(users, items, log, item_text, report)
-    candidates = np.flatnonzero(~held_out[item_rows])
-    protocols = [Protocol("full-shot", candidates)]
-    if len(candidates) < len(items):
-        cold = np.setdiff1d(np.arange(len(items)), candidates)
-        protocols.append(Protocol("zero-shot", cold))
-    train, valid, test = (log.take(part == which) for which in (TRAIN, VALID, TEST))
-    return finished(
-        Dataset(name, users, items, train, valid, test, item_text, tuple(protocols), text_template, report)
-    )
-
-
-def _compact(
-    users: IdMap, items: IdMap, log: Interactions, item_text: pa.Table, report: ReadReport
-) -> tuple[IdMap, IdMap, Interactions, pa.Table, np.ndarray]:
-    """Only users and items that occur in the log, in their order; the last of the five is the items' old rows."""
-    (user_rows, user_idx), (item_rows, item_idx) = (
-        _ranked(idx, len(ids)) for idx, ids in ((log.user_idx, users), (log.item_idx, items))
-    )
+    user_rows, user_idx = _ranked(log.user_idx, len(users))
+    item_rows, item_idx = _ranked(log.item_idx, len(items))
     report.drop("user without interactions left", len(users) - len(user_rows))
     report.drop("item without interactions left", len(items) - len(item_rows))
-    return (
-        IdMap(users.array.take(pa.array(user_rows)), "user"),
-        IdMap(items.array.take(pa.array(item_rows)), "item"),
-        Interactions(user_idx, item_idx, log.timestamp, log.rating, log.review),
+    users, items, item_text = (
+        users.take(user_rows),
+        items.take(item_rows),
         item_text.take(pa.array(item_rows)),
-        item_rows,
     )
+    log = replace(log, user_idx=user_idx, item_idx=item_idx)
+    cold = held_out[item_rows]
+    parts = [log.take(part == which) for which in (TRAIN, VALID, TEST)]
+    protocols = _protocols(np.flatnonzero(~cold), np.flatnonzero(cold))
+    return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
 
 
 def _ranked(idx: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct numbers below ``count`` that occur, ascending, and for each number its place among them."""
     occurs = np.bincount(idx, minlength=count).astype(bool)
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[idx]
+
+
+def _protocols(candidates: np.ndarray, cold: np.ndarray) -> tuple[Protocol, ...]:
+    """Return ``full-shot``, which ranks ``candidates``, and ``zero-shot``, which ranks cold items, if there are any."""
+    return (Protocol("full-shot", candidates), *([Protocol("zero-shot", cold)] if len(cold) else []))
 
 
 def from_snapshots(
@@ -283,7 +264,7 @@ def from_snapshots(
     report: ReadReport,
     text_template: str,
 ) -> Dataset:
-    """A first snapshot to train on and the next to test on.
+    """Return the data set of a first snapshot to train on and the next to test on.
 
     Protocols: ``full-shot`` ranks all items of the test snapshot, ``zero-shot`` those of them that the training
     snapshot does not hold (if there are any).
@@ -294,25 +275,10 @@ def from_snapshots(
         valid: fraction of ``train`` set aside for validation, from users who have two or more interactions.
         seed: chooses them.
     """
-    cold = np.setdiff1d(candidates, train.item_idx)
-    protocols = [Protocol("full-shot", np.sort(candidates))]
-    if len(cold):
-        protocols.append(Protocol("zero-shot", cold))
+    protocols = _protocols(np.sort(candidates), np.setdiff1d(candidates, train.item_idx))
     aside = hold_out_validation(train.user_idx, train.timestamp, valid, np.random.default_rng(seed))
-    return finished(
-        Dataset(
-            name,
-            users,
-            items,
-            train.take(~aside),
-            train.take(aside),
-            test,
-            item_text,
-            tuple(protocols),
-            text_template,
-            report,
-        )
-    )
+    parts = (train.take(~aside), train.take(aside), test)
+    return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
 
 
 def from_given(
@@ -330,26 +296,24 @@ def from_given(
     """
     train, valid, test = parts
     everything = np.arange(len(items))
-    protocols = [Protocol("full-shot", everything)]
     cold = np.setdiff1d(everything, np.union1d(train.item_idx, valid.item_idx))
-    if np.isin(cold, test.item_idx).any():
-        protocols.append(Protocol("zero-shot", cold))
+    protocols = _protocols(everything, cold if np.isin(cold, test.item_idx).any() else cold[:0])
     return finished(
-        Dataset(name, users, items, train, valid, test, item_text, tuple(protocols), text_template, report)
+        Dataset(name, users, items, train, valid, test, item_text, protocols, text_template, report)
     )
 
 
 def finished(dataset: Dataset) -> Dataset:
     """Note the counts of a data set in its report, and return it."""
-    kept = dataset.report.kept
-    kept["users"], kept["items"] = len(dataset.users), len(dataset.items)
-    for split in ("train", "valid", "test"):
-        kept[f"{split} interactions"] = len(dataset.split(split))
+    counts = dataset.report.kept
+    counts["users"], counts["items"] = len(dataset.users), len(dataset.items)
+    for split in SPLITS:
+        counts[f"{split} interactions"] = len(dataset.split(split))
     filled = np.zeros(len(dataset.items), bool)
     for column in dataset.item_text.columns:
         filled |= has_text(column).to_numpy(zero_copy_only=False)
     if not filled.all():
-        kept["items without any text"] = int((~filled).sum())
+        counts["items without any text"] = int((~filled).sum())
     return dataset
 
 

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
-from reclm.data.sessions import SessionOptions, Sessions, make_sessions, next_item
+from reclm.data.sessions import SessionOptions, Sessions, next_item
 from reclm.data.storage import load_folder
-from reclm.errors import BadInput, ReclmError
+from reclm.errors import BadInput, Damaged, ReclmError
 
 NO_FILTER = {
     "min_user": 1,
@@ -48,6 +48,12 @@ def make_dataset(
         item_text=pa.table({"title": texts or [f"film {item}" for item in range(items)]}),
         protocols=(Protocol("full-shot", np.arange(items)),),
     )
+
+
+def make_sessions(*arguments: Any, **counters: Any) -> Sessions:
+    sessions = next_item(*arguments, **counters).sessions
+    assert sessions is not None
+    return sessions
 
 
 def options(**changed: object) -> SessionOptions:
@@ -230,46 +236,6 @@ def test_without_timestamps_the_seed_orders():
     assert (sessions.rating, sessions.review, sessions.reviews(0)) == (None, None, [])
 
 
-def test_saved_and_loaded(tmp_path):
-    dataset = make_dataset(ROWS, 6)
-    sessions = make_sessions(dataset, options(history=3, min_history=2, valid=0.3))
-    sessions.save(tmp_path / "a" / "b")
-    loaded = Sessions.load(tmp_path / "a" / "b", dataset.fingerprint)
-    for name in ("users", "history", "future", "split", "items", "rating"):
-        before, after = getattr(sessions, name), getattr(loaded, name)
-        np.testing.assert_array_equal(after, before)
-        assert after.dtype == before.dtype
-    assert [loaded.reviews(row) for row in range(3)] == [sessions.reviews(row) for row in range(3)]
-    assert (loaded.options, loaded.dropped) == (sessions.options, sessions.dropped)
-    assert loaded.fingerprint == dataset.fingerprint
-    sessions.save(tmp_path / "a" / "b")
-    with pytest.raises(ReclmError, match=f"fingerprint {dataset.fingerprint}, not 0123; make them again"):
-        Sessions.load(tmp_path / "a" / "b", "0123")
-    make_sessions(dataset, options(valid=0)).save(tmp_path / "c")
-    (tmp_path / "c" / "sessions.parquet").rename(tmp_path / "a" / "b" / "sessions.parquet")
-    with pytest.raises(ReclmError, match=r"damaged sessions: sessions\.parquet is not the one"):
-        Sessions.load(tmp_path / "a" / "b")
-    (tmp_path / "a" / "b" / "sessions.parquet").write_text("x")
-    with pytest.raises(ReclmError, match="damaged sessions"):
-        Sessions.load(tmp_path / "a" / "b")
-    with pytest.raises(ReclmError, match=r"no sessions in .*: it has no sessions\.yaml"):
-        Sessions.load(tmp_path)
-
-
-def test_items_of_other_sessions_are_refused(tmp_path):
-    make_sessions(make_dataset(ROWS, 6), options(valid=0)).save(tmp_path)
-    for items, message in (
-        ([0, 1, 2, 3, 4], "not the one that the head was written for"),
-        ([0, 1, 2, 3, 4, 6], "not the one that the head was written for"),
-        (None, "items.parquet"),
-    ):
-        (tmp_path / "items.parquet").unlink()
-        if items is not None:
-            pq.write_table(pa.table({"item_idx": pa.array(items)}), tmp_path / "items.parquet")
-        with pytest.raises(ReclmError, match=rf"damaged sessions: .*{message}.*make them again"):
-            Sessions.load(tmp_path)
-
-
 def test_what_leaves_no_session_is_one_line():
     dataset = make_dataset(ROWS, 6)
     for changed, message in (
@@ -320,7 +286,7 @@ def test_next_item_is_a_protocol_whose_held_out_futures_no_profiler_sees():
 
 
 def test_a_next_item_data_set_is_saved_and_loaded(tmp_path):
-    dataset = next_item(make_dataset(ROWS, 6), options(history=3, valid=0, test=0.5))
+    dataset = next_item(make_dataset(ROWS, 6), options(history=3, min_history=2, valid=0, test=0.5))
     dataset.save(tmp_path / "saved")
     loaded = load_folder(tmp_path / "saved")
     assert loaded.fingerprint == dataset.fingerprint
@@ -330,3 +296,11 @@ def test_a_next_item_data_set_is_saved_and_loaded(tmp_path):
         )
     assert loaded.sessions.reviews(0) == dataset.sessions.reviews(0)
     assert loaded.sessions.options == dataset.sessions.options
+    assert loaded.sessions.dropped == dataset.sessions.dropped
+    next_item(make_dataset(ROWS, 6), options(valid=0)).save(tmp_path / "other")
+    (tmp_path / "other" / "sessions.parquet").rename(tmp_path / "saved" / "sessions.parquet")
+    with pytest.raises(Damaged, match="was changed after it was prepared"):
+        load_folder(tmp_path / "saved")
+    (tmp_path / "saved" / "sessions.parquet").write_text("x")
+    with pytest.raises(Damaged, match="damaged data set"):
+        load_folder(tmp_path / "saved")
