@@ -1,7 +1,5 @@
 """Prepared data sets on disk: Parquet tables and ``dataset.yaml``."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadRepo
 from reclm.data.id_map import IdMap
 from reclm.data.sessions import Sessions
 from reclm.errors import BadInput, Damaged
+from reclm.files import atomic_folder
 
 FORMAT = 1
 HEAD = "dataset.yaml"
@@ -23,14 +22,11 @@ SESSIONS = "sessions.parquet"
 
 
 def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:
-    """Write ``dataset`` to ``folder``: as a whole or, if the process is killed, not at all.
+    """Write ``dataset`` to ``folder``, whole or not at all; a data set already there is replaced.
 
     ``users.parquet`` and ``items.parquet`` (ids, ``text:FIELD`` columns, a ``candidate:PROTOCOL`` flag a protocol) are
     in row order; ``train``, ``valid`` and ``test.parquet`` refer to those rows, and so does ``sessions.parquet`` where
-    there are sessions. A data set already there is replaced.
-
-    Args:
-        prepared: how it was made (reader, source, options), kept for the record.
+    there are sessions. ``prepared`` records how it was made (reader, source, options).
 
     Raises:
         BadInput: if ``folder`` holds something that is not a data set, or cannot be written.
@@ -39,23 +35,8 @@ def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = No
         raise BadInput(
             f"{folder} holds something else than a data set; choose another folder with --out", value=folder
         )
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        scratch.mkdir(parents=True)
-        _write(dataset, scratch, prepared or {})
-        if folder.exists():
-            folder.rename(replaced)
-        scratch.rename(folder)
-    except OSError as error:
-        raise BadInput(f"cannot write {folder}: {error.strerror}") from error
-    finally:
-        if scratch.exists():
-            shutil.rmtree(scratch)
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
-        elif replaced.exists():
-            shutil.rmtree(replaced)
+    with atomic_folder(folder) as draft:
+        _write(dataset, draft, prepared or {})
 
 
 def is_dataset(folder: Path) -> bool:
@@ -84,7 +65,7 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
         "fingerprint": dataset.fingerprint,
         "text_template": dataset.text_template,
         "text_fields": dataset.item_text.column_names,
-        "protocols": [{"name": one.name, "mask": list(one.mask)} for one in dataset.protocols],
+        "protocols": [{"name": each.name, "mask": list(each.mask)} for each in dataset.protocols],
         "report": vars(dataset.report),
         "prepared": dict(prepared),
     }
@@ -123,13 +104,13 @@ def load_folder(folder: Path) -> Dataset:
         fields = head["text_fields"]
         item_text = items.select([f"text:{name}" for name in fields]).rename_columns(fields)
         protocols = tuple(
-            Protocol(
-                one["name"],
-                np.flatnonzero(items[f"candidate:{one['name']}"].to_numpy()),
-                tuple(one["mask"]),
-            )
-            for one in head["protocols"]
+            Protocol(name, np.flatnonzero(items[f"candidate:{name}"].to_numpy()), tuple(mask))
+            for name, mask in ((protocol["name"], protocol["mask"]) for protocol in head["protocols"])
         )
+        sessions = None
+        if head.get("sessions") is not None:
+            table = pq.read_table(folder / SESSIONS)
+            sessions = Sessions.from_table(table, protocols[0].candidates, head["sessions"])
         dataset = Dataset(
             head["name"],
             IdMap(tables["users"]["user_id"], "user"),
@@ -139,7 +120,7 @@ def load_folder(folder: Path) -> Dataset:
             protocols=protocols,
             text_template=head["text_template"],
             report=ReadReport(**head["report"]),
-            sessions=_sessions(folder, protocols, head.get("sessions")),
+            sessions=sessions,
             folder=folder,
         )
     except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
@@ -153,23 +134,8 @@ def load_folder(folder: Path) -> Dataset:
     return dataset
 
 
-def _sessions(
-    folder: Path, protocols: tuple[Protocol, ...], head: Mapping[str, Any] | None
-) -> Sessions | None:
-    if head is None:
-        return None
-    return Sessions.from_table(pq.read_table(folder / SESSIONS), protocols[0].candidates, head)
-
-
 def _interactions(table: pa.Table) -> Interactions:
-    def numbers(name: str) -> np.ndarray | None:
-        return table[name].to_numpy() if name in table.column_names else None
-
-    review = table["review"].combine_chunks() if "review" in table.column_names else None
-    return Interactions(
-        table["user_idx"].to_numpy(),
-        table["item_idx"].to_numpy(),
-        numbers("timestamp"),
-        numbers("rating"),
-        review,
-    )
+    columns = {name: table[name] for name in table.column_names}
+    review = columns.pop("review", None)
+    numbers = {name: column.to_numpy() for name, column in columns.items()}
+    return Interactions(**numbers, review=None if review is None else review.combine_chunks())

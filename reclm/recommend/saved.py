@@ -19,9 +19,9 @@ from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 from torch import nn
 
-import reclm.data
 from reclm import plugins
 from reclm.config import Config
+from reclm.data.catalog import load_dataset
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import is_dataset
 from reclm.data.storage import save as save_dataset
@@ -184,9 +184,9 @@ def _of_run(run: Path) -> Path | None:
 
 
 def _dataset(about: SavedModel, folder: Path, workspace: Workspace) -> Dataset:
-    places = [folder / DATASET, *([Path(about.dataset_folder)] if about.dataset_folder else [])]
-    place = next((place for place in places if is_dataset(place)), about.dataset)
-    dataset = reclm.data.load(place, workspace)
+    elsewhere = [Path(about.dataset_folder)] if about.dataset_folder else []
+    places = [folder / DATASET, *elsewhere, workspace.dataset(about.dataset)]
+    dataset = load_dataset(next((place for place in places if is_dataset(place)), about.dataset))
     if dataset.fingerprint != about.fingerprint:
         raise BadInput(
             f"{folder} was trained on another data set {about.dataset!r}: its fingerprint is {about.fingerprint}, that "

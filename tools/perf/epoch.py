@@ -10,11 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-import reclm.data
+import reclm
 from reclm import plugins
 from reclm.backbones.lightgcn import LightGCN
 from reclm.data.dataset import Dataset
-from reclm.folders import Workspace
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer, train_epoch
 from tools.perf.common import arguments, machine, side_by_side
@@ -72,7 +71,8 @@ def inputs(dataset: Dataset) -> Inputs:
 def main() -> None:
     """Print seconds an epoch, the floor's, and their ratio."""
     options = arguments("an epoch against its floor").parse_args()
-    dataset = reclm.data.load(options.dataset, Workspace.at(options.home))
+    reclm.workspace(options.home)
+    dataset = reclm.load_dataset(options.dataset)
     given, config = inputs(dataset), TrainConfig()
     sampler = TripleSampler(given.train, given.users, given.items)
     print(f"{dataset.name}: {len(sampler):,} triples, batches of {config.batch_size}; {machine()}")

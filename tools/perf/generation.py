@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
-import reclm.data
-from reclm.folders import Workspace
+import reclm
 from reclm.llm.chat import Chat, SamplingParams, TextGenerator
 from reclm.llm.engines.openvino import OpenVINOGenerator
 from reclm.llm.engines.transformers import TokenChooser, TransformersGenerator, shared_prefix
@@ -105,7 +104,8 @@ def main() -> None:
     options = parser.parse_args()
 
     found = find_model(options.model)
-    view = reclm.data.load(options.dataset, Workspace.at(options.home)).view()
+    reclm.workspace(options.home)
+    view = reclm.load_dataset(options.dataset).view()
     reference = TransformersGenerator(found, precision="f32", device="cpu")
     profiler = ZeroShot(ZeroShotConfig(), model=reference)
     params = profiler.config.sampling("user")

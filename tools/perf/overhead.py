@@ -10,9 +10,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-import reclm.data
+import reclm
 from reclm import plugins
-from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
 from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer, train_epoch
@@ -47,7 +46,8 @@ def main() -> None:
     parser = arguments("what profiles add to an epoch")
     parser.add_argument("--backbones", nargs="+", default=list(PAPER), help="which")
     options = parser.parse_args()
-    dataset = reclm.data.load(options.dataset, Workspace.at(options.home))
+    reclm.workspace(options.home)
+    dataset = reclm.load_dataset(options.dataset)
     plain, config = inputs(dataset), TrainConfig()
     augmented = with_profiles(plain)
     distinct = len(np.unique(augmented.user_profiles.vectors[:, 0])) if augmented.user_profiles else 0

@@ -10,9 +10,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-import reclm.data
+import reclm
 from reclm.backbones.lightgcn import BipartiteGraph, csr_tensor
-from reclm.folders import Workspace
 from tools.perf.common import arguments, machine, side_by_side
 
 
@@ -24,7 +23,8 @@ def main() -> None:
     parser = arguments("a propagation layer beside PyTorch Geometric's")
     parser.add_argument("--dim", type=int, default=64)
     options = parser.parse_args()
-    data = reclm.data.load(options.dataset, Workspace.at(options.home))
+    reclm.workspace(options.home)
+    data = reclm.load_dataset(options.dataset)
     users, items = len(data.users), len(data.items)
     graph = BipartiteGraph(data.train.matrix(users, items))
     rows, columns = (torch.from_numpy(part.astype(np.int64)) for part in graph.interactions.nonzero())

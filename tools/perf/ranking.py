@@ -6,10 +6,9 @@ gathering of rows, the look-up of hits and every metric of every user.
 
 import torch
 
-import reclm.data
+import reclm
 from reclm.backbones.bprmf import BPRMF
 from reclm.benchmarks.trial import test_tasks
-from reclm.folders import Workspace
 from reclm.recommend.evaluate import evaluate
 from tools.perf.common import arguments, machine, side_by_side
 from tools.perf.epoch import inputs
@@ -20,7 +19,8 @@ BLOCK, K = 1024, 40
 def main() -> None:
     """Print seconds of an evaluation, the floor's, and their ratio."""
     options = arguments("all-rank evaluation against its floor").parse_args()
-    dataset = reclm.data.load(options.dataset, Workspace.at(options.home))
+    reclm.workspace(options.home)
+    dataset = reclm.load_dataset(options.dataset)
     task = test_tasks(dataset)["full-shot"]
     model = BPRMF(BPRMF.Config(), inputs(dataset), torch.Generator().manual_seed(0))
     with torch.no_grad():

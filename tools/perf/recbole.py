@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import reclm.data
+import reclm
 from reclm import plugins
 from reclm.data.dataset import Dataset
-from reclm.folders import Workspace
 from reclm.recbole.bridge import open_recbole
 from reclm.recbole.settings import as_a_library
 from reclm.recommend.base import Inputs
@@ -111,7 +110,8 @@ def ours(name: str, dataset: Dataset, sizes: Sizes) -> Work:
 
 def peak(side: str, name: str, dataset: str, home: Path | None, sizes: Sizes) -> float:
     """MiB that an epoch and an evaluation add to the peak RSS of a process that has read the data; run in a new one."""
-    data = reclm.data.load(dataset, Workspace.at(home))
+    reclm.workspace(home)
+    data = reclm.load_dataset(dataset)
     with TemporaryDirectory() as folder:
         if side == "RecBole":  # the libraries that it imports
             from reclm.recbole.compat import patch
@@ -141,7 +141,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2048, help="positives a step")
     parser.add_argument("--memory", action="store_true", help="measure peak memory too, in new processes")
     options = parser.parse_args()
-    dataset = reclm.data.load(options.dataset, Workspace.at(options.home))
+    reclm.workspace(options.home)
+    dataset = reclm.load_dataset(options.dataset)
     sizes = Sizes(options.dim, options.layers, options.batch)
     print(
         f"{dataset.name}: {len(dataset.users):,} users × {len(dataset.items):,} items, {len(dataset.train):,} training "
