@@ -1,10 +1,9 @@
 """Features of rows: item text and profiles, embedded once however many rows and seeds share them."""
 
 import hashlib
-import json
 import multiprocessing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,27 +13,46 @@ import numpy as np
 
 from reclm import plugins
 from reclm.benchmarks import leaks
-from reclm.benchmarks.controls import controlled
+from reclm.benchmarks.row_profiles import (
+    Rows,
+    controlled,
+    key_of,
+    limit_of,
+    measures_of,
+    open_row_profiler,
+    profile_folder,
+    rows_to_describe,
+    tunable_profiler,
+    write_row_profiles,
+)
 from reclm.benchmarks.trial import Plan, ProfileOptions
-from reclm.config import merged
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
+from reclm.data.item_text import item_texts
 from reclm.errors import NotFound
 from reclm.folders import Workspace, current
 from reclm.profiles.matrix import ProfileMatrix, item_text_features, profile_matrix
 from reclm.profiles.profile import Profiler
-from reclm.profiles.store import ProfileStore
-from reclm.profiles.write import make_profiles
+from reclm.profiles.profiles import Profiles
+from reclm.profiles.store import KINDS, ProfileStore
 from reclm.recommend.base import Inputs
-from reclm.text.item_text import item_texts
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder
 
-FIRST_LOOK = 300
-"""Users, and items, that a bench writes profiles of unless told otherwise: minutes on two CPU cores, not hours."""
-
 LATEST = 8
 """Tuned features that a process keeps in memory: the controls of a row are made of them."""
+
+
+def default_encoder(name: str | None) -> "TextEncoder":
+    """Return the encoder of an experiment, loaded once."""
+    from reclm.text.encoder import TextEncoder  # slow to import, and not needed where items are IDs
+
+    return _loaded(TextEncoder, name)
+
+
+@lru_cache(maxsize=4)
+def _loaded(cls: "type[TextEncoder]", name: str | None) -> "TextEncoder":
+    return cls(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +63,6 @@ class Features:
         inputs: their ``train`` is empty: training sets it.
         store: of its profiles.
         encoder: name and source of the encoder of its texts.
-        coverage: how many of a side have a profile, of how many.
         checked: sentences on what was checked for leaks of the test part.
         profiler: writer of the profiles, where it is known.
         measures: how the profiles read, by name.
@@ -55,7 +72,6 @@ class Features:
     inputs: Inputs
     store: ProfileStore | None = None
     encoder: tuple[str, str] | None = None
-    coverage: dict[ProfileKind, tuple[int, int]] = field(default_factory=dict)
     checked: tuple[str, ...] = ()
     profiler: Profiler | None = None
     measures: dict[str, float] = field(default_factory=dict)
@@ -67,94 +83,50 @@ class Features:
     @cached_property
     def definition(self) -> dict[str, Any]:
         """Hashes of all arrays."""
-        inputs = self.inputs
-        return {
-            "item_text": None if inputs.item_text is None else _array_hash(inputs.item_text),
-            "user_profiles": _matrix_hash(inputs.user_profiles),
-            "item_profiles": _matrix_hash(inputs.item_profiles),
-        }
+        names = ("item_text", "user_profiles", "item_profiles")
+        return {name: _array_hash(getattr(self.inputs, name)) for name in names}
+
+    @property
+    def sides(self) -> dict[ProfileKind, ProfileMatrix]:
+        """The profiles by kind."""
+        sides = {kind: getattr(self.inputs, f"{kind}_profiles") for kind in KINDS}
+        return {kind: matrix for kind, matrix in sides.items() if matrix is not None}
+
+    @property
+    def coverage(self) -> dict[ProfileKind, tuple[int, int]]:
+        """How many of a side have a profile, of how many."""
+        return {kind: (int(matrix.present.sum()), len(matrix)) for kind, matrix in self.sides.items()}
+
+    @property
+    def writer(self) -> str | None:
+        """The writer of the profiles."""
+        return self.store.info.writer if self.store else None
+
+    def make(self) -> "Features":
+        """Return the features themselves: they are made."""
+        return self
 
 
-def _matrix_hash(profiles: ProfileMatrix | None) -> str | None:
-    return None if profiles is None else _array_hash(profiles.vectors, profiles.present)
-
-
-def _array_hash(*arrays: np.ndarray) -> str:
+def _array_hash(values: np.ndarray | ProfileMatrix | None) -> str | None:
+    if values is None:
+        return None
     digest = hashlib.sha256()
-    for array in arrays:
+    for array in (values.vectors, values.present) if isinstance(values, ProfileMatrix) else (values,):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:20]
 
 
-def key_of(definition: Mapping[str, Any]) -> str:
-    """Return the hash of a definition, 20 hex digits."""
-    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:20]
+def inputs_of(
+    dataset: Dataset, text: np.ndarray | None, sides: Mapping[ProfileKind, ProfileMatrix]
+) -> Inputs:
+    """Return the inputs of a backbone without the training part."""
+    users, items = len(dataset.users), len(dataset.items)
+    return Inputs(users, items, Interactions.empty(), text, sides.get("user"), sides.get("item"))
 
 
-def open_row_profiler(options: ProfileOptions) -> Profiler:
-    """Return the profiler of a row as it is: tuned before (``adapter``), or not tuned.
-
-    Raises:
-        NotFound: for an unknown profiler, model or adapter.
-        BadInput: for a setting, model or engine that does not fit.
-    """
-    cls = plugins.get("profiler", options.profiler)
-    if options.adapter:
-        return cls.open(options.adapter, options.settings, options.model, options.engine)
-    config = cls.Config.build(dict(options.settings), where=f"profiler {options.profiler}")
-    return cls(config, model=options.model, engine=options.engine)
-
-
-def described(dataset: Dataset, backbone: str) -> dict[ProfileKind, np.ndarray] | None:
-    """Return the users that need a profile: of sessions, only held-out ones are ranked for without training."""
-    if dataset.sessions is None or getattr(
-        plugins.get("backbone", backbone), "trains", backbone != "similarity"
-    ):
-        return None
-    return {"user": np.union1d(dataset.valid.user_idx, dataset.test.user_idx)}
-
-
-def profile_folder(profiler: Profiler, dataset: Dataset, workspace: Workspace) -> Path:
-    """Return the folder of the profiles of a profiler; those of sessions are apart by data and by wording."""
-    view = dataset.view()
-    if dataset.sessions is None:
-        return workspace.store(view.name, profiler.writer)
-    mark = key_of({"data": view.fingerprint, "wording": profiler.wording(view)})[:12]
-    return workspace.store(view.name, f"{mark}-{profiler.writer}")
-
-
-def write_profiles(
-    profiler: Profiler, dataset: Dataset, folder: Path, options: ProfileOptions, backbone: str, progress: bool
-) -> ProfileStore:
-    """Write the missing profiles of a row into ``folder``; the profiler is fitted.
-
-    Raises:
-        NotFound: for a data set that gives a profiler nothing to read.
-    """
-    view = dataset.view()
-    if not view.item_text.num_columns and view.train.review is None:
-        raise NotFound(
-            f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
-            "bench it without --augment"
-        )
-    rows, limit = described(dataset, backbone), options.limit
-    if limit is None and rows is None and plugins.get("profiler", options.profiler).needs_model:
-        limit = FIRST_LOOK
-    with ProfileStore.open(folder, view.fingerprint, profiler.writer, view.name) as store:
-        make_profiles(view, profiler, store, options.kinds, limit or None, progress, rows=rows)
-    return store
-
-
-def _encoder(name: str | None) -> "TextEncoder":
-    from reclm.text.encoder import TextEncoder  # slow to import, and not needed where items are IDs
-
-    return _loaded(TextEncoder, name)
-
-
-@lru_cache(maxsize=4)
-def _loaded(cls: "type[TextEncoder]", name: str | None) -> "TextEncoder":
-    return cls(name)
+Written = tuple[ProfileStore, Profiler | None, tuple[str, ...], dict[str, float]]
+"""A store with everything written, its profiler, what was checked, and how the profiles read."""
 
 
 class FeatureMaker:
@@ -177,42 +149,22 @@ class FeatureMaker:
             NotFound: for a backbone that needs item text or profiles where there are none.
             Leak: for profiles that tell of the test part.
         """
-        options = plan.profiles
-        with_text = self._check(plan)
-        if options is not None and (training := self.training(options, seed)):
+        options, with_text = plan.profiles, self._needs_text(plan)
+        if options is None:
+            return self._once(f"plain {with_text}", lambda: self._plain(with_text))
+        if training := self.training(options, seed):
             return self._tuned(plan, options, seed, training, with_text)
-        profiler = store = None
-        sides: dict[ProfileKind, ProfileMatrix] = {}
-        checked = self._once("splits", lambda: tuple(leaks.check(self.dataset)))
-        measures: dict[str, float] = {}
-        encoder: TextEncoder | None = None
-        if options is not None:
-            store, profiler, checked, measures = self._store(options, plan.backbone)
-            encoder = self._encoder_of(profiler)
-            sides = self._profiles(options, plan.backbone)
-        elif with_text:
-            encoder = self._encoder_of(None)
-        text = self._text(encoder) if with_text and encoder else None
-        inputs = inputs_of(self.dataset, text, sides)
-        return Features(
-            inputs,
-            store,
-            (encoder.name, encoder.source) if encoder else None,
-            {kind: (int(matrix.present.sum()), len(matrix)) for kind, matrix in sides.items()},
-            checked,
-            profiler,
-            {} if options is None or options.control else measures,
-        )
+        rows, key = rows_to_describe(self.dataset, plan.backbone), f"{with_text} {options.model_dump_json()}"
+        return self._once(f"{rows is None} {key}", lambda: self._augmented(options, rows, with_text))
 
     def training(self, options: ProfileOptions, seed: int) -> dict[str, Any] | None:
         """Return what a trial tunes, in canonical form; None where it tunes nothing."""
         cls = plugins.get("profiler", options.profiler)
         if options.adapter or options.store or not options.tune or not cls.tunable:
             return None
-        return tunable(options, seed).training(self.view)
+        return tunable_profiler(options, seed).training(self.view)
 
-    def _check(self, plan: Plan) -> bool:
-        """Return whether the row needs item text."""
+    def _needs_text(self, plan: Plan) -> bool:
         backbone = plugins.get("backbone", plan.backbone)
         config = backbone.Config.build(dict(plan.model))
         backbone.check_profiles(plan.profiles.kinds if plan.profiles else (), plan.backbone)
@@ -228,31 +180,62 @@ class FeatureMaker:
             )
         return True
 
+    def _plain(self, with_text: bool) -> Features:
+        checked = tuple(leaks.check(self.dataset))
+        if not with_text:
+            return Features(inputs_of(self.dataset, None, {}), checked=checked)
+        encoder = default_encoder(self.encoder_name)
+        inputs = inputs_of(self.dataset, self._text(encoder), {})
+        return Features(inputs, encoder=(encoder.name, encoder.source), checked=checked)
+
+    def _augmented(self, options: ProfileOptions, rows: Rows | None, with_text: bool) -> Features:
+        store, profiler, checked, measures = self._store(options, rows)
+        encoder = (profiler and profiler.encoder) or default_encoder(self.encoder_name)
+
+        def matrices() -> dict[ProfileKind, ProfileMatrix]:
+            profiles = Profiles.open(store.folder, self.view, encoder=encoder)
+            edits = {(kind, id): text for kind, texts in options.edits.items() for id, text in texts.items()}
+            edited = replace(profiles, edits=edits)
+            return {kind: edited.matrix(kind, self.progress) for kind in options.kinds}
+
+        def keywords(kind: ProfileKind) -> ProfileMatrix:
+            covered = {kind: np.flatnonzero(matrix.present) for kind, matrix in sides.items()}
+            words, *_ = self._once(f"keywords {key}", lambda: self._opened(_keywords(options), covered))
+            return profile_matrix(words, encoder, kind, self.view.idmap(kind), self.progress)
+
+        key = f"{rows is None} {options.model_copy(update={'control': None}).model_dump_json()}"
+        sides = self._once(f"profiles {key}", matrices)
+        text = self._text(encoder) if with_text else None
+        if options.control:
+            measures = {}
+            sides = controlled(options.control, sides, self.view, lambda: self._text(encoder), keywords)
+        inputs, names = inputs_of(self.dataset, text, sides), (encoder.name, encoder.source)
+        return Features(inputs, store, names, checked, profiler, measures)
+
     def _tuned(
         self, plan: Plan, options: ProfileOptions, seed: int, training: Mapping[str, Any], with_text: bool
     ) -> "TunedFeatures":
+        encoder, rows = default_encoder(self.encoder_name), rows_to_describe(self.dataset, plan.backbone)
         if with_text:  # workers find it in the workspace
-            self._text(self._encoder_of(None))
+            self._text(encoder)
         if options.control == "keywords":
-            self._store(_keywords(options), plan.backbone)
-        profiler = tunable(options, seed)
+            self._store(_keywords(options, limit_of(options, rows)), rows)
+        profiler = tunable_profiler(options, seed)
         folder = None
         if profiler.wording(self.view) is not None:  # no training changes its words
             folder = profile_folder(profiler, self.dataset, self.workspace)
-            plain = options.model_copy(update={"control": None})
-            key = f"words {folder} {described(self.dataset, plan.backbone) is None}"
-            self._once(
-                key,
-                lambda: write_profiles(
-                    profiler.fit(self.view), self.dataset, folder, plain, plan.backbone, self.progress
-                ),
-            )
+
+            def write() -> ProfileStore:
+                fitted = profiler.fit(self.view)
+                return write_row_profiles(fitted, self.dataset, folder, options, rows, self.progress)
+
+            self._once(f"words {folder} {rows is None}", write)
         return TunedFeatures(
             self.dataset,
             plan,
             seed,
             self.encoder_name,
-            _encoder(self.encoder_name).name,
+            encoder.name,
             training,
             self.workspace,
             folder,
@@ -265,66 +248,32 @@ class FeatureMaker:
             self._parts[key] = make()
         return self._parts[key]
 
-    def _encoder_of(self, profiler: Profiler | None) -> "TextEncoder":
-        """Return the encoder of a tuned profiler, else that of the experiment."""
-        return (profiler and profiler.encoder) or _encoder(self.encoder_name)
-
     def _text(self, encoder: "TextEncoder") -> np.ndarray:
+        def make() -> np.ndarray:
+            return item_text_features(self.view, encoder, self.workspace, self.progress)
+
+        return self._once(f"text {encoder.name}", make)
+
+    def _store(self, options: ProfileOptions, rows: Rows | None) -> Written:
+        plain = options.model_copy(update={"control": None, "edits": {}})
         return self._once(
-            f"text {encoder.name}",
-            lambda: item_text_features(self.view, encoder, self.workspace, self.progress),
+            f"store {rows is None} {plain.model_dump_json()}", lambda: self._opened(plain, rows)
         )
 
-    def _store(
-        self, options: ProfileOptions, backbone: str
-    ) -> tuple[ProfileStore, Profiler | None, tuple[str, ...], dict[str, float]]:
-        plain = options.model_copy(update={"control": None})
-        few = described(self.dataset, backbone) is not None
-        return self._once(f"store {few} {plain.model_dump_json()}", lambda: self._opened(plain, backbone))
-
-    def _opened(
-        self, options: ProfileOptions, backbone: str
-    ) -> tuple[ProfileStore, Profiler | None, tuple[str, ...], dict[str, float]]:
-        """Return the store with everything written, its profiler, what was checked, and how the profiles read."""
+    def _opened(self, options: ProfileOptions, rows: Rows | None) -> Written:
         if options.store:
             writer = ProfileStore.read(options.store).info.writer
             store = ProfileStore.open(options.store, self.view.fingerprint, writer)
             return store, None, tuple(leaks.check(self.dataset, store)), {}
         profiler = open_row_profiler(options).fit(self.view)
         folder = profile_folder(profiler, self.dataset, self.workspace)
-        store = write_profiles(profiler, self.dataset, folder, options, backbone, self.progress)
+        store = write_row_profiles(profiler, self.dataset, folder, options, rows, self.progress)
         checked = tuple(leaks.check(self.dataset, store, profiler))
-        return store, profiler, checked, measured(profiler, self.dataset, store)
+        return store, profiler, checked, measures_of(profiler, self.dataset, store)
 
-    def _profiles(self, options: ProfileOptions, backbone: str) -> dict[ProfileKind, ProfileMatrix]:
-        few = described(self.dataset, backbone) is not None
-        return self._once(
-            f"profiles {few} {options.model_dump_json()}", lambda: self._embedded(options, backbone)
-        )
 
-    def _embedded(self, options: ProfileOptions, backbone: str) -> dict[ProfileKind, ProfileMatrix]:
-        store, profiler, *_ = self._store(options, backbone)
-        encoder = self._encoder_of(profiler)
-        if options.control is None:
-            return {
-                kind: profile_matrix(store, encoder, kind, self.view.idmap(kind), self.progress)
-                for kind in options.kinds
-            }
-        own = self._profiles(options.model_copy(update={"control": None}), backbone)
-        text = None
-        if options.control == "text" and self.dataset.item_text.num_columns:
-            text = self._text(encoder)
-        words: dict[ProfileKind, ProfileMatrix] = {}
-        if options.control == "keywords":
-            keywords = self._store(_keywords(options), backbone)[0]
-            words = {
-                kind: profile_matrix(keywords, encoder, kind, self.view.idmap(kind), self.progress)
-                for kind in options.kinds
-            }
-        return {
-            kind: controlled(options.control, kind, matrix, self.view, text, words.get(kind))
-            for kind, matrix in own.items()
-        }
+def _keywords(options: ProfileOptions, limit: int | None = None) -> ProfileOptions:
+    return ProfileOptions(profiler="keywords", kinds=options.kinds, limit=limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,12 +323,8 @@ class TunedFeatures:
     @cached_property
     def definition(self) -> dict[str, Any]:
         """All that the features depend on."""
-        options = self.options
-        return {
-            "training": self.training_key,
-            "item_text": self.with_text,
-            "profiles": options.model_dump(mode="json", include={"kinds", "limit", "control"}),
-        }
+        profiles = self.options.model_dump(mode="json", include={"kinds", "limit", "control"})
+        return {"training": self.training_key, "item_text": self.with_text, "profiles": profiles}
 
     @property
     def folder(self) -> Path:
@@ -388,41 +333,28 @@ class TunedFeatures:
 
     def make(self) -> Features:
         """Tune what is not tuned yet, write the profiles, and embed all with the profiler's encoder."""
-        own = self._own()
+        features = self._own()
         if self.options.control is None:
-            return own
-        view, encoder, text = self.dataset.view(), self._encoder(own), own.inputs.item_text
-        words: dict[ProfileKind, ProfileMatrix] = {}
-        if self.options.control == "keywords":
+            return features
+        encoder = (features.profiler and features.profiler.encoder) or default_encoder(self.encoder)
+
+        def item_text() -> np.ndarray:
+            text = features.inputs.item_text
+            return self._item_text(encoder) if text is None else text
+
+        def keywords(kind: ProfileKind) -> ProfileMatrix:
             profiler = open_row_profiler(_keywords(self.options))
             store = ProfileStore.read(profile_folder(profiler, self.dataset, self.workspace))
-            words = {kind: self._matrix(store, kind, encoder) for kind in self.options.kinds}
-        elif self.options.control == "text" and text is None:
-            text = self._item_text(encoder)
-        sides = {
-            kind: controlled(self.options.control, kind, matrix, view, text, words.get(kind))
-            for kind, matrix in (("user", own.inputs.user_profiles), ("item", own.inputs.item_profiles))
-            if matrix is not None
-        }
-        return Features(
-            inputs_of(self.dataset, own.inputs.item_text, sides),
-            own.store,
-            own.encoder,
-            {kind: (int(matrix.present.sum()), len(matrix)) for kind, matrix in sides.items()},
-            own.checked,
-            own.profiler,
-            log=own.log,
-        )
+            return self._matrix(store, kind, encoder)
+
+        sides = controlled(self.options.control, features.sides, self.dataset.view(), item_text, keywords)
+        inputs = inputs_of(self.dataset, features.inputs.item_text, sides)
+        return replace(features, inputs=inputs, measures={})
 
     def _own(self) -> Features:
         """Return the features with the profiles themselves: of the latest trainings they are at hand."""
-        key = key_of(
-            {
-                **self.definition,
-                "profiles": self.options.model_dump(mode="json", exclude={"control"}),
-                "folder": str(self.folder),
-            }
-        )
+        options = self.options.model_dump(mode="json", exclude={"control"})
+        key = key_of({**self.definition, "profiles": options, "folder": str(self.folder)})
         if key not in _LATEST:
             while len(_LATEST) >= LATEST:
                 _LATEST.pop(next(iter(_LATEST)))
@@ -431,30 +363,22 @@ class TunedFeatures:
 
     def _made(self) -> Features:
         view, progress = self.dataset.view(), self.progress and multiprocessing.parent_process() is None
-        profiler = tunable(self.options, self.seed, self.folder, _encoder(self.encoder))
+        profiler = tunable_profiler(self.options, self.seed, self.folder, default_encoder(self.encoder))
         profiler.progress = progress
         profiler.fit(view)
-        folder = self.words or self.folder / "profiles"
-        plain = self.options.model_copy(update={"control": None})
-        store = write_profiles(profiler, self.dataset, folder, plain, self.plan.backbone, progress)
-        checked = tuple(leaks.check(self.dataset, store, profiler))
-        encoder = profiler.encoder or _encoder(self.encoder)
-        sides = {kind: self._matrix(store, kind, encoder) for kind in plain.kinds}
-        text = self._item_text(encoder) if self.with_text else None
-        texts = list(store.texts("user").values()) if "user" in plain.kinds else []
-        return Features(
-            inputs_of(self.dataset, text, sides),
-            store,
-            (encoder.name, encoder.source),
-            {kind: (int(matrix.present.sum()), len(matrix)) for kind, matrix in sides.items()},
-            checked,
-            profiler,
-            measured(profiler, self.dataset, store) | {"truncated": encoder.truncated(texts)},
-            tuple(profiler.log()),
+        folder, rows = (
+            self.words or self.folder / "profiles",
+            rows_to_describe(self.dataset, self.plan.backbone),
         )
-
-    def _encoder(self, own: Features) -> "TextEncoder":
-        return (own.profiler and own.profiler.encoder) or _encoder(self.encoder)
+        store = write_row_profiles(profiler, self.dataset, folder, self.options, rows, progress)
+        checked = tuple(leaks.check(self.dataset, store, profiler))
+        encoder = profiler.encoder or default_encoder(self.encoder)
+        sides = {kind: self._matrix(store, kind, encoder) for kind in self.options.kinds}
+        text = self._item_text(encoder) if self.with_text else None
+        texts = list(store.texts("user").values()) if "user" in self.options.kinds else []
+        measures = measures_of(profiler, self.dataset, store) | {"truncated": encoder.truncated(texts)}
+        inputs, names = inputs_of(self.dataset, text, sides), (encoder.name, encoder.source)
+        return Features(inputs, store, names, checked, profiler, measures, tuple(profiler.log()))
 
     def _matrix(self, store: ProfileStore, kind: ProfileKind, encoder: "TextEncoder") -> ProfileMatrix:
         texts = store.texts(kind)
@@ -471,35 +395,4 @@ class TunedFeatures:
 
 
 _LATEST: dict[str, Features] = {}
-
-
-def tunable(
-    options: ProfileOptions, seed: int, folder: Path | None = None, encoder: "TextEncoder | None" = None
-) -> Profiler:
-    """Return the profiler of a row that is tuned in ``folder`` by the trial's seed, where it has one."""
-    cls = plugins.get("profiler", options.profiler)
-    settings = dict(options.settings)
-    if "seed" in cls.Config.model_fields:
-        settings = merged(settings, {"seed": seed})
-    config = cls.Config.build(settings, where=f"profiler {options.profiler}")
-    engine = None if folder else options.engine
-    return cls(config, model=options.model, engine=engine, folder=folder, encoder=encoder)
-
-
-def measured(profiler: Profiler, dataset: Dataset, store: ProfileStore) -> dict[str, float]:
-    """Return how the stored user profiles read, where the profiler measures it."""
-    ids = store.texts("user") if type(profiler).measures is not Profiler.measures else {}
-    profiles = [profile for id in ids if (profile := store.get("user", id))]
-    return profiler.measures(dataset.view(), profiles) if profiles else {}
-
-
-def inputs_of(
-    dataset: Dataset, text: np.ndarray | None, sides: Mapping[ProfileKind, ProfileMatrix]
-) -> Inputs:
-    """Return the inputs of a backbone without the training part."""
-    users, items = len(dataset.users), len(dataset.items)
-    return Inputs(users, items, Interactions.empty(), text, sides.get("user"), sides.get("item"))
-
-
-def _keywords(options: ProfileOptions) -> ProfileOptions:
-    return ProfileOptions(profiler="keywords", kinds=options.kinds)
+forget_features = _LATEST.clear

@@ -5,27 +5,82 @@ import os
 import signal
 import sys
 import time
+import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
+from torch import Tensor, nn
 
-from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord, run_trial
+from reclm import plugins
+from reclm.benchmarks.features import Features, TunedFeatures, forget_features, key_of
+from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.console import duration, progress_bar
+from reclm.data.dataset import Dataset
+from reclm.environment import environment
 from reclm.errors import Damaged, ReclmError
 from reclm.folders import current, workspace
+from reclm.recommend.evaluate import PerUser, Task
+
+FORMAT = 3
+"""Of a record and its files; raised when they hold more."""
+
+WATCHED, TOP = 10, 10
+"""Users whose top lists are recorded, and items of each."""
 
 PAUSE = 0.2
 """Seconds between looks at trials that another process has."""
 
 LONG = 60
-"""Seconds from which on the time that all trials may take is said after the first epoch."""
+"""Seconds that all trials may take without a message after the first epoch."""
 
 Report = Callable[[int, tuple[int, int] | None], None]
 """Called with the place of a trial, and its epoch of how many while it runs or None once it is finished."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One plan on one data set, with one seed; ``features`` are its item text and profiles, or how it makes them."""
+
+    plan: Plan
+    seed: int
+    dataset: Dataset
+    features: Features | TunedFeatures
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """All that the numbers depend on, defaults written out: two trials of equal definition are the same."""
+        config = plugins.get("backbone", self.plan.backbone).Config.build(
+            dict(self.plan.model), where=f"backbone {self.plan.backbone}"
+        )
+        return {
+            "toolkit": version("reclm-toolkit"),
+            "format": FORMAT,
+            "dataset": self.dataset.fingerprint,
+            **self.plan.model_dump(mode="json", exclude={"model", "profiles"}),
+            "model": config.model_dump(mode="json"),
+            **self.features.definition,
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the definition, 20 hex digits."""
+        return key_of(self.definition)
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """Return the keys that one process at a time may hold: the trial's, and that of its profiler's training."""
+        tuned = isinstance(self.features, TunedFeatures)
+        return (self.key, f"tuned/{self.features.training_key}") if tuned else (self.key,)
 
 
 def run_trials(
@@ -36,6 +91,7 @@ def run_trials(
     labels: Sequence[str] | None = None,
     jobs: int = 1,
     progress: bool = True,
+    fresh: set[str] | None = None,
 ) -> list[TrialRecord]:
     """Return the records of ``trials``, in their order. What is cached is not run again, unless it had failed.
 
@@ -48,12 +104,16 @@ def run_trials(
         labels: of each trial in the bar.
         jobs: processes; the cores are divided between them.
         progress: show the bar.
+        fresh: keys that were forgotten before; of all others what is cached is forgotten, and they are added. None:
+            nothing is forgotten.
     """
+    if fresh is not None:
+        _forget(trials, cache, fresh)
     run, labels = uuid.uuid4().hex, labels or [trial.plan.backbone for trial in trials]
     left = {place for place, trial in enumerate(trials) if not cache.finished(trial.key, run)}
     epochs = [trial.plan.train.epochs for trial in trials]
     with progress_bar(f"{title}: epochs", sum(epochs), progress) as advance:
-        shown = dict.fromkeys(left, 0)
+        reported = dict.fromkeys(left, 0)
         advance(sum(epochs[place] for place in range(len(trials)) if place not in left))
         started = time.monotonic() if progress else None
 
@@ -61,10 +121,12 @@ def run_trials(
             nonlocal started
             at, most = epoch or (epochs[place], 0)
             if place in left:
-                advance(at - shown[place], f"{title}: {labels[place]}, epoch {at}/{most}" if most else None)
-                shown[place] = at
+                advance(
+                    at - reported[place], f"{title}: {labels[place]}, epoch {at}/{most}" if most else None
+                )
+                reported[place] = at
                 if started is not None and most:
-                    _estimate(time.monotonic() - started, sum(epochs[one] for one in left), jobs, title)
+                    _estimate(time.monotonic() - started, sum(epochs[other] for other in left), jobs, title)
                     started = None
             if epoch is None:
                 left.discard(place)
@@ -75,6 +137,20 @@ def run_trials(
         elif left:
             _in_processes(trials, left, cache, run, jobs, report)
     return [_cached(cache, trial) for trial in trials]
+
+
+def _forget(trials: Sequence[Trial], cache: TrialCache, fresh: set[str]) -> None:
+    """Remove results, trainings of profilers, and what these sampled; what another process works on is new."""
+    for trial in trials:
+        new = [key for key in trial.locks if key not in fresh]
+        fresh.update(new)
+        with cache.claim(*new) as ours:
+            for key in new if ours else ():
+                cache.remove(key)
+        if len(trial.locks) > 1 and new[1:]:
+            forget_features()
+            for samples in cache.folder.glob("samples/*.jsonl"):
+                samples.unlink(missing_ok=True)
 
 
 def _estimate(seconds: float, epochs: int, jobs: int, title: str) -> None:
@@ -116,21 +192,16 @@ def _work(trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str, repo
 def _in_processes(
     trials: Sequence[Trial], left: set[int], cache: TrialCache, run: str, jobs: int, report: Report
 ) -> None:
-    """Run trials in several processes. If one dies, its trial is recorded as failed by the next to claim it.
-
-    Args:
-        left: places of what is to do; ``report`` takes the finished ones out.
-    """
+    """Run the trials at the places ``left``. If a process dies, the next to claim its trial records a failure."""
     codes: list[int | None] = []
     in_vain = 0
     while left and in_vain < 2:  # a round in which all died settles nothing, the next records why
         before = len(left)
         codes = _round([(place, trials[place]) for place in sorted(left)], cache, run, jobs, report)
         in_vain = 0 if len(left) < before else in_vain + 1
-    if not left:
-        return
-    ended = ", ".join(map(str, codes))
-    raise ReclmError(f"the worker processes ended early (exit codes {ended}); try --jobs 1")
+    if left:
+        ended = ", ".join(map(str, codes))
+        raise ReclmError(f"the worker processes ended early (exit codes {ended}); try --jobs 1")
 
 
 def _round(
@@ -145,9 +216,8 @@ def _round(
     try:
         for _ in range(min(jobs, len(trials))):
             receiver, sender = context.Pipe(duplex=False)
-            worker = context.Process(
-                target=_worker, args=(sender, threads, root, trials, cache, run), daemon=True
-            )
+            arguments = (sender, threads, root, trials, cache, run)
+            worker = context.Process(target=_worker, args=arguments, daemon=True)
             worker.start()
             sender.close()
             pipes.append(receiver)
@@ -168,14 +238,9 @@ def _round(
 
 
 def _worker(
-    sender: Any,
-    threads: int,
-    root: str,
-    trials: Sequence[tuple[int, Trial]],
-    cache: TrialCache,
-    run: str,
+    sender: Any, threads: int, root: str, trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says what there is to say
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent reports it
     torch.set_num_threads(threads)
     workspace(root)
     parent = multiprocessing.parent_process()
@@ -186,3 +251,106 @@ def _worker(
         sender.send((place, epoch))
 
     _work(trials, cache, run, report)
+
+
+def run_trial(
+    trial: Trial,
+    cache: TrialCache,
+    run: str,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> TrialRecord:
+    """Train and evaluate a claimed trial, and cache the result; a failure is a result too.
+
+    Args:
+        run: the run that the trial belongs to.
+        on_epoch: called with the history row of each epoch.
+    """
+    users, weights = None, None
+    if not cache.begin(trial.key, run):
+        error = "the process that ran it died (out of memory?)"
+        record = TrialRecord(definition=trial.definition, run=run, error=error)
+    else:
+        try:
+            record, users, weights = _trained(trial, cache.weights, run, on_epoch)
+        except Exception as error:  # recorded and shown: one trial's failure must not cost the others
+            line = " ".join(str(error).split()) or "no message"
+            line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
+            trace = traceback.format_exc()
+            record = TrialRecord(definition=trial.definition, run=run, error=line, traceback=trace)
+    cache.put(trial.key, record, users, weights)
+    cache.end(trial.key)
+    return record
+
+
+def _trained(
+    trial: Trial, with_weights: bool, run: str, on_epoch: Callable[[dict[str, float]], None] | None
+) -> tuple[TrialRecord, pa.Table, dict[str, Tensor] | None]:
+    """Return the record of a trial, its users' values and, if asked for, its weights."""
+    weights: dict[str, Tensor] = {}
+
+    def on_model(model: nn.Module) -> None:
+        if with_weights:
+            weights.update({name: value.clone().contiguous() for name, value in model.state_dict().items()})
+
+    dataset, runner = trial.dataset, Runner(trial.plan, trial.dataset)
+    features = trial.features.make()
+    begun = time.perf_counter()
+    trained = runner.run(features.inputs, trial.seed, on_epoch, on_model, watched(runner.tasks))
+    seconds = time.perf_counter() - begun
+    record = TrialRecord(
+        definition=trial.definition,
+        run=run,
+        means={protocol: _numbers(values.mean()) for protocol, values in trained.results.items()},
+        best_epoch=trained.best_epoch,
+        history=trained.fit.history,
+        # what a profiler's training takes does not depend on which trial did it
+        seconds=seconds + sum(row["seconds"] for row in features.log),
+        top={
+            protocol: {
+                dataset.users.ids(np.array([user]))[0]: dataset.items.ids(items[:TOP])
+                for user, items in trained.results[protocol].top.items()
+            }
+            for protocol in runner.tasks
+        },
+        environment=environment(),
+        validation=trained.validation,
+        **(_of_tuned(features) if isinstance(trial.features, TunedFeatures) else {}),
+    )
+    return record, _per_user(dataset, trained.results), weights if with_weights else None
+
+
+def watched(tasks: Mapping[str, Task]) -> list[int]:
+    """Return the few users whose top lists are recorded: evenly spread over those of the first protocol."""
+    users = next(iter(tasks.values())).users.numpy()
+    places = np.linspace(0, len(users) - 1, min(WATCHED, len(users))).astype(int)
+    return users[places].tolist()
+
+
+def _per_user(dataset: Dataset, results: Mapping[str, PerUser]) -> pa.Table:
+    return pa.concat_tables(
+        pa.table(
+            {
+                "protocol": pa.array([protocol] * len(values.users), pa.string()),
+                "user_id": dataset.users.array.take(pa.array(values.users)),
+                **values.values,
+            }
+        )
+        for protocol, values in results.items()
+    )
+
+
+def _of_tuned(features: Features) -> dict[str, Any]:
+    """Return what is known of tuned features only once they are made."""
+    return {
+        "log": list(features.log),
+        "measures": _numbers(features.measures),
+        "coverage": features.coverage,
+        "checked": features.checked,
+        "encoder": features.encoder,
+        "store": features.store and features.store.folder,
+        "writer": features.writer,
+    }
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if np.isnan(value) else value for name, value in values.items()}

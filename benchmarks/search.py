@@ -11,11 +11,10 @@ from filelock import FileLock
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from reclm import plugins
-from reclm.benchmarks.features import key_of
-from reclm.benchmarks.pool import run_trials
+from reclm.benchmarks.pool import Trial, run_trials
 from reclm.benchmarks.results import SearchTrial
-from reclm.benchmarks.trial import Plan
-from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord
+from reclm.benchmarks.row_profiles import key_of
+from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord
 from reclm.config import Config, merged
 from reclm.errors import BadInput, ReclmError, unknown
 from reclm.recommend.training import TrainConfig
@@ -65,16 +64,17 @@ class Search(Config):
     def _plain(cls, space: Any) -> Any:
         if not isinstance(space, Mapping):
             return space
-        return {
-            name: Range.build(dict(one), where=f"search space of {name}") if isinstance(one, Mapping) else one
-            for name, one in space.items()
+        ranges = {name: dict(values) for name, values in space.items() if isinstance(values, Mapping)}
+        built = {
+            name: Range.build(values, where=f"search space of {name}") for name, values in ranges.items()
         }
+        return {**space, **built}
 
     @field_validator("space")
     @classmethod
     def _not_empty(cls, space: Space | None) -> Space | None:
-        for name, one in (space or {}).items():
-            if not isinstance(one, Range) and len(one) == 0:
+        for name, values in (space or {}).items():
+            if values == ():
                 raise ValueError(f"{name} has no choice")
         if space is not None and not space:
             raise ValueError("there is nothing to search; name an option, or leave the space out")
@@ -84,6 +84,9 @@ class Search(Config):
 OF_PROFILER = "profiles."
 """Begins the name of an option of the profiler that a trial tunes."""
 
+BATCH = 5
+"""Trials that a row asks for at a time. Fixed, so that the result does not depend on the number of processes."""
+
 
 def with_options(plan: Plan, options: Mapping[str, Any], where: str = "search") -> Plan:
     """Return the plan with options of its backbone, its training or its profiler over its own.
@@ -92,9 +95,9 @@ def with_options(plan: Plan, options: Mapping[str, Any], where: str = "search") 
         BadInput: for a value that an option cannot have.
     """
     config = plugins.get("backbone", plan.backbone).Config
-    model = {name: value for name, value in options.items() if name in config.model_fields}
+    model = plan.model | {name: value for name, value in options.items() if name in config.model_fields}
     train = {name: value for name, value in options.items() if name in TrainConfig.model_fields}
-    config.build({**plan.model, **model}, where=f"{where}: backbone {plan.backbone}")
+    config.build(model, where=f"{where}: backbone {plan.backbone}")
     built = TrainConfig.build({**plan.train.model_dump(), **train}, where=f"{where}: training")
     profiles = plan.profiles
     for name, value in options.items():
@@ -106,7 +109,7 @@ def with_options(plan: Plan, options: Mapping[str, Any], where: str = "search") 
             of_profiler = plugins.get("profiler", profiles.profiler).Config
             of_profiler.build(settings, where=f"{where}: profiler {profiles.profiler}")
             profiles = profiles.model_copy(update={"settings": settings})
-    return plan.model_copy(update={"model": {**plan.model, **model}, "train": built, "profiles": profiles})
+    return plan.model_copy(update={"model": model, "train": built, "profiles": profiles})
 
 
 def spaces(search: Search, plans: Mapping[str, Plan]) -> dict[str, Space]:
@@ -122,11 +125,10 @@ def spaces(search: Search, plans: Mapping[str, Plan]) -> dict[str, Space]:
             "select on valid, or leave the search out"
         )
     types = {row: option_types(plan) for row, plan in plans.items()}
-    if search.space is not None:
-        known = {name for options in types.values() for name in options}
-        for name in search.space:
-            if name not in known:
-                raise unknown("option to search", name, known)
+    known = {name for options in types.values() for name in options}
+    for name in search.space or ():
+        if name not in known:
+            raise unknown("option to search", name, known)
     whole = search.space or DEFAULT_SPACE
     parts = {row: {name: whole[name] for name in whole if name in types[row]} for row in plans}
     for row, part in parts.items():
@@ -160,8 +162,7 @@ def _nested(config: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def sentence(search: Search, plans: Mapping[str, Plan]) -> str:
     """Return how the options were chosen, in a sentence."""
-    parts = spaces(search, plans)
-    used = {name: values for part in parts.values() for name, values in part.items()}
+    used = {name: values for part in spaces(search, plans).values() for name, values in part.items()}
     space = ", ".join(f"{name} {_range(values)}" for name, values in used.items())
     return (
         f"options were searched: {search.trials} trials for every trained row alike (seed 0), of {space}; the best "
@@ -177,10 +178,6 @@ def _range(values: Range | Choices) -> str:
 
 def _ends(values: Range | Choices) -> tuple[Any, ...]:
     return (values.low, values.high) if isinstance(values, Range) else values
-
-
-BATCH = 5
-"""Trials that a row asks for at a time. Fixed, so that the result does not depend on the number of processes."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +198,11 @@ class Searched:
 def run_search(
     search: Search,
     plans: Mapping[str, Plan],
-    trial_of: Callable[[str, Plan], Trial],
+    trial_of: Callable[[Plan], Trial],
     cache: TrialCache,
     *,
     title: str = "",
-    fresh: bool = False,
+    fresh: set[str] | None = None,
     jobs: int = 1,
     progress: bool = True,
 ) -> dict[str, Searched]:
@@ -216,51 +213,40 @@ def run_search(
 
     Args:
         plans: row to plan.
-        trial_of: makes the trial with seed 0 of a row under a plan.
+        trial_of: makes the trial with seed 0 of a plan.
         title: of the progress bar.
-        fresh: forget studies and cached trials.
+        fresh: as in :func:`~reclm.benchmarks.pool.run_trials`; with it studies are forgotten, too.
 
     Raises:
         ReclmError: as :func:`spaces`.
     """
-    rows = {
-        row: _RowSearch(
-            plans[row], _used(row, plans[row], part, trial_of), row, trial_of, cache.folder, fresh
-        )
+    studies = {
+        row: _RowSearch(plans[row], part, trial_of, cache.folder, fresh is not None)
         for row, part in spaces(search, plans).items()
     }
-    forgotten: set[str] = set()
     for done in range(0, search.trials, BATCH):
         count = min(BATCH, search.trials - done)
         asked = [
-            (study, trial) for study in rows.values() if study.searches for trial in study.ask(done, count)
+            (row, trial)
+            for row, study in studies.items()
+            if study.searches
+            for trial in study.ask(done, count)
         ]
-        trials = [trial.trial for _, trial in asked if trial.trial is not None]
-        labels = [
-            f"{study.row} trial {trial.number + 1}" for study, trial in asked if trial.trial is not None
-        ]
-        for key in {trial.key for trial in trials} - forgotten if fresh else ():
-            cache.remove(key)
-            forgotten.add(key)
-        head = f"{title}: search, {done} of {search.trials}"
-        records = iter(run_trials(trials, cache, title=head, labels=labels, jobs=jobs, progress=progress))
-        for study, trial in asked:
-            study.tell(trial, next(records) if trial.trial is not None else None)
-    return {row: study.searched() for row, study in rows.items()}
-
-
-def _used(row: str, plan: Plan, part: Space, trial_of: Callable[[str, Plan], Trial]) -> Space:
-    """Return the options of the profiler that change the row's trials, and all others."""
-
-    def changes(name: str, values: Range | Choices) -> bool:
-        ends = {trial_of(row, with_options(plan, {name: value})).key for value in _ends(values)}
-        return len(ends) > 1
-
-    return {
-        name: values
-        for name, values in part.items()
-        if not name.startswith(OF_PROFILER) or changes(name, values)
-    }
+        ready = {f"{row} trial {trial.number + 1}": trial.trial for row, trial in asked if trial.trial}
+        records = iter(
+            run_trials(
+                list(ready.values()),
+                cache,
+                title=f"{title}: search, {done} of {search.trials}",
+                labels=list(ready),
+                jobs=jobs,
+                progress=progress,
+                fresh=fresh,
+            )
+        )
+        for row, trial in asked:
+            studies[row].tell(trial, next(records) if trial.trial else None)
+    return {row: study.searched() for row, study in studies.items()}
 
 
 @dataclass(frozen=True)
@@ -277,31 +263,23 @@ class _RowSearch:
     """The search of one row: a study in a journal file, which another process may share."""
 
     def __init__(
-        self,
-        plan: Plan,
-        space: Space,
-        row: str,
-        trial_of: Callable[[str, Plan], Trial],
-        folder: Path,
-        fresh: bool,
+        self, plan: Plan, space: Space, trial_of: Callable[[Plan], Trial], folder: Path, fresh: bool
     ) -> None:
         import optuna  # slow to import, and most runs search nothing
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.plan, self.space, self.row, self.trial_of = plan, space, row, trial_of
-        self.searches = bool(space)
+        self.plan, self.trial_of = plan, trial_of
+        self.space = {name: values for name, values in space.items() if self._changes(name, values)}
+        self.types = option_types(plan)
+        self.searches = bool(self.space)
         self._results: dict[int, SearchTrial] = {}
-        key = key_of(
-            {
-                "own": trial_of(row, plan).definition,
-                "space": {
-                    name: values.model_dump() if isinstance(values, Range) else values
-                    for name, values in space.items()
-                },
-            }
-        )
+        dumped = {
+            name: values.model_dump() if isinstance(values, Range) else values
+            for name, values in self.space.items()
+        }
+        key = key_of({"own": trial_of(plan).definition, "space": dumped})
         path = folder / "searches" / f"{key}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_suffix(".lock"))
@@ -313,8 +291,16 @@ class _RowSearch:
                 storage=storage, study_name=key, direction="maximize", load_if_exists=True
             )
             own = self._own()
-            if space and not self.study.trials and all(_holds(space[name], own[name]) for name in space):
-                self.study.enqueue_trial({name: own[name] for name in space})
+            holds = all(_holds(values, own[name]) for name, values in self.space.items())
+            if self.space and not self.study.trials and holds:
+                self.study.enqueue_trial({name: own[name] for name in self.space})
+
+    def _changes(self, name: str, values: Range | Choices) -> bool:
+        """Return whether an option changes the row's trials: those of its profiler may not."""
+        if not name.startswith(OF_PROFILER):
+            return True
+        keys = {self.trial_of(with_options(self.plan, {name: value})).key for value in _ends(values)}
+        return len(keys) > 1
 
     def _own(self) -> dict[str, Any]:
         """Return the row's own value of every option."""
@@ -332,35 +318,35 @@ class _RowSearch:
         """
         import optuna
 
-        types, asked = option_types(self.plan), []
+        asked = []
         with self._lock:
             for number in range(done, done + count):
                 known = [trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number]
                 if known and known[0].state != optuna.trial.TrialState.WAITING:
                     options = dict(known[0].params)
                     if options.keys() != self.space.keys():  # killed while it was asked
-                        trial = optuna.trial.Trial(self.study, known[0]._trial_id)
-                        options = {
-                            name: _suggest(trial, name, self.space[name], types) for name in self.space
-                        }
+                        options = self._suggested(optuna.trial.Trial(self.study, known[0]._trial_id))
                 else:
                     # a seed a trial: what is asked does not depend on where a run was killed
                     self.study.sampler = optuna.samplers.TPESampler(seed=number)
-                    trial = self.study.ask()
-                    options = {name: _suggest(trial, name, self.space[name], types) for name in self.space}
+                    options = self._suggested(self.study.ask())
                 try:
-                    made = self.trial_of(self.row, with_options(self.plan, options))
-                    asked.append(_Asked(number, options, made))
+                    trial = self.trial_of(with_options(self.plan, options))
+                    asked.append(_Asked(number, options, trial))
                 except ReclmError as error:
                     asked.append(_Asked(number, options, None, str(error)))
         return asked
+
+    def _suggested(self, trial: "optuna.Trial") -> dict[str, Any]:
+        return {name: _suggest(trial, name, values, self.types[name]) for name, values in self.space.items()}
 
     def tell(self, asked: _Asked, record: TrialRecord | None) -> None:
         """Note a trial's validation value, or its error; nothing else of it is looked at."""
         import optuna
 
         error = asked.error if record is None else record.error or ""
-        if record is not None and not error and not record.history and not _of_profiler(asked.options):
+        tunes = any(name.startswith(OF_PROFILER) for name in asked.options)
+        if record is not None and not error and not record.history and not tunes:
             self.searches = False  # nothing is trained: whatever the options, the same
         metric = self.plan.train.metric
         value = None if record is None else record.validation.get(metric)
@@ -387,10 +373,6 @@ class _RowSearch:
         return Searched(with_options(self.plan, best.options), trials, best.options)
 
 
-def _of_profiler(options: Mapping[str, Any]) -> bool:
-    return any(name.startswith(OF_PROFILER) for name in options)
-
-
 def _flat(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
@@ -402,9 +384,9 @@ def _holds(values: Range | Choices, own: Any) -> bool:
     return values.low <= own <= values.high if isinstance(values, Range) else own in values
 
 
-def _suggest(trial: "optuna.Trial", name: str, values: Range | Choices, types: Mapping[str, Any]) -> Any:
+def _suggest(trial: "optuna.Trial", name: str, values: Range | Choices, kind: Any) -> Any:
     if not isinstance(values, Range):
         return trial.suggest_categorical(name, values)
-    if types[name] is int:
+    if kind is int:
         return trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
     return trial.suggest_float(name, values.low, values.high, log=values.log)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,8 +10,16 @@ from scipy import optimize, special
 
 from reclm import intervals
 
+if TYPE_CHECKING:
+    from reclm.benchmarks.results import Result
+
 LEVEL = 0.05
 """Significance level of every test; intervals hold ``1 - LEVEL``."""
+
+ACTIVITY = (0, 1, 3, 6, 11, 21)
+"""Fewest training interactions of each group of users: 0, 1-2, 3-5, 6-10, 11-20, 21+."""
+QUANTILES = 5
+"""Groups of about equal size that replace :data:`ACTIVITY` where it puts nearly all users into one group."""
 
 
 @dataclass(frozen=True)
@@ -195,3 +204,82 @@ def _chance(t: float, shares: list[tuple[int, float]]) -> float:
     if excess(most) >= 0:
         return math.exp(most)
     return math.exp(float(optimize.brentq(excess, least, most)))  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class ActivityGroup:
+    """Users of about the same number of training interactions.
+
+    Attributes:
+        name: the numbers, e.g. ``"3-5"`` or ``"21+"``.
+        users: how many have a value of the metric.
+        base, row: means over users and seeds with 95 % intervals over users; ``base`` is None where the row has none.
+        difference: of ``row`` less ``base``, with the interval of the paired test.
+    """
+
+    name: str
+    users: int
+    base: intervals.Estimate | None
+    row: intervals.Estimate | None
+    difference: intervals.Estimate | None
+
+
+def by_activity(result: "Result", row: str, protocol: str, metric: str) -> list[ActivityGroup]:
+    """Compare a row with its base for users of more and more training interactions.
+
+    The groups are :data:`ACTIVITY` without empty ones. Where fewer than three are left (all users are active, say),
+    they are up to :data:`QUANTILES` groups of about equal size, if those are more.
+
+    Returns:
+        The groups in ascending order; none where the row did not run, or lacks the metric.
+    """
+    base = result.row(row).base
+    users, arrays = result.aligned([row] if base is None else [row, base], protocol, metric)
+    trials = [result.trials[row, seed, protocol] for seed in result.seeds(row, protocol)]
+    known = {
+        user: count for trial in trials for user, count in zip(trial.user_ids, trial.activity, strict=True)
+    }
+    activity = np.array([known[user] for user in users], np.int64)
+    groups = []
+    for name, members in _groups(activity):
+        drawn = ~np.isnan(arrays[0][:, members]).all(1)  # seeds that drew a user of the group
+        values, *others = (array[drawn][:, members] for array in arrays)
+        base_values = others[0] if others else None
+        groups.append(
+            ActivityGroup(
+                name=name,
+                users=int(members.sum()),
+                base=None if base_values is None else over_users(base_values),
+                row=over_users(values),
+                difference=None if base_values is None else _difference(base_values, values),
+            )
+        )
+    return groups
+
+
+def _difference(before: np.ndarray, after: np.ndarray) -> intervals.Estimate:
+    test = paired(before, after)
+    known = test.n > 1
+    return intervals.Estimate(
+        test.difference, test.low if known else None, test.high if known else None, test.n
+    )
+
+
+def _groups(activity: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Return names and members ``(n,)`` bool of the groups that have users."""
+    groups = _between(activity, np.array(ACTIVITY))
+    if len(groups) >= 3 or not len(activity):
+        return groups
+    least = np.unique(np.quantile(activity, np.arange(QUANTILES) / QUANTILES, method="higher"))
+    return max(groups, _between(activity, least), key=len)
+
+
+def _between(activity: np.ndarray, least: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Return the groups that begin at ``least`` ``(g,)``, ascending."""
+    group = np.searchsorted(least, activity, side="right") - 1
+    names = [
+        str(low) if high == low else f"{low}-{high}"
+        for low, high in zip(least[:-1].tolist(), (least[1:] - 1).tolist(), strict=True)
+    ] + [f"{least[-1]}+"]
+    members = ((name, group == place) for place, name in enumerate(names))
+    return [(name, chosen) for name, chosen in members if chosen.any()]

@@ -8,9 +8,8 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from reclm import plugins
-from reclm.benchmarks.controls import CONTROLS
 from reclm.benchmarks.search import Search
-from reclm.benchmarks.trial import Plan, ProfileOptions, SelectOn
+from reclm.benchmarks.trial import CONTROLS, Plan, ProfileOptions, SelectOn
 from reclm.config import Config, merged
 from reclm.data.dataset import ProfileKind
 from reclm.data.sessions import SessionOptions

@@ -1,23 +1,33 @@
-"""Trials: one training of a backbone and its evaluation, defined by plan, data set, features and seed."""
+"""Trials: one training of a backbone and its evaluation, and the cache of their results."""
 
-from collections.abc import Callable, Sequence
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 from pydantic import Field
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from reclm import plugins
-from reclm.benchmarks.controls import Control
-from reclm.benchmarks.subgroups import item_subgroups
 from reclm.config import Config
-from reclm.data.dataset import Dataset, ProfileKind
+from reclm.data.dataset import Dataset, Interactions, ProfileKind
+from reclm.errors import Busy, Damaged
+from reclm.files import Lock, atomic_folder
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import (
     DEFAULT_METRICS,
     PerUser,
+    Task,
     deepest,
     evaluate,
     measure,
@@ -29,6 +39,20 @@ from reclm.recommend.evaluate import (
 from reclm.recommend.training import TrainConfig, TrainingResult, TripleSampler, train_backbone
 
 SelectOn = Literal["valid", "test"]
+
+Control = Literal["shuffled", "random", "text", "keywords"]
+"""Vectors in place of a profiler's profiles, to tell whether it is their words that help.
+
+- ``shuffled``: the same texts, given to the wrong users (items);
+- ``random``: vectors of random direction, each as long as the profile's;
+- ``text``: no language model: a user has the mean of its history's item-text embeddings, an item its own text twice;
+- ``keywords``: profiles by the keywords profiler (:mod:`reclm.profilers.keywords`).
+
+Each keeps who has a profile and changes what it says. A gain that a control has too is no gain of the text: the
+fusion's parameters, the presence of a profile or plain text features made it.
+"""
+
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 class ProfileOptions(Config):
@@ -49,8 +73,10 @@ class ProfileOptions(Config):
     """The sides that are augmented."""
     store: Path | None = None
     """A store to take as it is: nothing is generated."""
+    edits: dict[ProfileKind, dict[str, str]] = Field(default_factory=dict)
+    """Texts by id in place of those in ``store``."""
     control: Control | None = None
-    """Replaces the profiles (see :mod:`reclm.benchmarks.controls`)."""
+    """Replaces the profiles."""
 
 
 class Plan(Config):
@@ -84,12 +110,19 @@ class Run:
     validation: dict[str, float]
 
 
-class Layout:
-    """Tasks, subgroups and samples of a data set: laid out once for all trials on it.
+def item_subgroups(protocol: str, task: Task, train: Interactions) -> dict[str, Task]:
+    """Return the parts of a protocol's task whose positives are warm or cold: items with and without training data.
 
-    Args:
-        on_test: selection is on test.
+    All candidates are still ranked. Empty where all positives are of one sort: the task is that subgroup already.
+    Coverage, novelty and lift of a subgroup are those of its users' lists.
     """
+    warm = torch.from_numpy(np.isin(task.candidates.numpy(), train.item_idx))
+    parts = {f"{protocol}, warm items": task.only(warm), f"{protocol}, cold items": task.only(~warm)}
+    return parts if all(len(part.users) for part in parts.values()) else {}
+
+
+class Layout:
+    """Tasks, subgroups and samples of a data set: laid out once for all trials on it."""
 
     def __init__(self, dataset: Dataset, on_test: bool) -> None:
         self.train = trained_on(dataset, on_test)
@@ -133,7 +166,6 @@ class Runner:
 
         Args:
             inputs: their ``train`` is set here.
-            seed: of initial weights and of all draws.
             on_epoch: called with the history row of each epoch.
             on_model: called with the model and its best weights, those of the first protocol where each has its own.
             top: user_idx whose top lists the results hold, as long as the largest k of the metrics.
@@ -167,3 +199,145 @@ class Runner:
         trained.weights.clear()
         validation = {} if self.on_test else {metric: trained.best_value["valid"]}
         return Run(trained, results, best, validation)
+
+
+class TrialRecord(Config):
+    """The results of a trial; one that failed has an ``error`` and no numbers.
+
+    What follows ``validation`` is of the profiles, where the trial tuned their profiler.
+    """
+
+    definition: dict[str, Any]
+    run: str
+    """The run that it belongs to."""
+    error: str | None = None
+    """Why it failed, in one line."""
+    traceback: str | None = None
+    means: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    """Protocol and metric to the mean over users; null where there is no user."""
+    best_epoch: dict[str, int] = Field(default_factory=dict)
+    """Of each protocol; 0 where nothing was trained."""
+    history: list[dict[str, float]] = Field(default_factory=list)
+    """Loss, seconds and selection metric of every epoch."""
+    seconds: float = 0.0
+    """Of training and evaluation together."""
+    top: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
+    """Protocol and user_id, of a few users, to the item_ids ranked best."""
+    environment: dict[str, Any] = Field(default_factory=dict)
+    validation: dict[str, float] = Field(default_factory=dict)
+    """Metric to its best value on validation."""
+    log: list[dict[str, float]] = Field(default_factory=list)
+    """A row for each step of the profiler's training."""
+    measures: dict[str, float | None] = Field(default_factory=dict)
+    """How the profiles read."""
+    coverage: dict[ProfileKind, tuple[int, int]] = Field(default_factory=dict)
+    """How many of a side have a profile, of how many."""
+    checked: tuple[str, ...] = ()
+    """Sentences on what was checked for leaks."""
+    encoder: tuple[str, str] | None = None
+    """Name and source of the encoder of the texts."""
+    store: Path | None = None
+    writer: str | None = None
+
+
+class TrialCache:
+    """Results by key in a folder: ``KEY/trial.json``, ``KEY/users.parquet`` and, if asked for, the trained weights.
+
+    Args:
+        folder: is made where it is missing.
+        weights: save ``KEY/weights.safetensors``, too; a trial that was cached without them is run again.
+    """
+
+    def __init__(self, folder: Path, *, weights: bool = False) -> None:
+        self.folder, self.weights = folder, weights
+
+    def get(self, key: str) -> TrialRecord | None:
+        """Return the result cached under ``key``.
+
+        Raises:
+            Damaged: if its file is.
+        """
+        path = self.folder / key / "trial.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            message = f"{path} is damaged; remove {path.parent} to run the trial again"
+            raise Damaged(message, where=path) from error
+        return TrialRecord.build(values, where=str(path))
+
+    def finished(self, key: str, run: str) -> TrialRecord | None:
+        """Return the result under ``key``, unless it failed in another run than ``run``: that is tried again."""
+        result = self.get(key)
+        if result is None or (self.weights and result.error is None and not self.weights_of(key).is_file()):
+            return None
+        return result if result.error is None or result.run == run else None
+
+    def weights_of(self, key: str) -> Path:
+        """Return the file of the weights."""
+        return self.folder / key / "weights.safetensors"
+
+    def users(self, key: str) -> pa.Table:
+        """Return every user's values of a trial that did not fail: ``protocol``, ``user_id`` and a column a metric.
+
+        Raises:
+            Damaged: if they are not there.
+        """
+        path = self.folder / key / "users.parquet"
+        try:
+            return pq.read_table(path)
+        except FileNotFoundError as error:
+            message = f"{path} is gone (does another command run with --fresh?); run the same again"
+            raise Damaged(message, where=path) from error
+
+    def put(
+        self,
+        key: str,
+        result: TrialRecord,
+        users: pa.Table | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Write a result as a whole or, if the process is killed, not at all."""
+        with atomic_folder(self.folder / key) as draft:
+            if users is not None:
+                pq.write_table(users, draft / "users.parquet")
+            if weights is not None:
+                save_file(weights, draft / "weights.safetensors")
+            text = json.dumps(result.model_dump(mode="json"), indent=1)
+            (draft / "trial.json").write_text(text, encoding="utf-8")
+
+    def remove(self, key: str) -> None:
+        """Forget what is cached under ``key``: as a whole, wherever the process is killed."""
+        folder = self.folder / key
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    @contextmanager
+    def claim(self, *keys: str) -> Iterator[bool]:
+        """Yield whether no other process works on ``keys``, and lock them while the context lasts."""
+        with ExitStack() as locks:
+            try:
+                for key in keys:
+                    path = self.folder / f".{key.replace('/', '-')}.lock"
+                    locks.enter_context(Lock(path, f"{key} is in use"))
+            except Busy:
+                locks.close()
+                yield False
+                return
+            yield True
+
+    def begin(self, key: str, run: str) -> bool:
+        """Note that ``run`` begins with a claimed trial; False if it did before, in a process that then died."""
+        mark = self.folder / f".{key}.begun"
+        if mark.is_file() and mark.read_text(encoding="utf-8") == run:
+            return False
+        mark.write_text(run, encoding="utf-8")
+        return True
+
+    def end(self, key: str) -> None:
+        """Delete the note of :meth:`begin`."""
+        (self.folder / f".{key}.begun").unlink(missing_ok=True)

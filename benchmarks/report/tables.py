@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow
-from reclm.benchmarks.significance import over_users
-from reclm.benchmarks.subgroups import ActivityGroup, by_activity
+from reclm.benchmarks.significance import ActivityGroup, by_activity, over_users
 from reclm.benchmarks.verdict import Difference
 from reclm.intervals import NONE, Estimate, between, number, p_value, percent, seconds
 from reclm.recommend.metrics import title

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from reclm.benchmarks.examples import qualities
-from reclm.benchmarks.experiment import SuiteRun, comparison, execute, run_suite, save_models
+from reclm.benchmarks.experiment import compare, comparison, execute, run_suite
 from reclm.benchmarks.features import FeatureMaker, Features
-from reclm.benchmarks.pool import run_trials
+from reclm.benchmarks.pool import Trial, run_trials
 from reclm.benchmarks.suite import Row, row_plan, with_controls
-from reclm.benchmarks.trial import Plan, ProfileOptions, Runner
-from reclm.benchmarks.trial_cache import Trial, TrialCache
+from reclm.benchmarks.suite_run import SuiteRun
+from reclm.benchmarks.trial import Plan, ProfileOptions, Runner, TrialCache
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
 from reclm.folders import Workspace, workspace
+from reclm.profiles.write import write_profiles
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
 from reclm.recommend.evaluate import test_tasks as tasks_of
@@ -45,7 +46,7 @@ def ran(folder: Path, seeds: int = 2, select_on: str = "valid") -> SuiteRun:
         epochs=2,
         select_on=select_on,  # pyright: ignore[reportArgumentType]
     )
-    features = {"base": Features(BASE), "augment": Features(TOLD, coverage={"user": (60, 60)})}
+    features = {"base": Features(BASE), "augment": Features(TOLD)}
     cache = TrialCache(folder / "cells", weights=True)
     trials = {
         row.name: [Trial(row_plan(suite, row), seed, DATA, features[row.name]) for seed in range(seeds)]
@@ -121,7 +122,7 @@ def test_the_last_seeds_models_are_kept_with_the_weights_of_their_first_protocol
 ) -> None:
     run = ran(tmp_path, select_on=select_on)
     save_dataset(DATA, tmp_path / "datasets" / DATA.name)
-    save_models(run, tmp_path / "models")
+    run.save_models(tmp_path / "models")
     for name in ("base", "augment"):
         trained = load_model(tmp_path / "models" / name, Workspace(tmp_path))
         assert (trained.about.seed, trained.about.variant) == (1, name)
@@ -176,9 +177,7 @@ def test_a_leaking_split_ends_a_run_without_profiles_too(tmp_path: Path) -> None
 
 def test_what_profiles_are_like_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace(tmp_path)
-    store, profiler, *_ = FeatureMaker(DATA, None, False)._store(
-        ProfileOptions(profiler="keywords"), "biasmf"
-    )
+    store, profiler, *_ = FeatureMaker(DATA, None, False)._store(ProfileOptions(profiler="keywords"), None)
     told = ran(tmp_path)
     told.trials["augment"] = [
         replace(trial, features=Features(TOLD, store, profiler=profiler)) for trial in told.trials["augment"]
@@ -193,6 +192,30 @@ def test_what_profiles_are_like_is_measured(tmp_path: Path, monkeypatch: pytest.
         replace(trial, features=Features(TOLD, store)) for trial in told.trials["augment"]
     ]
     assert qualities(told)[0].in_format is None
+
+
+def test_edited_profiles_are_compared_as_they_read_and_controls_cover_the_same_users(tmp_path: Path) -> None:
+    workspace(tmp_path)
+    written = write_profiles(DATA, "keywords", limit=5, progress=False)
+    edited = written.edit(written.texts("user")["id"][0], "prefers silence")
+    options = {
+        name: ProfileOptions(store=written.folder, **changes)
+        for name, changes in {"own": {}, "keywords": {"control": "keywords"}}.items()
+    }
+    run = compare("biasmf", DATA, edited, seeds=1, controls=False, epochs=1, progress=False, dim=4)
+    edits = run.about.suite["rows"][1]["profiles"]["edits"]
+    assert list(edits["user"].values()) == ["prefers silence"]
+    maker = FeatureMaker(DATA, None, False)
+    plans = {name: Plan(backbone="biasmf", profiles=chosen) for name, chosen in options.items()}
+    plans["edited"] = Plan(
+        backbone="biasmf", profiles=ProfileOptions(store=written.folder, edits={"user": edits["user"]})
+    )
+    sides = {name: maker.of(plan).inputs.user_profiles for name, plan in plans.items()}  # pyright: ignore
+    changed = (sides["edited"].vectors != sides["own"].vectors).any(1)
+    assert changed.sum() == 1
+    assert DATA.users.ids(np.flatnonzero(changed)) == list(edits["user"])
+    np.testing.assert_array_equal(sides["keywords"].present, sides["own"].present)
+    assert written.store.count("user") == 5, "the control writes no profile of anyone else"
 
 
 def test_controls_of_item_text_are_absent_where_there_is_none(

@@ -17,8 +17,9 @@ import yaml
 import reclm.cli
 from reclm.benchmarks import leaks
 from reclm.benchmarks.examples import examples, qualities
-from reclm.benchmarks.experiment import SuiteRun, execute
+from reclm.benchmarks.experiment import execute
 from reclm.benchmarks.suite import Suite, load_suite, suite_names
+from reclm.benchmarks.suite_run import SuiteRun
 from reclm.data.dataset import Dataset, Interactions
 from reclm.errors import BadInput, Leak, NotFound
 from reclm.folders import workspace
@@ -250,6 +251,28 @@ def test_a_trial_killed_while_it_tunes_goes_on_and_two_that_share_it_tune_once(
         numbers(run(tmp_path, suite(place, "EMB-CL", "EMB-0", seeds=1)))["EMB-CL"]
         == numbers(ran)["EMB-CL"][:1]
     )
+
+
+def test_fresh_forgets_what_trials_tuned_and_sampled(place: Path, tmp_path: Path, monkeypatch) -> None:
+    from reclm.profilers.langptune import pipeline
+
+    trainings, real = [], pipeline.Alternation.run  # pyright: ignore[reportPrivateImportUsage]
+
+    def counted(self: Any) -> None:
+        trainings.append(self)
+        real(self)
+
+    monkeypatch.setattr(pipeline.Alternation, "run", counted)  # pyright: ignore[reportPrivateImportUsage]
+    chosen = suite(place, "EMB-0", "EMB-CL", seeds=1)
+    first = run(tmp_path, chosen, controls=True)
+    samples = tmp_path / "cells" / "samples" / "old.jsonl"
+    samples.parent.mkdir(exist_ok=True)
+    samples.touch()
+    assert numbers(run(tmp_path, chosen, controls=True, fresh=True)) == numbers(first)
+    assert len(trainings) == 2, "once for the row and its controls"
+    assert not samples.exists()
+    run(tmp_path, chosen, controls=True)
+    assert len(trainings) == 2
 
 
 def test_a_search_tries_options_of_the_profiler_where_they_matter(home: Path, place: Path) -> None:

@@ -9,14 +9,15 @@ import optuna
 import pytest
 
 from reclm.benchmarks import search as searching
-from reclm.benchmarks.experiment import SuiteRun, execute
+from reclm.benchmarks.experiment import execute
 from reclm.benchmarks.features import Features
+from reclm.benchmarks.pool import Trial
 from reclm.benchmarks.report.page import facts
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Range, Search, run_search, spaces, with_options
 from reclm.benchmarks.suite import Suite, changed
-from reclm.benchmarks.trial import Plan, Runner
-from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord
+from reclm.benchmarks.suite_run import SuiteRun
+from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError
 from reclm.folders import Workspace, workspace
@@ -96,7 +97,7 @@ def test_every_trained_row_has_the_same_budget_and_runs_its_seeds_with_what_it_c
         assert ran.records[row][0].history[0]["valid ndcg@5"] == best
     record = ran.result()
     record.save(tmp_path / "run")
-    line = Result.read(tmp_path / "run").about.rows[1]
+    line = Result.load(tmp_path / "run").about.rows[1]
     assert (line.trials, line.chosen) == (ran.searched["augment"].trials, ran.searched["augment"].chosen)
     assert line.base == "base"
     told = " / ".join(text for _, text in facts(record))
@@ -171,7 +172,7 @@ def by_hand(
     return run_search(
         search,
         {"one": plan},
-        lambda row, plan: Trial(plan, 0, DATA, Features(inputs)),
+        lambda plan: Trial(plan, 0, DATA, Features(inputs)),
         TrialCache(Path(tempfile.mkdtemp())),
         jobs=jobs,
         progress=False,

@@ -10,9 +10,8 @@ import torch
 
 from reclm import intervals
 from reclm.benchmarks.results import Result, ResultRow, RunInfo, TrialResult
-from reclm.benchmarks.significance import paired
-from reclm.benchmarks.subgroups import by_activity, item_subgroups
-from reclm.benchmarks.trial import Plan, Runner
+from reclm.benchmarks.significance import by_activity, paired
+from reclm.benchmarks.trial import Plan, Runner, item_subgroups
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from reclm.benchmarks.experiment import SuiteRun, execute
+from reclm.benchmarks.experiment import execute
 from reclm.benchmarks.features import Features
-from reclm.benchmarks.pool import run_trials
+from reclm.benchmarks.pool import Trial, run_trial, run_trials
 from reclm.benchmarks.results import Failure
 from reclm.benchmarks.suite import Row, changed, load_suite, row_plan, suite_names
-from reclm.benchmarks.trial import Plan, Runner
-from reclm.benchmarks.trial_cache import Trial, TrialCache, TrialRecord, run_trial
+from reclm.benchmarks.suite_run import SuiteRun
+from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.data.dataset import Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import ReclmError

@@ -12,8 +12,7 @@ from reclm import intervals
 from reclm.benchmarks.report import Cell, Row, Table, page, tables
 from reclm.benchmarks.report.page import facts, latex_page, latex_table, markdown_page, markdown_table
 from reclm.benchmarks.results import ProtocolInfo
-from reclm.benchmarks.significance import over_users
-from reclm.benchmarks.subgroups import by_activity
+from reclm.benchmarks.significance import by_activity, over_users
 from reclm.errors import NotFound
 from reclm.intervals import NONE, number, percent
 

@@ -1,0 +1,169 @@
+"""The profiles of a row: their profiler, the store they are written to, and the controls in their place."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reclm import plugins
+from reclm.benchmarks.trial import Control, ProfileOptions
+from reclm.config import merged
+from reclm.data.dataset import Dataset, ProfileKind, TrainingView
+from reclm.errors import NotFound
+from reclm.folders import Workspace
+from reclm.profiles.matrix import ProfileMatrix
+from reclm.profiles.profile import Profiler
+from reclm.profiles.store import ProfileStore
+from reclm.profiles.write import make_profiles
+
+if TYPE_CHECKING:
+    from reclm.text.encoder import TextEncoder
+
+FIRST_LOOK = 300
+"""Users, and items, that a bench writes profiles of unless told otherwise: minutes on two CPU cores, not hours."""
+
+Rows = Mapping[ProfileKind, np.ndarray]
+
+
+def key_of(definition: Mapping[str, Any]) -> str:
+    """Return the hash of a definition, 20 hex digits."""
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def open_row_profiler(options: ProfileOptions) -> Profiler:
+    """Return the profiler of a row as it is: tuned before (``adapter``), or not tuned.
+
+    Raises:
+        NotFound: for an unknown profiler, model or adapter.
+        BadInput: for a setting, model or engine that does not fit.
+    """
+    cls = plugins.get("profiler", options.profiler)
+    if options.adapter:
+        return cls.open(options.adapter, options.settings, options.model, options.engine)
+    config = cls.Config.build(dict(options.settings), where=f"profiler {options.profiler}")
+    return cls(config, model=options.model, engine=options.engine)
+
+
+def tunable_profiler(
+    options: ProfileOptions, seed: int, folder: Path | None = None, encoder: "TextEncoder | None" = None
+) -> Profiler:
+    """Return the profiler of a row that is tuned in ``folder`` by the trial's seed, where it has one."""
+    cls = plugins.get("profiler", options.profiler)
+    settings = dict(options.settings)
+    if "seed" in cls.Config.model_fields:
+        settings = merged(settings, {"seed": seed})
+    config = cls.Config.build(settings, where=f"profiler {options.profiler}")
+    engine = None if folder else options.engine
+    return cls(config, model=options.model, engine=engine, folder=folder, encoder=encoder)
+
+
+def rows_to_describe(dataset: Dataset, backbone: str) -> Rows | None:
+    """Return the users that need a profile, None for all: of sessions, those that a ranking without training has."""
+    trains = getattr(plugins.get("backbone", backbone), "trains", backbone != "similarity")
+    if dataset.sessions is None or trains:
+        return None
+    return {"user": np.union1d(dataset.valid.user_idx, dataset.test.user_idx)}
+
+
+def limit_of(options: ProfileOptions, rows: Rows | None) -> int | None:
+    """Return of how many users, and items, the missing profiles are written; None: of all."""
+    if options.limit is None and rows is None and plugins.get("profiler", options.profiler).needs_model:
+        return FIRST_LOOK
+    return options.limit or None
+
+
+def profile_folder(profiler: Profiler, dataset: Dataset, workspace: Workspace) -> Path:
+    """Return the folder of the profiles of a profiler; those of sessions are apart by data and by wording."""
+    view = dataset.view()
+    if dataset.sessions is None:
+        return workspace.store(view.name, profiler.writer)
+    mark = key_of({"data": view.fingerprint, "wording": profiler.wording(view)})[:12]
+    return workspace.store(view.name, f"{mark}-{profiler.writer}")
+
+
+def write_row_profiles(
+    profiler: Profiler,
+    dataset: Dataset,
+    folder: Path,
+    options: ProfileOptions,
+    rows: Rows | None,
+    progress: bool,
+) -> ProfileStore:
+    """Write the missing profiles of a row into ``folder``; the profiler is fitted.
+
+    Raises:
+        NotFound: for a data set that gives a profiler nothing to read.
+    """
+    view = dataset.view()
+    if not view.item_text.num_columns and view.train.review is None:
+        raise NotFound(
+            f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
+            "bench it without --augment"
+        )
+    with ProfileStore.open(folder, view.fingerprint, profiler.writer, view.name) as store:
+        make_profiles(view, profiler, store, options.kinds, limit_of(options, rows), progress, rows=rows)
+    return store
+
+
+def measures_of(profiler: Profiler, dataset: Dataset, store: ProfileStore) -> dict[str, float]:
+    """Return how the stored user profiles read, where the profiler measures it."""
+    ids = store.texts("user") if type(profiler).measures is not Profiler.measures else {}
+    profiles = [profile for id in ids if (profile := store.get("user", id))]
+    return profiler.measures(dataset.view(), profiles) if profiles else {}
+
+
+def controlled(
+    control: Control,
+    sides: Mapping[ProfileKind, ProfileMatrix],
+    view: TrainingView,
+    item_text: Callable[[], np.ndarray],
+    keywords: Callable[[ProfileKind], ProfileMatrix],
+) -> dict[ProfileKind, ProfileMatrix]:
+    """Return the vectors of a control for those who have one of the profiles.
+
+    Args:
+        item_text: returns the embeddings ``(I, t)`` of the items' texts, for ``text``.
+        keywords: returns the keywords profiler's profiles, embedded, for ``keywords``.
+    """
+    controls: dict[ProfileKind, ProfileMatrix] = {}
+    for kind, profiles in sides.items():
+        present = profiles.present
+        vectors = np.zeros_like(profiles.vectors)
+        rng = np.random.default_rng(0)
+        if control == "shuffled":
+            rows = np.flatnonzero(present)
+            vectors[rows] = profiles.vectors[_deranged(rows, rng)]
+        elif control == "random":
+            noise = rng.standard_normal((int(present.sum()), vectors.shape[1]), np.float32)
+            lengths = np.linalg.norm(profiles.vectors[present], axis=1, keepdims=True)
+            vectors[present] = noise / np.linalg.norm(noise, axis=1, keepdims=True) * lengths
+        elif control == "text":
+            vectors[:] = item_text() if kind == "item" else _history_means(view, item_text())
+            vectors[~present] = 0
+        else:
+            words = keywords(kind)
+            present = present & words.present
+            vectors[present] = words.vectors[present]
+        controls[kind] = ProfileMatrix(vectors, present)
+    return controls
+
+
+def _deranged(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the rows in an order in which none stands at its own place, where there is more than one."""
+    order = rng.permutation(len(rows))
+    shuffled = np.empty_like(rows)
+    shuffled[order] = rows[np.roll(order, 1)]  # each gets its neighbour's in a random circle
+    return shuffled
+
+
+def _history_means(view: TrainingView, item_text: np.ndarray) -> np.ndarray:
+    """Return ``(U, t)`` means over each user's training interactions; zero where there is none."""
+    import scipy.sparse as sp  # slow to import, and only this control needs it
+
+    users, items = view.train.user_idx, view.train.item_idx
+    weights = (1.0 / np.bincount(users, minlength=len(view.users))[users]).astype(np.float32)
+    shares = sp.csr_array((weights, (users, items)), shape=(len(view.users), len(item_text)))
+    return np.asarray(shares @ item_text, np.float32)

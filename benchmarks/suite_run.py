@@ -1,0 +1,293 @@
+"""A suite that ran: its trials and records, the result that they make, and the files of a run."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from safetensors.torch import load_file
+
+from reclm import plugins
+from reclm.benchmarks import results
+from reclm.benchmarks.features import Features
+from reclm.benchmarks.pool import Trial
+from reclm.benchmarks.search import Searched, sentence
+from reclm.benchmarks.suite import Row, Suite
+from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
+from reclm.data.dataset import Dataset
+from reclm.environment import environment
+from reclm.intervals import rise
+from reclm.recommend.saved import SavedModel, build_model, save_model
+
+BASELINES = ("popularity", "random")
+"""Backbones that do not learn."""
+
+
+@dataclass(frozen=True, eq=False)
+class SuiteRun:
+    """A suite that ran: a trial for each seed of each row that can run here.
+
+    Attributes:
+        suite: with the seeds, epochs and data set it ran with.
+        source: the data set; ``datasets`` are those of the seeds, the same one but for sessions.
+        cache: holds the trials.
+        trials, records: row name to one each seed.
+        searched: row name to its search; empty without one.
+        absent: row name to why it cannot run here.
+    """
+
+    suite: Suite
+    source: Dataset
+    datasets: tuple[Dataset, ...]
+    cache: TrialCache
+    trials: dict[str, list[Trial]]
+    records: dict[str, list[TrialRecord]]
+    searched: dict[str, Searched] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def pairs(self) -> Iterator[tuple[str, Trial, TrialRecord]]:
+        """Yield row name, trial and record."""
+        for row, records in self.records.items():
+            for trial, record in zip(self.trials[row], records, strict=True):
+                yield row, trial, record
+
+    def failures(self) -> list[results.Failure]:
+        """Return the trials that failed, with their reason."""
+        return [
+            results.Failure(row=row, seed=trial.seed, reason=record.error)
+            for row, trial, record in self.pairs()
+            if record.error is not None
+        ]
+
+    def result(self) -> results.Result:
+        """Return the result, read from the cached trials."""
+        suite = self.suite
+        about = results.RunInfo(
+            title=suite.title,
+            dataset=self.source.name,
+            fingerprint=self.source.fingerprint,
+            source=suite.source,
+            comparable=suite.comparable,
+            selected_on="the TEST set, which flatters" if self._on_test else "validation",
+            seeds=suite.seeds,
+            metrics=suite.metrics,
+            protocols=tuple(self._protocol_infos()),
+            rows=tuple(self._row(row) for row in suite.rows),
+            remarks=tuple(self._remarks()),
+            failures=tuple(self.failures()),
+            suite=suite.model_dump(mode="json", exclude_defaults=True),
+            environment=environment(),
+        )
+        trials = {
+            (row, trial.seed, protocol): values
+            for row, trial, record in self.pairs()
+            for protocol, values in self._protocols(trial, record)
+        }
+        history = {
+            (row, trial.seed): record.log + record.history
+            for row, trial, record in self.pairs()
+            if record.log or record.history
+        }
+        return results.Result(about, trials, history)
+
+    def save(self, folder: Path) -> results.Result:
+        """Write the result to ``folder``, with picture, examples, suite and, where they were saved, models."""
+        from reclm.benchmarks import examples
+        from reclm.charts import save as save_picture
+
+        result = self.result()
+        result.save(folder)
+        if any(row.line for row in self.suite.rows):
+            examples.draw_lines(self.suite, result, folder / "comparison.png")
+        else:
+            save_picture(result.plot(), folder / "comparison.png")
+        examples.write(self, folder)
+        self.suite.to_yaml(folder / "suite.yaml")
+        if self.cache.weights:
+            self.save_models(folder / "models")
+        return result
+
+    def save_models(self, folder: Path) -> None:
+        """Write the last seed's model of every row that ran to ``folder/ROW``, for ``reclm recommend``."""
+        for name, trials in self.trials.items():
+            trial = trials[-1]
+            if self.records[name][-1].error is not None:
+                continue
+            features = trial.features.make()
+            config = plugins.get("backbone", trial.plan.backbone).Config.build(dict(trial.plan.model))
+            encoder, source = features.encoder or ("", None)
+            place, store = getattr(self.source, "folder", None), features.store
+            saved = SavedModel(
+                backbone=trial.plan.backbone,
+                config=config.model_dump(mode="json"),
+                variant=name,
+                seed=trial.seed,
+                dataset=self.source.name,
+                dataset_folder=str(place.resolve()) if place else None,
+                fingerprint=self.source.fingerprint,
+                trained_on=("train", "valid") if trial.plan.select_on == "test" else ("train",),
+                encoder=encoder,
+                encoder_source=source,
+                profiles={"writer": features.writer, "store": str(store.folder)} if store else None,
+                environment=environment(),
+            )
+            model = build_model(saved, features.inputs, trial.dataset)
+            model.load_state_dict(load_file(self.cache.weights_of(trial.key)))
+            save_model(folder / name, saved, model, features.inputs)
+
+    @property
+    def _on_test(self) -> bool:
+        return self.suite.select_on == "test"
+
+    def _protocol_infos(self) -> Iterator[results.ProtocolInfo]:
+        """Yield protocols and their subgroups; where seeds have users of their own, all of them count."""
+        users: dict[str, set[str]] = {}
+        sizes: dict[str, tuple[int, str | None]] = {}
+        for dataset in dict.fromkeys(self.datasets):
+            parts = layout(dataset, self._on_test)
+            for name, whole in parts.tasks.items():
+                for part, task in {name: whole, **parts.subgroups[name]}.items():
+                    sizes.setdefault(part, (len(task.candidates), None if part == name else name))
+                    users.setdefault(part, set()).update(dataset.users.ids(task.users.numpy()))
+        for part, (candidates, whole) in sizes.items():
+            yield results.ProtocolInfo(
+                name=part, users=len(users[part]), candidates=candidates, part_of=whole
+            )
+
+    def _row(self, row: Row) -> results.ResultRow:
+        searched, origin = self.searched.get(row.name), self._origin(row.name)
+        trials = self.trials.get(row.name)
+        learns = bool(trials) and any(record.history for record in self.records[row.name])
+        return results.ResultRow(
+            name=row.name,
+            backbone=row.backbone,
+            baseline=row.backbone in BASELINES,
+            against=self.suite.against(row),
+            control=row.profiles.control if row.profiles else None,
+            stands_for=self.suite.stands_for(row),
+            writer=origin.writer if origin else None,
+            kinds=row.profiles.kinds if row.profiles else (),
+            coverage=origin.coverage if origin else {},
+            published=row.published,
+            published_seconds=row.published_seconds,
+            note=row.note,
+            absent=self.absent.get(row.name, ""),
+            options=_options(trials[0].plan) if trials else {},
+            most_epochs=trials[0].plan.train.epochs if trials and learns else 0,
+            trials=searched.trials if searched else (),
+            chosen=searched.chosen if searched else {},
+        )
+
+    def _origin(self, row: str) -> Features | TrialRecord | None:
+        """Return what knows writer, coverage and checks of a row's profiles: of the first trial that has any."""
+        for trial, record in zip(self.trials.get(row, ()), self.records.get(row, ()), strict=True):
+            if isinstance(trial.features, Features) or record.error is None:
+                return _profiles(trial, record)
+        return None
+
+    def _remarks(self) -> Iterator[str]:
+        if self.suite.note:
+            yield from self.suite.note.split("\n")
+        if self.suite.sessions:
+            yield "each seed has held-out users of its own"
+        if self.searched:
+            assert self.suite.search is not None
+            yield sentence(self.suite.search, {row: search.plan for row, search in self.searched.items()})
+        origins = filter(None, map(self._origin, self.trials))
+        if checked := dict.fromkeys(sentence for origin in origins for sentence in origin.checked):
+            yield f"checked for leaks: {'; '.join(checked)}"
+        for row in self.suite.rows:
+            if row.name in self.records and not (row.profiles and row.profiles.control):
+                yield from self._about_profiles(row.name)
+
+    def _about_profiles(self, row: str) -> Iterator[str]:
+        """Yield how a row's profiles read, how much the encoder cuts of them, and whether the reward rose."""
+        pairs = zip(self.trials[row], self.records[row], strict=True)
+        measures = [measured for pair in pairs if (measured := _profiles(*pair).measures)]
+        names = measures[0] if measures else ()
+        means = {name: _mean(measured.get(name) for measured in measures) for name in names}
+        if "words" in means:
+            yield (
+                f"profiles of {row}: {means['words']:.0f} words, reading ease {means['readability']:.0f}, "
+                f"{means['compliance']:.0%} in order, {means['copying']:.0%} of word triples copied"
+            )
+        if means.get("truncated", 0) > 0:
+            yield f"{row}: the encoder's window cuts {means['truncated']:.1%} of the texts"
+        series, unit = _rewards([record.log for record in self.records[row]])
+        change = rise(series) if series else None
+        if change and change.low is not None and change.high is not None:
+            verb = "rose" if change.low > 0 else "fell" if change.high < 0 else "did not change significantly"
+            yield (
+                f"the mean reward of {row}'s {unit}, second half less first, {verb}: {change.mean:+.4f} "
+                f"[{change.low:+.4f}, {change.high:+.4f}] of {np.concatenate(series).mean():.4f}, {change.n} of them"
+            )
+
+    @cached_property
+    def _activity(self) -> dict[Dataset, np.ndarray]:
+        return {
+            dataset: np.bincount(layout(dataset, self._on_test).train.user_idx, minlength=len(dataset.users))
+            for dataset in dict.fromkeys(self.datasets)
+        }
+
+    def _protocols(self, trial: Trial, record: TrialRecord) -> Iterator[tuple[str, results.TrialResult]]:
+        """Yield protocol and values of a trial; none of one that failed."""
+        if not record.means:
+            return
+        users = self.cache.users(trial.key)
+        times = sorted(row["seconds"] for row in record.history)
+        for protocol, means in record.means.items():
+            part = users.filter(pc.equal(users.column("protocol"), protocol))
+            values = {name: part.column(name).to_numpy() for name in means if name in part.column_names}
+            overall = {name: value for name, value in means.items() if name not in values}
+            overall |= _profiles(trial, record).measures
+            ids = part.column("user_id").combine_chunks()
+            yield (
+                protocol,
+                results.TrialResult(
+                    user_ids=part.column("user_id").cast("string").to_numpy(),
+                    activity=self._activity[trial.dataset][trial.dataset.users.find(ids)],
+                    values=values,
+                    overall={
+                        name: float("nan") if value is None else value for name, value in overall.items()
+                    },
+                    best_epoch=record.best_epoch[protocol],
+                    epochs=len(record.history),
+                    seconds=record.seconds,
+                    epoch_seconds=times[len(times) // 2] if times else float("nan"),
+                    key=trial.key,
+                ),
+            )
+
+
+def _profiles(trial: Trial, record: TrialRecord) -> Features | TrialRecord:
+    """Return what knows writer, coverage, checks and measures of a trial's profiles."""
+    return trial.features if isinstance(trial.features, Features) else record
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None and not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _rewards(logs: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[np.ndarray], str]:
+    """Return the mean reward of each pass over the prompts, where the logs tell passes apart; else of each update."""
+    steps = [rewarded for log in logs if (rewarded := [step for step in log if "reward" in step])]
+    rewards = [np.array([step["reward"] for step in log]) for log in steps]
+    if not steps or not all("pass" in step for log in steps for step in log):
+        return rewards, "updates"
+    passes = [np.unique([int(step["pass"]) for step in log], return_inverse=True)[1] for log in steps]
+    means = [np.bincount(at, some) / np.bincount(at) for at, some in zip(passes, rewards, strict=True)]
+    return means, "passes over the prompts"
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    """Return every option of a plan's backbone and training by name; ``train.NAME`` where both have it."""
+    model = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model)).model_dump(mode="json")
+    train = {
+        f"train.{name}" if name in model else name: value
+        for name, value in plan.train.model_dump(mode="json").items()
+    }
+    return {"backbone": plan.backbone, "select_on": plan.select_on, **model, **train}
