@@ -14,6 +14,8 @@ from reclm.profilers.rl.config import LoraOptions, PPOConfig
 StageName = Literal["kd", "collab", "reward", "ppo", "items"]
 ORDER: tuple[StageName, ...] = ("kd", "collab", "reward", "ppo", "items")
 """Every stage, in the order in which they build on one another."""
+WRITERS: dict[ProfileKind, tuple[StageName, ...]] = {"user": ("kd", "collab", "ppo"), "item": ("items",)}
+"""Stages whose adapters write profiles of a kind, in order."""
 ENDS = ("\n",)
 """A profile is one line; text behind it, such as the next user's profile, is no part of it."""
 Negative = Literal["neighbour", "mixed", "identities", "repeated", "header", "dot"]
@@ -57,7 +59,7 @@ class InstructionConfig(Config):
     """The same of an item; section 2.3."""
 
     def phrases_of(self, kind: ProfileKind) -> int:
-        """Identities, and as many interests, of a user or of an item."""
+        """Return the number of identities, and of interests, in a profile of ``kind``."""
         return self.phrases if kind == "user" else self.item_phrases
 
 
@@ -84,6 +86,10 @@ class TeacherConfig(Config):
     """The same of an item; 5 in the paper."""
     strict: bool = True
     """Refuse a file with ids that are not in the data set; otherwise they are left out and counted."""
+
+    def file(self, kind: ProfileKind) -> Path | None:
+        """Return the file (or folder) of profiles of ``kind``."""
+        return self.users if kind == "user" else self.items
 
 
 class NeighbourConfig(Config):
@@ -166,16 +172,9 @@ class GenerationConfig(Config):
     seed: int = 0
 
     def params(self, phrases: int) -> SamplingParams:
-        """For profiles of so many identities and interests."""
-        return SamplingParams(
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            repetition_penalty=self.repetition_penalty,
-            stop=ENDS,
-            pattern=answer_pattern(phrases, 0) if self.constrain else None,
-            seed=self.seed,
-        )
+        """Return how profiles of ``phrases`` identities and interests are generated."""
+        pattern = answer_pattern(phrases, 0) if self.constrain else None
+        return SamplingParams(**self.model_dump(exclude={"constrain"}), stop=ENDS, pattern=pattern)
 
 
 class RecLMConfig(Config):
@@ -210,4 +209,4 @@ class RecLMConfig(Config):
     def _ordered(cls, stages: tuple[StageName, ...]) -> tuple[StageName, ...]:
         if "ppo" in stages and "reward" not in stages:
             raise ValueError("ppo needs the reward stage before it")
-        return tuple(one for one in ORDER if one in stages)
+        return tuple(stage for stage in ORDER if stage in stages)

@@ -16,13 +16,12 @@ from reclm.files import atomic_file
 from reclm.intervals import Estimate, share
 from reclm.llm.chat import Chat
 from reclm.llm.models import embedded_model
-from reclm.profilers.reclm.config import StageName, SupervisedConfig
-from reclm.profilers.reclm.pipeline import WRITERS
-from reclm.profilers.reclm.prompter import RecLMPrompter
+from reclm.profilers.reclm.config import WRITERS, StageName, SupervisedConfig
+from reclm.profilers.reclm.profiler import RecLMProfiler
 from reclm.profilers.reclm.report import CardFacts, save_report, terminal_table, write_card
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, tokenise_pairs
 from reclm.profilers.reclm.samples import formatted, messages_of, subset
-from reclm.profilers.reclm.supervised import label_samples, token_table, yes_no_accuracy
+from reclm.profilers.reclm.stages import label_samples, token_table, yes_no_accuracy
 from reclm.profilers.tuning.metrics_log import draw, read_metrics, writing
 from reclm.profilers.tuning.quality import Comparison, HeldOut, Vectors, compare_stages
 from reclm.profilers.tuning.training import add_adapter, evenly, load_network, quiet
@@ -127,7 +126,7 @@ class Measurement:
         """Return the profiles of a stage's model by id; each is stored as soon as it is written."""
         tuning = self.tuning
         generator = tuning.tuned.generator(None if stage == BEFORE else stage, tuning.model)
-        profiler = RecLMPrompter(
+        profiler = RecLMProfiler(
             self.config, generator=generator, folder=tuning.folder, encoder=tuning.encoder
         )
         profiler.neighbours = tuning.neighbours.nearest if stage in {"collab", "ppo"} else None

@@ -18,7 +18,7 @@ from reclm.data.dataset import TrainingView
 from reclm.errors import BadInput
 from reclm.files import atomic_file
 from reclm.profilers.reclm.config import NeighbourConfig
-from reclm.profilers.reclm.histories import packed
+from reclm.profilers.reclm.prompts import packed
 from reclm.recommend.base import Inputs
 from reclm.recommend.training import TrainConfig, TripleSampler, train
 from reclm.text.encoder import TextEncoder
@@ -36,32 +36,28 @@ def similar(
     block: int | None = None,
     among: np.ndarray | None = None,
     searchers: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Return the ``k`` nearest of each row by cosine, nearest first; of equally near ones the lower row first.
 
-    Exact: float32 products find all that may belong to the nearest (the bound on their rounding error is kept as a
-    margin), and those few are scored and ordered in float64. The answer does not depend on ``block``.
+    Exact: float32 products find all that may belong to the nearest (the bound on their rounding error is the margin),
+    and those few are scored and ordered in float64. The answer does not depend on ``block``.
 
     Args:
         vectors: ``(n, d)``, any float type. A row of zeros has no direction: it has no neighbours and is nobody's.
-        k: how many.
         block: rows scored at once, ``(block, n)`` float32; by default as many as fit 16 MiB.
         among: rows that may be neighbours; all by default.
         searchers: rows whose neighbours are wanted, the others get none; by default those of ``among``.
 
     Returns:
-        ``(indices, scores)``: ``(n, k)`` int64 rows of ``vectors``, -1 where there are fewer than ``k``, and ``(n, k)``
-        float32 cosines, 0 there. A row is never its own neighbour.
+        ``(n, k)`` int64 rows of ``vectors``, -1 where there are fewer than ``k``. A row is never its own neighbour.
     """
-    if k < 1:
-        raise ValueError(f"k = {k}; at least one neighbour is wanted")
-    indices, scores = np.full((len(vectors), k), -1, np.int64), np.zeros((len(vectors), k), np.float32)
+    nearest = np.full((len(vectors), k), -1, np.int64)
     lengths = np.linalg.norm(np.asarray(vectors, np.float64), axis=1)
     rows = np.arange(len(vectors)) if among is None else np.unique(among)
     asking = rows if searchers is None else np.unique(searchers)
     rows, asking = rows[lengths[rows] > 0], asking[lengths[asking] > 0]
     if not len(rows) or not len(asking):
-        return indices, scores
+        return nearest
     units, queries = (np.asarray(vectors[part], np.float64) / lengths[part, None] for part in (rows, asking))
     units32, queries32 = (torch.from_numpy(part.astype(np.float32)) for part in (units, queries))
     own = np.minimum(np.searchsorted(rows, asking), len(rows) - 1)
@@ -81,14 +77,12 @@ def similar(
         query, near = (places.numpy() for places in (products >= least).nonzero(as_tuple=True))
         others = rows[near] != asking[part][query]
         query, near = query[others], near[others]
-        exact = _cosines(queries[part], query, units, near)
-        order = np.lexsort((near, -exact, query))
-        query, near, exact = query[order], near[order], exact[order]
+        order = np.lexsort((near, -_cosines(queries[part], query, units, near), query))
+        query, near = query[order], near[order]
         place = np.arange(len(query)) - np.searchsorted(query, np.arange(count))[query]
         best = place < width
-        at = asking[part][query[best]], place[best]
-        indices[at], scores[at] = rows[near[best]], exact[best]
-    return indices, scores
+        nearest[asking[part][query[best]], place[best]] = rows[near[best]]
+    return nearest
 
 
 def _cosines(a: np.ndarray, rows: np.ndarray, b: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -129,28 +123,21 @@ def similar_others(
     among: np.ndarray | None = None,
     searchers: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return ``(U, count)`` int64 user_idx by cosine, nearest first, -1 where there are fewer.
+    """Return ``(U, count)`` :func:`similar` users; of those with the same history ``(U, h)`` only the first counts.
 
-    Of users with the same history only the first counts, and none for users who have it themselves: it adds nothing.
-
-    Args:
-        vectors: ``(U, d)``.
-        histories: ``(U, h)`` item_idx, -1 where there are fewer.
-        among, searchers: as in :func:`~reclm.profilers.reclm.neighbours.similar`.
+    It counts for none of the users who have that history themselves: it adds nothing.
     """
     same = np.unique(np.sort(histories, axis=1), axis=0, return_inverse=True)[1]
     rows = np.arange(len(vectors)) if among is None else np.unique(among)
     first = rows[np.unique(same[rows], return_index=True)[1]]
-    near = similar(vectors, count + 1, among=first, searchers=rows if searchers is None else searchers)[0]
+    near = similar(vectors, count + 1, among=first, searchers=rows if searchers is None else searchers)
     return packed(np.where(same[near] == same[:, None], -1, near))[:, :count]
 
 
 class UserNeighbours:
-    """Similar users of a view, computed once and cached in a folder.
+    """Similar users of a view, computed once and cached in ``folder`` (None: in memory).
 
-    Args:
-        histories: ``(U, h)`` item_idx as prompts show them, -1 where there are fewer; see :func:`similar_others`.
-        folder: of the cache; None: in memory.
+    ``histories`` ``(U, h)`` are those of the prompts; see :func:`similar_others`.
     """
 
     def __init__(
@@ -172,52 +159,42 @@ class UserNeighbours:
     @cached_property
     def nearest(self) -> np.ndarray:
         """``(U, count)`` user_idx of all users, nearest first, -1 where there are fewer."""
-        return self._cached(
-            "nearest",
-            lambda: similar_others(self.vectors, self.histories, self.config.count),
-            self.histories.shape[1],
-        )
+        return self._cached("nearest", self.among, self.histories.shape[1])
 
-    def among(self, learned: np.ndarray, searchers: np.ndarray) -> np.ndarray:
+    def among(self, learned: np.ndarray | None = None, searchers: np.ndarray | None = None) -> np.ndarray:
         """Return ``(U, count)`` neighbours of the rows ``searchers`` that are in ``learned``; nobody else has any."""
         return similar_others(self.vectors, self.histories, self.config.count, learned, searchers)
 
     def _cached(self, name: str, make: Callable[[], np.ndarray], *of: int) -> np.ndarray:
-        known = json.dumps([self.view.fingerprint, self.config.model_dump(mode="json"), *of])
-        return _cached(self.folder, f"{name}-{self.view.fingerprint[:8]}", known, make)
+        origin = json.dumps([self.view.fingerprint, self.config.model_dump(mode="json"), *of])
+        return _cached(self.folder, f"{name}-{self.view.fingerprint[:8]}", origin, make)
 
 
-def item_features(view: TrainingView, encoder: TextEncoder, folder: Path | None) -> np.ndarray:
-    """Return ``(I, t)`` float32 text features of all items, cached in ``folder`` if there is one."""
+def similar_items(
+    view: TrainingView,
+    encoder: TextEncoder,
+    folder: Path | None,
+    count: int,
+    among: np.ndarray,
+    searchers: np.ndarray,
+) -> np.ndarray:
+    """Return ``(I, count)`` :func:`similar` items by raw text features, which are cached in ``folder``."""
     texts = item_texts(view.item_text, view.text_template)
     digest = hashlib.sha256("\0".join([encoder.name, *texts]).encode()).hexdigest()
-    return _cached(folder, f"items-{digest[:8]}", digest, lambda: encoder.encode(texts))
+    features = _cached(folder, f"items-{digest[:8]}", digest, lambda: encoder.encode(texts))
+    return similar(features, count, among=among, searchers=searchers)
 
 
-def _cached(folder: Path | None, name: str, known: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the result of ``make``, or the cached one that was made from the same ``known``."""
+def _cached(folder: Path | None, name: str, origin: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the result of ``make``, or the cached one that was made from the same ``origin``."""
     path = folder / f"{name}.safetensors" if folder else None
     if path and path.is_file():
         with suppress(OSError, SafetensorError), safe_open(path, "np") as file:
-            if (file.metadata() or {}).get("of") == known:
+            if (file.metadata() or {}).get("of") == origin:
                 return file.get_tensor(next(iter(file.keys())))
     values = make()
     if path:
         # a folder that cannot be written costs the time of computing the values again
         with suppress(BadInput, SafetensorError), atomic_file(path) as draft:
-            save_file({"values": np.ascontiguousarray(values)}, draft, metadata={"of": known})
+            save_file({"values": np.ascontiguousarray(values)}, draft, metadata={"of": origin})
     return values
-
-
-def similar_items(
-    text: np.ndarray,
-    config: NeighbourConfig,
-    among: np.ndarray | None = None,
-    searchers: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return ``(I, count)`` int64 item_idx by raw text features ``(I, t)``, nearest first, -1 where there are fewer.
-
-    Args:
-        among, searchers: as in :func:`~reclm.profilers.reclm.neighbours.similar`.
-    """
-    return similar(text, config.count, among=among, searchers=searchers)[0]

@@ -13,58 +13,19 @@ import numpy as np
 from reclm.data.dataset import ProfileKind, ReadReport
 from reclm.errors import BadInput
 from reclm.profilers.profile_format import START
-from reclm.profilers.reclm.config import ENDS, ORDER, RecLMConfig, StageName
-from reclm.profilers.reclm.neighbours import UserNeighbours, item_features, similar_items
-from reclm.profilers.reclm.ppo_stage import train_ppo
-from reclm.profilers.reclm.prompts import Budget
-from reclm.profilers.reclm.reward_model import (
-    RewardModel,
-    pair_dataset,
-    reward_pairs,
-    split_users,
-    tune_reward,
-)
-from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, load_samples, save_samples, subset
-from reclm.profilers.reclm.supervised import Variant, tune
+from reclm.profilers.reclm.config import ENDS, WRITERS, RecLMConfig, StageName
+from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
+from reclm.profilers.reclm.profiler import RecLMFolder
+from reclm.profilers.reclm.reward_model import RewardModel, pair_dataset, reward_pairs, split_users
+from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, load_samples, subset
+from reclm.profilers.reclm.stages import StageRun, train_ppo, tune, tune_reward
 from reclm.profilers.reclm.teacher import Teacher, TeacherModel, read_teacher
-from reclm.profilers.tuning.metrics_log import FILE
-from reclm.profilers.tuning.run_folder import About, RunFolder, Tuning
-from reclm.profilers.tuning.training import ADAPTER, quiet
+from reclm.profilers.tuning.run_folder import Tuning
+from reclm.profilers.tuning.training import quiet
 from reclm.profiles.store import KINDS
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-WRITERS: dict[ProfileKind, tuple[StageName, ...]] = {"user": ("kd", "collab", "ppo"), "item": ("items",)}
-"""Stages whose adapters write profiles of a kind, in order."""
-
-
-class RecLMAbout(About):
-    """The origin of a RecLM profiler."""
-
-    profiler: str = "reclm"
-
-
-class RecLMFolder(RunFolder):
-    """The run folder of a RecLM tuning."""
-
-    profiler = "reclm"
-    Config = RecLMConfig
-    About = RecLMAbout
-    free = frozenset({"stages", "measured", "generation"})
-    writes = ("generation", "instructions", "neighbours", "stages")
-    prepared = ORDER
-
-    @property
-    def learned(self) -> bool:
-        """Whether the training of a stage was begun."""
-        traces = (FILE, "checkpoints", ADAPTER)
-        return any((self.folder / stage / name).exists() for stage in ORDER for name in traces)
-
-    def last(self, kind: ProfileKind) -> StageName | None:
-        """Return the stage that writes profiles of ``kind``: the last one that is configured and finished."""
-        done = [stage for stage in WRITERS[kind] if stage in self.config.stages and self.adapter(stage)]
-        return done[-1] if done else None
 
 
 class RecLMPipeline(Tuning):
@@ -75,33 +36,28 @@ class RecLMPipeline(Tuning):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        teacher = self.config.teacher
-        by_model = teacher.model or teacher.engine
-        self.teacher_model = (
-            TeacherModel(self.view, self.config, self.folder / "teacher") if by_model else None
-        )
-        if not by_model and not (teacher.users or (self.config.stages == ("items",) and teacher.items)):
+        teacher, self.teacher_model = self.config.teacher, None
+        if teacher.model or teacher.engine:
+            self.teacher_model = TeacherModel(self.view, self.config, self.folder / "teacher")
+        elif teacher.users or (self.config.stages == ("items",) and teacher.items):
+            _ = self.teachers
+        else:
             raise BadInput(
                 "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME",
                 where="teacher",
                 remedy="--teacher FILE",
             )
-        if not by_model:
-            _ = self.teachers
         self.tuned: RecLMFolder = self.begin()
 
     @cached_property
     def teachers(self) -> dict[ProfileKind, Teacher]:
         """The teacher's profiles by kind: from the files that the config names, or written by its model first."""
-        paths = {"user": self.config.teacher.users, "item": self.config.teacher.items}
+        config = self.config.teacher
+        paths = {kind: config.file(kind) for kind in KINDS}
         if self.teacher_model:
             self.teacher_model.write(self.progress)
             paths |= dict.fromkeys(self.teacher_model.kinds, self.teacher_model.folder)
-        return {
-            kind: read_teacher(path, self.view, kind, self.config.teacher)
-            for kind in KINDS
-            if (path := paths[kind])
-        }
+        return {kind: read_teacher(path, self.view, kind, config) for kind, path in paths.items() if path}
 
     @property
     def stages(self) -> tuple[StageName, ...]:
@@ -147,55 +103,31 @@ class RecLMPipeline(Tuning):
     def train(self, stage: StageName) -> None:
         """Train a stage, or go on with it."""
         self.say(f"{stage}:")
+        run = StageRun(self.model, self.prompts, self.folder / stage, self.config.seed, self.progress)
         match stage:
             case "reward":
-                self._reward()
+                learned, held_out = (self.pairs(self.reward_users[part]) for part in ("train", "eval"))
+                self._check(stage, learned, held_out, "pairs")
+                tune_reward(run, learned, held_out, self.config.reward)
             case "ppo":
-                self._ppo()
+                self._ppo(run)
             case _:
-                self._supervised(stage)
+                samples, split = self.samples(stage), self.split("item" if stage == "items" else "user")
+                learned, held_out = (subset(samples, split[part]) for part in ("learned", "held_out"))
+                self._check(stage, learned, held_out, "samples")
+                variant, start = "mask", None
+                if stage == "collab":
+                    variant, start = self.config.variant, self.start_of("collab")
+                tune(run, learned, held_out, getattr(self.config, stage), variant, start)
 
-    def _supervised(self, stage: StageName) -> None:
-        kind: ProfileKind = "item" if stage == "items" else "user"
-        samples = self.samples(stage)
-        variant: Variant = self.config.variant if stage == "collab" else "mask"
-        learned, held_out = (subset(samples, self.split(kind)[part]) for part in ("learned", "held_out"))
+    def _check(self, stage: StageName, learned: Any, held_out: Any, what: str) -> None:
         if not len(learned):
             raise BadInput(
-                f"{stage}: no sample is left to learn from; give more teacher profiles", where=stage
+                f"{stage}: none of the {what} is left to learn from; give more teacher profiles", where=stage
             )
-        self.say(f"  {len(learned):,} samples to learn from, {len(held_out):,} held out")
-        tune(
-            self.model,
-            self.prompts,
-            learned,
-            held_out,
-            self.folder / stage,
-            getattr(self.config, stage),
-            variant=variant,
-            start=self.start_of("collab") if stage == "collab" else None,
-            seed=self.config.seed,
-            what=stage,
-            progress=self.progress,
-        )
+        self.say(f"  {len(learned):,} {what} to learn from, {len(held_out):,} held out")
 
-    def _reward(self) -> None:
-        pairs = {part: self.pairs(self.reward_users[part]) for part in ("train", "eval")}
-        if not len(pairs["train"]):
-            raise BadInput("reward: no pair to learn from; give more teacher profiles", where="reward")
-        self.say(f"  {len(pairs['train']):,} pairs to learn from, {len(pairs['eval']):,} to evaluate")
-        tune_reward(
-            self.model,
-            self.prompts,
-            pairs["train"],
-            pairs["eval"],
-            self.folder / "reward",
-            self.config.reward,
-            seed=self.config.seed,
-            progress=self.progress,
-        )
-
-    def _ppo(self) -> None:
+    def _ppo(self, run: StageRun) -> None:
         rows = self.view.users.find(self.reward_users["rl"])
         samples = list(self.instructions.inference(rows, self.neighbours.nearest))
         if not samples:
@@ -206,14 +138,12 @@ class RecLMPipeline(Tuning):
         assert adapter is not None
         questions = [sample.messages for sample in samples]
         train_ppo(
-            self.model,
+            run,
             [self.prompts.ids(sample.chat) for sample in samples],
             RewardModel.load(self.model, adapter, self.prompts, questions, START),
-            self.folder / "ppo",
             self.config.ppo.model_copy(update={"stop": ENDS}),
             self.config.ppo_lora,
-            start=self.start_of("ppo"),
-            progress=self.progress,
+            self.start_of("ppo"),
         )
 
     def start_of(self, stage: StageName) -> Path | None:
@@ -225,8 +155,7 @@ class RecLMPipeline(Tuning):
     @cached_property
     def instructions(self) -> Instructions:
         """Makes the samples of all stages."""
-        budget = Budget.of(self.prompts, self.config.instructions)
-        return Instructions(self.view, self.config.instructions, budget)
+        return Instructions(self.view, self.config.instructions, self.prompts)
 
     @cached_property
     def neighbours(self) -> UserNeighbours:
@@ -259,8 +188,7 @@ class RecLMPipeline(Tuning):
         """Return a supervised stage's ``datasets.Dataset``, with the held-out subjects, from ``folder/stage/data``."""
         folder = self.folder / stage / "data"
         if not (folder / ABOUT).is_file():
-            samples = self._samples(stage)
-            save_samples(folder, samples, self.view, self.config.instructions, self.instructions.report)
+            self.instructions.save(folder, self._samples(stage))
         return load_samples(folder)
 
     def _samples(self, stage: StageName) -> Iterator[Sample]:
@@ -273,9 +201,9 @@ class RecLMPipeline(Tuning):
         else:
             items = self.teachers["item"].profiles
             rows = self.view.items.find(items)
-            features = item_features(self.view, self.encoder, self.folder / "neighbours")
             learned = self.view.items.find(self.split("item")["learned"])
-            near = similar_items(features, self.config.neighbours, learned, rows)
+            count, cache = self.config.neighbours.count, self.folder / "neighbours"
+            near = similar_items(self.view, self.encoder, cache, count, learned, rows)
             yield from self.instructions.warm_items(rows, users, items)
             yield from self.instructions.cold_items(rows, near, items, items)
 

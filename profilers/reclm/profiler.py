@@ -1,43 +1,89 @@
-"""Profiles by a model tuned for it (RecLM, https://arxiv.org/abs/2412.19302), as a plug-in."""
+"""RecLM's profiles (https://arxiv.org/abs/2412.19302) by a model that was tuned for them, or by any model as it is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound
-from reclm.llm.chat import TextGenerator
-from reclm.llm.models import LanguageModel
-from reclm.profilers.reclm.config import RecLMConfig
-from reclm.profilers.reclm.neighbours import UserNeighbours
-from reclm.profilers.reclm.pipeline import RecLMFolder, RecLMPipeline
-from reclm.profilers.reclm.prompter import RecLMPrompter
-from reclm.profiles.profile import Known, Subject
+from reclm.llm.chat import Chat, TextGenerator, plain, prompt_hash
+from reclm.llm.models import LanguageModel, context_length, find_model, load_tokenizer
+from reclm.llm.tokens import PromptTokenizer
+from reclm.profilers.profile_format import fault
+from reclm.profilers.reclm.config import ORDER, WRITERS, RecLMConfig, StageName
+from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
+from reclm.profilers.reclm.prompts import numbered
+from reclm.profilers.reclm.samples import Instructions, Sample
+from reclm.profilers.tuning.metrics_log import FILE
+from reclm.profilers.tuning.run_folder import About, RunFolder
+from reclm.profilers.tuning.training import ADAPTER
+from reclm.profiles.profile import Known, Profile, Profiler, Subject
+from reclm.profiles.store import KINDS
+from reclm.text.encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from reclm.profilers.reclm.pipeline import RecLMPipeline
 
 
-class RecLMProfiler(RecLMPrompter):
-    """Describe users from their histories and those of similar users; items in two rounds.
+class RecLMAbout(About):
+    """The origin of a RecLM profiler."""
 
-    Without a ``folder`` and with no ``stages`` it asks ``model`` as it is; with a folder, :meth:`fit` tunes it there.
+    profiler: str = "reclm"
+
+
+class RecLMFolder(RunFolder):
+    """The run folder of a RecLM tuning."""
+
+    profiler = "reclm"
+    Config = RecLMConfig
+    About = RecLMAbout
+    free = frozenset({"stages", "measured", "generation"})
+    writes = ("generation", "instructions", "neighbours", "stages")
+    prepared = ORDER
+
+    @property
+    def learned(self) -> bool:
+        """Whether the training of a stage was begun."""
+        traces = (FILE, "checkpoints", ADAPTER)
+        return any((self.folder / stage / name).exists() for stage in ORDER for name in traces)
+
+    def last(self, kind: ProfileKind) -> StageName | None:
+        """Return the stage that writes profiles of ``kind``: the last one that is configured and finished."""
+        done = [stage for stage in WRITERS[kind] if stage in self.config.stages and self.adapter(stage)]
+        return done[-1] if done else None
+
+
+class RecLMProfiler(Profiler):
+    """Describe users from their histories and those of similar users; items in two rounds, those with users first.
+
+    Without a ``folder`` and with no ``stages`` it asks ``model`` as it is (LLMRec-style profiles); with a folder,
+    :meth:`fit` tunes it there.
 
     Args:
         config: see :class:`RecLMConfig`.
         encoder: finds similar items, and compares profiles with the teacher's; all-MiniLM-L6-v2 by default.
         options: see :class:`~reclm.profiles.profile.Profiler`.
+
+    Attributes:
+        neighbours: ``(U, N)`` similar users, whose histories the prompts show, too; None: one user at a time.
     """
 
     tunable = True
     presets = MappingProxyType({"paper": {}, "cpu": read_yaml(Path(__file__).parent / "cpu.yaml")})
+    Config = RecLMConfig
+    config: RecLMConfig
 
     def __init__(self, config: RecLMConfig | None = None, **options: Any) -> None:
         super().__init__(config, **options)
+        self.neighbours: np.ndarray | None = None
         self.tuned: RecLMFolder | None = None
-        self._kind: ProfileKind = "user"
         self._tuned_model: LanguageModel | None = None
+        self._kind: ProfileKind = "user"
+        self._instructions: Instructions | None = None
 
     @classmethod
     def open(
@@ -81,22 +127,86 @@ class RecLMProfiler(RecLMPrompter):
             )
         return self
 
-    def tuning(self, view: TrainingView) -> RecLMPipeline:
+    def tuning(self, view: TrainingView) -> "RecLMPipeline":
         """Return the stages that :meth:`fit` runs; by default in a folder of the workspace."""
+        from reclm.profilers.reclm.pipeline import RecLMPipeline
+
         return RecLMPipeline.of(self, view)
+
+    def rounds(self, view: TrainingView, kind: ProfileKind) -> list[np.ndarray]:
+        """Return items that have users, whose profiles they quote; then the others, which quote similar items'."""
+        rows = np.arange(len(view.idmap(kind)))
+        if kind == "user":
+            return [rows]
+        cold = np.isin(rows, view.train.item_idx, invert=True)
+        return [rows[~cold], rows[cold]] if cold.any() else [rows]
 
     def subjects(
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
-        """Yield the prompt for each row of ``idx``, as the last stage of ``kind`` was tuned on it."""
+        """Yield the prompt for each row of ``idx``, as the last stage of ``kind`` was tuned on it.
+
+        Rows without a history or text are left out.
+        """
         if kind != self._kind:
             self._load(kind)
-        shows_neighbours = self.tuned is not None and self.tuned.last("user") not in {None, "kd"}
-        if kind == "user" and shows_neighbours:
+        if kind == "user" and self.tuned is not None and self.tuned.last("user") not in {None, "kd"}:
             histories = self.instructions(view).histories.of_users
-            cache = self.folder and self.folder / "neighbours"
-            self.neighbours = UserNeighbours(view, histories, self.config.neighbours, cache).nearest
-        return super().subjects(view, kind, idx, known)
+            self.neighbours = UserNeighbours(view, histories, self.config.neighbours, self._cache).nearest
+        params = self._params(kind)
+        for sample in self._samples(view, kind, idx, known):
+            key = prompt_hash(sample.chat, self.generator.model, params)
+            yield Subject(kind, sample.subject, key, sample.chat)
+
+    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
+        """Yield each profile as soon as it is done; equal prompts are generated once."""
+        by_prompt: dict[tuple[ProfileKind, str], list[Subject]] = {}
+        for subject in subjects:
+            by_prompt.setdefault((subject.kind, subject.prompt_hash), []).append(subject)
+        for kind in KINDS:
+            sources = {key: same[0].source for (of, key), same in by_prompt.items() if of == kind}
+            chats = {key: chat for key, chat in sources.items() if isinstance(chat, Chat)}
+            params = self._params(kind)
+            for answer in self.generator.generate(chats, params) if chats else ():
+                # behind its number, where the histories of several users are shown
+                text = plain(answer.text).removeprefix(numbered([""]))
+                for subject in by_prompt[kind, answer.key]:
+                    yield Profile.answered(kind, subject.id, text, answer, self.generator.model, params)
+
+    def in_format(self, kind: ProfileKind, text: str) -> bool:
+        """Return whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""
+        return fault(text, self.config.instructions.phrases_of(kind)) is None
+
+    def instructions(self, view: TrainingView) -> Instructions:
+        """Return the maker of a view's prompts, made once."""
+        if self._instructions is None or self._instructions.view is not view:
+            # the tokens of a model behind a server are counted by the embedded one's tokenizer, which comes close
+            model = self._tuned_model or find_model()
+            tokenizer = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
+            self._instructions = Instructions(view, self.config.instructions, tokenizer)
+        return self._instructions
+
+    def _samples(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
+    ) -> Iterator[Sample]:
+        instructions, items = self.instructions(view), known.get("item", {})
+        if kind == "user" and self.neighbours is None:
+            return instructions.alone(idx)
+        if kind == "user":
+            return instructions.inference(idx, self.neighbours)
+        if not items or np.isin(idx, view.train.item_idx).any():
+            return instructions.warm_items(idx, known.get("user", {}))
+        rows = view.items.find(items)
+        encoder, count = self.encoder or TextEncoder(), self.config.neighbours.count
+        near = similar_items(view, encoder, self._cache, count, rows[rows >= 0], idx)
+        return instructions.cold_items(idx, near, items)
+
+    def _params(self, kind: ProfileKind) -> Any:
+        return self.config.generation.params(self.config.instructions.phrases_of(kind))
+
+    @property
+    def _cache(self) -> Path | None:
+        return self.folder and self.folder / "neighbours"
 
     def _use(self, tuned: RecLMFolder, model: LanguageModel) -> None:
         self.tuned, self._tuned_model = tuned, model
@@ -107,6 +217,3 @@ class RecLMProfiler(RecLMPrompter):
         if self.tuned is not None and self._tuned_model is not None:
             self._kind = kind
             self._generator = self.tuned.generator(self.tuned.last(kind), self._tuned_model)
-
-    def _token_model(self) -> LanguageModel:
-        return self._tuned_model or super()._token_model()

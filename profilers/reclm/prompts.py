@@ -1,47 +1,45 @@
-"""The words of every prompt (RecLM, https://arxiv.org/abs/2412.19302, sections 2.2 to 2.4), and its token budget.
+"""The prompts of RecLM (https://arxiv.org/abs/2412.19302, sections 2.2 to 2.4): their words, lists and token budget.
 
 Items come as their text, rendered by the data set's own template; profiles as they were written. Both go through
 :func:`~reclm.llm.chat.plain` first, one line each, so that neither can pose as a turn of the chat or as another line of
-the prompt.
+the prompt. Lists of items or users are arrays, for thousands of subjects at once, with -1 behind the last entry.
 """
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from reclm.llm.chat import Message
+from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.llm.chat import Message, plain
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.config import InstructionConfig
+from reclm.text.item_text import item_lines
 
 YES, NO = "Yes", "No"
 _LETTERS = {3: ("a, b, c", "x, y, z"), 5: ("a, b, c, d, e", "v, w, x, y, z")}
-
 _FORM = "in one line of the form 'User identity: {0}; User interests: {1}.'"
-_KD = (
-    "You read what a user of a recommender chose and say who the user is and what the user likes, "
-    + _FORM
-    + "."
-)
+_KD = f"You read what a user of a recommender chose and say who the user is and what the user likes, {_FORM}."
 _TOGETHER = (
     "You help a recommender that learns from people with similar taste. You work in two steps. First you read what "
-    "several users chose and describe each user, " + _FORM + ". Then you are shown another item and judge "
+    f"several users chose and describe each user, {_FORM}. Then you are shown another item and judge "
     "from the choices and descriptions of the similar users whether the first user will choose it."
 )
-_ITEM = (
-    "You describe the users whom an item of a recommender is for, "
-    + _FORM
-    + ". Go by the item's text and by {2}."
-)
+_ITEM = f"You describe the users whom an item of a recommender is for, {_FORM}. Go by the item's text and by {{2}}."
+_ITEM_SOURCES = {
+    "warm-item": ("who chose it", "Some users who chose it:"),
+    "cold-item": ("the profiles of similar items", "Similar items, and whom each is for:"),
+}
 _EACH = "Describe each of these {0} users, a line each, beginning with the user's number."
 _FIRST = "Describe User 1 alone. The other users only help to see what User 1 likes."
 _ASK = "Here is another item:\n- {0}\nWill User 1 choose it? Answer only Yes or No."
+_BLOCK = 8192
 
 
 def distillation(items: Sequence[str], phrases: int) -> tuple[Message, ...]:
     """Ask about one user's history, newest first; the answer is the user's profile."""
-    lines = ["The user chose, newest first:", *_listed(items), "Describe the user."]
-    return _question(_KD.format(*_letters(phrases)), lines)
+    return _question(_KD, phrases, ["The user chose, newest first:", *_listed(items), "Describe the user."])
 
 
 def collaborative(histories: Sequence[Sequence[str]], phrases: int) -> tuple[Message, ...]:
@@ -49,21 +47,12 @@ def collaborative(histories: Sequence[Sequence[str]], phrases: int) -> tuple[Mes
 
     The answer is :func:`numbered` profiles.
     """
-    return _question(_TOGETHER.format(*_letters(phrases)), [*_users(histories), _EACH.format(len(histories))])
+    return _question(_TOGETHER, phrases, [*_users(histories), _EACH.format(len(histories))])
 
 
 def numbered(profiles: Sequence[str]) -> str:
     """Return the first turn's answer: a profile a line, behind the user's number."""
     return "\n".join(f"User {number}: {profile}" for number, profile in enumerate(profiles, start=1))
-
-
-def profile_of(answer: str) -> str:
-    """Return the profile in an answer that is one line of :func:`numbered`, or the profile alone.
-
-    >>> profile_of("User 1: User identity: cook; User interests: bread.")
-    'User identity: cook; User interests: bread.'
-    """
-    return answer.removeprefix(numbered([""]))
 
 
 def judgement(item: str) -> Message:
@@ -73,34 +62,22 @@ def judgement(item: str) -> Message:
 
 def inference(histories: Sequence[Sequence[str]], phrases: int) -> tuple[Message, ...]:
     """Ask for one profile (equation 5), with histories as in the first turn."""
-    return _question(_TOGETHER.format(*_letters(phrases)), [*_users(histories), _FIRST])
+    return _question(_TOGETHER, phrases, [*_users(histories), _FIRST])
 
 
-def warm_item(item: str, profiles: Sequence[str], phrases: int) -> tuple[Message, ...]:
-    """Ask about an item with the profiles of users who chose it (first phase of item profiles)."""
-    task = _ITEM.format(*_letters(phrases), "who chose it")
-    listed = ["Some users who chose it:", *_listed(profiles)] if profiles else []
-    return _question(task, ["The item:", f"- {item}", *listed, "Describe the users whom the item is for."])
+def item_question(stage: str, item: str, quoted: Sequence[str], phrases: int) -> tuple[Message, ...]:
+    """Ask about a ``warm-item`` with profiles of users who chose it, about a ``cold-item`` with similar items."""
+    source, heading = _ITEM_SOURCES[stage]
+    lines = ["The item:", f"- {item}", *([heading, *_listed(quoted)] if quoted else [])]
+    return _question(_ITEM, phrases, [*lines, "Describe the users whom the item is for."], source)
 
 
-def cold_item(item: str, similar: Sequence[str], phrases: int) -> tuple[Message, ...]:
-    """Ask about an item with similar items, each as :func:`described` (second phase: items that nobody chose yet)."""
-    task = _ITEM.format(*_letters(phrases), "the profiles of similar items")
-    listed = ["Similar items, and whom each is for:", *_listed(similar)] if similar else []
-    return _question(task, ["The item:", f"- {item}", *listed, "Describe the users whom the item is for."])
-
-
-ITEM_PROMPTS = {"warm-item": warm_item, "cold-item": cold_item}
-"""The two phases of item profiles by name."""
-
-
-def described(item: str, profile: str) -> str:
-    """Return a similar item as a line: its text, and its profile."""
-    return f"{item} For: {profile}"
-
-
-def _question(task: str, lines: Sequence[str]) -> tuple[Message, ...]:
-    return Message("system", task), Message("user", "\n".join(lines))
+def _question(task: str, phrases: int, lines: Sequence[str], source: str = "") -> tuple[Message, ...]:
+    """Return the task, in which ``phrases`` placeholders stand for identities and interests, and the lines."""
+    letters = _LETTERS.get(phrases) or (
+        ", ".join(f"{name} {at + 1}" for at in range(phrases)) for name in ("identity", "interest")
+    )
+    return Message("system", task.format(*letters, source)), Message("user", "\n".join(lines))
 
 
 def _users(histories: Sequence[Sequence[str]]) -> list[str]:
@@ -114,31 +91,15 @@ def _listed(texts: Sequence[str]) -> list[str]:
     return [f"- {text}" for text in texts]
 
 
-def _letters(phrases: int) -> tuple[str, str]:
-    """Return ``phrases`` placeholders for identities and as many for interests."""
-    if phrases in _LETTERS:
-        return _LETTERS[phrases]
-    return tuple(", ".join(f"{name} {at + 1}" for at in range(phrases)) for name in ("identity", "interest"))  # pyright: ignore[reportReturnType]
-
-
 class Budget:
-    """Counts tokens of parts of a prompt.
+    """Counts tokens of parts of a prompt, of which a whole sample has at most ``limit``, answers included.
 
     A line counts with the line break behind it. Tokenizers do not merge across the beginning of a line; where one
     merges a full stop with the break, the whole has fewer tokens than its parts: the sum is never too small.
-
-    Args:
-        prompts: the model's tokenizer.
-        limit: most tokens of a sample, answers included.
     """
 
     def __init__(self, prompts: PromptTokenizer, limit: int) -> None:
-        self.prompts, self.limit = prompts, limit
-
-    @classmethod
-    def of(cls, prompts: PromptTokenizer, config: InstructionConfig) -> Self:
-        """Return the budget of the config, or that of the model's context window if it is smaller."""
-        return cls(prompts, min(config.max_tokens, prompts.context))
+        self.prompts, self.limit = prompts, min(limit, prompts.context)
 
     def lines(self, texts: Sequence[str], bullet: str = "- ") -> np.ndarray:
         """Return ``(n,)`` int64: tokens of each text as a line of its own."""
@@ -163,7 +124,7 @@ def trimmed(
     be asked for.)
 
     Args:
-        lists: ``(n, L, h)`` items, -1 behind the last one of each list.
+        lists: ``(n, L, h)`` items.
         item_cost: ``(I,)`` tokens of each item's line.
         list_cost: ``(n, L)`` tokens of a list whatever it holds: its heading, the profile in the answer.
         fixed: ``(n,)`` tokens of the rest.
@@ -187,3 +148,150 @@ def trimmed(
         chosen[now, :count, :items] = True
         fits |= now
     return np.where(chosen & there, lists, -1), fits
+
+
+class Histories:
+    """Items as lines of text, and the histories of all users."""
+
+    def __init__(self, view: TrainingView, config: InstructionConfig, budget: Budget) -> None:
+        self.view, self.config, self.budget = view, config, budget
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The text of each item, ``I`` strings; empty where there is none."""
+        return item_lines(self.view.item_text, self.view.text_template, self.config.item_chars)
+
+    @cached_property
+    def costs(self) -> np.ndarray:
+        """``(I,)`` int64: tokens of each item's line."""
+        return self.budget.lines(self.lines)
+
+    @cached_property
+    def of_users(self) -> np.ndarray:
+        """``(U, h)``: each user's newest items that have any text, newest first."""
+        has_text = np.fromiter(map(bool, self.lines), bool, len(self.lines))
+        train = self.view.train.take(has_text[self.view.train.item_idx])
+        limit = max(self.config.history + 1, self.config.neighbour_history)
+        order = train.by("user", len(self.view.users))[1]
+        return newest(train.user_idx, train.item_idx, order, len(self.view.users), limit)
+
+    def clickers(self, known: np.ndarray) -> np.ndarray:
+        """Return ``(I, c)``: the newest users of each item who are among ``known``, newest first."""
+        train, limit = self.view.train, self.config.clickers
+        order = train.by("item", len(self.view.items))[1]
+        order = order[np.isin(train.user_idx[order], known)]
+        lists = newest(train.item_idx, train.user_idx, order, len(self.view.items), max(limit, 1))
+        return lists if limit else np.full_like(lists, -1)
+
+    def known(self, kind: ProfileKind, profiles: Mapping[str, str]) -> np.ndarray:
+        """Return ``(n,)`` rows of the subjects that have a profile, sorted; users without a history are left out."""
+        rows = np.unique(self.view.idmap(kind).find(profiles))
+        rows = rows[rows >= 0]
+        return rows if kind == "item" else self.with_history(rows)
+
+    def with_history(self, rows: np.ndarray) -> np.ndarray:
+        """Return those of the users ``rows`` that have a history."""
+        return rows[(self.of_users[rows] >= 0).any(1)]
+
+    def texts(self, kind: ProfileKind, profiles: Mapping[str, str], rows: np.ndarray) -> list[str]:
+        """Return the profiles of ``rows``, safe to stand in a prompt."""
+        return [plain(profiles[id]) for id in self.view.idmap(kind).ids(rows)]
+
+    def lists(self, rows: np.ndarray, near: np.ndarray, limit: int) -> np.ndarray:
+        """Return ``(n, 1 + N, h)``: at most ``limit`` items of each of ``rows``, then its neighbours' ``(n, N)``."""
+        shown = self.config.neighbour_history
+        lists = np.full((len(rows), 1 + near.shape[1], max(limit, shown)), -1, np.int64)
+        lists[:, 0, :limit] = self.of_users[rows, :limit]
+        lists[:, 1:, :shown] = np.where(near[:, :, None] >= 0, self.of_users[near, :shown], -1)
+        return lists
+
+    def draw_questions(
+        self, rows: np.ndarray, lists: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw ``v+`` and ``v-`` of each target from the lists of its neighbours.
+
+        ``v+`` is an item of the target's own, ``v-`` one that the target never touched, nor any that reads the same.
+        An item that several neighbours chose is as likely to be drawn as one of a single neighbour.
+
+        Args:
+            rows: ``(n,)`` targets.
+            lists: ``(n, 1 + N, h)`` as the prompt shows them, the target's first.
+
+        Returns:
+            ``(own, positive, negative)``: ``(n, h)`` the target's list without ``v+`` and items that read the same, at
+            most ``history`` items, and ``(n,)`` items, -1 where there is none, or where nothing would
+            be left.
+        """
+        theirs = np.sort(lists[:, 1:].reshape(len(rows), -1), axis=1)
+        candidate = (theirs >= 0) & (np.diff(theirs, axis=1, prepend=-1) != 0)
+        touched = _member(self._touched, rows[:, None] * len(self.view.items) + theirs)
+        alike = _member(self._read, rows[:, None] * len(self.view.items) + self._text[theirs])
+
+        def drawn(allowed: np.ndarray) -> np.ndarray:
+            at = np.where(allowed, generator.random(allowed.shape), -1.0).argmax(1)
+            return np.where(allowed.any(1), np.take_along_axis(theirs, at[:, None], 1)[:, 0], -1)
+
+        positive, negative = drawn(candidate & touched), drawn(candidate & ~alike)
+        same = self._text[lists[:, 0]] == self._text[positive][:, None]
+        own = packed(np.where(same & (positive >= 0)[:, None], -1, lists[:, 0]))
+        own[:, self.config.history :] = -1
+        return own, np.where(own[:, 0] >= 0, positive, -1), negative
+
+    @cached_property
+    def _text(self) -> np.ndarray:
+        """``(I,)``: a number for each item's text, equal for items that read the same."""
+        return np.unique(np.array(self.lines, object), return_inverse=True)[1]
+
+    @cached_property
+    def _touched(self) -> np.ndarray:
+        """Every (user, item) of the training part as one number, sorted."""
+        return np.unique(self.view.train.user_idx * len(self.view.items) + self.view.train.item_idx)
+
+    @cached_property
+    def _read(self) -> np.ndarray:
+        """Every (user, text) likewise."""
+        train = self.view.train
+        return np.unique(train.user_idx * len(self.view.items) + self._text[train.item_idx])
+
+
+def _member(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return which of ``wanted`` are in ``known``, which is sorted and not empty."""
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return known[place] == wanted
+
+
+def newest(
+    user_idx: np.ndarray, item_idx: np.ndarray, order: np.ndarray, users: int, limit: int
+) -> np.ndarray:
+    """Return ``(users, limit)`` int64: each user's last distinct items, newest first.
+
+    Args:
+        user_idx, item_idx: ``(n,)`` interactions.
+        order: ``(n,)`` positions sorted by user, each user's oldest first
+            (:meth:`~reclm.data.dataset.Interactions.by`).
+    """
+    backwards = order[::-1]
+    user, item = user_idx[backwards], item_idx[backwards]
+    pair = user * (int(item_idx.max(initial=0)) + 1) + item
+    first = np.sort(np.unique(pair, return_index=True)[1])
+    user, item = user[first], item[first]
+    # users are in falling order now, each with its newest item first
+    counts = np.bincount(user, minlength=users)
+    starts = np.cumsum(counts[::-1])[::-1] - counts
+    place = np.arange(len(user)) - starts[user]
+    lists = np.full((users, limit), -1, np.int64)
+    within = place < limit
+    lists[user[within], place[within]] = item[within]
+    return lists
+
+
+def packed(lists: np.ndarray) -> np.ndarray:
+    """Return ``(n, m)`` with the entries of each row moved to its front, in order, -1 behind them."""
+    order = np.argsort(lists < 0, axis=1, kind="stable")
+    return np.take_along_axis(lists, order, 1)
+
+
+def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield ``rows``, some thousand at once."""
+    for start in range(0, len(rows), _BLOCK):
+        yield rows[start : start + _BLOCK]

@@ -1,5 +1,4 @@
-"""The reward model, from its pairs to its scores, by TRL's RewardTrainer with LoRA (RecLM,
-https://arxiv.org/abs/2412.19302, section 2.4, equation 6)."""
+"""The reward model's pairs and scores (RecLM, https://arxiv.org/abs/2412.19302, section 2.4, equation 6)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +15,10 @@ from reclm.llm.chat import Message
 from reclm.llm.models import LanguageModel
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import MIDDLE, START, parse
-from reclm.profilers.reclm.config import Negative, RewardDataConfig, SupervisedConfig
+from reclm.profilers.reclm.config import Negative, RewardDataConfig
 from reclm.profilers.reclm.samples import Sample, messages_of
-from reclm.profilers.tuning.training import (
-    add_adapter,
-    batch_order,
-    evenly,
-    load_network,
-    train,
-    trainer_arguments,
-)
+from reclm.profilers.tuning.training import load_network
 
-_BATCH = 16
 OF_NEIGHBOUR: tuple[Negative, ...] = ("neighbour", "mixed")
 
 
@@ -91,20 +82,16 @@ def rejected(kind: Negative, own: str, neighbour: str = "") -> str:
     >>> rejected("repeated", "User identity: cook; User interests: bread.")
     'User identity: cook; User identity: cook.'
     """
-    identities = ", ".join(parse(own).identities)
-    match kind:
-        case "neighbour":
-            return neighbour
-        case "mixed":
-            return f"{own} {neighbour}"
-        case "identities":
-            return f"{START} {identities}."
-        case "repeated":
-            return f"{START} {identities}; {START} {identities}."
-        case "header":
-            return f"{START}{MIDDLE}"
-        case "dot":
-            return "."
+    identities = f"{START} {', '.join(parse(own).identities)}"
+    answers: dict[Negative, str] = {
+        "neighbour": neighbour,
+        "mixed": f"{own} {neighbour}",
+        "identities": f"{identities}.",
+        "repeated": f"{identities}; {identities}.",
+        "header": f"{START}{MIDDLE}",
+        "dot": ".",
+    }
+    return answers[kind]
 
 
 def pair_dataset(pairs: Iterable[Pair]) -> Any:
@@ -116,11 +103,10 @@ def pair_dataset(pairs: Iterable[Pair]) -> Any:
     columns = {"prompt": turn, "chosen": turn, "rejected": turn, "subject": text, "negative": text}
     rows = [
         {
-            "prompt": [{"role": turn.role, "content": turn.content} for turn in pair.prompt],
+            **vars(pair),
+            "prompt": [vars(turn) for turn in pair.prompt],
             "chosen": [{"role": "assistant", "content": pair.chosen}],
             "rejected": [{"role": "assistant", "content": pair.rejected}],
-            "subject": pair.subject,
-            "negative": pair.negative,
         }
         for pair in pairs
     ]
@@ -135,10 +121,10 @@ def tokenise_pairs(pairs: Any, prompts: PromptTokenizer) -> Any:
 
     def tokens(row: Mapping[str, Any]) -> dict[str, list[int]]:
         question = messages_of(row["prompt"])
-        ids = [
-            prompts.training_ids((*question, *messages_of(row[name])))[0] for name in ("chosen", "rejected")
-        ]
-        return {"chosen_ids": ids[0], "rejected_ids": ids[1]}
+        return {
+            f"{name}_ids": prompts.training_ids((*question, *messages_of(row[name])))[0]
+            for name in ("chosen", "rejected")
+        }
 
     return pairs.map(tokens, remove_columns=pairs.column_names, load_from_cache_file=False, desc="tokens")
 
@@ -158,22 +144,17 @@ def _kinds(
     alone = np.array([name not in OF_NEIGHBOUR for name in names])
     # so many users that the lonely ones get no more than the share that needs no neighbour
     room = shares[alone].sum()
-    paired = int((~lonely).sum())
-    most = len(lonely) if room >= 1 else min(len(lonely), int(paired / (1 - room)))
-    counts = _apportioned(shares, most)
-    pool = np.repeat(np.arange(len(names)), counts)
-    pool = generator.permutation(pool)
+    most = len(lonely) if room >= 1 else min(len(lonely), int((~lonely).sum() / (1 - room)))
+    pool = generator.permutation(np.repeat(np.arange(len(names)), _apportioned(shares, most)))
     order = generator.permutation(len(lonely))
     kinds: list[Negative | None] = [None] * len(lonely)
     # the lonely first, from the kinds that need no neighbour; then the others from the rest
     free, bound = pool[alone[pool]].tolist(), pool[~alone[pool]].tolist()
-    for user in order[lonely[order]]:
-        if free:
-            kinds[user] = names[free.pop()]
+    for user in order[lonely[order]][: len(free)]:
+        kinds[user] = names[free.pop()]
     left = generator.permutation(np.array(free + bound, np.int64)).tolist()
-    for user in order[~lonely[order]]:
-        if left:
-            kinds[user] = names[left.pop()]
+    for user in order[~lonely[order]][: len(left)]:
+        kinds[user] = names[left.pop()]
     return kinds
 
 
@@ -184,49 +165,6 @@ def _apportioned(shares: np.ndarray, total: int) -> np.ndarray:
     order = np.argsort(counts - exact, kind="stable")
     counts[order[: total - counts.sum()]] += 1
     return counts
-
-
-def tune_reward(
-    model: LanguageModel,
-    prompts: PromptTokenizer,
-    pairs: Any,
-    held_out: Any,
-    folder: Path,
-    config: SupervisedConfig,
-    *,
-    seed: int = 0,
-    progress: bool = True,
-) -> Path:
-    """Train a reward model on pairs (equation 6), and return its adapter's folder; an interrupted run goes on.
-
-    Args:
-        prompts: the model's tokenizer.
-        pairs, held_out: of :func:`pair_dataset`; loss and accuracy on ``held_out`` are logged after each epoch.
-        folder: of the stage.
-    """
-    from trl.trainer.reward_config import RewardConfig
-    from trl.trainer.reward_trainer import RewardTrainer
-
-    tokens = tokenise_pairs(pairs, prompts)
-    lengths = np.array(
-        [max(map(len, both)) for both in zip(tokens["chosen_ids"], tokens["rejected_ids"], strict=True)]
-    )
-    order = batch_order(lengths, config, np.random.default_rng([seed, 1]))
-    tested = held_out.select(evenly(len(held_out), config.evaluated))
-    tested = tokenise_pairs(tested, prompts) if len(tested) else None
-    network = load_network(model, config.four_bit, scores=True)
-    with torch.random.fork_rng():
-        # transformers draws the new layer from the global state
-        torch.manual_seed(seed)
-        torch.nn.init.normal_(network.score.weight, std=0.02)
-    trainer = RewardTrainer(
-        model=add_adapter(network, config.lora, "SEQ_CLS", seed=seed),
-        args=trainer_arguments(RewardConfig, folder, config, len(order), seed, tested is not None),
-        train_dataset=tokens.select(order),
-        eval_dataset=tested,
-        processing_class=prompts.tokenizer,
-    )
-    return train(trainer, folder, "reward model", progress)
 
 
 class RewardModel:
@@ -260,15 +198,13 @@ class RewardModel:
         questions: Sequence[tuple[Message, ...]] = (),
         begun: str = "",
     ) -> Self:
-        """Load the reward model that :func:`tune_reward` wrote to ``adapter``, merged with ``model``."""
+        """Load the reward model that was trained to ``adapter``, merged with ``model``."""
         network = load_network(model, scores=True)
         tokenizer = prompts.tokenizer
-        network.config.get_text_config().pad_token_id = tokenizer.convert_tokens_to_ids(
-            tokenizer.pad_token or tokenizer.eos_token
-        )
-        return cls(
-            PeftModel.from_pretrained(network, str(adapter)).merge_and_unload(), prompts, questions, begun
-        )
+        pad = tokenizer.convert_tokens_to_ids(tokenizer.pad_token or tokenizer.eos_token)
+        network.config.get_text_config().pad_token_id = pad
+        network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
+        return cls(network, prompts, questions, begun)
 
     def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> list[float]:
         """Return a number an answer; ``rows`` says which prompt each answers."""
@@ -279,18 +215,25 @@ class RewardModel:
     @torch.inference_mode()
     def scores(self, chats: Sequence[tuple[Message, ...]]) -> np.ndarray:
         """Return the rewards ``(n,)`` float32 of finished chats."""
-        ids = [torch.tensor(self.prompts.training_ids(chat)[0]) for chat in chats]
+        ids = [self.prompts.training_ids(chat)[0] for chat in chats]
         rewards = np.zeros(len(ids), np.float32)
-        pad, device = self.network.config.get_text_config().pad_token_id, self.network.device
-        order = np.argsort([len(chat) for chat in ids], kind="stable")
-        for rows in np.split(order, range(_BATCH, len(order), _BATCH)) if ids else ():
-            chosen = [ids[row] for row in rows]
-            batch = pad_sequence(chosen, batch_first=True, padding_value=pad).to(device)
-            there = pad_sequence([torch.ones_like(chat) for chat in chosen], batch_first=True).to(device)
-            rewards[rows] = (
-                self.network(input_ids=batch, attention_mask=there).logits[:, 0].float().cpu().numpy()
-            )
+        pad = self.network.config.get_text_config().pad_token_id
+        for rows, batch, mask in padded(ids, 16, pad, self.network.device):
+            logits = self.network(input_ids=batch, attention_mask=mask).logits
+            rewards[rows] = logits[:, 0].float().cpu().numpy()
         return rewards
+
+
+def padded(
+    chats: Sequence[Sequence[int]], size: int, pad: int, device: torch.device
+) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+    """Yield batches of chats of similar length: their places, their ids ``(n, length)``, and the mask of the ids."""
+    order = np.argsort([len(chat) for chat in chats], kind="stable")
+    for start in range(0, len(chats), size):
+        rows = order[start : start + size]
+        ids = [torch.tensor(chats[row]) for row in rows]
+        mask = pad_sequence([torch.ones_like(chat) for chat in ids], batch_first=True)
+        yield rows, pad_sequence(ids, batch_first=True, padding_value=pad).to(device), mask.to(device)
 
 
 def pair_accuracy(reward: RewardModel, pairs: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:

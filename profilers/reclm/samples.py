@@ -6,7 +6,6 @@ The lists of a prompt are chosen for thousands of subjects at once, in arrays; o
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +13,20 @@ import numpy as np
 import yaml
 
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
-from reclm.errors import BadInput, NotFound
+from reclm.errors import BadInput
 from reclm.files import atomic_folder
 from reclm.llm.chat import Chat, Message
+from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import START
 from reclm.profilers.reclm import prompts
 from reclm.profilers.reclm.config import InstructionConfig
-from reclm.profilers.reclm.histories import Histories, blocks, packed
-from reclm.profilers.reclm.prompts import Budget, trimmed
+from reclm.profilers.reclm.prompts import Budget, Histories, blocks, packed, trimmed
+from reclm.profilers.tuning.training import evenly
 
 Stage = Literal["kd", "collab", "inference", "warm-item", "cold-item"]
-TOO_LONG = "does not fit the token budget"
+ABOUT = "about.yaml"
+_TOO_LONG = "does not fit the token budget"
+_NO_NEIGHBOURS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class Sample:
     Attributes:
         messages: system and user turns, and the assistant's where they are known.
         kind, subject: the user or item that the profile is of, and its id.
-        stage: the stage that it is for.
         label: ``"Yes"`` or ``"No"`` where the sample ends in a judgement, else empty.
         item: the id of the item that is judged, else empty.
         neighbours: ids of the users (or items) that are shown beside the subject, nearest or newest first.
@@ -55,20 +56,17 @@ class Sample:
 
 
 class Instructions:
-    """Makes the samples of all stages from a view.
+    """Makes the samples of all stages from a view; ``tokenizer`` counts their tokens.
 
-    Args:
-        view: the training part; it has nothing else to leak.
-        config: see :class:`InstructionConfig`.
-        budget: counts tokens; samples have at most ``budget.limit``.
+    Neighbours are arrays ``(U, N)`` of users, or ``(I, N)`` of items: nearest first, -1 where there are fewer.
 
     Attributes:
         report: counts of the samples by stage, and of the subjects that were left out, by reason.
     """
 
-    def __init__(self, view: TrainingView, config: InstructionConfig, budget: Budget) -> None:
-        self.view, self.config, self.budget = view, config, budget
-        self.histories = Histories(view, config, budget)
+    def __init__(self, view: TrainingView, config: InstructionConfig, tokenizer: PromptTokenizer) -> None:
+        self.view, self.config, self.budget = view, config, Budget(tokenizer, config.max_tokens)
+        self.histories = Histories(view, config, self.budget)
         self.report = ReadReport()
 
     def kd(self, profiles: Mapping[str, str]) -> Iterator[Sample]:
@@ -80,7 +78,7 @@ class Instructions:
 
     def alone(self, rows: np.ndarray) -> Iterator[Sample]:
         """Yield the question of :meth:`kd` about each user of ``rows``; users without a history are left out."""
-        for block in blocks(rows[(self.histories.of_users[rows] >= 0).any(1)]):
+        for block in blocks(self.histories.with_history(rows)):
             for at, asked in self._alone(block, np.full(len(block), self.config.answer_tokens)):
                 yield self._sample("kd", "user", block[at], asked)
 
@@ -102,12 +100,7 @@ class Instructions:
         ``v+`` is drawn from the target's own items that a neighbour's shown list has too, and is taken out of the
         target's list; ``v-`` from the neighbours' shown items that the target never touched. Both samples of a user
         have the same first turn, without ``v+``: labels are balanced, and nothing but the item asked tells them apart.
-
-        Args:
-            neighbours: ``(U, N)`` user_idx, nearest first, -1 where there are fewer; those without a profile are
-                passed over.
-            profiles: id to text, of targets and neighbours.
-            generator: draws the items.
+        Neighbours without a profile are passed over.
         """
         known = self.histories.known("user", profiles)
         texts = dict(zip(known.tolist(), self.histories.texts("user", profiles, known), strict=True))
@@ -128,21 +121,18 @@ class Instructions:
             for at in np.flatnonzero(fits & both):
                 used = (chosen[at] >= 0).any(1)
                 users = people[at, used]
-                turn = self._first_turn(chosen[at, used], [texts[user] for user in users.tolist()])
+                histories = [self._named(items) for items in chosen[at, used]]
+                answer = prompts.numbered([texts[user] for user in users.tolist()])
+                turn = *prompts.collaborative(histories, self.config.phrases), Message("assistant", answer)
                 for item, label in ((int(positive[at]), prompts.YES), (int(negative[at]), prompts.NO)):
                     ask = prompts.judgement(self.histories.lines[item]), Message("assistant", label)
                     yield self._sample("collab", "user", rows[at], (*turn, *ask), users[1:], label, item)
 
     def inference(self, rows: np.ndarray, neighbours: np.ndarray) -> Iterator[Sample]:
-        """Yield the prompt (equation 5) about each user of ``rows``; users without a history are left out.
-
-        Args:
-            rows: ``(n,)`` user_idx.
-            neighbours: ``(U, N)`` user_idx, nearest first, -1 where there are fewer.
-        """
+        """Yield the prompt (equation 5) about each user of ``rows``; users without a history are left out."""
         phrases = self.config.phrases
         frame = self._frame(prompts.inference([()], phrases)) + self.config.answer_tokens
-        for block in blocks(rows[(self.histories.of_users[rows] >= 0).any(1)]):
+        for block in blocks(self.histories.with_history(rows)):
             near = packed(neighbours[block])
             lists = self.histories.lists(block, near, self.config.history)
             heading = np.full(lists.shape[:2], self._heading())
@@ -175,19 +165,11 @@ class Instructions:
     ) -> Iterator[Sample]:
         """Yield samples of the second phase: the text of each item of ``rows``, and similar items with their profiles.
 
-        Args:
-            rows: ``(n,)`` item_idx.
-            neighbours: ``(I, N)`` item_idx, nearest first, -1 where there are fewer; those without a profile in
-                ``items`` are passed over.
-            items: item profiles by id.
-            profiles: the answers, as in :meth:`warm_items`.
+        Neighbours without a profile in ``items`` are passed over; ``profiles`` as in :meth:`warm_items`.
         """
         known = self.histories.known("item", items)
-        texts = self.histories.texts("item", items, known)
-        quoted = {
-            row: prompts.described(self.histories.lines[row], text)
-            for row, text in zip(known.tolist(), texts, strict=True)
-        }
+        texts = zip(known.tolist(), self.histories.texts("item", items, known), strict=True)
+        quoted = {row: f"{self.histories.lines[row]} For: {text}" for row, text in texts}
         lists = packed(np.where(np.isin(neighbours, known), neighbours, -1))
         yield from self._items("cold-item", rows, lists, quoted, profiles)
 
@@ -199,9 +181,9 @@ class Instructions:
         quoted: Mapping[int, str],
         profiles: Mapping[str, str] | None,
     ) -> Iterator[Sample]:
-        """Yield items with the lines ``quoted`` of users or of other items; ``lists`` ``(I, N)`` says which."""
-        ask, phrases = prompts.ITEM_PROMPTS[stage], self.config.item_phrases
-        frame = self._frame(ask(".", ["."], phrases))
+        """Yield items with the lines ``quoted`` of the users or other items in ``lists`` ``(I, N)``."""
+        phrases = self.config.item_phrases
+        frame = self._frame(prompts.item_question(stage, ".", ["."], phrases))
         cost = np.zeros(1 + max(quoted, default=0), np.int64)
         cost[list(quoted)] = self.budget.lines(list(quoted.values()))
         if profiles is not None:
@@ -216,19 +198,13 @@ class Instructions:
             chosen, _ = trimmed(lists[block, None], cost, heading, fixed, self.budget.limit)
             # an item for which not one line has room is described by its own text
             fits = fixed <= self.budget.limit
-            self.report.drop(f"{stage}: {TOO_LONG}", int((~fits).sum()))
+            self.report.drop(f"{stage}: {_TOO_LONG}", int((~fits).sum()))
             for at in np.flatnonzero(fits):
                 beside = chosen[at, 0][chosen[at, 0] >= 0]
-                asked = ask(
-                    self.histories.lines[block[at]], [quoted[row] for row in beside.tolist()], phrases
-                )
+                lines = [quoted[row] for row in beside.tolist()]
+                asked = prompts.item_question(stage, self.histories.lines[block[at]], lines, phrases)
                 answer = (Message("assistant", texts[at]),) if texts else ()
                 yield self._sample(stage, "item", block[at], (*asked, *answer), beside)
-
-    def _first_turn(self, lists: np.ndarray, profiles: Sequence[str]) -> tuple[Message, ...]:
-        """Return the first turn's question and answer: ``(m, h)`` histories, the target's first, ``m`` profiles."""
-        asked = prompts.collaborative([self._named(items) for items in lists], self.config.phrases)
-        return *asked, Message("assistant", prompts.numbered(profiles))
 
     def _frame(self, asked: tuple[Message, ...]) -> int:
         """Return the tokens of a question and its answer without lists and answer."""
@@ -241,7 +217,7 @@ class Instructions:
         self, stage: Stage, lists: np.ndarray, heading: np.ndarray, fixed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         chosen, fits = trimmed(lists, self.histories.costs, heading, fixed, self.budget.limit)
-        self.report.drop(f"{stage}: {TOO_LONG}", int((~fits).sum()))
+        self.report.drop(f"{stage}: {_TOO_LONG}", int((~fits).sum()))
         return chosen, fits
 
     def _named(self, items: np.ndarray) -> list[str]:
@@ -253,95 +229,77 @@ class Instructions:
         kind: ProfileKind,
         row: int,
         messages: tuple[Message, ...],
-        beside: np.ndarray | None = None,
+        beside: np.ndarray = _NO_NEIGHBOURS,
         label: str = "",
         item: int = -1,
     ) -> Sample:
         self.report.kept[stage] = self.report.kept.get(stage, 0) + 1
+        (subject,) = self.view.idmap(kind).ids(np.array([row]))
         others = self.view.items if stage == "cold-item" else self.view.users
-        return Sample(
-            messages,
-            kind,
-            self.view.idmap(kind).ids(np.array([row]))[0],
-            stage,
-            label,
-            self.view.items.ids(np.array([item]))[0] if item >= 0 else "",
-            tuple(others.ids(beside)) if beside is not None and len(beside) else (),
-        )
+        judged = self.view.items.ids(np.array([item]))[0] if item >= 0 else ""
+        return Sample(messages, kind, subject, stage, label, judged, tuple(others.ids(beside)))
 
+    def save(self, folder: Path, samples: Iterable[Sample]) -> None:
+        """Write samples to a folder of Hugging Face ``datasets`` as they come, whole or not at all.
 
-ABOUT = "about.yaml"
-_BATCH = 1000
+        Columns are the fields of :class:`Sample`, ``messages`` in TRL's conversational format. Beside them
+        ``about.yaml`` has the data set, the number of samples, and what was left out and why.
+        """
+        import datasets
+        from datasets.arrow_writer import ArrowWriter
 
-
-def save_samples(
-    folder: Path, samples: Iterable[Sample], view: TrainingView, config: InstructionConfig, report: ReadReport
-) -> Any:
-    """Write samples to a folder of Hugging Face ``datasets`` as they come, whole or not at all, and return them.
-
-    Columns: ``messages`` (a list of ``role`` and ``content``, TRL's conversational format), ``kind``, ``subject``,
-    ``stage``, ``label``, ``item``, ``neighbours`` (see :class:`Sample`). Beside them ``about.yaml`` has the data set,
-    the number of samples, and what was left out and why.
-
-    Args:
-        folder: instruction data that lie there are replaced.
-        report: the counts of :class:`Instructions`, complete when the samples are.
-    """
-    import datasets
-    from datasets.arrow_writer import ArrowWriter
-
-    ours = (folder / ABOUT).is_file()
-    if folder.exists() and not ours and not (folder.is_dir() and not any(folder.iterdir())):
-        raise BadInput(
-            f"{folder} holds something else than instruction data; give another folder", value=folder
-        )
-    with atomic_folder(folder) as draft:
-        # the data set cannot be saved to the folder that it is read from
-        (draft / "rows").mkdir()
-        with ArrowWriter(features=_features(), path=str(draft / "rows" / "rows.arrow")) as writer:
-            rows = map(_row, samples)
-            while batch := list(islice(rows, _BATCH)):
-                writer.write_batch({name: [row[name] for row in batch] for name in batch[0]})
-            count, _ = writer.finalize()
-        if not count:
-            raise _no_samples(view, report)
-        datasets.Dataset.from_file(str(draft / "rows" / "rows.arrow")).save_to_disk(str(draft))
-        shutil.rmtree(draft / "rows")
-        about = {
-            "dataset": view.name,
-            "fingerprint": view.fingerprint,
-            "samples": count,
-            "kept": dict(report.kept),
-            "dropped": dict(report.dropped),
-            "config": config.model_dump(mode="json"),
+        if folder.exists() and not (folder / ABOUT).is_file():
+            raise BadInput(
+                f"{folder} holds something else than instruction data; give another folder", value=folder
+            )
+        string = datasets.Value("string")
+        columns = {
+            "messages": datasets.List({"role": string, "content": string}),
+            **dict.fromkeys(("kind", "subject", "stage", "label", "item"), string),
+            "neighbours": datasets.List(string),
         }
-        text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
-        (draft / ABOUT).write_text(text, encoding="utf-8")
-    return load_samples(folder)
+        with atomic_folder(folder) as draft:
+            # the data set cannot be saved to the folder that it is read from
+            (draft / "rows").mkdir()
+            path = str(draft / "rows" / "rows.arrow")
+            with ArrowWriter(features=datasets.Features(columns), path=path) as writer:
+                for sample in samples:
+                    writer.write({**vars(sample), "messages": [vars(turn) for turn in sample.messages]})
+                count, _ = writer.finalize()
+            if not count:
+                raise self._no_samples()
+            datasets.Dataset.from_file(path).save_to_disk(str(draft))
+            shutil.rmtree(draft / "rows")
+            about = {
+                "dataset": self.view.name,
+                "fingerprint": self.view.fingerprint,
+                "samples": count,
+                "kept": self.report.kept,
+                "dropped": self.report.dropped,
+                "config": self.config.model_dump(mode="json"),
+            }
+            text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+            (draft / ABOUT).write_text(text, encoding="utf-8")
 
-
-def _no_samples(view: TrainingView, report: ReadReport) -> BadInput:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
-    remedy = "give profiles of more subjects"
-    if any(TOO_LONG in reason for reason in report.dropped):
-        remedy = "raise instructions.max_tokens, or take a model with a longer context window"
-    return BadInput(
-        f"no instruction data from {view.name!r}: {reasons or 'nobody has a profile'}; {remedy}, or leave the stage "
-        "out (--stages)",
-        value=dict(report.dropped),
-        where=view.name,
-        remedy=remedy,
-    )
+    def _no_samples(self) -> BadInput:
+        dropped = self.report.dropped
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        remedy = "give profiles of more subjects"
+        if _TOO_LONG in reasons:
+            remedy = "raise instructions.max_tokens, or take a model with a longer context window"
+        return BadInput(
+            f"no instruction data from {self.view.name!r}: {reasons or 'nobody has a profile'}; {remedy}, or leave "
+            "the stage out (--stages)",
+            value=dropped,
+            where=self.view.name,
+            remedy=remedy,
+        )
 
 
 def load_samples(folder: Path) -> Any:
-    """Return the ``datasets.Dataset`` that :func:`save_samples` wrote."""
+    """Return the ``datasets.Dataset`` that :meth:`Instructions.save` wrote."""
     import datasets
 
-    if not (folder / ABOUT).is_file():
-        raise NotFound(
-            f"no instruction data at {folder}; name the folder that they were saved to", value=folder
-        )
     return datasets.load_from_disk(str(folder))
 
 
@@ -358,33 +316,12 @@ def messages_of(turns: Iterable[Mapping[str, str]]) -> list[Message]:
 
 def formatted(samples: Any, count: int) -> str:
     """Return ``count`` samples, evenly spread over a ``datasets.Dataset`` of messages, in readable form."""
-    total = len(samples)
-    places = [at * total // min(count, total) for at in range(min(count, total))]
-    return "\n\n".join(_formatted(at, samples[at]) for at in places)
+    return "\n\n".join(_formatted(at, samples[at]) for at in evenly(len(samples), count).tolist())
 
 
 def _formatted(at: int, row: dict[str, Any]) -> str:
-    facts = [f"{row['stage']}, {row['kind']} {row['subject']}"]
-    facts += [f"asked: item {row['item']}, answer {row['label']}"] if row["label"] else []
-    facts += [f"similar: {', '.join(row['neighbours'])}"] if row["neighbours"] else []
+    notes = [f"{row['stage']}, {row['kind']} {row['subject']}"]
+    notes += [f"asked: item {row['item']}, answer {row['label']}"] if row["label"] else []
+    notes += [f"similar: {', '.join(row['neighbours'])}"] if row["neighbours"] else []
     turns = [f"[{turn['role']}]\n{turn['content']}" for turn in row["messages"]]
-    return "\n".join([f"── sample {at}: {'; '.join(facts)}", *turns])
-
-
-def _row(sample: Sample) -> dict[str, Any]:
-    messages = [{"role": turn.role, "content": turn.content} for turn in sample.messages]
-    return {**vars(sample), "messages": messages, "neighbours": list(sample.neighbours)}
-
-
-def _features() -> Any:
-    from datasets import Features, List, Value
-
-    text = Value("string")
-    names = ("kind", "subject", "stage", "label", "item")
-    return Features(
-        {
-            "messages": List({"role": text, "content": text}),
-            **dict.fromkeys(names, text),
-            "neighbours": List(text),
-        }
-    )
+    return "\n".join([f"── sample {at}: {'; '.join(notes)}", *turns])

@@ -1,7 +1,7 @@
 """The teacher's profiles, from a file or by a chat model (RecLM, https://arxiv.org/abs/2412.19302, section 2.2)."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,34 +12,23 @@ from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.readers.columns import strings
 from reclm.data.readers.delimited import read_records
 from reclm.errors import BadInput, unknown
-from reclm.llm.chat import Chat, plain
+from reclm.llm.chat import plain
 from reclm.profilers.profile_format import fault
 from reclm.profilers.reclm.config import RecLMConfig, TeacherConfig
-from reclm.profilers.reclm.prompter import RecLMPrompter
+from reclm.profilers.reclm.profiler import RecLMProfiler
 from reclm.profiles.estimate import KindEstimate, dry_run
 from reclm.profiles.run import Plan, make_profiles, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
 
-ID_NAMES = ("id", "user_id", "item_id", "uid")
-TEXT_NAMES = ("text", "profile", "response")
-EMPTY = "no text"
-UNKNOWN = "id not in the data set"
-_SAMPLE = 8
-"""Prompts that are answered for an estimate; they may cost money."""
+_NAMES = {"id": ("id", "user_id", "item_id", "uid"), "text": ("text", "profile", "response")}
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The teacher's profiles of one kind.
+    """The teacher's profiles of one kind by id, a line each, and the count of those that were left out, by reason."""
 
-    Attributes:
-        profiles: id to text, one line each, in the order of the file.
-        report: rows read, and rows left out by reason; ``malformed`` has the first few.
-    """
-
-    kind: ProfileKind
     profiles: dict[str, str]
-    report: ReadReport = field(default_factory=ReadReport)
+    report: ReadReport
 
 
 def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: TeacherConfig) -> Teacher:
@@ -48,30 +37,28 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
     Of several profiles of one id the first in format counts.
     """
     empty = path.is_file() and not path.stat().st_size
-    table = None if empty else _stored(path, kind) if ProfileStore.at(path) else read_records(path)
-    if table is None or not table.num_rows:
+    ids, texts = ([], []) if empty else _columns(path, kind, config)
+    if not ids:
         raise BadInput(f"{path} is empty: it holds no profile; give a file of ids and profiles", where=path)
-    ids = strings(table[_column(path, table, config.id_column, ID_NAMES, "id")]).fill_null("")
-    texts = strings(table[_column(path, table, config.text_column, TEXT_NAMES, "text")]).fill_null("")
-    known = view.idmap(kind).find(ids.combine_chunks()) >= 0
+    idmap, phrases = view.idmap(kind), config.phrases if kind == "user" else config.item_phrases
+    known = idmap.find(ids) >= 0
     missing = int((~known).sum())
     if missing and (config.strict or not known.any()):
-        example = ids[int(np.flatnonzero(~known)[0])].as_py()
+        example = ids[int(np.flatnonzero(~known)[0])]
         raise BadInput(
             f"{path}: {missing} of {len(known)} {kind} ids are not in data set {view.name!r}, such as {example!r} "
-            f"(its ids look like {', '.join(view.idmap(kind).ids(np.arange(min(3, len(view.idmap(kind))))))}); "
+            f"(its ids look like {', '.join(idmap.ids(np.arange(min(3, len(idmap)))))}); "
             "give the file of this data set, or set teacher.strict=false to leave them out",
             value=example,
             where=path,
             remedy="teacher.strict=false",
         )
     report = ReadReport()
-    report.drop(UNKNOWN, missing)
-    phrases = config.phrases if kind == "user" else config.item_phrases
+    report.drop("id not in the data set", missing)
     profiles: dict[str, str] = {}
-    for row in np.flatnonzero(known):
-        id, text = ids[int(row)].as_py(), plain(texts[int(row)].as_py())
-        reason = fault(text, phrases) if text else EMPTY
+    for row in np.flatnonzero(known).tolist():
+        id, text = ids[row], plain(texts[row])
+        reason = fault(text, phrases) if text else "no text"
         if not reason and id in profiles:
             reason = "another profile of the same id"
         if not reason:
@@ -89,20 +76,26 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
             value=dict(report.dropped),
             where=path,
         )
-    return Teacher(kind, profiles, report)
+    return Teacher(profiles, report)
 
 
-def _stored(folder: Path, kind: ProfileKind) -> pa.Table:
-    texts = ProfileStore.read(folder).texts(kind)
-    return pa.table({"id": pa.array(texts, pa.string()), "text": pa.array(texts.values(), pa.string())})
+def _columns(path: Path, kind: ProfileKind, config: TeacherConfig) -> tuple[list[str], list[str]]:
+    """Return the ids and the texts in a file or profile store."""
+    if ProfileStore.at(path):
+        stored = ProfileStore.read(path).texts(kind)
+        return list(stored), list(stored.values())
+    table = read_records(path)
+    names = _column(path, table, config.id_column, "id"), _column(path, table, config.text_column, "text")
+    ids, texts = (strings(table[name]).fill_null("").to_pylist() for name in names)
+    return ids, texts
 
 
-def _column(path: Path, table: pa.Table, named: str | None, usual: tuple[str, ...], what: str) -> str:
-    names = table.column_names
-    if named is not None:
-        if named not in names:
-            raise unknown(f"column of {path}", named, names)
+def _column(path: Path, table: pa.Table, named: str | None, what: str) -> str:
+    names, usual = table.column_names, _NAMES[what]
+    if named in names:
         return named
+    if named is not None:
+        raise unknown(f"column of {path}", named, names)
     matches = [name for name in names if name.lower() in usual]
     if len(matches) == 1:
         return matches[0]
@@ -124,21 +117,19 @@ class TeacherModel:
 
     def __init__(self, view: TrainingView, config: RecLMConfig, folder: Path) -> None:
         self.view, self.folder, self.config = view, folder, config
-        paths = {"user": config.teacher.users, "item": config.teacher.items}
-        self.kinds: list[ProfileKind] = [kind for kind in KINDS if paths[kind] is None]
+        self.kinds: list[ProfileKind] = [kind for kind in KINDS if config.teacher.file(kind) is None]
 
     @cached_property
-    def profiler(self) -> RecLMPrompter:
+    def profiler(self) -> RecLMProfiler:
         """Asks the model, one subject at a time."""
         parts = {name: getattr(self.config, name) for name in ("instructions", "generation", "neighbours")}
         teacher = self.config.teacher
-        return RecLMPrompter(RecLMConfig(**parts, stages=()), model=teacher.model, engine=teacher.engine)
+        return RecLMProfiler(RecLMConfig(**parts, stages=()), model=teacher.model, engine=teacher.engine)
 
     def write(self, progress: bool = True) -> None:
         """Write every missing profile, and print beforehand how many tokens that takes."""
         view, profiler, limit = self.view, self.profiler, self.config.teacher.limit
-        writer = f"reclm-{profiler.generator.model}"
-        with ProfileStore.open(self.folder, view.fingerprint, writer, view.name) as store:
+        with ProfileStore.open(self.folder, view.fingerprint, profiler.writer, view.name) as store:
             for kind in self.kinds if progress else ():
                 known: dict[ProfileKind, dict[str, str]] = {"user": {}, "item": {}}
                 known["user"] |= store.texts("user") if kind == "item" else {}
@@ -148,7 +139,7 @@ class TeacherModel:
             make_profiles(view, profiler, store, self.kinds, limit, progress)
 
     def _announce(self, todo: Plan) -> None:
-        chats = {one.prompt_hash: one.source for one in todo.prompts if isinstance(one.source, Chat)}
+        chats = {prompt.prompt_hash: prompt.source for prompt in todo.prompts}
         if chats:
             generator = self.profiler.generator
             read = sum(generator.count_tokens(chats).values())
@@ -162,4 +153,5 @@ class TeacherModel:
     def estimate(self) -> list[KindEstimate]:
         """Estimate the work, from a few answers that are not stored."""
         stored = ProfileStore.read(self.folder) if ProfileStore.at(self.folder) else None
-        return dry_run(self.view, self.profiler, stored, self.kinds, self.config.teacher.limit, _SAMPLE)
+        # answers may cost money: a few are enough
+        return dry_run(self.view, self.profiler, stored, self.kinds, self.config.teacher.limit, sample=8)

@@ -12,7 +12,6 @@ from reclm.data.id_map import IdMap
 from reclm.llm.models import LanguageModel, find_model, load_tokenizer
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.config import InstructionConfig, RecLMConfig
-from reclm.profilers.reclm.prompts import Budget
 from reclm.profilers.reclm.samples import Instructions
 
 sys.path.append(str(Path(__file__).parent))
@@ -88,7 +87,7 @@ def made(view, smollm):
 
     def make(**options) -> Instructions:
         config = InstructionConfig(**options)
-        return Instructions(view, config, Budget(smollm, config.max_tokens))
+        return Instructions(view, config, smollm)
 
     return make
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.reclm.supervised import NO_LOSS, label_chat, label_samples, token_table
+from reclm.profilers.reclm.stages import NO_LOSS, label_chat, label_samples, token_table
 
 CHAT = [
     Message("system", "You judge."),

@@ -1,6 +1,7 @@
 """Similar users from a LightGCN, similar items from text."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,8 @@ from tiny_tuning import Letters  # pyright: ignore[reportMissingImports]
 
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
-from reclm.profilers.reclm.neighbours import (
-    NeighbourConfig,  # pyright: ignore[reportPrivateImportUsage]
-    UserNeighbours,
-    item_features,
-    similar_items,
-    similar_others,
-    user_vectors,
-)
-from reclm.text.item_text import item_texts
+from reclm.profilers.reclm.config import NeighbourConfig
+from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items, similar_others, user_vectors
 
 
 @pytest.fixture
@@ -79,28 +73,29 @@ def test_the_seed_alone_decides(camps):
     assert not np.array_equal(user_vectors(camps, CONFIG.model_copy(update={"seed": 1}), False), first)
 
 
-def test_similar_items_by_text():
-    text = np.array([[1.0, 0.1], [0, 1], [1, 0], [0.1, 1]])
-    assert similar_items(text, NeighbourConfig(count=1))[:, 0].tolist() == [2, 3, 0, 1]
-    cold = similar_items(text, NeighbourConfig(count=2), among=np.array([0, 1]), searchers=np.array([3]))
-    assert cold.tolist() == [[-1, -1], [-1, -1], [-1, -1], [1, 0]]
-
-
-def test_item_texts_are_encoded_once(camps, tmp_path):
+def test_similar_items_by_text_which_is_encoded_once(camps, tmp_path):
     encoder: Any = Letters()
-    encoded = encoder.encode(item_texts(camps.item_text, camps.text_template))
+    titles = ["aab", "b", "a", "abb"]
+    view = replace(camps, item_text=pa.table({"title": [*titles, *["" for _ in range(8)]]}))
     texts: list[str] = []
     once = encoder.encode
     encoder.encode = lambda some: texts.extend(some) or once(some)
+
+    def similar(view: TrainingView, folder: Path | None = tmp_path) -> list[list[int]]:
+        every = np.arange(12)
+        return similar_items(view, encoder, folder, 1, every, every)[:, 0].tolist()
+
     for _ in range(2):
-        assert np.array_equal(item_features(camps, encoder, tmp_path), encoded)
+        assert similar(view) == [2, 3, 0, 1] + [-1] * 8
     assert len(texts) == 12
+    cold = similar_items(view, encoder, tmp_path, 2, np.array([0, 1]), np.array([3]))
+    assert cold[:4].tolist() == [[-1, -1], [-1, -1], [-1, -1], [1, 0]]
     other = replace(camps, item_text=pa.table({"title": [f"{at}!" for at in range(12)]}))
-    item_features(other, encoder, tmp_path)
+    similar(other)
     encoder.name = "another"
-    item_features(other, encoder, tmp_path)
+    similar(other)
     assert len(texts) == 36
-    item_features(other, encoder, None)
+    similar(other, None)
     assert len(texts) == 48
 
 

@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_to_the_same_adapter(tiny, tuned, tmp_path, stage) 
 def test_a_profile_that_ppo_writes_ends_with_its_line(tiny, tuned, tmp_path, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "reclm.profilers.reclm.pipeline.train_ppo", lambda *args, **_: seen.append((args[1], args[4]))
+        "reclm.profilers.reclm.pipeline.train_ppo", lambda *args: seen.append((args[1], args[3]))
     )
     out = Path(shutil.copytree(tuned, tmp_path / "out"))
     shutil.rmtree(out / "ppo")

@@ -9,7 +9,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from reclm.errors import BadInput
-from reclm.profilers.reclm.ppo_stage import combine_adapters, train_ppo
+from reclm.profilers.reclm import stages
+from reclm.profilers.reclm.stages import StageRun, combine_adapters
 from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.config import LoraOptions, PPOConfig
 from reclm.profilers.rl.ppo import PPO
@@ -26,6 +27,11 @@ TOY = PPOConfig(
     schedule="constant",
     max_new_tokens=6,
 )
+
+
+def train_ppo(tiny, reward, folder: Path, config: PPOConfig, start: Path | None = None) -> Path:
+    run = StageRun(tiny.model, tiny.prompts, folder, progress=False)
+    return stages.train_ppo(run, PROMPTS, reward, config, LORA, start)
 
 
 def count_e(texts, rows) -> list[int]:
@@ -105,7 +111,7 @@ def test_without_a_first_it_is_the_second(tiny, two, tmp_path) -> None:
 
 
 def test_what_is_left_is_adapter_and_metrics(tiny, two, tmp_path) -> None:
-    adapter = train_ppo(tiny.model, PROMPTS, count_e, tmp_path, TOY, LORA, start=two[0], progress=False)
+    adapter = train_ppo(tiny, count_e, tmp_path, TOY, two[0])
     assert adapter == tmp_path / "adapter"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["adapter", "metrics.jsonl", "tensorboard"]
     assert [one["step"] for one in lines(tmp_path)] == [1, 2, 3]
@@ -130,24 +136,20 @@ def test_where_kl_runs_away_the_adapter_is_that_of_the_step_before(
 
     with monkeypatch.context() as patched:
         patched.setattr(PPO, "train_step", run_away)
-        stopped = train_ppo(
-            tiny.model, PROMPTS, count_e, tmp_path / "a", config, LORA, start=start, progress=False
-        )
+        stopped = train_ppo(tiny, count_e, tmp_path / "a", config, start)
     rows = lines(tmp_path / "a")
     assert [one["step"] for one in rows] == list(range(1, done + 2))
     assert [one["stopped"] for one in rows] == [0.0] * done + [1.0]
     if done > 1:
         config = config.model_copy(update={"steps": done - 1})
-        expected = train_ppo(
-            tiny.model, PROMPTS, count_e, tmp_path / "b", config, LORA, start=start, progress=False
-        )
+        expected = train_ppo(tiny, count_e, tmp_path / "b", config, start)
         assert all(torch.equal(one, weights(expected)[name]) for name, one in weights(stopped).items())
     else:
         assert not any(one.any() for name, one in weights(stopped).items() if "lora_B" in name)
 
 
 def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(tiny, tmp_path, monkeypatch) -> None:
-    unbroken = train_ppo(tiny.model, PROMPTS, count_e, tmp_path / "a", TOY, LORA, progress=False)
+    unbroken = train_ppo(tiny, count_e, tmp_path / "a", TOY)
     write = checkpoints.write
 
     def broken(path: Path, *args) -> None:
@@ -158,10 +160,10 @@ def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(tiny, tm
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints, "write", broken)
         with pytest.raises(KeyboardInterrupt):
-            train_ppo(tiny.model, PROMPTS, count_e, tmp_path / "b", TOY, LORA, progress=False)
+            train_ppo(tiny, count_e, tmp_path / "b", TOY)
     # what a killed run left of the checkpoint that it was writing
     (tmp_path / "b" / "checkpoints" / "step-000003.partial").mkdir()
-    again = train_ppo(tiny.model, PROMPTS, count_e, tmp_path / "b", TOY, LORA, progress=False)
+    again = train_ppo(tiny, count_e, tmp_path / "b", TOY)
     assert [one["step"] for one in lines(tmp_path / "b")] == [1, 2, 3]
     assert all(torch.equal(one, weights(unbroken)[name]) for name, one in weights(again).items())
 
@@ -173,13 +175,13 @@ def test_a_run_broken_behind_the_runaway_step_stays_stopped(tiny, tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("reclm.profilers.reclm.ppo_stage.combine_adapters", broken)
+        patched.setattr("reclm.profilers.reclm.stages.combine_adapters", broken)
         with pytest.raises(KeyboardInterrupt):
-            train_ppo(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
+            train_ppo(tiny, count_e, tmp_path, config)
     before = lines(tmp_path)
     assert before[-1]["stopped"] == 1
     (tmp_path / "checkpoints" / "step-000009.partial").mkdir()
-    train_ppo(tiny.model, PROMPTS, count_e, tmp_path, config, LORA, progress=False)
+    train_ppo(tiny, count_e, tmp_path, config)
     assert lines(tmp_path) == before
     assert sorted(one.name for one in tmp_path.iterdir()) == ["adapter", "metrics.jsonl", "tensorboard"]
 
@@ -193,7 +195,7 @@ def test_other_options_are_refused_while_it_is_broken(tiny, tmp_path) -> None:
 
     calls: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        train_ppo(tiny.model, PROMPTS, broken, tmp_path, TOY, LORA, progress=False)
+        train_ppo(tiny, broken, tmp_path, TOY)
     other = TOY.model_copy(update={"clip": 0.5})
     with pytest.raises(BadInput, match="clip"):
-        train_ppo(tiny.model, PROMPTS, count_e, tmp_path, other, LORA, progress=False)
+        train_ppo(tiny, count_e, tmp_path, other)

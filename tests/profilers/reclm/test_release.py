@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from reclm.profilers.reclm.config import InstructionConfig
+from reclm.profilers.reclm.config import InstructionConfig, TeacherConfig
 from reclm.profilers.reclm.neighbours import similar
-from reclm.profilers.reclm.prompts import Budget
 from reclm.profilers.reclm.samples import Instructions
-from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher  # pyright: ignore[reportPrivateImportUsage]
+from reclm.profilers.reclm.teacher import read_teacher
 from tools.mind_release import MindRelease
 
 
@@ -37,9 +36,9 @@ def test_samples_fit_and_do_not_leak(release, smollm):
     # users as the sum of their items' random vectors: similar users share items
     vectors = np.random.default_rng(0).normal(size=(len(view.items), 16))
     matrix = view.train.matrix(len(view.users), len(view.items))
-    near = similar(matrix @ vectors, 5, among=rows)[0]
+    near = similar(matrix @ vectors, 5, among=rows)
     limit = 1024
-    instructions = Instructions(view, InstructionConfig(max_tokens=limit), Budget(smollm, limit))
+    instructions = Instructions(view, InstructionConfig(max_tokens=limit), smollm)
     samples = list(instructions.collaborative(near, profiles, np.random.default_rng(0)))
     assert len(samples) > 100
     assert sum(one.label == "Yes" for one in samples) * 2 == len(samples)

@@ -8,8 +8,8 @@ import pytest
 from reclm.data.dataset import ReadReport
 from reclm.errors import ReclmError
 from reclm.llm.chat import Message
+from reclm.profilers.reclm.config import RewardDataConfig
 from reclm.profilers.reclm.reward_model import (
-    RewardDataConfig,  # pyright: ignore[reportPrivateImportUsage]
     pair_dataset,
     rejected,
     reward_pairs,

@@ -10,7 +10,8 @@ import torch
 
 from reclm.llm.chat import Message
 from reclm.profilers.reclm.config import SupervisedConfig
-from reclm.profilers.reclm.reward_model import Pair, RewardModel, pair_accuracy, pair_dataset, tune_reward
+from reclm.profilers.reclm.reward_model import Pair, RewardModel, pair_accuracy, pair_dataset
+from reclm.profilers.reclm.stages import StageRun, tune_reward
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0}
 WORDS = ("jazz", "chess", "tea", "bread", "wind", "maps", "films", "news", "sea", "moon")
@@ -43,7 +44,9 @@ def tune(tiny, tmp_path_factory):
         config = SupervisedConfig(**{"lora": LORA, "epochs": 1, "batch_size": 8, "accumulate": 1, **options})
         folder = tmp_path_factory.mktemp("reward")
         pairs, others = (pair_dataset(map(pair, some)) for some in (learned, held_out))
-        adapter = tune_reward(tiny.model, tiny.prompts, pairs, others, folder, config, progress=False)
+        adapter = tune_reward(
+            StageRun(tiny.model, tiny.prompts, folder, progress=False), pairs, others, config
+        )
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         return RewardModel.load(tiny.model, adapter, tiny.prompts), list(map(json.loads, lines))
 

@@ -12,8 +12,7 @@ import torch
 from reclm.errors import BadInput, NotFound
 from reclm.llm.models import find_model
 from reclm.profilers.reclm.config import RecLMConfig
-from reclm.profilers.reclm.pipeline import RecLMFolder
-from reclm.profilers.reclm.profiler import RecLMProfiler
+from reclm.profilers.reclm.profiler import RecLMFolder, RecLMProfiler
 
 
 def begin(tiny, folder: Path, **changes) -> RecLMFolder:

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from reclm.profilers.reclm.config import InstructionConfig
-from reclm.profilers.reclm.histories import newest
-from reclm.profilers.reclm.prompts import Budget, trimmed
+from reclm.profilers.reclm.prompts import newest, trimmed
 from reclm.profilers.reclm.samples import Instructions
 from reclm.text.item_text import whole_sentences
 
@@ -98,7 +97,7 @@ def test_the_positive_is_not_in_the_targets_list_but_in_a_neighbours(made, profi
 def test_items_that_read_the_same_count_as_one(view, profiles, neighbours, smollm):
     fields = pa.table({"title": [*TITLES[:5], "Alien", ""], "kind": ["A film"] * 6 + [""]})
     config = InstructionConfig()
-    twins = Instructions(replace(view, item_text=fields), config, Budget(smollm, config.max_tokens))
+    twins = Instructions(replace(view, item_text=fields), config, smollm)
     asked = {
         (one.subject, one.item, one.label)
         for seed in range(20)

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import yaml
 
-from reclm.errors import BadInput, NotFound
+from reclm.errors import BadInput
 from reclm.llm.chat import Message
-from reclm.profilers.reclm.samples import formatted, load_samples, save_samples
+from reclm.profilers.reclm.samples import formatted, load_samples
 
 
 @pytest.fixture
-def saved(made, view, profiles, neighbours, tmp_path):
+def saved(made, profiles, neighbours, tmp_path):
     instructions = made()
     samples = list(instructions.collaborative(neighbours, profiles, np.random.default_rng(0)))
-    save_samples(tmp_path / "collab", iter(samples), view, instructions.config, instructions.report)
+    instructions.save(tmp_path / "collab", iter(samples))
     return tmp_path / "collab", samples
 
 
@@ -37,36 +37,30 @@ def test_a_person_can_read_a_sample(saved):
     folder, samples = saved
     text = formatted(load_samples(folder), 2)
     assert text.startswith("── sample 0: collab, user ada; asked: item ")
-    assert "── sample 3: " in text
+    assert "── sample 5: " in text
     assert f"[assistant]\n{samples[0].messages[2].content}\n[user]\n" in text
     assert formatted(load_samples(folder), 100).count("── sample") == 6
 
 
-def test_written_again_and_never_over_something_else(saved, made, view, profiles, tmp_path):
+def test_written_again_and_never_over_something_else(saved, made, profiles, tmp_path):
     folder, _ = saved
     instructions = made()
-    assert (
-        len(save_samples(folder, instructions.kd(profiles), view, instructions.config, instructions.report))
-        == 4
-    )
+    instructions.save(folder, instructions.kd(profiles))
+    assert len(load_samples(folder)) == 4
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
     with pytest.raises(BadInput):
-        save_samples(other, instructions.kd(profiles), view, instructions.config, instructions.report)
+        instructions.save(other, instructions.kd(profiles))
     assert (other / "thesis.txt").read_text() == "mine"
     for taken in (other / "thesis.txt", other / "thesis.txt" / "kd"):
         with pytest.raises(BadInput):
-            save_samples(taken, instructions.kd(profiles), view, instructions.config, instructions.report)
+            instructions.save(taken, instructions.kd(profiles))
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
 
 
-def test_no_sample_is_an_error_and_leaves_nothing(made, view, profiles, tmp_path):
+def test_no_sample_is_an_error_and_leaves_nothing(made, profiles, tmp_path):
     instructions = made(max_tokens=64)
     with pytest.raises(BadInput, match="4 kd"):
-        save_samples(
-            tmp_path / "kd", instructions.kd(profiles), view, instructions.config, instructions.report
-        )
+        instructions.save(tmp_path / "kd", instructions.kd(profiles))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(NotFound):
-        load_samples(tmp_path / "kd")

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from reclm.llm.models import digest
-from reclm.profilers.reclm import supervised
+from reclm.profilers.reclm import stages
 from reclm.profilers.reclm.config import SupervisedConfig
 from reclm.profilers.reclm.samples import load_samples, messages_of, subset
-from reclm.profilers.reclm.supervised import NO_LOSS, Variant, label_chat
+from reclm.profilers.reclm.stages import NO_LOSS, StageRun, Variant, label_chat
 from reclm.profilers.tuning.training import load_network
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0}
@@ -31,18 +31,9 @@ def tune(tiny, samples, tmp_path_factory):
     """Tunes on the first eight samples, all in one update, and holds the next four out."""
 
     def tune(variant: Variant = "mask", start=None, **options) -> Path:
-        folder = tmp_path_factory.mktemp("stage")
-        return supervised.tune(
-            tiny.model,
-            tiny.prompts,
-            samples.select(range(8)),
-            samples.select(range(8, 12)),
-            folder,
-            SupervisedConfig(**ONE_STEP | options),
-            variant=variant,
-            start=start,
-            progress=False,
-        )
+        run = StageRun(tiny.model, tiny.prompts, tmp_path_factory.mktemp("stage"), progress=False)
+        learned, held_out = samples.select(range(8)), samples.select(range(8, 12))
+        return stages.tune(run, learned, held_out, SupervisedConfig(**ONE_STEP | options), variant, start)
 
     return tune
 
@@ -104,7 +95,7 @@ def test_nothing_but_the_adapter_changes(tiny, tune, monkeypatch) -> None:
         networks.append(network)
         return network
 
-    monkeypatch.setattr(supervised, "load_network", loaded)
+    monkeypatch.setattr(stages, "load_network", loaded)
     files = digest(sorted(tiny.model.path.glob("*.safetensors")))
     learned = weights(tune(learning_rate=1e-2))
     assert all("lora_" in name for name in learned)

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from reclm.errors import BadInput, NotFound, ReclmError
-from reclm.profilers.reclm.teacher import TeacherConfig, read_teacher  # pyright: ignore[reportPrivateImportUsage]
+from reclm.profilers.reclm.config import TeacherConfig
+from reclm.profilers.reclm.teacher import read_teacher
 
 GOOD = "User identity: a, b, c; User interests: x, y, z."
 ROWS = [

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reclm.profilers.reclm.samples import load_samples, messages_of
-from reclm.profilers.reclm.supervised import label_chat, yes_no_accuracy
+from reclm.profilers.reclm.stages import label_chat, yes_no_accuracy
 from reclm.profilers.tuning.training import load_network
 
 

@@ -1,0 +1,265 @@
+"""The training of every stage with LoRA (RecLM, https://arxiv.org/abs/2412.19302, sections 2.2 to 2.4).
+
+*mask* and *naive* say which tokens of a supervised stage carry loss: those of all answers of a chat, or of the last one
+only; in both an answer's tokens and the token that ends its turn, so that the model learns to stop. TRL takes ids and
+``labels`` as they are. Its own ``assistant_only_loss`` needs ``{% generation %}`` in the chat template, which SmolLM2's
+and Llama 2's lack, and knows no *naive*; where a template has it, *mask* is the same (a test compares them).
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from peft import PeftModel
+
+from reclm.console import progress_bar
+from reclm.errors import BadInput
+from reclm.files import atomic_folder
+from reclm.llm.chat import Chat, Message
+from reclm.llm.models import LanguageModel
+from reclm.llm.tokens import PromptTokenizer
+from reclm.profilers.reclm.config import SupervisedConfig
+from reclm.profilers.reclm.prompts import NO, YES
+from reclm.profilers.reclm.reward_model import padded, tokenise_pairs
+from reclm.profilers.reclm.samples import messages_of
+from reclm.profilers.rl import checkpoints
+from reclm.profilers.rl.config import LoraOptions, PPOConfig
+from reclm.profilers.rl.policy import LogitHead, Policy
+from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.rl.rollout import PolicyGenerator, Reward
+from reclm.profilers.tuning.metrics_log import MetricsLog, writing
+from reclm.profilers.tuning.training import (
+    ADAPTER,
+    add_adapter,
+    batch_order,
+    evenly,
+    load_network,
+    train,
+    trainer_arguments,
+)
+
+Variant = Literal["mask", "naive"]
+NO_LOSS = -100
+"""The label of a token without loss in torch's cross entropy and in TRL."""
+
+
+@dataclass(frozen=True)
+class LabelledChat:
+    """A chat as tokens: ``n`` ids, and ``n`` labels: the id itself where there is loss, else ``NO_LOSS``."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def label_chat(
+    prompts: PromptTokenizer, messages: Sequence[Message], variant: Variant = "mask"
+) -> LabelledChat:
+    """Return a chat as tokens with the labels of ``variant``."""
+    answers = [number for number, turn in enumerate(messages) if turn.role == "assistant"]
+    if not answers:
+        raise BadInput("a sample to learn from has no answer; give one with an assistant message")
+    learned = answers if variant == "mask" else answers[-1:]
+    ids, owners = prompts.training_ids(tuple(messages))
+    labels = [token if owner in learned else NO_LOSS for token, owner in zip(ids, owners, strict=True)]
+    return LabelledChat(ids, labels)
+
+
+def label_samples(samples: Any, prompts: PromptTokenizer, variant: Variant = "mask") -> Any:
+    """Return samples as a ``datasets.Dataset`` of ``input_ids`` and ``labels``, which TRL's SFTTrainer takes."""
+
+    def labelled(row: Mapping[str, Any]) -> dict[str, list[int]]:
+        chat = label_chat(prompts, messages_of(row["messages"]), variant)
+        if len(chat.input_ids) > prompts.context:
+            raise BadInput(
+                f"the sample of {row['subject']!r} has {len(chat.input_ids)} tokens, {prompts.model} takes "
+                f"{prompts.context}; set max_tokens to that at most",
+                value=len(chat.input_ids),
+                where="max_tokens",
+            )
+        return vars(chat)
+
+    return samples.map(
+        labelled, remove_columns=samples.column_names, load_from_cache_file=False, desc="tokens"
+    )
+
+
+def token_table(prompts: PromptTokenizer, messages: Sequence[Message]) -> str:
+    """Return a sample token by token: place, token, and an ``x`` where it carries loss in *mask* and *naive*."""
+    mask, naive = (label_chat(prompts, messages, variant) for variant in ("mask", "naive"))
+    lines = [" place  mask  naive  token"]
+    for place, (token, *labels) in enumerate(zip(mask.input_ids, mask.labels, naive.labels, strict=True)):
+        marks = ["x" if label != NO_LOSS else "." for label in labels]
+        text = prompts.tokenizer.decode([token], skip_special_tokens=False)
+        lines.append(f"{place:6d}  {marks[0]:^4}  {marks[1]:^5}  {text!r}")
+    return "\n".join(lines)
+
+
+@torch.inference_mode()
+def yes_no_accuracy(
+    network: Any, prompts: PromptTokenizer, samples: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    """Return ``(n,)`` bool: which two-turn samples (equation 4) are answered rightly, by the likelier of Yes and No.
+
+    Args:
+        network: a transformers causal language model.
+        samples: rows of ``messages`` that end in the answer, and ``label``.
+    """
+    if not len(samples):
+        return np.zeros(0, bool)
+    wanted = np.array([row["label"] == YES for row in samples], bool)
+    chats = [Chat(tuple(messages_of(row["messages"])[:-1])) for row in samples]
+    questions = [prompts.ids(chat) for chat in chats]
+    # the first token in which the two answers differ behind a question
+    yes, no = (prompts.ids(Chat(chats[0].messages, word))[len(questions[0])] for word in (YES, NO))
+    answers = np.zeros(len(chats), bool)
+    head = LogitHead(network)
+    for rows, ids, mask in padded(questions, 8, 0, network.device):
+        states = head.hidden(ids, mask)[torch.arange(len(rows), device=ids.device), mask.sum(1) - 1]
+        logits = head.logits(states)
+        answers[rows] = (logits[:, yes] > logits[:, no]).cpu().numpy()
+    return answers == wanted
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """The model to train, its tokenizer, and the folder of the stage, where an interrupted run goes on."""
+
+    model: LanguageModel
+    prompts: PromptTokenizer
+    folder: Path
+    seed: int = 0
+    progress: bool = True
+
+
+def tune(
+    run: StageRun,
+    samples: Any,
+    held_out: Any,
+    config: SupervisedConfig,
+    variant: Variant = "mask",
+    start: Path | None = None,
+) -> Path:
+    """Train a LoRA adapter on answers, a new one or the one at ``start``, and return its folder.
+
+    ``samples`` and ``held_out`` are a ``datasets.Dataset`` of ``messages``; the loss on ``held_out`` is logged after
+    each epoch.
+    """
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    network = add_adapter(load_network(run.model, config.four_bit), config.lora, start=start, seed=run.seed)
+
+    def tokens(some: Any) -> Any:
+        return label_samples(some, run.prompts, variant)
+
+    return _train(run, SFTTrainer, SFTConfig, network, tokens, samples, held_out, config)
+
+
+def tune_reward(run: StageRun, pairs: Any, held_out: Any, config: SupervisedConfig) -> Path:
+    """Train a reward model on pairs (equation 6), and return its adapter's folder.
+
+    Loss and accuracy on ``held_out``, pairs like ``pairs``, are logged after each epoch.
+    """
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    network = load_network(run.model, config.four_bit, scores=True)
+    with torch.random.fork_rng():
+        # transformers draws the new layer from the global state
+        torch.manual_seed(run.seed)
+        torch.nn.init.normal_(network.score.weight, std=0.02)
+    network = add_adapter(network, config.lora, "SEQ_CLS", seed=run.seed)
+
+    def tokens(some: Any) -> Any:
+        return tokenise_pairs(some, run.prompts)
+
+    return _train(run, RewardTrainer, RewardConfig, network, tokens, pairs, held_out, config)
+
+
+def _train(
+    run: StageRun,
+    trainer: Any,
+    arguments: Any,
+    network: Any,
+    tokens: Callable[[Any], Any],
+    samples: Any,
+    held_out: Any,
+    config: SupervisedConfig,
+) -> Path:
+    learned = tokens(samples)
+    lengths = np.array([max(map(len, row.values())) for row in learned])
+    order = batch_order(lengths, config, np.random.default_rng([run.seed, 1]))
+    tested = held_out.select(evenly(len(held_out), config.evaluated))
+    tested = tokens(tested) if len(tested) else None
+    args = trainer_arguments(arguments, run.folder, config, len(order), run.seed, tested is not None)
+    trainer = trainer(
+        model=network,
+        args=args,
+        train_dataset=learned.select(order),
+        eval_dataset=tested,
+        processing_class=run.prompts.tokenizer,
+    )
+    return train(trainer, run.folder, run.folder.name, run.progress)
+
+
+def train_ppo(
+    run: StageRun,
+    prompts: Sequence[list[int]],
+    reward: Reward,
+    config: PPOConfig,
+    lora: LoraOptions,
+    start: Path | None = None,
+) -> Path:
+    """Train the tuned model for ``reward`` (equations 7 and 8), and return the adapter's folder.
+
+    The adapter holds all stages: the tuned one and PPO's in one, on the untuned model. Where the KL ran away it is that
+    of the step before.
+
+    Args:
+        prompts: token ids, answers begun.
+        start: the tuned adapter; the reference is the model with it. None: the untuned model.
+    """
+    folder, network = run.folder, load_network(run.model)
+    if start is not None:
+        network = PeftModel.from_pretrained(network, str(start))
+    policy = Policy.adapt(network, lora, seed=config.seed)
+    ppo = PPO(policy, PolicyGenerator(policy.base, run.model), prompts, reward, config)
+    steps, first = folder / "checkpoints", ppo.accelerator.is_main_process
+    with progress_bar("PPO", config.steps, run.progress and first) as advance, writing(folder):
+        if not ppo.resume(steps):
+            ppo.save(steps)
+        advance(ppo.step)
+        log = MetricsLog(folder, ppo.step + ppo.stopped) if first else None
+        for metrics in ppo.run():
+            # before the checkpoint: rows behind the latest checkpoint are cut off, missing ones stay missing
+            if log:
+                log.add(ppo.step + ppo.stopped, metrics)
+            ppo.save(steps)
+            if log:
+                checkpoints.keep(steps, 2)
+            advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
+        if log:
+            log.close()
+            done = checkpoints.complete(steps)
+            with atomic_folder(folder / ADAPTER) as draft:
+                combine_adapters(run.model, start, done[0] if ppo.stopped else done[-1], draft)
+            shutil.rmtree(steps, ignore_errors=True)
+        ppo.accelerator.wait_for_everyone()
+    return folder / ADAPTER
+
+
+def combine_adapters(model: LanguageModel, first: Path | None, second: Path, folder: Path) -> None:
+    """Write the adapter whose update is the sum of two: their matrices side by side, ranks added."""
+    network = load_network(model, device="cpu")
+    if first is None:
+        network = PeftModel.from_pretrained(network, str(second))
+    else:
+        network = PeftModel.from_pretrained(network, str(first), adapter_name="first")
+        network.load_adapter(str(second), "second")
+        network.add_weighted_adapter(["first", "second"], [1.0, 1.0], "default", combination_type="cat")
+        network.set_adapter("default")
+    network.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
