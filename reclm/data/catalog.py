@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reclm import plugins
 from reclm.data.dataset import Dataset
-from reclm.data.readers.base import Reader
+from reclm.data.readers.base import Reader, RemotePath
 from reclm.data.storage import is_dataset, load_folder, read_head, save
 from reclm.errors import BadInput, NotFound, ReclmError, unknown
 from reclm.folders import current, slug
@@ -59,8 +59,6 @@ def prepare_dataset(
 
 def _place(source: str | Path | None) -> Any:
     if isinstance(source, str) and "://" in source:
-        from reclm.data.readers.remote import RemotePath
-
         return RemotePath(source)
     return None if source is None else Path(source)
 

@@ -46,43 +46,33 @@ class Interactions:
     review: pa.Array | None = None
 
     def __post_init__(self) -> None:
-        for name, dtype in (
-            ("user_idx", np.int64),
-            ("item_idx", np.int64),
-            ("timestamp", np.int64),
-            ("rating", np.float32),
-        ):
-            column = getattr(self, name)
-            if column is None:
-                continue
-            column = np.ascontiguousarray(column, dtype)
-            column.flags.writeable = False
-            object.__setattr__(self, name, column)
-        for name in ("item_idx", "timestamp", "rating", "review"):
-            column = getattr(self, name)
-            if column is not None and len(column) != len(self.user_idx):
-                raise BadInput(f"column {name} has {len(column)} rows, user_idx has {len(self.user_idx)}")
+        given = {name: values for name, values in vars(self).items() if values is not None}
+        for name, values in given.items():
+            if len(values) != len(self.user_idx):
+                raise BadInput(f"column {name} has {len(values)} rows, user_idx has {len(self.user_idx)}")
+            if name != "review":
+                column = np.ascontiguousarray(values, np.float32 if name == "rating" else np.int64)
+                column.flags.writeable = False
+                object.__setattr__(self, name, column)
 
     def __len__(self) -> int:
         return len(self.user_idx)
 
     @classmethod
     def empty(cls) -> "Interactions":
+        """Return no interactions."""
         return cls(np.empty(0, np.int64), np.empty(0, np.int64))
 
     def take(self, rows: np.ndarray) -> "Interactions":
-        """The interactions at ``rows`` (positions or a boolean mask), in that order."""
+        """Return the interactions at ``rows`` (positions or a boolean mask), in that order."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return Interactions(
-            self.user_idx[rows],
-            self.item_idx[rows],
-            None if self.timestamp is None else self.timestamp[rows],
-            None if self.rating is None else self.rating[rows],
-            None if self.review is None else self.review.take(pa.array(rows)),
-        )
+        columns = {name: column for name, column in vars(self).items() if column is not None}
+        review = columns.pop("review", None)
+        taken = {name: column[rows] for name, column in columns.items()}
+        return Interactions(**taken, review=None if review is None else review.take(pa.array(rows)))
 
     def matrix(self, users: int, items: int) -> sparse.csr_array:
-        """A ``(users, items)`` float32 CSR matrix of ones; an interaction that occurs twice counts once."""
+        """Return a ``(users, items)`` float32 CSR matrix of ones; an interaction that occurs twice counts once."""
         ones = np.ones(len(self), np.float32)
         matrix = sparse.coo_array((ones, (self.user_idx, self.item_idx)), shape=(users, items)).tocsr()
         matrix.data[:] = 1.0
@@ -90,7 +80,7 @@ class Interactions:
         return matrix
 
     def by(self, kind: ProfileKind, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Interactions grouped by user (or item), each group oldest first where there are timestamps.
+        """Group interactions by user (or item), each group oldest first where there are timestamps.
 
         Returns:
             ``(indptr, rows)``: ``rows[indptr[u]:indptr[u + 1]]`` are the positions of u's interactions.
@@ -103,10 +93,9 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to evaluate: which items are ranked, and what is left out of the ranking.
+    """A way to evaluate, such as ``full-shot`` or ``zero-shot``: the items to rank, and those to leave out.
 
     Attributes:
-        name: e.g. ``"full-shot"`` or ``"zero-shot"``.
         candidates: ``(c,)`` sorted item_idx that are ranked for every user. Positives outside are not counted.
         mask: the splits whose interactions a user cannot be recommended again.
     """
@@ -118,15 +107,18 @@ class Protocol:
 
 @dataclass
 class ReadReport:
-    """Counts of the records that a reader kept and dropped, by reason, and the first malformed lines."""
+    """Counts of the records that a reader kept and dropped, by reason.
+
+    Attributes:
+        malformed: the first few, as ``file:line: text``; ``dropped["malformed line"]`` counts all.
+    """
 
     kept: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
-    """The first few, as ``file:line: text``; ``dropped["malformed line"]`` counts all."""
 
     def drop(self, why: str, count: int = 1) -> None:
-        """Count ``count`` records left out for the reason ``why``."""
+        """Add to the records left out for the reason ``why``."""
         if count:
             self.dropped[why] = self.dropped.get(why, 0) + int(count)
 
@@ -136,7 +128,7 @@ class TrainingView:
     """All that a profiler may read: the training part and the item text. It *has* no other part.
 
     Attributes:
-        fingerprint: of the data set that the view belongs to: it travels into every artefact made from the view.
+        fingerprint: of the data set; it travels into every artefact made from the view.
         sessions: of a ``next-item`` data set, the futures of held-out users blanked.
     """
 
@@ -168,18 +160,17 @@ class TrainingView:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A data set, split and ready: see the module's head.
+    """A data set, split and ready.
 
     Attributes:
-        name: the name it is saved under.
         users, items: the id maps, ``U`` and ``I`` long.
         train, valid, test: the splits. ``valid`` may be empty.
-        item_text: ``I`` rows, one string column a field, most telling field order kept; empty string = no text. No
-            column: nothing is known of the items but their ids.
+        item_text: ``I`` rows, one string column a field, most telling first; empty string = no text. No column:
+            nothing is known of the items but their ids.
         protocols: the evaluations it offers, in order.
         text_template: how an item's fields are put into one text, e.g. ``"{title}[ ({year})][. {genre}]"``; empty
             for all fields in order (:func:`reclm.text.item_text.item_texts`).
-        report: what the reader dropped; not part of the fingerprint.
+        report: counts of the reader; not part of the fingerprint.
         sessions: of a ``next-item`` data set (:func:`reclm.data.sessions.next_item`).
         folder: where it was loaded from; None for one made in memory.
     """
@@ -237,7 +228,7 @@ class Dataset:
             BadInput: for a frame, column type or option that cannot be used.
             NotFound: for a column or option that does not exist.
         """
-        from reclm.data.frames import from_frames
+        from reclm.data.readers.table import from_frames
 
         columns = {"user": user, "item": item, "time": time, "rating": rating}
         return from_frames(interactions, items, **columns, text=text, split=split, name=name, **options)
@@ -245,14 +236,11 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.item_text.num_rows != len(self.items):
             raise BadInput(f"item_text has {self.item_text.num_rows} rows for {len(self.items)} items")
+        users, items = len(self.users), len(self.items)
         for name in SPLITS:
             split = self.split(name)
-            if len(split) and (
-                split.user_idx.max() >= len(self.users) or split.item_idx.max() >= len(self.items)
-            ):
-                raise BadInput(
-                    f"{name} refers to rows beyond the {len(self.users)} users × {len(self.items)} items"
-                )
+            if split.user_idx.max(initial=-1) >= users or split.item_idx.max(initial=-1) >= items:
+                raise BadInput(f"{name} refers to rows beyond the {users} users × {items} items")
         if not len(self.train):
             raise BadInput(f"data set {self.name!r} has no training interactions", value=self.name)
 
@@ -269,9 +257,8 @@ class Dataset:
     def __repr__(self) -> str:
         splits = ", ".join(f"{name} {len(self.split(name)):,}" for name in SPLITS)
         protocols = ", ".join(protocol.name for protocol in self.protocols)
-        return (
-            f"Dataset {self.name!r}: {self.n_users:,} users × {self.n_items:,} items; {splits}; {protocols}"
-        )
+        size = f"{self.n_users:,} users × {self.n_items:,} items"
+        return f"Dataset {self.name!r}: {size}; {splits}; {protocols}"
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
@@ -303,7 +290,7 @@ class Dataset:
         raise unknown(f"protocol of data set {self.name!r}", name, [each.name for each in self.protocols])
 
     def split(self, name: Split) -> Interactions:
-        """Return one of the three splits, by name."""
+        """Return ``train``, ``valid`` or ``test``."""
         return getattr(self, name)
 
     def joined(self, names: Sequence[Split]) -> Interactions:
@@ -348,13 +335,8 @@ class Dataset:
         for protocol in self.protocols:
             digest.update(f"{protocol.name} {protocol.mask}".encode())
             digest.update(protocol.candidates.astype(np.int64).tobytes())
-        if self.sessions is not None:
-            for array in (
-                self.sessions.users,
-                self.sessions.history,
-                self.sessions.future,
-                self.sessions.split,
-            ):
+        if (sessions := self.sessions) is not None:
+            for array in (sessions.users, sessions.history, sessions.future, sessions.split):
                 digest.update(f"{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()[:16]
 
@@ -374,8 +356,7 @@ def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:
         for first in range(0, len(chunk), BLOCK):
             block = pc.fill_null(chunk.slice(first, BLOCK).cast(pa.large_binary()), nothing)
             lengths = pc.binary_length(block).cast(pa.int64()).to_numpy().astype("<i8")
-            prefix = pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(8), len(block), [None, pa.py_buffer(lengths)]
-            )
-            lined_up = pc.binary_join_element_wise(prefix.cast(pa.large_binary()), block, nothing)
-            digest.update(lined_up.buffers()[2] or b"")
+            buffers = [None, pa.py_buffer(lengths)]
+            prefix = pa.FixedSizeBinaryArray.from_buffers(pa.binary(8), len(block), buffers)
+            joined = pc.binary_join_element_wise(prefix.cast(pa.large_binary()), block, nothing)
+            digest.update(joined.buffers()[2] or b"")

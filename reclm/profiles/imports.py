@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
-from reclm.data.frames import to_arrow
 from reclm.data.id_map import id_strings
+from reclm.data.readers.columns import to_arrow
 from reclm.errors import BadInput, unknown
 from reclm.folders import current
 from reclm.profiles.profile import Profile, view_of

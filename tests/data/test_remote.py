@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reclm.data.catalog import prepare_dataset
-from reclm.data.readers.remote import RemotePath
+from reclm.data.readers.base import RemotePath
 from reclm.errors import BadInput, ReclmError
 
 ROWS = [(f"u{user}", f"i{item}") for user in range(4) for item in range(5)]

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from reclm.config import Config as BaseConfig
 from reclm.data import splits
 from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
-from reclm.data.readers.base import MalformedLines, Reader, existing
+from reclm.data.readers.base import MalformedLines, Names, Reader, existing
 from reclm.data.readers.delimited import read_rows
 from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.splits import Fraction, Seed, finished
@@ -25,11 +25,6 @@ NO_DELIMITER = "\x1f"
 """Stands in no list, so that a line is one field."""
 
 MaskedSplit = Literal["train", "valid"]
-
-
-def _names(value: object) -> object:
-    """``"train, valid"`` as a list of names."""
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 class Adjacency(Reader):
@@ -48,7 +43,7 @@ class Adjacency(Reader):
     class Config(BaseConfig):
         """Options of the reader."""
 
-        mask: Annotated[tuple[MaskedSplit, ...], BeforeValidator(_names), Field(min_length=1)] = ("train",)
+        mask: Annotated[tuple[MaskedSplit, ...], Names, Field(min_length=1)] = ("train",)
         """The splits whose items a user cannot be recommended again at test. LightGCN's authors and LightGCN++'s mask
         training items only, so that validation items stay candidates; ``train,valid`` masks both."""
         valid: Fraction = 0.0

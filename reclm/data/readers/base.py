@@ -1,20 +1,33 @@
-"""What every reader of raw data is, and how it speaks of the lines it could not read."""
+"""The interface of readers of raw data, the places they read from, and their report of malformed lines."""
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+
+from pydantic import BeforeValidator
 
 from reclm.config import Config as BaseConfig
 from reclm.console import printable
 from reclm.data.dataset import Dataset, ReadReport
-from reclm.errors import BadInput, NotFound
+from reclm.errors import BadInput, MissingExtra, NotFound
+
+if TYPE_CHECKING:
+    import duckdb
 
 SHOWN = 5
 """How many malformed lines a report quotes; all are counted."""
 
 
+Names = BeforeValidator(
+    lambda value: [x.strip() for x in value.split(",")] if isinstance(value, str) else value
+)
+"""Lets an option of several names be written as ``"title, genre"``."""
+
+
 class MalformedLines:
-    """Where readers report lines they cannot use: counted and passed over or, if ``strict``, fatal.
+    """Collects the lines that readers cannot use: counted and passed over or, if ``strict``, fatal.
 
     Args:
         report: receives the count, as ``dropped["malformed line"]``, and the first few lines.
@@ -29,7 +42,7 @@ class MalformedLines:
         """Note one malformed line.
 
         Raises:
-            BadInput: if ``strict``, with file, line number, text and what is wrong.
+            BadInput: if ``strict``, with file, line number, text and reason.
         """
         place = f"{file}:{line}: {printable(text, 160)}"
         if self.strict:
@@ -37,10 +50,6 @@ class MalformedLines:
         self.report.drop("malformed line")
         if len(self.report.malformed) < SHOWN:
             self.report.malformed.append(f"{place} ({why})")
-
-    def count(self, number: int) -> None:
-        """Count further malformed lines that need no quoting: ``SHOWN`` are quoted already."""
-        self.report.drop("malformed line", number)
 
 
 class Reader(ABC):
@@ -51,7 +60,7 @@ class Reader(ABC):
         summary: one line for ``reclm data list``.
         source: what ``--source`` must point at, in words; empty for an ``embedded`` reader.
         embedded: needs no source: the data comes with an installed package.
-        remote: reads a :class:`~reclm.data.readers.remote.RemotePath`, too.
+        remote: reads a :class:`RemotePath`, too.
         Config: its options, each with a default.
     """
 
@@ -77,13 +86,82 @@ class Reader(ABC):
 
 
 def existing(source: Path | None, reader: Reader | type[Reader]) -> Path:
-    """``source``, which must be there.
+    """Return ``source``, which must be there.
 
     Raises:
-        BadInput: if no source was given or nothing lies there.
+        BadInput: if no source was given.
+        NotFound: if nothing lies there.
     """
     if source is None:
         raise BadInput(f"data set {reader.name!r} needs --source: {reader.source}")
     if not source.exists():
         raise NotFound(f"no such file or folder: {source}; --source must be {reader.source}")
     return source
+
+
+class RemotePath:
+    """A file or folder in a file system of fsspec, such as ``s3://bucket/folder``, with the methods of a path.
+
+    Raises:
+        MissingExtra: if the package for the file system is not installed.
+        NotFound: if fsspec knows no such file system, or it cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        try:
+            self.file_system, self.path = url_to_fs(url)
+        except ImportError as error:
+            raise MissingExtra(f"{url} cannot be read: {error}", value=url) from error
+        except (ValueError, OSError) as error:
+            raise NotFound(f"{url} cannot be read: {error}", value=url) from error
+
+    def __str__(self) -> str:
+        return self.file_system.unstrip_protocol(self.path)
+
+    def _at(self, path: str) -> "RemotePath":
+        other = object.__new__(RemotePath)
+        other.file_system, other.path = self.file_system, path
+        return other
+
+    def __truediv__(self, name: str) -> "RemotePath":
+        return self._at(f"{self.path.rstrip('/')}/{name}")
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.path).suffix
+
+    @property
+    def parent(self) -> "RemotePath":
+        return self._at(self.path.rstrip("/").rpartition("/")[0])
+
+    def with_name(self, name: str) -> "RemotePath":
+        return self.parent / name
+
+    def exists(self) -> bool:
+        return self.file_system.exists(self.path)
+
+    def is_file(self) -> bool:
+        return self.file_system.isfile(self.path)
+
+    def is_dir(self) -> bool:
+        return self.file_system.isdir(self.path)
+
+    def glob(self, pattern: str) -> Iterator["RemotePath"]:
+        paths = sorted(self.file_system.ls(self.path, detail=False)) if self.is_dir() else []
+        yield from (self._at(path) for path in paths if PurePosixPath(path).match(pattern))
+
+    def stat(self) -> Any:
+        return SimpleNamespace(st_size=self.file_system.size(self.path))
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        return cast(BinaryIO, self.file_system.open(self.path, mode))
+
+    def register(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Let a connection read the file system."""
+        connection.register_filesystem(self.file_system)

@@ -4,14 +4,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reclm.config import Config
 from reclm.data.dataset import Interactions
-from reclm.data.id_map import IdMap, id_strings
+from reclm.data.id_map import IdMap, id_strings, unreadable
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.lines import Rows
 from reclm.errors import BadInput, unknown
@@ -23,7 +24,7 @@ PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
 @dataclass(frozen=True)
 class LogColumns:
-    """Which columns hold what; None where there is no such column."""
+    """Names of the columns of a log; None where there is no such column."""
 
     user: str
     item: str
@@ -31,9 +32,26 @@ class LogColumns:
     rating: str | None = None
     review: str | None = None
 
+    @classmethod
+    def of(cls, file: str, names: Sequence[str], config: Config, ending: str) -> Self:
+        """Return the columns of ``file`` that the options ``user_ENDING``, ``item_ENDING``, … name.
+
+        Raises:
+            NotFound: if there is no column of users or of items, or another one that the user asked for.
+        """
+
+        def find(role: str) -> Any:
+            option = f"{role}_{ending}"
+            name, needed = getattr(config, option, None), {f"user_{ending}", f"item_{ending}"}
+            if name is None or (name not in names and option not in needed | config.model_fields_set):
+                return None
+            return find_column(file, name, names)
+
+        return cls(*map(find, ("user", "item", "time", "rating", "review")))
+
     def names(self) -> list[str]:
-        """The columns that are there."""
-        return [name for name in (self.user, self.item, self.time, self.rating, self.review) if name]
+        """Return the columns that are there."""
+        return [name for name in vars(self).values() if name]
 
 
 @dataclass(frozen=True)
@@ -87,10 +105,7 @@ def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: Ti
         rating, wrong[f"{columns.rating} is no number"] = numbers(rows[columns.rating])
         rating = rating.astype(np.float32)
     review = pc.fill_null(strings(rows[columns.review]), "") if columns.review else None
-    good = np.ones(len(rows), bool)
-    for why, bad in wrong.items():
-        rows.reject(bad & good, why, malformed)
-        good &= ~bad
+    good = rows.good(wrong, malformed)
     mask = pa.array(good)
     # a filtered column is a copy: a column of a block would hold on to the whole block
     return Log(
@@ -103,16 +118,43 @@ def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: Ti
     )
 
 
-def id_map(what: str, *columns: Column | pa.Array) -> IdMap:
-    """The distinct ids of all columns, in order of appearance."""
-    chunks = [
-        chunk for column in columns for chunk in (column.chunks if isinstance(column, Column) else [column])
-    ]
+def to_arrow(frame: Any, what: str) -> pa.Table:
+    """Return a frame of pandas, polars, Arrow or DuckDB as an Arrow table.
+
+    Raises:
+        BadInput: if ``frame`` is no frame, or two columns have one name; ``what`` names it in the message.
+    """
+    import narwhals as nw
+
+    try:
+        wrapped = nw.from_native(frame)
+        eager = wrapped.collect("pyarrow") if isinstance(wrapped, nw.LazyFrame) else wrapped
+        table = eager.to_arrow()
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(
+            f"{what}: {type(frame).__name__} cannot be read as a frame of pandas, polars, Arrow or DuckDB: {reason}",
+            where=what,
+        ) from error
+    if len(set(table.column_names)) < len(table.column_names):
+        raise BadInput(f"{what}: two columns have the same name: {', '.join(table.column_names)}", where=what)
+    return table
+
+
+def id_map(what: str, *columns: Column) -> IdMap:
+    """Return the distinct ids of all columns, in order of appearance."""
+    chunks = [chunk for column in columns for chunk in column.chunks]
     return IdMap(pc.unique(pa.chunked_array(chunks, pa.string())), what)
 
 
+def numbered(parts: Sequence[pa.DictionaryArray], what: str) -> tuple[IdMap, np.ndarray]:
+    """Return the distinct ids of dictionary-encoded parts, and the row ``(n,)`` of each value."""
+    column = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+    return IdMap(column.dictionary, what), column.indices.to_numpy()
+
+
 def text_of(items: IdMap, table: pa.Table, id_column: str, fields: Sequence[str]) -> pa.Table:
-    """Columns ``fields`` for ``items``, in their order: strings, empty where ``table`` has no row or null.
+    """Return columns ``fields`` for ``items``, in their order: strings, empty where ``table`` has no row or null.
 
     Of several rows with the same id the first counts.
     """
@@ -123,13 +165,13 @@ def text_of(items: IdMap, table: pa.Table, id_column: str, fields: Sequence[str]
 
 
 def without_text(items: IdMap) -> pa.Table:
-    """The text of items of which nothing is known: an empty ``title``."""
+    """Return the text of items of which nothing is known: an empty ``title``."""
     return pa.table({"title": pa.array([""] * len(items))})
 
 
-def text_fields(table: pa.Table, id_column: str) -> list[str]:
+def text_fields(schema: pa.Schema, id_column: str = "") -> list[str]:
     """Return the columns that hold strings, without the ids."""
-    return [field.name for field in table.schema if field.name != id_column and _holds_strings(field.type)]
+    return [field.name for field in schema if field.name != id_column and _holds_strings(field.type)]
 
 
 def _holds_strings(kind: pa.DataType) -> bool:
@@ -149,7 +191,7 @@ def strings(column: Column) -> Column:
 
 
 def joined(lists: Column, between: str) -> Column:
-    """Each list as one text, blank and null members left out; null becomes empty.
+    """Join each list to one text, blank and null members left out; null becomes empty.
 
     >>> joined(pa.chunked_array([[["a", None, " ", "b"], [], None]]), ", ").to_pylist()
     ['a, b', '', '']
@@ -160,29 +202,26 @@ def joined(lists: Column, between: str) -> Column:
     filled = pc.not_equal(values, "")
     count = np.bincount(parents[filled.to_numpy(zero_copy_only=False)], minlength=len(array))
     offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
-    return pa.chunked_array(
-        [pc.binary_join(pa.ListArray.from_arrays(offsets, values.filter(filled)), between)]
-    )
+    texts = pa.ListArray.from_arrays(offsets, values.filter(filled))
+    return pa.chunked_array([pc.binary_join(texts, between)])
 
 
 def _cast(column: Column | pa.Array, to: pa.DataType) -> Column:
     try:
         return pc.cast(column, to)
     except pa.ArrowNotImplementedError as error:
-        raise BadInput(
-            f"a column of type {column.type} cannot be read as {to}; convert it first", value=str(column.type)
-        ) from error
+        raise unreadable(column.type, to) from error
 
 
 def numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
-    """Values ``(n,)`` float64, and ``(n,)`` bool: which are no finite number (they become 0)."""
+    """Return values ``(n,)`` float64 and a mask ``(n,)`` of those that are no finite number (they become 0)."""
     values = cast_or_null(column, pa.float64()).to_numpy().astype(np.float64)
     bad = ~np.isfinite(values)
     return np.where(bad, 0.0, values), bad
 
 
 def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarray]:
-    """Times ``(n,)`` int64 in seconds since 1970, and ``(n,)`` bool: which are none (they become 0).
+    """Return times ``(n,)`` int64 in seconds since 1970 and a mask ``(n,)`` of those that are none (they become 0).
 
     Args:
         column: numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or a date or timestamp type.
@@ -196,7 +235,7 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
             column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
             column = cast_or_null(column, pa.timestamp("us", "UTC" if zoned else None))
     if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
-        # what is finer than a microsecond is cut off
+        # anything finer than a microsecond is cut off
         column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
         bad = column.is_null().to_numpy()
         return pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // 1_000_000, bad
@@ -206,7 +245,7 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
 
 
 def cast_or_null(column: Column, to: pa.DataType) -> Column:
-    """``column`` as type ``to``; values that cannot be converted become null."""
+    """Convert a column; values that cannot be converted become null."""
 
     def convert(part: pa.Array) -> list[pa.Array]:
         try:
@@ -221,31 +260,24 @@ def cast_or_null(column: Column, to: pa.DataType) -> Column:
 
 
 def find_column(file: str, name: str, names: Sequence[str]) -> str:
-    """``name``, which must be a column of ``file``.
+    """Return ``name``, which must be a column of ``file``.
 
     Raises:
-        BadInput: offering the nearest of ``names`` and listing them.
+        NotFound: offering the nearest of ``names`` and listing them.
     """
     if name not in names:
         raise unknown(f"column of {file}", name, names)
     return name
 
 
-def find_optional(file: str, name: str | None, names: Sequence[str], asked: bool) -> str | None:
-    """``name`` if it is a column of ``file``, else None; an error like :func:`find_column`'s if ``asked`` for."""
-    if name is None or (name not in names and not asked):
-        return None
-    return find_column(file, name, names)
-
-
 def _empty(column: Column) -> np.ndarray:
     return pc.fill_null(pc.equal(pc.binary_length(column), 0), True).to_numpy()
 
 
-_INLINE = frozenset(("a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"))
+_INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"}
 """Tags that may stand within a word; all others part words."""
 
-_UNSEEN = frozenset(("script", "style"))
+_MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
 
 
 class _Text(HTMLParser):
@@ -255,14 +287,16 @@ class _Text(HTMLParser):
         self.unseen = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _UNSEEN:
+        if tag in ("script", "style"):
             self.unseen = tag
-        if tag not in _INLINE:
-            self.pieces.append(" ")
+        self._part(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag == self.unseen:
             self.unseen = ""
+        self._part(tag)
+
+    def _part(self, tag: str) -> None:
         if tag not in _INLINE:
             self.pieces.append(" ")
 
@@ -272,7 +306,7 @@ class _Text(HTMLParser):
 
 
 def without_html(text: str) -> str:
-    """The text that a browser would show, on one line.
+    """Return the text that a browser would show, on one line.
 
     >>> without_html("<p>Tom &amp; <b>J</b>erry</p><p>I &lt;3 it</p>")
     'Tom & Jerry I <3 it'
@@ -287,31 +321,27 @@ def without_html(text: str) -> str:
 
 
 def plain(column: Column) -> tuple[Column, np.ndarray]:
-    """Texts without HTML, control characters and runs of blanks; null becomes empty.
+    """Return texts without HTML, control characters and runs of blanks, and a mask ``(n,)`` of those that held HTML.
 
-    Returns:
-        the texts, and ``(n,)`` bool: which held HTML.
+    Null becomes empty.
     """
     column = pc.fill_null(column, "")
-    found = pc.match_substring_regex(column, r"<[A-Za-z/!?]|&[#A-Za-z]").to_numpy()
+    marked = pc.match_substring_regex(column, _MARKUP).to_numpy()
     # most of it is <br />; only what is left after that is parsed, text by text
     column = pc.replace_substring_regex(column, r"(?i)<br\s*/?>", " ")
-    rest = pc.match_substring_regex(column, r"<[A-Za-z/!?]|&[#A-Za-z]")
-    parsed = [without_html(text) for text in column.filter(rest).to_pylist()]
-    if parsed:
-        column = pc.replace_with_mask(
-            column.combine_chunks(), rest.combine_chunks(), pa.array(parsed, column.type)
-        )
-        column = pa.chunked_array([column])
+    rest = pc.match_substring_regex(column, _MARKUP)
+    parsed = pa.array([without_html(text) for text in column.filter(rest).to_pylist()], column.type)
+    if len(parsed):
+        whole, mask = column.combine_chunks(), rest.combine_chunks()
+        column = pa.chunked_array([pc.replace_with_mask(whole, mask, parsed)])
     column = pc.replace_substring_regex(column, r"[\x00-\x20\x7f]{2,}|[\x00-\x1f\x7f]", " ")
-    return pc.utf8_trim_whitespace(column), found
+    return pc.utf8_trim_whitespace(column), marked
 
 
 def shortened(column: Column, longest: int | None) -> tuple[Column, np.ndarray]:
-    """Texts of ``longest`` characters at most, cut between words and ended by ``…`` where they were longer.
+    """Cut texts to ``longest`` characters, between words and with ``…``; return them and a mask of those cut.
 
-    Returns:
-        the texts, and ``(n,)`` bool: which were longer. None for ``longest`` leaves all as they are.
+    None for ``longest`` leaves all as they are.
     """
     if longest is None:
         return column, np.zeros(len(column), bool)

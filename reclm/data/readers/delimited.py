@@ -74,33 +74,22 @@ def read_rows(
         ]
         block.report(rejects, malformed)
         good = rows.keep(width == len(columns)).columns(wanted)
-        yield good.keep(~_blank(good.table)) if len(columns) > 1 else good
+        yield good.keep(_filled(good.table)) if len(columns) > 1 else good
 
 
-def _blank(table: pa.Table) -> np.ndarray:
-    empty = np.ones(table.num_rows, bool)
+def _filled(table: pa.Table) -> np.ndarray:
+    filled = np.zeros(table.num_rows, bool)
     for column in table.columns:
-        if not empty.any():
+        if filled.all():
             break
-        empty &= pc.equal(pc.binary_length(column), 0).to_numpy()
-    return empty
+        filled |= pc.greater(pc.binary_length(column), 0).to_numpy()
+    return filled
 
 
-def read_all(
-    file: TextFile,
-    columns: Sequence[str],
-    malformed: MalformedLines,
-    *,
-    delimiter: str = "\t",
-    header: bool = False,
-    quoting: bool = False,
-    include: Sequence[str] | None = None,
-) -> Rows:
-    """Return all rows of :func:`read_rows` at once."""
-    wanted = list(include or columns)
-    options = {"delimiter": delimiter, "header": header, "quoting": quoting, "include": wanted}
+def read_all(file: TextFile, columns: Sequence[str], malformed: MalformedLines, **options: Any) -> Rows:
+    """Return all rows of :func:`read_rows`, whose options these are, at once."""
     parts = list(read_rows(file, columns, malformed, **options))
-    schema = pa.schema([(name, pa.string()) for name in wanted])
+    schema = pa.schema([(name, pa.string()) for name in options.get("include") or columns])
     return Rows(
         file.label,
         pa.concat_tables([schema.empty_table(), *(part.table for part in parts)]),
@@ -124,9 +113,7 @@ def _quoted(
     query = f"""SELECT {values}, {breaks} AS breaks, coalesce({", ".join(names)}) IS NULL AS blank
         FROM read_csv($path, delim=$delimiter, quote='"', escape='"', header=$header, {OPTIONS},
         compression=$compression, columns={{{", ".join(f"'{name}': 'VARCHAR'" for name in names)}}})"""
-    with file.readable() as source, database() as connection:
-        if file.register:
-            file.register(connection)
+    with file.readable() as source, database(file) as connection:
         options = {**source, "delimiter": delimiter, "header": header}
         try:
             table = connection.sql(query, params=options).to_arrow_table()
@@ -212,14 +199,10 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, rows: int | N
     """
     file = TextFile.on_disk(path)
     names = "*" if columns is None else ", ".join(_identifier(name) for name in dict.fromkeys(columns))
-    with database() as connection:
-        if file.register:
-            file.register(connection)
+    query = f"SELECT {names} FROM read_parquet($path) LIMIT $rows"
+    with database(file) as connection:
         try:
-            return connection.sql(
-                f"SELECT {names} FROM read_parquet($path) LIMIT $rows",
-                params={"path": file.literal, "rows": rows},
-            ).to_arrow_table()
+            return connection.sql(query, params={"path": file.literal, "rows": rows}).to_arrow_table()
         except (duckdb.Error, pa.ArrowException) as error:
             raise BadInput(f"{path} is no Parquet file: {one_line(error)}", where=str(path)) from error
 

@@ -35,12 +35,10 @@ BATCH = 1 << 23
 
 DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
+# DuckDB: a file as a table of one column, `line`, null where it is blank; a line that is not UTF-8 is rejected.
 OPTIONS = f"auto_detect=false, store_rejects=true, max_line_size={LONGEST + 2}, buffer_size={2 * LONGEST}"
 LINES = f"""read_csv($path, delim='', quote='', escape='', header=false, strict_mode=false, {OPTIONS},
     compression=$compression, columns={{'line': 'VARCHAR'}})"""
-"""A file as a table of one column: ``line``, null where it is blank. A line that is not UTF-8 is rejected."""
-
-
 SETTINGS = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -51,15 +49,15 @@ SETTINGS = {
 
 
 @contextmanager
-def database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a database in memory that neither installs nor loads extensions."""
+def database(file: "TextFile") -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database in memory that can read ``file``, and neither installs nor loads extensions."""
     connection = duckdb.connect(":memory:", config=dict(SETTINGS))
     connection.execute("SET TimeZone = 'UTC'")
-    with suppress(
-        duckdb.InvalidInputException
-    ):  # in a notebook without ipywidgets there is no bar to switch off
+    with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has no bar to switch off
         connection.execute("SET enable_progress_bar = false")  # it would be written to stdout
     try:
+        if file.register:
+            file.register(connection)
         yield connection
     finally:
         connection.close()
@@ -72,11 +70,15 @@ def one_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts of a file: its lines and line ends, and whether it holds double quotes and is UTF-8."""
+    """Counts of a file.
+
+    Attributes:
+        mixed: line ends differ, or are carriage returns alone.
+        quotes: it holds double quotes.
+    """
 
     lines: int
     mixed: bool
-    """Line ends differ, or are carriage returns alone."""
     quotes: bool
     utf8: bool
 
@@ -87,10 +89,8 @@ class TextFile:
 
     Attributes:
         label: the name that messages give it, e.g. ``"MINDsmall_train.zip/behaviors.tsv"``.
-        opener: opens it for reading bytes.
         size: its bytes, uncompressed where it lies in an archive.
         path: where DuckDB can read it; empty inside an archive.
-        encoding: of its text.
         register: makes a connection know the file system.
     """
 
@@ -103,7 +103,7 @@ class TextFile:
 
     @classmethod
     def on_disk(cls, path: Path, encoding: str = "utf-8") -> Self:
-        """Return the file at ``path``, which may be a :class:`~reclm.data.readers.remote.RemotePath`.
+        """Return the file at ``path``, which may be a :class:`~reclm.data.readers.base.RemotePath`.
 
         Raises:
             NotFound: if there is no such file.
@@ -117,11 +117,8 @@ class TextFile:
             raise BadInput(
                 f"encoding {encoding!r} is unknown; take utf-8, utf-16, latin-1, …", value=encoding
             ) from error
-        register = getattr(path, "register", None)
-        size = path.stat().st_size
-        return cls(
-            str(path), lambda: cast(BinaryIO, path.open("rb")), size, str(path), encoding, register
-        )._filled()
+        opener, register = lambda: cast(BinaryIO, path.open("rb")), getattr(path, "register", None)
+        return cls(str(path), opener, path.stat().st_size, str(path), encoding, register)._filled()
 
     @classmethod
     def in_zip(cls, archive: zipfile.ZipFile, member: str) -> Self:
@@ -130,10 +127,8 @@ class TextFile:
         Raises:
             BadInput: if it is empty.
         """
-        size = archive.getinfo(member).file_size
-        return cls(
-            f"{archive.filename}/{member}", lambda: cast(BinaryIO, archive.open(member)), size
-        )._filled()
+        label, size = f"{archive.filename}/{member}", archive.getinfo(member).file_size
+        return cls(label, lambda: cast(BinaryIO, archive.open(member)), size)._filled()
 
     def _filled(self) -> Self:
         if not self.size:
@@ -160,7 +155,7 @@ class TextFile:
         """
         try:
             stream = self.opener()
-        except (OSError, RuntimeError) as error:  # zipfile's word for a password is RuntimeError
+        except (OSError, RuntimeError) as error:  # zipfile raises RuntimeError for a password
             raise BadInput(f"cannot open {self.label}: {error}", where=self.label) from error
         try:
             with stream:
@@ -238,7 +233,7 @@ class TextFile:
             yield {"path": copy.name, "compression": "none"}
 
     def first_row(self, delimiter: str, quoting: bool = False) -> list[str]:
-        """Return the fields of the first line: of a file with a header, its column names."""
+        """Return the fields of the first line: the column names of a file with a header."""
         import csv
 
         text = next(self.blocks(), b"").decode("utf-8-sig", errors="replace")
@@ -248,7 +243,7 @@ class TextFile:
 
 
 Reject = tuple[int, str, str]
-"""Line number, text, and the reason why the line cannot be used."""
+"""Number and text of a line, and the reason why it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +252,6 @@ class Rows:
 
     Attributes:
         file: the name that messages give the file.
-        table: ``n`` rows.
         lines: ``(n,)`` int64 line numbers, from 1.
         rejects: lines among them that could not be read.
     """
@@ -291,8 +285,20 @@ class Rows:
         for row in where[:SHOWN]:
             text = "\t".join(str(column[int(row)]) for column in self.table.columns)
             malformed.add(self.file, int(self.lines[row]), text, why)
-        malformed.count(max(0, len(where) - SHOWN))
+        malformed.report.drop("malformed line", max(0, len(where) - SHOWN))
         return self.keep(~bad)
+
+    def good(self, wrong: Mapping[str, np.ndarray], malformed: MalformedLines) -> np.ndarray:
+        """Mark the rows that are wrong for no reason; the others are reported as malformed, each with its first.
+
+        Raises:
+            BadInput: for the first bad row, if reading is strict.
+        """
+        good = np.ones(len(self), bool)
+        for why, bad in wrong.items():
+            self.reject(bad & good, why, malformed)
+            good &= ~bad
+        return good
 
     def report(self, rejects: Sequence[Reject], malformed: MalformedLines) -> None:
         """Report lines as malformed, those that could not be read among them, in the order of the file.
@@ -308,7 +314,7 @@ UNQUOTED = "a quote that does not end where the value does"
 
 
 def rejected(connection: duckdb.DuckDBPyConnection) -> list[Reject]:
-    """Return the lines that the scans before have rejected, ascending, each once."""
+    """Return the lines that the scans so far have rejected, ascending, each once."""
     rows = connection.execute(
         "SELECT line, first(csv_line), first(error_type), list(error_message) FROM reject_errors GROUP BY line "
         "ORDER BY line"
@@ -344,11 +350,9 @@ def numbered_rows(file: TextFile, query: str, parameters: Mapping[str, Any] | No
     show = file.size > LONGEST and Console(stderr=True).is_terminal
     with (
         file.readable() as source,
-        database() as connection,
+        database(file) as connection,
         progress_bar(f"reading {file.label}", survey.lines, show) as advance,
     ):
-        if file.register:
-            file.register(connection)
         try:
             bad = [] if survey.utf8 else _not_utf8(connection, source)
             places, done = np.array([line for line, _, _ in bad], np.int64), 0

@@ -1,6 +1,5 @@
 """Readers of RecBole's atomic files: any data set's, and ml-100k's, which RecBole's wheel carries."""
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from reclm.data.readers.columns import (
     Log,
     LogColumns,
     find_column,
-    find_optional,
     id_map,
     read_log,
+    text_fields,
     text_of,
     without_text,
 )
@@ -29,29 +28,15 @@ from reclm.errors import BadInput, NotFound
 from reclm.folders import make_folder
 
 
-@dataclass(frozen=True)
-class AtomicTable:
-    """An atomic file: ``types`` of all columns by name, and the rows with all values as strings.
-
-    Sequences of tokens stay one string with spaces between; vectors (``float_seq``) are left out of the rows.
-    """
-
-    types: dict[str, str]
-    rows: Rows
-
-    def text_fields(self) -> list[str]:
-        """The columns of tokens, which may say something to a reader; numbers do not."""
-        return [name for name, kind in self.types.items() if kind in ("token", "token_seq")]
-
-
 def find_stem(source: Path, dataset: str = "") -> Path:
-    """``folder/NAME`` of the files ``NAME.inter``, ``NAME.item``, … in ``source``, a folder or one of its files.
+    """Return ``folder/NAME`` of the files ``NAME.inter``, ``NAME.item``, … in ``source``, a folder or one of its files.
 
     Args:
         dataset: NAME, needed where a folder holds several data sets.
 
     Raises:
-        BadInput: if there is no .inter file, or the choice is not clear.
+        BadInput: if the choice is not clear.
+        NotFound: if there is no .inter file.
     """
     folder = source if source.is_dir() else source.parent
     if source.is_file() and source.suffix != ".inter":
@@ -72,15 +57,17 @@ def _name(path: Path) -> str:
 
 
 def beside(stem: Path, ending: str) -> Path:
-    """``folder/NAME.ending``."""
+    """Return ``folder/NAME.ending``."""
     return stem.with_name(f"{stem.name}.{ending}")
 
 
-def read_atomic(path: Path, malformed: MalformedLines) -> AtomicTable:
-    """All of an atomic file.
+def read_atomic(path: Path, malformed: MalformedLines) -> tuple[dict[str, str], Rows]:
+    """Return the types of all columns by name, and the rows with all values as strings.
+
+    Sequences of tokens stay one string with spaces between; vectors (``float_seq``) are left out of the rows.
 
     Raises:
-        BadInput: if the file is missing, empty or has no typed header.
+        BadInput: if the file is empty or has no typed header.
     """
     file = TextFile.on_disk(path)
     header = file.first_row("\t")
@@ -93,7 +80,7 @@ def read_atomic(path: Path, malformed: MalformedLines) -> AtomicTable:
             raise BadInput(f"{path}:1: two columns are called {name!r}")
         types[name] = kind
     wanted = [name for name, kind in types.items() if kind != "float_seq"]
-    return AtomicTable(types, read_all(file, list(types), malformed, header=True, include=wanted))
+    return types, read_all(file, list(types), malformed, header=True, include=wanted)
 
 
 def write_atomic(dataset: Dataset, folder: Path) -> None:
@@ -124,27 +111,18 @@ def write_atomic(dataset: Dataset, folder: Path) -> None:
             options = pa.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
             pa.csv.write_csv(table, stream, options)
 
-    def interactions(part: Interactions) -> dict[str, pa.Array | pa.ChunkedArray]:
-        columns = {
-            "user_id:token": users.array.take(pa.array(part.user_idx)),
-            "item_id:token": items.array.take(pa.array(part.item_idx)),
-        }
-        if part.rating is not None:
-            columns["rating:float"] = pa.array(part.rating)
-        if part.timestamp is not None:
-            columns["timestamp:float"] = pa.array(part.timestamp)
-        return columns
-
     for split in SPLITS:
-        write(f"{split}.inter", interactions(getattr(dataset, split)))
+        part = dataset.split(split)
+        ids = ((users, part.user_idx), (items, part.item_idx))
+        columns = {f"{map_.what}_id:token": map_.array.take(pa.array(idx)) for map_, idx in ids}
+        optional = {"rating:float": part.rating, "timestamp:float": part.timestamp}
+        columns |= {name: pa.array(values) for name, values in optional.items() if values is not None}
+        write(f"{split}.inter", columns)
     write("user", {"user_id:token": users.array})
-    write(
-        "item",
-        {"item_id:token": items.array}
-        | {
-            f"{name}:token_seq": _one_line(dataset.item_text[name]) for name in dataset.item_text.column_names
-        },
-    )
+    text = {
+        f"{name}:token_seq": _one_line(dataset.item_text[name]) for name in dataset.item_text.column_names
+    }
+    write("item", {"item_id:token": items.array} | text)
 
 
 def _one_line(text: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -193,15 +171,17 @@ class RecBole(Reader):
         return from_log(self.name, users, items, log.numbered(users, items), text, config, malformed.report)
 
     def _ready_made(
-        self, stem: Path, config: "RecBole.Config", described: AtomicTable | None, malformed: MalformedLines
+        self, stem: Path, config: "RecBole.Config", described: Rows | None, malformed: MalformedLines
     ) -> Dataset:
         paths = {split: beside(stem, f"{split}.inter") for split in SPLITS}
         if not paths["test"].is_file():
             raise BadInput(f"{paths['train']} has no {paths['test'].name} beside it")
         logs = {split: _log(path, config, malformed) for split, path in paths.items() if path.is_file()}
         known = _described(beside(stem, "user"), config.user_field, malformed)
-        users = id_map("user", *_ids(known, config.user_field), *(log.user for log in logs.values()))
-        items = id_map("item", *_ids(described, config.item_field), *(log.item for log in logs.values()))
+        user_ids = [] if known is None else [known[config.user_field]]
+        item_ids = [] if described is None else [described[config.item_field]]
+        users = id_map("user", *user_ids, *(log.user for log in logs.values()))
+        items = id_map("item", *item_ids, *(log.item for log in logs.values()))
         parts = {split: log.numbered(users, items) for split, log in logs.items()}
         given = [parts.get(split, Interactions.empty()) for split in SPLITS]
         text = _item_text(items, described, config.item_field)
@@ -229,8 +209,8 @@ class Ml100k(Reader):
         malformed = MalformedLines(ReadReport(), strict)
         log = _log(beside(stem, "inter"), RecBole.Config(), malformed)
         users, items = id_map("user", log.user), id_map("item", log.item)
-        films = read_atomic(beside(stem, "item"), malformed)
-        raw = _item_text(items, films, "item_id", ["movie_title", "release_year", "class"])
+        _, films = read_atomic(beside(stem, "item"), malformed)
+        raw = text_of(items, films.table, "item_id", ["movie_title", "release_year", "class"])
         # one film of the 1,682 is unknown: its year is "V", its genre "unknown"
         genres = pc.replace_substring_regex(raw["class"], "^unknown$", "")
         text = pa.table(
@@ -245,7 +225,7 @@ class Ml100k(Reader):
 
 
 def titles_turned(titles: pa.ChunkedArray) -> pa.ChunkedArray:
-    """``"Seventh Seal, The (Sjunde inseglet, Det)"`` as ``"The Seventh Seal (Det Sjunde inseglet)"``."""
+    """Turn ``"Seventh Seal, The (Sjunde inseglet, Det)"`` to ``"The Seventh Seal (Det Sjunde inseglet)"``."""
     article = r"(The|An?|L[aeo]s?|L'|Il|El|Une?|De[nrt]|Die|Das|O)"
     for pattern, turned in (
         (rf"^([^(]+), {article}( \(|$)", r"\2 \1\3"),
@@ -267,36 +247,26 @@ def _installed_ml_100k() -> Path:
 
 
 def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> Log:
-    table = read_atomic(path, malformed)
-    names, asked = table.rows.table.column_names, config.model_fields_set
-    columns = LogColumns(
-        find_column(str(path), config.user_field, names),
-        find_column(str(path), config.item_field, names),
-        find_optional(str(path), config.time_field, names, "time_field" in asked),
-        find_optional(str(path), config.rating_field, names, "rating_field" in asked),
-    )
-    return read_log([table.rows], columns, malformed)
+    _, rows = read_atomic(path, malformed)
+    columns = LogColumns.of(str(path), rows.table.column_names, config, "field")
+    return read_log([rows], columns, malformed)
 
 
-def _described(path: Path, id_field: str, malformed: MalformedLines) -> AtomicTable | None:
-    """The table of users or items at ``path``, if there is one; rows without an id are malformed."""
+def _described(path: Path, id_field: str, malformed: MalformedLines) -> Rows | None:
+    """Return the ids of users or items at ``path`` and their tokens, if there is such a file.
+
+    Numbers say nothing to a reader. Rows without an id are malformed.
+    """
     if not path.is_file():
         return None
-    table = read_atomic(path, malformed)
-    find_column(str(path), id_field, table.rows.table.column_names)
-    nameless = pc.equal(table.rows[id_field], "").to_numpy()
-    return AtomicTable(table.types, table.rows.reject(nameless, f"no {id_field}", malformed))
+    types, rows = read_atomic(path, malformed)
+    find_column(str(path), id_field, rows.table.column_names)
+    rows = rows.reject(pc.equal(rows[id_field], "").to_numpy(), f"no {id_field}", malformed)
+    tokens = [name for name, kind in types.items() if kind in ("token", "token_seq") or name == id_field]
+    return Rows(rows.file, rows.table.select(tokens), rows.lines)
 
 
-def _ids(table: AtomicTable | None, id_field: str) -> list[pa.ChunkedArray]:
-    return [] if table is None else [table.rows[id_field]]
-
-
-def _item_text(
-    items: IdMap, described: AtomicTable | None, id_field: str, fields: list[str] | None = None
-) -> pa.Table:
-    """Text ``fields`` (all columns of tokens but the id, by default) of each item."""
+def _item_text(items: IdMap, described: Rows | None, id_field: str) -> pa.Table:
     if described is None:
         return without_text(items)
-    fields = fields or [name for name in described.text_fields() if name != id_field]
-    return text_of(items, described.rows.table, id_field, fields)
+    return text_of(items, described.table, id_field, text_fields(described.table.schema, id_field))

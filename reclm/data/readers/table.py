@@ -1,44 +1,42 @@
-"""Interactions and items that a user brings as Parquet, CSV or TSV tables."""
+"""Interactions and items that a user brings: Parquet, CSV and TSV tables, and frames in memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from reclm.config import Config as BaseConfig
-from reclm.data.dataset import Dataset, ReadReport
+from reclm.data import splits
+from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
-from reclm.data.item_text import item_texts
-from reclm.data.readers.base import MalformedLines, Reader, existing
+from reclm.data.item_text import item_texts, template_fields
+from reclm.data.readers.base import MalformedLines, Names, Reader, existing
 from reclm.data.readers.columns import (
     LogColumns,
     TimeUnit,
     find_column,
-    find_optional,
     id_map,
     read_log,
     strings,
     text_fields,
     text_of,
+    to_arrow,
     without_text,
 )
 from reclm.data.readers.delimited import DELIMITERS, PARQUET, read_parquet, read_rows
 from reclm.data.readers.lines import Rows, TextFile
-from reclm.data.splits import SplitOptions, from_log
+from reclm.data.sessions import SessionOptions, next_item
+from reclm.data.splits import SplitOptions
 from reclm.errors import BadInput, unknown
 
 KNOWN = (*DELIMITERS, *PARQUET)
-
-
-def _names(value: object) -> object:
-    """``"title, genre"`` as a list of names."""
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+DEFAULT_TIME = "timestamp"
 
 
 class Table(Reader):
@@ -60,7 +58,7 @@ class Table(Reader):
         """Column of user ids."""
         item_column: str = "item_id"
         """Column of item ids."""
-        time_column: str = "timestamp"
+        time_column: str = DEFAULT_TIME
         """Column of times; without it the split is random."""
         time_unit: TimeUnit = "s"
         """Unit of times that are numbers: since 1970, in s, ms or us."""
@@ -72,7 +70,7 @@ class Table(Reader):
         """The table of items. Default: items.* beside the interactions, if it is there."""
         item_id_column: str = "item_id"
         """Column of item ids in the table of items."""
-        text_columns: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+        text_columns: Annotated[tuple[str, ...], Names] = ()
         """Columns of item text, most telling first. Default: all columns but the id that hold strings."""
         delimiter: Annotated[str, Field(max_length=1)] = ""
         """What parts the values of a line. Default: a comma in .csv, a tabulator in .tsv."""
@@ -90,42 +88,24 @@ class Table(Reader):
                 f"no interactions.parquet, .csv or .tsv in {source}; --source must be {self.source}"
             )
         malformed = MalformedLines(ReadReport(), strict)
-        file = _table(path, config)
-        columns = _log_columns(file, config)
+        file = TableFile(path, config.delimiter, config.encoding)
+        columns = LogColumns.of(str(path), list(file.columns), config, "column")
         log = read_log(file.blocks(columns.names(), malformed), columns, malformed, config.time_unit)
         users, items = id_map("user", log.user), id_map("item", log.item)
         text = _item_text(items, config.items or _beside(path.parent, "items"), config, malformed)
         # a wrong template is refused before anything is saved
         item_texts(text.slice(0, 0), config.text_template)
         log = log.numbered(users, items)  # the ids are no longer needed
-        return from_log(self.name, users, items, log, text, config, malformed.report, config.text_template)
+        options = (config, malformed.report, config.text_template)
+        return splits.from_log(self.name, users, items, log, text, *options)
 
 
 def _beside(place: Path, name: str) -> Path | None:
-    """``place`` if it is a file, else the table called ``name`` in that folder."""
+    """Return ``place`` if it is a file, else the table called ``name`` in that folder."""
     if place.is_file():
         return place
     names = [f"{name}{ending}{packed}" for ending in KNOWN for packed in ("", ".gz")]
     return next((path for name in names if (path := place / name).is_file()), None)
-
-
-def _table(path: Path, config: Table.Config) -> "TableFile":
-    return TableFile(path, config.delimiter, config.encoding)
-
-
-def _log_columns(file: "TableFile", config: Table.Config) -> LogColumns:
-    label, names, asked = str(file.path), list(file.columns), config.model_fields_set
-
-    def optional(option: str) -> str | None:
-        return find_optional(label, getattr(config, option), names, option in asked)
-
-    return LogColumns(
-        find_column(label, config.user_column, names),
-        find_column(label, config.item_column, names),
-        optional("time_column"),
-        optional("rating_column"),
-        optional("review_column"),
-    )
 
 
 def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed: MalformedLines) -> pa.Table:
@@ -133,22 +113,20 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
         if config.text_columns:
             raise BadInput("text_columns are columns of the table of items; name it with --set items=PATH")
         return without_text(items)
-    file = _table(path, config)
-    for name in (config.item_id_column, *config.text_columns):
+    file = TableFile(path, config.delimiter, config.encoding)
+    id_column = config.item_id_column
+    for name in (id_column, *config.text_columns):
         find_column(str(path), name, list(file.columns))
-    fields = list(config.text_columns) or [
-        name for name, text in file.columns.items() if text and name != config.item_id_column
+    fields = config.text_columns or [
+        name for name, is_text in file.columns.items() if is_text and name != id_column
     ]
-    blocks = [rows.table for rows in file.blocks([config.item_id_column, *fields], malformed)]
-    table = (
-        pa.concat_tables(blocks)
-        if blocks
-        else pa.table({name: [] for name in (config.item_id_column, *fields)})
+    blocks = [rows.table for rows in file.blocks([id_column, *fields], malformed)]
+    table = pa.concat_tables(blocks) if blocks else pa.table({name: [] for name in (id_column, *fields)})
+    touched = pc.is_in(strings(table[id_column]).unique(), value_set=items.array)
+    malformed.report.drop(
+        "described item without interactions", len(touched) - (pc.sum(touched).as_py() or 0)
     )
-    described = strings(table[config.item_id_column]).unique()
-    unknown_ = pc.invert(pc.is_in(described, value_set=items.array))
-    malformed.report.drop("described item without interactions", pc.sum(unknown_).as_py() or 0)
-    return text_of(items, table, config.item_id_column, fields)
+    return text_of(items, table, id_column, fields)
 
 
 @dataclass(frozen=True)
@@ -157,23 +135,24 @@ class TableFile:
 
     Args:
         delimiter: of values; by default a comma, or a tabulator in .tsv.
-        encoding: of the text.
     """
 
     path: Path
     delimiter: str = ""
     encoding: str = "utf-8"
 
-    @property
-    def parquet(self) -> bool:
-        """Whether the name says so.
+    @cached_property
+    def ending(self) -> str:
+        """The ending of the name, without ``.gz``.
 
         Raises:
-            NotFound: if the name has another ending than those of tables.
+            NotFound: if it is none of those of tables.
         """
-        if _ending(self.path) not in KNOWN:
-            raise unknown(f"kind of table {self.path}: ending", _ending(self.path), KNOWN)
-        return _ending(self.path) in PARQUET
+        name = self.path.name.removesuffix(".gz")
+        ending = self.path.with_name(name).suffix if name else ""
+        if ending not in KNOWN:
+            raise unknown(f"kind of table {self.path}: ending", ending, KNOWN)
+        return ending
 
     @cached_property
     def file(self) -> TextFile:
@@ -182,7 +161,7 @@ class TableFile:
 
     @property
     def _separator(self) -> str:
-        return self.delimiter or DELIMITERS[_ending(self.path)]
+        return self.delimiter or DELIMITERS[self.ending]
 
     @cached_property
     def columns(self) -> dict[str, bool]:
@@ -191,13 +170,11 @@ class TableFile:
         Raises:
             BadInput: if the file is empty or damaged, or a name occurs twice.
         """
-        if self.parquet:
+        if self.ending in PARQUET:
             schema = read_parquet(self.path, rows=0).schema
-            names = schema.names
-            texts = set(text_fields(schema.empty_table(), ""))
+            names, texts = schema.names, text_fields(schema)
         else:
-            names = self.file.first_row(self._separator, quoting=True)
-            texts = set(names)
+            names = texts = self.file.first_row(self._separator, quoting=True)
         if len(set(names)) < len(names):
             raise BadInput(
                 f"{self.path}: two columns have the same name: {', '.join(names)}", where=str(self.path)
@@ -207,7 +184,7 @@ class TableFile:
     def blocks(self, columns: Sequence[str], malformed: MalformedLines) -> Iterator[Rows]:
         """Yield some of the columns, some rows at a time."""
         columns = list(dict.fromkeys(columns))
-        if self.parquet:
+        if self.ending in PARQUET:
             table = read_parquet(self.path, columns)
             yield Rows(str(self.path), table, np.arange(1, table.num_rows + 1))
             return
@@ -215,6 +192,91 @@ class TableFile:
         yield from read_rows(self.file, list(self.columns), malformed, **options)
 
 
-def _ending(path: Path) -> str:
-    name = path.name.removesuffix(".gz")
-    return path.with_name(name).suffix if name else ""
+class FrameOptions(SplitOptions):
+    """Options of ``split="per-user"``."""
+
+    time_unit: TimeUnit = "s"
+    """Unit of times that are numbers: since 1970, in s, ms or us."""
+
+
+def from_frames(
+    interactions: Any,
+    items: Any,
+    *,
+    user: str,
+    item: str,
+    time: str | None,
+    rating: str | None,
+    text: Sequence[str] | str | None,
+    split: str,
+    name: str,
+    **options: Any,
+) -> Dataset:
+    """See :meth:`reclm.Dataset.from_frames`."""
+    if split not in ("per-user", "given", "sessions"):
+        raise unknown("split", split, ["per-user", "given", "sessions"])
+    table = to_arrow(interactions, "interactions")
+    if time == DEFAULT_TIME and time not in table.column_names:
+        time = None
+    columns = LogColumns(user, item, time, rating)
+    for column in columns.names():
+        find_column("interactions", column, table.column_names)
+    malformed = MalformedLines(ReadReport())
+    rows = Rows("interactions", table, np.arange(1, len(table) + 1))
+    unit = FrameOptions.build({"time_unit": options.pop("time_unit", "s")}, "option").time_unit
+    part = np.empty(0, np.int8)
+    if split == "given":
+        rows, part = _given(rows, options.pop("split_column", "split"), malformed)
+    log = read_log([rows], columns, malformed, unit)
+    report = malformed.report
+    if not len(log.user):
+        first = f"the first: {report.malformed[0]}" if report.malformed else "it is empty"
+        raise BadInput(f"interactions holds no usable rows; {first}", where="interactions")
+    users, ids = id_map("user", log.user), id_map("item", log.item)
+    numbered = log.numbered(users, ids)
+    item_text, template = _frame_text(items, item, text, ids)
+    if split == "given":
+        if options:
+            raise unknown("option of split='given'", next(iter(options)), ["split_column", "time_unit"])
+        part = part[log.lines - 1]
+        parts = [numbered.take(part == which) for which in range(len(SPLITS))]
+        return splits.from_given(name, users, ids, parts, item_text, report, template)
+    if split == "per-user":
+        config = FrameOptions.build(options, "option")
+        return splits.from_log(name, users, ids, numbered, item_text, config, report, template)
+    counters = {key: options.pop(key) for key in ("encoder_tokens", "model_tokens") if key in options}
+    config = SessionOptions.build({"max_item_tokens": None, "max_history_tokens": None} | options, "option")
+    everything, none = (Protocol("full-shot", np.arange(len(ids))),), Interactions.empty()
+    source = Dataset(name, users, ids, numbered, none, none, item_text, everything, template, report)
+    dataset = next_item(source, config, **counters)
+    for reason, count in report.dropped.items():
+        dataset.report.drop(reason, count)
+    return replace(dataset, name=name)
+
+
+def _given(rows: Rows, column: str, malformed: MalformedLines) -> tuple[Rows, np.ndarray]:
+    """Return the rows whose split is named, and ``(n,)`` which of :data:`SPLITS` each row of the frame is in."""
+    find_column("interactions", column, rows.table.column_names)
+    wanted = strings(rows[column]).combine_chunks()
+    part = pc.fill_null(pc.index_in(wanted, value_set=pa.array(SPLITS)), -1).to_numpy()
+    return rows.reject(part < 0, f"{column} is not train, valid or test", malformed), part
+
+
+def _frame_text(items: Any, item: str, text: Sequence[str] | str | None, ids: IdMap) -> tuple[pa.Table, str]:
+    """Return the text fields of the items, and the template that ``text`` may be."""
+    if items is None:
+        if text:
+            raise BadInput(f"text = {text!r} needs a frame of items", value=text, where="text")
+        return without_text(ids), ""
+    table = to_arrow(items, "items")
+    find_column("items", item, table.column_names)
+    template = text if isinstance(text, str) and "{" in text else ""
+    if template:
+        fields = template_fields(template)
+    elif isinstance(text, str) and text:
+        fields = [text]
+    else:
+        fields = list(text or text_fields(table.schema, item))
+    for field in fields:
+        find_column("items", field, table.column_names)
+    return text_of(ids, table, item, fields), template
