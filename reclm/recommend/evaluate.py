@@ -29,9 +29,9 @@ class Task:
     Attributes:
         users: ``(n,)`` user_idx of the evaluated users, ascending.
         candidates: ``(c,)`` item_idx that are ranked.
-        positives: ``(n,)`` test items of each user.
-        truth, mask: ``(indptr (n + 1,), columns)`` — places in ``candidates``, CSR over ``users``, ascending in a row.
-        popularity: in training, of candidates and of histories; what novelty and lift are measured by.
+        positives: ``(n,)`` counts of each user's test items.
+        truth, mask: ``(indptr (n + 1,), columns)``, places in ``candidates``, CSR over ``users``, ascending in a row.
+        popularity: in training, of candidates and of histories; novelty and lift are measured by it.
     """
 
     users: Tensor
@@ -58,7 +58,7 @@ class Task:
             mask: interactions that must not be recommended again.
             candidates: ``(c,)`` item_idx.
             users, items: sizes of the id maps.
-            train: what the recommender learns from, for the :attr:`popularity`.
+            train: the recommender's training interactions, for the :attr:`popularity`.
         """
         place = np.full(items, -1)
         place[candidates] = np.arange(len(candidates))
@@ -69,27 +69,27 @@ class Task:
             rows, columns = np.divmod(keys, max(len(candidates), 1))
             return np.bincount(rows, minlength=users), columns
 
-        truth_counts, truth_columns = csr(test)
-        mask_counts, mask_columns = csr(mask)
-        chosen = truth_counts > 0
-        mask_columns = mask_columns[np.repeat(chosen, mask_counts)]
-
-        rows, positives = np.flatnonzero(chosen), torch.from_numpy(truth_counts[chosen])
+        (positives, truth_columns), (masked, mask_columns) = csr(test), csr(mask)
+        chosen = positives > 0
+        mask_columns = mask_columns[np.repeat(chosen, masked)]
+        rows, positives, masked = map(
+            torch.from_numpy, (np.flatnonzero(chosen), positives[chosen], masked[chosen])
+        )
         return cls(
-            torch.from_numpy(rows),
+            rows,
             torch.from_numpy(np.ascontiguousarray(candidates)),
             positives,
             (_pointers(positives), torch.from_numpy(truth_columns)),
-            (_pointers(torch.from_numpy(mask_counts[chosen])), torch.from_numpy(mask_columns)),
-            None if train is None else Popularity.of(train, candidates, rows, users, items),
+            (_pointers(masked), torch.from_numpy(mask_columns)),
+            None if train is None else Popularity.of(train, candidates, rows.numpy(), users, items),
         )
 
     def only(self, wanted: Tensor) -> "Task":
         """Return the same task with the positives at the places ``wanted`` ``(c,)`` bool alone."""
         pointers, columns = self.truth
         rows = torch.repeat_interleave(torch.arange(len(self.users)), pointers.diff())
-        kept = wanted[columns]
-        counts = torch.bincount(rows[kept], minlength=len(self.users))
+        hit = wanted[columns]
+        counts = torch.bincount(rows[hit], minlength=len(self.users))
         chosen = counts > 0
         mask_pointers, mask_columns = self.mask
         masked = mask_pointers.diff()
@@ -98,7 +98,7 @@ class Task:
             self.users[chosen],
             self.candidates,
             counts[chosen],
-            (_pointers(counts[chosen]), columns[kept]),
+            (_pointers(counts[chosen]), columns[hit]),
             (_pointers(masked[chosen]), mask_columns[torch.repeat_interleave(chosen, masked)]),
             popularity and replace(popularity, history=popularity.history[chosen]),
         )
@@ -107,21 +107,21 @@ class Task:
 def test_tasks(dataset: Dataset, on_test: bool = False) -> dict[str, Task]:  # noqa: PT028
     """Return the ranking task of each protocol.
 
-    Args:
-        on_test: the recommender learns from the validation part, too (:func:`trained_on`). Popularity is counted in
-            what it learns from, and where training items are no candidates again, these are none either.
+    With ``on_test`` the validation part belongs to the training (:func:`trained_on`): popularity counts it, and where
+    training items are masked, its items are too.
     """
     sizes, train = (len(dataset.users), len(dataset.items)), trained_on(dataset, on_test)
-    also = ("valid",) if on_test else ()
     tasks = {}
     for protocol in dataset.protocols:
-        mask = tuple(dict.fromkeys((*protocol.mask, *also))) if "train" in protocol.mask else protocol.mask
+        mask = protocol.mask
+        if on_test and "train" in mask and "valid" not in mask:
+            mask = (*mask, "valid")
         tasks[protocol.name] = Task.of(dataset.test, dataset.joined(mask), protocol.candidates, *sizes, train)
     return tasks
 
 
 def trained_on(dataset: Dataset, on_test: bool) -> Interactions:
-    """Return the interactions to train on: with selection on the test part, as in the paper, valid too."""
+    """Return the interactions to train on: with selection on the test part, as in the paper, also ``valid``."""
     return dataset.joined(["train", "valid"]) if on_test else dataset.train
 
 
@@ -155,12 +155,12 @@ def _pointers(counts: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PerUser:
-    """Hold the metrics of every user; significance tests need no less.
+    """Hold the metrics of every user.
 
     Attributes:
         users: ``(n,)`` user_idx.
-        values: metric name, e.g. ``"ndcg@20"``, to ``(n,)`` float32; nan for a user without a value (lift without
-            history).
+        values: metric name, e.g. ``"ndcg@20"``, to ``(n,)`` float32; nan for a user without a value: novelty where
+            nothing was left to rank, lift also without history.
         overall: metric name, e.g. ``"coverage@20"``, to a number of all users together.
         top: of some users, user_idx to the item_idx ranked best.
     """
@@ -171,15 +171,11 @@ class PerUser:
     top: dict[int, np.ndarray] = field(default_factory=dict)
 
     def mean(self) -> dict[str, float]:
-        """Return for every metric the mean over the users that have a value (not nan), or the number of all together.
-
-        Every user has a value but for novelty, which those lack who had nothing left to rank, and lift, which those
-        without history lack, too; nan where no user has one.
-        """
-        means = {name: value[~np.isnan(value)] for name, value in self.values.items()}
+        """Return every metric's mean over the users that have a value (nan where none has), or its overall number."""
+        present = {name: value[~np.isnan(value)] for name, value in self.values.items()}
         return {
             name: float(value.mean(dtype=np.float64)) if len(value) else float("nan")
-            for name, value in means.items()
+            for name, value in present.items()
         } | self.overall
 
 
@@ -205,37 +201,39 @@ class Ranking:
 
     def items(self, users: Sequence[int]) -> dict[int, np.ndarray]:
         """Return the item_idx ranked best for those of the user_idx ``users`` that were evaluated."""
-        top = {}
-        for user in users:
-            row = self.best[self.users == user].flatten()
-            if len(row):
-                top[user] = self.candidates[row[row >= 0]].numpy()
-        return top
+        rows = {user: self.best[self.users == user].flatten() for user in users}
+        return {user: self.candidates[row[row >= 0]].numpy() for user, row in rows.items() if len(row)}
 
 
 @torch.inference_mode()
-def rank(scorer: Scorer, task: Task, k: int, block: int = 1024) -> Ranking:
-    """Rank all candidates for every user of the task, and keep the best ``k``.
+def best_candidates(
+    scorer: Scorer,
+    users: Tensor,
+    candidates: Tensor,
+    mask: tuple[Tensor, Tensor],
+    k: int,
+    block: int = 1024,
+) -> tuple[Tensor, Tensor]:
+    """Return the scores and places ``(n, k)`` of each user's best candidates; -inf and -1 where none was left.
 
-    Per user block: one scoring, the mask set to -inf, one top-k. Bound: ``n·c`` scores written once and read once by
-    the top-k.
-
-    Args:
-        scorer: scores a block of users against the candidates.
-        task: see :class:`Task`.
-        k: places kept.
-        block: users a block.
+    Per ``block`` of users: one scoring, the mask set to -inf, one top-k.
     """
-    best = torch.full((len(task.users), k), -1)
-    width = min(k, len(task.candidates))
-    for start in range(0, len(task.users), block):
-        stop = min(start + block, len(task.users))
-        scores = scorer(task.users[start:stop], task.candidates)
-        rows, columns = _entries(task.mask, start, stop)
-        scores[rows, columns] = -torch.inf
-        highest, places = scores.topk(width, dim=1)
-        best[start:stop, :width] = torch.where(highest > -torch.inf, places, -1)
-    return Ranking(task.users, task.candidates, best)
+    best, places = torch.full((len(users), k), -torch.inf), torch.full((len(users), k), -1)
+    width = min(k, len(candidates))
+    for start in range(0, len(users), block):
+        stop = min(start + block, len(users))
+        scores = scorer(users[start:stop], candidates)
+        scores[_entries(mask, start, stop)] = -torch.inf
+        highest, columns = scores.topk(width, dim=1)
+        best[start:stop, :width] = highest
+        places[start:stop, :width] = torch.where(highest > -torch.inf, columns, -1)
+    return best, places
+
+
+def rank(scorer: Scorer, task: Task, k: int, block: int = 1024) -> Ranking:
+    """Rank all candidates for every user of the task by ``block`` users, and hold the best ``k``."""
+    places = best_candidates(scorer, task.users, task.candidates, task.mask, k, block)[1]
+    return Ranking(task.users, task.candidates, places)
 
 
 @torch.inference_mode()
@@ -245,10 +243,10 @@ def measure(
     """Take metrics of a ranking.
 
     Args:
-        ranking: of at least as many places as the metrics look at.
+        ranking: of at least the :func:`deepest` number of places.
         task: the one that was ranked, or a part of it (:meth:`Task.only`).
         metrics: names like ``"recall@20"``.
-        top: user_idx whose top lists are wanted.
+        top: user_idx whose top lists are returned too.
 
     Raises:
         NotFound: for an unknown metric.
@@ -280,11 +278,7 @@ def evaluate(
     block: int = 1024,
     top: Sequence[int] = (),
 ) -> PerUser:
-    """Rank all candidates for every user of the task (:func:`rank`) and take the metrics (:func:`measure`).
-
-    Args:
-        scorer, task, metrics, block, top: see there.
-    """
+    """Rank all candidates for every user of the task (:func:`rank`) and take the metrics (:func:`measure`)."""
     return measure(rank(scorer, task, deepest(metrics), block), task, metrics, top)
 
 

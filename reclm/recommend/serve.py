@@ -20,6 +20,7 @@ from reclm.data.readers.delimited import read_records
 from reclm.errors import BadInput, NotFound, near
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import EmbeddingBackbone
+from reclm.recommend.evaluate import best_candidates
 from reclm.text.item_text import item_texts
 
 if TYPE_CHECKING:
@@ -28,17 +29,13 @@ if TYPE_CHECKING:
 ID, PROFILE = "item_id", "profile"
 TITLES = ("title", "name")
 """Item text fields that are shown; without them all the text is."""
-BLOCK = 1024
-"""Users that are scored together."""
 
 
 @dataclass(frozen=True, eq=False)
 class NewItems:
-    """Items that came after training.
+    """Items that came after training; ``fields`` are the columns of the data set's ``item_text``.
 
     Attributes:
-        ids: as they came.
-        fields: their text, the columns of the data set's ``item_text``.
         profiles: a text an item, empty where it has none; None if no item has one.
     """
 
@@ -54,10 +51,6 @@ class NewItems:
         """Read a data frame, or a file: CSV or TSV (with a header line), Parquet or JSON lines.
 
         Columns: ``item_id``, the text fields of the data set, and ``profile`` where items have one; others are ignored.
-
-        Raises:
-            NotFound: if the file or a column is missing.
-            BadInput: if it is empty or malformed, or an item is in the data set already.
         """
         if isinstance(source, str | Path):
             where, table = str(source), read_records(Path(source))
@@ -74,11 +67,8 @@ class NewItems:
                 )
         if not table.num_rows:
             raise BadInput(f"{where} holds no item", where=where)
-        columns = {
-            name: strings(table[name]).fill_null("")
-            for name in table.column_names
-            if name in {ID, PROFILE, *fields}
-        }
+        names = {ID, PROFILE, *fields} & {*table.column_names}
+        columns = {name: strings(table[name]).fill_null("") for name in names}
         ids = IdMap(columns[ID], "item")
         for id, row in zip(ids.ids(), data.items.find(ids.array), strict=True):
             if not id.strip():
@@ -91,11 +81,7 @@ class NewItems:
         return cls(ids, pa.table({name: columns[name] for name in fields}), profiles)
 
     def texts(self, template: str) -> list[str]:
-        """Return one text an item, as the model reads it.
-
-        Raises:
-            BadInput: for an item without text.
-        """
+        """Return one text an item, as the model reads it; BadInput for an item without text."""
         texts = item_texts(self.fields, template)
         for id, text in zip(self.ids.ids(), texts, strict=True):
             if not text:
@@ -123,7 +109,6 @@ def rank_items(
             f"backbone {fitted.about.backbone!r} has no place for new users and items; name a user of the data set",
             value=fitted.about.backbone,
         )
-    touched = data.joined(["train", "valid"]).matrix(len(data.users), len(data.items))
     if newcomer:
         ids: list[Any] = ["new user"]
         user, touched, built_from = _new_user(fitted, history, profile)
@@ -131,38 +116,41 @@ def rank_items(
         ids = [users] if np.isscalar(users) else list(users)
         rows = rows_of(data.users, ids, data.name)
         user = torch.from_numpy(rows)
-        touched, built_from = touched[rows], _built_from(fitted, ids, rows)
+        touched = data.joined(["train", "valid"]).matrix(len(data.users), len(data.items))[rows]
+        built_from = _built_from(fitted, ids, rows)
+    item_ids, fields, known = data.items.array, data.item_text, model.rankable()
+    candidates, count = known, 0
     if newcomer or new_items is not None:
         known_users, items = fitted.representations
         if new_items is not None:
+            count = len(new_items)
             items = torch.cat([items, _new_items(fitted, new_items)])
+            candidates = torch.cat([known, torch.arange(model.n_items, model.n_items + count)])
+            item_ids = pa.concat_arrays([item_ids, new_items.ids.array])
+            fields = pa.concat_tables([fields, new_items.fields], promote_options="permissive")
         scorer = model.scorer_of(user if newcomer else known_users[user], items)
         user = torch.arange(len(ids))
     else:
         scorer = model.scorer()
-    candidates = model.rankable()
-    count = 0 if new_items is None else len(new_items)
-    candidates = torch.cat([candidates, torch.arange(model.n_items, model.n_items + count)])
-    place = np.full(model.n_items + count, -1)
-    place[candidates.numpy()] = np.arange(len(candidates))
-    best, places = [], []
-    for start in range(0, len(ids), BLOCK):
-        block = touched[start : start + BLOCK]
-        scores = scorer(user[start : start + BLOCK], candidates)
-        of, items_of = block.nonzero()
-        masked = place[items_of] >= 0
-        scores[torch.from_numpy(of[masked]), torch.from_numpy(place[items_of[masked]])] = -torch.inf
-        highest, top = scores.topk(min(k, len(candidates)), dim=1)
-        best.append(highest.numpy())
-        places.append(candidates.numpy()[top.numpy()])
-    scores, chosen = np.concatenate(best), np.concatenate(places)
-    ranked = np.isfinite(scores)
+    mask = touched[:, known.numpy()]  # new items come after the known ones, and nobody touched them
+    entries = torch.from_numpy(mask.indptr).long(), torch.from_numpy(mask.indices).long()
+    scores, places = best_candidates(scorer, user, candidates, entries, min(k, len(candidates)))
+    ranked = (places >= 0).numpy()
     if not ranked.any():
         raise BadInput("nothing is left to recommend: the user has touched every item", value=ids)
-    frame = _frame(data, new_items, ids, ranked, chosen, scores)
-    left = "items"
-    if len(ids) == 1:
-        left = _items(len(candidates) - count - int((place[touched.nonzero()[1]] >= 0).sum()))
+    row, rank = np.nonzero(ranked)
+    chosen = pa.array(candidates[places].numpy()[ranked])
+    columns: dict[str, Any] = {
+        "user": [ids[at] for at in row],
+        "rank": rank + 1,
+        "item": item_ids.take(chosen).to_pylist(),
+        "title": shown_titles(fields.take(chosen), data.text_template),
+        "score": scores.numpy()[ranked],
+    }
+    if new_items is not None:
+        columns["new"] = chosen.to_numpy() >= len(data.items)
+    frame = pd.DataFrame(columns)
+    left = _items(len(known) - mask.nnz) if len(ids) == 1 else "items"
     words = f"{left} of data set {data.name} that the user has not touched"
     frame.attrs |= {"user": built_from, "ranked": words + f", and {_items(count, 'new ')}" * bool(count)}
     return frame
@@ -172,15 +160,14 @@ def _is_new(users: Any, history: Sequence[Any] | None, profile: str | None) -> b
     """Return whether it is a new user, and check that it is one or the other."""
     newcomer = history is not None or profile is not None
     if (users is not None) == newcomer:
-        raise BadInput(
+        message = (
             "say who it is for: --user ID for a user of the data set, or --profile TEXT, --history ID,ID,… or both "
-            "for a new one",
-            where="users",
+            "for a new one"
         )
+        raise BadInput(message, where="users")
     if profile is not None and not profile.strip():
-        raise BadInput(
-            "--profile is empty; describe the user in a sentence or two", value=profile, where="profile"
-        )
+        message = "--profile is empty; describe the user in a sentence or two"
+        raise BadInput(message, value=profile, where="profile")
     if history is not None and not len(history):
         message = "--history names no item; give item ids, as in --history 50,172,181"
         raise BadInput(message, value=history, where="history")
@@ -190,15 +177,14 @@ def _is_new(users: Any, history: Sequence[Any] | None, profile: str | None) -> b
 def _new_user(
     fitted: "Recommender", history: Sequence[Any] | None, profile: str | None
 ) -> tuple[Tensor, sparse.csr_array, str]:
-    """Return a new user's representation ``(1, d')``, the items it touched ``(1, I)``, and what it was built from."""
+    """Return a new user's representation ``(1, d')``, the items it touched ``(1, I)``, and its sources in words."""
     data, model = fitted.data, fitted.model
+    learns = isinstance(model, EmbeddingBackbone)
     parts = []
-    touched = np.empty(0, np.int64)
-    histories = None
+    touched, histories = np.empty(0, np.int64), None
     if history is not None:
-        touched = np.unique(rows_of(data.items, list(history), data.name))
-        useful = touched
-        if isinstance(model, EmbeddingBackbone) and model.config.items != "text":
+        touched = useful = np.unique(rows_of(data.items, list(history), data.name))
+        if learns and model.config.items != "text":
             # the ID vector of an item that training never saw is as it was drawn
             useful = np.intersect1d(touched, model.trained_items.numpy())
         if not len(useful):
@@ -210,15 +196,14 @@ def _new_user(
                 remedy="--set items=text",
             )
         histories = _ones(useful, len(data.items))
-        how = model.history_by if isinstance(model, EmbeddingBackbone) else "not read"
-        parts.append(f"a history of {_items(len(useful))} ({how})")
+        parts.append(f"a history of {_items(len(useful))} ({model.history_by if learns else 'not read'})")
         if len(useful) < len(touched):
             parts.append(f"without {_items(len(touched) - len(useful))} of it that training never saw")
     if profile is not None:
         parts.append(f"a profile of {len(profile.split()):,} words (embedded by {fitted.about.encoder})")
     matrix = None if profile is None else profile_matrix(fitted, [profile])
     user = model.add_users(matrix, histories, torch.Generator().manual_seed(0))
-    if isinstance(model, EmbeddingBackbone):
+    if learns:
         parts.append("the mean of the trained users to begin with")
     return user, _ones(touched, len(data.items)), "a new user: " + ", ".join(parts)
 
@@ -253,45 +238,13 @@ def _built_from(fitted: "Recommender", ids: Sequence[Any], rows: np.ndarray) -> 
     return f"user {ids[0]}, trained on {_items(count)}"
 
 
-def _frame(
-    data: Dataset,
-    new_items: NewItems | None,
-    ids: list[Any],
-    ranked: np.ndarray,
-    chosen: np.ndarray,
-    scores: np.ndarray,
-) -> pd.DataFrame:
-    """Return the table of the places ``ranked`` ``(n, k)`` of all users."""
-    item_ids, fields = data.items.array, data.item_text
-    if new_items is not None:
-        item_ids = pa.concat_arrays([item_ids, new_items.ids.array])
-        fields = pa.concat_tables([fields, new_items.fields], promote_options="permissive")
-    user, rank = np.nonzero(ranked)
-    items = pa.array(chosen[ranked])
-    columns: dict[str, Any] = {
-        "user": [ids[row] for row in user],
-        "rank": rank + 1,
-        "item": item_ids.take(items).to_pylist(),
-        "title": shown_titles(fields.take(items), data.text_template),
-        "score": scores[ranked],
-    }
-    if new_items is not None:
-        columns["new"] = chosen[ranked] >= len(data.items)
-    return pd.DataFrame(columns)
-
-
 def rows_of(idmap: IdMap, ids: Sequence[Any], dataset: str) -> np.ndarray:
-    """Return the rows ``(n,)`` of ids.
-
-    Raises:
-        NotFound: for an unknown one, with the nearest, and how many there are.
-    """
+    """Return the rows ``(n,)`` of ids; NotFound for an unknown one, with ids near it, and how many there are."""
     rows = idmap.find(ids)
     if (rows >= 0).all():
         return rows
     id = ids[int(np.flatnonzero(rows < 0)[0])]
-    nearest = near(str(id), idmap.ids())
-    offered = nearest or idmap.ids(np.arange(min(3, len(idmap))))
+    offered = near(str(id), idmap.ids()) or idmap.ids(np.arange(min(3, len(idmap))))
     raise NotFound(
         f"unknown {idmap.what} {id!r} among the {len(idmap):,} {idmap.what}s of data set {dataset!r}; ids near it, or "
         f"like it: {', '.join(map(str, offered))}",
@@ -303,10 +256,8 @@ def rows_of(idmap: IdMap, ids: Sequence[Any], dataset: str) -> np.ndarray:
 
 def shown_titles(fields: pa.Table, template: str) -> list[str]:
     """Return a title an item: the field called so where there is one, else all its text."""
-    for name in TITLES:
-        if name in fields.column_names:
-            return fields.column(name).to_pylist()
-    return item_texts(fields, template)
+    name = next((name for name in TITLES if name in fields.column_names), None)
+    return item_texts(fields, template) if name is None else fields.column(name).to_pylist()
 
 
 def _items(count: int, what: str = "") -> str:

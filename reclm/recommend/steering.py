@@ -1,4 +1,4 @@
-"""Steering: what a profile's text does to the ranking, for one user and for many."""
+"""Steering: measure how a profile's text moves the ranking, for one user and for many."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,11 +29,7 @@ SHOWN_HISTORY = 10
 
 @dataclass(frozen=True)
 class Ranked:
-    """An item of a list.
-
-    Attributes:
-        rank: its place, from 1; ``other_rank`` that for the other profile, which may lie beyond the list.
-    """
+    """An item of a list; ``other_rank`` is its rank by the other profile, which may lie beyond the list."""
 
     item_id: Any
     title: str
@@ -43,7 +39,7 @@ class Ranked:
 
     @property
     def rose(self) -> int:
-        """Places that it stands higher than for the other profile; negative where lower."""
+        """Places that it stands higher than by the other profile; negative where lower."""
         return self.other_rank - self.rank
 
 
@@ -54,8 +50,7 @@ class Steered:
     Attributes:
         history: titles of the items it touched in training, newest first; ``SHOWN_HISTORY`` at most.
         touched: their number in all.
-        profile: the profile's text; None where the model does not know it.
-        edited: the edited profile; None without an edit.
+        profile, edited: None where the model does not know it, and without an edit.
         before, after: the best items for both; ``after`` is empty without an edit.
         cut: whether the encoder's window ends before one of the texts does.
     """
@@ -71,16 +66,15 @@ class Steered:
 
     @property
     def left(self) -> list[Ranked]:
-        """Items of ``before`` that the edit put out of the list."""
+        """The items of ``before`` that the edit put out of the list."""
         listed = {item.item_id for item in self.after}
         return [item for item in self.before if item.item_id not in listed] if self.after else []
 
     def table(self) -> pd.DataFrame:
         """Return the items of both lists: ``item``, ``title``, rank ``before`` and ``after``, and places ``rose``."""
-        rows = [(one.item_id, one.title, one.other_rank, one.rank, one.rose) for one in self.after]
-        rows += [(one.item_id, one.title, one.rank, one.other_rank, -one.rose) for one in self.left]
-        if not self.after:
-            rows = [(one.item_id, one.title, one.rank, one.rank, 0) for one in self.before]
+        rest = self.left if self.after else self.before
+        rows = [(item.item_id, item.title, item.other_rank, item.rank, item.rose) for item in self.after]
+        rows += [(item.item_id, item.title, item.rank, item.other_rank, -item.rose) for item in rest]
         return pd.DataFrame(rows, columns=["item", "title", "before", "after", "rose"])
 
     def __repr__(self) -> str:
@@ -94,11 +88,6 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
     """Rank items for a user and, with ``edit``, for the same user with ``edit`` as its profile.
 
     All else stays as trained; where users and items are propagated over a graph, that is done anew.
-
-    Raises:
-        NotFound: for an unknown user.
-        BadInput: if the model reads no profiles of users, the edit is empty or changes nothing, or nothing is left to
-            rank.
     """
     model, data = fitted.model, fitted.data
     row = int(rows_of(data.users, [user], data.name)[0])
@@ -114,29 +103,35 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
         with suppress(NotFound):
             profile = fitted.profiles.get(user).text
     if edited is not None and edited in {"", (profile or "").strip()}:
-        state = "the same" if edited else "empty"
-        raise BadInput(
-            f"the edited profile is {state}; change it, or leave --edit out", value=edit, where="edit"
-        )
-    sides = [fitted.representations]
-    if edited is not None:
-        with torch.no_grad():
-            sides.append(model.representations({row: fitted.encoder.encode([edited])[0]}))
+        message = f"the edited profile is {'the same' if edited else 'empty'}; change it, or leave --edit out"
+        raise BadInput(message, value=edit, where="edit")
+    vectors = {} if edited is None else {row: fitted.encoder.encode([edited])[0]}
+    with torch.no_grad():
+        sides = fitted.representations, model.representations(vectors) if vectors else fitted.representations
     touched = data.joined(["train", "valid"])
     ranked = np.setdiff1d(model.rankable().numpy(), touched.item_idx[touched.user_idx == row])
     if not len(ranked):
         raise BadInput("nothing is left to recommend: the user has touched every item", value=user)
-    who, candidates = torch.tensor([row]), torch.from_numpy(ranked)
-    scores = torch.cat([model.scorer_of(*side)(who, candidates) for side in sides]).numpy()
-    lists = _lists(data, ranked, scores[[0, -1]], k)
+    user_idx, candidates = torch.tensor([row]), torch.from_numpy(ranked)
+    scores = torch.cat([model.scorer_of(*side)(user_idx, candidates) for side in sides]).numpy()
+    before, after = _lists(data, ranked, scores, k)
     view = data.view()
     history = view.train.item_idx[view.history("user", row)[::-1]]
-    titles = shown_titles(
-        data.item_text.take(pa.array(history[:SHOWN_HISTORY], pa.int64())), data.text_template
-    )
     cut = fitted.encoder.truncated([text for text in (profile, edited) if text]) > 0
-    after = [] if edited is None else lists[1]
-    return Steered(user, titles, len(history), profile, edited, lists[0], after, cut)
+    return Steered(
+        user,
+        _titles(data, history[:SHOWN_HISTORY]),
+        len(history),
+        profile,
+        edited,
+        before,
+        [] if edited is None else after,
+        cut,
+    )
+
+
+def _titles(data: Dataset, items: np.ndarray) -> list[str]:
+    return shown_titles(data.item_text.take(pa.array(items, pa.int64())), data.text_template)
 
 
 def _lists(data: Dataset, items: np.ndarray, scores: np.ndarray, k: int) -> list[list[Ranked]]:
@@ -147,15 +142,8 @@ def _lists(data: Dataset, items: np.ndarray, scores: np.ndarray, k: int) -> list
     lists = []
     for own, other in ((0, 1), (1, 0)):
         best = order[own, :k]
-        ids = data.items.ids(items[best])
-        titles = shown_titles(data.item_text.take(pa.array(items[best])), data.text_template)
-        columns = (
-            ids,
-            titles,
-            scores[own, best].tolist(),
-            rank[own, best].tolist(),
-            rank[other, best].tolist(),
-        )
+        numbers = (values[best].tolist() for values in (scores[own], rank[own], rank[other]))
+        columns = data.items.ids(items[best]), _titles(data, items[best]), *numbers
         lists.append([Ranked(*row) for row in zip(*columns, strict=True)])
     return lists
 
@@ -169,8 +157,7 @@ class Effect:
 
     Attributes:
         sentence: the text appended, with ``{category}`` for the category.
-        change: mean change of the share over the users.
-        low, high: Student's 95 % interval of the mean; None for a single user.
+        change: mean over the users, and ``low, high`` its Student's 95 % interval; None for a single user.
         right: share of the users whose share went the right way.
         possible: users whose share could: it was below 1 where it should rise, above 0 where it should fall.
     """
@@ -189,10 +176,8 @@ class Steering:
 
     Attributes:
         users: measured, out of ``described`` with a profile, out of ``total`` in the data set.
-        topk: length of the lists.
         categories: number of categories to draw from.
-        share: mean share of the drawn category for the profiles as they are.
-        loves, dislikes: the effect of each sentence.
+        share: mean share of the drawn category among the ``topk`` best for the profiles as they are.
         cut: share of the profiles whose end, sentence included, lies beyond the encoder's window.
     """
 
@@ -208,11 +193,10 @@ class Steering:
 
     def table(self) -> pd.DataFrame:
         """Return a row a sentence: mean change of the share, its interval, and the share of users moved so."""
-        rows = [
-            (effect.sentence.strip(), effect.change, effect.low, effect.high, effect.right, effect.possible)
-            for effect in (self.loves, self.dislikes)
-        ]
-        return pd.DataFrame(rows, columns=["appended", "change", "low", "high", "right way", "could move"])
+        frame = pd.DataFrame([vars(effect) for effect in (self.loves, self.dislikes)])
+        frame["sentence"] = frame["sentence"].str.strip()
+        names = {"sentence": "appended", "right": "right way", "possible": "could move"}
+        return frame.rename(columns=names)
 
     def __repr__(self) -> str:
         head = f"Steering of {self.users:,} users; share of a category among the {self.topk} best: {self.share:.3f}"
@@ -261,10 +245,13 @@ def measure_steering(
     counts = np.bincount(keys % max(len(names), 1), minlength=len(names))
     usable = np.flatnonzero((counts >= k) & (2 * counts <= len(data.items)))
     if not len(usable):
-        message = (
-            f"data set {data.name!r} has no category that at least {k} and at most half of its items have"
+        raise NotFound(
+            f"data set {data.name!r} has no category that at least {k} and at most half of its items have; lower k "
+            "(--topk)",
+            value=k,
+            where="k",
+            remedy="lower k",
         )
-        raise NotFound(f"{message}; lower k (--topk)", value=k, where="k", remedy="lower k")
     random = np.random.default_rng(seed)
     chosen = random.permutation(described)[:users]
     drawn = random.choice(usable, len(chosen))
@@ -279,10 +266,8 @@ def measure_steering(
     ranker = TextRanker(features, torch.Generator().manual_seed(seed))
     with progress_bar("embedding profiles", 3 * len(own), progress) as advance:
         scores = ranker.scores(encoder.encode(own + edited, progress=advance))
-    touched = (
-        data.joined(["train", "valid"]).matrix(len(idmap), len(data.items))[np.tile(chosen, 3)].nonzero()
-    )
-    scores[torch.from_numpy(touched[0]), torch.from_numpy(touched[1])] = -torch.inf
+    touched = data.joined(["train", "valid"]).matrix(len(idmap), len(data.items))[np.tile(chosen, 3)]
+    scores[tuple(map(torch.from_numpy, touched.nonzero()))] = -torch.inf
     plain, loved, disliked = _shares(scores, k, np.tile(drawn, 3), keys, len(names)).reshape(3, -1)
     return Steering(
         len(chosen),
@@ -298,10 +283,9 @@ def measure_steering(
 
 
 def item_categories(fields: pa.Table) -> tuple[list[str], np.ndarray]:
-    """Return the categories of all items: values of the topic fields (:class:`~reclm.text.item_text.ItemBriefs`).
+    """Return ``C`` names of categories, and the sorted distinct pairs ``item · C + category`` ``(m,)`` of all items.
 
-    Returns:
-        ``(names, keys)``: ``C`` names, and the distinct pairs ``item · C + category`` ``(m,)``, sorted.
+    Categories are the values of the topic fields (:class:`~reclm.text.item_text.ItemBriefs`).
     """
     items, words = [pa.array([], pa.int64())], [pa.array([], pa.string())]
     for name in ItemBriefs(fields).topic_fields:
@@ -327,7 +311,6 @@ def _shares(
 
 
 def _effect(sentence: str, change: np.ndarray, right: np.ndarray, possible: np.ndarray) -> Effect:
-    """Return the mean change with Student's interval."""
     estimate = mean(change)
     assert estimate is not None
     return Effect(

@@ -1,9 +1,8 @@
-"""The one ranker by text, the cosine of an item's text to a profile, and the profile texts it is given."""
+"""The ranker of items by the cosine of their text to a profile, and profile texts for it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,15 +35,11 @@ class TextRanker(nn.Module):
     everybody: the order of the rows may tell of popularity.
 
     Args:
-        item_text: ``(I, t)``, zeros for an item without text.
+        item_text: ``(I, t)``, zeros for an item without text; NotFound if no item has a text.
         generator: of the order of ties.
 
     Attributes:
         offset: ``(I,)``, added to the cosine: less than :data:`TIE`, plus :data:`NO_TEXT` where there is no text.
-        has_text: ``(I,)`` bool.
-
-    Raises:
-        NotFound: if no item has a text.
     """
 
     text: Tensor
@@ -52,8 +47,7 @@ class TextRanker(nn.Module):
 
     def __init__(self, item_text: np.ndarray, generator: torch.Generator) -> None:
         super().__init__()
-        self.has_text = torch.from_numpy(item_text.any(axis=1))
-        if not self.has_text.any():
+        if not item_text.any():
             raise NotFound("no item has a text to rank by", where="item_text")
         vectors = item_vectors(torch.from_numpy(np.asarray(item_text, np.float32)), generator)
         self.register_buffer("text", vectors[:, :-1].contiguous(), persistent=False)
@@ -61,15 +55,11 @@ class TextRanker(nn.Module):
 
     @property
     def items(self) -> Tensor:
-        """The items' side of the score, ``(I, t + 1)``: texts of length one, and the offset."""
+        """The items' factor of the score, ``(I, t + 1)``: texts of length one, and the offset."""
         return torch.cat([self.text, self.offset[:, None]], dim=1)
 
     def profiles(self, vectors: np.ndarray | Tensor) -> Tensor:
-        """Return ``(n, t + 1)`` of profile vectors ``(n, t)``: of length one, and 1; a vector of zeros ranks by chance.
-
-        Raises:
-            BadInput: if profiles and items are not vectors of one encoder.
-        """
+        """Return the factor ``(n, t + 1)`` of profiles ``(n, t)``: of length one, and 1; zeros rank by chance."""
         vectors = torch.as_tensor(vectors, dtype=torch.float32)
         width = self.text.shape[1]
         if vectors.shape[1] != width:
@@ -93,36 +83,26 @@ def item_vectors(text: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class TextProfiles:
-    """Profile texts of some users that lie in no store, as :func:`reclm.recommend.fit.fit` takes them.
-
-    Attributes:
-        encoder: of the texts.
-        fingerprint: of the data set.
-    """
+    """Profile texts of some users that lie in no store, as :func:`reclm.recommend.fit.fit` takes them."""
 
     def __init__(self, data: Dataset, texts: Mapping[str, str], encoder: "TextEncoder") -> None:
         self.encoder, self.fingerprint = encoder, data.fingerprint
         self._data, self._texts = data, texts
 
     def get(self, id: Any, kind: ProfileKind = "user") -> Profile:
-        """Return the profile of a user.
-
-        Raises:
-            NotFound: if it has none.
-        """
+        """Return the profile of a user; NotFound if it has none."""
         if kind != "user" or str(id) not in self._texts:
             raise NotFound(f"no profile of {kind} {id!r}", value=id)
         return Profile("user", str(id), self._texts[str(id)], "", "")
 
     def matrix(self, kind: ProfileKind) -> ProfileMatrix:
         """Return the embeddings of all users in row order of the data set; of items there are none."""
-        ids = list(self._texts) if kind == "user" else []
-        vectors = self.encoder.encode([self._texts[id] for id in ids])
-        return ProfileMatrix.from_rows(ids, vectors, self._data.users if kind == "user" else self._data.items)
+        texts = self._texts if kind == "user" else {}
+        idmap = self._data.users if kind == "user" else self._data.items
+        return ProfileMatrix.from_rows(list(texts), self.encoder.encode(list(texts.values())), idmap)
 
 
-@dataclass(frozen=True)
-class UserProfile:
+class UserProfile(NamedTuple):
     """A user's profile and its writer; ``store`` is the folder it lies in, None if it was written now."""
 
     text: str
@@ -131,25 +111,13 @@ class UserProfile:
 
 
 def stored_profiles(
-    data: Dataset,
-    profiler: str = "zero-shot",
-    *,
-    model: str | None = None,
-    engine: str | None = None,
-    adapter: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
-    encoder: str | None = None,
+    data: Dataset, profiler: str = "zero-shot", *, encoder: str | None = None, **options: Any
 ) -> Profiles:
-    """Return the profiles of users that a profiler wrote into the workspace.
-
-    Raises:
-        NotFound: if there are none.
-    """
-    writer = open_profiler(profiler, settings, model, engine, adapter)[1]
-    folder = current().store(data.name, writer)
-    if ProfileStore.at(folder):
-        return Profiles.open(folder, data, kinds=("user",), encoder=encoder)
-    raise no_profiles(data.name, f" --profiler {profiler}" + f" --adapter {adapter}" * bool(adapter))
+    """Return the profiles of users that a profiler (:func:`open_profiler`) wrote into the workspace, or NotFound."""
+    folder = current().store(data.name, open_profiler(profiler, **options)[1])
+    if not ProfileStore.at(folder):
+        raise no_profiles(data.name, f" --profiler {profiler}")
+    return Profiles.open(folder, data, kinds=("user",), encoder=encoder)
 
 
 def no_profiles(dataset: str, writer: str = "") -> NotFound:
@@ -162,27 +130,15 @@ def no_profiles(dataset: str, writer: str = "") -> NotFound:
     )
 
 
-def user_profile(
-    data: Dataset,
-    user: Any,
-    profiler: str = "zero-shot",
-    *,
-    model: str | None = None,
-    engine: str | None = None,
-    adapter: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> UserProfile:
+def user_profile(data: Dataset, user: Any, profiler: str = "zero-shot", **options: Any) -> UserProfile:
     """Return the stored profile of a user of the data set, else one that is written now and not stored.
 
     Args:
-        profiler, model, engine, adapter, settings: as in :func:`reclm.profiles.write.open_profiler`.
-
-    Raises:
-        NotFound: if the profiler finds nothing to write from.
+        profiler, options: as in :func:`open_profiler`; NotFound if it finds nothing to write from.
     """
     user, view = str(user), data.view()
     row = rows_of(data.users, [user], data.name)
-    opened, writer = open_profiler(profiler, settings, model, engine, adapter)
+    opened, writer = open_profiler(profiler, **options)
     folder = current().store(view.name, writer)
     store = ProfileStore.open(folder, view.fingerprint, writer) if ProfileStore.at(folder) else None
     if store and (stored := store.get("user", user)):
