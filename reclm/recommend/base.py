@@ -77,12 +77,10 @@ class Backbone(nn.Module, ABC):
         """Raise NotFound if the kind of profiles that it cannot do without is not among ``kinds``."""
         kind = cls.needs_profiles
         if kind is not None and kind not in kinds:
-            raise NotFound(
-                f"backbone {name!r} ranks by {kind} profiles, and there are none; add --augment --kind {kind}",
-                value=kind,
-                where=name,
-                remedy=f"--augment --kind {kind}",
+            message = (
+                f"backbone {name!r} ranks by {kind} profiles, and there are none; add --augment --kind {kind}"
             )
+            raise NotFound(message, value=kind, where=name, remedy=f"--augment --kind {kind}")
 
     def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
         """Return the vectors scored, ``(U, d')`` and ``(I, d')``, with the present weights.
@@ -169,7 +167,7 @@ class EmbeddingBackbone(Backbone):
     trains = True
     serves_new = True
     history_by: ClassVar[str] = "its own vector fitted to the history by BPR, all else as trained"
-    """How :meth:`new_users` reads a history, in words."""
+    """How :meth:`new_users` reads a history."""
     item_text: Tensor
     trained_users: Tensor
     trained_items: Tensor
@@ -186,12 +184,10 @@ class EmbeddingBackbone(Backbone):
             self.item_embedding = table(inputs.items, width, generator)
         if config.items != "id":
             if inputs.item_text is None:
-                raise NotFound(
-                    f"items = {config.items!r} needs item text, and the data has none; use --set items=id",
-                    value=config.items,
-                    where="items",
-                    remedy="--set items=id",
+                message = (
+                    f"items = {config.items!r} needs item text, and the data has none; use --set items=id"
                 )
+                raise NotFound(message, value=config.items, where="items", remedy="--set items=id")
             self.t_raw = transform(inputs.item_text.shape[1], width, generator)
             text = torch.from_numpy(np.asarray(inputs.item_text, np.float32))
             self.register_buffer("item_text", text, persistent=False)
@@ -286,13 +282,11 @@ class EmbeddingBackbone(Backbone):
             BadInput: if items are known by their ID alone, or for profiles if the model was trained without them.
         """
         if self.t_raw is None:
-            raise BadInput(
+            message = (
                 "this model knows items by their ID alone, and a new item has none that was trained; train one that "
-                "reads text: --set items=text",
-                value="id",
-                where="items",
-                remedy="--set items=text",
+                "reads text: --set items=text"
             )
+            raise BadInput(message, value="id", where="items", remedy="--set items=text")
         features = self.t_raw(text)
         if self.item_embedding is not None:
             features = features + self.item_embedding[self.trained_items].mean(0)
@@ -379,16 +373,13 @@ def _fused(fusion: ProfileFusion | None, base: Tensor, profiles: ProfileMatrix |
     """Return ``base (n, d)`` fused with other profiles than those of ``fusion``, or with none."""
     if fusion is None:
         if profiles is not None:
-            raise BadInput(
-                f"this model was trained without {kind} profiles and cannot take one; "
-                "fit one with profiles (reclm bench --augment)",
-                value=kind,
-                where="profiles",
-                remedy="--augment",
+            message = (
+                f"this model was trained without {kind} profiles and cannot take one; fit one with profiles (reclm "
+                "bench --augment)"
             )
+            raise BadInput(message, value=kind, where="profiles", remedy="--augment")
         return base
     if profiles is None:
-        profiles = ProfileMatrix(
-            np.zeros((len(base), fusion.vectors.shape[1]), np.float32), np.zeros(len(base), bool)
-        )
+        vectors = np.zeros((len(base), fusion.vectors.shape[1]), np.float32)
+        profiles = ProfileMatrix(vectors, np.zeros(len(base), bool))
     return ProfileFusion(profiles, fusion.mlp, normalize=fusion.normalize)(base)

@@ -1,6 +1,6 @@
 """Fit a backbone to a data set, with profiles or without."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reclm import plugins
@@ -10,24 +10,22 @@ from reclm.data.dataset import Dataset, ProfileKind
 from reclm.environment import environment
 from reclm.errors import BadInput, NotFound, unknown
 from reclm.profiles.matrix import ProfileMatrix, item_text_features
-from reclm.recommend.base import Inputs
+from reclm.profiles.profiles import Profiles
+from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import Task, validation_task
-from reclm.recommend.recommender import ProfilesLike, Recommender, folder_of
+from reclm.recommend.recommender import Recommender
 from reclm.recommend.saved import SavedModel
+from reclm.recommend.text_ranking import TextProfiles
 from reclm.recommend.training import TrainConfig, TripleSampler, train_backbone
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder
 
-__all__ = ["Recommender", "fit", "make_inputs", "split_options"]
-
-KINDS: tuple[ProfileKind, ...] = ("user", "item")
-
 
 def fit(
     backbone: str,
     data: Dataset,
-    profiles: ProfilesLike | None = None,
+    profiles: Profiles | TextProfiles | None = None,
     *,
     seed: int = 0,
     epochs: int | None = None,
@@ -54,8 +52,8 @@ def fit(
         BadInput: for a value out of bounds, and if the training diverges.
     """
     cls = plugins.get("backbone", backbone)
-    config, schedule = split_options(backbone, options | ({} if epochs is None else {"epochs": epochs}))
-    inputs, text_encoder = make_inputs(backbone, config, data, profiles, encoder, progress)
+    config, schedule = _split(cls, backbone, options | ({} if epochs is None else {"epochs": epochs}))
+    inputs, text_encoder = _inputs(cls, backbone, config, data, profiles, encoder, progress)
     sampler = TripleSampler(data.train, inputs.users, inputs.items) if cls.trains else None
     select: dict[str, Task] = {"valid": validation_task(data)} if len(data.valid) else {}
     most = schedule.epochs if cls.trains else 0
@@ -69,7 +67,7 @@ def fit(
         variant="base" if profiles is None else "augment",
         seed=seed,
         dataset=data.name,
-        dataset_folder=folder_of(data),
+        dataset_folder=None if data.folder is None else str(data.folder.resolve()),
         fingerprint=data.fingerprint,
         encoder=text_encoder.name if text_encoder else "",
         encoder_source=text_encoder.source if text_encoder else None,
@@ -78,48 +76,38 @@ def fit(
     return Recommender(about, model, data, inputs, profiles, result.history)
 
 
-def split_options(backbone: str, options: Mapping[str, Any]) -> tuple[Config, TrainConfig]:
-    """Return the options of a backbone and those of its training.
-
-    Raises:
-        NotFound: for an option that neither has.
-        BadInput: for a value out of bounds.
-    """
-    cls = plugins.get("backbone", backbone).Config
-    known = {*cls.model_fields, *TrainConfig.model_fields}
-    for name in options:
-        if name not in known:
-            raise unknown(f"option of backbone {backbone} and its training", name, known)
-    model = {name: value for name, value in options.items() if name in cls.model_fields}
-    training = {name: value for name, value in options.items() if name in TrainConfig.model_fields}
-    return cls.build(model, where=f"backbone {backbone}"), TrainConfig.build(training, where="training")
+def _split(cls: type[Backbone], name: str, options: Mapping[str, Any]) -> tuple[Config, TrainConfig]:
+    """Return the options of a backbone and those of its training; NotFound for one that neither has."""
+    known = {*cls.Config.model_fields, *TrainConfig.model_fields}
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of backbone {name} and its training", option, known)
+    own, training = (
+        {option: value for option, value in options.items() if option in config.model_fields}
+        for config in (cls.Config, TrainConfig)
+    )
+    return cls.Config.build(own, where=f"backbone {name}"), TrainConfig.build(training, where="training")
 
 
-def make_inputs(
-    backbone: str,
+def _inputs(
+    cls: type[Backbone],
+    name: str,
     config: Config,
     data: Dataset,
-    profiles: ProfilesLike | None = None,
-    encoder: "str | TextEncoder | None" = None,
-    progress: bool = True,
+    profiles: Profiles | TextProfiles | None,
+    encoder: str | None,
+    progress: bool,
 ) -> tuple[Inputs, "TextEncoder | None"]:
-    """Return what a backbone is built from, and the encoder of its texts (None: it reads none).
-
-    Raises:
-        NotFound: for a backbone that needs item text or profiles where there are none.
-        BadInput: for profiles of another data set.
-    """
+    """Return the inputs of a backbone, and the encoder of its texts (None: it reads none)."""
     from reclm.text.encoder import TextEncoder
 
-    cls = plugins.get("backbone", backbone)
-    needed = cls.needs_profiles
-    sides = {} if profiles is None else _matrices(profiles, data, KINDS if needed is None else (needed,))
-    cls.check_profiles(sides, backbone)
+    sides = {} if profiles is None else _matrices(cls, profiles, data)
+    cls.check_profiles(sides, name)
     reads_text = cls.reads_text(config)
     text = text_encoder = None
     if profiles is not None:
         text_encoder = profiles.encoder
-        if isinstance(encoder, str) and TextEncoder(encoder).name != text_encoder.name:
+        if encoder is not None and TextEncoder(encoder).name != text_encoder.name:
             raise BadInput(
                 f"the profiles are embedded by {text_encoder.name!r}, item texts are to be by {encoder!r}; open "
                 "the profiles with that encoder, too",
@@ -127,27 +115,25 @@ def make_inputs(
                 where="encoder",
                 remedy=text_encoder.name,
             )
-    elif reads_text:
-        text_encoder = encoder if isinstance(encoder, TextEncoder) else TextEncoder(encoder)
     if reads_text:
+        text_encoder = text_encoder or TextEncoder(encoder)
         if not data.item_text.num_columns:
             raise NotFound(
-                f"data set {data.name!r} has no item text, which backbone {backbone!r} reads; give it items='id' "
+                f"data set {data.name!r} has no item text, which backbone {name!r} reads; give it items='id' "
                 "(--set items=id), if it has that option",
                 value=data.name,
                 where="item_text",
                 remedy="--set items=id",
             )
-        assert text_encoder is not None
         text = item_text_features(data.view(), text_encoder, progress=progress)
     inputs = Inputs(len(data.users), len(data.items), data.train, text, sides.get("user"), sides.get("item"))
     return inputs, text_encoder
 
 
 def _matrices(
-    profiles: ProfilesLike, data: Dataset, kinds: Sequence[ProfileKind]
+    cls: type[Backbone], profiles: Profiles | TextProfiles, data: Dataset
 ) -> dict[ProfileKind, ProfileMatrix]:
-    """Return the profile embeddings of the kinds that have any."""
+    """Return the profile embeddings that the backbone reads, of the kinds that have any."""
     if profiles.fingerprint != data.fingerprint:
         raise BadInput(
             f"the profiles were written from another data set than {data.name!r}: its fingerprint is "
@@ -155,5 +141,6 @@ def _matrices(
             value=profiles.fingerprint,
             where="profiles",
         )
-    matrices: dict[ProfileKind, ProfileMatrix] = {kind: profiles.matrix(kind) for kind in kinds}
+    kinds: tuple[ProfileKind, ...] = ("user", "item") if cls.needs_profiles is None else (cls.needs_profiles,)
+    matrices = {kind: profiles.matrix(kind) for kind in kinds}
     return {kind: matrix for kind, matrix in matrices.items() if matrix.present.any()}

@@ -13,38 +13,33 @@ def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def l2_penalty(*rows: Tensor) -> Tensor:
-    """Return ``½ Σ ‖row‖²`` over the rows of all tensors, divided by how many the first one has: ``()``.
+    """Return ``½ Σ ‖row‖²`` over the rows of all tensors, divided by the number of the first one's: ``()``.
 
-    Given layer-0 rows of a batch's users, and of its positives and negatives: LightGCN's regulariser (arXiv 2002.02126,
-    equation 15).
+    Of layer-0 rows of a batch's users, and of its items, it is LightGCN's regulariser (arXiv 2002.02126, equation 15).
     """
-    squares = (torch.dot(one.flatten(), one.flatten()) for one in rows)
+    squares = (torch.dot(part.flatten(), part.flatten()) for part in rows)
     return sum(squares, torch.zeros(())) / (2 * len(rows[0]))
 
 
 def info_nce(anchors: Tensor, positives: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """Return ``-mean ln exp(cos(a, p)/τ) / Σ_k exp(cos(a, k)/τ)`` (SGL, arXiv 2010.10783, equation 10).
 
-    The ``B × N`` similarities are never held at once: a block of anchors is multiplied, reduced and differentiated
-    before the next one.
-
     Args:
         anchors, positives: ``(B, d)``, paired by row.
         keys: ``(N, d)``, the positive and those it is compared with.
         temperature: ``τ``.
     """
-    anchors, positives, keys = (F.normalize(one, dim=-1) for one in (anchors, positives, keys))
+    anchors, positives, keys = (F.normalize(vectors, dim=-1) for vectors in (anchors, positives, keys))
     attraction = (anchors * positives).sum(-1).mean() / temperature
     repulsion: Tensor = _MeanLogSumExp.apply(anchors / temperature, keys)  # pyright: ignore[reportAssignmentType]
     return repulsion - attraction
 
 
 class _MeanLogSumExp(torch.autograd.Function):
-    """Compute ``mean_b ln Σ_n exp(a_b · k_n)`` of ``(B, d)`` and ``(N, d)``, with gradients found on the way.
+    """Compute ``mean_b ln Σ_n exp(a_b · k_n)`` of ``(B, d)`` and ``(N, d)``, with its gradients.
 
-    A scalar's gradient is known up to a factor as soon as a block's softmax is: three products a block in all, as many
-    as autograd takes, and the similarities of ``ROWS`` anchors in memory instead of all: they stay in the processor's
-    cache between the passes over them.
+    The ``B × N`` similarities are never held at once: a block of ``ROWS`` anchors is multiplied, reduced and
+    differentiated, and stays in the processor's cache, before the next one.
     """
 
     ROWS = 128

@@ -50,21 +50,15 @@ def average_precision(hits: Tensor, positives: Tensor) -> Tensor:
 
 
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "recall": recall,
-    "ndcg": ndcg,
-    "precision": precision,
-    "mrr": mrr,
-    "hit": hit,
+    **{function.__name__: function for function in (recall, ndcg, precision, mrr, hit)},
     "map": average_precision,
 }
+BEYOND = ("coverage", "novelty", "lift")
+"""Names of further metrics. Coverage is one number of all users together, the others have one a user."""
 
 
 def parse(name: str) -> tuple[str, int]:
-    """``"ndcg@20"`` as ``("ndcg", 20)``, a metric of :data:`METRICS` or :data:`~reclm.recommend.metrics.BEYOND`.
-
-    Raises:
-        NotFound: for an unknown metric or a k that is no positive number.
-    """
+    """Return ``("ndcg", 20)`` of ``"ndcg@20"``; NotFound for an unknown metric or a k that is no positive number."""
     metric, _, k = name.lower().partition("@")
     known = (*METRICS, *BEYOND)
     if metric not in known or not k.isdigit() or int(k) < 1:
@@ -73,20 +67,15 @@ def parse(name: str) -> tuple[str, int]:
 
 
 def title(name: str) -> str:
-    """A metric as it is printed.
+    """Return a metric as it is printed.
 
     >>> title("ndcg@20"), title("valid recall@20")
     ('NDCG@20', 'valid Recall@20')
     """
     where, space, name = name.rpartition(" ")
-    metric, at, k = name.partition("@")
-    return (
-        where + space + (metric.upper() if metric in ("ndcg", "mrr", "map") else metric.capitalize()) + at + k
-    )
-
-
-BEYOND = ("coverage", "novelty", "lift")
-"""Names of the measures. Coverage is one number of all users together, the others have one a user."""
+    metric = name.partition("@")[0]
+    printed = metric.upper() if metric in ("ndcg", "mrr", "map") else metric.capitalize()
+    return where + space + printed + name.removeprefix(metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +84,7 @@ class Popularity:
 
     Attributes:
         candidates: ``(c,)`` float32, training users of each candidate.
-        users: how many users have a training interaction.
+        users: number of users with a training interaction.
         history: ``(n,)`` float32, mean training users of the items in each user's history; nan without one.
     """
 
@@ -107,17 +96,9 @@ class Popularity:
     def of(
         cls, train: Interactions, candidates: np.ndarray, chosen: np.ndarray, users: int, items: int
     ) -> "Popularity":
-        """Count.
-
-        Args:
-            train: what the recommender learns from.
-            candidates: ``(c,)`` item_idx.
-            chosen: ``(n,)`` user_idx whose histories are asked about.
-            users, items: sizes of the id maps.
-        """
+        """Count in the training interactions, for ``(c,)`` candidates and the histories of ``(n,)`` chosen users."""
         matrix = train.matrix(users, items)
-        counts = np.asarray(matrix.sum(0))
-        lengths = np.asarray(matrix.sum(1))
+        counts, lengths = np.asarray(matrix.sum(0)), np.asarray(matrix.sum(1))
         with np.errstate(invalid="ignore"):
             history = (matrix @ counts)[chosen] / lengths[chosen]
         return cls(
@@ -131,8 +112,8 @@ def coverage(top: Tensor, candidates: int) -> float:
     """Return the share of the candidates that stand in anyone's top k; nan without users."""
     if not len(top):
         return float("nan")
-    often = torch.bincount(top.flatten() + 1, minlength=candidates + 1)[1:]
-    return float((often > 0).float().mean())
+    counts = torch.bincount(top.flatten() + 1, minlength=candidates + 1)[1:]
+    return float((counts > 0).float().mean())
 
 
 def novelty(top: Tensor, popularity: Popularity) -> Tensor:
@@ -157,6 +138,5 @@ def lift(top: Tensor, popularity: Popularity) -> Tensor:
 
 def _mean(values: Tensor, top: Tensor) -> Tensor:
     """Return the mean of the candidates' ``values`` ``(c,)`` over each top list; nan for an empty one."""
-    some = top >= 0
     # the place -1 is that of the added 0
-    return torch.cat([values, values.new_zeros(1)])[top].sum(1) / some.sum(1)
+    return torch.cat([values, values.new_zeros(1)])[top].sum(1) / (top >= 0).sum(1)

@@ -5,75 +5,43 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from torch import Tensor
 
-from reclm.data.dataset import Dataset, ProfileKind
+from reclm.data.dataset import Dataset
 from reclm.errors import BadInput, NotFound, unknown
-from reclm.profiles.matrix import ProfileMatrix
-from reclm.profiles.profile import Profile
+from reclm.profiles.profiles import Profiles
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, evaluate, test_tasks
 from reclm.recommend.metrics import title
 from reclm.recommend.saved import SavedModel, save_model
 from reclm.recommend.serve import NewItems, rank_items
 from reclm.recommend.steering import Steered, steer
+from reclm.recommend.text_ranking import TextProfiles
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder
 
 
-class ProfilesLike(Protocol):
-    """The part of :class:`~reclm.profiles.profiles.Profiles` that a recommender reads."""
-
-    @property
-    def encoder(self) -> "TextEncoder":
-        """The encoder of the texts."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the data set."""
-        ...
-
-    def get(self, id: Any, kind: ProfileKind = "user") -> Profile:
-        """Return one profile; NotFound where there is none."""
-        ...
-
-    def matrix(self, kind: ProfileKind) -> ProfileMatrix:
-        """Return the embeddings of a kind, in the order of the data set."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The test results of a model, user by user.
-
-    Attributes:
-        data: the data set whose test part was ranked.
-        values: protocol to every user's metrics.
-    """
+    """The test results of a model on ``data``, user by user; ``values`` by protocol."""
 
     data: Dataset
     values: dict[str, PerUser]
 
     def table(self, metrics: Sequence[str] = ("NDCG@20", "Recall@20")) -> pd.DataFrame:
-        """Return the means over users: a row a protocol, a column a metric.
-
-        Raises:
-            NotFound: for a metric that was not measured.
-        """
+        """Return the means over users: a row a protocol, a column a metric; NotFound for one that was not measured."""
         rows = {}
         for protocol, result in self.values.items():
             means = result.mean()
             for name in metrics:
                 if name.lower() not in means:
                     raise unknown("metric", name, map(title, means))
-            rows[protocol] = {"users": len(result.users)} | {
-                title(m.lower()): means[m.lower()] for m in metrics
-            }
+            columns = {title(name.lower()): means[name.lower()] for name in metrics}
+            rows[protocol] = {"users": len(result.users)} | columns
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("protocol")
 
     def per_user(self) -> pd.DataFrame:
@@ -82,9 +50,8 @@ class Evaluation:
             pd.DataFrame({"protocol": protocol, "user": self.data.users.ids(result.users), **result.values})
             for protocol, result in self.values.items()
         ]
-        return pd.concat(frames, ignore_index=True).rename(
-            columns=lambda name: title(name) if "@" in name else name
-        )
+        frame = pd.concat(frames, ignore_index=True)
+        return frame.rename(columns=lambda name: title(name) if "@" in name else name)
 
     def __repr__(self) -> str:
         return f"Evaluation on {self.data.name}\n{self.table().round(4).to_string()}"
@@ -102,7 +69,7 @@ class Recommender:
         model: the backbone, in evaluation mode.
         data: the data set that it was trained on.
         inputs: item text and profiles that it was built from.
-        profiles: the profiles that it was fitted with; None without, and for a model that was loaded.
+        profiles: those that it was fitted with; None without, and for a model that was loaded.
         history: a mapping an epoch of the training: ``epoch``, ``loss``, ``seconds`` and the selection metric.
     """
 
@@ -110,17 +77,12 @@ class Recommender:
     model: Backbone
     data: Dataset
     inputs: Inputs
-    profiles: ProfilesLike | None = None
+    profiles: Profiles | TextProfiles | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
     @cached_property
     def encoder(self) -> "TextEncoder":
-        """The text encoder of the training.
-
-        Raises:
-            NotFound: if the model was trained without text.
-            BadInput: if the encoder is another by now.
-        """
+        """The text encoder of the training; NotFound without text, BadInput if the encoder is another by now."""
         from reclm.text.encoder import TextEncoder
 
         if self.profiles is not None:
@@ -139,7 +101,7 @@ class Recommender:
 
     @cached_property
     def representations(self) -> tuple[Tensor, Tensor]:
-        """What is scored of all users and items, ``(U, d')`` and ``(I, d')``; computed once."""
+        """The vectors of all users and items that are scored, ``(U, d')`` and ``(I, d')``; computed once."""
         return self.model.representations()
 
     def recommend(
@@ -190,17 +152,15 @@ class Recommender:
         data = data or self.data
         for ours, theirs in ((self.data.users, data.users), (self.data.items, data.items)):
             if not ours.array.equals(theirs.array):
-                raise BadInput(
+                message = (
                     f"data set {data.name!r} has other {ours.what}s than {self.data.name!r}, on which the model was "
-                    "trained; split the same data set, or fit another model",
-                    value=data.name,
-                    where=ours.what,
+                    "trained; split the same data set, or fit another model"
                 )
+                raise BadInput(message, value=data.name, where=ours.what)
         names = [name.lower() for name in metrics]
         tasks = test_tasks(data, "valid" in self.about.trained_on)
-        return Evaluation(
-            data, {name: evaluate(self.model.scorer(), task, names) for name, task in tasks.items()}
-        )
+        values = {name: evaluate(self.model.scorer(), task, names) for name, task in tasks.items()}
+        return Evaluation(data, values)
 
     def steer(self, user: Any, edit: str | None, k: int = 20) -> Steered:
         """Rank items for a user, and for the same user with its profile replaced by ``edit``.
@@ -219,33 +179,25 @@ class Recommender:
         Raises:
             BadInput: if ``folder`` holds something else than a model, or cannot be written.
         """
-        save_model(
-            Path(folder), self.about, self.model, self.inputs, None if folder_of(self.data) else self.data
-        )
+        alone = self.data if self.data.folder is None else None
+        save_model(Path(folder), self.about, self.model, self.inputs, alone)
 
     def __repr__(self) -> str:
         return f"Recommender({', '.join(f'{key}={value}' for key, value in self._summary().items())})"
 
     def _repr_html_(self) -> str:
-        rows = (
-            f"<tr><th>{key}</th><td>{escape(str(value))}</td></tr>" for key, value in self._summary().items()
-        )
-        return f"<table><caption>Recommender</caption>{''.join(rows)}</table>"
+        cells = ((key, escape(str(value))) for key, value in self._summary().items())
+        rows = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in cells)
+        return f"<table><caption>Recommender</caption>{rows}</table>"
 
     def _summary(self) -> dict[str, Any]:
         about = self.about
         sides = {"user": self.inputs.user_profiles, "item": self.inputs.item_profiles}
-        told = [f"{int(side.present.sum()):,} {kind}s" for kind, side in sides.items() if side is not None]
-        best = max((int(row["epoch"]) for row in self.history), default=None)
+        counts = [f"{int(side.present.sum()):,} {kind}s" for kind, side in sides.items() if side is not None]
         summary = {
             "backbone": about.backbone,
             "data": f"{about.dataset} ({len(self.data.users):,} users, {len(self.data.items):,} items)",
-            "profiles": ", ".join(told) or "none",
+            "profiles": ", ".join(counts) or "none",
             "seed": about.seed,
         }
-        return summary | ({} if best is None else {"epochs": best})
-
-
-def folder_of(data: Dataset) -> str | None:
-    """Return the folder that a data set lies in, if there is one."""
-    return None if data.folder is None else str(data.folder.resolve())
+        return summary | ({"epochs": len(self.history)} if self.history else {})

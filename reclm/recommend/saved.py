@@ -4,8 +4,6 @@ Item text features and profile vectors lie beside the weights: a model gives the
 changed. The data set is found by folder or name, and checked by fingerprint.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,21 +42,17 @@ class SavedModel(Config):
     format: int = FORMAT
     """Version of the files; raised when older ones can no longer be read."""
     backbone: str
-    """Name of the plug-in."""
     config: dict[str, Any]
     """Options, defaults included."""
     variant: str
     """``base``, or ``augment`` with profiles."""
     seed: int
-    """Seed of the training."""
     dataset: str
-    """Name of the data set."""
     dataset_folder: str | None = None
-    """Its folder; if it is gone, the workspace is searched for the name."""
+    """Folder of the data set; if it is gone, the workspace is searched for the name."""
     fingerprint: str
-    """Fingerprint of the data set."""
+    """Of the data set."""
     trained_on: tuple[Literal["train", "valid"], ...] = ("train",)
-    """Splits that it was trained on."""
     encoder: str = ""
     """Name of the text encoder; equal names mean equal vectors. Empty: no text was read."""
     encoder_source: str | None = None
@@ -74,14 +68,11 @@ def save_model(
 ) -> None:
     """Write weights, inputs and ``model.yaml`` to ``folder``: as a whole or, if the process is killed, not at all.
 
-    A model that is already there is replaced.
+    A model that is already there is replaced; BadInput for a folder of something else.
 
     Args:
-        inputs: what the model was built from; its ``train`` is not written, the data set has it.
+        inputs: those that the model was built from; ``train`` is not written, the data set has it.
         dataset: saved with the model, for one that lies nowhere else.
-
-    Raises:
-        BadInput: if ``folder`` holds something that is not a model, or cannot be written.
     """
     tensors = {} if inputs.item_text is None else {"item_text": np.asarray(inputs.item_text, np.float32)}
     for kind, side in (("user", inputs.user_profiles), ("item", inputs.item_profiles)):
@@ -89,9 +80,8 @@ def save_model(
             tensors[f"{kind}_profiles"] = side.vectors[side.present].astype(np.float32)
             tensors[f"{kind}_present"] = side.present
     if folder.exists() and not (folder / HEAD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(
-            f"{folder} holds something else than a model; choose another folder", value=str(folder)
-        )
+        message = f"{folder} holds something else than a model; choose another folder"
+        raise BadInput(message, value=str(folder))
     with atomic_folder(folder) as scratch:
         save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, scratch / INPUTS)
         save_weights(model, str(scratch / WEIGHTS))
@@ -101,7 +91,7 @@ def save_model(
 
 
 def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> Backbone:
-    """Return the untrained model that weights go into; ``train`` of the inputs is set here."""
+    """Return an untrained model to load the weights into; ``train`` of the inputs is set here."""
     backbone = plugins.get("backbone", about.backbone)
     config = backbone.Config.build(about.config, where=f"backbone {about.backbone}")
     inputs = replace(inputs, train=dataset.joined(about.trained_on))
@@ -114,7 +104,7 @@ def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recom
     Its data set is the one saved with the model, or else the one at the place, or of the name, that it was trained on.
 
     Args:
-        workspace: where the data set is looked for; by default the one in use.
+        workspace: of the data set; by default the one in use.
 
     Raises:
         NotFound: if there is no model, or its data set is gone.
@@ -134,39 +124,32 @@ def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recom
             where=str(folder / HEAD),
         )
     dataset = _dataset(about, folder, workspace or current())
-    with _damage(folder):
+    sizes = len(dataset.users), len(dataset.items)
+    try:
         tensors = load_file(folder / INPUTS)
-        inputs = Inputs(
-            len(dataset.users),
-            len(dataset.items),
-            Interactions.empty(),
-            tensors.get("item_text"),
-            _profiles(tensors, "user"),
-            _profiles(tensors, "item"),
-        )
+        sides = _profiles(tensors, "user"), _profiles(tensors, "item")
+        inputs = Inputs(*sizes, Interactions.empty(), tensors.get("item_text"), *sides)
         model = build_model(about, inputs, dataset)
         load_weights(model, folder / WEIGHTS)
+    except (OSError, SafetensorError, LookupError, ValueError, RuntimeError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise Damaged(f"{folder} is a damaged model: {cause}; train it again", where=str(folder)) from error
     return Recommender(about, model.eval(), dataset, inputs)
 
 
-def find_model(run: Path | None = None, workspace: Workspace | None = None) -> Path:
-    """Return the folder of a model.
+def find_model(run: Path | None = None) -> Path:
+    """Return the folder of a model; NotFound if there is none.
 
     Args:
         run: a model's folder, or that of a run: its augmented model is taken, or the plain one if there is no other.
             By default the workspace's newest run.
-
-    Raises:
-        NotFound: if there is none.
     """
-    workspace = workspace or current()
+    workspace = current()
     if run is not None:
         folder = run if (run / HEAD).is_file() else _of_run(run)
         if folder is None:
-            raise NotFound(
-                f"no trained model in {run}; name a run of `reclm bench`, such as {workspace.runs()}/…",
-                value=str(run),
-            )
+            message = f"no trained model in {run}; name a run of `reclm bench`, such as {workspace.runs()}/…"
+            raise NotFound(message, value=str(run))
         return folder
     heads = sorted(workspace.runs().glob(f"*/models/*/{HEAD}"), key=lambda head: head.stat().st_mtime_ns)
     if not heads:
@@ -204,13 +187,3 @@ def _profiles(tensors: dict[str, np.ndarray], kind: str) -> ProfileMatrix | None
     vectors = np.zeros((len(present), vectors_of_some.shape[1]), np.float32)
     vectors[present] = vectors_of_some
     return ProfileMatrix(vectors, present)
-
-
-@contextmanager
-def _damage(folder: Path) -> Iterator[None]:
-    """Turn the errors of files that are missing, cut or of another model into one of one line."""
-    try:
-        yield
-    except (OSError, SafetensorError, LookupError, ValueError, RuntimeError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise Damaged(f"{folder} is a damaged model: {cause}; train it again", where=str(folder)) from error

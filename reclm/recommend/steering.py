@@ -107,7 +107,10 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
         raise BadInput(message, value=edit, where="edit")
     vectors = {} if edited is None else {row: fitted.encoder.encode([edited])[0]}
     with torch.no_grad():
-        sides = fitted.representations, model.representations(vectors) if vectors else fitted.representations
+        sides = [
+            fitted.representations,
+            model.representations(vectors) if vectors else fitted.representations,
+        ]
     touched = data.joined(["train", "valid"])
     ranked = np.setdiff1d(model.rankable().numpy(), touched.item_idx[touched.user_idx == row])
     if not len(ranked):

@@ -25,11 +25,8 @@ class TripleSampler:
     j-th touched item p_j has ``p_j - j`` untouched items before it.
 
     Args:
-        train: the interactions; users who touched every training item are left out.
+        train: the interactions; users who touched every training item are left out, and BadInput if that leaves none.
         users, items: sizes of the id maps.
-
-    Raises:
-        BadInput: if that leaves none.
     """
 
     def __init__(self, train: Interactions, users: int, items: int) -> None:
@@ -59,15 +56,13 @@ class TripleSampler:
         return len(self.users)
 
     def epoch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return users, positives and fresh negatives, each ``(n,)`` item_idx or user_idx, in a fresh random order."""
+        """Return users, positives and fresh negatives, ``(n,)`` user_idx and item_idx, in a fresh random order."""
         order = torch.randperm(len(self), generator=generator)
         users = self.users[order]
         # float64 keeps 53 bits: the bias of floor(u·m) against a true uniform is below m / 2^53
         rank = (torch.rand(len(self), generator=generator, dtype=torch.float64) * self._free[order]).long()
-        touched = (
-            torch.searchsorted(self._before, users * self._stride + rank, right=True) - self._start[order]
-        )
-        return users, self.positives[order], self._pool[rank + touched]
+        touched = torch.searchsorted(self._before, users * self._stride + rank, right=True)
+        return users, self.positives[order], self._pool[rank + touched - self._start[order]]
 
 
 class TrainConfig(Config):
@@ -89,13 +84,11 @@ class TrainConfig(Config):
 
 @dataclass
 class TrainingResult:
-    """The history of a training, and its best epochs.
+    """The history of a training, and the best epoch, metric and weights by selection task.
 
     Attributes:
-        history: one mapping an epoch: ``epoch``, ``loss`` (mean over triples), ``seconds`` (training only), and the
-            selection metric of each task.
-        best_epoch: for each selection task the epoch (from 1) with the best metric; 0 = before training.
-        weights: for each selection task the weights of that epoch.
+        history: one mapping an epoch: ``epoch`` (from 1), ``loss`` (mean over triples), ``seconds`` (training only),
+            and the selection metric of each task.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -143,11 +136,8 @@ def train(
     With one task its best weights are in the model at the end; with several, load ``weights[name]`` yourself.
 
     Args:
-        model: one that :attr:`~reclm.recommend.base.Backbone.trains`.
-        sampler: the training triples.
         select: ranking tasks that choose the epoch; training stops when none has improved for ``patience`` epochs;
             without any all epochs are trained.
-        config: see :class:`TrainConfig`.
         generator: source of every random number.
         on_epoch: called with each row of the history.
 
@@ -155,9 +145,7 @@ def train(
         BadInput: if an epoch's loss is not finite.
     """
     optimizer = make_optimizer(model, config)
-    result = TrainingResult()
-    for name in select:
-        result.best_value[name] = -1.0
+    result = TrainingResult(best_value=dict.fromkeys(select, -1.0))
     waited = 0
     for epoch in range(1, config.epochs + 1):
         model.train()
@@ -204,12 +192,10 @@ def train_backbone(
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[Backbone, TrainingResult]:
-    """Build a backbone and, if it has parameters, train it.
+    """Build a backbone and, if it has parameters, :func:`train` it; only then a sampler is needed.
 
     Args:
-        inputs: their ``train`` is what the sampler draws from.
         seed: of the initial weights (generator ``2 · seed``) and of all later draws (``2 · seed + 1``).
-        sampler, select, schedule, on_epoch: as in :func:`train`; no sampler is needed without parameters.
     """
     init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
     model = backbone(config, inputs, init)

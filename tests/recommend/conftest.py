@@ -14,7 +14,7 @@ from reclm.data.storage import save
 from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Inputs
-from reclm.recommend.fit import Recommender
+from reclm.recommend.recommender import Recommender
 from reclm.recommend.saved import SavedModel, load_model, save_model
 from reclm.testing import checkerboard, features, profiles
 

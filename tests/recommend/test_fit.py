@@ -14,7 +14,8 @@ from reclm.data.storage import save
 from reclm.errors import BadInput, NotFound
 from reclm.folders import Workspace
 from reclm.profiles.profiles import Profiles
-from reclm.recommend.fit import Recommender, fit
+from reclm.recommend.fit import fit
+from reclm.recommend.recommender import Recommender
 from reclm.recommend.saved import HEAD, load_model
 
 from .conftest import DATA, Parity

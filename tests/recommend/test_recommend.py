@@ -17,7 +17,7 @@ from reclm.data.id_map import IdMap
 from reclm.errors import ReclmError
 from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import Task, evaluate
-from reclm.recommend.fit import Recommender
+from reclm.recommend.recommender import Recommender
 from reclm.recommend.serve import NewItems, profile_matrix
 
 from .conftest import AUGMENTED, DATA, PLAIN, Parity

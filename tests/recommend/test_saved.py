@@ -14,7 +14,7 @@ from reclm.data.storage import save
 from reclm.errors import ReclmError
 from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
-from reclm.recommend.fit import Recommender
+from reclm.recommend.recommender import Recommender
 from reclm.recommend.saved import HEAD, find_model, load_model
 from reclm.testing import checkerboard
 
@@ -88,18 +88,21 @@ def test_an_encoder_that_has_changed_is_refused(trained: Callable[..., Recommend
         _ = other.encoder
 
 
-def test_the_newest_run_is_found_and_in_it_the_augmented_model(keep: Keep, workspace: Workspace) -> None:
+def test_the_newest_run_is_found_and_in_it_the_augmented_model(
+    keep: Keep, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECLM_HOME", str(workspace.root))
     with pytest.raises(ReclmError, match="reclm bench --backbone"):
-        find_model(None, workspace)
+        find_model()
     older = keep("biasmf", folder="runs/z/models/base")
     base, augment = (keep("biasmf", folder=f"runs/a/models/{name}") for name in ("base", "augment"))
     for seconds, folder in ((1, older), (2, augment), (3, base)):
         os.utime(folder / HEAD, (seconds, seconds))
-    assert find_model(None, workspace) == augment
-    assert find_model(workspace.runs() / "z", workspace) == older
-    assert find_model(base, workspace) == base
+    assert find_model() == augment
+    assert find_model(workspace.runs() / "z") == older
+    assert find_model(base) == base
     with pytest.raises(ReclmError, match="no trained model in nowhere"):
-        find_model(Path("nowhere"), workspace)
+        find_model(Path("nowhere"))
 
 
 def test_profiles_of_some_are_kept_as_they_were(trained: Callable[..., Recommender]) -> None:
