@@ -23,13 +23,11 @@ from reclm.fusion.rows import (
     check_complete,
     check_disjoint,
     check_kinds,
-    check_matrix,
-    cold_rows,
     find_embedding,
-    rows_by_id,
-    table_rows,
+    place,
 )
 from reclm.profiles.matrix import ProfileMatrix
+from reclm.profiles.profile import view_of
 
 if TYPE_CHECKING:
     from reclm.profiles.profiles import Profiles
@@ -50,11 +48,8 @@ class Augmented:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.tables: dict[str, nn.Embedding] = {
-            path: module
-            for path, module in model.named_modules()
-            if isinstance(module, nn.Embedding) and fused_table(module) is not None
-        }
+        embeddings = {path: at for path, at in model.named_modules() if isinstance(at, nn.Embedding)}
+        self.tables = {path: at for path, at in embeddings.items() if fused_table(at) is not None}
         if not self.tables:
             name = type(model).__name__
             raise BadInput(f"{name} is not augmented; call reclm.augment(model, ...) first", value=name)
@@ -96,22 +91,18 @@ class Augmented:
     @contextmanager
     def off(self) -> Iterator[None]:
         """Give the plain model while the context lasts (``parametrize.cached()`` around it may hold fused tables)."""
-        before = self.enabled
-        self.enabled = False
+        before, self.enabled = self.enabled, False
         try:
             yield
         finally:
             self.enabled = before
 
     def remove(self, *, bake: bool = True) -> nn.Module:
-        """Make the embeddings plain ones again: same classes, same ``state_dict`` keys as before.
+        """Make the embeddings plain ones again, with the ``state_dict`` keys they had, and return the model.
 
         Args:
             bake: write the fused rows into them, so that the model scores as in evaluation without reclm. Otherwise
                 the base rows return as they are now (trained, if they were trained).
-
-        Returns:
-            The model.
         """
         for module in self.tables.values():
             detach(module, bake=bake)
@@ -183,39 +174,31 @@ def augment(
     """
     if missing not in MISSING:
         raise unknown("missing=", missing, MISSING)
-    view = data if isinstance(profiles, Mapping) else profiles.view
-    kinds = profiles if isinstance(profiles, Mapping) else profiles.kinds
+    if isinstance(profiles, Mapping):
+        kinds, view = tuple(profiles), None if data is None else view_of(data)
+    else:
+        kinds, view = profiles.kinds, profiles.view
     check_kinds(kinds, "kind of profiles")
-    named: dict[ProfileKind, str | None] = {"user": users, "item": items}
-    paths: dict[ProfileKind, str] = {
-        kind: path for kind, path in named.items() if path is not None and kind in kinds
+    sides: dict[ProfileKind, tuple[str | None, Sequence[Any] | None, np.ndarray | None]] = {
+        "user": (users, user_ids, user_rows),
+        "item": (items, item_ids, item_rows),
     }
-    if not paths:
-        raise NotFound(
-            f"nothing to augment: profiles of {', '.join(kinds) or 'nobody'}, with users={users!r} and items={items!r}",
-            value=list(kinds),
+    tables = {
+        kind: (path, find_embedding(model, path))
+        for kind, (path, _, _) in sides.items()
+        if path is not None and kind in kinds
+    }
+    if not tables:
+        message = (
+            f"nothing to augment: profiles of {', '.join(kinds) or 'nobody'}, with {users=} and {items=}"
         )
-    embeddings = {kind: find_embedding(model, path) for kind, path in paths.items()}
-    ids: dict[ProfileKind, Sequence[Any] | None] = {"user": user_ids, "item": item_ids}
-    given_rows: dict[ProfileKind, Any] = {"user": user_rows, "item": item_rows}
+        raise NotFound(message, value=list(kinds))
     placements: list[Placement] = []
-    for kind, path in paths.items():
+    for kind, table in tables.items():
         matrix = profiles[kind] if isinstance(profiles, Mapping) else profiles.matrix(kind)
-        check_matrix(kind, matrix, view)
-        is_cold = cold_rows(cold, view, kind, len(matrix))
-        rows = given_rows[kind]
-        own_ids = ids[kind]
-        if own_ids is not None:
-            owners, rows = rows_by_id(kind, path, own_ids, embeddings[kind], view)
-            matrix, is_cold = ProfileMatrix(matrix.vectors[owners], matrix.present[owners]), is_cold[owners]
-        else:
-            owners = np.arange(len(matrix))
-        rows = table_rows(kind, path, embeddings[kind], len(matrix), rows)
-        placement = Placement(kind, path, embeddings[kind], matrix, rows, is_cold, owners)
-        if missing == "error":
-            check_complete(placement, view)
-        elif cold == "error":
-            check_complete(placement, view, cold=True)
+        placement = place(kind, *table, matrix, view, cold, *sides[kind][1:])
+        if "error" in (missing, cold):
+            check_complete(placement, view, placement.cold | (missing == "error"))
         placements.append(placement)
     check_disjoint(placements)
     for embedding, table in _fused(placements, missing, residual, dropout, generator, cold == "zero").items():
@@ -243,9 +226,7 @@ def _fused(
         key = (*widths, weight.dtype, weight.device)
         if key not in mlps:
             mlps[key] = DualMLP(*widths, dropout=dropout, generator=generator)
-        fused = placement.with_profile() if missing == "plain" else placement
-        side = FusedSide(
-            fused, mlps[key], normalize=placement.kind == "user", residual=residual, zero_cold=zero_cold
-        )
+        placed = placement.with_profile() if missing == "plain" else placement
+        side = FusedSide(placed, mlps[key], residual=residual, zero_cold=zero_cold)
         tables.setdefault(placement.embedding, FusedTable()).add(side, placement.coverage(missing))
     return tables

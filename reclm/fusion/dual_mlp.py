@@ -24,13 +24,7 @@ def transform(text_dim: int, dim: int, generator: torch.Generator | None) -> nn.
 class DualMLP(nn.Module):
     """Compute ``Ψ(x ‖ T_pro(p))``, alike for users and items (equation 2).
 
-    ``Ψ`` is one linear layer with a ReLU, as in the paper's release.
-
-    Args:
-        text_dim: width of a profile embedding.
-        dim: latent width ``d``.
-        dropout: on ``T_pro(p)``.
-        generator: source of the initial weights.
+    ``Ψ`` is one linear layer with a ReLU, as in the paper's release; ``dropout`` is on ``T_pro(p)``.
     """
 
     def __init__(
@@ -46,12 +40,11 @@ class DualMLP(nn.Module):
         return self.dropout(self.t_pro(profile))
 
     def fuse(self, base: Tensor, encoded: Tensor, index: Tensor | None = None) -> Tensor:
-        """Return ``Ψ(base ‖ encoded)``; each half of ``Ψ`` is applied where it is smallest.
+        """Return ``Ψ(base ‖ encoded[index])`` ``(n, dim)``; each half of ``Ψ`` is applied where it is smallest.
 
         Args:
-            base: ``(n, dim)``.
-            encoded: ``(m, dim)``, ``T_pro`` of profiles.
-            index: ``(n,)``, the profile of each row; by default ``m = n`` and one follows the other.
+            base, encoded: ``(n, dim)`` and, of profiles, ``(m, dim)``.
+            index: ``(n,)``; by default ``m = n`` and one follows the other.
         """
         of_base, of_profile = self.psi.weight.chunk(2, dim=1)
         shift = F.linear(encoded, of_profile, self.psi.bias)
@@ -71,8 +64,7 @@ class ProfileFusion(nn.Module):
     only about a quarter differ. A row without a profile is fused with zeros in place of ``T_pro(p)``.
 
     Args:
-        profiles: the side's profile embeddings, ``(n, t)``.
-        mlp: the dual MLP; hand the same one to both sides to share it, as the paper does.
+        mlp: hand the same one to both sides to share it, as the paper does.
         normalize: scale ``T_pro(p)`` to length one first (the release does so for users, not for items).
     """
 
@@ -81,8 +73,7 @@ class ProfileFusion(nn.Module):
 
     def __init__(self, profiles: ProfileMatrix, mlp: DualMLP, *, normalize: bool) -> None:
         super().__init__()
-        self.mlp = mlp
-        self.normalize = normalize
+        self.mlp, self.normalize = mlp, normalize
         vectors, place = _distinct_rows(profiles.vectors[profiles.present].astype(np.float32))
         # rows without a profile point at a row of zeros behind the transformed profiles
         index = np.full(len(profiles), len(vectors))
@@ -92,16 +83,11 @@ class ProfileFusion(nn.Module):
         self.register_buffer("index", torch.from_numpy(index), persistent=False)
 
     def forward(self, base: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return fused features ``(n, d)``.
-
-        Args:
-            base: base features ``(n, d)`` of ``rows``, or of all rows.
-            rows: ``(n,)`` int64; only these rows' profiles are transformed.
-        """
+        """Return fused features ``(n, d)`` of ``base`` ``(n, d)``: of ``rows`` ``(n,)`` int64, or of all."""
         index = self.index if rows is None else self.index[rows]
         vectors = self.vectors
         if rows is not None and len(index) <= len(vectors):
-            # fewer rows than profiles: theirs alone
+            # fewer rows than profiles: transform theirs alone
             needed, index = torch.unique(index, return_inverse=True)
             if not self.complete and len(needed) and needed[-1] == len(vectors):
                 needed = needed[:-1]
@@ -116,13 +102,8 @@ class ProfileFusion(nn.Module):
 
 def _distinct_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct rows ``(m, t)`` in order of first occurrence, and each row's place among them ``(n,)``."""
-    raw = (
-        np.ascontiguousarray(matrix)
-        .view(np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1])))
-        .ravel()
-    )
+    row = np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1]))
+    raw = np.ascontiguousarray(matrix).view(row).ravel()
     _, first, inverse = np.unique(raw, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return matrix[first[order]], place[inverse]
+    return matrix[first[order]], np.argsort(order)[inverse]

@@ -19,9 +19,6 @@ class FusedSide(nn.Module):
     """Fuse the rows of users, or of items, in a table of ``N`` rows.
 
     Args:
-        placed: each user's (item's) row and profile.
-        mlp: the dual MLP.
-        normalize: scale ``T_pro(p)`` to length one (:class:`~reclm.fusion.dual_mlp.ProfileFusion`).
         residual: ``x + g ∘ Ψ(x ‖ T_pro(p))`` in place of ``Ψ(x ‖ T_pro(p))``; the gate ``g`` ``(d,)`` starts at zero.
             (Not ``Ψ`` itself: behind its ReLU, weights of zero would never get a gradient.)
         zero_cold: make cold rows zero, in place of fusing them from the profile alone.
@@ -31,11 +28,9 @@ class FusedSide(nn.Module):
     place: Tensor
     cold: Tensor
 
-    def __init__(
-        self, placed: Placement, mlp: DualMLP, *, normalize: bool, residual: bool, zero_cold: bool = False
-    ) -> None:
+    def __init__(self, placed: Placement, mlp: DualMLP, *, residual: bool, zero_cold: bool) -> None:
         super().__init__()
-        self.fusion = ProfileFusion(placed.profiles, mlp, normalize=normalize)
+        self.fusion = ProfileFusion(placed.profiles, mlp, normalize=placed.kind == "user")
         self.gate = nn.Parameter(torch.zeros(mlp.psi.out_features)) if residual else None
         rows = torch.from_numpy(placed.rows)
         every = torch.arange(placed.embedding.num_embeddings)
@@ -54,12 +49,7 @@ class FusedSide(nn.Module):
         return table.index_copy(0, self.rows, self._fuse(table.index_select(0, self.rows), None))
 
     def at(self, table_rows: Tensor, base: Tensor) -> Tensor:
-        """Return the same for some rows of the table.
-
-        Args:
-            table_rows: ``(m,)`` int64.
-            base: ``(m, d)``, the table there.
-        """
+        """Return the same for rows ``(m,)`` of the table, of which ``base`` ``(m, d)`` are the features."""
         if self.in_order:
             return self._fuse(base, table_rows)
         place = self.place[table_rows]
@@ -82,7 +72,6 @@ class FusedTable(nn.Module):
     """Parametrize an embedding: fuse the sides that have rows in the table, one after the other.
 
     Attributes:
-        user, item: the sides that have rows in it.
         enabled: where False the table is the base table itself, to the bit.
         coverage: the counts of each side.
     """
@@ -102,29 +91,22 @@ class FusedTable(nn.Module):
         self.coverage[coverage.kind] = coverage
 
     @property
-    def sides(self) -> dict[ProfileKind, FusedSide]:
+    def sides(self) -> list[FusedSide]:
         """The sides that have rows in the table."""
-        both: tuple[tuple[ProfileKind, FusedSide | None], ...] = (("user", self.user), ("item", self.item))
-        return {kind: side for kind, side in both if side is not None}
+        return [side for side in (self.user, self.item) if side is not None]
 
     def forward(self, base: Tensor) -> Tensor:
         """Return the whole table, ``(N, d)`` to ``(N, d)``."""
         if self.enabled:
-            for side in self.sides.values():
+            for side in self.sides:
                 base = side(base)
         return base
 
     def lookup(self, ids: Tensor, base: Tensor, embedding: nn.Embedding) -> Tensor:
-        """Return ``F.embedding(ids, self(base))``, ``(…,)`` to ``(…, d)``, fusing each row looked up once and no other.
-
-        Args:
-            ids: table rows, of any shape.
-            base: the base table ``(N, d)``.
-            embedding: the module looked up in, for its ``padding_idx``, ``scale_grad_by_freq`` and ``sparse``.
-        """
+        """Return ``F.embedding(ids, self(base))``, ``(…,)`` to ``(…, d)``, fusing each row looked up once, no other."""
         distinct, inverse = torch.unique(ids, return_inverse=True)
         rows = F.embedding(distinct, base, embedding.padding_idx, sparse=embedding.sparse)
-        for side in self.sides.values():
+        for side in self.sides:
             rows = side.at(distinct, rows)
         return F.embedding(inverse, rows, scale_grad_by_freq=embedding.scale_grad_by_freq)
 
@@ -134,11 +116,11 @@ def attach(embedding: nn.Embedding, table: FusedTable) -> None:
 
     A subclass of ``nn.Embedding`` that looks up in a way of its own keeps it, and reads the whole fused table.
     """
-    own_forward = type(embedding).forward is not nn.Embedding.forward
+    plain_forward = type(embedding).forward is nn.Embedding.forward
     table.to(embedding.weight.device, embedding.weight.dtype)
     # unsafe: only spares a first pass over the whole table that would check shape and type
     parametrize.register_parametrization(embedding, "weight", table, unsafe=True)
-    if not own_forward:
+    if plain_forward:
         type(embedding).forward = _forward  # a class that register_parametrization made for this one module
 
 
@@ -146,11 +128,10 @@ def _forward(self: nn.Embedding, input: Tensor) -> Tensor:
     stacked = _parametrizations(self)
     table, base = stacked[0], base_table(self)
     assert isinstance(table, FusedTable)
-    # with as many ids as rows, finding the distinct ones costs more than it saves; only a look-up of rows has a
-    # sparse gradient
+    # with as many ids as rows, finding the distinct ones costs more than it saves
     whole = parametrize._cache_enabled or input.numel() >= len(base)
     if self.sparse and torch.is_grad_enabled():
-        whole = False
+        whole = False  # only a look-up of rows has a sparse gradient
     if whole or len(stacked) > 1 or not table.enabled:
         return nn.Embedding.forward(self, input)
     return table.lookup(input, base, self)
@@ -161,8 +142,7 @@ def detach(embedding: nn.Embedding, *, bake: bool) -> None:
     """Make it the plain embedding that it was, with fused rows (as in evaluation) or with its base rows."""
     table = fused_table(embedding)
     assert table is not None
-    table.enabled = True
-    table.eval()
+    table.eval().enabled = True
     # copy.deepcopy lets a copy share the class that torch is about to strip of its property
     shared = type(embedding)
     own = type(shared.__name__, shared.__bases__, dict(vars(shared)))

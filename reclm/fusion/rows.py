@@ -8,8 +8,7 @@ import numpy as np
 from torch import nn
 from torch.nn.utils import parametrize
 
-from reclm.data.dataset import Dataset, ProfileKind, TrainingView
-from reclm.data.id_map import IdMap
+from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound, unknown
 from reclm.profiles.matrix import ProfileMatrix
 
@@ -17,7 +16,6 @@ Missing = Literal["zeros", "plain", "error"]
 MISSING: tuple[Missing, ...] = get_args(Missing)
 Cold = Literal["text", "error", "zero"]
 _WITHOUT: dict[Missing, str] = {"zeros": "are fused with zeros in its place", "plain": "stay as they are"}
-KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,6 @@ class Coverage:
     Attributes:
         kind, embedding: the side, and the path of its embedding in the model.
         table_rows: number of rows of the embedding.
-        with_profile, without: numbers of users (or items) with a profile and without.
         missing: treatment of those without.
         cold, cold_without: numbers of cold ones, and of those of them without a profile.
     """
@@ -55,10 +52,9 @@ class Coverage:
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Place users, or items, in an embedding table.
+    """Place ``n`` users, or items, in the embedding at ``path`` of a model.
 
     Attributes:
-        kind, path, embedding: the side, and its embedding's path in the model.
         profiles: the side's profile embeddings, ``(n, t)``.
         rows: ``(n,)`` int64, distinct: each one's row of the table.
         cold: ``(n,)`` bool, whether the base embedding is masked.
@@ -82,129 +78,107 @@ class Placement:
 
     def coverage(self, missing: Missing) -> Coverage:
         """Return the counts."""
-        present = self.profiles.present
-        with_profile, cold = int(present.sum()), int(self.cold.sum())
-        return Coverage(
-            self.kind,
-            self.path,
-            self.embedding.num_embeddings,
-            with_profile,
-            len(present) - with_profile,
-            missing,
-            cold,
-            int((self.cold & ~present).sum()),
-        )
+        present, size = self.profiles.present, self.embedding.num_embeddings
+        covered, cold = int(present.sum()), int(self.cold.sum())
+        bare = int((self.cold & ~present).sum())
+        return Coverage(self.kind, self.path, size, covered, len(present) - covered, missing, cold, bare)
+
+
+def place(
+    kind: ProfileKind,
+    path: str,
+    embedding: nn.Embedding,
+    profiles: ProfileMatrix,
+    view: TrainingView | None,
+    cold: Cold | Mapping[ProfileKind, np.ndarray] | None,
+    ids: Sequence[Any] | None,
+    rows: np.ndarray | None,
+) -> Placement:
+    """Return the placement of a side; the arguments are those of :func:`~reclm.fusion.augment.augment`."""
+    _check_matrix(kind, profiles, view)
+    is_cold = _cold_rows(cold, view, kind, len(profiles))
+    owners = np.arange(len(profiles))
+    if ids is not None:
+        owners, rows = _rows_by_id(kind, path, ids, embedding, view)
+        profiles = ProfileMatrix(profiles.vectors[owners], profiles.present[owners])
+        is_cold = is_cold[owners]
+    rows = _table_rows(kind, path, embedding, len(profiles), rows)
+    return Placement(kind, path, embedding, profiles, rows, is_cold, owners)
 
 
 def find_embedding(model: nn.Module, path: str) -> nn.Embedding:
-    """Return the model's embedding at a dotted path.
-
-    Raises:
-        NotFound: if there is none.
-        BadInput: if it cannot be augmented.
-    """
+    """Return the model's embedding at a dotted path; NotFound if there is none, BadInput if it cannot be augmented."""
     name, module = type(model).__name__, model
     for part in path.split("."):
         module = getattr(module, part, None)
     if not isinstance(module, nn.Embedding):
         state = f"has no {path!r}" if module is None else f"has a {type(module).__name__} as {path!r}"
-        raise NotFound(f"{name} {state}; its embeddings: {_listed(model)}", value=path, where=name)
-    found = module
-    if parametrize.is_parametrized(found, "weight"):
+        tables = {at: table for at, table in model.named_modules() if isinstance(table, nn.Embedding)}
+        sizes = (f"{at} ({table.num_embeddings} × {table.embedding_dim})" for at, table in tables.items())
+        message = f"{name} {state}; its embeddings: {', '.join(sizes) or 'none'}"
+        raise NotFound(message, value=path, where=name)
+    if parametrize.is_parametrized(module, "weight"):
         raise BadInput(
             f"embedding {path!r} of {name} is augmented, or parametrized, already; "
             "undo that first: reclm.remove(model), or torch.nn.utils.parametrize.remove_parametrizations"
         )
-    if found.max_norm is not None:
+    if module.max_norm is not None:
         raise BadInput(
-            f"embedding {path!r} of {name} has max_norm={found.max_norm:g}, which rescales rows in place when they "
+            f"embedding {path!r} of {name} has max_norm={module.max_norm:g}, which rescales rows in place when they "
             "are looked up; fused rows cannot be: build the model without max_norm"
         )
-    for owner, module in model.named_modules():
-        for parameter, tensor in module.named_parameters(recurse=False):
-            if tensor is found.weight and module is not found:
+    for at, owner in model.named_modules():
+        for parameter, tensor in owner.named_parameters(recurse=False):
+            if tensor is module.weight and owner is not module:
                 raise BadInput(
-                    f"embedding {path!r} of {name} shares its weight with '{owner}.{parameter}', which would go "
+                    f"embedding {path!r} of {name} shares its weight with '{at}.{parameter}', which would go "
                     "without profiles; give one of them a weight of its own"
                 )
-    return found
-
-
-def _listed(model: nn.Module) -> str:
-    listed = [
-        f"{path} ({module.num_embeddings} × {module.embedding_dim})"
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Embedding)
-    ]
-    return ", ".join(listed) or "none"
-
-
-def idmap(dataset: Dataset | TrainingView, kind: ProfileKind) -> IdMap:
-    """Return the data set's ids of a kind."""
-    return dataset.users if kind == "user" else dataset.items
+    return module
 
 
 def check_kinds(names: Iterable[str], what: str) -> None:
-    """Check that names are kinds.
-
-    Raises:
-        NotFound: for one that is not.
-    """
+    """Raise NotFound for a name that is not a kind."""
     for name in names:
-        if name not in KINDS:
-            raise unknown(what, name, KINDS)
+        if name not in get_args(ProfileKind):
+            raise unknown(what, name, get_args(ProfileKind))
 
 
-def check_matrix(kind: ProfileKind, matrix: ProfileMatrix, view: Dataset | TrainingView | None) -> None:
-    """Check that somebody has a profile, that profiles go by the data set's rows, and that they are finite.
-
-    Raises:
-        NotFound: if nobody has a profile.
-        BadInput: for another number of rows than the data set's, or a vector that is not finite.
-    """
+def _check_matrix(kind: ProfileKind, matrix: ProfileMatrix, view: TrainingView | None) -> None:
+    """Check that somebody has a profile, that profiles go by the data set's rows, and that they are finite."""
     if not matrix.present.any():
-        raise NotFound(
-            f"no {kind} of the data set has a profile; write some, or augment the other side alone: {kind}s=None",
-            value=kind,
-            remedy=f"{kind}s=None",
+        remedy = f"{kind}s=None"
+        message = (
+            f"no {kind} of the data set has a profile; write some, or augment the other side alone: {remedy}"
         )
-    if view is not None and len(matrix) != len(idmap(view, kind)):
-        raise BadInput(
-            f"{kind} profiles have {len(matrix)} rows, the data set {len(idmap(view, kind))} {kind}s; "
-            "they must go by the data set's rows",
-            value=len(matrix),
-            where=kind,
+        raise NotFound(message, value=kind, remedy=remedy)
+    if view is not None and len(matrix) != len(view.idmap(kind)):
+        message = (
+            f"{kind} profiles have {len(matrix)} rows, the data set {len(view.idmap(kind))} {kind}s; they must go by "
+            "the data set's rows"
         )
+        raise BadInput(message, value=len(matrix), where=kind)
     broken = np.flatnonzero(matrix.present & ~np.isfinite(matrix.vectors).all(axis=1))
     if len(broken):
         message = f"{kind} profiles are not finite in row {broken[0]}; encode that profile again"
         raise BadInput(message, value=int(broken[0]), where=kind)
 
 
-def cold_rows(
+def _cold_rows(
     cold: Cold | Mapping[ProfileKind, np.ndarray] | None,
-    view: Dataset | TrainingView | None,
+    view: TrainingView | None,
     kind: ProfileKind,
     count: int,
 ) -> np.ndarray:
-    """Return which users (or items) of the data set are cold, ``(count,)`` bool.
-
-    Args:
-        cold: a treatment, for all without a training interaction in ``view``; or their rows, by kind.
-
-    Raises:
-        BadInput: for a treatment without a data set, and for rows that there are not.
-    """
+    """Return whether each user (or item) of the data set is cold, ``(count,)`` bool."""
     mask = np.zeros(count, bool)
     if isinstance(cold, Mapping):
         check_kinds(cold, "kind of cold rows")
         mask[_checked(cold.get(kind, np.empty(0, np.int64)), count, f"cold {kind} rows")] = True
     elif cold in get_args(Cold):
         if view is None:
-            raise BadInput(
-                f"cold={cold!r} asks who has no training interaction; give data=, too, or cold=None",
-                value=cold,
-            )
+            message = f"cold={cold!r} asks who has no training interaction; give data=, too, or cold=None"
+            raise BadInput(message, value=cold)
         mask[:] = True
         mask[view.train.user_idx if kind == "user" else view.train.item_idx] = False
     elif cold is not None:
@@ -223,68 +197,55 @@ def _checked(rows: np.ndarray, limit: int, what: str) -> np.ndarray:
     if len(outside):
         message = f"{what} name row {outside[0]}; rows go from 0 to {limit - 1}"
         raise BadInput(message, value=int(outside[0]), where=what)
-    values, counts = np.unique(rows, return_counts=True)
-    if (counts > 1).any():
-        twice = int(values[counts > 1][0])
-        raise BadInput(f"{what} name row {twice} twice; rows must be distinct", value=twice, where=what)
+    twice = _repeated(rows)
+    if len(twice):
+        message = f"{what} name row {twice[0]} twice; rows must be distinct"
+        raise BadInput(message, value=int(twice[0]), where=what)
     return rows
 
 
-def rows_by_id(
-    kind: ProfileKind,
-    path: str,
-    ids: Sequence[Any],
-    embedding: nn.Embedding,
-    view: Dataset | TrainingView | None,
+def _repeated(values: np.ndarray) -> np.ndarray:
+    """Return the values that occur more than once."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return distinct[counts > 1]
+
+
+def _rows_by_id(
+    kind: ProfileKind, path: str, ids: Sequence[Any], embedding: nn.Embedding, view: TrainingView | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the data set's rows of the users (items) in a table, and their rows there, two ``(n,)`` int64.
-
-    Args:
-        ids: for each row of the table an id; None, or one that the data set lacks, for a row that is nobody's.
-
-    Raises:
-        BadInput: for another number of ids than rows, an id twice, or no id of the data set.
-    """
+    """Return the data set's rows of the users (items) in a table, and their rows there, two ``(n,)`` int64."""
     what = f"{kind}_ids"
     if view is None:
         raise BadInput(f"{what} go with the ids of a data set; give data=, too, or {kind}_rows=", where=what)
     if len(ids) != embedding.num_embeddings:
-        raise BadInput(
+        message = (
             f"{what} has {len(ids)} entries and embedding {path!r} {embedding.num_embeddings} rows; give an id for "
-            "each row, None for a row that is nobody's",
-            value=len(ids),
-            where=what,
+            "each row, None for a row that is nobody's"
         )
-    places = np.array([place for place, id in enumerate(ids) if id is not None], np.int64)
-    owners = idmap(view, kind).find([ids[place] for place in places])
-    places, owners = places[owners >= 0], owners[owners >= 0]
-    values, counts = np.unique(owners, return_counts=True)
-    if not len(owners) or (counts > 1).any():
-        twice = next(iter(idmap(view, kind).ids(values[counts > 1][:1])), None)
-        fault = f"names {twice!r} twice" if twice is not None else f"has no {kind} of data set {view.name!r}"
+        raise BadInput(message, value=len(ids), where=what)
+    rows = np.array([row for row, id in enumerate(ids) if id is not None], np.int64)
+    owners = view.idmap(kind).find([ids[row] for row in rows])
+    rows, owners = rows[owners >= 0], owners[owners >= 0]
+    twice = next(iter(view.idmap(kind).ids(_repeated(owners)[:1])), None)
+    if twice is not None or not len(owners):
+        fault = f"names {twice!r} twice" if len(owners) else f"has no {kind} of data set {view.name!r}"
         raise BadInput(f"{what} {fault}; give each row's own id", value=twice, where=what)
-    return owners, places
+    return owners, rows
 
 
-def table_rows(
+def _table_rows(
     kind: ProfileKind, path: str, embedding: nn.Embedding, count: int, rows: np.ndarray | None
 ) -> np.ndarray:
-    """Return each user's (item's) row of the table, ``(count,)`` int64.
-
-    Raises:
-        BadInput: if the table is of another size and ``rows`` does not say which row is whose, or does not fit.
-    """
+    """Return each user's (item's) row of the table, ``(count,)`` int64."""
     size = embedding.num_embeddings
     if rows is None:
+        state = f"embedding {path!r} has {size} rows for {count} {kind}s"
         if size < count:
-            raise BadInput(
-                f"embedding {path!r} has {size} rows for {count} {kind}s; build the model for the data set's size"
-            )
+            raise BadInput(f"{state}; build the model for the data set's size")
         if size > count:
             raise BadInput(
-                f"embedding {path!r} has {size} rows for {count} {kind}s; give {kind}_ids=, an id for each row, "
-                f"or {kind}_rows=, as np.arange({count}) where they come first or np.arange({count}) + {size - count} "
-                "where last"
+                f"{state}; give {kind}_ids=, an id for each row, or {kind}_rows=, as np.arange({count}) where they "
+                f"come first or np.arange({count}) + {size - count} where last"
             )
         rows = np.arange(count)
     rows = _checked(rows, size, f"{kind}_rows")
@@ -294,21 +255,17 @@ def table_rows(
         owner = int(np.flatnonzero(rows == embedding.padding_idx)[0])
         raise BadInput(
             f"row {embedding.padding_idx} of embedding {path!r} is padding and cannot be that of {kind} {owner}; "
-            f"say whose row is which with {kind}_rows="
+            f"give each {kind}'s row with {kind}_rows="
         )
     return rows
 
 
-def check_complete(placement: Placement, view: Dataset | TrainingView | None, cold: bool = False) -> None:
-    """Check that all, or all cold ones, have a profile.
-
-    Raises:
-        BadInput: with the number of those without, and the first of them.
-    """
-    without = placement.owners[~placement.profiles.present & (placement.cold | (not cold))]
+def check_complete(placement: Placement, view: TrainingView | None, among: np.ndarray) -> None:
+    """Check that all users (items) ``among`` ``(n,)`` bool have a profile."""
+    without = placement.owners[~placement.profiles.present & among]
     if len(without):
-        some = without[:3]
-        names = map(str, some if view is None else idmap(view, placement.kind).ids(some))
+        first = without[:3]
+        names = map(str, first if view is None else view.idmap(placement.kind).ids(first))
         raise BadInput(
             f"{len(without)} of {len(placement.rows)} {placement.kind}s have no profile, e.g. {', '.join(names)}; "
             "write them, or choose missing='zeros' (fused with zeros) or missing='plain' (left as they are)"
@@ -316,17 +273,13 @@ def check_complete(placement: Placement, view: Dataset | TrainingView | None, co
 
 
 def check_disjoint(placements: Iterable[Placement]) -> None:
-    """Check that users and items have no row of one embedding in common.
-
-    Raises:
-        BadInput: naming the row.
-    """
-    seen: dict[nn.Embedding, np.ndarray] = {}
+    """Check that users and items have no row of one embedding in common."""
+    taken: dict[nn.Embedding, np.ndarray] = {}
     for placement in placements:
-        shared = np.intersect1d(placement.rows, seen.get(placement.embedding, np.empty(0, np.int64)))
+        shared = np.intersect1d(placement.rows, taken.get(placement.embedding, np.empty(0, np.int64)))
         if len(shared):
             raise BadInput(
                 f"row {shared[0]} of embedding {placement.path!r} is given to a user and to an item; "
                 "user_rows= and item_rows= must name different rows"
             )
-        seen[placement.embedding] = placement.rows
+        taken[placement.embedding] = placement.rows

@@ -55,7 +55,7 @@ def test_a_side_is_left_out_by_none_too(matrices: Any) -> None:
 
 def test_equal_widths_share_one_mlp_and_others_do_not(matrices: Any) -> None:
     one, two = (
-        [side.fusion.mlp for table in handle.fusions for side in table.sides.values()]
+        [side.fusion.mlp for table in handle.fusions for side in table.sides]
         for handle in (augment(MF(), matrices), augment(MF(dim=5), matrices))
     )
     assert one[0] is one[1]
