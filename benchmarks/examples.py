@@ -1,6 +1,5 @@
 """Examples for the report: ten users with the lists of each row, measures of the profiles, a picture of lines."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 
 from reclm.benchmarks.experiment import SuiteRun
 from reclm.benchmarks.features import Features, open_row_profiler
-from reclm.benchmarks.result_files import EXAMPLES, PROFILES, Example, Quality
+from reclm.benchmarks.result_files import Example, Quality
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.significance import over_users
 from reclm.benchmarks.suite import Suite
@@ -25,13 +24,6 @@ HISTORY, CHARACTERS = 8, 160
 """Items of a history that are shown, and characters of an item's text."""
 _COLOURS = (*COLOURS, "#3b6fb6", "#4a9b6e", "#8d5aa5", "#b8902f")
 _MARKS = ("o", "s", "^", "D", "v", "P")
-
-
-def write(run: SuiteRun, folder: Path) -> None:
-    """Write ``examples.json`` and ``profiles.json`` for the run's report."""
-    for name, shown in ((EXAMPLES, examples(run)), (PROFILES, qualities(run))):
-        rows = [one.model_dump(mode="json") for one in shown]
-        (folder / name).write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def examples(run: SuiteRun) -> list[Example]:

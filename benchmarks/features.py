@@ -25,8 +25,8 @@ from reclm.benchmarks.row_profiles import (
     tunable_profiler,
     write_row_profiles,
 )
-from reclm.benchmarks.trial import Plan, ProfileOptions
-from reclm.data.dataset import Dataset, Interactions, ProfileKind
+from reclm.benchmarks.trial import Control, Plan, ProfileOptions
+from reclm.data.dataset import Dataset, Interactions, ProfileKind, TrainingView
 from reclm.data.item_text import item_texts
 from reclm.errors import NotFound
 from reclm.folders import Workspace, current
@@ -77,6 +77,20 @@ class Features:
     measures: dict[str, float] = field(default_factory=dict)
     log: tuple[dict[str, float], ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        dataset: Dataset,
+        text: np.ndarray | None,
+        sides: Mapping[ProfileKind, ProfileMatrix],
+        encoder: "TextEncoder | None",
+        **known: Any,
+    ) -> "Features":
+        """Return features of the embedded texts of items, and profiles by kind."""
+        sizes = len(dataset.users), len(dataset.items)
+        inputs = Inputs(*sizes, Interactions.empty(), text, sides.get("user"), sides.get("item"))
+        return cls(inputs, encoder=(encoder.name, encoder.source) if encoder else None, **known)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Features, (self.inputs,)  # a worker needs no more
 
@@ -106,6 +120,14 @@ class Features:
         """Return the features themselves: they are made."""
         return self
 
+    def with_control(self, control: Control | None, view: TrainingView, *sources: Any) -> "Features":
+        """Return the features with a control's vectors; ``sources`` as in :func:`~.row_profiles.controlled`."""
+        if control is None:
+            return self
+        sides = controlled(control, self.sides, view, *sources)
+        arrays: dict[str, Any] = {f"{kind}_profiles": matrix for kind, matrix in sides.items()}
+        return replace(self, inputs=replace(self.inputs, **arrays), measures={})
+
 
 def _array_hash(values: np.ndarray | ProfileMatrix | None) -> str | None:
     if values is None:
@@ -115,14 +137,6 @@ def _array_hash(values: np.ndarray | ProfileMatrix | None) -> str | None:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:20]
-
-
-def inputs_of(
-    dataset: Dataset, text: np.ndarray | None, sides: Mapping[ProfileKind, ProfileMatrix]
-) -> Inputs:
-    """Return the inputs of a backbone without the training part."""
-    users, items = len(dataset.users), len(dataset.items)
-    return Inputs(users, items, Interactions.empty(), text, sides.get("user"), sides.get("item"))
 
 
 Written = tuple[ProfileStore, Profiler | None, tuple[str, ...], dict[str, float]]
@@ -152,10 +166,11 @@ class FeatureMaker:
         options, with_text = plan.profiles, self._needs_text(plan)
         if options is None:
             return self._once(f"plain {with_text}", lambda: self._plain(with_text))
+        rows = rows_to_describe(self.dataset, plan.backbone)
         if training := self.training(options, seed):
-            return self._tuned(plan, options, seed, training, with_text)
-        rows, key = rows_to_describe(self.dataset, plan.backbone), f"{with_text} {options.model_dump_json()}"
-        return self._once(f"{rows is None} {key}", lambda: self._augmented(options, rows, with_text))
+            return self._tuned(plan, options, rows, seed, training, with_text)
+        key = f"{rows is None} {with_text} {options.model_dump_json()}"
+        return self._once(key, lambda: self._augmented(options, rows, with_text))
 
     def training(self, options: ProfileOptions, seed: int) -> dict[str, Any] | None:
         """Return what a trial tunes, in canonical form; None where it tunes nothing."""
@@ -166,11 +181,9 @@ class FeatureMaker:
 
     def _needs_text(self, plan: Plan) -> bool:
         backbone = plugins.get("backbone", plan.backbone)
-        config = backbone.Config.build(dict(plan.model))
         backbone.check_profiles(plan.profiles.kinds if plan.profiles else (), plan.backbone)
-        if not backbone.reads_text(config):
-            return False
-        if not self.dataset.item_text.num_columns:
+        needed = backbone.reads_text(backbone.Config.build(dict(plan.model)))
+        if needed and not self.dataset.item_text.num_columns:
             raise NotFound(
                 f"data set {self.dataset.name!r} has no item text, which backbone {plan.backbone} needs; "
                 "give it items: id (--set items=id), if it has that option",
@@ -178,15 +191,12 @@ class FeatureMaker:
                 where="item_text",
                 remedy="--set items=id",
             )
-        return True
+        return needed
 
     def _plain(self, with_text: bool) -> Features:
         checked = tuple(leaks.check(self.dataset))
-        if not with_text:
-            return Features(inputs_of(self.dataset, None, {}), checked=checked)
-        encoder = default_encoder(self.encoder_name)
-        inputs = inputs_of(self.dataset, self._text(encoder), {})
-        return Features(inputs, encoder=(encoder.name, encoder.source), checked=checked)
+        encoder = default_encoder(self.encoder_name) if with_text else None
+        return Features.of(self.dataset, encoder and self._text(encoder), {}, encoder, checked=checked)
 
     def _augmented(self, options: ProfileOptions, rows: Rows | None, with_text: bool) -> Features:
         store, profiler, checked, measures = self._store(options, rows)
@@ -206,42 +216,35 @@ class FeatureMaker:
         key = f"{rows is None} {options.model_copy(update={'control': None}).model_dump_json()}"
         sides = self._once(f"profiles {key}", matrices)
         text = self._text(encoder) if with_text else None
-        if options.control:
-            measures = {}
-            sides = controlled(options.control, sides, self.view, lambda: self._text(encoder), keywords)
-        inputs, names = inputs_of(self.dataset, text, sides), (encoder.name, encoder.source)
-        return Features(inputs, store, names, checked, profiler, measures)
+        known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
+        own = Features.of(self.dataset, text, sides, encoder, **known)
+        return own.with_control(options.control, self.view, lambda: self._text(encoder), keywords)
 
     def _tuned(
-        self, plan: Plan, options: ProfileOptions, seed: int, training: Mapping[str, Any], with_text: bool
+        self,
+        plan: Plan,
+        options: ProfileOptions,
+        rows: Rows | None,
+        seed: int,
+        training: Mapping[str, Any],
+        with_text: bool,
     ) -> "TunedFeatures":
-        encoder, rows = default_encoder(self.encoder_name), rows_to_describe(self.dataset, plan.backbone)
+        name, encoder = self.encoder_name, default_encoder(self.encoder_name)
         if with_text:  # workers find it in the workspace
             self._text(encoder)
         if options.control == "keywords":
             self._store(_keywords(options, limit_of(options, rows)), rows)
-        profiler = tunable_profiler(options, seed)
-        folder = None
+        profiler, words = tunable_profiler(options, seed), None
         if profiler.wording(self.view) is not None:  # no training changes its words
-            folder = profile_folder(profiler, self.dataset, self.workspace)
+            words = profile_folder(profiler, self.dataset, self.workspace)
 
             def write() -> ProfileStore:
                 fitted = profiler.fit(self.view)
-                return write_row_profiles(fitted, self.dataset, folder, options, rows, self.progress)
+                return write_row_profiles(fitted, self.dataset, words, options, rows, self.progress)
 
-            self._once(f"words {folder} {rows is None}", write)
-        return TunedFeatures(
-            self.dataset,
-            plan,
-            seed,
-            self.encoder_name,
-            encoder.name,
-            training,
-            self.workspace,
-            folder,
-            with_text,
-            self.progress,
-        )
+            self._once(f"words {words} {rows is None}", write)
+        about = (name, encoder.name, training, self.workspace, words, with_text, self.progress)
+        return TunedFeatures(self.dataset, plan, seed, *about)
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self._parts:
@@ -249,16 +252,13 @@ class FeatureMaker:
         return self._parts[key]
 
     def _text(self, encoder: "TextEncoder") -> np.ndarray:
-        def make() -> np.ndarray:
-            return item_text_features(self.view, encoder, self.workspace, self.progress)
-
-        return self._once(f"text {encoder.name}", make)
+        arguments = (self.view, encoder, self.workspace, self.progress)
+        return self._once(f"text {encoder.name}", lambda: item_text_features(*arguments))
 
     def _store(self, options: ProfileOptions, rows: Rows | None) -> Written:
         plain = options.model_copy(update={"control": None, "edits": {}})
-        return self._once(
-            f"store {rows is None} {plain.model_dump_json()}", lambda: self._opened(plain, rows)
-        )
+        key = f"store {rows is None} {plain.model_dump_json()}"
+        return self._once(key, lambda: self._opened(plain, rows))
 
     def _opened(self, options: ProfileOptions, rows: Rows | None) -> Written:
         if options.store:
@@ -332,14 +332,21 @@ class TunedFeatures:
         return self.workspace.cells() / "tuned" / self.training_key
 
     def make(self) -> Features:
-        """Tune what is not tuned yet, write the profiles, and embed all with the profiler's encoder."""
-        features = self._own()
-        if self.options.control is None:
-            return features
-        encoder = (features.profiler and features.profiler.encoder) or default_encoder(self.encoder)
+        """Tune what is not tuned yet, write the profiles, and embed all with the profiler's encoder.
+
+        The latest features are in memory: controls are made of those with the profiles themselves.
+        """
+        options = self.options.model_dump(mode="json", exclude={"control"})
+        key = key_of({**self.definition, "profiles": options, "folder": str(self.folder)})
+        if key not in _LATEST:
+            while len(_LATEST) >= LATEST:
+                _LATEST.pop(next(iter(_LATEST)))
+            _LATEST[key] = self._own()
+        own = _LATEST[key]
+        encoder = (own.profiler and own.profiler.encoder) or default_encoder(self.encoder)
 
         def item_text() -> np.ndarray:
-            text = features.inputs.item_text
+            text = own.inputs.item_text
             return self._item_text(encoder) if text is None else text
 
         def keywords(kind: ProfileKind) -> ProfileMatrix:
@@ -347,38 +354,24 @@ class TunedFeatures:
             store = ProfileStore.read(profile_folder(profiler, self.dataset, self.workspace))
             return self._matrix(store, kind, encoder)
 
-        sides = controlled(self.options.control, features.sides, self.dataset.view(), item_text, keywords)
-        inputs = inputs_of(self.dataset, features.inputs.item_text, sides)
-        return replace(features, inputs=inputs, measures={})
+        return own.with_control(self.options.control, self.dataset.view(), item_text, keywords)
 
     def _own(self) -> Features:
-        """Return the features with the profiles themselves: of the latest trainings they are at hand."""
-        options = self.options.model_dump(mode="json", exclude={"control"})
-        key = key_of({**self.definition, "profiles": options, "folder": str(self.folder)})
-        if key not in _LATEST:
-            while len(_LATEST) >= LATEST:
-                _LATEST.pop(next(iter(_LATEST)))
-            _LATEST[key] = self._made()
-        return _LATEST[key]
-
-    def _made(self) -> Features:
-        view, progress = self.dataset.view(), self.progress and multiprocessing.parent_process() is None
+        """Return the features with the profiles themselves."""
+        dataset, progress = self.dataset, self.progress and multiprocessing.parent_process() is None
         profiler = tunable_profiler(self.options, self.seed, self.folder, default_encoder(self.encoder))
         profiler.progress = progress
-        profiler.fit(view)
-        folder, rows = (
-            self.words or self.folder / "profiles",
-            rows_to_describe(self.dataset, self.plan.backbone),
-        )
-        store = write_row_profiles(profiler, self.dataset, folder, self.options, rows, progress)
-        checked = tuple(leaks.check(self.dataset, store, profiler))
+        profiler.fit(dataset.view())
+        folder, rows = self.words or self.folder / "profiles", rows_to_describe(dataset, self.plan.backbone)
+        store = write_row_profiles(profiler, dataset, folder, self.options, rows, progress)
+        checked = tuple(leaks.check(dataset, store, profiler))
         encoder = profiler.encoder or default_encoder(self.encoder)
         sides = {kind: self._matrix(store, kind, encoder) for kind in self.options.kinds}
         text = self._item_text(encoder) if self.with_text else None
         texts = list(store.texts("user").values()) if "user" in self.options.kinds else []
-        measures = measures_of(profiler, self.dataset, store) | {"truncated": encoder.truncated(texts)}
-        inputs, names = inputs_of(self.dataset, text, sides), (encoder.name, encoder.source)
-        return Features(inputs, store, names, checked, profiler, measures, tuple(profiler.log()))
+        measures = measures_of(profiler, dataset, store) | {"truncated": encoder.truncated(texts)}
+        known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
+        return Features.of(dataset, text, sides, encoder, **known, log=tuple(profiler.log()))
 
     def _matrix(self, store: ProfileStore, kind: ProfileKind, encoder: "TextEncoder") -> ProfileMatrix:
         texts = store.texts(kind)

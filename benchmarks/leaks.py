@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from reclm.config import read_yaml
-from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
+from reclm.data.dataset import Dataset, ProfileKind, Protocol, TrainingView
+from reclm.data.sessions import Sessions
 from reclm.data.splits import pairs
 from reclm.errors import Leak
 from reclm.profiles.profile import Known, Profiler
@@ -34,12 +35,9 @@ def check(
     """Look for leaks of the test part, in the data set and in the profiles.
 
     Args:
-        dataset: what is benched.
-        store: the profiles that it is benched with; None: none.
-        profiler: what wrote them, fitted (as :func:`~reclm.profiles.write.make_profiles` has it); None: not known, and
-            the prompts cannot be compared.
-        sample: stored profiles of each kind whose prompts are compared, None for all.
-        seed: draws the sample.
+        store: the profiles that the data set is benched with.
+        profiler: their fitted writer; without it the prompts cannot be compared.
+        sample: stored profiles of each kind whose prompts are compared, drawn by ``seed``; None: all.
 
     Returns:
         What was checked, and what could not be, a sentence each.
@@ -47,18 +45,16 @@ def check(
     Raises:
         Leak: at the first leak.
     """
-    return [
-        *_splits(dataset),
-        *([] if profiler is None else _tuned(dataset, profiler)),
-        *([] if store is None else _store(dataset, store)),
-        *([] if store is None else _prompts(dataset, store, profiler, sample, seed)),
-    ]
+    checks = [*_splits(dataset), *(_tuned(dataset, profiler) if profiler else ())]
+    if store is not None:
+        checks += [*_store(dataset, store), *_prompts(dataset, store, profiler, sample, seed)]
+    return checks
 
 
 def _splits(dataset: Dataset) -> Iterator[str]:
     """Check that no test item is masked, and that no cold candidate has a training interaction."""
     if dataset.sessions is not None:
-        yield _sessions(dataset)
+        yield _sessions(dataset, dataset.sessions)
     for protocol in dataset.protocols:
         # where training items may be recommended again, repeats are no leak; nor is what recurs in validation
         repeats = "train" not in protocol.mask
@@ -73,11 +69,11 @@ def _splits(dataset: Dataset) -> Iterator[str]:
 
 
 def _disjoint(dataset: Dataset, protocol: Protocol, part: SplitName) -> None:
-    def asked(part: Interactions) -> np.ndarray:
-        kept = np.isin(part.item_idx, protocol.candidates)
-        return pairs(part.user_idx[kept], part.item_idx[kept], len(dataset.items))
-
-    both = np.intersect1d(asked(dataset.split(part)), asked(dataset.test))
+    codes = []
+    for split in (dataset.split(part), dataset.test):
+        asked = np.isin(split.item_idx, protocol.candidates)
+        codes.append(pairs(split.user_idx[asked], split.item_idx[asked], len(dataset.items)))
+    both = np.intersect1d(*codes)
     if len(both):
         user, item = np.divmod(both[:1], len(dataset.items))
         raise Leak(
@@ -86,13 +82,10 @@ def _disjoint(dataset: Dataset, protocol: Protocol, part: SplitName) -> None:
         )
 
 
-def _sessions(dataset: Dataset) -> str:
-    sessions = dataset.sessions
-    assert sessions is not None
+def _sessions(dataset: Dataset, sessions: Sessions) -> str:
     known = (sessions.history[:, :, None] == sessions.future[:, None, :]).any((1, 2))
     if known.any():
-        row = int(known.argmax())
-        user = dataset.users.ids(sessions.users[row : row + 1])[0]
+        user = dataset.users.ids(sessions.users[known])[0]
         raise Leak(
             f"data set {dataset.name!r}: the history of user {user!r} holds an item that is to be found",
             value=user,
@@ -114,9 +107,7 @@ def _cold(dataset: Dataset, protocol: Protocol) -> None:
 def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
     """Check that a tuned profiler learned from this training part, or from another data set."""
     folder: Path | None = getattr(profiler, "folder", None)
-    if folder is None:
-        return
-    if not (folder / ABOUT).is_file():
+    if folder is None or not (folder / ABOUT).is_file():
         return
     about = read_yaml(folder / ABOUT)
     name, fingerprint = about.get("dataset"), about.get("fingerprint")
@@ -135,18 +126,17 @@ def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
 
 
 def _store(dataset: Dataset, store: ProfileStore) -> Iterator[str]:
-    """All profiles are of this data set."""
+    """Check that all profiles are of this data set."""
     rows = store.rows(columns=["kind", "id", "fingerprint"])
-    for found in (store.info.fingerprint, *pc.unique(rows.column("fingerprint")).to_pylist()):
-        if found != dataset.fingerprint:
+    for fingerprint in (store.info.fingerprint, *pc.unique(rows.column("fingerprint")).to_pylist()):
+        if fingerprint != dataset.fingerprint:
             raise Leak(
-                f"profile store {store.folder} holds profiles written for data set {found}, not for {dataset.name} "
-                f"{dataset.fingerprint}; write them again: reclm profile --fresh"
+                f"profile store {store.folder} holds profiles written for data set {fingerprint}, not for "
+                f"{dataset.name} {dataset.fingerprint}; write them again: reclm profile --fresh"
             )
-    view = dataset.view()
     for kind in KINDS:
         ids = rows.filter(pc.field("kind") == kind).column("id").to_pylist()
-        strangers = np.flatnonzero(view.idmap(kind).find(ids) < 0)
+        strangers = np.flatnonzero(dataset.view().idmap(kind).find(ids) < 0)
         if len(strangers):
             raise Leak(
                 f"profile store {store.folder} has a profile of {kind} {ids[strangers[0]]!r}, whom data set "
@@ -158,64 +148,62 @@ def _store(dataset: Dataset, store: ProfileStore) -> Iterator[str]:
 def _prompts(
     dataset: Dataset, store: ProfileStore, profiler: Profiler | None, sample: int | None, seed: int
 ) -> Iterator[str]:
-    """The prompts that the training part gives are those that the profiles answer."""
+    """Check that the prompts that the training part gives are those that the profiles answer."""
     if profiler is None:
         yield "prompts were not compared: it is not known what wrote the profiles"
         return
     view, generator = dataset.view(), np.random.default_rng(seed)
     for kind in KINDS:
-        rows = view.idmap(kind).find(store.hashes(kind))
+        rows = drawn = view.idmap(kind).find(store.hashes(kind))
         if not len(rows):
             continue
-        drawn = (
-            rows if sample is None or len(rows) <= sample else generator.choice(rows, sample, replace=False)
-        )
+        if sample is not None and len(rows) > sample:
+            drawn = generator.choice(rows, sample, replace=False)
         unsure = _unsure(view, store, profiler, kind, np.sort(drawn))
         yield (
             f"{len(drawn):,} of {len(rows):,} {kind} profiles were looked at: {len(drawn) - unsure:,} answer the "
             "prompt that the training part gives"
         )
         if unsure:
-            yield (
-                f"{unsure:,} {kind} profiles could not be compared: their prompts quote other profiles than are stored"
-            )
+            reason = "their prompts quote other profiles than are stored"
+            yield f"{unsure:,} {kind} profiles could not be compared: {reason}"
 
 
 def _unsure(
     view: TrainingView, store: ProfileStore, profiler: Profiler, kind: ProfileKind, drawn: np.ndarray
 ) -> int:
-    """Of how many of the rows ``drawn`` no prompt can be told: it quotes profiles, which may have been others then.
+    """Return of how many of the rows ``drawn`` the prompt is unknown: it quotes profiles that may have changed since.
 
     Raises:
         Leak: for the first whose prompt differs and quotes none.
     """
     stored, texts = store.hashes(kind), store.texts(kind)
-    users = store.texts("user") if kind == "item" else {}
-    known: dict[ProfileKind, dict[str, str]] = {"user": users, "item": {}}
-    unsure, looked = 0, 0
+    known: dict[ProfileKind, dict[str, str]] = {
+        "user": store.texts("user") if kind == "item" else {},
+        "item": {},
+    }
+    unsure = len(drawn)
     for idx in profiler.rounds(view, kind):
         rows = idx[np.isin(idx, drawn)]
-        now = _hashes(view, profiler, kind, rows, known)
-        ids = view.idmap(kind).ids(rows)
-        unlike = np.array([now.get(one) != stored[one] for one in ids], bool)
+        ids, now = view.idmap(kind).ids(rows), _hashes(view, profiler, kind, rows, known)
+        unlike = np.array([now.get(id) != stored[id] for id in ids], bool)
         bare = _hashes(view, profiler, kind, rows[unlike], {})
-        for one in np.array(ids, object)[unlike]:
-            if now.get(one) == bare.get(one):
+        unsure -= len(rows)
+        for id in np.array(ids, object)[unlike]:
+            if now.get(id) == bare.get(id):
                 raise Leak(
-                    f"profile store {store.folder}: the profile of {kind} {one!r} answers another prompt than the "
+                    f"profile store {store.folder}: the profile of {kind} {id!r} answers another prompt than the "
                     f"training part of {view.name!r} gives, with these settings of its profiler; write it again: "
                     "reclm profile --fresh"
                 )
-            unsure += bare.get(one) != stored[one]
-        known[kind] |= {one: texts[one] for one in view.idmap(kind).ids(idx) if one in texts}
-        looked += len(rows)
-    return unsure + len(drawn) - looked
+            unsure += bare.get(id) != stored[id]
+        known[kind] |= {id: texts[id] for id in view.idmap(kind).ids(idx) if id in texts}
+    return unsure
 
 
 def _hashes(
     view: TrainingView, profiler: Profiler, kind: ProfileKind, rows: np.ndarray, known: Known
 ) -> dict[str, str]:
-    """Id to prompt hash."""
-    if not len(rows):
-        return {}
-    return {one.id: one.prompt_hash for one in profiler.subjects(view, kind, rows, known)}
+    """Return id to prompt hash."""
+    subjects = profiler.subjects(view, kind, rows, known) if len(rows) else ()
+    return {subject.id: subject.prompt_hash for subject in subjects}

@@ -254,10 +254,7 @@ def _worker(
 
 
 def run_trial(
-    trial: Trial,
-    cache: TrialCache,
-    run: str,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    trial: Trial, cache: TrialCache, run: str, on_epoch: Callable[[dict[str, float]], None] | None = None
 ) -> TrialRecord:
     """Train and evaluate a claimed trial, and cache the result; a failure is a result too.
 

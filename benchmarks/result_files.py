@@ -8,6 +8,7 @@
 """
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,26 +98,20 @@ def save(result: Result, folder: Path) -> None:
     """Write a run."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "about.json", result.about.model_dump(mode="json"))
-    for name, rows in ((EXAMPLES, result.examples), (PROFILES, result.quality)):
-        (folder / name).unlink(missing_ok=True)  # of an earlier run, perhaps
-        if rows:
-            _write_json(folder / name, [row.model_dump(mode="json") for row in rows])
+    write_extras(folder, result.examples, result.quality)
     numbers, users = [], []
     for key, trial in result.trials.items():
         fixed = dict(zip(_KEY, key, strict=True))
         about = {name: getattr(trial, name) for name in _TRIAL}
-        numbers += [
-            {**fixed, "metric": metric, "value": None if np.isnan(value) else value, **about}
-            for metric, value in trial.means().items()
-        ]
-        columns = {
-            name: pa.array([value] * len(trial.user_ids), _COLUMNS[name]) for name, value in fixed.items()
+        for metric, value in trial.means.items():
+            numbers.append({**fixed, "metric": metric, "value": None if np.isnan(value) else value, **about})
+        repeated = {
+            name: pa.repeat(pa.scalar(fixed[name], _COLUMNS[name]), len(trial.user_ids)) for name in _KEY
         }
         ids = pa.array(trial.user_ids.tolist(), pa.string())
-        users.append(pa.table({**columns, "user_id": ids, "activity": trial.activity, **trial.values}))
-    pq.write_table(
-        pa.Table.from_pylist(numbers, pa.schema(list(_COLUMNS.items()))), folder / "results.parquet"
-    )
+        users.append(pa.table({**repeated, "user_id": ids, "activity": trial.activity, **trial.values}))
+    table = pa.Table.from_pylist(numbers, pa.schema(list(_COLUMNS.items())))
+    pq.write_table(table, folder / "results.parquet")
     (folder / "users.parquet").unlink(missing_ok=True)
     if users:
         table = pa.concat_tables(users, promote_options="permissive")
@@ -127,6 +122,18 @@ def save(result: Result, folder: Path) -> None:
     names = dict.fromkeys(name for epoch in epochs for name in epoch)
     history = pa.table({name: [epoch.get(name) for epoch in epochs] for name in names})
     pq.write_table(history, folder / "history.parquet")
+
+
+def write_extras(folder: Path, examples: Sequence[Example], quality: Sequence[Quality]) -> None:
+    """Write ``examples.json`` and ``profiles.json``; those of an earlier run are replaced, or deleted."""
+    for name, rows in ((EXAMPLES, examples), (PROFILES, quality)):
+        (folder / name).unlink(missing_ok=True)
+        if rows:
+            _write_json(folder / name, [row.model_dump(mode="json") for row in rows])
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def load(folder: Path) -> Result:
@@ -164,10 +171,6 @@ def load(folder: Path) -> Result:
     return Result(about, trials, history, examples, quality, folder)
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
 def _read_list(path: Path, kind: type[Extra]) -> tuple[Extra, ...]:
     """Read examples, or measures of profiles; none without the file."""
     if not path.is_file():
@@ -188,13 +191,12 @@ def _read_trials(
     trials: dict[Key, TrialResult] = {}
     for key, rows in numbers.items():
         ids, activity, values = users.get(key, (np.empty(0, object), np.empty(0, np.int64), {}))
-        overall = {row["metric"]: row["value"] for row in rows if row["metric"] not in values}
-        measured = {row["metric"] for row in rows}
+        measured = {row["metric"]: float("nan") if row["value"] is None else row["value"] for row in rows}
         trials[key] = TrialResult(
             user_ids=ids,
             activity=activity,
-            values={name: column for name, column in values.items() if name in measured & set(metrics)},
-            overall={name: float("nan") if value is None else value for name, value in overall.items()},
+            values={name: column for name, column in values.items() if name in measured and name in metrics},
+            overall={name: value for name, value in measured.items() if name not in values},
             **{name: rows[0][name] for name in _TRIAL},
         )
     return trials
@@ -206,20 +208,16 @@ def _read_users(table: pa.Table) -> dict[Key, Users]:
         return {}
     codes = [pc.dictionary_encode(table.column(name)).combine_chunks().indices.to_numpy() for name in _KEY]
     change = np.any([np.diff(code) != 0 for code in codes], axis=0)
-    starts = np.concatenate([[0], np.flatnonzero(change) + 1, [table.num_rows]]).tolist()
-    metrics = [name for name in table.column_names if name not in (*_COLUMNS, "user_id", "activity")]
+    starts = [0, *(np.flatnonzero(change) + 1).tolist(), table.num_rows]
     users: dict[Key, Users] = {}
     for start, stop in pairwise(starts):
         part = table.slice(start, stop - start)
-        row, seed, protocol = (part.column(name)[0].as_py() for name in _KEY)
+        row, seed, protocol, ids, activity, *_ = part.columns
         values = {
-            name: part.column(name).to_numpy().astype(np.float32)
-            for name in metrics
-            if part.column(name).null_count < len(part)
+            name: column.to_numpy().astype(np.float32)
+            for name, column in zip(part.column_names[5:], part.columns[5:], strict=True)
+            if column.null_count < len(part)
         }
-        users[row, seed, protocol] = (
-            part.column("user_id").to_numpy(),
-            part.column("activity").to_numpy(),
-            values,
-        )
+        key = (row[0].as_py(), seed[0].as_py(), protocol[0].as_py())
+        users[key] = (ids.to_numpy(), activity.to_numpy(), values)
     return users

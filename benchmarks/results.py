@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
@@ -36,9 +36,8 @@ class SearchTrial(Config):
 
     options: dict[str, Any]
     value: float | None = None
-    """The best epoch's validation value; None: it failed."""
+    """The best epoch's validation value; None: it failed, for the reason ``error``."""
     error: str = ""
-    """Why it failed."""
 
 
 class ResultRow(Config):
@@ -73,14 +72,8 @@ class ResultRow(Config):
     options: dict[str, Any] = Field(default_factory=dict)
     """Every option of its backbone and training by name, those that a search chose included."""
     trials: tuple[SearchTrial, ...] = ()
-    """What a search tried, failed trials included."""
+    """The trials of its search, failed ones included; ``chosen`` are the options of the best."""
     chosen: dict[str, Any] = Field(default_factory=dict)
-    """The options that the search chose."""
-
-    @field_validator("against", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return () if value is None else (value,) if isinstance(value, str) else value
 
     @property
     def base(self) -> str | None:
@@ -89,13 +82,12 @@ class ResultRow(Config):
 
 
 class ProtocolInfo(Config):
-    """A protocol, or a subgroup of one."""
+    """A protocol, or a subgroup of the ranking of ``part_of``."""
 
     name: str
     users: int
     candidates: int
     part_of: str | None = None
-    """The protocol whose ranking this is a subgroup of."""
 
 
 class Failure(Config):
@@ -117,18 +109,16 @@ class RunInfo(Config):
     comparable: bool = True
     """Whether they are of the same data and protocol; if not, no differences to them are shown."""
     selected_on: str = ""
-    """What the best epoch was chosen on, in words; empty: nothing."""
+    """The part that chose the best epoch, in words; empty: none did."""
     seeds: int = 1
     metrics: tuple[str, ...]
     protocols: tuple[ProtocolInfo, ...]
     rows: tuple[ResultRow, ...]
     remarks: tuple[str, ...] = ()
-    """What a reader must know besides the numbers."""
     failures: tuple[Failure, ...] = ()
     suite: dict[str, Any] = Field(default_factory=dict)
     """The suite, as it ran."""
     environment: dict[str, Any] = Field(default_factory=dict)
-    """Machine and versions."""
 
     @property
     def whole(self) -> tuple[ProtocolInfo, ...]:
@@ -160,12 +150,9 @@ class TrialResult:
     epoch_seconds: float = float("nan")
     key: str = ""
 
-    def means(self) -> dict[str, float]:
-        """Return every metric's mean over the users that have a value (nan where none has), or its overall number."""
-        return self._means
-
     @cached_property
-    def _means(self) -> dict[str, float]:
+    def means(self) -> dict[str, float]:
+        """Every metric's mean over the users that have a value (nan where none has), or its overall number."""
         measured = {name: values[~np.isnan(values)] for name, values in self.values.items()}
         means = {
             name: float(values.mean(dtype=np.float64)) if len(values) else float("nan")
@@ -241,14 +228,13 @@ class Result:
         """Return a row for each row, seed, protocol and user: ``activity``, and a column for each metric."""
         import pandas as pd
 
+        columns = ["row", "seed", "protocol", "user_id", "activity"]
         parts = [
             pd.DataFrame(
-                {"row": row, "seed": seed, "protocol": protocol, "user_id": trial.user_ids}
-                | {"activity": trial.activity, **trial.values}
+                dict(zip(columns, (*key, trial.user_ids, trial.activity), strict=True)) | trial.values
             )
-            for (row, seed, protocol), trial in self.trials.items()
+            for key, trial in self.trials.items()
         ]
-        columns = ["row", "seed", "protocol", "user_id", "activity"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def plot(self) -> "Figure":
@@ -285,18 +271,15 @@ class Result:
         from reclm.recommend.saved import load_model
 
         models = self.folder / "models" if self.folder else None
-        for name in ("augment", "base"):
-            if models is not None and (models / name).is_dir():
+        for name in ("augment", "base") if models else ():
+            if (models / name).is_dir():
                 return load_model(models / name)
         raise NotFound(
-            f"no model is saved with the run{f' in {self.folder}' if self.folder else ''}; "
-            "reclm.compare saves models, suites do not",
-            where=models,
+            "no model is saved with the run; reclm.compare saves models, suites do not", where=models
         )
 
     def __repr__(self) -> str:
-        about = self.about
-        protocols = ", ".join(protocol.name for protocol in about.whole)
+        about, protocols = self.about, ", ".join(protocol.name for protocol in self.about.whole)
         seeds = f"{about.seeds} seed{'s' * (about.seeds != 1)}"
         return f"<Result {about.title}: {len(about.rows)} rows, {seeds}, {protocols}. {self.verdict}>"
 
@@ -337,7 +320,7 @@ class Result:
 
     def values(self, row: str, protocol: str, metric: str) -> np.ndarray:
         """Return the finite number of each seed that has one, ``(s,)``."""
-        means = [self.trials[row, seed, protocol].means() for seed in self.seeds(row, protocol)]
+        means = [self.trials[row, seed, protocol].means for seed in self.seeds(row, protocol)]
         values = np.array([mean[metric] for mean in means if metric in mean], np.float64)
         return values[np.isfinite(values)]
 
@@ -362,36 +345,26 @@ class Result:
 
     def aligned(self, rows: Sequence[str], protocol: str, metric: str) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the ids ``(n,)`` of the users that all rows have, and each row's values ``(s, n)`` by common seeds."""
-        seeds = [
-            seed
-            for seed in self.seeds(rows[0], protocol)
-            if all((row, seed, protocol) in self.trials for row in rows)
+        keys = [[(row, seed, protocol) for row in rows] for seed in self.seeds(rows[0], protocol)]
+        groups = [
+            [self.trials[key] for key in seed] for seed in keys if all(key in self.trials for key in seed)
         ]
-        groups = [[self.trials[row, seed, protocol] for row in rows] for seed in seeds]
         groups = [group for group in groups if all(metric in trial.values for trial in group)]
         if not groups:
             return np.empty(0, object), [np.zeros((0, 0))] * len(rows)
         users = groups[0][0].user_ids
         same = all(np.array_equal(trial.user_ids, users) for group in groups for trial in group)
         if not same:
-            users = np.unique(
-                np.concatenate([trial.user_ids for group in groups for trial in group]).astype(str)
-            )
-        arrays = []
-        for trials in zip(*groups, strict=True):
-            values = np.full((len(groups), len(users)), np.nan)
-            for into, trial in zip(values, trials, strict=True):
-                into[slice(None) if same else np.searchsorted(users, trial.user_ids.astype(str))] = (
-                    trial.values[metric]
-                )
-            arrays.append(values)
+            ids = [trial.user_ids for group in groups for trial in group]
+            users = np.unique(np.concatenate(ids).astype(str))
+        arrays = [np.full((len(groups), len(users)), np.nan) for _ in rows]
+        for at, group in enumerate(groups):
+            for values, trial in zip(arrays, group, strict=True):
+                places = slice(None) if same else np.searchsorted(users, trial.user_ids.astype(str))
+                values[at, places] = trial.values[metric]
         known = ~np.isnan(sum(arrays))
         if same and len(rows) > 1:
             chosen = known.all(0)
             return users[chosen], [values[:, chosen] for values in arrays]
-        chosen = known.any(0)
-        index = np.ix_(known.any(1), chosen)
-        return users[chosen], [np.where(known, values, np.nan)[index] for values in arrays]
-
-    read = load  # with cells, names of 0.1 until their callers have moved
-    cells = property(lambda self: self.trials)
+        index = np.ix_(known.any(1), known.any(0))
+        return users[index[1][0]], [np.where(known, values, np.nan)[index] for values in arrays]

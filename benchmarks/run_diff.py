@@ -78,9 +78,7 @@ class RunDiff:
         return [Table(name, head, tuple(self._rows(name)), text=2) for name in protocols]
 
     def _rows(self, protocol: str) -> Iterator[Row]:
-        for change in self.changes:
-            if change.protocol != protocol:
-                continue
+        for change in (change for change in self.changes if change.protocol == protocol):
             around = (change.test.low, change.test.high) if change.test else (None, None)
             cells = (
                 Cell(title(change.metric)),
@@ -129,25 +127,20 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
         NotFound, Damaged: as :meth:`Result.load <reclm.benchmarks.results.Result.load>`.
         BadInput: if the runs are of different data: their users and test items are not the same.
     """
-    return _compare(*(run if isinstance(run, Result) else Result.load(run) for run in (a, b)))
-
-
-def _compare(a: Result, b: Result) -> RunDiff:
+    a, b = (run if isinstance(run, Result) else Result.load(run) for run in (a, b))
     if a.about.fingerprint != b.about.fingerprint:
         ours, theirs = (f"{run.about.dataset} ({run.about.fingerprint})" for run in (a, b))
-        raise BadInput(
-            f"the runs are of different data, so their numbers cannot be compared: A {ours}, B {theirs}",
-            value=(a.about.fingerprint, b.about.fingerprint),
-        )
+        message = f"the runs are of different data, so their numbers cannot be compared: A {ours}, B {theirs}"
+        raise BadInput(message, value=(a.about.fingerprint, b.about.fingerprint))
     alone = [
         *_alone("row", *([row.name for row in run.about.rows] for run in (a, b))),
         *_alone("protocol", *([protocol.name for protocol in run.about.whole] for run in (a, b))),
         *_alone("metric", *(list(run.about.metrics) for run in (a, b))),
     ]
     names = {row.name for row in b.about.rows}
+    sizes = {(each.name, each.candidates) for each in b.about.whole}
     rows = [row.name for row in a.about.rows if row.name in names]
-    candidates = [{protocol.name: protocol.candidates for protocol in run.about.whole} for run in (a, b)]
-    protocols = [name for name, count in candidates[0].items() if candidates[1].get(name) == count]
+    protocols = [each.name for each in a.about.whole if (each.name, each.candidates) in sizes]
     changes: list[Change] = []
     for row in rows:
         for protocol in protocols:
@@ -176,10 +169,9 @@ def _alone(kind: str, a: list[str], b: list[str]) -> Iterator[str]:
 def _both(a: Result, b: Result, row: str, protocol: str) -> Result:
     """Return both runs' trials of a row as rows ``A`` and ``B`` of one result: their common seeds."""
     common = [seed for seed in a.seeds(row, protocol) if seed in b.seeds(row, protocol)]
+    runs = {"A": a, "B": b}
     trials = {
-        (side, seed, protocol): run.trials[row, seed, protocol]
-        for side, run in (("A", a), ("B", b))
-        for seed in common
+        (side, seed, protocol): runs[side].trials[row, seed, protocol] for side in runs for seed in common
     }
     return Result(a.about, trials)
 
@@ -195,21 +187,18 @@ def _change(both: Result, row: str, protocol: str, metric: str) -> Change:
 
 def _made(a: Result, b: Result, rows: list[str]) -> Iterator[str]:
     """Say what differs in suite, rows, protocols and environment."""
-    ours, theirs = a.about, b.about
-    yield from _differ("", {"dataset": ours.dataset}, {"dataset": theirs.dataset})
-    yield from _differ("suite: ", _flat(ours.suite, rows), _flat(theirs.suite, rows))
+    runs = (a.about, b.about)
+    yield from _differ("", *({"dataset": about.dataset} for about in runs))
+    yield from _differ("suite: ", *(_flat(about.suite, rows) for about in runs))
     fields = {"writer", "control", "kinds", "coverage", "chosen"}
     for name in rows:
         yield from _differ(f"row {name}: ", *(run.row(name).model_dump(include=fields) for run in (a, b)))
     sizes = [
-        {protocol.name: f"{protocol.users} users × {protocol.candidates} items" for protocol in about.whole}
-        for about in (ours, theirs)
+        {each.name: f"{each.users} users × {each.candidates} items" for each in about.whole} for about in runs
     ]
-    common = sizes[0].keys() & sizes[1].keys()
-    yield from _differ(
-        "protocols: ", *({name: each[name] for name in each if name in common} for each in sizes)
-    )
-    yield from _differ("environment: ", ours.environment, theirs.environment)
+    common = [name for name in sizes[0] if name in sizes[1]]
+    yield from _differ("protocols: ", *({name: each[name] for name in common} for each in sizes))
+    yield from _differ("environment: ", *(about.environment for about in runs))
 
 
 def _differ(where: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:

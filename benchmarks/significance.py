@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -148,25 +149,14 @@ def over_users(values: np.ndarray) -> intervals.Estimate | None:
 
 
 def _test(
-    mean: float,
-    variance: float,
-    shares: list[tuple[int, float]],
-    by_user: np.ndarray,
-    seeds: int,
+    mean: float, variance: float, shares: list[tuple[int, float]], by_user: np.ndarray, seeds: int
 ) -> PairedTest:
     """Test a mean of this variance against 0; ``shares`` as of :func:`_critical`."""
     error = math.sqrt(variance)
     margin = error * _critical(LEVEL, shares)
     spread = float(by_user.std(ddof=1)) if np.ptp(by_user) else 0.0
-    return PairedTest(
-        difference=mean,
-        low=mean - margin,
-        high=mean + margin,
-        p=_chance(abs(mean) / error, shares),
-        n=len(by_user),
-        seeds=seeds,
-        effect=mean / spread if spread else float("nan"),
-    )
+    p, effect = _chance(abs(mean) / error, shares), mean / spread if spread else float("nan")
+    return PairedTest(mean, mean - margin, mean + margin, p, len(by_user), seeds, effect)
 
 
 def holm(p: ArrayLike) -> np.ndarray:
@@ -228,10 +218,8 @@ def by_activity(result: "Result", row: str, protocol: str, metric: str) -> list[
     """Compare a row with its base for users of more and more training interactions.
 
     The groups are :data:`ACTIVITY` without empty ones. Where fewer than three are left (all users are active, say),
-    they are up to :data:`QUANTILES` groups of about equal size, if those are more.
-
-    Returns:
-        The groups in ascending order; none where the row did not run, or lacks the metric.
+    they are up to :data:`QUANTILES` groups of about equal size, if those are more. There are none where the row did
+    not run, or lacks the metric.
     """
     base = result.row(row).base
     users, arrays = result.aligned([row] if base is None else [row, base], protocol, metric)
@@ -239,30 +227,20 @@ def by_activity(result: "Result", row: str, protocol: str, metric: str) -> list[
     known = {
         user: count for trial in trials for user, count in zip(trial.user_ids, trial.activity, strict=True)
     }
-    activity = np.array([known[user] for user in users], np.int64)
     groups = []
-    for name, members in _groups(activity):
+    for name, members in _groups(np.array([known[user] for user in users], np.int64)):
         drawn = ~np.isnan(arrays[0][:, members]).all(1)  # seeds that drew a user of the group
         values, *others = (array[drawn][:, members] for array in arrays)
-        base_values = others[0] if others else None
-        groups.append(
-            ActivityGroup(
-                name=name,
-                users=int(members.sum()),
-                base=None if base_values is None else over_users(base_values),
-                row=over_users(values),
-                difference=None if base_values is None else _difference(base_values, values),
-            )
-        )
+        means = over_users(others[0]) if others else None
+        difference = _difference(others[0], values) if others else None
+        groups.append(ActivityGroup(name, int(members.sum()), means, over_users(values), difference))
     return groups
 
 
 def _difference(before: np.ndarray, after: np.ndarray) -> intervals.Estimate:
     test = paired(before, after)
-    known = test.n > 1
-    return intervals.Estimate(
-        test.difference, test.low if known else None, test.high if known else None, test.n
-    )
+    bounds = (test.low, test.high) if test.n > 1 else (None, None)
+    return intervals.Estimate(test.difference, *bounds, test.n)
 
 
 def _groups(activity: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -277,9 +255,6 @@ def _groups(activity: np.ndarray) -> list[tuple[str, np.ndarray]]:
 def _between(activity: np.ndarray, least: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Return the groups that begin at ``least`` ``(g,)``, ascending."""
     group = np.searchsorted(least, activity, side="right") - 1
-    names = [
-        str(low) if high == low else f"{low}-{high}"
-        for low, high in zip(least[:-1].tolist(), (least[1:] - 1).tolist(), strict=True)
-    ] + [f"{least[-1]}+"]
-    members = ((name, group == place) for place, name in enumerate(names))
+    names = [f"{low}-{high - 1}" if high - low > 1 else f"{low}" for low, high in pairwise(least.tolist())]
+    members = ((name, group == place) for place, name in enumerate([*names, f"{least[-1]}+"]))
     return [(name, chosen) for name, chosen in members if chosen.any()]

@@ -1,6 +1,6 @@
 """Suites: tables of results as YAML files, beside the numbers that were published for them."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,12 @@ class Suite(Config):
     def _shared_profiles(cls, values: Any) -> Any:
         if not isinstance(values, Mapping) or not values.get("profiles"):
             return values
-        shared, rows = values["profiles"], values.get("rows", ())
-        rows = [
-            {**row, "profiles": merged(shared, row["profiles"])}
-            if isinstance(row, Mapping) and isinstance(row.get("profiles"), Mapping)
-            else row
-            for row in rows
-        ]
-        return {**values, "rows": rows}
+
+        def whole(row: Any) -> Any:
+            own = row.get("profiles") if isinstance(row, Mapping) else None
+            return {**row, "profiles": merged(values["profiles"], own)} if isinstance(own, Mapping) else row
+
+        return {**values, "rows": [whole(row) for row in values.get("rows", ())]}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
@@ -132,10 +130,10 @@ class Suite(Config):
         if len(set(self.metrics)) < len(self.metrics):
             raise ValueError(f"a metric is named twice: {', '.join(self.metrics)}")
         for row in self.rows:
-            for protocol, numbers in row.published.items():
-                for metric in numbers:
-                    if metric not in self.metrics:
-                        raise ValueError(f"row {row.name!r}, {protocol}: {metric} is not among the metrics")
+            published = [(where, metric) for where, numbers in row.published.items() for metric in numbers]
+            for protocol, metric in published:
+                if metric not in self.metrics:
+                    raise ValueError(f"row {row.name!r}, {protocol}: {metric} is not among the metrics")
             for name in row.compared:
                 if name not in names:
                     raise unknown(f"row that row {row.name!r} is against", name, names)
@@ -157,14 +155,8 @@ class Suite(Config):
     def _same(self, row: Row, profiles: ProfileOptions | None) -> str | None:
         """Return the first row of the same backbone and options with these profiles."""
         wanted = (row.backbone, row.model, row.train, profiles)
-        return next(
-            (
-                other.name
-                for other in self.rows
-                if (other.backbone, other.model, other.train, other.profiles) == wanted
-            ),
-            None,
-        )
+        rows = {row.name: (row.backbone, row.model, row.train, row.profiles) for row in self.rows}
+        return next((name for name, options in rows.items() if options == wanted), None)
 
 
 def suite_names() -> list[str]:
@@ -198,39 +190,34 @@ def changed(
 ) -> Suite:
     """Return the suite with another data set, number of seeds, most epochs or trials of a search, where given.
 
-    Of ``rows``, names or patterns, it keeps those alone, and what they are compared with. With ``kind`` it has the
-    profiles of that side only, and no rows that have none of them.
+    Args:
+        rows: names or patterns; the suite keeps those alone, and what they are compared with.
+        kind: profiles of this side only, and no rows that have none of them.
 
     Published numbers are of the suite's own data set: beside another one's they are shown, and not compared.
 
     Raises:
         NotFound: for a row that it has not.
     """
-    if rows:
-        suite = _with_rows(suite, list(rows))
-    if kind is not None:
-        suite = _of_kind(suite, kind)
-    update: dict[str, Any] = {}
+    suite = _with_rows(suite, rows) if rows else suite
+    suite = _of_kind(suite, kind) if kind is not None else suite
+    values = {"dataset": dataset, "seeds": seeds}
+    update: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     if dataset is not None and Path(dataset).name != Path(suite.dataset).name:
         update["comparable"] = False
         if suite.comparable and any(row.published or row.published_seconds for row in suite.rows):
             update["note"] = f"{suite.note}; the published numbers are of {suite.dataset}".removeprefix("; ")
-    if dataset is not None:
-        update["dataset"] = dataset
-    if seeds is not None:
-        update["seeds"] = seeds
     if search is not None:
         update["search"] = (suite.search or Search()).model_copy(update={"trials": search})
     if epochs is not None:
         update["train"] = suite.train | {"epochs": epochs}
-        update["rows"] = tuple(
-            row.model_copy(update={"train": {key: row.train[key] for key in row.train if key != "epochs"}})
-            for row in suite.rows
-        )
+        trains = [{key: row.train[key] for key in row.train if key != "epochs"} for row in suite.rows]
+        pairs = zip(suite.rows, trains, strict=True)
+        update["rows"] = tuple(row.model_copy(update={"train": train}) for row, train in pairs)
     return suite.model_copy(update=update)
 
 
-def _with_rows(suite: Suite, patterns: Sequence[str]) -> Suite:
+def _with_rows(suite: Suite, patterns: Collection[str]) -> Suite:
     """Return the suite with the rows that patterns as ``LightGCN*`` match, and those they are compared with."""
     known, names = [row.name for row in suite.rows], set()
     for pattern in patterns:
@@ -250,13 +237,9 @@ def _with_rows(suite: Suite, patterns: Sequence[str]) -> Suite:
 
 
 def _of_kind(suite: Suite, kind: ProfileKind) -> Suite:
-    rows = tuple(
-        row.model_copy(
-            update={"profiles": row.profiles and row.profiles.model_copy(update={"kinds": (kind,)})}
-        )
-        for row in suite.rows
-        if row.profiles is None or kind in row.profiles.kinds
-    )
+    plain = [row for row in suite.rows if row.profiles is None or kind in row.profiles.kinds]
+    sides = [row.profiles and row.profiles.model_copy(update={"kinds": (kind,)}) for row in plain]
+    rows = tuple(row.model_copy(update={"profiles": side}) for row, side in zip(plain, sides, strict=True))
     note = f"{suite.note}; {kind} profiles alone, whatever the rows are called".removeprefix("; ")
     return suite.model_copy(update={"rows": rows, "note": note})
 
@@ -266,29 +249,17 @@ def with_controls(suite: Suite) -> Suite:
 
     Keywords, which are a control themselves, are set against the others.
     """
-    names = {row.name for row in suite.rows}
-    rows = [one for row in suite.rows for one in (row, *_controls(suite, row, names))]
+    names, rows = {row.name for row in suite.rows}, []
+    for row in suite.rows:
+        rows.append(row)
+        profiles = row.profiles
+        for control in CONTROLS if profiles and not profiles.control and not row.absent else ():
+            name = f"{row.name}, {control}"
+            if control != profiles.profiler and name not in names:
+                own = {"backbone": row.backbone, "model": row.model, "train": row.train}
+                controlled = profiles.model_copy(update={"control": control})
+                rows.append(Row(name=name, **own, profiles=controlled, against=suite.against(row)[:1]))
     return suite.model_copy(update={"rows": tuple(rows)})
-
-
-def _controls(suite: Suite, row: Row, taken: Collection[str]) -> Iterator[Row]:
-    profiles = row.profiles
-    if profiles is None or profiles.control or row.absent:
-        return
-    for control in CONTROLS:
-        if control != profiles.profiler and f"{row.name}, {control}" not in taken:
-            yield row.model_copy(
-                update={
-                    "name": f"{row.name}, {control}",
-                    "profiles": profiles.model_copy(update={"control": control}),
-                    "against": suite.against(row)[:1],
-                    "published": {},
-                    "published_seconds": None,
-                    "note": "",
-                    "line": "",
-                    "at": None,
-                }
-            )
 
 
 def row_plan(suite: Suite, row: Row) -> Plan:

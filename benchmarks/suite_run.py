@@ -96,6 +96,7 @@ class SuiteRun:
     def save(self, folder: Path) -> results.Result:
         """Write the result to ``folder``, with picture, examples, suite and, where they were saved, models."""
         from reclm.benchmarks import examples
+        from reclm.benchmarks.result_files import write_extras
         from reclm.charts import save as save_picture
 
         result = self.result()
@@ -104,7 +105,7 @@ class SuiteRun:
             examples.draw_lines(self.suite, result, folder / "comparison.png")
         else:
             save_picture(result.plot(), folder / "comparison.png")
-        examples.write(self, folder)
+        write_extras(folder, examples.examples(self), examples.qualities(self))
         self.suite.to_yaml(folder / "suite.yaml")
         if self.cache.weights:
             self.save_models(folder / "models")

@@ -13,7 +13,7 @@ from typing import Any
 
 from reclm.benchmarks.results import Result, ResultRow
 from reclm.errors import missing_extra, unknown
-from reclm.folders import Workspace, current, slug
+from reclm.folders import current, slug
 
 BATCH = 1000
 """Numbers that MLflow takes in one call."""
@@ -48,14 +48,14 @@ def trials(result: Result) -> Iterator[Tracked]:
     for row, seed in dict.fromkeys([*((row, seed) for row, seed, _ in result.trials), *failed]):
         curves: dict[str, list[tuple[int, float]]] = {}
         for at, epoch in enumerate(result.history.get((row, seed), []), start=1):
-            for name, value in epoch.items():
-                if name != "epoch":
-                    curves.setdefault(f"epoch/{name}", []).append((int(epoch.get("epoch", at)), value))
+            number = int(epoch.get("epoch", at))
+            for name in (name for name in epoch if name != "epoch"):
+                curves.setdefault(f"epoch/{name}", []).append((number, epoch[name]))
         metrics = {
             f"{protocol}/{name}": value
-            for (name_of_row, of, protocol), trial in result.trials.items()
-            if (name_of_row, of) == (row, seed)
-            for name, value in trial.means().items()
+            for (*trained, protocol), trial in result.trials.items()
+            if trained == [row, seed]
+            for name, value in trial.means.items()
             if not math.isnan(value)
         }
         options = {**_options(result, result.row(row)), "seed": seed}
@@ -78,7 +78,7 @@ def _options(result: Result, row: ResultRow) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def to_tensorboard(result: Result, folder: Path, workspace: Workspace | None = None) -> str:
+def to_tensorboard(result: Result, folder: Path) -> str:
     """Write ``folder/tensorboard/ROW/seed-N``, replacing an earlier call's, and return the command that shows it."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -104,7 +104,7 @@ def to_tensorboard(result: Result, folder: Path, workspace: Workspace | None = N
     return f"tensorboard --logdir {folder / 'tensorboard'}"
 
 
-def to_mlflow(result: Result, folder: Path, workspace: Workspace | None = None) -> str:
+def to_mlflow(result: Result, folder: Path) -> str:
     """Write to ``$MLFLOW_TRACKING_URI`` or, without it, to ``mlflow.db`` in the workspace, and return where.
 
     The experiment is named after the data set, ``reclm DATASET``; each call adds runs to it. MLflow's names have no
@@ -114,13 +114,11 @@ def to_mlflow(result: Result, folder: Path, workspace: Workspace | None = None) 
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it logs each table that it creates
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    artifacts = None
+    uri, artifacts = os.environ.get("MLFLOW_TRACKING_URI"), None
     if not uri:
-        root = (workspace or current()).root
+        root = current().root.resolve()
         root.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{(root / 'mlflow.db').resolve()}"
-        artifacts = (root / "mlflow").resolve().as_uri()
+        uri, artifacts = f"sqlite:///{root / 'mlflow.db'}", (root / "mlflow").as_uri()
     client = MlflowClient(tracking_uri=uri)
     name = f"reclm {result.about.dataset}"
     known = client.get_experiment_by_name(name)
@@ -137,10 +135,10 @@ def _mlflow_run(client: Any, experiment: str, trial: Tracked, tags: Mapping[str,
     tags = {**tags, "error": trial.error} if trial.error else tags
     run = client.create_run(experiment, tags=dict(tags), run_name=trial.name).info.run_id
     client.log_batch(run, params=[Param(_plain(name), str(value)) for name, value in trial.options.items()])
-    numbers = [Metric(_plain(name), value, now, 0) for name, value in trial.metrics.items()]
-    numbers += [
+    final = {name: [(0, value)] for name, value in trial.metrics.items()}
+    numbers = [
         Metric(_plain(name), value, now, epoch)
-        for name, points in trial.curves.items()
+        for name, points in (final | trial.curves).items()
         for epoch, value in points
     ]
     for start in range(0, len(numbers), BATCH):
@@ -152,9 +150,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"), flags=re.ASCII)
 
 
-Tracker = Callable[[Result, Path, Workspace | None], str]
-
-TRACKERS: dict[str, Tracker] = {"tensorboard": to_tensorboard, "mlflow": to_mlflow}
+TRACKERS: dict[str, Callable[[Result, Path], str]] = {"tensorboard": to_tensorboard, "mlflow": to_mlflow}
 """Name, which is also that of the package it needs, to the function that writes a result there."""
 
 
@@ -172,13 +168,11 @@ def check_trackers(names: Sequence[str]) -> None:
             raise missing_extra(ModuleNotFoundError(name=name), f"--track {name}")
 
 
-def track(
-    result: Result, folder: Path, names: Sequence[str], workspace: Workspace | None = None
-) -> list[str]:
+def track(result: Result, folder: Path, names: Sequence[str]) -> list[str]:
     """Write the result of the run in ``folder`` to each tracker once, and return where each can be looked at.
 
     Raises:
         NotFound, MissingExtra: as :func:`check_trackers`.
     """
     check_trackers(names)
-    return [TRACKERS[name](result, folder, workspace) for name in dict.fromkeys(names)]
+    return [TRACKERS[name](result, folder) for name in dict.fromkeys(names)]

@@ -2,12 +2,10 @@
 
 Tests are :func:`reclm.benchmarks.significance.paired`, corrected by Holm within a family:
 
-- the headline metric of all rows and protocols is one family: a reader looks for a star in any row of the table, and
-  the probability of a false one grows with each;
-- any other metric is a family of its own. The metrics of one run nearly repeat each other, so that counting all of
-  them would hide real gains; but a claim picked from the best of several metrics is not covered;
-- the rows against their best controls (headline metric, all rows and protocols) are a family of their own: it is
-  another question.
+- the headline metric of all rows and protocols is one family: a reader looks for a star in any row of the table;
+- any other metric is a family of its own: the metrics of one run nearly repeat each other, so that counting all of them
+  would hide real gains; but a claim picked from the best of several metrics is not covered;
+- the rows against their best controls (headline metric, all rows and protocols) are another question, and a family.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,8 +27,6 @@ class Difference:
     """One row against another, in one protocol and metric.
 
     Attributes:
-        row, against: the names of the rows.
-        protocol, metric: where, and what was compared.
         before: mean of ``against`` over the compared users and seeds.
         test: of the difference ``row - against``.
         p_holm: ``test.p`` corrected within its family; nan where fewer than two users could be compared.
@@ -48,7 +44,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Return whether the corrected p is below the level."""
+        """Whether the corrected p is below the level."""
         return self.p_holm < LEVEL
 
     @property
@@ -67,21 +63,20 @@ class Difference:
     @property
     def size(self) -> str:
         """The change in per cent, or the difference where ``before`` is 0."""
-        return percent(self.change) if self.before > 0 else number(self.test.difference, sign=True)
+        return self._written(self.test.difference)
 
     @property
     def interval(self) -> str:
         """The 95 % interval of :attr:`size`, of this test alone: the correction is in ``p`` only."""
-        bounds = self.test.low, self.test.high
-        if self.before > 0:
-            return between(*(percent(bound / self.before) for bound in bounds))
-        return between(*(number(bound, sign=True) for bound in bounds))
+        return between(self._written(self.test.low), self._written(self.test.high))
+
+    def _written(self, difference: float) -> str:
+        return percent(difference / self.before) if self.before > 0 else number(difference, sign=True)
 
     def relation(self, name: str = "") -> str:
         """Say it in words: ``significantly better than base (+3.4 %, 95 % interval …, p = .002)``.
 
-        Args:
-            name: what ``against`` is called.
+        ``name`` is what ``against`` is called.
         """
         name = name or self.against
         if np.isnan(self.p_holm):
@@ -147,18 +142,22 @@ class Verdict:
         """Return a protocol's answer with its evidence, or with a count of its rows."""
         answer, rows = self.answers[protocol], [row for row, where in self.rows if where == protocol]
         if len(rows) > 1:
-            counts = [sum(self.rows[row, protocol] == each for row in rows) for each in ("helped", "hurt")]
-            return f"{answer} ({len(rows)} rows: {counts[0]} helped, {counts[1]} hurt)"
+            helped, hurt = (
+                [self.rows[row, protocol] for row in rows].count(each) for each in ("helped", "hurt")
+            )
+            return f"{answer} ({len(rows)} rows: {helped} helped, {hurt} hurt)"
         if not rows or answer == "not decided":
             return answer
-        base = self.by_base.get((rows[0], protocol, self.metric))
-        control = self.by_control.get((rows[0], protocol))
-        shown = base or control
-        if shown is None:
+        base, control = (
+            self.by_base.get((rows[0], protocol, self.metric)),
+            self.by_control.get((rows[0], protocol)),
+        )
+        evidence = base or control
+        if evidence is None:
             return answer
-        against = f", not significantly better than the control {control.against}" if control else ""
-        against = against if base and base.better and control and not control.better else ""
-        return f"{answer} ({shown.size}, 95 % interval {shown.interval}{against})"
+        undecided = base and base.better and control and not control.better
+        against = f", not significantly better than the control {control.against}" if undecided else ""
+        return f"{answer} ({evidence.size}, 95 % interval {evidence.interval}{against})"
 
     def _reason(self, row: str, protocol: str) -> str:
         base, control = self.by_base.get((row, protocol, self.metric)), self.by_control.get((row, protocol))
@@ -169,25 +168,20 @@ class Verdict:
 
 def judge(result: Result) -> Verdict:
     """Test the rows of a run, and answer for each protocol whether the profiles helped."""
-    tests = differences(result)
-    by_base = {
-        (test.row, test.protocol, test.metric): test
-        for test in tests
-        if test.against == result.row(test.row).base
-    }
+    tests, metric = differences(result), result.headline
+    bases = [test for test in tests if test.against == result.row(test.row).base]
+    by_base = {(test.row, test.protocol, test.metric): test for test in bases}
     by_control = {(test.row, test.protocol): test for test in against_controls(result)}
     rows: dict[tuple[str, str], Answer] = {}
     answers: dict[str, Answer] = {}
-    for protocol in result.about.whole:
+    for protocol in (protocol.name for protocol in result.about.whole):
         for row in result.about.rows:
-            base = by_base.get((row.name, protocol.name, result.headline))
-            control = by_control.get((row.name, protocol.name))
+            base, control = by_base.get((row.name, protocol, metric)), by_control.get((row.name, protocol))
             base_has_profiles = row.base and result.row(row.base).kinds
             if row.kinds and not row.control and not base_has_profiles and (base or control):
-                rows[row.name, protocol.name] = _answer(base, control)
-        answers[protocol.name] = _together([rows[key] for key in rows if key[1] == protocol.name])
-    limits = tuple(caveats(result))
-    return Verdict(answers, rows, result.headline, tuple(tests), by_base, by_control, limits)
+                rows[row.name, protocol] = _answer(base, control)
+        answers[protocol] = _together([rows[key] for key in rows if key[1] == protocol])
+    return Verdict(answers, rows, metric, tuple(tests), by_base, by_control, tuple(caveats(result)))
 
 
 def _answer(base: Difference | None, control: Difference | None) -> Answer:
@@ -204,25 +198,21 @@ def _together(answers: Sequence[Answer]) -> Answer:
     tested = set(answers) - {"not decided"}
     if not tested or {"helped", "hurt"} <= tested:
         return "not decided"
-    for answer in ("helped", "hurt"):
-        if answer in tested:
-            return answer
-    return "no difference shown"
+    if "helped" in tested:
+        return "helped"
+    return "hurt" if "hurt" in tested else "no difference shown"
 
 
-def differences(result: Result, metrics: Sequence[str] | None = None) -> list[Difference]:
-    """Test every row against each that it is compared with, in every protocol and metric where both have values.
-
-    Args:
-        metrics: by default all; each is a family of its own, whose p does not depend on the others.
-    """
-    pairs = [(row.name, against) for row in result.about.rows for against in row.against]
-    protocols = [protocol.name for protocol in result.about.whole]
-    return [
-        difference
-        for metric in metrics or result.about.metrics
-        for difference in _family(result, [(*pair, where) for pair in pairs for where in protocols], metric)
+def differences(result: Result) -> list[Difference]:
+    """Test every row against each that it is compared with, in every protocol and metric where both have values."""
+    pairs = [
+        (row.name, against, protocol.name)
+        for row in result.about.rows
+        for against in row.against
+        for protocol in result.about.whole
     ]
+    families = (_family(result, pairs, metric) for metric in result.about.metrics)
+    return [difference for family in families for difference in family]
 
 
 def against_controls(result: Result) -> list[Difference]:
@@ -250,14 +240,12 @@ def _family(result: Result, pairs: Sequence[tuple[str, str, str]], metric: str) 
     tests = []
     for row, against, protocol in pairs:
         before, after = result.paired(against, row, protocol, metric)
-        if not len(before):
-            continue
-        test = paired(before, after)
-        tests.append(Difference(row, against, protocol, metric, average(before), test, float("nan"), 0))
+        if len(before):
+            test = paired(before, after)
+            tests.append(Difference(row, against, protocol, metric, average(before), test, float("nan"), 0))
     p = np.array([each.test.p if each.test.n >= 2 else np.nan for each in tests])
     family = int(np.count_nonzero(~np.isnan(p)))
-    corrected = holm(p).tolist()
-    return [replace(each, p_holm=p, family=family) for each, p in zip(tests, corrected, strict=True)]
+    return [replace(each, p_holm=p, family=family) for each, p in zip(tests, holm(p).tolist(), strict=True)]
 
 
 def _means(result: Result, rows: Sequence[ResultRow], protocol: str) -> dict[str, float]:
@@ -268,17 +256,11 @@ def _means(result: Result, rows: Sequence[ResultRow], protocol: str) -> dict[str
 
 def _best_control(result: Result, row: ResultRow, protocol: str) -> str | None:
     """Return the control with the highest mean of the headline metric; None where the row has none that ran."""
-    if row.control:
-        return None
-    controls = [
-        control
-        for control in result.about.rows
-        if control.control
-        and (
-            control.stands_for == row.name
-            or (not control.stands_for and row.base and control.base == row.base)
-        )
-    ]
+    controls = []
+    for other in result.about.rows:
+        of_base = not other.stands_for and row.base and other.base == row.base
+        if other.control and not row.control and (other.stands_for == row.name or of_base):
+            controls.append(other)
     means = _means(result, controls, protocol)
     return max(means, key=lambda name: means[name]) if means else None
 

@@ -140,9 +140,9 @@ def test_bench_ranks_by_profiles_alone_and_writes_no_others(command: Command, tm
     assert code == 0, err
     assert "base" not in out
     assert "profiles by keywords: 24 of 24 users" in out
-    record = Result.read(tmp_path / "run")
+    record = Result.load(tmp_path / "run")
     assert record.row("augment").coverage == {"user": (24, 24)}
-    assert {line for line, _, _ in record.cells} == {"augment"}
+    assert {line for line, _, _ in record.trials} == {"augment"}
     # a user's keywords name its parity: both unseen items of it come before the two others
     assert record.values("augment", "zero-shot", "ndcg@20") == pytest.approx([1.0])
     (recommended,) = [line for line in out.splitlines() if "reclm recommend" in line]

@@ -73,7 +73,7 @@ def test_the_record_agrees_with_the_cells_and_comes_back_as_it_was_written(tmp_p
         means = np.array([result.means["zero-shot"]["recall@40"] for result in results], float)
         np.testing.assert_allclose(record.values(name, "zero-shot", "recall@40"), means, rtol=1e-6)
         assert record.history[name, 1] == results[1].history
-    cell = record.cells["base", 0, "full-shot"]
+    cell = record.trials["base", 0, "full-shot"]
     activity = np.bincount(DATA.train.user_idx, minlength=len(DATA.users))
     assert cell.activity.tolist() == activity[DATA.users.find(cell.user_ids)].tolist()
     before, after = record.paired("base", "augment", "full-shot", "ndcg@20")
@@ -86,7 +86,7 @@ def test_selection_on_test_is_said_and_joins_validation_to_training(tmp_path: Pa
     assert "TEST" in record.about.selected_on
     assert [row["epoch"] for row in run.records["base"][0].history] == [1, 2]
     trained = DATA.joined(["train", "valid"])
-    assert record.cells["base", 0, "full-shot"].activity.sum() <= len(trained)
+    assert record.trials["base", 0, "full-shot"].activity.sum() <= len(trained)
     assert run.suite.train["metric"] == "recall@20"
 
 
@@ -236,7 +236,7 @@ def test_a_row_that_cannot_run_here_is_told_and_not_run(tmp_path: Path) -> None:
     rows = (*suite.rows, Row(name="SASRec", absent="no sequence backbone yet"))
     record = execute(suite.model_copy(update={"rows": rows}), DATA, progress=False).result()
     assert record.row("SASRec").absent == "no sequence backbone yet"
-    assert {line for line, _, _ in record.cells} == {"base"}
+    assert {line for line, _, _ in record.trials} == {"base"}
 
 
 def test_what_is_trained_on_is_no_candidate_where_training_items_are_none() -> None:

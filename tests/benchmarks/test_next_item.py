@@ -114,7 +114,7 @@ def test_all_rows_rank_for_the_held_out_users_of_the_seed(ran: SuiteRun) -> None
         dataset = ran.datasets[seed]
         held_out = set(dataset.users.ids(np.unique(dataset.test.user_idx)))
         for one in result.about.rows:
-            assert set(result.cells[one.name, seed, WHERE].user_ids) == held_out
+            assert set(result.trials[one.name, seed, WHERE].user_ids) == held_out
     assert ran.datasets[0].fingerprint != ran.datasets[1].fingerprint
     (protocol,) = result.about.protocols
     assert protocol.users > len(held_out), "each seed draws its own"
@@ -162,13 +162,13 @@ def test_profiles_that_no_training_changes_are_written_once(ran: SuiteRun) -> No
 def test_how_profiles_read_and_what_training_logged_is_recorded(ran: SuiteRun) -> None:
     result = ran.result()
     for name in ("LLM-0", "LLM-RLSO"):
-        overall = result.cells[name, 0, WHERE].overall
+        overall = result.trials[name, 0, WHERE].overall
         assert overall["words"] > 3
         assert 0 <= overall["compliance"] <= 1
-        assert "words" not in result.cells[f"{name}, shuffled", 0, WHERE].overall
+        assert "words" not in result.trials[f"{name}, shuffled", 0, WHERE].overall
     assert [one["reward"] for one in result.history["LLM-RLSO", 0]]
     assert [one["loss"] for one in result.history["EMB-CL", 1]]
-    assert result.cells["LLM-RLSO", 0, WHERE].seconds > result.cells["EMB-0", 0, WHERE].seconds
+    assert result.trials["LLM-RLSO", 0, WHERE].seconds > result.trials["EMB-0", 0, WHERE].seconds
     remarks = " / ".join(result.about.remarks)
     assert "each seed has held-out users of its own" in remarks
     assert "profiles of LLM-RLSO: " in remarks

@@ -138,7 +138,7 @@ def test_protocols_without_users_come_back_as_they_were_written(tmp_path: Path) 
     )
     result = Result(result.about, {("LightGCN", 0, "zero-shot"): nothing})
     result.save(tmp_path)
-    means = Result.load(tmp_path).trials["LightGCN", 0, "zero-shot"].means()
+    means = Result.load(tmp_path).trials["LightGCN", 0, "zero-shot"].means
     assert means.keys() == {"recall@20", "coverage@20"}
     assert all(np.isnan(one) for one in means.values())
     Result(result.about, {}).save(tmp_path)

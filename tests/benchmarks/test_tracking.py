@@ -12,7 +12,7 @@ from reclm.benchmarks import tracking
 from reclm.benchmarks.results import Failure, ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.tracking import check_trackers, to_mlflow, to_tensorboard, track, trials
 from reclm.errors import MissingExtra, NotFound
-from reclm.folders import Workspace
+from reclm.folders import workspace
 
 
 @pytest.fixture
@@ -79,7 +79,8 @@ def test_mlflow_reads_what_was_written(
     from mlflow.tracking import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    said = to_mlflow(result, tmp_path / "run", Workspace(tmp_path / "home"))
+    workspace(tmp_path / "home")
+    said = to_mlflow(result, tmp_path / "run")
     assert said.startswith("mlflow: experiment 'reclm toy' in sqlite:///")
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/home/mlflow.db")
     experiment = client.get_experiment_by_name("reclm toy")

@@ -109,7 +109,7 @@ def test_too_few_users_decide_nothing(users: int) -> None:
 
 @pytest.mark.parametrize(
     "rows",
-    [[BASE, row("augment")], [BASE], [BASE, ResultRow(name="wide", against="base")]],  # pyright: ignore[reportArgumentType]
+    [[BASE, row("augment")], [BASE], [BASE, ResultRow(name="wide", against=("base",))]],
 )
 def test_without_profiles_or_rows_that_ran_nothing_is_decided(rows: list[ResultRow]) -> None:
     made = result(rows, {"wide": 0.02})

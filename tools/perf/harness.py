@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import reclm.recommend.training
-from reclm.benchmarks import examples
 from reclm.benchmarks import trial as runner
 from reclm.benchmarks.experiment import execute
 from reclm.benchmarks.report import write_report
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import ProfileOptions
-from reclm.charts import save
 from reclm.folders import Workspace, workspace
 from tools.perf.common import arguments, machine
 
@@ -63,11 +61,8 @@ def main() -> None:
         runner.measure = timed(runner.measure, spent, "scoring")
         begun = time.perf_counter()
         run = execute(suite, fresh=True, controls=True)
-        record = run.result()
-        record.save(folder)
+        record = run.save(folder)
         (folder / "table.md").write_text(record.to_markdown(), encoding="utf-8")
-        save(record.plot(), folder / "comparison.png")
-        examples.write(run, folder)
         write_report(folder)
         whole = time.perf_counter() - begun
     rest = whole - sum(spent.values())

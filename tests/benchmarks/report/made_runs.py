@@ -57,7 +57,7 @@ def _rows(backbone: str, name: str) -> list[ResultRow]:
             ResultRow(
                 name=f"{backbone}{variant}{name}",
                 backbone=backbone,
-                against=f"{backbone}{name}" if augmented else None,  # pyright: ignore[reportArgumentType]
+                against=(f"{backbone}{name}",) if augmented else (),
                 control=variant[3:] if variant not in ("", " + RecLM") else None,
                 writer="SmolLM2-135M, tuned" if variant == " + RecLM" else None,
                 kinds=("user", "item") if augmented else (),
