@@ -7,10 +7,9 @@ RecBole is handed our splits (``benchmark_filename``), so that both sides train 
 ranks *all* items, those that only the zero-shot protocol asks for as well; our own results rank each protocol's.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,19 +21,21 @@ from torch.nn.utils import parametrize
 
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset, ProfileKind
-from reclm.data.readers.recbole import write_atomic
-from reclm.errors import BadInput
+from reclm.data.id_map import IdMap
+from reclm.data.readers.recbole import SPLITS, write_atomic
+from reclm.errors import BadInput, unknown
 from reclm.fusion.augment import Augmented, augment
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profiles import Profiles
-from reclm.recbole.compat import patch
-from reclm.recbole.settings import NAME, as_a_library, check_splits, embedding_rows, make_config
-from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, Scorer, Task, evaluate
+from reclm.recbole.compat import as_a_library, patch
+from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, Scorer, evaluate, test_tasks
 
 EMBEDDINGS: dict[str, list[tuple[str, str]]] = {
     "NeuMF": [("user_mf_embedding", "item_mf_embedding"), ("user_mlp_embedding", "item_mlp_embedding")]
 }
 """The user and item embeddings of models that do not call them ``user_embedding`` and ``item_embedding``."""
+NAME = "reclm"
+"""Name of the data set in RecBole (``ml-100k`` would make RecBole read its own files)."""
 
 
 @dataclass(eq=False)
@@ -42,13 +43,9 @@ class RecBole:
     """Hold a RecBole model with its data, before and after training.
 
     Attributes:
-        config: RecBole's ``Config``.
-        data: RecBole's ``Dataset``.
+        config, data, trainer: RecBole's ``Config``, ``Dataset`` and, from :meth:`train` on, trainer.
         rows: the embedding row of every user (item) of our data set, ``(n,)`` int64; row 0 is nobody's.
         loaders: RecBole's data loaders: train, valid (None without validation interactions), test.
-        model: the recommender.
-        trainer: RecBole's trainer, from :meth:`train` on.
-        epoch_seconds, evaluation_seconds: of every training epoch, and every evaluation (validation and test).
     """
 
     dataset: Dataset
@@ -59,20 +56,11 @@ class RecBole:
     loaders: tuple[Any, Any, Any]
     model: nn.Module
     trainer: Any = None
-    epoch_seconds: list[float] = field(default_factory=list)
-    evaluation_seconds: list[float] = field(default_factory=list)
 
     def augment(self, profiles: Profiles | Mapping[ProfileKind, ProfileMatrix], **options: Any) -> Augmented:
-        """Fuse profiles into the model's embeddings, by :func:`reclm.augment`; before :meth:`train`.
+        """Fuse profiles into the model's embeddings by :func:`reclm.augment`, with its options, before :meth:`train`.
 
         NeuMF has two pairs of embeddings, and gets a dual MLP for each.
-
-        Args:
-            profiles: of users, items or both, or matrices by kind in the data set's row order.
-            options: passed on.
-
-        Returns:
-            The handle of all that was augmented.
         """
         rows = {f"{kind}_rows": rows for kind, rows in self.rows.items()}
         options = {"generator": torch.Generator().manual_seed(self.config["seed"])} | options
@@ -81,11 +69,7 @@ class RecBole:
         return Augmented(self.model)
 
     def train(self, progress: bool = False) -> dict[str, float]:
-        """Train with RecBole's trainer, load the best epoch's weights, and test.
-
-        Returns:
-            RecBole's test metrics, e.g. ``"recall@20"``, as floats.
-        """
+        """Train with RecBole's trainer, load the best epoch's weights, and return its test metrics by name."""
         from recbole.utils import init_seed
 
         train, valid, test = self.loaders
@@ -94,12 +78,12 @@ class RecBole:
             init_seed(self.config["seed"], self.config["reproducibility"])
             trainer = self.make_trainer(on_epoch=lambda: advance(1))
             trainer.fit(train, valid, verbose=False, saved=True, show_progress=False)
-            found = trainer.evaluate(test)
+            metrics = trainer.evaluate(test)
             trainer.tensorboard.close()
-        return {metric: float(value) for metric, value in found.items()}
+        return {metric: float(value) for metric, value in metrics.items()}
 
     def make_trainer(self, on_epoch: Callable[[], None] = lambda: None) -> Any:
-        """Return RecBole's trainer for the model as it is now, and keep it as :attr:`trainer`; it is timed.
+        """Return RecBole's trainer for the model as it is now, and set :attr:`trainer`.
 
         During an evaluation augmented tables are fused once, not in every batch; in a training step once too, where
         that is less than to fuse the rows looked up.
@@ -117,19 +101,18 @@ class RecBole:
             with parametrize.cached():
                 return trainer.model.calculate_loss(interaction)
 
-        def timed_epoch(*args: Any, **options: Any) -> Any:
+        def own_epoch(*args: Any, **options: Any) -> Any:
             if fuse_tables:
                 options["loss_func"] = with_tables_fused_once
-            with _timed(self.epoch_seconds):
-                loss = train_epoch(*args, **options)
+            loss = train_epoch(*args, **options)
             on_epoch()
             return loss
 
-        def timed_evaluation(*args: Any, **options: Any) -> Any:
-            with _timed(self.evaluation_seconds), parametrize.cached():
+        def own_evaluation(*args: Any, **options: Any) -> Any:
+            with parametrize.cached():
                 return evaluate(*args, **options)
 
-        trainer._train_epoch, trainer.evaluate = timed_epoch, timed_evaluation
+        trainer._train_epoch, trainer.evaluate = own_epoch, own_evaluation
         self.trainer = trainer
         return trainer
 
@@ -152,52 +135,34 @@ class RecBole:
         model.eval()
         self.forget()
 
-        def full(users: Tensor) -> Tensor:
-            return model.full_sort_predict(Interaction({user_field: users})).view(len(users), -1)
-
-        def pairs(users: Tensor, items: Tensor) -> Tensor:
-            every = {user_field: users.repeat_interleave(len(items)), item_field: items.repeat(len(users))}
-            return model.predict(Interaction(every)).view(len(users), -1)
-
         def score(user_idx: Tensor, item_idx: Tensor) -> Tensor:
-            users = user_rows[user_idx].to(model.device)
-            items = item_rows[item_idx].to(model.device)
+            users, items = user_rows[user_idx].to(model.device), item_rows[item_idx].to(model.device)
             try:
-                return full(users)[:, items].cpu()
+                scores = model.full_sort_predict(Interaction({user_field: users}))
+                return scores.view(len(users), -1)[:, items].cpu()
             except NotImplementedError:  # NeuMF scores pairs only
-                return pairs(users, items).cpu()
+                pairs = {
+                    user_field: users.repeat_interleave(len(items)),
+                    item_field: items.repeat(len(users)),
+                }
+                return model.predict(Interaction(pairs)).view(len(users), -1).cpu()
 
         return score
 
     def evaluate(self, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, PerUser]:
         """Evaluate the model as it is now by our all-rank evaluation: protocol name to per-user results."""
         block = max(1, 2**20 // len(self.dataset.items))  # NeuMF holds 2 d numbers for every pair
-        sizes = len(self.dataset.users), len(self.dataset.items)
-        results = {}
         with torch.no_grad(), parametrize.cached():
-            scorer = self.scorer()
-            for one in self.dataset.protocols:
-                mask, train = self.dataset.joined(one.mask), self.dataset.train
-                task = Task.of(self.dataset.test, mask, one.candidates, *sizes, train)
-                results[one.name] = evaluate(scorer, task, metrics, block)
-        return results
+            scorer, tasks = self.scorer(), test_tasks(self.dataset)
+            return {name: evaluate(scorer, task, metrics, block) for name, task in tasks.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class RecBoleRun:
-    """Hold the results of a run.
-
-    Attributes:
-        metrics: RecBole's own test metrics, over all items.
-        results: ours of the same model, by protocol, per user.
-        epoch_seconds, evaluation_seconds: of every epoch; of every validation, and last the test.
-        model: the trained model, with the profiles' adapters in it.
-    """
+    """Hold a trained model, RecBole's own test metrics, over all items, and our results, by protocol and per user."""
 
     metrics: dict[str, float]
     results: dict[str, PerUser]
-    epoch_seconds: list[float]
-    evaluation_seconds: list[float]
     model: nn.Module
 
 
@@ -217,11 +182,11 @@ def recbole_run(
     Args:
         model_name: as RecBole calls it: ``"BPR"``, ``"NeuMF"``, ``"LightGCN"``, ``"SGL"``, …
         profiles: of users, items or both, or matrices by kind in the data set's row order.
-        config: RecBole's settings. Where nothing is said: its own defaults, NDCG@20 on the validation part chooses
-            the epoch, metrics at 20 and 40 are not rounded.
-        folder: where checkpoint and TensorBoard events go; by default a temporary folder.
-        metrics: what our evaluation computes.
-        options: passed on to :func:`reclm.augment`.
+        config: RecBole's settings. By default its own, but for NDCG@20 on the validation part, which chooses the epoch,
+            and metrics at 20 and 40, not rounded.
+        folder: of the checkpoint and the TensorBoard events; by default a temporary one.
+        metrics: of our evaluation.
+        options: of :func:`reclm.augment`.
 
     Raises:
         MissingExtra: if RecBole is missing or of another version.
@@ -230,23 +195,18 @@ def recbole_run(
     """
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="reclm-recbole-")))
-        one = open_recbole(model_name, dataset, place, config)
+        recbole = open_recbole(model_name, dataset, place, config)
         if profiles is not None:
-            one.augment(profiles, **options)
-        found = one.train(progress)
-        return RecBoleRun(found, one.evaluate(metrics), one.epoch_seconds, one.evaluation_seconds, one.model)
+            recbole.augment(profiles, **options)
+        return RecBoleRun(recbole.train(progress), recbole.evaluate(metrics), recbole.model)
 
 
 def open_recbole(
     model_name: str, dataset: Dataset, folder: Path, config: Mapping[str, Any] | None = None
 ) -> RecBole:
-    """Open data, loaders and an untrained model, seeded by RecBole's setting ``seed``; files go into ``folder``.
-
-    Raises:
-        MissingExtra, NotFound, BadInput: as :func:`recbole_run`.
-    """
+    """Open data, loaders and an untrained model, seeded by RecBole's setting ``seed``; files go into ``folder``."""
     patch()
-    check_splits(dataset)
+    _check_splits(dataset)
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import init_seed
 
@@ -261,19 +221,85 @@ def open_recbole(
             value=str(files),
         )
     with as_a_library(folder):
-        made = make_config(model_name, dataset, folder, config or {})
-        init_seed(made["seed"], made["reproducibility"])
-        data = create_dataset(made)
-        rows = embedding_rows(data, dataset)
-        train, valid, test = data_preparation(made, data)
-        init_seed(made["seed"], made["reproducibility"])
-        model = made.model_class(made, train._dataset).to(made["device"])
+        settings = _make_config(model_name, dataset, folder, config or {})
+        seed = settings["seed"], settings["reproducibility"]
+        init_seed(*seed)
+        data = create_dataset(settings)
+        rows = _embedding_rows(data, dataset)
+        train, valid, test = data_preparation(settings, data)
+        init_seed(*seed)
+        model = settings.model_class(settings, train._dataset).to(settings["device"])
     loaders = train, valid if len(dataset.valid) else None, test
-    return RecBole(dataset, folder, made, data, rows, loaders, model)
+    return RecBole(dataset, folder, settings, data, rows, loaders, model)
 
 
-@contextmanager
-def _timed(seconds: list[float]) -> Iterator[None]:
-    begun = time.perf_counter()
-    yield
-    seconds.append(time.perf_counter() - begun)
+def _check_splits(dataset: Dataset) -> None:
+    """Check that RecBole can read a data set: it needs a test part, and a negative for every user."""
+    if not len(dataset.test):
+        message = f"data set {dataset.name!r} has no test interactions, which RecBole cannot do without"
+        raise BadInput(message, value="test", where=dataset.name)
+    touched = dataset.joined(SPLITS).matrix(len(dataset.users), len(dataset.items)).sum(1)
+    if touched.max() == len(dataset.items):
+        user = dataset.users.ids(np.array([touched.argmax()]))[0]
+        message = (
+            f"user {user!r} has interacted with every item, and RecBole finds no negative; leave them out"
+        )
+        raise BadInput(message, value=user, where=dataset.name)
+
+
+def _embedding_rows(data: Any, dataset: Dataset) -> dict[ProfileKind, np.ndarray]:
+    """Return the row in RecBole's embeddings of every user, and every item: ``(n,)`` int64; row 0 is padding, nobody's.
+
+    RecBole's ``Dataset`` numbers ids in the order it meets them, and reads some, such as ``NA``, as missing: BadInput.
+    """
+    rows: dict[ProfileKind, np.ndarray] = {}
+    sides = ("user", dataset.users, data.uid_field), ("item", dataset.items, data.iid_field)
+    for kind, ids, field in sides:
+        rows[kind] = IdMap(map(str, data.field2id_token[field][1:]), kind).find(ids.array) + 1
+        if not rows[kind].all():
+            lost = ids.ids(np.flatnonzero(rows[kind] == 0)[:1])[0]
+            message = f"{kind} id {lost!r} is a missing value to RecBole's reader; rename it in the data"
+            raise BadInput(message, value=lost, where=kind)
+    return rows
+
+
+def _make_config(model_name: str, dataset: Dataset, folder: Path, settings: Mapping[str, Any]) -> Any:
+    """Return RecBole's ``Config`` of the bridge's settings, the caller's, our defaults and RecBole's, in this order."""
+    from recbole.config import Config
+    from recbole.model import general_recommender
+
+    known = [name for name, value in vars(general_recommender).items() if isinstance(value, type)]
+    if model_name not in known:
+        raise unknown("general recommender of RecBole", model_name, known)
+    columns, every = {"inter": ["user_id", "item_id"]}, dataset.joined(SPLITS)
+    for kind, idx, ids in (("user", every.user_idx, dataset.users), ("item", every.item_idx, dataset.items)):
+        if len(np.unique(idx)) < len(ids):  # some are in no interaction
+            columns[kind] = [f"{kind}_id"]
+    ours = {
+        "data_path": str(folder),
+        "checkpoint_dir": str(folder / "saved"),
+        "benchmark_filename": list(SPLITS),
+        "load_col": columns,
+    }
+    for name in settings:
+        if name in (*ours, "USER_ID_FIELD", "ITEM_ID_FIELD"):
+            raise BadInput(f"RecBole setting {name!r} is the bridge's own; leave it out", value=name)
+    topk = settings.get("topk", [20, 40])
+    at = [topk] if isinstance(topk, int) else list(topk)
+    chosen = {
+        "topk": at,
+        "valid_metric": f"NDCG@{20 if 20 in at else at[0]}",
+        "metric_decimal_place": 10,
+        "show_progress": False,
+    }
+    config: Any = Config(model=model_name, dataset=NAME, config_dict=chosen | dict(settings) | ours)
+    computed = [f"{metric}@{k}".lower() for metric in config["metrics"] for k in config["topk"]]
+    if config["valid_metric"].lower() not in computed:
+        raise unknown("valid_metric among RecBole's metrics", config["valid_metric"].lower(), computed)
+    known = {name for names in config.parameters.values() for name in names} | set(
+        config.internal_config_dict
+    )
+    for name in settings:
+        if name not in known:
+            raise unknown("RecBole setting", name, known)
+    return config

@@ -47,8 +47,7 @@ def test_a_model_trains_and_both_metrics_agree(model, augmented, dataset, profil
     for name, weight in one.model.named_parameters():
         assert not torch.equal(weight, before[name]), f"{name} was not trained"
     assert any("t_pro" in name for name in before) == augmented
-    assert len(one.epoch_seconds) == 2
-    assert len(one.evaluation_seconds) == 3  # two validations and the test
+    assert len(one.trainer.train_loss_dict) == 2
     ours = evaluate(one.scorer(), all_items(dataset), METRICS).mean()
     for metric in METRICS:
         assert found[metric] == pytest.approx(ours[metric], abs=1e-6)
@@ -114,9 +113,11 @@ def test_a_run_depends_on_its_seed_alone(dataset, profiles, tmp_path, settings):
     assert {path.name for path in tmp_path.iterdir()} == {"reclm", "saved", "tensorboard"}
 
 
-def test_the_command_line_is_not_read_as_settings(dataset, monkeypatch, settings):
+def test_the_command_line_is_not_read_as_settings(dataset, tmp_path, monkeypatch, settings):
     monkeypatch.setattr(sys, "argv", ["reclm", "--epochs=1"])
-    assert len(recbole_run("BPR", dataset, config=settings("BPR"), metrics=METRICS).epoch_seconds) == 2
+    one = open_recbole("BPR", dataset, tmp_path, settings("BPR"))
+    one.train()
+    assert len(one.trainer.train_loss_dict) == 2
 
 
 def test_the_epoch_is_chosen_by_a_metric_that_is_computed(dataset, tmp_path, settings):
@@ -129,12 +130,10 @@ def test_the_epoch_is_chosen_by_a_metric_that_is_computed(dataset, tmp_path, set
     )
 
 
-def test_without_validation_all_epochs_are_trained(dataset, settings):
-    run = recbole_run(
-        "BPR", replace(dataset, valid=Interactions.empty()), config=settings("BPR"), metrics=METRICS
-    )
-    assert len(run.epoch_seconds) == 2
-    assert len(run.evaluation_seconds) == 1
+def test_without_validation_all_epochs_are_trained(dataset, tmp_path, settings):
+    one = open_recbole("BPR", replace(dataset, valid=Interactions.empty()), tmp_path, settings("BPR"))
+    one.train()
+    assert len(one.trainer.train_loss_dict) == 2
 
 
 def test_where_recboles_ranking_differs(dataset, tmp_path, settings):

@@ -11,8 +11,7 @@ from scipy import sparse
 
 from reclm.errors import ReclmError
 from reclm.recbole import compat
-from reclm.recbole.compat import patch
-from reclm.recbole.settings import as_a_library
+from reclm.recbole.compat import as_a_library, patch
 
 
 def test_nothing_outside_recbole_changes():

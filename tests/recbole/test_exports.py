@@ -12,8 +12,7 @@ from reclm.data.readers.recbole import write_atomic
 from reclm.profiles.profile import Profile
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
-from reclm.recbole.compat import patch
-from reclm.recbole.settings import as_a_library
+from reclm.recbole.compat import as_a_library, patch
 
 
 class Sines:

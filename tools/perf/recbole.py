@@ -26,7 +26,7 @@ import reclm
 from reclm import plugins
 from reclm.data.dataset import Dataset
 from reclm.recbole.bridge import open_recbole
-from reclm.recbole.settings import as_a_library
+from reclm.recbole.compat import as_a_library
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer, train_epoch
