@@ -18,13 +18,14 @@ from reclm.llm.chat import Chat
 from reclm.llm.models import embedded_model
 from reclm.profilers.reclm.config import WRITERS, StageName, SupervisedConfig
 from reclm.profilers.reclm.profiler import RecLMProfiler
-from reclm.profilers.reclm.report import CardFacts, save_report, terminal_table, write_card
+from reclm.profilers.reclm.report import Card, save_report, terminal_table, write_card
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, tokenise_pairs
-from reclm.profilers.reclm.samples import formatted, messages_of, subset
+from reclm.profilers.reclm.samples import formatted, messages_of
 from reclm.profilers.reclm.stages import label_samples, token_table, yes_no_accuracy
 from reclm.profilers.tuning.metrics_log import draw, read_metrics, writing
 from reclm.profilers.tuning.quality import Comparison, HeldOut, Vectors, compare_stages
 from reclm.profilers.tuning.training import add_adapter, evenly, load_network, quiet
+from reclm.profiles.estimate import Estimate as ProfilesEstimate
 from reclm.profiles.estimate import KindEstimate
 from reclm.profiles.store import KINDS, ProfileStore
 
@@ -48,55 +49,51 @@ class Measurement:
     def run(self) -> list[Table | str]:
         """Measure what is not measured yet; write report, curves and model card; return tables and lines to print."""
         tuning = self.tuning
-        tables: list[Table | str] = []
         with writing(self.folder), quiet():
             self.folder.mkdir(parents=True, exist_ok=True)
-            remarks = [f"{name}: {_interval(value)}" for name, value in self.accuracies().items()]
-            comparisons: list[Comparison] = []
-            for kind in KINDS:
-                if kind in tuning.teachers and len(self.stages(kind)) > 1:
-                    comparison = self.compared(kind)
-                    comparisons.append(comparison)
-                    title = f"Profiles of {tuning.view.name} {kind}s, stage by stage"
-                    save_report(comparison, tuning.folder / "report" / kind, title, remarks=remarks)
-                    tables.append(terminal_table(comparison))
+            right = self._yes_no() | self._reward()
+            remarks = [
+                f"{name}: {value.mean:.1%} right of {value.n} [{value.low:.1%}, {value.high:.1%}]"
+                for name, value in right.items()
+                if value
+            ]
+            kinds = [kind for kind in KINDS if kind in tuning.teachers and len(self._stages(kind)) > 1]
+            comparisons = [self._compared(kind) for kind in kinds]
+            for kind, comparison in zip(kinds, comparisons, strict=True):
+                title = f"Profiles of {tuning.view.name} {kind}s, stage by stage"
+                save_report(comparison, tuning.folder / "report" / kind, title, remarks)
             curves = {stage: read_metrics(tuning.folder / stage) for stage in tuning.stages}
             title = f"tuning {tuning.model.name} on {tuning.view.name}"
             drawn = draw(curves, tuning.folder / CURVES, title, self.config.ppo.kl_target)
-            write_card(
-                tuning.folder,
-                CardFacts(
-                    model=tuning.model.name,
-                    dataset=tuning.view.name,
-                    fingerprint=tuning.view.fingerprint,
-                    stages={stage: self._settings(stage) for stage in tuning.stages},
-                    teacher={kind: teacher.report for kind, teacher in tuning.teachers.items()},
-                    comparisons=comparisons,
-                    base_model=_HUB_NAME if tuning.model.path == embedded_model() else None,
-                    limits=remarks,
-                    pictures=[CURVES] if drawn else [],
-                ),
+            card = Card(
+                model=tuning.model.name,
+                dataset=tuning.view.name,
+                fingerprint=tuning.view.fingerprint,
+                stages={stage: self._settings(stage) for stage in tuning.stages},
+                teacher={kind: teacher.report for kind, teacher in tuning.teachers.items()},
+                comparisons=comparisons,
+                base_model=_HUB_NAME if tuning.model.path == embedded_model() else None,
+                remarks=remarks,
+                picture=CURVES if drawn else "",
             )
-        return [*tables, *remarks]
+            write_card(tuning.folder, card)
+        return [*map(terminal_table, comparisons), *remarks]
 
-    def stages(self, kind: ProfileKind) -> list[str]:
+    def _stages(self, kind: ProfileKind) -> list[str]:
         """Return the stages that write profiles of ``kind``, the untuned model first."""
         return [BEFORE, *(stage for stage in WRITERS[kind] if stage in self.tuning.stages)]
 
-    def accuracies(self) -> dict[str, Estimate]:
-        """Return shares of right answers on held-out data: Yes and No, and of the reward model by kind of negative."""
-        return self._yes_no() | self._reward()
-
-    def compared(self, kind: ProfileKind) -> Comparison:
+    def _compared(self, kind: ProfileKind) -> Comparison:
         """Compare the profiles that every stage writes for held-out subjects of ``kind``."""
         tuning = self.tuning
         subjects, neighbours = self._subjects(kind)
-        texts = {stage: self._profiles(kind, stage) for stage in self.stages(kind)}
+        ids = list(dict.fromkeys([*subjects, *neighbours.values()]))
+        texts = {stage: self._profiles(kind, stage, ids) for stage in self._stages(kind)}
         held_out = HeldOut(
             kind,
             tuple(subjects),
             teacher=tuning.teachers[kind].profiles,
-            histories=self._histories(kind, [*subjects, *neighbours.values()]),
+            histories=self._histories(kind, ids),
             neighbours={subject: (near,) for subject, near in neighbours.items()},
             phrases=self.config.instructions.phrases_of(kind),
         )
@@ -119,10 +116,10 @@ class Measurement:
         if kind == "item":
             return {id: histories.lines[row] for id, row in zip(ids, rows, strict=True)}
         lists = histories.of_users[rows, : self.config.instructions.history]
-        texts = ("\n".join(histories.lines[item] for item in items if item >= 0) for items in lists)
+        texts = ("\n".join(histories.named(items)) for items in lists)
         return dict(zip(ids, texts, strict=True))
 
-    def _profiles(self, kind: ProfileKind, stage: str) -> dict[str, str]:
+    def _profiles(self, kind: ProfileKind, stage: str, ids: list[str]) -> dict[str, str]:
         """Return the profiles of a stage's model by id; each is stored as soon as it is written."""
         tuning = self.tuning
         generator = tuning.tuned.generator(None if stage == BEFORE else stage, tuning.model)
@@ -130,8 +127,6 @@ class Measurement:
             self.config, generator=generator, folder=tuning.folder, encoder=tuning.encoder
         )
         profiler.neighbours = tuning.neighbours.nearest if stage in {"collab", "ppo"} else None
-        subjects, neighbours = self._subjects(kind)
-        ids = list(dict.fromkeys([*subjects, *neighbours.values()]))
         rows = tuning.view.idmap(kind).find(ids)
         known = {"user": tuning.teachers["user"].profiles} if "user" in tuning.teachers else {}
         folder = self.folder / stage / kind
@@ -146,11 +141,12 @@ class Measurement:
             texts = store.texts(kind)
         return {prompt.id: texts[prompt.id] for prompt in prompts}
 
-    def _yes_no(self) -> dict[str, Estimate]:
+    def _yes_no(self) -> dict[str, Estimate | None]:
+        """Return the shares of right answers to held-out questions (equation 4), before and after the stage."""
         tuning = self.tuning
         if "collab" not in tuning.stages:
             return {}
-        samples = subset(tuning.samples("collab"), tuning.split("user")["held_out"])
+        samples = tuning.parts("collab")[1]
 
         def measured(stage: StageName | None) -> list[bool]:
             generator: Any = tuning.tuned.generator(stage, tuning.model).load()
@@ -158,14 +154,13 @@ class Measurement:
             return yes_no_accuracy(generator.network, tuning.prompts, samples).tolist()
 
         stages = {"before": "kd" if "kd" in tuning.stages else None, "after": "collab"}
-        right = {
-            name: self._cached(f"yes-no-{name}", lambda s=stage: measured(s))
+        return {
+            f"Yes and No, {name} collaborative tuning": share(self._cached(f"yes-no-{name}", measured, stage))
             for name, stage in stages.items()
         }
-        shares = {name: share(np.array(answers, bool)) for name, answers in right.items()}
-        return {f"Yes and No, {name} collaborative tuning": value for name, value in shares.items() if value}
 
-    def _reward(self) -> dict[str, Estimate]:
+    def _reward(self) -> dict[str, Estimate | None]:
+        """Return the shares of held-out pairs whose better profile the reward model rates higher, by negative."""
         tuning = self.tuning
         adapter = tuning.tuned.adapter("reward")
         if adapter is None or "reward" not in tuning.stages:
@@ -173,16 +168,18 @@ class Measurement:
 
         def counted() -> dict[str, tuple[int, int]]:
             model = RewardModel.load(tuning.model, adapter, tuning.prompts)
-            return pair_accuracy(model, tuning.pairs(tuning.reward_users["eval"]))
+            return pair_accuracy(model, tuning.parts("reward")[1])
 
-        counts: dict[str, tuple[int, int]] = self._cached("reward-pairs", counted)
-        shares = {kind: share(np.arange(pairs) < right) for kind, (right, pairs) in counts.items()}
-        return {f"reward model, {kind}": value for kind, value in shares.items() if value}
+        counts = self._cached("reward-pairs", counted)
+        return {
+            f"reward model, {kind}": share(np.arange(pairs) < right)
+            for kind, (right, pairs) in counts.items()
+        }
 
-    def _cached(self, name: str, make: Callable[[], Any]) -> Any:
+    def _cached(self, name: str, make: Callable[..., Any], *arguments: Any) -> Any:
         path = self.folder / f"{name}.json"
         if not path.is_file():
-            text = json.dumps(make())
+            text = json.dumps(make(*arguments))
             with atomic_file(path) as draft:
                 draft.write_text(text, encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))
@@ -192,29 +189,23 @@ class Measurement:
         return {**values, "variant": self.config.variant} if stage == "collab" else values
 
 
-def _interval(value: Estimate) -> str:
-    return f"{value.mean:.1%} right of {value.n} [{value.low:.1%}, {value.high:.1%}]"
-
-
 def shown(tuning: "RecLMPipeline", count: int) -> Iterator[str]:
     """Yield ``count`` samples of each stage (see :meth:`RecLMPipeline.shown`)."""
     for stage in tuning.stages:
-        if stage == "ppo":
-            continue
         if stage == "reward":
-            pairs = tuning.pairs(tuning.reward_users["train"])
+            pairs = tuning.parts(stage)[0]
             rows = (
                 f"── {row['subject']}: {row['negative']}\n[better] {row['chosen'][0]['content']}\n"
                 f"[worse]  {row['rejected'][0]['content']}"
                 for row in pairs.select(evenly(len(pairs), count))
             )
             yield "══ reward\n" + "\n\n".join(rows)
-            continue
-        samples = tuning.samples(stage)
-        yield f"══ {stage}: {len(samples):,} samples in {tuning.folder / stage / 'data'}"
-        yield formatted(samples, count)
-        if stage == "collab":
-            yield token_table(tuning.prompts, messages_of(samples[0]["messages"]))
+        elif stage != "ppo":
+            samples = tuning.samples(stage)
+            yield f"══ {stage}: {len(samples):,} samples in {tuning.folder / stage / 'data'}"
+            yield formatted(samples, count)
+            if stage == "collab":
+                yield token_table(tuning.prompts, messages_of(samples[0]["messages"]))
 
 
 def estimate(tuning: "RecLMPipeline") -> Table:
@@ -237,13 +228,10 @@ def estimate(tuning: "RecLMPipeline") -> Table:
 
 def teacher_estimate(parts: Sequence[KindEstimate]) -> Table:
     """Return a table of the cost of the teacher's profiles."""
-    columns = ("teacher's profiles", "prompts", "tokens to read", "to write", "time")
-    table = Table(*columns, title="dry run: nothing is asked")
+    table = Table("teacher's profiles", "work", title="dry run: nothing is asked")
     for part in parts:
-        numbers = (len(part.plan.prompts), part.prompt_tokens, part.new_tokens)
-        table.add_row(f"of {part.plan.kind}s", *(f"{number:,}" for number in numbers), duration(part.seconds))
-    answers = sum(part.sample for part in parts)
-    table.caption = f"from {answers} answers; the stages can be estimated once it has written"
+        table.add_row(f"of {part.plan.kind}s", str(ProfilesEstimate((part,))))
+    table.caption = "the stages can be estimated once it has written"
     return table
 
 
@@ -259,18 +247,10 @@ def _cost(tuning: "RecLMPipeline", stage: StageName) -> tuple[int, int, int]:
         passes = ppo.epochs + 4 / 3
         return len(users), round(ppo.steps * ppo.batch_size * length * passes), ppo.steps
     config: SupervisedConfig = getattr(tuning.config, stage)
-    if stage == "reward":
-        pairs = tuning.pairs(tuning.reward_users["train"])
-        count = len(pairs)
-        tokens = tokenise_pairs(pairs.select(evenly(count, _SAMPLE)), tuning.prompts)
-        both = zip(tokens["chosen_ids"], tokens["rejected_ids"], strict=True)
-        lengths = [len(chosen) + len(rejected) for chosen, rejected in both]
-    else:
-        subjects = tuning.split("item" if stage == "items" else "user")["learned"]
-        learned = subset(tuning.samples(stage), subjects)
-        count = len(learned)
-        tokens = label_samples(learned.select(evenly(count, _SAMPLE)), tuning.prompts)
-        lengths = [len(ids) for ids in tokens["input_ids"]]
+    learned, tokens = tuning.parts(stage)[0], tokenise_pairs if stage == "reward" else label_samples
+    count = len(learned)
+    rows = tokens(learned.select(evenly(count, _SAMPLE)), tuning.prompts)
+    lengths = [sum(len(ids) for name, ids in row.items() if name != "labels") for row in rows]
     seen = round(config.epochs * (count if config.limit is None else min(config.limit, count)))
     updates = -(-seen // (config.batch_size * config.accumulate))
     return count, round(seen * float(np.mean(lengths or [0]))), updates

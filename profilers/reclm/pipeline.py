@@ -13,7 +13,7 @@ import numpy as np
 from reclm.data.dataset import ProfileKind, ReadReport
 from reclm.errors import BadInput
 from reclm.profilers.profile_format import START
-from reclm.profilers.reclm.config import ENDS, WRITERS, RecLMConfig, StageName
+from reclm.profilers.reclm.config import ENDS, WRITERS, RecLMConfig, StageName, SupervisedConfig
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.profiler import RecLMFolder
 from reclm.profilers.reclm.reward_model import RewardModel, pair_dataset, reward_pairs, split_users
@@ -104,28 +104,20 @@ class RecLMPipeline(Tuning):
         """Train a stage, or go on with it."""
         self.say(f"{stage}:")
         run = StageRun(self.model, self.prompts, self.folder / stage, self.config.seed, self.progress)
-        match stage:
-            case "reward":
-                learned, held_out = (self.pairs(self.reward_users[part]) for part in ("train", "eval"))
-                self._check(stage, learned, held_out, "pairs")
-                tune_reward(run, learned, held_out, self.config.reward)
-            case "ppo":
-                self._ppo(run)
-            case _:
-                samples, split = self.samples(stage), self.split("item" if stage == "items" else "user")
-                learned, held_out = (subset(samples, split[part]) for part in ("learned", "held_out"))
-                self._check(stage, learned, held_out, "samples")
-                variant, start = "mask", None
-                if stage == "collab":
-                    variant, start = self.config.variant, self.start_of("collab")
-                tune(run, learned, held_out, getattr(self.config, stage), variant, start)
-
-    def _check(self, stage: StageName, learned: Any, held_out: Any, what: str) -> None:
+        if stage == "ppo":
+            self._ppo(run)
+            return
+        learned, held_out = self.parts(stage)
         if not len(learned):
-            raise BadInput(
-                f"{stage}: none of the {what} is left to learn from; give more teacher profiles", where=stage
-            )
-        self.say(f"  {len(learned):,} {what} to learn from, {len(held_out):,} held out")
+            raise BadInput(f"{stage}: nothing is left to learn from; give more teacher profiles", where=stage)
+        self.say(f"  {len(learned):,} samples to learn from, {len(held_out):,} held out")
+        config: SupervisedConfig = getattr(self.config, stage)
+        if stage == "reward":
+            tune_reward(run, learned, held_out, config)
+        elif stage == "collab":
+            tune(run, learned, held_out, config, self.config.variant, self.start_of(stage))
+        else:
+            tune(run, learned, held_out, config)
 
     def _ppo(self, run: StageRun) -> None:
         rows = self.view.users.find(self.reward_users["rl"])
@@ -184,6 +176,13 @@ class RecLMPipeline(Tuning):
         learned = self.view.users.find(self.split("user")["learned"])
         return self.neighbours.among(learned, taught)
 
+    def parts(self, stage: StageName) -> tuple[Any, Any]:
+        """Return the samples (of the reward model: pairs) to learn from, and the held-out ones."""
+        if stage == "reward":
+            return self._pairs(self.reward_users["train"]), self._pairs(self.reward_users["eval"])
+        samples, split = self.samples(stage), self.split("item" if stage == "items" else "user")
+        return subset(samples, split["learned"]), subset(samples, split["held_out"])
+
     def samples(self, stage: StageName) -> Any:
         """Return a supervised stage's ``datasets.Dataset``, with the held-out subjects, from ``folder/stage/data``."""
         folder = self.folder / stage / "data"
@@ -207,8 +206,7 @@ class RecLMPipeline(Tuning):
             yield from self.instructions.warm_items(rows, users, items)
             yield from self.instructions.cold_items(rows, near, items, items)
 
-    def pairs(self, users: np.ndarray) -> Any:
-        """Return pairs of ``users`` (ids) for the reward model."""
+    def _pairs(self, users: np.ndarray) -> Any:
         rows = self.view.users.find(users)
         profiles = self.teachers["user"].profiles
         generator = np.random.default_rng([self.config.seed, 5])

@@ -193,6 +193,10 @@ class Histories:
         """Return those of the users ``rows`` that have a history."""
         return rows[(self.of_users[rows] >= 0).any(1)]
 
+    def named(self, items: np.ndarray) -> list[str]:
+        """Return the lines of a list of items."""
+        return [self.lines[item] for item in items if item >= 0]
+
     def texts(self, kind: ProfileKind, profiles: Mapping[str, str], rows: np.ndarray) -> list[str]:
         """Return the profiles of ``rows``, safe to stand in a prompt."""
         return [plain(profiles[id]) for id in self.view.idmap(kind).ids(rows)]

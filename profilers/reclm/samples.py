@@ -90,7 +90,7 @@ class Instructions:
         fixed = self._frame(prompts.distillation([], phrases)) + room
         chosen, fits = self._fitted("kd", lists, heading, fixed)
         for at in np.flatnonzero(fits).tolist():
-            yield at, prompts.distillation(self._named(chosen[at, 0]), phrases)
+            yield at, prompts.distillation(self.histories.named(chosen[at, 0]), phrases)
 
     def collaborative(
         self, neighbours: np.ndarray, profiles: Mapping[str, str], generator: np.random.Generator
@@ -121,7 +121,7 @@ class Instructions:
             for at in np.flatnonzero(fits & both):
                 used = (chosen[at] >= 0).any(1)
                 users = people[at, used]
-                histories = [self._named(items) for items in chosen[at, used]]
+                histories = [self.histories.named(items) for items in chosen[at, used]]
                 answer = prompts.numbered([texts[user] for user in users.tolist()])
                 turn = *prompts.collaborative(histories, self.config.phrases), Message("assistant", answer)
                 for item, label in ((int(positive[at]), prompts.YES), (int(negative[at]), prompts.NO)):
@@ -139,7 +139,9 @@ class Instructions:
             chosen, fits = self._fitted("inference", lists, heading, np.full(len(block), frame))
             for at in np.flatnonzero(fits):
                 used = (chosen[at] >= 0).any(1)
-                asked = prompts.inference([self._named(items) for items in chosen[at, used]], phrases)
+                asked = prompts.inference(
+                    [self.histories.named(items) for items in chosen[at, used]], phrases
+                )
                 yield self._sample("inference", "user", block[at], asked, near[at, used[1:]])
 
     def warm_items(
@@ -219,9 +221,6 @@ class Instructions:
         chosen, fits = trimmed(lists, self.histories.costs, heading, fixed, self.budget.limit)
         self.report.drop(f"{stage}: {_TOO_LONG}", int((~fits).sum()))
         return chosen, fits
-
-    def _named(self, items: np.ndarray) -> list[str]:
-        return [self.histories.lines[item] for item in items if item >= 0]
 
     def _sample(
         self,

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from reclm.errors import BadInput
-from reclm.profilers.reclm.report import COLUMNS, quality_table, report_page, save_report, terminal_table
+from reclm.profilers.reclm.report import MEASURES, quality_table, report_page, save_report, terminal_table
 from reclm.profilers.tuning.quality import HeldOut, compare_stages
 
 PARSER = MarkdownIt("gfm-like", {"linkify": False})
@@ -26,20 +26,20 @@ def headings(text: str) -> list[str]:
 
 def test_a_row_a_stage_and_one_of_the_teacher_and_of_the_histories(comparison):
     before, kd, teacher, histories = rows(quality_table(comparison))
-    shown = dict(zip(COLUMNS, kd[1:], strict=True))
+    shown = dict(zip(MEASURES, kd[1:], strict=True))
     assert kd[0] == "kd"
     assert shown["n"] == "3"
     assert shown["in format"].startswith("66.7% [20.8–93.9]")  # Wilson's interval of 2 of 3
     assert shown["words"] == "4.7"
     assert (shown["distinct-1"], shown["distinct-2"]) == (".833", "1.000")
     assert (shown["repeated"], shown["another's teacher"]) == ("0.0%", ".300")
-    assert shown["teacher"].startswith(".900 [-.371–2.171]")
+    assert shown["teacher"].startswith(".900 [−.371–2.171]")
     assert (shown["neighbours"].split()[0], shown["strangers"]) == (".550", ".550")
-    assert before[:3] == ["before", "3", "0.0% [0–56.1]"]
+    assert before[:3] == ["before", "3", "0.0% [0.0–56.1]"]
     # its words are "teacher of" and a name; Bob's profile by it is .8 from Cyd's and .6 from Ann's, who has no stranger
-    assert teacher[:8] == ["the teacher", "2", "0.0% [0–65.8]", "3.0", ".667", ".750", "0.0%", "–"]
+    assert teacher[:8] == ["the teacher", "2", "0.0% [0.0–65.8]", "3.0", ".667", ".750", "0.0%", "–"]
     assert teacher[8:] == ["–", ".800", ".600"]
-    assert histories == ["histories", *[""] * 8, ".530", "-.250"]
+    assert histories == ["histories", *[""] * 8, ".530", "−.250"]
 
 
 def test_the_terminal_shows_the_same(comparison):
@@ -50,7 +50,7 @@ def test_the_terminal_shows_the_same(comparison):
     lines = [line.split() for line in text.splitlines()]
     assert ["before", "kd", "the", "teacher", "histories"] in lines
     assert ["in", "format", "0.0%", "66.7%", "0.0%"] in lines
-    assert ["0–56.1", "20.8–93.9", "0–65.8"] in lines
+    assert ["0.0–56.1", "20.8–93.9", "0.0–65.8"] in lines
     assert ["neighbours", "1.000", ".550", ".800", ".530"] in lines
 
 
@@ -124,9 +124,11 @@ def test_nothing_was_written(tmp_path, vectors_of):
 
 
 def test_saved_numbers_are_the_shown_ones(comparison, tmp_path):
-    save_report(comparison, tmp_path / "new" / "report", "RecLM", examples=1, remarks=["one"])
+    save_report(comparison, tmp_path / "new" / "report", "RecLM", remarks=["one"])
     folder = tmp_path / "new" / "report"
-    assert (folder / "report.md").read_text(encoding="utf-8") == report_page(comparison, "RecLM", 1, ["one"])
+    assert (folder / "report.md").read_text(encoding="utf-8") == report_page(
+        comparison, "RecLM", remarks=["one"]
+    )
     numbers = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert [one["stage"] for one in numbers["stages"]] == ["before", "kd"]
     assert numbers["stages"][1]["compliance"]["mean"] == 2 / 3
