@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.readers.columns import strings
-from reclm.data.readers.delimited import read_records
+from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, unknown
 from reclm.llm.chat import plain
 from reclm.profilers.profile_format import fault

@@ -122,6 +122,11 @@ class ReadReport:
         if count:
             self.dropped[why] = self.dropped.get(why, 0) + int(count)
 
+    def keep(self, what: str, count: int) -> None:
+        """Add to a count of what was kept; those that are 0 are not shown."""
+        if count:
+            self.kept[what] = self.kept.get(what, 0) + int(count)
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingView:

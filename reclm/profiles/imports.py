@@ -92,7 +92,7 @@ def import_file(
         BadInput: as :meth:`~reclm.profiles.profiles.Profiles.from_frames`.
         NotFound: if there is no such file.
     """
-    from reclm.data.readers.delimited import read_records
+    from reclm.data.readers.records import read_records
 
     path = Path(file)
     return import_frames(

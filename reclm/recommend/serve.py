@@ -16,7 +16,7 @@ from torch import Tensor
 from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
 from reclm.data.readers.columns import strings
-from reclm.data.readers.delimited import read_records
+from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, NotFound, near
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import EmbeddingBackbone

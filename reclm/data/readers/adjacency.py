@@ -10,15 +10,14 @@ from pydantic import Field
 
 from reclm.config import Config as BaseConfig
 from reclm.data import splits
-from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
+from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Names, Reader, existing
-from reclm.data.readers.delimited import read_rows
 from reclm.data.readers.lines import Rows, TextFile
+from reclm.data.readers.records import read_rows
 from reclm.data.splits import Fraction, Seed, finished
 from reclm.errors import BadInput, NotFound
 
-SPLITS = ("train", "valid", "test")
 DIGITS = 18
 """Longest id: what is sure to fit 64 bits."""
 NO_DELIMITER = "\x1f"
@@ -66,34 +65,26 @@ class Adjacency(Reader):
             )
         malformed = MalformedLines(ReadReport(), strict)
         lists = [_read(folder / f"{split}.txt", malformed) for split in present]
-        user_ids = np.unique(np.concatenate([one.listed for one in lists]))
-        item_ids = np.unique(np.concatenate([one.item for one in lists]))
-        user_idx = np.searchsorted(user_ids, np.concatenate([one.user for one in lists]))
-        item_idx = np.searchsorted(item_ids, np.concatenate([one.item for one in lists]))
-        part = np.repeat([SPLITS.index(split) for split in present], [len(one.item) for one in lists])
+        listed, user, item = map(np.concatenate, zip(*lists, strict=True))
+        user_ids, item_ids = np.unique(listed), np.unique(item)
+        user_idx, item_idx = np.searchsorted(user_ids, user), np.searchsorted(item_ids, item)
+        part = np.repeat([SPLITS.index(split) for split in present], [len(items) for _, _, items in lists])
         # user, item and split as one number: sorted, the first of a pair is the one that counts
-        pair, part = np.divmod(
-            np.sort(splits.pairs(user_idx, item_idx, len(item_ids)) * len(SPLITS) + part), len(SPLITS)
-        )
+        keys = np.sort(splits.pairs(user_idx, item_idx, len(item_ids)) * len(SPLITS) + part)
+        pair, part = np.divmod(keys, len(SPLITS))
         first = np.diff(pair, prepend=-1) > 0
         malformed.report.drop("repeated interaction", len(first) - int(first.sum()))
         log = Interactions(*np.divmod(pair, max(len(item_ids), 1)))
         train, valid, test = (log.take(first & (part == which)) for which in range(len(SPLITS)))
         if config.valid:
-            train, valid = _held_out(train, config.valid, np.random.default_rng(config.seed))
-        items = IdMap(pa.array(item_ids), "item")
+            generator = np.random.default_rng(config.seed)
+            part = splits.per_user_temporal(train.user_idx, None, config.valid, 0, generator)
+            train, valid = train.take(part == splits.TRAIN), train.take(part == splits.VALID)
+        users, items = IdMap(pa.array(user_ids), "user"), IdMap(pa.array(item_ids), "item")
+        no_text = pa.table({"item_id": items.array}).select([])
+        protocols = (Protocol("full-shot", np.arange(len(items)), config.mask),)
         return finished(
-            Dataset(
-                self.name,
-                IdMap(pa.array(user_ids), "user"),
-                items,
-                train,
-                valid,
-                test,
-                pa.table({"item_id": items.array}).select([]),
-                (Protocol("full-shot", np.arange(len(items)), config.mask),),
-                report=malformed.report,
-            )
+            Dataset(self.name, users, items, train, valid, test, no_text, protocols, report=malformed.report)
         )
 
 
@@ -107,28 +98,21 @@ class LastFM(Adjacency):
     summary = "LastFM, 1,885 users and 17,388 artists by number, as LightGCN++'s authors split it"
 
 
-class _Lists:
-    """What a file says: ``listed`` users (one a line), and the ``user`` and ``item`` ids of each interaction."""
-
-    def __init__(self, blocks: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        """``blocks``: of each, the ids line by line, and how many there are in each line."""
-        none = np.empty(0, np.int64)
-        ids = np.concatenate([none, *(ids for ids, _ in blocks)])
-        counts = np.concatenate([none, *(counts for _, counts in blocks)])
-        heads = np.zeros(len(ids), bool)
-        heads[np.cumsum(counts) - counts] = True
-        self.listed = ids[heads]
-        self.user = np.repeat(self.listed, counts - 1)
-        self.item = ids[~heads]
-
-
-def _read(path: Path, malformed: MalformedLines) -> _Lists:
+def _read(path: Path, malformed: MalformedLines) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the users listed, one a line, and the user and the item of each interaction: ids, int64."""
     rows = read_rows(TextFile.on_disk(path), ["line"], malformed, delimiter=NO_DELIMITER)
-    return _Lists([_ids(block, malformed) for block in rows])
+    none = np.empty(0, np.int64)
+    ids, counts = map(
+        np.concatenate, zip((none, none), *(_ids(block, malformed) for block in rows), strict=True)
+    )
+    heads = np.zeros(len(ids), bool)
+    heads[np.cumsum(counts) - counts] = True
+    listed = ids[heads]
+    return listed, np.repeat(listed, counts - 1), ids[~heads]
 
 
 def _ids(rows: Rows, malformed: MalformedLines) -> tuple[np.ndarray, np.ndarray]:
-    """All ids of the lines ``(n,)`` int64, and how many each line has; lines with anything else are malformed."""
+    """Return the ids of all lines ``(n,)`` int64, and their number a line; lines with anything else are malformed."""
     text = pc.ascii_trim_whitespace(rows["line"].combine_chunks())
     filled = pc.greater(pc.binary_length(text), 0).to_numpy(zero_copy_only=False)
     rows, text = rows.keep(filled), text.filter(pa.array(filled))
@@ -140,12 +124,5 @@ def _ids(rows: Rows, malformed: MalformedLines) -> tuple[np.ndarray, np.ndarray]
     bad = np.zeros(len(lists), bool)
     bad[line[~whole]] = True
     rows.reject(bad, "an id that is no whole number", malformed)
-    kept = words.filter(pa.array(~bad[line])).cast(pa.int64())
-    return kept.to_numpy(), lists.value_lengths().to_numpy()[~bad].astype(np.int64)
-
-
-def _held_out(
-    train: Interactions, fraction: float, generator: np.random.Generator
-) -> tuple[Interactions, Interactions]:
-    part = splits.per_user_temporal(train.user_idx, None, fraction, 0, generator)
-    return train.take(part == splits.TRAIN), train.take(part == splits.VALID)
+    ids = words.filter(pa.array(~bad[line])).cast(pa.int64())
+    return ids.to_numpy(), lists.value_lengths().to_numpy()[~bad].astype(np.int64)

@@ -5,7 +5,9 @@ files: https://msnews.github.io. The two-day protocol is RecLM's (https://arxiv.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import date, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 from zipfile import BadZipFile, ZipFile
@@ -20,9 +22,9 @@ from reclm.data import splits
 from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
-from reclm.data.readers.columns import text_of
-from reclm.data.readers.delimited import read_all, read_rows
+from reclm.data.readers.columns import numbered, text_of
 from reclm.data.readers.lines import Rows, TextFile
+from reclm.data.readers.records import read_all, read_rows
 from reclm.data.splits import Fraction, Seed, from_snapshots
 from reclm.errors import BadInput, NotFound
 
@@ -31,14 +33,11 @@ EPOCH = date(1970, 1, 1)
 
 
 def two_days(seconds: np.ndarray, train_day: date | None, test_day: date | None) -> tuple[int, int]:
-    """The days, counted from 1970, to train and to test on.
+    """Return the days, counted from 1970, to train and to test on, of clicks at ``seconds`` ``(n,)``.
 
     One day given decides the other, as they are consecutive. With none given they are the last two consecutive
     *whole* days. The log cuts days off only where it begins and ends: its first day is whole if it has a click in its
     first hour, its last day if it has one in its last hour, and the days between are whole.
-
-    Args:
-        seconds: ``(n,)`` times of all clicks, since 1970.
 
     Raises:
         BadInput: if a chosen day has no clicks, the days are not in order, or there are no two whole days; the
@@ -47,12 +46,11 @@ def two_days(seconds: np.ndarray, train_day: date | None, test_day: date | None)
     days, clicks = np.unique(seconds // DAY, return_counts=True)
     if train_day is None and test_day is None:
         return _last_whole_days(seconds, days, clicks)
-    train, test = (None if day is None else (day - EPOCH).days for day in (train_day, test_day))
-    if train is None:
-        assert test is not None
-        train = test - 1
-    elif test is None:
-        test = train + 1
+    if train_day is None:
+        assert test_day is not None
+        train_day = test_day - timedelta(days=1)
+    test_day = test_day or train_day + timedelta(days=1)
+    train, test = ((day - EPOCH).days for day in (train_day, test_day))
     for name, day in (("train_day", train), ("test_day", test)):
         if day not in days:
             raise BadInput(f"{name} {iso(day)} has no clicks; days with clicks: {_listed(days, clicks)}")
@@ -62,7 +60,7 @@ def two_days(seconds: np.ndarray, train_day: date | None, test_day: date | None)
 
 
 def iso(day: int) -> str:
-    """A day counted from 1970 as ``"2019-11-14"``."""
+    """Write a day counted from 1970 as ``"2019-11-14"``."""
     return str(EPOCH + timedelta(days=int(day)))
 
 
@@ -81,9 +79,9 @@ def _last_whole_days(seconds: np.ndarray, days: np.ndarray, clicks: np.ndarray) 
 
 
 def _listed(days: np.ndarray, clicks: np.ndarray) -> str:
-    """``2019-11-14 (123 clicks), …``, the last twenty."""
+    """List the last twenty as ``2019-11-14 (123 clicks), …``."""
     text = [f"{iso(day)} ({count:,} clicks)" for day, count in zip(days[-20:], clicks[-20:], strict=True)]
-    return ", ".join((["…"] if len(days) > 20 else []) + text)
+    return ", ".join(["…"] * (len(days) > 20) + text)
 
 
 BEHAVIORS = ("impression", "user", "time", "history", "impressions")
@@ -124,27 +122,27 @@ class Mind(Reader):
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
         """See :class:`Reader`."""
         assert isinstance(config, self.Config)
-        report = ReadReport()
-        malformed = MalformedLines(report, strict)
-        archives: list[ZipFile] = []
-        try:
+        malformed = MalformedLines(ReadReport(), strict)
+        report = malformed.report
+        with ExitStack() as archives:
             behaviors, news = _files(existing(source, self), archives)
-            log = _Clicks(report)
-            for file in behaviors:
-                for rows in read_rows(file, BEHAVIORS, malformed, include=READ):
-                    log.add(rows, malformed)
-            users, items, clicks = log.joined()
-            text = [_news(file, malformed) for file in news]
-        finally:
-            for archive in archives:
-                archive.close()
-        return self._split(config, users, items, clicks, pa.concat_tables(text), report)
+            blocks = chain.from_iterable(
+                read_rows(file, BEHAVIORS, malformed, include=READ) for file in behaviors
+            )
+            parts = [_clicks(rows, malformed) for rows in blocks]
+            text = pa.concat_tables([_news(file, malformed) for file in news])
+        if not any(len(seconds) for *_, seconds in parts):
+            raise BadInput(f"no clicks in behaviors.tsv; dropped: {report.dropped}")
+        user_parts, item_parts, seconds = zip(*parts, strict=True)
+        (users, user_idx), (items, item_idx) = numbered(user_parts, "user"), numbered(item_parts, "item")
+        clicks = Interactions(user_idx, item_idx, np.concatenate(seconds))
+        return self._split(config, users, items, clicks, text, report)
 
     def _split(
         self,
         config: "Mind.Config",
-        users: pa.Array,
-        items: pa.Array,
+        users: IdMap,
+        items: IdMap,
         clicks: Interactions,
         news: pa.Table,
         report: ReadReport,
@@ -152,120 +150,75 @@ class Mind(Reader):
         assert clicks.timestamp is not None
         train_day, test_day = two_days(clicks.timestamp, config.train_day, config.test_day)
         day = clicks.timestamp // DAY
-        for part, one in (("train", train_day), ("test", test_day)):
-            report.kept[f"clicks read on {iso(one)}, the {part} day"] = int((day == one).sum())
+
+        def of_day(part: str, number: int) -> Interactions:
+            report.kept[f"clicks read on {iso(number)}, the {part} day"] = int((day == number).sum())
+            clicked = clicks.take(day == number)
+            first = splits.first_of_pairs(clicked.user_idx, clicked.item_idx, clicked.timestamp)
+            report.drop("click repeated on the same day", int((~first).sum()))
+            return clicked.take(first)
+
         report.drop("click on another day", int(((day != train_day) & (day != test_day)).sum()))
-        train, test = (clicks.take(day == one) for one in (train_day, test_day))
-
-        def distinct(part: Interactions, why: str) -> Interactions:
-            mask = splits.first_of_pairs(part.user_idx, part.item_idx, part.timestamp)
-            report.drop(why, int((~mask).sum()))
-            return part.take(mask)
-
-        train, test = (distinct(part, "click repeated on the same day") for part in (train, test))
+        train, test = of_day("train", train_day), of_day("test", test_day)
         train, test = _active(train, test, config.min_user, config.min_item, report)
         if not len(train):
             raise BadInput(
                 f"no user clicked on both {iso(train_day)} and {iso(test_day)} often enough; "
                 "choose other days with --set train_day=… or lower min_user, min_item"
             )
-        width = len(items)
-        again = np.isin(
-            splits.pairs(test.user_idx, test.item_idx, width),
-            splits.pairs(train.user_idx, train.item_idx, width),
-        )
+        again = np.isin(*(splits.pairs(part.user_idx, part.item_idx, len(items)) for part in (test, train)))
         report.drop("test click that repeats a training click", int(again.sum()))
         candidates = np.unique(test.item_idx)
         # every user stays, also one whose test clicks were all repeats: there is still a history to profile
-        user_rows = np.unique(train.user_idx)
-        test = test.take(~again)
-        item_rows = np.union1d(train.item_idx, candidates)
-
-        def numbered(part: Interactions) -> Interactions:
-            return Interactions(
+        user_rows, item_rows = np.unique(train.user_idx), np.union1d(train.item_idx, candidates)
+        train, test = (
+            Interactions(
                 np.searchsorted(user_rows, part.user_idx),
                 np.searchsorted(item_rows, part.item_idx),
                 part.timestamp,
             )
-
-        kept = IdMap(items.take(pa.array(item_rows)), "item")
-        return from_snapshots(
-            self.name,
-            IdMap(users.take(pa.array(user_rows)), "user"),
-            kept,
-            numbered(train),
-            numbered(test),
-            np.searchsorted(item_rows, candidates),
-            text_of(kept, news, "id", TEXT),
-            config.valid,
-            config.seed,
-            report,
-            TEMPLATE,
+            for part in (train, test.take(~again))
         )
+        users, items = users.take(user_rows), items.take(item_rows)
+        candidates, text = np.searchsorted(item_rows, candidates), text_of(items, news, "id", TEXT)
+        options = (config.valid, config.seed, report, TEMPLATE)
+        return from_snapshots(self.name, users, items, train, test, candidates, text, *options)
 
 
-class _Clicks:
-    """The clicks of one block of lines after another."""
+def _clicks(
+    rows: Rows, malformed: MalformedLines
+) -> tuple[pa.DictionaryArray, pa.DictionaryArray, np.ndarray]:
+    """Return users, items and times ``(n,)`` of the clicks in some lines of behaviors.tsv."""
+    rows = rows.reject(pc.equal(rows["user"], "").to_numpy(), "no user id", malformed)
+    time = pc.strptime(rows["time"], format="%m/%d/%Y %I:%M:%S %p", unit="s", error_is_null=True)
+    bad = time.is_null().to_numpy()
+    rows = rows.reject(bad, "the time is not like 11/15/2019 8:55:22 AM", malformed)
+    time = time.filter(pa.array(~bad))
 
-    def __init__(self, report: ReadReport) -> None:
-        self.report = report
-        self.users: list[pa.DictionaryArray] = []
-        self.items: list[pa.DictionaryArray] = []
-        self.seconds: list[np.ndarray] = []
+    impressions = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(rows["impressions"])).combine_chunks()
+    tokens, line = impressions.flatten(), pc.list_parent_indices(impressions).to_numpy()
+    clicked, passed = (pc.ends_with(tokens, end).to_numpy(zero_copy_only=False) for end in ("-1", "-0"))
+    short = pc.binary_length(tokens).to_numpy() < 3  # no id is left when the label is cut off
+    count, labels, nameless = (
+        np.bincount(line[mask], minlength=len(rows))
+        for mask in (slice(None), clicked | passed, (clicked | passed) & short)
+    )
+    bare = labels == 0
+    mixed = ((labels < count) & ~bare) | (nameless > 0)
+    malformed.report.drop("impression without click labels", int(bare.sum()))
+    rows.reject(mixed, "impressions are not like N123-1 N456-0", malformed)
 
-    def add(self, rows: Rows, malformed: MalformedLines) -> None:
-        """Take the clicks out of some lines of behaviors.tsv."""
-        rows = rows.reject(pc.equal(rows["user"], "").to_numpy(), "no user id", malformed)
-        time = pc.strptime(rows["time"], format="%m/%d/%Y %I:%M:%S %p", unit="s", error_is_null=True)
-        bad = time.is_null().to_numpy()
-        rows = rows.reject(bad, "the time is not like 11/15/2019 8:55:22 AM", malformed)
-        time = time.filter(pa.array(~bad))
-
-        shown = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(rows["impressions"])).combine_chunks()
-        tokens, line = shown.flatten(), pc.list_parent_indices(shown).to_numpy()
-        clicked = pc.ends_with(tokens, "-1").to_numpy(zero_copy_only=False)
-        labelled = clicked | pc.ends_with(tokens, "-0").to_numpy(zero_copy_only=False)
-        count = np.bincount(line, minlength=len(rows))
-        labels = np.bincount(line[labelled], minlength=len(rows))
-        bare = labels == 0
-        mixed = (labels < count) & ~bare
-        # an id must be left when its label is cut off
-        mixed |= (
-            np.bincount(line[labelled & (pc.binary_length(tokens).to_numpy() < 3)], minlength=len(rows)) > 0
-        )
-        self.report.drop("impression without click labels", int(bare.sum()))
-        rows.reject(mixed, "impressions are not like N123-1 N456-0", malformed)
-
-        clicked &= ~mixed[line]
-        line = line[clicked]
-        items = pc.utf8_slice_codeunits(tokens.filter(pa.array(clicked)), 0, -2)
-        users = rows["user"].combine_chunks().take(pa.array(line))
-        self.items.append(pc.dictionary_encode(items))
-        self.users.append(pc.dictionary_encode(users))
-        self.seconds.append(time.cast(pa.int64()).to_numpy()[line])
-
-    def joined(self) -> tuple[pa.Array, pa.Array, Interactions]:
-        """User ids, item ids and all clicks, numbered by them.
-
-        Raises:
-            BadInput: if there are none.
-        """
-        if not sum(map(len, self.seconds)):
-            raise BadInput(f"no clicks in behaviors.tsv; dropped: {self.report.dropped}")
-        users, items = (
-            pa.chunked_array(parts).unify_dictionaries().combine_chunks()
-            for parts in (self.users, self.items)
-        )
-        clicks = Interactions(
-            users.indices.to_numpy(), items.indices.to_numpy(), np.concatenate(self.seconds)
-        )
-        return users.dictionary, items.dictionary, clicks
+    clicked &= ~mixed[line]
+    line = line[clicked]
+    items = pc.utf8_slice_codeunits(tokens.filter(pa.array(clicked)), 0, -2)
+    users = rows["user"].combine_chunks().take(pa.array(line))
+    return pc.dictionary_encode(users), pc.dictionary_encode(items), time.cast(pa.int64()).to_numpy()[line]
 
 
 def _active(
     train: Interactions, test: Interactions, min_user: int, min_item: int, report: ReadReport
 ) -> tuple[Interactions, Interactions]:
-    """The clicks of users with ``min_user`` on each day and on items with ``min_item`` over both."""
+    """Return the clicks of users with ``min_user`` on each day and on items with ``min_item`` over both."""
     before = len(train) + len(test)
     both = np.intersect1d(train.user_idx, test.user_idx)
     train, test = (part.take(np.isin(part.user_idx, both)) for part in (train, test))
@@ -286,10 +239,10 @@ def _active(
     return train, test
 
 
-def _files(source: Path, archives: list[ZipFile]) -> tuple[list[TextFile], list[TextFile]]:
-    """Every behaviors.tsv under ``source`` (a zip or folder) and the news.tsv beside it.
+def _files(source: Path, archives: ExitStack) -> tuple[list[TextFile], list[TextFile]]:
+    """Return every behaviors.tsv under ``source`` (a zip or folder) and the news.tsv beside it.
 
-    Opened zips are appended to ``archives``, for the caller to close.
+    ``archives`` closes the zips that are opened.
     """
     behaviors, news = [], []
     for folder, label, files in _places(source, archives):
@@ -307,22 +260,21 @@ def _open(holder: ZipFile | Path, name: str) -> TextFile:
     return TextFile.on_disk(holder / name) if isinstance(holder, Path) else TextFile.in_zip(holder, name)
 
 
-def _places(source: Path, archives: list[ZipFile]) -> Iterator[tuple[ZipFile | Path, str, dict[str, str]]]:
-    """Each folder, on disk or in a zip: what holds it, what to call it, its files by name."""
+def _places(source: Path, archives: ExitStack) -> Iterator[tuple[ZipFile | Path, str, dict[str, str]]]:
+    """Yield each folder, on disk or in a zip: its holder, its label, its files by name."""
     if source.is_file():
         try:
-            archives.append(ZipFile(source))
+            archive = archives.enter_context(ZipFile(source))
         except BadZipFile as error:
             raise BadInput(f"{source} is no zip archive ({error}); --source must be {Mind.source}") from error
         folders: dict[str, dict[str, str]] = {}
-        for member in archives[-1].namelist():
+        for member in archive.namelist():
             folder, _, name = member.rpartition("/")
             folders.setdefault(folder, {})[name] = member
         for folder, files in sorted(folders.items()):
-            yield archives[-1], f"{source}/{folder}".rstrip("/"), files
+            yield archive, f"{source}/{folder}".rstrip("/"), files
         return
-    folders_on_disk = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
-    for folder in folders_on_disk:
+    for folder in [source, *sorted(path for path in source.rglob("*") if path.is_dir())]:
         yield folder, str(folder), {path.name: path.name for path in folder.iterdir() if path.is_file()}
     for archive in sorted(source.rglob("*.zip")):
         if not archive.with_suffix("").is_dir():  # a zip beside its own contents is not read twice
@@ -330,7 +282,7 @@ def _places(source: Path, archives: list[ZipFile]) -> Iterator[tuple[ZipFile | P
 
 
 def _news(file: TextFile, malformed: MalformedLines) -> pa.Table:
-    """Item ids and text fields of a news.tsv; columns behind the abstract may be missing."""
+    """Return item ids and text fields of a news.tsv; columns behind the abstract may be missing."""
     width = len(file.first_row("\t"))
     columns = NEWS[:width] if len(TEXT) < width <= len(NEWS) else NEWS
     return read_all(file, columns, malformed, include=NEWS[:5]).table

@@ -21,8 +21,8 @@ from reclm.data.readers.columns import (
     text_of,
     without_text,
 )
-from reclm.data.readers.delimited import read_all
 from reclm.data.readers.lines import Rows, TextFile
+from reclm.data.readers.records import read_all
 from reclm.data.splits import SplitOptions, from_given, from_log
 from reclm.errors import BadInput, NotFound
 from reclm.folders import make_folder

@@ -29,8 +29,8 @@ from reclm.data.readers.columns import (
     to_arrow,
     without_text,
 )
-from reclm.data.readers.delimited import DELIMITERS, PARQUET, read_parquet, read_rows
 from reclm.data.readers.lines import Rows, TextFile
+from reclm.data.readers.records import DELIMITERS, PARQUET, read_parquet, read_rows
 from reclm.data.sessions import SessionOptions, next_item
 from reclm.data.splits import SplitOptions
 from reclm.errors import BadInput, unknown
