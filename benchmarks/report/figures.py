@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,23 +29,12 @@ SERIES = (*charts.COLOURS, "#4f86b0", "#6f9a5c", "#8f7db5", "#b3923f", "#b56d91"
 """The base, the row that the verdict is about, and the rest."""
 
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "reclm",
-    "text.parse_math": False,
-    "font.size": 11,
-    "axes.labelsize": 10.5,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": RULE,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
+    **{"svg.fonttype": "none", "svg.hashsalt": "reclm", "text.parse_math": False, "font.size": 11},
+    **{"axes.labelsize": 10.5, "axes.labelcolor": MUTED, "axes.edgecolor": RULE, "axes.axisbelow": True},
+    **{"axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.6},
+    **{f"{axis}tick.color": RULE for axis in "xy"},
+    **{f"{axis}tick.labelcolor": MUTED for axis in "xy"},
+    **{f"{axis}tick.labelsize": 10 for axis in "xy"},
 }
 
 
@@ -83,16 +72,16 @@ def colours(result: Result) -> dict[str, str]:
 
 def plot(result: Result) -> Figure:
     """Draw the headline metric of every row, a panel for each protocol, and the learning curves."""
-    protocols = [protocol.name for protocol in result.about.whole]
-    curve = next((metric for metric in _selected_on(result) if result.about.selected_on), None)
-    longest = max((len(_values(result, protocol)) for protocol in protocols), default=1)
-    count = len(protocols) + (curve is not None)
+    values = {protocol.name: _values(result, protocol.name) for protocol in result.about.whole}
+    epochs = [epoch for history in result.history.values() for epoch in history if result.about.selected_on]
+    curve = next((name for epoch in epochs for name in epoch if "@" in name), None)
+    count = len(values) + (curve is not None)
     with rc_context(_STYLE):
-        size = (WIDTH, 0.46 * longest + 1.1)
+        size = (WIDTH, 0.46 * max(map(len, values.values()), default=1) + 1.1)
         figure, axes = charts.panels(max(count, 1), 3, result.about.title, size)
-        for axis, protocol in zip(axes, protocols, strict=False):
+        for axis, (protocol, rows) in zip(axes, values.items(), strict=False):
             axis.set_title(protocol, loc="left", fontsize=11)
-            _draw_rows(axis, result, _values(result, protocol), title(result.headline), bars=True)
+            _draw_rows(axis, result, rows, title(result.headline), bars=True)
         if curve is not None:
             axes[-1].set_title(f"{curve}, by which the epoch is chosen", loc="left", fontsize=11)
             _draw_curve(axes[-1], result, result.about.rows, curve)
@@ -105,26 +94,25 @@ def plot(result: Result) -> Figure:
 def bars(result: Result) -> list[Picture]:
     """Draw a panel for each protocol: the headline metric of every row with its interval."""
     return [
-        _rows_panel(result, found, f"bars{at}", protocol.name, title(result.headline), bars=True)
+        _rows_panel(result, rows, f"bars{at}", protocol.name, title(result.headline), bars=True)
         for at, protocol in enumerate(result.about.whole)
-        if (found := _values(result, protocol.name))
+        if (rows := _values(result, protocol.name))
     ]
 
 
 def changes(result: Result) -> list[Picture]:
     """Draw a panel for each protocol: each row's difference to its base, with the interval of the test."""
-    what = f"difference in {title(result.headline)}"
-    pictures = []
+    what, pictures = f"difference in {title(result.headline)}", []
     for at, protocol in enumerate(result.about.whole):
-        found: list[Bar] = []
+        rows: list[Bar] = []
         for row in result.about.rows:
             difference = result.verdict.by_base.get((row.name, protocol.name, result.headline))
             if difference and np.isfinite(difference.test.difference):
-                test, star = difference.test, " *" * difference.significant
+                test = difference.test
                 estimate = Estimate(test.difference, test.low, test.high, test.n)
-                found.append((row, estimate, difference.size + star))
-        if found:
-            pictures.append(_rows_panel(result, found, f"changes{at}", protocol.name, what, bars=False))
+                rows.append((row, estimate, difference.size + " *" * difference.significant))
+        if rows:
+            pictures.append(_rows_panel(result, rows, f"changes{at}", protocol.name, what, bars=False))
     return pictures
 
 
@@ -135,12 +123,10 @@ def curves(result: Result) -> list[Group]:
     for at, (backbone, rows) in enumerate(groups(result).items()):
         ran = [row for row in rows if any(name == row.name for name, _ in result.history)]
         names = {row.name for row in ran}
-        epochs = [
-            epoch for (name, _), history in result.history.items() if name in names for epoch in history
-        ]
-        metrics = dict.fromkeys(key for epoch in epochs for key in epoch if key not in ("epoch", "seconds"))
+        histories = [history for (name, _), history in result.history.items() if name in names]
+        metrics = dict.fromkeys(name for history in histories for epoch in history for name in epoch)
         pictures = []
-        for place, metric in enumerate(metrics):
+        for place, metric in enumerate(name for name in metrics if name not in ("epoch", "seconds")):
             figure, axis = _panel(2.7)
             with rc_context(_STYLE):
                 _draw_curve(axis, result, ran, metric)
@@ -159,12 +145,12 @@ def activity(result: Result) -> list[Group]:
     for at, (backbone, rows) in enumerate(groups(result).items()):
         pictures, names = [], set()
         for place, protocol in enumerate(result.about.whole):
-            found = {row.name: activity_groups(result, row.name, protocol.name) for row in rows}
-            compared = any(group.difference for slices in found.values() for group in slices)
+            users = {row.name: activity_groups(result, row.name, protocol.name) for row in rows}
+            compared = any(group.difference for some in users.values() for group in some)
             points = {
-                name: [(group.name, group.difference if compared else group.row) for group in slices]
-                for name, slices in found.items()
-                if slices and (not compared or slices[0].difference)
+                name: [(group.name, group.difference if compared else group.row) for group in some]
+                for name, some in users.items()
+                if some and (not compared or some[0].difference)
             }
             if points:
                 what = ("gain in " if compared else "") + title(result.headline)
@@ -172,30 +158,28 @@ def activity(result: Result) -> list[Group]:
                 pictures.append(Picture(_svg(figure, f"activity{at}-{place}"), f"{protocol.name}: {what}"))
                 names |= points.keys()
         if pictures:
-            drawn.append(
-                Group(backbone, tuple(pictures), _key(result, [row for row in rows if row.name in names]))
-            )
+            key = _key(result, [row for row in rows if row.name in names])
+            drawn.append(Group(backbone, tuple(pictures), key))
     return drawn
 
 
 def _values(result: Result, protocol: str) -> list[Bar]:
-    found = [
-        (row, over_users(result.by_user(row.name, protocol, result.headline))) for row in result.about.rows
-    ]
-    return [(row, estimate, number(estimate.mean)) for row, estimate in found if estimate]
+    rows, metric = result.about.rows, result.headline
+    means = [(row, over_users(result.by_user(row.name, protocol, metric))) for row in rows]
+    return [(row, estimate, number(estimate.mean)) for row, estimate in means if estimate]
 
 
-def _rows_panel(result: Result, found: list[Bar], name: str, caption: str, what: str, bars: bool) -> Picture:
-    figure, axis = _panel(0.46 * len(found) + 0.75, left=0.25)
+def _rows_panel(result: Result, rows: list[Bar], name: str, caption: str, what: str, bars: bool) -> Picture:
+    figure, axis = _panel(0.46 * len(rows) + 0.75, left=0.25)
     with rc_context(_STYLE):
-        _draw_rows(axis, result, found, what, bars)
+        _draw_rows(axis, result, rows, what, bars)
     return Picture(_svg(figure, name), caption)
 
 
-def _draw_rows(axis: Axes, result: Result, found: list[Bar], what: str, bars: bool) -> None:
+def _draw_rows(axis: Axes, result: Result, rows: list[Bar], what: str, bars: bool) -> None:
     """Draw a bar or a point for each row with its name above, so that no name is cut or turned."""
     palette = colours(result)
-    for place, (row, estimate, text) in enumerate(found):
+    for place, (row, estimate, text) in enumerate(rows):
         colour, at = palette[row.name], place + 0.12
         if bars:
             axis.barh(at, estimate.mean, 0.34, color=colour)
@@ -215,13 +199,8 @@ def _draw_rows(axis: Axes, result: Result, found: list[Bar], what: str, bars: bo
     else:
         axis.axvline(0, color=MUTED, linewidth=1)
         axis.margins(x=0.08)
-    axis.set(ylim=(len(found) - 0.45, -0.62), yticks=[], xlabel=what)
+    axis.set(ylim=(len(rows) - 0.45, -0.62), yticks=[], xlabel=what)
     axis.spines["left"].set_visible(False)
-
-
-def _selected_on(result: Result) -> Iterable[str]:
-    epochs = (epoch for history in result.history.values() for epoch in history)
-    return dict.fromkeys(name for epoch in epochs for name in epoch if "@" in name)
 
 
 def _draw_curve(axis: Axes, result: Result, rows: Sequence[ResultRow], metric: str) -> None:
@@ -276,24 +255,18 @@ def _panel(height: float, left: float = 0.68) -> tuple[Figure, Axes]:
     figure.set_layout_engine(None)
     figure.suptitle("")
     figure.subplots_adjust(left / WIDTH, 0.55 / height, 1 - 0.2 / WIDTH, 1 - 0.1 / height)
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}".replace("0.", ".", 1).replace("-", "−"))
-        )
-        one.set_major_locator(MaxNLocator(5))
+    written = FuncFormatter(lambda value, _: f"{value:g}".replace("0.", ".", 1).replace("-", "−"))
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_major_formatter(written)
+        each.set_major_locator(MaxNLocator(5))
     return figure, axis
 
 
 def _svg(figure: Figure, name: str) -> str:
     """Return the ``<svg>`` element, the same for the same figure; its ids begin with ``name``."""
-    buffer = io.StringIO()
+    buffer, nothing = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with rc_context(_STYLE):
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     # in tags alone: texts have no "<"

@@ -1,9 +1,9 @@
 """Renders a result as HTML, Markdown, LaTeX and for the terminal. Texts of data show as they are written."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich import box
@@ -21,9 +21,8 @@ from reclm.intervals import NONE, number
 from reclm.recommend.metrics import title
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Template
 
-FILES = ("report.html", "report.md", "report.tex", "results.csv")
 LONGEST = 400
 """Characters of an item or a profile that the Markdown report shows."""
 TERMINAL_METRICS = 4
@@ -51,22 +50,18 @@ def write_report(run: Path, out: Path | None = None, progress: bool = True) -> l
         NotFound, Damaged: as :meth:`Result.load <reclm.benchmarks.results.Result.load>`.
         ReclmError: if ``out`` cannot be written.
     """
-    result = Result.load(run)
-    folder = out or run
-    paths = [folder / name for name in FILES]
-    pages = (html_page, lambda result: markdown_page(result, whole=True), latex_page, csv)
+    result, folder = Result.load(run), out or run
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with progress_bar("report", total=len(paths), show=progress) as advance:
-            for path, page in zip(paths, pages, strict=True):
-                advance(0, path.name)
-                write_text(path, page(result))
+        with progress_bar("report", total=len(_PAGES), show=progress) as advance:
+            for name, page in _PAGES.items():
+                advance(0, name)
+                write_text(folder / name, page(result))
                 advance(1)
     except OSError as error:
-        raise ReclmError(
-            f"cannot write the report in {folder}: {error.strerror or error}", where=folder
-        ) from error
-    return paths
+        message = f"cannot write the report in {folder}: {error.strerror or error}"
+        raise ReclmError(message, where=folder) from error
+    return [folder / name for name in _PAGES]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,17 +69,16 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
-def facts(result: Result) -> list[tuple[str, str]]:
+def provenance(result: Result) -> list[tuple[str, str]]:
     """Return how the run was made and what limits it: a name and a text each."""
     about = result.about
-    searched = [_searched(row) for row in about.rows if row.trials]
     pairs = [
         ("data set", f"{about.dataset}, fingerprint {about.fingerprint}"),
         ("seeds", f"{about.seeds}"),
         ("epoch chosen by", about.selected_on or "nothing"),
         ("published numbers", about.source),
         *_coverage(result),
-        *(("search", text) for text in searched),
+        *(("search", _searched(row)) for row in about.rows if row.trials),
         *(("remark", text) for text in (*about.remarks, *result.verdict.caveats)),
         *(("failed", f"{failure.row}, seed {failure.seed}: {failure.reason}") for failure in about.failures),
     ]
@@ -98,9 +92,8 @@ def _coverage(result: Result) -> list[tuple[str, str]]:
     if any(some < every for row in result.about.rows for some, every in row.coverage.values()):
         alone = all(row.writer for row in result.about.rows)
         rest = "gets tied scores" if alone else "is ranked by the rest of the model"
-        pairs["no profile", f"a user or item without one {rest}; reclm profile writes the missing ones"] = (
-            None
-        )
+        text = f"a user or item without one {rest}; reclm profile writes the missing ones"
+        return [*pairs, ("no profile", text)]
     return list(pairs)
 
 
@@ -110,10 +103,10 @@ def _searched(row: ResultRow) -> str:
     if len(failed) == tried:
         return f"{row.name}: all {tried} trials of the search failed ({failed[0].error}); its own options ran"
     best = max(trial.value for trial in row.trials if trial.value is not None)
-    chosen = ", ".join(
-        f"{name} {option:.3g}" if isinstance(option, float) else f"{name} {option}"
-        for name, option in row.chosen.items()
-    )
+    values = {
+        name: f"{value:.3g}" if isinstance(value, float) else value for name, value in row.chosen.items()
+    }
+    chosen = ", ".join(f"{name} {value}" for name, value in values.items())
     lost = f", {len(failed)} failed" if failed else ""
     return f"{row.name}: {chosen} (validation {number(best)}), the best of {tried} trials{lost}"
 
@@ -128,9 +121,7 @@ def csv(result: Result) -> str:
 
 def terminal(result: Result) -> Iterator[Grid | Text]:
     """Yield tables that fit 80 columns if names are short, how the run was made, and the verdict."""
-    published = {
-        metric for row in result.about.rows for numbers in row.published.values() for metric in numbers
-    }
+    published = {metric for row in result.about.rows for some in row.published.values() for metric in some}
     order = sorted(result.about.metrics, key=lambda metric: metric not in published)[:TERMINAL_METRICS]
     metrics = [metric for metric in result.about.metrics if metric in order]
     for protocol in result.about.whole:
@@ -138,14 +129,13 @@ def terminal(result: Result) -> Iterator[Grid | Text]:
         size = f"{protocol.users:,} users × {protocol.candidates:,} items"
         yield terminal_table(table, f"{result.about.title}: {protocol.name}, {size}", stars=False)
     if any(row.published_seconds for row in result.about.rows):
-        yield terminal_table(
-            tables.cost(result).only("an epoch", "added", "published", "added, published"), "Cost"
-        )
+        cost = tables.cost(result).only("an epoch", "added", "published", "added, published")
+        yield terminal_table(cost, "Cost")
     for table in tables.comparisons(result):
         narrow = table.only("against", "change", "95 % interval", "p")
         yield terminal_table(narrow, f"{table.title}: {title(result.headline)} against the base")
     rows = [row for row in result.about.rows if row.note or row.absent]
-    for name, text in [*((row.name, row.absent or row.note) for row in rows), *facts(result)]:
+    for name, text in [*((row.name, row.absent or row.note) for row in rows), *provenance(result)]:
         yield Text(printable(f"{name}: {text}"))
     yield Text("\n" + printable(str(result.verdict)), style="bold")
 
@@ -160,11 +150,10 @@ def terminal_table(table: Table, caption: str, stars: bool = True) -> Grid:
     starred = {at for row in table.rows for at, cell in enumerate(row.cells) if stars and cell.significant}
     last = None
     for row in table.rows:
-        marks = [
-            f" {'*' if cell.significant else ' '}" * (at in starred) for at, cell in enumerate(row.cells)
-        ]
-        cells = [f"{_narrow(cell.text)}{mark}" for cell, mark in zip(row.cells, marks, strict=True)]
-        cells = cells or [NONE] * (len(table.head) - 1)
+        cells = [
+            _narrow(cell.text) + (" *" if cell.significant else "  ") * (at in starred)
+            for at, cell in enumerate(row.cells)
+        ] or [NONE] * (len(table.head) - 1)
         texts = ["" if row.name == last else row.name, *cells]
         grid.add_row(*(escape(printable(text)) for text in texts), style="dim" if row.below else None)
         last = row.name
@@ -187,9 +176,8 @@ def markdown_page(result: Result, whole: bool = False) -> str:
     """
     parts = [f"# {literal(result.about.title)}", f"**{literal(str(result.verdict))}**"]
     parts += ["\n".join(f"- {literal(reason)}" for reason in reasons(result))]
-    parts += _section(
-        "Results", [tables.results(result, protocol) for protocol in result.about.protocols], MARKS
-    )
+    results = [tables.results(result, protocol) for protocol in result.about.protocols]
+    parts += _section("Results", results, MARKS)
     parts += _section("Comparisons", tables.comparisons(result))
     if whole:
         parts += _section("By activity", tables.activity(result))
@@ -209,7 +197,7 @@ def markdown_page(result: Result, whole: bool = False) -> str:
                 ]
                 parts += [f"{literal(row)} recommends:", "\n".join(items)]
     parts += ["## How it was made"]
-    parts += ["\n".join(f"- {literal(name)}: {literal(text)}" for name, text in facts(result))]
+    parts += ["\n".join(f"- {literal(name)}: {literal(text)}" for name, text in provenance(result))]
     parts += [markdown_table(tables.row_infos(result))]
     parts += [fenced(suite_yaml(result), "yaml")] * bool(whole and result.about.suite)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -231,10 +219,10 @@ def markdown_table(table: Table) -> str:
     return f"{drawn}\n\n{notes}" if notes else drawn
 
 
-def _section(name: str, found: Sequence[Table], note: str = "") -> list[str]:
-    found = [table for table in found if table.rows]
-    parts = [f"## {name}", literal(note)] if found else []
-    for table in found:
+def _section(name: str, some: Sequence[Table], note: str = "") -> list[str]:
+    some = [table for table in some if table.rows]
+    parts = [f"## {name}", literal(note)] if some else []
+    for table in some:
         parts += [f"### {literal(table.title)}"] * bool(table.title)
         parts += [literal(table.about), markdown_table(table)]
     return parts
@@ -242,8 +230,8 @@ def _section(name: str, found: Sequence[Table], note: str = "") -> list[str]:
 
 def reasons(result: Result) -> list[str]:
     """Return the tests behind the verdict in sentences, where they are few; else the tables of comparisons say it."""
-    found = result.verdict.reasons()
-    return found if len(found) <= FEW else []
+    sentences = result.verdict.reasons()
+    return sentences if len(sentences) <= FEW else []
 
 
 def suite_yaml(result: Result) -> str:
@@ -258,14 +246,14 @@ def latex_page(result: Result) -> str:
     """Return the tables of results and of comparisons, for a paper to read in."""
     about = result.about
     parts = [r"% \usepackage{booktabs}", f"% {_one_line(str(result.verdict))}"]
-    found = [tables.results(result, protocol) for protocol in about.protocols]
-    named = [(f"results-{at}", table, f". {MARKS}") for at, table in enumerate(found, start=1)]
-    named += [
-        (f"comparisons-{at}", table, "") for at, table in enumerate(tables.comparisons(result), start=1)
-    ]
-    for label, table, note in named:
-        caption = f"{about.title} ({about.dataset}), {table.title}: {table.about}{note}"
-        parts.append(latex_table(table, caption, f"tab:{label}"))
+    results = [tables.results(result, protocol) for protocol in about.protocols]
+    for name, some, note in (
+        ("results", results, f". {MARKS}"),
+        ("comparisons", tables.comparisons(result), ""),
+    ):
+        for at, table in enumerate(some, start=1):
+            caption = f"{about.title} ({about.dataset}), {table.title}: {table.about}{note}"
+            parts.append(latex_table(table, caption, f"tab:{name}-{at}"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -333,35 +321,31 @@ def html_page(result: Result) -> str:
 
     about = result.about
     environment = [("environment", _plain(about.environment))] if about.environment else []
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            about=about,
-            verdict=_unbroken(str(result.verdict)),
-            reasons=[_unbroken(reason) for reason in reasons(result)],
-            headline=title(result.headline),
-            marks=MARKS,
-            results=[tables.results(result, protocol, extra=["epoch"]) for protocol in about.protocols],
-            bars=figures.bars(result),
-            changes=figures.changes(result),
-            comparisons=tables.comparisons(result),
-            curves=figures.curves(result),
-            activity=figures.activity(result),
-            activity_tables=tables.activity(result),
-            cost=tables.cost(result),
-            profiles=tables.profiles(result),
-            examples=result.examples,
-            facts=[*facts(result), *environment],
-            rows=tables.row_infos(result),
-            suite=suite_yaml(result) if about.suite else "",
-        )
+    return _template().render(
+        about=about,
+        verdict=_unbroken(str(result.verdict)),
+        reasons=[_unbroken(reason) for reason in reasons(result)],
+        headline=title(result.headline),
+        marks=MARKS,
+        results=[tables.results(result, protocol, extra=["epoch"]) for protocol in about.protocols],
+        bars=figures.bars(result),
+        changes=figures.changes(result),
+        comparisons=tables.comparisons(result),
+        curves=figures.curves(result),
+        activity=figures.activity(result),
+        activity_tables=tables.activity(result),
+        cost=tables.cost(result),
+        profiles=tables.profiles(result),
+        examples=result.examples,
+        provenance=[*provenance(result), *environment],
+        rows=tables.row_infos(result),
+        suite=suite_yaml(result) if about.suite else "",
     )
 
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())
     return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
 
@@ -370,19 +354,25 @@ def _unbroken(text: str) -> str:
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def _shown(value: object) -> object:
+def _finalize(value: object) -> object:
     """Spell out the control characters of a text."""
     return "\n".join(map(printable, value.splitlines())) if type(value) is str else value
 
 
-def _environment() -> "Environment":
+def _template() -> "Template":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
+    loader = FileSystemLoader(Path(__file__).parent)
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "finalize": _finalize}
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options).get_template(
+        "page.html.j2"
     )
+
+
+_PAGES: dict[str, Callable[[Result], str]] = {
+    "report.html": html_page,
+    "report.md": lambda result: markdown_page(result, whole=True),
+    "report.tex": latex_page,
+    "results.csv": csv,
+}
+FILES = tuple(_PAGES)

@@ -3,7 +3,7 @@
 This is the one place that takes numbers from a result: a cell holds a number and the text that shows it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -113,30 +113,26 @@ def results(
         metrics: by default all.
         extra: ``epoch``, the best one where it was selected; ``change``, of the headline metric, and its ``p``.
     """
-    about = result.about
+    about, where = result.about, protocol.name
     metrics = tuple(metrics) or about.metrics
     extra = [name for name in extra if name != "epoch" or about.selected_on]
-    best = {metric: _best(result, protocol.name, metric) for metric in metrics}
+    best = {metric: _best(result, where, metric) for metric in metrics}
     begins = first_of_groups(result)
     rows, notes = [], []
     for row in about.rows:
-        failed = "; ".join(
-            f"seed {one.seed} failed: {one.reason}" for one in about.failures if one.row == row.name
-        )
-        if result.seeds(row.name, protocol.name):
-            cells = [_mean(result, row.name, protocol.name, metric, best[metric]) for metric in metrics]
-            cells += [_extra(result, row.name, protocol.name, name) for name in extra]
+        failures = [failure for failure in about.failures if failure.row == row.name]
+        failed = "; ".join(f"seed {failure.seed} failed: {failure.reason}" for failure in failures)
+        if result.seeds(row.name, where):
+            cells = [_mean(result, row.name, where, metric, best[metric]) for metric in metrics]
+            cells += [_extra(result, row.name, where, name) for name in extra]
             rows.append(Row(row.name, tuple(cells), first=row.name in begins))
             first = protocol == about.protocols[0]  # the notes are the same for all
             notes += [f"{row.name}: {text}" for text in (row.note, failed) if text and first]
         else:
             why = row.absent or failed or "not measured here"
             rows.append(Row(row.name, instead=why, first=row.name in begins))
-        if published := row.published.get(protocol.name):
-            cells = [
-                _published(result, row.name, protocol.name, metric, published.get(metric))
-                for metric in metrics
-            ]
+        if numbers := row.published.get(where):
+            cells = [_published(result, row.name, where, metric, numbers.get(metric)) for metric in metrics]
             rows.append(Row("published", (*cells, *[Cell("")] * len(extra)), below=True))
     of_seeds = f"mean ± standard deviation over {about.seeds} seeds" if about.seeds > 1 else "one seed"
     chosen = f"; epochs chosen on {about.selected_on}" if about.selected_on else ""
@@ -151,9 +147,8 @@ def groups(result: Result) -> dict[str, list[ResultRow]]:
     by_backbone: dict[str, list[ResultRow]] = {}
     for row in result.about.rows:
         by_backbone.setdefault(row.backbone, []).append(row)
-    return (
-        by_backbone if any(len(rows) > 1 for rows in by_backbone.values()) else {"": list(result.about.rows)}
-    )
+    grouped = any(len(rows) > 1 for rows in by_backbone.values())
+    return by_backbone if grouped else {"": list(result.about.rows)}
 
 
 def first_of_groups(result: Result) -> set[str]:
@@ -194,11 +189,9 @@ def _extra(result: Result, row: str, protocol: str, name: str) -> Cell:
     test = result.verdict.by_base.get((row, protocol, result.headline))
     if test is None:
         return Cell(NONE)
-    return (
-        Cell(percent(test.change), test.change)
-        if name == "change"
-        else Cell(p_value(test.p_holm), test.p_holm)
-    )
+    if name == "change":
+        return Cell(percent(test.change), test.change)
+    return Cell(p_value(test.p_holm), test.p_holm)
 
 
 def _published(result: Result, row: str, protocol: str, metric: str, value: float | None) -> Cell:
@@ -224,33 +217,27 @@ def _comparisons(result: Result, protocol: str) -> Table:
         if control := verdict.by_control.get((row.name, protocol)):
             tests.append(("best control", control))
         for at, (name, test) in enumerate(tests):
-            shown = name if at else ", ".join(filter(None, (row.name, name)))
-            rows.append(
-                Row(
-                    shown, _comparison(test), first=bool(rows) and not at and row.name in begins, below=at > 0
-                )
-            )
-    families = {test.family for test in verdict.differences if test.metric == result.headline}
+            label = name if at else ", ".join(filter(None, (row.name, name)))
+            first = bool(rows) and not at and row.name in begins
+            rows.append(Row(label, _comparison(test), first=first, below=at > 0))
+    families = [test.family for test in verdict.differences if test.metric == result.headline]
     corrected = f"p is corrected by Holm over {max(families, default=0)} tests"
-    if verdict.by_control:
-        corrected += (
-            f", over {max(test.family for test in verdict.by_control.values())} for the best controls"
-        )
+    if of_controls := [test.family for test in verdict.by_control.values()]:
+        corrected += f", over {max(of_controls)} for the best controls"
     about = f"{title(result.headline)}; {corrected}; intervals are those of the single test"
     head = ("", "against", "change", "95 % interval", "difference", "effect", "p", "users", "seeds")
     return Table(protocol, head, tuple(rows), about, text=2)
 
 
-def _comparison(found: Difference) -> tuple[Cell, ...]:
-    test = found.test
-    tested = not np.isnan(found.p_holm)
+def _comparison(difference: Difference) -> tuple[Cell, ...]:
+    test, tested = difference.test, not np.isnan(difference.p_holm)
     return (
-        Cell(found.against),
-        Cell(found.size if tested else NONE, found.change, significant=found.significant),
-        Cell(found.interval if tested else "not tested"),
+        Cell(difference.against),
+        Cell(difference.size if tested else NONE, difference.change, significant=difference.significant),
+        Cell(difference.interval if tested else "not tested"),
         Cell(number(test.difference, sign=True), test.difference, test.low, test.high),
         Cell(number(test.effect, 2, sign=True), test.effect),
-        Cell(p_value(found.p_holm), found.p_holm),
+        Cell(p_value(difference.p_holm), difference.p_holm),
         Cell(f"{test.n:,}", test.n),
         Cell(f"{test.seeds}", test.seeds),
     )
@@ -258,14 +245,20 @@ def _comparison(found: Difference) -> tuple[Cell, ...]:
 
 def activity(result: Result) -> list[Table]:
     """Tabulate for each protocol the headline metric by the users' training interactions, differences below."""
-    tables = []
-    begins = first_of_groups(result)
+    tables, begins = [], first_of_groups(result)
     for protocol in result.about.whole:
         by_row = {row.name: activity_groups(result, row.name, protocol.name) for row in result.about.rows}
-        names = list(dict.fromkeys(group.name for found in by_row.values() for group in found))
+        names = list(dict.fromkeys(group.name for groups in by_row.values() for group in groups))
         rows = []
-        for row, found in by_row.items():
-            rows += _activity(row, result.row(row).base, found, names, row in begins)
+        for row, groups in by_row.items():
+            by_name, base = {group.name: group for group in groups}, result.row(row).base
+            if by_name:
+                means = [by_name[name].row if name in by_name else None for name in names]
+                cells = [Cell(number(mean and mean.mean), mean.mean if mean else np.nan) for mean in means]
+                rows.append(Row(row, tuple(cells), first=row in begins))
+            if by_name and base is not None:
+                changes = [by_name[name].difference if name in by_name else None for name in names]
+                rows.append(Row(f"less {base}", tuple(map(_estimate, changes)), below=True))
         if rows:
             about = f"{title(result.headline)} by interactions in training"
             tables.append(Table(protocol.name, ("", *map(dashed, names)), tuple(rows), about))
@@ -274,32 +267,17 @@ def activity(result: Result) -> list[Table]:
 
 def activity_groups(result: Result, row: str, protocol: str) -> list[ActivityGroup]:
     """Return the headline metric of users who are more and more active; empty where all are of one group."""
-    found = by_activity(result, row, protocol, result.headline)
-    return found if len(found) > 1 else []
+    groups = by_activity(result, row, protocol, result.headline)
+    return groups if len(groups) > 1 else []
 
 
-def _activity(
-    row: str, base: str | None, found: Sequence[ActivityGroup], names: Sequence[str], first: bool
-) -> Iterator[Row]:
-    if not found:
-        return
-    by_name = {group.name: group for group in found}
-    means = [by_name[name].row if name in by_name else None for name in names]
-    yield Row(
-        row, tuple(Cell(number(one and one.mean), one.mean if one else np.nan) for one in means), first=first
-    )
-    if base is not None:
-        differences = [by_name[name].difference if name in by_name else None for name in names]
-        yield Row(f"less {base}", tuple(map(_estimate, differences)), below=True)
-
-
-def _estimate(one: Estimate | None) -> Cell:
+def _estimate(estimate: Estimate | None) -> Cell:
     """Return a difference with its interval: ``+.0020 (+.0010 to +.0030)``."""
-    if one is None:
+    if estimate is None:
         return Cell(NONE)
-    around = between(number(one.low, sign=True), number(one.high, sign=True))
-    text = number(one.mean, sign=True) + ("" if around == NONE else f" ({around})")
-    return Cell(text, one.mean, one.low, one.high)
+    around = between(number(estimate.low, sign=True), number(estimate.high, sign=True))
+    text = number(estimate.mean, sign=True) + ("" if around == NONE else f" ({around})")
+    return Cell(text, estimate.mean, estimate.low, estimate.high)
 
 
 def dashed(name: str) -> str:
@@ -331,14 +309,14 @@ def cost(result: Result) -> Table:
             *[_added(row.published_seconds, base and base.published_seconds)] * published,
             number(epochs, 0),
             seconds(whole),
-            *([seconds(written.get(row.writer or ""))] if written else []),
+            *[seconds(written.get(row.writer or ""))] * bool(written),
             *(percent(test.change) if test else NONE for test in tests),
         ]
         rows.append(Row(row.name, tuple(map(Cell, texts)), first=row.name in first_of_groups(result)))
-    head = ["", "an epoch", "added", *["published", "added, published"] * published, "epochs", "a trial"]
-    head += [*["its profiles"] * bool(written), *protocols]
+    times = ["an epoch", "added", *["published", "added, published"] * published, "epochs", "a trial"]
+    head = ("", *times, *["its profiles"] * bool(written), *protocols)
     about = f"Training and evaluation, beside the change in {title(result.headline)} against the base"
-    return Table("", tuple(head), tuple(rows), about)
+    return Table("", head, tuple(rows), about)
 
 
 def _added(time: float | None, base: float | None) -> str:
@@ -350,22 +328,20 @@ def profiles(result: Result) -> Table:
     head = ("", "of", "profiles", "distinct", "words", "in format", "prompt tokens", "new tokens", "time")
     rows = []
     for quality in result.quality:
+        counts = (quality.distinct, quality.prompt_tokens, quality.new_tokens)
+        distinct, prompt_tokens, new_tokens = (NONE if count is None else f"{count:,}" for count in counts)
         texts = (
             f"{quality.kind}s",
             f"{quality.profiles:,}",
-            _count(quality.distinct),
+            distinct,
             NONE if quality.words is None else f"{quality.words:.1f}",
             percent(quality.in_format, sign=False),
-            _count(quality.prompt_tokens),
-            _count(quality.new_tokens),
+            prompt_tokens,
+            new_tokens,
             seconds(quality.seconds),
         )
         rows.append(Row(quality.writer, tuple(map(Cell, texts))))
     return Table("", head, tuple(rows), text=2)
-
-
-def _count(value: int | None) -> str:
-    return NONE if value is None else f"{value:,}"
 
 
 def covered(row: ResultRow) -> str:
@@ -377,11 +353,7 @@ def row_infos(result: Result) -> Table:
     """Tabulate how the rows were made."""
     rows = []
     for row in result.about.rows:
-        texts = (
-            row.backbone,
-            row.control or row.writer,
-            covered(row) or ", ".join(row.kinds),
-            ", ".join(row.against),
-        )
+        coverage = covered(row) or ", ".join(row.kinds)
+        texts = (row.backbone, row.control or row.writer, coverage, ", ".join(row.against))
         rows.append(Row(row.name, tuple(Cell(text or NONE) for text in texts)))
     return Table("", ("", "backbone", "profiles", "coverage", "compared with"), tuple(rows), text=5)

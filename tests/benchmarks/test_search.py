@@ -12,7 +12,7 @@ from reclm.benchmarks import search as searching
 from reclm.benchmarks.experiment import execute
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import Trial
-from reclm.benchmarks.report.page import facts
+from reclm.benchmarks.report.page import provenance
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Range, Search, run_search, spaces, with_options
 from reclm.benchmarks.suite import Suite, changed
@@ -100,7 +100,7 @@ def test_every_trained_row_has_the_same_budget_and_runs_its_seeds_with_what_it_c
     line = Result.load(tmp_path / "run").about.rows[1]
     assert (line.trials, line.chosen) == (ran.searched["augment"].trials, ran.searched["augment"].chosen)
     assert line.base == "base"
-    told = " / ".join(text for _, text in facts(record))
+    told = " / ".join(text for _, text in provenance(record))
     assert "7 trials for every trained row alike (seed 0), of lr 0.0001 to 0.1 (log), dim 4/8" in told
     assert "augment: lr " in told
     assert "the best of 7 trials" in told

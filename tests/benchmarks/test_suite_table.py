@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from reclm.benchmarks.report.page import facts, terminal
+from reclm.benchmarks.report.page import provenance, terminal
 from reclm.benchmarks.results import Failure, ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.suite import load_suite, suite_names
 from reclm.charts import save
@@ -99,7 +99,7 @@ def test_what_failed_did_not_run_or_differs_is_said() -> None:
         }
     )
     result = Result(about, result.trials)
-    assert ("failed", f"{first.name}, seed 1: no luck") in facts(result)
+    assert ("failed", f"{first.name}, seed 1: no luck") in provenance(result)
     shown = [str(one) for one in terminal(result)]
     assert f"{first.name}: twice as wide" in shown
     assert f"{second.name}: no GPU" in shown

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from reclm import intervals
 from reclm.benchmarks.report import Cell, Row, Table, page, tables
-from reclm.benchmarks.report.page import facts, latex_page, latex_table, markdown_page, markdown_table
+from reclm.benchmarks.report.page import latex_page, latex_table, markdown_page, markdown_table, provenance
 from reclm.benchmarks.results import ProtocolInfo
 from reclm.benchmarks.significance import by_activity, over_users
 from reclm.errors import NotFound
@@ -181,8 +181,8 @@ def test_intervals_are_over_users_and_their_means_over_seeds(result):
     assert over_users(other.by_user("LightGCN", "zero-shot", "ndcg@20")).n == 180
 
 
-def test_facts_say_how_the_run_was_made(result):
-    found = facts(result)
+def test_provenance_says_how_the_run_was_made(result):
+    found = provenance(result)
     names = [name for name, _ in found]
     assert names == [
         "data set", "seeds", "epoch chosen by", "published numbers",
