@@ -7,18 +7,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reclm.benchmarks.experiment import SuiteRun
-from reclm.benchmarks.features import Features, open_row_profiler
+from reclm.benchmarks.features import Features
 from reclm.benchmarks.result_files import Example, Quality
 from reclm.benchmarks.results import Result
+from reclm.benchmarks.row_profiles import open_row_profiler
 from reclm.benchmarks.significance import over_users
 from reclm.benchmarks.suite import Suite
+from reclm.benchmarks.suite_run import SuiteRun
+from reclm.benchmarks.trial import ProfileOptions
 from reclm.charts import COLOURS, panels, save
 from reclm.data.dataset import Dataset, ProfileKind
+from reclm.data.item_text import item_texts
 from reclm.profiles.profile import Profiler
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.recommend.metrics import title
-from reclm.text.item_text import item_texts
 
 HISTORY, CHARACTERS = 8, 160
 """Items of a history that are shown, and characters of an item's text."""
@@ -31,7 +33,7 @@ def examples(run: SuiteRun) -> list[Example]:
     dataset = run.datasets[0]
     view, protocol = dataset.view(), dataset.protocols[0].name
     tops = {name: records[0].top.get(protocol, {}) for name, records in run.records.items()}
-    texts = next((store.texts("user") for _, store, _ in _stores(run) if store.count("user")), {})
+    texts = next((texts for options, store, _ in _stores(run) if (texts := _user_texts(options, store))), {})
     users = list(dict.fromkeys(user for top in tops.values() for user in top))
     examples = []
     for user, row in zip(users, dataset.users.idx(users).tolist(), strict=True):
@@ -53,39 +55,40 @@ def examples(run: SuiteRun) -> list[Example]:
 def qualities(run: SuiteRun) -> list[Quality]:
     """Return measures of each writer's profiles, by kind; those of the first seed that has any."""
     by_writer: dict[str, tuple[ProfileStore, Profiler | None]] = {}
-    for label, store, profiler in _stores(run):
-        by_writer.setdefault(label, (store, profiler))
+    for _, store, profiler in _stores(run):
+        by_writer.setdefault(store.info.writer, (store, profiler))
     return [
-        _quality(label, store, profiler, kind)
-        for label, (store, profiler) in by_writer.items()
+        _quality(writer, store, profiler, kind)
+        for writer, (store, profiler) in by_writer.items()
         for kind in KINDS
         if store.count(kind)
     ]
 
 
-def _stores(run: SuiteRun) -> Iterator[tuple[str, ProfileStore, Profiler | None]]:
-    """Yield writer, store and profiler of the rows that have profiles; those of language models first."""
-    pairs = sorted(run.pairs(), key=lambda one: one[1].seed)
-    for _, trial, record in pairs:
+def _stores(run: SuiteRun) -> Iterator[tuple[ProfileOptions, ProfileStore, Profiler | None]]:
+    """Yield options, store and profiler of the rows that have profiles, by seed."""
+    for _, trial, record in sorted(run.pairs(), key=lambda pair: pair[1].seed):
         options = trial.plan.profiles
         if options is None or options.control:
             continue
         if isinstance(trial.features, Features):
             if trial.features.store:
-                yield trial.features.store.info.writer, trial.features.store, trial.features.profiler
-        elif record.store and record.writer:
+                yield options, trial.features.store, trial.features.profiler
+        elif record.store:
             profiler = open_row_profiler(options.model_copy(update={"engine": None}))
-            yield record.writer, ProfileStore.read(record.store), profiler
+            yield options, ProfileStore.read(record.store), profiler
+
+
+def _user_texts(options: ProfileOptions, store: ProfileStore) -> dict[str, str]:
+    return store.texts("user") | options.edits.get("user", {})
 
 
 def _quality(writer: str, store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) -> Quality:
     rows = store.rows(columns=["kind", "text", "prompt_hash", "prompt_tokens", "new_tokens", "seconds"])
     rows = rows.filter(pc.field("kind") == kind)
-    words = pc.list_value_length(pc.utf8_split_whitespace(rows.column("text")))
+    costs = ("prompt_tokens", "new_tokens", "seconds")
     # equal prompts were answered once
-    prompts = rows.group_by("prompt_hash").aggregate(
-        [(name, "max") for name in ("prompt_tokens", "new_tokens", "seconds")]
-    )
+    prompts = rows.group_by("prompt_hash").aggregate([(name, "max") for name in costs])
     texts = rows.column("text").value_counts().to_pylist()
     in_format = None
     if profiler is not None:
@@ -96,21 +99,18 @@ def _quality(writer: str, store: ProfileStore, profiler: Profiler | None, kind: 
         kind=kind,
         profiles=rows.num_rows,
         distinct=len(texts),
-        words=pc.mean(words).as_py(),
+        words=pc.mean(pc.list_value_length(pc.utf8_split_whitespace(rows.column("text")))).as_py(),
         in_format=in_format,
-        prompt_tokens=pc.sum(prompts.column("prompt_tokens_max")).as_py() or None,
-        new_tokens=pc.sum(prompts.column("new_tokens_max")).as_py() or None,
-        seconds=pc.sum(prompts.column("seconds_max")).as_py() or None,
+        **{name: pc.sum(prompts.column(f"{name}_max")).as_py() or None for name in costs},
     )
 
 
 def _texts(dataset: Dataset, rows: np.ndarray) -> list[str]:
     """Return the beginning of the items' text, or their id where there is none."""
-    if not dataset.item_text.num_columns:
-        return dataset.items.ids(rows)
-    view = dataset.view()
-    texts = item_texts(view.item_text.take(pa.array(rows, pa.int64())), view.text_template)
     ids = dataset.items.ids(rows)
+    if not dataset.item_text.num_columns:
+        return ids
+    texts = item_texts(dataset.item_text.take(pa.array(rows, pa.int64())), dataset.text_template)
     return [
         text if len(text) <= CHARACTERS else f"{text[:CHARACTERS].rsplit(' ', 1)[0]} …"
         for text in (text or id for text, id in zip(texts, ids, strict=True))
@@ -127,8 +127,7 @@ def draw_lines(suite: Suite, result: Result, path: Path) -> None:
     log = len(at) > 1 and at[0] > 0 and at[-1] / at[0] >= 3
     for axis, metric in zip(axes, metrics, strict=True):
         for place, line in enumerate(lines):
-            # side by side, that bars do not cover each other
-            share = (place - (len(lines) - 1) / 2) / 80
+            share = (place - (len(lines) - 1) / 2) / 80  # side by side, that bars do not cover each other
             points = [row for row in rows if row.line == line]
             means = [over_users(result.by_user(row.name, protocol, metric)) for row in points]
             axis.errorbar(

@@ -39,6 +39,9 @@ from reclm.recommend.base import Inputs
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder
 
+TUNED = "tuned/"
+"""Begins the keys of profilers' trainings: their place among the cached trials."""
+
 LATEST = 8
 """Tuned features that a process keeps in memory: the controls of a row are made of them."""
 
@@ -329,7 +332,7 @@ class TunedFeatures:
     @property
     def folder(self) -> Path:
         """The folder of the training."""
-        return self.workspace.cells() / "tuned" / self.training_key
+        return self.workspace.cells() / TUNED / self.training_key
 
     def make(self) -> Features:
         """Tune what is not tuned yet, write the profiles, and embed all with the profiler's encoder.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from reclm import plugins
-from reclm.benchmarks.features import Features, TunedFeatures, forget_features, key_of
+from reclm.benchmarks.features import TUNED, Features, TunedFeatures, forget_features, key_of
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.console import duration, progress_bar
 from reclm.data.dataset import Dataset
@@ -58,9 +58,7 @@ class Trial:
     @cached_property
     def definition(self) -> dict[str, Any]:
         """All that the numbers depend on, defaults written out: two trials of equal definition are the same."""
-        config = plugins.get("backbone", self.plan.backbone).Config.build(
-            dict(self.plan.model), where=f"backbone {self.plan.backbone}"
-        )
+        config = plugins.get("backbone", self.plan.backbone).Config.build(dict(self.plan.model))
         return {
             "toolkit": version("reclm-toolkit"),
             "format": FORMAT,
@@ -80,7 +78,7 @@ class Trial:
     def locks(self) -> tuple[str, ...]:
         """Return the keys that one process at a time may hold: the trial's, and that of its profiler's training."""
         tuned = isinstance(self.features, TunedFeatures)
-        return (self.key, f"tuned/{self.features.training_key}") if tuned else (self.key,)
+        return (self.key, TUNED + self.features.training_key) if tuned else (self.key,)
 
 
 def run_trials(
@@ -96,16 +94,12 @@ def run_trials(
     """Return the records of ``trials``, in their order. What is cached is not run again, unless it had failed.
 
     Killed at any time and called again, it goes on with the trials that were not finished. Several runs may share a
-    cache: they divide the work between them.
+    cache: they divide the work between them. Equal trials run once.
 
     Args:
-        trials: equal ones run once.
-        title: of the progress bar.
-        labels: of each trial in the bar.
+        title: of the progress bar; ``labels`` are those of the trials.
         jobs: processes; the cores are divided between them.
-        progress: show the bar.
-        fresh: keys that were forgotten before; of all others what is cached is forgotten, and they are added. None:
-            nothing is forgotten.
+        fresh: what is cached is forgotten, but for these keys, and its keys are added. None: nothing is forgotten.
     """
     if fresh is not None:
         _forget(trials, cache, fresh)
@@ -136,18 +130,22 @@ def run_trials(
             _work([(place, trials[place]) for place in sorted(left)], cache, run, report)
         elif left:
             _in_processes(trials, left, cache, run, jobs, report)
-    return [_cached(cache, trial) for trial in trials]
+    records = [cache.get(trial.key) for trial in trials]
+    if None in records:
+        raise Damaged(
+            f"a trial was removed from {cache.folder} while all ran; run them again", where=cache.folder
+        )
+    return [record for record in records if record]
 
 
 def _forget(trials: Sequence[Trial], cache: TrialCache, fresh: set[str]) -> None:
     """Remove results, trainings of profilers, and what these sampled; what another process works on is new."""
-    for trial in trials:
-        new = [key for key in trial.locks if key not in fresh]
-        fresh.update(new)
-        with cache.claim(*new) as ours:
-            for key in new if ours else ():
+    for key in dict.fromkeys(key for trial in trials for key in trial.locks if key not in fresh):
+        fresh.add(key)
+        with cache.claim(key) as ours:
+            if ours:
                 cache.remove(key)
-        if len(trial.locks) > 1 and new[1:]:
+        if key.startswith(TUNED):
             forget_features()
             for samples in cache.folder.glob("samples/*.jsonl"):
                 samples.unlink(missing_ok=True)
@@ -158,13 +156,6 @@ def _estimate(seconds: float, epochs: int, jobs: int, title: str) -> None:
     if seconds * epochs / jobs > LONG:
         most = duration(seconds * epochs / jobs)
         print(f"{title}: {epochs:,} epochs at most, {seconds:.1f} s the first: up to {most}", file=sys.stderr)
-
-
-def _cached(cache: TrialCache, trial: Trial) -> TrialRecord:
-    record = cache.get(trial.key)
-    if record is None:
-        raise Damaged(f"{cache.folder / trial.key} was removed while the trials ran; run them again")
-    return record
 
 
 def _work(trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str, report: Report) -> None:
@@ -263,17 +254,15 @@ def run_trial(
         on_epoch: called with the history row of each epoch.
     """
     users, weights = None, None
-    if not cache.begin(trial.key, run):
-        error = "the process that ran it died (out of memory?)"
-        record = TrialRecord(definition=trial.definition, run=run, error=error)
-    else:
-        try:
-            record, users, weights = _trained(trial, cache.weights, run, on_epoch)
-        except Exception as error:  # recorded and shown: one trial's failure must not cost the others
-            line = " ".join(str(error).split()) or "no message"
-            line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
-            trace = traceback.format_exc()
-            record = TrialRecord(definition=trial.definition, run=run, error=line, traceback=trace)
+    try:
+        if not cache.begin(trial.key, run):
+            raise ReclmError("the process that ran it died (out of memory?)")
+        record, users, weights = _trained(trial, cache.weights, run, on_epoch)
+    except Exception as error:  # recorded and shown: one trial's failure must not cost the others
+        line = " ".join(str(error).split()) or "no message"
+        line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
+        trace = traceback.format_exc()
+        record = TrialRecord(definition=trial.definition, run=run, error=line, traceback=trace)
     cache.put(trial.key, record, users, weights)
     cache.end(trial.key)
     return record
@@ -311,8 +300,13 @@ def _trained(
         },
         environment=environment(),
         validation=trained.validation,
-        **(_of_tuned(features) if isinstance(trial.features, TunedFeatures) else {}),
     )
+    if isinstance(trial.features, TunedFeatures):  # known only once they are made
+        names = ("coverage", "checked", "encoder", "writer")
+        known: dict[str, Any] = {name: getattr(features, name) for name in names}
+        known |= {"log": list(features.log), "measures": _numbers(features.measures)}
+        store = features.store.folder if features.store else None
+        record = record.model_copy(update=known | {"store": store})
     return record, _per_user(dataset, trained.results), weights if with_weights else None
 
 
@@ -334,19 +328,6 @@ def _per_user(dataset: Dataset, results: Mapping[str, PerUser]) -> pa.Table:
         )
         for protocol, values in results.items()
     )
-
-
-def _of_tuned(features: Features) -> dict[str, Any]:
-    """Return what is known of tuned features only once they are made."""
-    return {
-        "log": list(features.log),
-        "measures": _numbers(features.measures),
-        "coverage": features.coverage,
-        "checked": features.checked,
-        "encoder": features.encoder,
-        "store": features.store and features.store.folder,
-        "writer": features.writer,
-    }
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
