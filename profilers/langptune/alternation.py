@@ -18,11 +18,9 @@ from reclm.profilers.langptune.contrastive import Contrastive
 from reclm.profilers.langptune.prompts import SessionWriter, Written, profile_chat
 from reclm.profilers.langptune.readability import interpretability
 from reclm.profilers.langptune.reward import SystemReward, TextRanker
-from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.loop import batch_rows
-from reclm.profilers.rl.policy import Policy
+from reclm.profilers.rl.policy import Policy, PolicyGenerator
 from reclm.profilers.rl.rlso import RLSO
-from reclm.profilers.rl.rollout import PolicyGenerator
 from reclm.profilers.tuning.metrics_log import MetricsLog
 from reclm.profilers.tuning.training import ADAPTER, load_network
 from reclm.text.encoder import TextEncoder
@@ -198,9 +196,7 @@ class Alternation:
                 before = after
                 if log:
                     log.add(rlso.step, metrics | parts)
-                rlso.save(steps)
-                if self.main:
-                    checkpoints.keep(steps, 1)
+                rlso.save(steps, newest=1)
                 advance(1, f"{title}: reward {metrics['reward']:.3f}, KL {metrics['kl']:.1f}")
         if log:
             log.close()

@@ -16,7 +16,7 @@ from reclm.data.sessions import NONE, Sessions
 from reclm.llm.chat import Chat, Message, SamplingParams, plain
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
-from reclm.profilers.rl.rollout import Sampler
+from reclm.profilers.rl.policy import PolicyGenerator
 from reclm.text.item_text import item_lines
 
 _ASK = (
@@ -190,7 +190,7 @@ class SessionWriter:
         sampler: samples from the model as it is at the moment.
     """
 
-    def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: Sampler) -> None:
+    def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: PolicyGenerator) -> None:
         self.histories, self.prompts, self.sampler = histories, prompts, sampler
 
     def ids(self, chat: Chat) -> list[int]:

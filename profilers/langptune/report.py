@@ -21,9 +21,8 @@ from reclm.profilers.langptune.contrastive import Contrastive
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
 from reclm.profilers.langptune.prompts import SessionWriter
 from reclm.profilers.langptune.reward import by_pass
-from reclm.profilers.rl.policy import Policy
+from reclm.profilers.rl.policy import Policy, PolicyGenerator
 from reclm.profilers.rl.rlso import RLSO
-from reclm.profilers.rl.rollout import PolicyGenerator
 from reclm.profilers.tuning.metrics_log import Metrics, draw, read_metrics
 from reclm.profilers.tuning.training import load_network
 from reclm.profiles.matrix import ProfileMatrix

@@ -10,7 +10,7 @@ from torch import Tensor
 from reclm.data.sessions import NONE
 from reclm.profilers.langptune.prompts import Histories, finished
 from reclm.profilers.langptune.readability import interpretability
-from reclm.profilers.rl.rollout import Rollout
+from reclm.profilers.rl.policy import Rollout
 from reclm.text.encoder import TextEncoder
 
 _PASSES = 4
@@ -103,7 +103,7 @@ REWARDS: dict[str, Callable[[Tensor], Tensor]] = {"ndcg": ndcg, "mrr": mrr}
 
 
 class SystemReward:
-    """NDCG or MRR of the ranking by a profile; a :class:`~reclm.profilers.rl.rollout.Reward`.
+    """NDCG or MRR of the ranking by a profile; a :class:`~reclm.profilers.rl.loop.Reward`.
 
     Args:
         ranker: with the encoder as it is at the moment.
@@ -126,7 +126,7 @@ class SystemReward:
     def watch(self, rollout: Rollout, rows: Sequence[int]) -> dict[str, float]:
         """Return how readable the answers are, and how much of them is copied; see :func:`interpretability`."""
         profiles = [finished(self.histories.config, text) for text in rollout.texts]
-        ended = [reason == "stop" for reason in rollout.finish_reasons]
+        ended = (~rollout.unfinished).tolist()
         return interpretability(profiles, self.histories.sources(self.rows[list(rows)].tolist()), ended)
 
 

@@ -168,7 +168,7 @@ def _apportioned(shares: np.ndarray, total: int) -> np.ndarray:
 
 
 class RewardModel:
-    """Rates profiles; a :class:`~reclm.profilers.rl.rollout.Reward` for the prompts ``questions``.
+    """Rates profiles; a :class:`~reclm.profilers.rl.loop.Reward` for the prompts ``questions``.
 
     Args:
         network: a sequence classifier with one output, its ``pad_token_id`` set.

@@ -26,11 +26,10 @@ from reclm.profilers.reclm.config import SupervisedConfig
 from reclm.profilers.reclm.prompts import NO, YES
 from reclm.profilers.reclm.reward_model import padded, tokenise_pairs
 from reclm.profilers.reclm.samples import messages_of
-from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.config import LoraOptions, PPOConfig
-from reclm.profilers.rl.policy import LogitHead, Policy
+from reclm.profilers.rl.loop import Reward, checkpoints
+from reclm.profilers.rl.policy import LogitHead, Policy, PolicyGenerator
 from reclm.profilers.rl.ppo import PPO
-from reclm.profilers.rl.rollout import PolicyGenerator, Reward
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.training import (
     ADAPTER,
@@ -238,13 +237,11 @@ def train_ppo(
             # before the checkpoint: rows behind the latest checkpoint are cut off, missing ones stay missing
             if log:
                 log.add(ppo.step + ppo.stopped, metrics)
-            ppo.save(steps)
-            if log:
-                checkpoints.keep(steps, 2)
+            ppo.save(steps, newest=2)
             advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
         if log:
             log.close()
-            done = checkpoints.complete(steps)
+            done = checkpoints(steps)
             with atomic_folder(folder / ADAPTER) as draft:
                 combine_adapters(run.model, start, done[0] if ppo.stopped else done[-1], draft)
             shutil.rmtree(steps, ignore_errors=True)

@@ -2,29 +2,63 @@
 
 Metrics of a step that both log, means over the batch of all processes: ``reward`` (that of a cut answer included),
 ``reward_std``, ``kl`` of an answer from the reference (k1, nats), ``kl_token`` a token (k3), ``entropy`` a token
-(nats), ``tokens`` of an answer, ``unfinished`` share of cut answers; ``learning_rate``; ``rollout_seconds``,
-``reward_seconds``, ``update_seconds`` with scoring, ``rollout_tokens`` a second.
+(nats), ``tokens`` of an answer, ``unfinished`` share of cut answers; ``learning_rate``; ``updates`` done;
+``rollout_seconds``, ``reward_seconds``, ``update_seconds`` with scoring, ``rollout_tokens`` a second.
+
+A checkpoint ``step-000012/`` holds the adapter as PEFT writes it, ``value_head.safetensors``, ``optimizer.pt`` (read
+with ``weights_only=True``), ``random.safetensors`` (torch's global states, which a reward may draw from) and
+``state.json``.
 """
 
+import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from reclm.errors import BadInput
-from reclm.profilers.rl import checkpoints
+from reclm.errors import BadInput, Damaged
+from reclm.files import atomic_folder
 from reclm.profilers.rl.config import OnPolicyConfig
 from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean
-from reclm.profilers.rl.policy import Policy, TokenScores
-from reclm.profilers.rl.rollout import Reward, Rollout, Sampler, rewards_of, roll_out
+from reclm.profilers.rl.policy import Policy, PolicyGenerator, Rollout, TokenScores, roll_out
+from reclm.profilers.tuning.metrics_log import writing
 
 Metrics = dict[str, float]
+
+
+class Reward(Protocol):
+    """Rates texts: a reward model, the NDCG of a ranking, a rule."""
+
+    def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> Sequence[float]:
+        """Return a number for each answer; ``rows`` are the numbers of the prompts that they answer."""
+        ...
+
+
 Watch = Callable[[Rollout, Sequence[int]], Metrics]
+
+
+def rewards_of(
+    reward: Reward, rollout: Rollout, rows: Sequence[int], unfinished: float | None = None
+) -> Tensor:
+    """Return the rewards ``(B,)`` of a rollout; an answer that was cut gets ``unfinished``, unless that is None."""
+    values = torch.tensor([float(value) for value in reward(rollout.texts, rows)], device=rollout.ids.device)
+    if len(values) != len(rows) or not values.isfinite().all():
+        bad = values[~values.isfinite()].tolist()
+        returned = f"{bad[0]} among them" if bad else f"{len(values)} numbers"
+        raise BadInput(
+            f"the reward must give {len(rows)} answers a finite number each; got {returned}", value=values
+        )
+    return values if unfinished is None else values.masked_fill(rollout.unfinished, unfinished)
 
 
 def generator(*numbers: int) -> torch.Generator:
@@ -59,6 +93,42 @@ def batch_rows(
     return rows, [seed * 1_000_003 + place * samples + sample for place in own for sample in range(samples)]
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in ``folder``, by step."""
+    steps = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
+    return sorted((path for path in steps if steps[path].isdigit()), key=lambda path: int(steps[path]))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn failures to read the checkpoint ``path`` in the block into Damaged."""
+    try:
+        yield
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        EOFError,
+        UnpicklingError,
+        SafetensorError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise Damaged(
+            f"the checkpoint {path} is damaged; delete it to go on from the one before ({reason})", value=path
+        ) from error
+
+
+def check_batch(name: str, size: int, accelerator: Accelerator) -> None:
+    """Raise a BadInput where a batch cannot be shared evenly by the processes."""
+    if size % accelerator.num_processes:
+        raise BadInput(
+            f"{name} = {size} cannot be shared evenly by {accelerator.num_processes} processes; make it a multiple",
+            value=size,
+            where=name,
+        )
+
+
 class OnPolicy(ABC):
     """A loop that learns from the policy's own answers, on one process or many (``accelerate launch``).
 
@@ -82,11 +152,12 @@ class OnPolicy(ABC):
     """
 
     samples: ClassVar[int] = 1
+    config: Any
 
     def __init__(
         self,
         policy: Policy,
-        sampler: Sampler,
+        sampler: PolicyGenerator,
         prompts: Sequence[list[int]],
         reward: Reward,
         config: OnPolicyConfig,
@@ -96,13 +167,7 @@ class OnPolicy(ABC):
         self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
         if not prompts:
             raise BadInput(f"{type(self).__name__} has no prompts to answer")
-        if config.batch_size % self.accelerator.num_processes:
-            raise BadInput(
-                f"batch_size = {config.batch_size} cannot be shared evenly by "
-                f"{self.accelerator.num_processes} processes; make it a multiple",
-                value=config.batch_size,
-                where="batch_size",
-            )
+        check_batch("batch_size", config.batch_size, self.accelerator)
         self.policy, self.sampler, self.prompts, self.reward = policy, sampler, prompts, reward
         groups = self._groups([weights for weights in policy.network.parameters() if weights.requires_grad])
         self._rates = [float(group["lr"]) for group in groups]
@@ -119,12 +184,21 @@ class OnPolicy(ABC):
 
     def train_step(self) -> Metrics:
         """Sample a batch of answers, rate them, and update the policy."""
+        config, group = self.config, self.accelerator
         started = perf_counter()
-        rows, seeds = self._batch()
-        rollout = roll_out(self.sampler, [self.prompts[row] for row in rows], self.config.sampling, seeds)
-        rollout = rollout.to(self.accelerator.device)
+        rows, seeds = batch_rows(
+            self.step,
+            config.batch_size,
+            len(self.prompts),
+            config.seed,
+            group.process_index,
+            group.num_processes,
+            self.samples,
+        )
+        rollout = roll_out(self.sampler, [self.prompts[row] for row in rows], config.sampling, seeds)
+        rollout = rollout.to(group.device)
         sampled = perf_counter()
-        rewards = rewards_of(self.reward, rollout, rows, self.config.unfinished_reward)
+        rewards = rewards_of(self.reward, rollout, rows, config.unfinished_reward)
         rated = perf_counter()
         watched = self.watch(rollout, rows) if self.watch else {}
         metrics = self._learn(rollout, rewards)
@@ -139,21 +213,47 @@ class OnPolicy(ABC):
             "rollout_tokens": float(rollout.answers.sum()) / (sampled - started),
         }
 
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint ``folder/step-000012``, complete or not at all; return its path."""
-        state = {"step": self.step, **self._state(), "config": self.config.model_dump(mode="json")}
+    def save(self, folder: Path, newest: int | None = None) -> Path:
+        """Write a checkpoint, complete or not at all, and delete all but the ``newest``; return its path."""
         path = folder / f"step-{self.step:06d}"
         if self.accelerator.is_main_process:
-            checkpoints.write(path, self.policy, self.optimizer.state_dict(), state)
+            with writing(path), atomic_folder(path) as draft:
+                self._write(draft)
+            for old in checkpoints(folder)[:-newest] if newest else ():
+                shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
         return path
 
+    def _write(self, folder: Path) -> None:
+        random = {f"cuda{at}": torch.cuda.get_rng_state(at) for at in range(torch.cuda.device_count())}
+        state = {"step": self.step, **self._state(), "config": self.config.model_dump(mode="json")}
+        self.policy.save(folder)
+        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+        save_file(random | {"cpu": torch.get_rng_state()}, folder / "random.safetensors")
+        (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
     def resume(self, folder: Path) -> bool:
         """Go on from the latest checkpoint in ``folder``; return False if there is none."""
-        latest = checkpoints.latest(folder)
-        if latest is None:
+        *_, path = [None, *checkpoints(folder)]
+        if path is None:
             return False
-        optimizer, state = checkpoints.read(latest, self.policy, self.config)
+        with reading(path):
+            optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+            random = load_file(path / "random.safetensors")
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        for name, value in self.config.model_dump(mode="json", exclude={"steps"}).items():
+            if state["config"].get(name) != value:
+                raise BadInput(
+                    f"the checkpoint {path} was written with {name} = {state['config'].get(name)}, not {value}; "
+                    "go on with the same options, or begin in another folder",
+                    value=name,
+                    where=path,
+                )
+        self.policy.load(path)
+        torch.set_rng_state(random.pop("cpu"))
+        for number in range(torch.cuda.device_count()):
+            if f"cuda{number}" in random:
+                torch.cuda.set_rng_state(random[f"cuda{number}"], number)
         self.optimizer.load_state_dict(optimizer)
         self.step = int(state["step"])
         self._restore(state)
@@ -174,35 +274,22 @@ class OnPolicy(ABC):
     def _restore(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take over the state that :meth:`_state` returned."""
 
-    def _batch(self) -> tuple[list[int], list[int]]:
-        """Return the prompts that this process answers in this step, and a seed for each answer."""
-        config, group = self.config, self.accelerator
-        return batch_rows(
-            self.step,
-            config.batch_size,
-            len(self.prompts),
-            config.seed,
-            group.process_index,
-            group.num_processes,
-            self.samples,
-        )
+    @torch.no_grad()
+    def _scores(self, rollout: Rollout, size: int) -> tuple[TokenScores, Tensor]:
+        """Return the scores of all answers, and the reference's log-probabilities, computed ``size`` at a time."""
 
-    def _scores(self, rollout: Rollout, size: int) -> TokenScores:
-        """Return the scores of all answers, computed ``size`` at a time."""
-        parts = [
-            self._score(self.policy, rollout, rows) for rows in torch.arange(len(rollout.ids)).split(size)
-        ]
-        return TokenScores(*map(torch.cat, zip(*parts, strict=True)))
+        def score() -> TokenScores:
+            rows = torch.arange(len(rollout.ids)).split(size)
+            parts = [self._score(self.policy, rollout, some) for some in rows]
+            return TokenScores(*map(torch.cat, zip(*parts, strict=True)))
+
+        own = score()
+        with self.policy.reference():
+            return own, score().logprobs
 
     def _score(self, policy: Any, rollout: Rollout, rows: Tensor) -> TokenScores:
-        return policy(
-            rollout.ids[rows],
-            rollout.attention[rows],
-            rollout.answers[rows],
-            self.config.temperature,
-            self.config.chunk,
-            self.samples,
-        )
+        ids, attention, answers = rollout.ids[rows], rollout.attention[rows], rollout.answers[rows]
+        return policy(ids, attention, answers, self.config.temperature, self.config.chunk, self.samples)
 
     def _batch_metrics(
         self, rollout: Rollout, rewards: Tensor, old: TokenScores, reference: Tensor, **more: Tensor
@@ -224,19 +311,46 @@ class OnPolicy(ABC):
         values["reward_std"] = max(values.pop("reward_square") - values["reward"] ** 2, 0.0) ** 0.5
         return values
 
-    def _minibatches(self, size: int) -> Iterator[Tensor]:
-        """Yield the samples, of ``size``, that each gradient step learns from, in all epochs one after the other."""
-        for epoch in range(self.config.epochs):
-            order = torch.randperm(size, generator=generator(self.config.seed, 1, self.step, epoch))
-            yield from order.to(self.accelerator.device).split(self.config.minibatch_size)
+    def _update(
+        self,
+        size: int,
+        loss_of: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]],
+        forward_size: int | None = None,
+        most_kl: float | None = None,
+    ) -> Metrics:
+        """Take a gradient step on each minibatch of several epochs; return the means of the loss's terms.
 
-    def _set_rate(self) -> float:
-        """Set and return the learning rate of this step's updates."""
-        config = self.config
+        Args:
+            size: samples of the batch.
+            loss_of: returns the loss of some samples, and its terms by name.
+            forward_size: samples in memory at once: the gradients of a minibatch are added up; None: all.
+            most_kl: updates end once ``update_kl`` is above it.
+        """
+        config, group = self.config, self.accelerator
         left = 1 - self.step / config.steps if config.schedule == "linear" else 1.0
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * left
-        return config.learning_rate * left
+        for parameters, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            parameters["lr"] = rate * left
+        orders = (
+            torch.randperm(size, generator=generator(config.seed, 1, self.step, epoch)).to(group.device)
+            for epoch in range(config.epochs)
+        )
+        sums: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
+        done = 0
+        for minibatch in (rows for order in orders for rows in order.split(config.minibatch_size)):
+            self.optimizer.zero_grad()
+            for rows in minibatch.split(forward_size or size):
+                loss, terms = loss_of(rows)
+                share = len(rows) / len(minibatch)
+                group.backward(loss * share)
+                sums = {name: sums.get(name, 0) + term * share for name, term in terms.items()}
+            group.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
+            self.optimizer.step()
+            done += 1
+            if most_kl and self._sum(terms["update_kl"]).item() / group.num_processes > most_kl:
+                break
+        means = self._mean({name: total / done for name, total in sums.items()})
+        return means | {"learning_rate": config.learning_rate * left, "updates": float(done)}
 
     def _sum(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum")  # pyright: ignore[reportReturnType]

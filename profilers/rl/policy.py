@@ -1,7 +1,8 @@
-"""The policy: a language model with trained layers, its reference and value function, and the scores of tokens."""
+"""The policy: a language model with trained layers, its reference and value function, token scores and rollouts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,6 +21,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from reclm.errors import BadInput, Damaged, NotFound
+from reclm.llm.chat import SamplingParams
+from reclm.llm.engines import LocalGenerator
+from reclm.llm.engines.transformers import TransformersGenerator
+from reclm.llm.models import LanguageModel
 from reclm.profilers.rl.config import LoraOptions
 from reclm.profilers.rl.losses import entropy
 from reclm.profilers.tuning.training import lora_config
@@ -266,7 +271,13 @@ class Policy(nn.Module):
 
     def load(self, folder: Path) -> None:
         """Take over the weights that :meth:`save` wrote."""
-        _existing(folder)
+        # peft would look for a missing folder on the hub
+        for name in (_ADAPTER_FILE, _VALUE_FILE):
+            if not (folder / name).is_file():
+                raise NotFound(
+                    f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote",
+                    value=folder,
+                )
         device = str(self.value_head.weight.device)
         try:
             weights = load_peft_weights(str(folder), device=device)
@@ -276,21 +287,99 @@ class Policy(nn.Module):
             set_peft_model_state_dict(self.network, weights)
             self.value_head.load_state_dict(load_file(folder / _VALUE_FILE, device=device))
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise _unreadable(folder, error) from error
+            reason = " ".join(str(error).split())[:200]
+            raise Damaged(
+                f"{folder} holds no policy for this model; give a folder that Policy.save wrote ({reason})"
+            ) from error
 
 
-def _existing(folder: Path) -> None:
-    # peft would look for a missing folder on the hub
-    for name in (_ADAPTER_FILE, _VALUE_FILE):
-        if not (folder / name).is_file():
-            raise NotFound(
-                f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote",
-                value=folder,
+class PolicyGenerator(TransformersGenerator):
+    """The transformers engine around a loaded network: it samples from the policy as it is at the moment.
+
+    Args:
+        network: a transformers causal language model (``Policy.base``).
+        model: the files that the network was loaded from; gives tokenizer, context window and end tokens.
+        batch_size: most prompts in a batch.
+    """
+
+    def __init__(self, network: Any, model: LanguageModel, batch_size: int = 32) -> None:
+        LocalGenerator.__init__(self, model)
+        self.model = f"{model.name}+policy"
+        self.precision = "bf16" if network.dtype == torch.bfloat16 else "f32"
+        self.batch_size = batch_size
+        self._run(network)
+
+    def sample(
+        self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, list[int], bool]]:
+        """Yield row, new tokens (the one that ends it included) and whether it ended by itself, for each prompt."""
+        longest, context = max(map(len, prompts), default=0), self.prompts.context
+        if longest + params.max_new_tokens > context:
+            raise BadInput(
+                f"a prompt is too long: {longest} tokens and up to {params.max_new_tokens} new ones, "
+                f"{self.model} takes {context}; shorten the history or the item text"
             )
+        # accelerate may have moved the network
+        self.device = self.network.device
+        return super().sample(prompts, params, seeds)
 
 
-def _unreadable(folder: Path, error: Exception) -> Damaged:
-    reason = " ".join(str(error).split())[:200]
-    return Damaged(
-        f"{folder} holds no policy for this model; give a folder that Policy.save wrote ({reason})"
-    )
+@dataclass(frozen=True)
+class Rollout:
+    """``B`` prompts of up to ``P`` tokens and their answers of up to ``T``.
+
+    Attributes:
+        ids: ``(B, P + T)``: prompts padded on the left, answers on the right, with 0.
+        attention: ``(B, P + T)``, true where there is a token.
+        answers: ``(B, T)``, true on the tokens of the answer, the one that ends it included.
+        unfinished: ``(B,)``, true where the answer was cut.
+        texts: the answers as text, stripped.
+    """
+
+    ids: Tensor
+    attention: Tensor
+    answers: Tensor
+    unfinished: Tensor
+    texts: list[str]
+
+    @classmethod
+    def build(
+        cls,
+        prompts: Sequence[list[int]],
+        answers: Sequence[list[int]],
+        ended: Sequence[bool],
+        texts: list[str],
+    ) -> Self:
+        """Build a rollout from token ids."""
+        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            if not prompt or not answer:
+                raise BadInput(f"rollout: {'answer' if prompt else 'prompt'} {row} has no token", value=row)
+        left, right = max(map(len, prompts)), max(map(len, answers))
+        rows = [
+            [0] * (left - len(prompt)) + prompt + answer + [0] * (right - len(answer))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        column = torch.arange(left + right)
+        begin = left - torch.tensor([len(prompt) for prompt in prompts])
+        end = left + torch.tensor([len(answer) for answer in answers])
+        attention = (column >= begin.unsqueeze(1)) & (column < end.unsqueeze(1))
+        return cls(torch.tensor(rows), attention, attention[:, left:], ~torch.tensor(ended), texts)
+
+    def to(self, device: torch.device) -> "Rollout":
+        """Return the rollout with its tensors on ``device``."""
+        tensors = (self.ids, self.attention, self.answers, self.unfinished)
+        return Rollout(*(tensor.to(device) for tensor in tensors), self.texts)
+
+
+def roll_out(
+    sampler: PolicyGenerator, prompts: Sequence[list[int]], params: SamplingParams, seeds: Sequence[int]
+) -> Rollout:
+    """Answer each prompt (token ids) once, drawn by its seed: equal prompts get different answers."""
+    if not prompts or not all(prompts):
+        raise BadInput("rollout: there is no prompt, or one without a token")
+    # rows of like length lie together in the engine's batches
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    sampled = sampler.sample([prompts[row] for row in order], params, [seeds[row] for row in order])
+    answers = {order[place]: (new, ended) for place, new, ended in sampled}
+    tokens, ended = zip(*(answers[row] for row in range(len(prompts))), strict=True)
+    return Rollout.build(prompts, tokens, ended, [sampler.decode(new).strip() for new in tokens])

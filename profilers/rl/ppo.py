@@ -4,16 +4,15 @@ Papers: PPO https://arxiv.org/abs/1707.06347, on language models with a controll
 https://arxiv.org/abs/1909.08593; in RecLM (https://arxiv.org/abs/2412.19302) eqs 7 and 8.
 
 Metrics of a step beside those of :mod:`~reclm.profilers.rl.loop`, means over its updates: ``policy_loss``,
-``value_loss``, ``clip_fraction``, ``update_kl`` from old to new policy, ``updates`` done; ``explained_variance`` of the
-returns by the values; ``kl_coefficient`` β that the step used; ``stopped`` 1 if the KL ran away.
+``value_loss``, ``clip_fraction``, ``update_kl`` from old to new policy; ``explained_variance`` of the returns by the
+values; ``kl_coefficient`` β that the step used; ``stopped`` 1 if the KL ran away.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from reclm.profilers.rl.config import PPOConfig
@@ -27,8 +26,7 @@ from reclm.profilers.rl.losses import (
     value_loss,
     whiten,
 )
-from reclm.profilers.rl.policy import Policy, TokenScores
-from reclm.profilers.rl.rollout import Reward, Rollout, Sampler
+from reclm.profilers.rl.policy import Rollout, TokenScores
 
 
 class KLController:
@@ -71,16 +69,8 @@ class PPO(OnPolicy):
 
     config: PPOConfig
 
-    def __init__(
-        self,
-        policy: Policy,
-        sampler: Sampler,
-        prompts: Sequence[list[int]],
-        reward: Reward,
-        config: PPOConfig | None = None,
-        accelerator: Accelerator | None = None,
-    ) -> None:
-        super().__init__(policy, sampler, prompts, reward, config or PPOConfig(), accelerator)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.kl = KLController(self.config.kl_coefficient, self.config.kl_target, self.config.kl_gain)
 
     def _groups(self, weights: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
@@ -95,22 +85,8 @@ class PPO(OnPolicy):
         self.stopped = bool(state["stopped"])
 
     def _learn(self, rollout: Rollout, rewards: Tensor) -> Metrics:
-        metrics, experience = self._experience(rollout, rewards)
-        limit = self.config.runaway and self.config.kl_target and self.config.runaway * self.config.kl_target
-        if limit and metrics["kl"] > limit:
-            self.stopped = True
-        else:
-            metrics |= self._update(experience)
-            self.kl.update(metrics["kl"])
-        return metrics | {"stopped": float(self.stopped)}
-
-    @torch.no_grad()
-    def _experience(self, rollout: Rollout, rewards: Tensor) -> tuple[Metrics, Experience]:
-        """Score with policy and reference, and estimate advantages."""
         config, answers = self.config, rollout.answers
-        old = self._scores(rollout, config.minibatch_size)
-        with self.policy.reference():
-            reference = self._scores(rollout, config.minibatch_size).logprobs
+        old, reference = self._scores(rollout, config.minibatch_size)
         kl = kl_k1(old.logprobs, reference)
 
         everyone = torch.ones_like(rewards, dtype=torch.bool)
@@ -123,26 +99,14 @@ class PPO(OnPolicy):
         explained = explained_variance(old.values, returns, answers)
         metrics = self._batch_metrics(rollout, rewards, old, reference, explained_variance=explained)
         metrics["kl_coefficient"] = self.kl.coefficient
-        return metrics, Experience(rollout, old, advantages, returns)
-
-    def _update(self, experience: Experience) -> Metrics:
-        """Take a gradient step on each minibatch of several epochs."""
-        rate = self._set_rate()
-        sums: dict[str, Tensor] = {}
-        done = 0
-        for rows in self._minibatches(len(experience.advantages)):
-            loss, terms = self._loss(experience, rows)
-            self.optimizer.zero_grad()
-            self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
-            self.optimizer.step()
-            sums = {name: sums.get(name, 0) + term for name, term in terms.items()}
-            done += 1
-            moved = self._sum(terms["update_kl"]).item() / self.accelerator.num_processes
-            if self.config.update_kl and moved > self.config.update_kl:
-                break
-        means = self._mean({name: total / done for name, total in sums.items()})
-        return means | {"learning_rate": rate, "updates": float(done)}
+        limit = config.runaway and config.kl_target and config.runaway * config.kl_target
+        if limit and metrics["kl"] > limit:
+            self.stopped = True
+        else:
+            loss = partial(self._loss, Experience(rollout, old, advantages, returns))
+            metrics |= self._update(len(answers), loss, most_kl=config.update_kl)
+            self.kl.update(metrics["kl"])
+        return metrics | {"stopped": float(self.stopped)}
 
     def _loss(self, experience: Experience, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a minibatch, and its terms by name."""

@@ -5,22 +5,20 @@ Paper: LangPTune https://arxiv.org/abs/2410.18870, eqs 6 and 8; the objective is
 
 Metrics of a step beside those of :mod:`~reclm.profilers.rl.loop`: ``reward_gap`` mean distance of the rewards of a
 prompt's two answers, before penalty and whitening; means over its updates: ``loss``, ``update_kl`` a token from old to
-new policy (k3, nats), ``updates`` done.
+new policy (k3, nats).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from reclm.profilers.rl.config import RLSOConfig
 from reclm.profilers.rl.loop import Metrics, OnPolicy
 from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean, rlso_loss, rlso_rewards
-from reclm.profilers.rl.policy import Policy
-from reclm.profilers.rl.rollout import Reward, Rollout, Sampler
+from reclm.profilers.rl.policy import Rollout
 
 
 @dataclass(frozen=True)
@@ -48,20 +46,9 @@ class RLSO(OnPolicy):
     config: RLSOConfig
     samples = 2
 
-    def __init__(
-        self,
-        policy: Policy,
-        sampler: Sampler,
-        prompts: Sequence[list[int]],
-        reward: Reward,
-        config: RLSOConfig | None = None,
-        accelerator: Accelerator | None = None,
-    ) -> None:
-        # with many processes, whatever requires a gradient must get one
-        policy.value_head.requires_grad_(False)
-        super().__init__(policy, sampler, prompts, reward, config or RLSOConfig(), accelerator)
-
     def _groups(self, weights: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
+        # with many processes, whatever requires a gradient must get one
+        self.policy.value_head.requires_grad_(False)
         config = self.config
         return [
             {
@@ -73,41 +60,17 @@ class RLSO(OnPolicy):
         ]
 
     def _learn(self, rollout: Rollout, rewards: Tensor) -> Metrics:
-        metrics, pairs = self._pairs(rollout, rewards)
-        return metrics | self._update(pairs)
-
-    @torch.no_grad()
-    def _pairs(self, rollout: Rollout, rewards: Tensor) -> tuple[Metrics, Pairs]:
-        """Score with policy and reference, penalise and whiten."""
-        config, size = self.config, 2 * self.config.forward_size
-        old = self._scores(rollout, size)
-        with self.policy.reference():
-            reference = self._scores(rollout, size).logprobs
+        config = self.config
+        old, reference = self._scores(rollout, 2 * config.forward_size)
         kl = kl_k1(old.logprobs, reference).sum(1)
         scores = rlso_rewards(
             rewards, kl, config.kl_coefficient, white=config.whiten_rewards, add_up=self._sum
         )
         gap = rewards.view(-1, 2).diff().abs().mean()
         metrics = self._batch_metrics(rollout, rewards, old, reference, reward_gap=gap)
-        return metrics, Pairs(rollout, old.logprobs, scores.view(-1, 2))
-
-    def _update(self, pairs: Pairs) -> Metrics:
-        """Take a gradient step on each minibatch of several epochs; π_t stays the policy that wrote the answers."""
-        rate = self._set_rate()
-        sums: dict[str, Tensor] = {}
-        done = 0
-        for prompts in self._minibatches(len(pairs.rewards)):
-            self.optimizer.zero_grad()
-            for part in prompts.split(self.config.forward_size):
-                loss, terms = self._loss(pairs, part)
-                share = len(part) / len(prompts)
-                self.accelerator.backward(loss * share)
-                sums = {name: sums.get(name, 0) + term * share for name, term in terms.items()}
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
-            self.optimizer.step()
-            done += 1
-        means = self._mean({name: total / done for name, total in sums.items()})
-        return means | {"learning_rate": rate, "updates": float(done)}
+        pairs = Pairs(rollout, old.logprobs, scores.view(-1, 2))
+        # π_t stays the policy that wrote the answers
+        return metrics | self._update(len(pairs.rewards), partial(self._loss, pairs), config.forward_size)
 
     def _loss(self, pairs: Pairs, prompts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of some prompts, and its terms by name."""

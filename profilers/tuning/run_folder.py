@@ -26,7 +26,7 @@ from reclm.llm.models import (
     load_tokenizer,
 )
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.rl.rollout import PolicyGenerator
+from reclm.profilers.rl.policy import PolicyGenerator
 from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
 from reclm.profiles.profile import Profiler
 from reclm.text.encoder import TextEncoder

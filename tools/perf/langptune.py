@@ -18,8 +18,8 @@ from reclm.llm.models import find_model
 from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.pipeline import LangPTunePipeline
+from reclm.profilers.rl.policy import roll_out
 from reclm.profilers.rl.rlso import RLSO
-from reclm.profilers.rl.rollout import roll_out
 from reclm.text.encoder import TextEncoder
 from tools.perf.common import machine
 

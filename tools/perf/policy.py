@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from reclm.llm.chat import SamplingParams
 from reclm.llm.models import find_model, transformers_folder
-from reclm.profilers.rl.policy import Policy
-from reclm.profilers.rl.rollout import PolicyGenerator, roll_out
+from reclm.profilers.rl.policy import Policy, PolicyGenerator, roll_out
 from tools.perf.common import machine, side_by_side
 
 

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from reclm.errors import BadInput
 from reclm.profilers.reclm import stages
 from reclm.profilers.reclm.stages import StageRun, combine_adapters
-from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl.config import LoraOptions, PPOConfig
 from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.tuning.training import add_adapter, load_network
@@ -150,15 +149,14 @@ def test_where_kl_runs_away_the_adapter_is_that_of_the_step_before(
 
 def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(tiny, tmp_path, monkeypatch) -> None:
     unbroken = train_ppo(tiny, count_e, tmp_path / "a", TOY)
-    write = checkpoints.write
+    save = PPO.save
 
-    def broken(path: Path, *args) -> None:
-        write(path, *args)
-        if path.name == "step-000002":
+    def broken(self: PPO, folder: Path, **options) -> None:
+        if save(self, folder, **options).name == "step-000002":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "write", broken)
+        patched.setattr(PPO, "save", broken)
         with pytest.raises(KeyboardInterrupt):
             train_ppo(tiny, count_e, tmp_path / "b", TOY)
     # what a killed run left of the checkpoint that it was writing

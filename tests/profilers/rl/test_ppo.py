@@ -12,13 +12,12 @@ from toy_policy import (  # pyright: ignore[reportMissingImports]
 )
 
 from reclm.errors import BadInput, Damaged
-from reclm.profilers.rl import checkpoints
 from reclm.profilers.rl import loop as on_policy
 from reclm.profilers.rl import ppo as ppo_module
 from reclm.profilers.rl.config import PPOConfig
-from reclm.profilers.rl.loop import batch_rows
+from reclm.profilers.rl.loop import batch_rows, checkpoints
+from reclm.profilers.rl.policy import PolicyGenerator, roll_out
 from reclm.profilers.rl.ppo import PPO
-from reclm.profilers.rl.rollout import PolicyGenerator, roll_out
 
 TOY = PPOConfig(
     steps=40,
@@ -139,7 +138,7 @@ def test_checkpoints_are_whole_or_not_there(llama, tmp_path):
     path = ppo.save(tmp_path)
     assert ppo.save(tmp_path) == path
     (tmp_path / "step-000009.partial").mkdir()
-    assert checkpoints.latest(tmp_path) == path
+    assert checkpoints(tmp_path) == [path]
     (path / "state.json").write_text("{", encoding="utf-8")
     with pytest.raises(Damaged, match="step-000000"):
         ppo.resume(tmp_path)

@@ -21,8 +21,8 @@ from reclm.profilers.rl import loop as on_policy
 from reclm.profilers.rl import rlso as rlso_module
 from reclm.profilers.rl.config import RLSOConfig
 from reclm.profilers.rl.loop import batch_rows
+from reclm.profilers.rl.policy import roll_out
 from reclm.profilers.rl.rlso import RLSO
-from reclm.profilers.rl.rollout import roll_out
 
 TOY = RLSOConfig(
     steps=30,

@@ -7,8 +7,9 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
+from reclm.profilers.rl.loop import rewards_of
 from reclm.profilers.rl.losses import rlso_loss, rlso_rewards
-from reclm.profilers.rl.rollout import Rollout, rewards_of
+from reclm.profilers.rl.policy import Rollout
 
 OLD = tensor([[-1.5, -1.0], [-3.0, -2.0]])
 NEW = tensor([[-1.0, -2.0], [-3.0, -2.5]])

@@ -6,7 +6,7 @@ import torch
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message, SamplingParams
 from reclm.profilers.rl.config import PPOConfig
-from reclm.profilers.rl.rollout import PolicyGenerator, Rollout, roll_out
+from reclm.profilers.rl.policy import PolicyGenerator, Rollout, roll_out
 
 PROMPTS = [[1, 40], [1, 40, 50], [1, 40, 50, 60], [1, 40, 50, 60, 70]]
 SAMPLED = SamplingParams(max_new_tokens=12, temperature=1.0, top_p=1.0)
@@ -38,14 +38,16 @@ class Recording(PolicyGenerator):
         return _Recorder(super().chooser(prompts, params, seeds), list(self.logprobs))
 
 
+def answer_of(rollout, row) -> list[int]:
+    mask = rollout.answers[row]
+    return rollout.ids[row, -len(mask) :][mask].tolist()
+
+
 def test_layout():
     rollout = Rollout.build([[5], [6, 7]], [[8, 9, 2], [3]], [True, False], ["a", "b"])
     assert rollout.ids.tolist() == [[0, 5, 8, 9, 2], [6, 7, 3, 0, 0]]
     assert rollout.attention.int().tolist() == [[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert rollout.answers.int().tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert rollout.prompt_ids.tolist() == [[0, 5], [6, 7]]
-    assert rollout.answer_ids.tolist() == [[8, 9, 2], [3, 0, 0]]
-    assert rollout.finish_reasons == ["stop", "length"]
     assert rollout.unfinished.tolist() == [False, True]
 
 
@@ -68,7 +70,7 @@ def test_greedy_answers_are_those_of_generate(moved, llama):
         alone = moved.base.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, pad_token_id=0
         )
-        assert rollout.answer_ids[row][rollout.answers[row]].tolist() == alone[0, len(prompt) :].tolist()
+        assert answer_of(rollout, row) == alone[0, len(prompt) :].tolist()
 
 
 def test_an_answer_depends_on_its_prompt_and_seed_alone(moved, llama):
@@ -114,12 +116,11 @@ def test_the_token_that_ends_an_answer_belongs_to_it(moved, llama):
     rollout = roll_out(sampler, [PROMPTS[0]] * 32, long, seeds=range(32))
     lengths = rollout.answers.sum(1).tolist()
     for row, length in enumerate(lengths):
-        answer = rollout.answer_ids[row, :length].tolist()
-        assert (answer[-1] == end) == (rollout.finish_reasons[row] == "stop")
+        answer = answer_of(rollout, row)
+        assert (answer[-1] == end) == (not rollout.unfinished[row])
         assert end not in answer[:-1]
         assert length <= 100
-    assert {"stop", "length"} >= set(rollout.finish_reasons)
-    assert "stop" in rollout.finish_reasons
+    assert not rollout.unfinished.all()
 
 
 def test_an_answer_ends_behind_a_stop_string(moved, llama):
@@ -131,10 +132,9 @@ def test_an_answer_ends_behind_a_stop_string(moved, llama):
         if "e" not in before:
             continue
         # the same words up to the token that has the first e
-        assert rollout.finish_reasons[row] == "stop"
+        assert not rollout.unfinished[row]
         assert before.startswith(rollout.texts[row])
-        last = rollout.answers[row].sum() - 1
-        assert "e" not in sampler.decode(rollout.answer_ids[row, :last].tolist())
+        assert "e" not in sampler.decode(answer_of(rollout, row)[:-1])
     assert any("e" in text for text in free.texts)
 
 

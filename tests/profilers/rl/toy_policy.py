@@ -7,8 +7,7 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM
 
 from reclm.profilers.rl.loop import OnPolicy
-from reclm.profilers.rl.policy import LoraOptions, Policy  # pyright: ignore[reportPrivateImportUsage]
-from reclm.profilers.rl.rollout import PolicyGenerator
+from reclm.profilers.rl.policy import LoraOptions, Policy, PolicyGenerator  # pyright: ignore[reportPrivateImportUsage]
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 
