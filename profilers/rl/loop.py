@@ -34,6 +34,7 @@ from reclm.profilers.rl.policy import Policy, PolicyGenerator, Rollout, TokenSco
 from reclm.profilers.tuning.metrics_log import writing
 
 Metrics = dict[str, float]
+_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError, SafetensorError)
 
 
 class Reward(Protocol):
@@ -104,15 +105,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn failures to read the checkpoint ``path`` in the block into Damaged."""
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        EOFError,
-        UnpicklingError,
-        SafetensorError,
-    ) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise Damaged(
             f"the checkpoint {path} is damaged; delete it to go on from the one before ({reason})", value=path
@@ -136,16 +129,13 @@ class OnPolicy(ABC):
     are drawn from generators of their own. A run resumed from a checkpoint equals the unbroken run.
 
     Args:
-        policy: the model to train.
         sampler: writes answers with the policy's network.
         prompts: token ids.
-        reward: rates the answers.
-        config: options.
         accelerator: by default a new one, in full precision.
 
     Attributes:
         samples: answers to each prompt of a batch.
-        watch: returns further metrics of a batch's answers, from them and their prompts' numbers; their means over the
+        watch: returns further metrics of a batch, from its answers and their prompts' numbers; their means over the
             processes are logged.
         step: steps done.
         stopped: whether training ended before its last step.

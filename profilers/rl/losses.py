@@ -15,17 +15,13 @@ from torch import Tensor
 
 
 class PolicyLoss(NamedTuple):
-    """The clipped objective and two statistics of the update; all of shape ``()``.
-
-    Attributes:
-        loss: to be minimised.
-        clip_fraction: share of the tokens whose ratio lies beyond the clip range.
-        approx_kl: mean ``k3`` estimate of KL(old ‖ new), in nats a token.
-    """
+    """The clipped objective, to be minimised, and two statistics of the update; all of shape ``()``."""
 
     loss: Tensor
     clip_fraction: Tensor
+    """Share of the tokens whose ratio lies beyond the clip range."""
     approx_kl: Tensor
+    """Mean ``k3`` estimate of KL(old ‖ new), in nats a token."""
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -33,28 +29,18 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
-def whiten(
-    values: Tensor,
-    mask: Tensor,
-    *,
-    shift_mean: bool = True,
-    add_up: Callable[[Tensor], Tensor] = lambda total: total,
-) -> Tensor:
+def whiten(values: Tensor, mask: Tensor, add_up: Callable[[Tensor], Tensor] = lambda total: total) -> Tensor:
     """Return ``(x − mean) / √(var + 1e-8)`` over all values under the mask, 0 elsewhere: ``(…), (…) -> (…)``.
 
-    The variance is that of the values at hand (divided by their number).
-
-    Args:
-        shift_mean: False keeps the mean and only scales.
-        add_up: adds a tensor up over processes, where each holds a part of the values.
+    The variance is that of the values at hand (divided by their number). ``add_up`` adds a tensor up over processes,
+    where each holds a part of the values.
     """
     known = values.masked_fill(~mask, 0)
     count, total = add_up(torch.stack([mask.sum().to(known), known.sum()]))
     mean = total / count.clamp(min=1)
     squares = (values - mean).masked_fill(~mask, 0).square().sum()
     variance = add_up(squares) / count.clamp(min=1)
-    white = (values - mean) * torch.rsqrt(variance + 1e-8)
-    return (white if shift_mean else white + mean).masked_fill(~mask, 0)
+    return ((values - mean) * torch.rsqrt(variance + 1e-8)).masked_fill(~mask, 0)
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -64,7 +50,6 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     Behind a row's last token V and A are 0: an answer ends there. The tokens of a row must be next to each other.
 
     Args:
-        rewards: reward of each token.
         values: V of the state in which each token was chosen.
         gamma: discount in [0, 1].
         lam: 0 is the one-step error, 1 the return less V.
@@ -83,10 +68,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 def ppo_policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> PolicyLoss:
     """Return ``L = −E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]``, ``ρ = exp(new − old)`` (1707.06347, eq. 7).
 
-    Args:
-        new: log-probabilities under the policy, with gradient.
-        old: those when the answers were written.
-        clip: ε.
+    ``new`` are log-probabilities under the policy, ``old`` those when the answers were written; ``clip`` is ε.
     """
     log_ratio = (new - old.detach()).masked_fill(~mask, 0)
     ratio = log_ratio.exp()
@@ -102,13 +84,8 @@ def ppo_policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, 
 def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
     """Return ``L = ½ E[max((V − R)², (clip(V, V_old − ε, V_old + ε) − R)²)]``: ``(B, T) × 4 -> ()``.
 
-    The worse of the squared errors with and without the clip, as in the implementation of 1707.06347's authors.
-
-    Args:
-        new: values with gradient.
-        old: values when the answers were written.
-        returns: the targets.
-        clip: ε.
+    The worse of the squared errors with and without the clip, as in the implementation of 1707.06347's authors. ``old``
+    are the values when the answers were written; ``clip`` is ε.
     """
     new, old, returns = new.masked_fill(~mask, 0), old.detach(), returns.detach()
     clipped = old + (new - old).clamp(-clip, clip)
@@ -133,8 +110,7 @@ def rlso_rewards(
         rewards: of each answer; one that is not finished has Γ already.
         kl: ``ln π_t − ln π_0`` of each answer, summed over its tokens (k1).
         gamma: γ, reward a nat.
-        white: bring the results to mean 0 and variance 1.
-        add_up: see :func:`whiten`.
+        white, add_up: see :func:`whiten`.
     """
     rewards = (rewards - gamma * kl).detach()
     everyone = torch.ones_like(rewards, dtype=torch.bool)
@@ -148,7 +124,7 @@ def rlso_loss(new: Tensor, old: Tensor, rewards: Tensor, eta: float) -> Tensor:
     reward (2410.18870, eq. 6). The release has the square of ``[…] − η (r − r')``: this times η², equal at η = 1.
 
     Args:
-        new: log-probabilities of whole answers under the policy, with gradient; a row the two answers to a prompt.
+        new: log-probabilities of whole answers under the policy; a row the two answers to a prompt.
         old: those when the answers were written.
         rewards: of the answers (:func:`rlso_rewards`).
         eta: η: the larger, the further a difference of rewards moves the policy.

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Self
 import torch
 from peft import (
     PeftModel,
-    get_peft_model,
     get_peft_model_state_dict,
     load_peft_weights,
     set_peft_model_state_dict,
@@ -27,18 +26,16 @@ from reclm.llm.engines.transformers import TransformersGenerator
 from reclm.llm.models import LanguageModel
 from reclm.profilers.rl.config import LoraOptions
 from reclm.profilers.rl.losses import entropy
-from reclm.profilers.tuning.training import lora_config
+from reclm.profilers.tuning.training import add_adapter
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 _VALUE_FILE = "value_head.safetensors"
 
 
 class LogitHead:
-    """The output layer of a causal language model, apart from the layers below.
+    """The output layer of a transformers causal language model, apart from the layers below.
 
-    Args:
-        network: a transformers causal language model, or one that a PEFT model holds (``get_base_model()``); LoRA
-            matrices on the output layer are used and trained like the others.
+    The model may be one that a PEFT model holds: LoRA matrices on the output layer are used and trained like others.
     """
 
     def __init__(self, network: Any) -> None:
@@ -60,16 +57,11 @@ class LogitHead:
         return self._decode(ids, attention).last_hidden_state
 
     def hidden_of_groups(self, ids: Tensor, attention: Tensor, prompt: int, size: int) -> Tensor:
-        """Return :meth:`hidden` before each token behind the prompts; a prompt is read once for its group of rows.
+        """Return :meth:`hidden` before each token behind the prompts: ``(B, P + T), (B, P + T) -> (B, T, h)``.
 
         Args:
-            ids: ``(B, P + T)``; the rows of a group follow each other and have the same prompt.
-            attention: ``(B, P + T)``, 0 on padding.
             prompt: P.
-            size: rows in a group.
-
-        Returns:
-            ``(B, T, h)``.
+            size: rows that follow each other and have the same prompt; it is read once for them.
         """
         first = self._decode(ids[::size, :prompt], attention[::size, :prompt], use_cache=True)
         cache = first.past_key_values
@@ -120,15 +112,10 @@ def token_logprobs(
     3,200 × 49,152 logits, 630 MB in float32 and several times that for the gradient.
 
     Args:
-        head: the output layer.
         hidden: ``(B, T, h)``, the state *before* each token.
         tokens: ``(B, T)``.
-        mask: ``(B, T)``, true where there is a token; the results are 0 elsewhere and nothing is computed for it.
+        mask: ``(B, T)``, true where there is a token; the results ``(B, T)`` are 0 elsewhere.
         temperature: τ.
-        chunk: tokens whose logits are in memory at once.
-
-    Returns:
-        Two ``(B, T)`` in float32.
     """
     of_chunk = partial(_chunk, head, temperature)
     if torch.is_grad_enabled():
@@ -155,17 +142,13 @@ def _chunk(head: LogitHead, temperature: float, hidden: Tensor, tokens: Tensor) 
 
 
 class TokenScores(NamedTuple):
-    """Scores of the answers' tokens, ``(B, T)`` in float32; 0 where there is no token.
-
-    Attributes:
-        logprobs: log π of the token.
-        entropy: of the distribution that it was drawn from, in nats.
-        values: V of the state in which it was drawn.
-    """
+    """Scores of the answers' tokens, ``(B, T)`` in float32; 0 where there is no token."""
 
     logprobs: Tensor
     entropy: Tensor
+    """Of the distribution that the token was drawn from, in nats."""
     values: Tensor
+    """V of the state in which it was drawn."""
 
 
 class Policy(nn.Module):
@@ -173,14 +156,8 @@ class Policy(nn.Module):
 
     The reference policy is the same network with the adapter switched off, or the layers as they were
     (:meth:`reference`): bit for bit the model that training began with, and no second copy of the frozen weights.
-    Dropout is off at all times, so that the probability ratio of PPO is 1 before the first update.
-
-    Args:
-        network: the adapted model; parameters that require a gradient are trained.
-
-    Attributes:
-        network: the adapted model.
-        value_head: ``(h,) -> (1,)``, 0 everywhere at the start.
+    Dropout is off at all times, so that the probability ratio of PPO is 1 before the first update. What of ``network``
+    requires a gradient is trained; ``value_head`` is 0 everywhere at the start.
     """
 
     def __init__(self, network: PeftModel) -> None:
@@ -202,16 +179,15 @@ class Policy(nn.Module):
         Args:
             network: a transformers causal language model. One that has an adapter already (a tuned one) is merged
                 with it first: the reference is then the tuned model.
-            options: what is trained; dropout is left out.
+            options: of what is trained; dropout is left out.
             seed: of the new adapter's random half; torch's global state is left as it was.
         """
         if isinstance(network, PeftModel):
             network = network.merge_and_unload()  # pyright: ignore[reportCallIssue]
         options = (options or LoraOptions()).model_copy(update={"dropout": 0.0})
-        config = lora_config(network, options)
+        # the value head is drawn, too, before it is set to 0
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return cls(get_peft_model(network, config))  # pyright: ignore[reportArgumentType]
+            return cls(add_adapter(network, options, seed=seed))
 
     @property
     def base(self) -> Any:
@@ -236,11 +212,8 @@ class Policy(nn.Module):
         """Score the answers at the end of the rows.
 
         Args:
-            ids: ``(B, P + T)``, prompts padded on the left and answers on the right.
-            attention: ``(B, P + T)``, 0 on padding.
-            answers: ``(B, T)``, true on tokens of the answer.
-            temperature: the distribution is softmax(logits / temperature).
-            chunk: see :func:`token_logprobs`.
+            ids, attention, answers: see :class:`Rollout`.
+            temperature, chunk: see :func:`token_logprobs`.
             samples: answers to each prompt, one behind the other; the prompt is read once for all of them.
         """
         tokens = answers.shape[1]
@@ -263,11 +236,7 @@ class Policy(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         # the base model's embeddings are not trained, whether or not its vocabulary can be looked up
         self.network.save_pretrained(str(folder), save_embedding_layers=False)
-        head = {
-            name: weights.detach().cpu().contiguous()
-            for name, weights in self.value_head.state_dict().items()
-        }
-        save_file(head, folder / _VALUE_FILE)
+        save_file(self.value_head.state_dict(), folder / _VALUE_FILE)
 
     def load(self, folder: Path) -> None:
         """Take over the weights that :meth:`save` wrote."""
@@ -294,12 +263,9 @@ class Policy(nn.Module):
 
 
 class PolicyGenerator(TransformersGenerator):
-    """The transformers engine around a loaded network: it samples from the policy as it is at the moment.
+    """The transformers engine around a loaded network (``Policy.base``): it samples from the policy as it is now.
 
-    Args:
-        network: a transformers causal language model (``Policy.base``).
-        model: the files that the network was loaded from; gives tokenizer, context window and end tokens.
-        batch_size: most prompts in a batch.
+    ``model``, the files that the network was loaded from, gives tokenizer, context window and end tokens.
     """
 
     def __init__(self, network: Any, model: LanguageModel, batch_size: int = 32) -> None:

@@ -32,12 +32,8 @@ from reclm.profilers.rl.policy import Rollout, TokenScores
 class KLController:
     """Steers the KL of an answer: ``e = clip(KL / target − 1, −0.2, 0.2)``, ``β ← β (1 + K e)``.
 
-    Paper: section 2.2 of https://arxiv.org/abs/1909.08593, where K is 0.1.
-
-    Args:
-        coefficient: β at the start.
-        target: KL of an answer, in nats; None leaves β as it is.
-        gain: K.
+    Paper: section 2.2 of https://arxiv.org/abs/1909.08593, where K is 0.1. ``coefficient`` is β, ``target`` in nats an
+    answer (None leaves β as it is), ``gain`` K.
     """
 
     def __init__(self, coefficient: float, target: float | None, gain: float = 0.1) -> None:
@@ -63,8 +59,7 @@ class Experience:
 class PPO(OnPolicy):
     """One answer a prompt; the policy's value head is trained with it. See :class:`OnPolicy`.
 
-    Attributes:
-        stopped: whether the KL ran away; the step in which it did is not done.
+    Training is ``stopped`` when the KL runs away; the step in which it does is not done.
     """
 
     config: PPOConfig

@@ -23,17 +23,13 @@ from reclm.profilers.rl.policy import Rollout
 
 @dataclass(frozen=True)
 class Pairs:
-    """A batch of ``B`` prompts, whose answers are in rows ``2 b`` and ``2 b + 1``.
-
-    Attributes:
-        rollout: ``2 B`` answers of up to ``T`` tokens.
-        logprobs: ``(2 B, T)``, of each token under the policy that wrote it (π_t).
-        rewards: ``(B, 2)``, penalised and whitened.
-    """
+    """A batch of ``B`` prompts, whose answers are in rows ``2 b`` and ``2 b + 1``."""
 
     rollout: Rollout
     logprobs: Tensor
+    """``(2 B, T)``, of each token under the policy that wrote it (π_t)."""
     rewards: Tensor
+    """``(B, 2)``, penalised and whitened."""
 
 
 class RLSO(OnPolicy):

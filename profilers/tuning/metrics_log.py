@@ -3,7 +3,7 @@
 import errno
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,8 @@ _SMOOTHED = 40
 class MetricsLog:
     """Writes ``metrics.jsonl`` and TensorBoard's files.
 
-    Args:
-        folder: where.
-        step: steps done; rows behind it are of a run that was broken, and are cut off.
-        rows: the rows so far, each with its ``step``, in place of those in the file.
+    Rows behind ``step``, the steps done, are of a run that was broken, and are cut off; ``rows``, each with its
+    ``step``, stand in place of those in the file.
     """
 
     def __init__(self, folder: Path, step: int, rows: Iterable[Mapping[str, Any]] | None = None) -> None:
@@ -98,7 +96,7 @@ def read_metrics(folder: Path) -> Metrics:
     """Return the curves of a stage by name, from ``metrics.jsonl``: ``{"step": 3, "loss": 1.2, …}`` a line.
 
     A step that was logged twice, because a run was killed and resumed, counts as it was logged last. A line torn by a
-    kill is passed over, and so is a value that is no finite number. Without the file there are no curves.
+    kill is left out, and so is a value that is no finite number.
     """
     path = folder / FILE
     try:
@@ -109,10 +107,9 @@ def read_metrics(folder: Path) -> Metrics:
         raise Damaged(f"cannot read {path}: {error.strerror or error}", value=path) from error
     logged: dict[str, dict[int, float]] = {}
     for number, line in enumerate(lines, start=1):
-        row = None
-        with suppress(json.JSONDecodeError):
+        try:
             row = json.loads(line)
-        if row is None:
+        except json.JSONDecodeError:
             continue
         if not isinstance(row, dict) or type(row.get("step")) is not int:
             raise Damaged(
@@ -123,21 +120,17 @@ def read_metrics(folder: Path) -> Metrics:
         for name, value in row.items():
             if name != "step" and type(value) in (int, float) and np.isfinite(value):
                 logged.setdefault(name, {})[row["step"]] = float(value)
-    curves = {}
-    for name, values in logged.items():
-        steps = np.array(sorted(values), np.int64)
-        curves[name] = Curve(steps, np.array([values[step] for step in steps.tolist()]))
-    return curves
+    ordered = {name: sorted(values.items()) for name, values in logged.items()}
+    return {
+        name: Curve(np.array([step for step, _ in rows], np.int64), np.array([value for _, value in rows]))
+        for name, rows in ordered.items()
+    }
 
 
 def draw(
     stages: Mapping[str, Metrics], path: Path, title: str = "training", kl_target: float | None = None
 ) -> bool:
-    """Draw the curves as one PNG (see :func:`figure`).
-
-    Returns:
-        Whether there was anything to draw; without, nothing is written.
-    """
+    """Draw the curves as one PNG (see :func:`figure`); return whether there was anything to draw."""
     drawn = figure(stages, title, kl_target)
     if drawn:
         save(drawn, path)
@@ -146,11 +139,12 @@ def draw(
 
 @dataclass(frozen=True)
 class _Panel:
-    """A curve's title, its metric, the metric that is its standard deviation, and whether its axis begins at 0."""
+    """A curve to draw."""
 
     title: str
     metric: str
     spread: str = ""
+    """The metric that is its standard deviation."""
     from_zero: bool = False
 
 
@@ -172,12 +166,8 @@ _REINFORCED = (
 def figure(stages: Mapping[str, Metrics], title: str, kl_target: float | None = None) -> Figure | None:
     """Draw a panel a curve: loss and accuracy of each stage; of reinforcement learning reward, KL, β, entropy.
 
-    Args:
-        stages: curves by stage, in order; a stage with ``kl`` is one of reinforcement learning.
-        kl_target: KL of an answer that β is steered towards; a dashed line.
-
-    Returns:
-        None if there is no curve.
+    A stage with ``kl`` is one of reinforcement learning; a dashed line shows ``kl_target``, the KL that β is steered
+    towards. None if there is no curve.
     """
     chosen = [
         (stage, panel, metrics)

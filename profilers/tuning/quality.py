@@ -41,22 +41,19 @@ class Vectors:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The subjects that are measured, and the texts they are compared with: the same for every stage.
-
-    Attributes:
-        subjects: ids of subjects that no stage was tuned on.
-        teacher: the teacher's profiles by id.
-        histories: by id of subjects and neighbours: a line an item, newest first.
-        neighbours: by subject the ids of similar ones.
-        phrases: identities, and interests, of a profile in format; None for any number.
-    """
+    """The subjects that are measured, and the texts they are compared with: the same for every stage."""
 
     kind: ProfileKind
     subjects: tuple[str, ...]
+    """Ids of subjects that no stage was tuned on."""
     teacher: Mapping[str, str] = field(default_factory=dict)
+    """The teacher's profiles by id."""
     histories: Mapping[str, str] = field(default_factory=dict)
+    """By id of subjects and neighbours: a line an item, newest first."""
     neighbours: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By subject the ids of similar ones."""
     phrases: int | None = 3
+    """Identities, and interests, of a profile in format; None for any number."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,8 @@ class StageQuality:
     """Means over the held-out subjects that have a profile; a value that cannot be computed is None.
 
     Attributes:
-        stage: its name.
         subjects: subjects with a profile, ``n``.
         compliance: share in the profile format, with Wilson's interval.
-        words: length of a profile.
         distinct_1, distinct_2: distinct words, and pairs of successive words, over all of them in the ``n`` profiles
             (Li et al. 2016, https://arxiv.org/abs/1510.03055); the two headings of the format are not counted.
         repetition: share that say a phrase twice; a text out of format does not count as such.
@@ -97,13 +92,9 @@ class StageQuality:
 
 
 def stage_quality(stage: str, texts: Mapping[str, str], held_out: HeldOut, vectors: Vectors) -> StageQuality:
-    """Measure the profiles of a stage.
+    """Measure the profiles of a stage: ``texts`` by id, of held-out subjects and, for over-smoothing, their neighbours.
 
     Means over others are exact: over all of them, not over a sample.
-
-    Args:
-        texts: profiles by id, of the held-out subjects and, for over-smoothing, of their neighbours.
-        vectors: compares texts; to be shared by the stages.
     """
     ids = [id for id in held_out.subjects if id in texts]
     written = [texts[id] for id in ids]
@@ -146,16 +137,11 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
 
 
 def closeness(
-    ids: Sequence[str],
-    texts: Mapping[str, str],
-    neighbours: Mapping[str, Sequence[str]],
-    vectors: Vectors,
+    ids: Sequence[str], texts: Mapping[str, str], neighbours: Mapping[str, Sequence[str]], vectors: Vectors
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compare subjects' texts with those of their neighbours, and with those of all others.
+    """Return the mean cosines of subjects' texts to those of their neighbours, and to those of all others.
 
-    Returns:
-        Two arrays ``(m,)``: mean cosine to neighbours and to others, of the ``m`` subjects that have a text, a
-        neighbour with one, and somebody else with one.
+    Two arrays ``(m,)``: of the subjects that have a text, a neighbour with one, and somebody else with one.
     """
     people = IdMap(texts, "subject")
     ids = [id for id in ids if id in texts]
@@ -202,20 +188,13 @@ def _average(values: np.ndarray) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Profiles of every stage, in the order of the stages.
-
-    Attributes:
-        held_out: the subjects.
-        texts: by stage, profiles by id.
-        quality: one a stage.
-        teacher: the quality of the teacher's own profiles of these subjects, the goal of the tuning; None where it
-            wrote none.
-    """
+    """Profiles of every stage (``texts``: by stage and id) and their quality, in the order of the stages."""
 
     held_out: HeldOut
     texts: Mapping[str, Mapping[str, str]]
     quality: tuple[StageQuality, ...]
     teacher: StageQuality | None = None
+    """Of the teacher's own profiles of these subjects, the goal of the tuning; None where it wrote none."""
 
     def malformed(self, stage: str) -> dict[str, tuple[str, str]]:
         """Return id and text of the first profile that has a fault, by fault, most frequent first."""
@@ -236,12 +215,7 @@ class Comparison:
 
 
 def compare_stages(texts: Mapping[str, Mapping[str, str]], held_out: HeldOut, vectors: Vectors) -> Comparison:
-    """Measure every stage.
-
-    Args:
-        texts: by stage, in order (``before``, ``kd``, ``collab``, ``ppo`` …), profiles by id.
-        vectors: compares texts.
-    """
+    """Measure every stage; ``texts`` are profiles by stage, in order (``before``, ``kd``, ``collab`` …), and id."""
     quality = tuple(stage_quality(stage, written, held_out, vectors) for stage, written in texts.items())
     subjects = {id for written in texts.values() for id in written}
     taught = {id: text for id, text in held_out.teacher.items() if id in subjects}

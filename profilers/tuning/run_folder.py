@@ -51,22 +51,17 @@ class About(Config):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``config.yaml``, ``about.yaml``, and a folder a stage, each with its ``adapter``; for subclasses.
-
-    Attributes:
-        profiler: the name of its profiler.
-        Config, About: classes of the two files.
-        free: options that may change when tuning goes on.
-        writes: options that change how the tuned profiler writes.
-        prepared: folders that are deleted when options change before anything was learned.
-    """
+    """``config.yaml``, ``about.yaml``, and a folder a stage, each with its ``adapter``; for subclasses."""
 
     profiler: ClassVar[str]
     Config: ClassVar[type[Config]]
     About: ClassVar[type[About]] = About
     free: ClassVar[frozenset[str]] = frozenset()
+    """Options that may change when tuning goes on."""
     writes: ClassVar[tuple[str, ...]] = ()
+    """Options that change how the tuned profiler writes."""
     prepared: ClassVar[tuple[str, ...]] = ()
+    """Folders that are deleted when options change before anything was learned."""
 
     folder: Path
     config: Any
@@ -74,11 +69,7 @@ class RunFolder:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Return the run that :meth:`begin` wrote.
-
-        Raises:
-            NotFound: if no tuned profiler is there.
-        """
+        """Return the run that :meth:`begin` wrote."""
         if not (folder / ABOUT).is_file() or not (folder / CONFIG).is_file():
             raise NotFound(
                 f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)",
@@ -87,11 +78,7 @@ class RunFolder:
         return cls(folder, cls.Config.from_yaml(folder / CONFIG), cls.About.from_yaml(folder / ABOUT))
 
     def reopened(self, settings: Mapping[str, Any] | None, engine: str | None) -> Self:
-        """Return the run with ``settings`` over its own, for a profiler that is opened to write.
-
-        Raises:
-            BadInput: if a setting belongs to the tuning, or the engine is another one.
-        """
+        """Return the run with ``settings`` over its own, for a profiler that is opened to write."""
         if engine not in {None, "transformers"}:
             raise BadInput(
                 f"a tuned model runs on transformers, not on {engine!r}; leave --engine out", value=engine
@@ -120,11 +107,8 @@ class RunFolder:
     ) -> Self:
         """Return a folder to tune in: a new one, or one to go on in, which :meth:`write` gives the new ``config``.
 
-        Where nothing was learned yet, data that were prepared with other options are deleted.
-
-        Args:
-            requested: the name that ``model`` was found by.
-            about: further fields of ``About``.
+        Where nothing was learned yet, data that were prepared with other options are deleted. ``requested`` is the name
+        that ``model`` was found by; ``about`` are further fields of ``About``.
 
         Raises:
             BadInput: if the folder was tuned from other data, another model or with other options (those that are
@@ -138,16 +122,16 @@ class RunFolder:
         }
         run = cls(folder, config, cls.About(**fields, **about))
         if (folder / ABOUT).is_file():
-            there = cls.read(folder)
+            earlier = cls.read(folder)
             try:
-                _compare(folder, there._definition, run._definition)
+                _compare(folder, earlier._definition, run._definition)
             except BadInput:
-                if there.learned:
+                if earlier.learned:
                     raise
                 for name in cls.prepared:
                     shutil.rmtree(folder / name, ignore_errors=True)
-        elif folder.is_dir() and any(
-            path.name != CONFIG and path.name[0] != "." for path in folder.iterdir()
+        elif folder.is_dir() and not all(
+            path.name == CONFIG or path.name.startswith(".") for path in folder.iterdir()
         ):
             raise BadInput(
                 f"{folder} holds something else than a tuned profiler; give another folder (--out)",
@@ -158,11 +142,7 @@ class RunFolder:
         return run
 
     def write(self) -> None:
-        """Write ``config.yaml`` and ``about.yaml`` where they change, each whole or not at all.
-
-        Raises:
-            BadInput: if they cannot be written.
-        """
+        """Write ``config.yaml`` and ``about.yaml`` where they change, each whole or not at all."""
         for name, part in ((CONFIG, self.config), (ABOUT, self.about)):
             path = self.folder / name
             if not path.is_file() or type(part).from_yaml(path) != part:
@@ -186,11 +166,7 @@ class RunFolder:
         return path if (path / "adapter_config.json").is_file() else None
 
     def model(self, name: str | None = None) -> LanguageModel:
-        """Return the model that was tuned.
-
-        Raises:
-            BadInput: if ``name``, or the model that has the requested name today, is another one.
-        """
+        """Return the model that was tuned; ``name``, or the requested name, must still be that of its weights."""
         model = find_model(name or self.about.model)
         if model.name != self.about.weights:
             raise BadInput(
@@ -203,9 +179,9 @@ class RunFolder:
     def generator(self, stage: str | None, model: LanguageModel) -> LazyGenerator:
         """Return the model as ``stage`` left it, loaded at its first prompt; None: the untuned model."""
         adapter = self.adapter(stage) if stage else None
-        name = (
-            f"{model.name}+{stage}@{digest(sorted(adapter.glob('*.safetensors')))}" if adapter else model.name
-        )
+        name = model.name
+        if adapter:
+            name += f"+{stage}@{digest(sorted(adapter.glob('*.safetensors')))}"
 
         def load() -> TextGenerator:
             with quiet():
@@ -238,16 +214,10 @@ class Tuning(ABC):
     """The training of a profiler on one data set, in one run folder; a run that was interrupted goes on there.
 
     Args:
-        view: the training part.
-        config: the profiler's options.
-        model: the language model to tune.
         folder: the run folder.
         requested_model: the name that ``model`` was found by.
         encoder: the text encoder to begin with.
         progress: show bars, and print the steps on stderr.
-
-    Raises:
-        BadInput: if the model has no chat template.
     """
 
     Folder: ClassVar[type[RunFolder]]

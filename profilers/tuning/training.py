@@ -50,7 +50,7 @@ def load_network(
 
     Args:
         four_bit: hold the weights in 4 bits; None: where bitsandbytes and a GPU are there.
-        scores: with one number for a text (a reward model) in place of the output layer.
+        scores: a model of one number for a text (a reward model), in place of a causal one.
         full: f32 in any case, for weights that are trained themselves: small steps are lost in bf16.
     """
     gpu = device != "cpu" and torch.cuda.is_available()
@@ -106,43 +106,31 @@ def add_adapter(
 ) -> Any:
     """Return the network with an adapter to train: a new one, or a copy of the one at ``start``.
 
-    Torch's global random state is left as it was.
+    Layers that are trained themselves are ``modules_to_save`` without a LoRA target: PEFT trains a copy of each, and
+    runs the layers as they were when the adapter is off. Torch's global random state is left as it was.
     """
     if start is not None:
         return PeftModel.from_pretrained(network, str(start), is_trainable=True)
-    config = lora_config(network, lora, task)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return get_peft_model(network, config)
-
-
-def lora_config(network: Any, options: LoraOptions, task: str = "CAUSAL_LM") -> LoraConfig:
-    """Return PEFT's configuration for ``options``.
-
-    Layers that are trained themselves are ``modules_to_save`` without a LoRA target: PEFT trains a copy of each, and
-    runs the layers as they were when the adapter is off.
-
-    Args:
-        network: a transformers model without an adapter.
-        task: PEFT's task type.
-    """
-    targets: Any = options.modules
+    targets: Any = lora.modules
     whole: list[str] | None = None
-    if options.last_layers is not None:
-        layers = _last_layers(network, options.last_layers)
-        if options.whole:
-            _in_float32(layers)
+    if lora.last_layers is not None:
+        layers = _last_layers(network, lora.last_layers)
+        if lora.whole:
+            _check_float32(layers)
             targets, whole = DUMMY_TARGET_MODULES, list(layers)
         else:
-            targets = _targets(layers, options.modules)
-    return LoraConfig(
-        r=options.r,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
+            targets = _targets(layers, lora.modules)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
         target_modules=targets,
         modules_to_save=whole,
         task_type=task,
     )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(network, config)
 
 
 def _last_layers(network: Any, count: int) -> dict[str, nn.Module]:
@@ -180,7 +168,7 @@ def _targets(layers: dict[str, nn.Module], modules: str | list[str]) -> list[str
     return names
 
 
-def _in_float32(layers: dict[str, nn.Module]) -> None:
+def _check_float32(layers: dict[str, nn.Module]) -> None:
     other = {weights.dtype for layer in layers.values() for weights in layer.parameters()} - {torch.float32}
     if other:
         raise BadInput(
@@ -192,12 +180,8 @@ def _in_float32(layers: dict[str, nn.Module]) -> None:
 def batch_order(lengths: np.ndarray, config: Any, generator: np.random.Generator) -> np.ndarray:
     """Return the order in which samples are learned from, all epochs one after the other: ``(n,)`` sample numbers.
 
-    Each epoch is shuffled, and batches hold samples of similar length. The order is fixed before training, so that a
-    resumed run sees the samples that the unbroken run would have seen.
-
-    Args:
-        lengths: ``(n,)`` tokens of each sample.
-        config: options with ``epochs``, ``batch_size`` and ``limit``.
+    Each epoch is shuffled, and batches hold samples of similar length (``lengths``, in tokens). The order is fixed
+    before training, so that a resumed run sees the samples that the unbroken run would have seen.
     """
     chosen = evenly(len(lengths), config.limit)
     epochs = [
@@ -255,10 +239,7 @@ def trainer_arguments(
 
 
 def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
-    """Train, or resume from the latest complete checkpoint; return the adapter's folder, ``folder/adapter``.
-
-    Beside it ``metrics.jsonl`` and TensorBoard's files. Checkpoints are deleted at the end.
-    """
+    """Train, or resume from the latest complete checkpoint; return the adapter's folder, ``folder/adapter``."""
     first = trainer.is_world_process_zero()
     each = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     updates = int(np.ceil(len(trainer.train_dataset) / (each * trainer.args.world_size)))
