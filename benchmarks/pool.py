@@ -25,9 +25,9 @@ from reclm.benchmarks.features import TUNED, Features, TunedFeatures, forget_fea
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.console import duration, progress_bar
 from reclm.data.dataset import Dataset
-from reclm.environment import environment
 from reclm.errors import Damaged, ReclmError
 from reclm.folders import current, workspace
+from reclm.plugins import environment
 from reclm.recommend.evaluate import PerUser, Task
 
 FORMAT = 3

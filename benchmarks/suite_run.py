@@ -18,8 +18,8 @@ from reclm.benchmarks.search import Searched, sentence
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
 from reclm.data.dataset import Dataset
-from reclm.environment import environment
 from reclm.intervals import rise
+from reclm.plugins import environment
 from reclm.recommend.saved import SavedModel, build_model, save_model
 
 BASELINES = ("popularity", "random")

@@ -14,13 +14,7 @@ COLOURS = ("#8a93a3", "#d9603b")
 def panels(
     count: int, columns: int, title: str, size: tuple[float, float] = (4.2, 3.8)
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of ``count`` panels, row by row, each with two of its four edges.
-
-    Args:
-        columns: panels in a row.
-        title: of the figure; plain text.
-        size: width and height of a panel, in inches.
-    """
+    """Return a figure of ``count`` panels of ``size`` inches, ``columns`` in a row, each with two of its four edges."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
@@ -34,11 +28,7 @@ def panels(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG.
-
-    Raises:
-        ReclmError: if it cannot be written.
-    """
+    """Write a PNG."""
     try:
         figure.savefig(path, dpi=150, format="png")
     except OSError as error:

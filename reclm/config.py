@@ -30,12 +30,11 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or where
+            key, value = ".".join(map(str, first["loc"])) or where, first["input"]
             known = _fields(cls, first["loc"][:-1])
             if first["type"] == "extra_forbidden" and known:
                 raise unknown(f"{where} key", key, known) from error
             reason = first["msg"].removeprefix("Value error, ")
-            value = first["input"]
             raise BadInput(f"{where}: {key} = {value!r}: {reason}", value=value, where=key) from error
 
     @classmethod
@@ -57,12 +56,7 @@ def _fields(cls: Any, path: tuple[str | int, ...]) -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        NotFound: if the file cannot be read.
-        BadInput: if it is not YAML or holds something else.
-    """
+    """Read a YAML file that holds a mapping."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -79,17 +73,13 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
     Values are read as YAML. Text that is not YAML (``[. {title}``, ``2019-11-31``) or would be a mapping (``{title}``)
     stays a string.
-
-    Raises:
-        BadInput: for a setting without ``=``, and for two settings of which one holds the other.
     """
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise BadInput(
-                f"--set {setting!r}: write key=value, as in --set lr=0.001", value=setting, where="--set"
-            )
+            message = f"--set {setting!r}: write key=value, as in --set lr=0.001"
+            raise BadInput(message, value=setting, where="--set")
         *parents, last = key.strip().split(".")
         place: Any = values
         for parent in parents:

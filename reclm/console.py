@@ -38,15 +38,9 @@ def show(value: object) -> None:
 def show_table(
     head: Sequence[str], body: Iterable[Sequence[Any]], title: str = "", lines: bool = False
 ) -> None:
-    """Print a table, unless it has no rows.
+    """Print a table, unless it has no rows; None is an empty cell, ``lines`` draws a line between rows.
 
     Columns of numbers are aligned to the right; whole numbers get thousands separators.
-
-    Args:
-        head: names of the columns.
-        body: rows of texts and numbers; None is an empty cell.
-        title: shown above.
-        lines: draw a line between rows.
     """
     from rich import box
     from rich.table import Table
@@ -54,10 +48,9 @@ def show_table(
     rows = [[_cell(value) for value in row] for row in body]
     if not rows:
         return
+    heading = Text(printable(title)) if title else None
     style = box.SQUARE if lines else box.SIMPLE_HEAD
-    table = Table(
-        title=Text(printable(title)) if title else None, title_justify="left", box=style, show_lines=lines
-    )
+    table = Table(title=heading, title_justify="left", box=style, show_lines=lines)
     for name, column in zip(head, zip(*rows, strict=True), strict=True):
         numbers = all(_NUMBER.fullmatch(cell) for cell in column)
         table.add_column(Text(printable(name)), justify="right" if numbers else "left", overflow="fold")
@@ -67,7 +60,7 @@ def show_table(
 
 
 def show_frame(frame: "pd.DataFrame", title: str = "", columns: Sequence[str] = ()) -> None:
-    """Print a data frame without its index; ``columns`` alone where they are given."""
+    """Print a data frame without its index, or these ``columns`` of it."""
     names = list(columns or map(str, frame.columns))
     show_table(names, zip(*(frame[name].astype(object) for name in names), strict=True), title)
 
@@ -97,11 +90,7 @@ class Advance(Protocol):
 
 @contextmanager
 def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Advance]:
-    """Show a bar on stderr, described by ``what``; yield the function that advances it by some steps.
-
-    >>> with progress_bar("reading", total=3, show=False) as advance:
-    ...     advance(3)
-    """
+    """Show a bar on stderr, described by ``what``; yield the function that advances it by some steps."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -133,24 +122,17 @@ _LINE_START = re.compile(r"^(?:([-+=])|(\d{1,9})([.)])(?=\s|$))")
 
 
 def literal(text: str, longest: int | None = None) -> str:
-    """Escape ``text`` as one line of Markdown: it begins no cell, heading, list, link or tag.
+    """Escape ``text``, cut to ``longest`` characters, as one line of Markdown: no cell, heading, list, link or tag.
 
     >>> print(literal("a | <b>\\n# c"))
     a \\| \\<b\\> \\# c
-
-    Args:
-        longest: characters of ``text`` that are shown at most.
     """
     line = _MARKUP.sub(r"\\\1", printable(" ".join(text.split()), longest))
     return _LINE_START.sub(lambda match: f"{match[2] or ''}\\{match[1] or match[3]}", line)
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], text: int = 1) -> str:
-    """Return a Markdown table of cells that are Markdown already (see :func:`literal`).
-
-    Args:
-        text: columns of text, the first ones, are left-aligned; numbers behind them to the right.
-    """
+    """Return a Markdown table of Markdown cells: the first columns, ``text`` in number, are aligned to the left."""
     rule = ["---"] * min(text, len(head)) + ["---:"] * (len(head) - text)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
 

@@ -13,15 +13,8 @@ if "_FACE" not in vars(sys.modules["reclm"]):
 
 EXTRAS = {
     "llm": (
-        "gguf",
-        "huggingface_hub",
-        "jinja2",
-        "llguidance",
-        "platformdirs",
-        "sentence_transformers",
-        "sklearn",
-        "tokenizers",
-        "transformers",
+        *("gguf", "huggingface_hub", "jinja2", "llguidance", "platformdirs"),
+        *("sentence_transformers", "sklearn", "tokenizers", "transformers"),
     ),
     "cpu": ("openvino", "openvino_genai"),
     "tune": ("accelerate", "datasets", "peft", "pyphen", "trl"),
@@ -32,9 +25,6 @@ EXTRAS = {
     "recbole": ("recbole",),
 }
 """Modules of each extra of the distribution: what the core does not install."""
-
-MOST_CANDIDATES = 20_000
-"""Skip the search for near names above this many candidates: it takes about a second."""
 
 
 class ReclmError(Exception):
@@ -77,34 +67,27 @@ class Leak(ReclmError):
 
 
 def near(name: str, known: Sequence[str]) -> list[str]:
-    """Return the three names nearest to ``name``, best first; none among too many, none where none is near."""
+    """Return up to three names like ``name``, best first; none among so many that the search takes over a second."""
     from difflib import get_close_matches
 
-    return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= MOST_CANDIDATES else []
+    return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= 20_000 else []
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     """Return the error for a name that is not among ``known``, offering the nearest one."""
     known = sorted(known)
-    nearest = near(name, known)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return NotFound(
-        f"unknown {what} {name!r}; {hint}known: {', '.join(known)}",
-        value=name,
-        where=what,
-        remedy=nearest[0] if nearest else "",
-    )
+    nearest = (*near(name, known), "")[0]
+    hint = f"did you mean {nearest!r}? " if nearest else ""
+    message = f"unknown {what} {name!r}; {hint}known: {', '.join(known)}"
+    return NotFound(message, value=name, where=what, remedy=nearest)
 
 
 def missing_extra(
     error: ModuleNotFoundError, what: str, instead: Mapping[str, str] | None = None
 ) -> MissingExtra:
-    """Return the error that names the command which installs a missing package.
+    """Return the error that names the command which installs the package that ``what`` needs.
 
-    Args:
-        error: Python's own.
-        what: the plug-in, command or function that needs the package.
-        instead: extras to name in place of the package's own, since they install all that is needed.
+    ``instead`` has extras to name in place of the package's own, since they install all that is needed.
     """
     module = (error.name or "").partition(".")[0]
     if module in {"", "reclm"}:

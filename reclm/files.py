@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, Self
@@ -19,12 +19,9 @@ _NUMBER = itertools.count()
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a draft to write to, which takes the place of ``path`` if the block ends without an exception.
+    """Yield a draft of the same suffix, which takes the place of ``path`` if the block ends without an exception.
 
-    Folders above ``path`` are made. The draft ends in the same suffix.
-
-    Raises:
-        BadInput: if the file system refuses.
+    Folders above ``path`` are made. A file system that refuses is :class:`BadInput`.
     """
     draft = path.with_name(f".{path.stem}-{os.getpid()}-{next(_NUMBER)}{path.suffix}")
     try:
@@ -40,13 +37,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill, which takes the place of ``folder`` if the block ends without an exception.
-
-    A folder that is there already is replaced as a whole.
-
-    Raises:
-        BadInput: if the file system refuses.
-    """
+    """Yield an empty folder to fill, which replaces ``folder`` as a whole if the block ends without an exception."""
     draft, before = (
         folder.with_name(f".{folder.name}-{os.getpid()}-{next(_NUMBER)}.{part}") for part in ("new", "old")
     )
@@ -71,25 +62,17 @@ def _refused(path: Path, error: OSError) -> BadInput:
 
 
 class Lock:
-    """A lock between processes, on a file; the operating system releases it when its holder dies.
+    """A lock between processes, on a file that stays, empty; the operating system releases it when its holder dies.
 
-    Args:
-        path: the file; it stays, empty.
-        busy: the message where another process holds the lock, with a remedy.
-        timeout: seconds to wait for it.
+    Where another process still holds it after ``timeout`` seconds, ``busy`` is the message, with a remedy.
     """
 
     def __init__(self, path: Path, busy: str, timeout: float = 0.0) -> None:
         self.path, self.busy, self.timeout = path, busy, timeout
         self._lock = FileLock(path)
 
-    @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._lock.is_locked
-
     def acquire(self) -> None:
-        """Take the lock; one that is held is taken once more.
+        """Take the lock, or take it once more.
 
         Raises:
             Busy: if another process holds it.
@@ -116,18 +99,14 @@ class Lock:
 
 
 class Journal:
-    """Rows in a file, one JSON line each, written the moment they exist.
-
-    A table takes some 20 ms a write and grows a version with each, a line takes 10 µs: a process that is killed loses
-    no row that was appended.
-    """
+    """Rows in a file, one JSON line each: a process that is killed loses no row that was appended."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: FileIO | None = None
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one row; when this returns, the row outlives the process."""
+        """Write one row, which outlives the process from now on."""
         if self._file is None:
             self._file = self.path.open("a+b", buffering=0)
             if self._file.tell():
@@ -138,11 +117,12 @@ class Journal:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the file; a line that a kill cut short is left out."""
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        return [row for line in lines if (row := _parsed(line)) is not None]
+        rows: list[dict[str, Any]] = []
+        with suppress(FileNotFoundError):
+            for line in self.path.read_bytes().splitlines():
+                with suppress(ValueError):
+                    rows.append(json.loads(line))
+        return rows
 
     def clear(self) -> None:
         """Delete the file."""
@@ -154,10 +134,3 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

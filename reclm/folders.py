@@ -18,30 +18,23 @@ def slug(name: str) -> str:
 
 
 def make_folder(folder: Path, option: str) -> None:
-    """Make the folder that an option names, and its parents, where they are missing.
-
-    Raises:
-        BadInput: if that cannot be done.
-    """
+    """Make the folder that an option names, and its parents, where they are missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
-            f"folder {folder} cannot be made ({error.strerror}); choose another {option}",
-            value=folder,
-            where=option,
-        ) from error
+        message = f"folder {folder} cannot be made ({error.strerror}); choose another {option}"
+        raise BadInput(message, value=folder, where=option) from error
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder that holds a user's work: ``--home``, else ``$RECLM_HOME``, else ``./reclm-home``."""
+    """The folder that holds a user's work."""
 
     root: Path
 
     @classmethod
     def at(cls, home: Path | None = None) -> "Workspace":
-        """Return the workspace at ``home`` or, without one, at the default place. Creates nothing."""
+        """Return the workspace at ``home``, else at ``$RECLM_HOME``, else at ``./reclm-home``. Creates nothing."""
         return cls(home or Path(os.environ.get("RECLM_HOME", "reclm-home")))
 
     def dataset(self, name: str) -> Path:
@@ -79,7 +72,7 @@ _CURRENT: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
 
 
 def current() -> Workspace:
-    """Return the workspace in use: the one that :func:`workspace` chose, else the default one."""
+    """Return the workspace that :func:`workspace` chose, else the default one."""
     return _CURRENT.get() or Workspace.at()
 
 

@@ -49,14 +49,14 @@ def rise(series: Sequence[Sequence[float] | np.ndarray]) -> Estimate | None:
     """Return how far the second half of a series is above its first, the mean over S series; None for halves of one.
 
     Student's interval ``± t s √(Σ (1/a + 1/b)) / S`` for halves of a and b values, s² their pooled variance with
-    n - 2 S degrees of freedom: the noise is that within the halves.
+    n - 2 S degrees of freedom.
     """
-    halves = [np.array_split(np.asarray(one, np.float64)[len(one) % 2 :], 2) for one in series]
+    halves = [np.array_split(np.asarray(values, np.float64)[len(values) % 2 :], 2) for values in series]
     if not halves or min(len(first) for first, _ in halves) < 2:
         return None
     values = sum(len(first) + len(second) for first, second in halves)
     free = values - 2 * len(halves)
-    squares = sum(float(np.square(one - one.mean()).sum()) for both in halves for one in both)
+    squares = sum(float(np.square(half - half.mean()).sum()) for both in halves for half in both)
     weights = sum(1 / len(first) + 1 / len(second) for first, second in halves)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, free)) * (squares / free * weights) ** 0.5 / len(halves)
     average = float(np.mean([second.mean() - first.mean() for first, second in halves]))

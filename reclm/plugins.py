@@ -1,13 +1,17 @@
-"""Look-up of backbones, profilers, data set readers and engines by entry point.
+"""Plug-ins, and what else is installed.
 
-The toolkit's own plug-ins are looked up exactly as anybody else's package is: through the entry-point groups
+Backbones, profilers, data set readers and engines, ours and others', are found through the entry-point groups
 ``reclm.backbones``, ``reclm.profilers``, ``reclm.datasets`` and ``reclm.generators``.
 """
 
+import os
+import platform
 import sys
 import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,12 +49,7 @@ def name_of(kind: Kind, plugin: type) -> str:
 
 
 def get(kind: Kind, name: str) -> Any:
-    """Import and return the plug-in called ``name``.
-
-    Args:
-        kind: what is looked up.
-        name: of an installed plug-in; or ``module:Class``, one of your own, in the folder where the command runs or
-            anywhere else that Python imports from.
+    """Import and return the plug-in called ``name``, or ``module:Class``: one of your own, in the working folder, say.
 
     Raises:
         NotFound: if there is no such plug-in; the nearest name is offered.
@@ -83,7 +82,35 @@ def _own(kind: Kind, name: str) -> Any:
             value=name,
         ) from error
     if kind in ("backbone", "profiler") and not hasattr(plugin, "Config"):
-        raise BadInput(
-            f"{kind} {name!r} is a {type(plugin).__name__} without a Config, and so is no {kind}", value=name
-        )
+        message = f"{kind} {name!r} is a {type(plugin).__name__} without a Config, and so is no {kind}"
+        raise BadInput(message, value=name)
     return plugin
+
+
+PACKAGES = (
+    *("reclm-toolkit", "torch", "numpy", "scipy", "sentence-transformers", "transformers"),
+    *("peft", "trl", "accelerate", "datasets", "optuna"),
+)
+
+
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Return Python, system, processor, threads, GPUs, and the version of each package that is installed.
+
+    Nothing in it identifies the machine: no path, no host name, no user.
+    """
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    values = {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        **({"gpus": gpus} if gpus else {}),
+    }
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            values[package] = version(package)
+    return values

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from reclm.environment import environment
+from reclm.plugins import environment
 
 
 def test_versions_of_what_is_installed():

@@ -70,5 +70,5 @@ def test_a_lock_is_held_by_one_process_until_it_dies(tmp_path: Path) -> None:
         process.kill()
     lock = Lock(path, "busy")
     with lock, lock:
-        assert lock.held
-    assert not lock.held
+        assert lock._lock.is_locked
+    assert not lock._lock.is_locked

@@ -16,7 +16,7 @@ CORE = (
     ("text",),
     ("llm",),
     ("data",),
-    ("charts", "config", "console", "environment", "errors", "files", "folders", "intervals", "plugins"),
+    ("charts", "config", "console", "errors", "files", "folders", "intervals", "plugins"),
 )
 """The rooms of the core, from the top; a room imports its own row and the rows below."""
 

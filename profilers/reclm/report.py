@@ -17,10 +17,10 @@ from rich.table import Table
 
 from reclm.console import fenced, literal, printable, table
 from reclm.data.dataset import ReadReport
-from reclm.environment import environment
 from reclm.files import atomic_file
 from reclm.folders import slug
 from reclm.intervals import NONE, Estimate, number
+from reclm.plugins import environment
 from reclm.profilers.tuning.quality import Comparison, StageQuality
 
 CARD = "README.md"

@@ -9,29 +9,14 @@ import typer
 
 from reclm.cli import options as opt
 from reclm.cli import report
-from reclm.cli.compare import compare as compare_command
-from reclm.cli.suite import suite as suite_command
 
 if TYPE_CHECKING:
     from reclm.benchmarks.results import Result
     from reclm.data.dataset import Dataset
 
 OF_SUITES = {
-    *(
-        "suite",
-        "row",
-        "dataset",
-        "seeds",
-        "epochs",
-        "controls",
-        "search",
-        "track",
-        "jobs",
-        "fresh",
-        "home",
-        "out",
-    ),
-    "kinds",
+    *("row", "dataset", "seeds", "epochs", "kinds", "controls"),
+    *("search", "track", "jobs", "fresh", "home", "out"),
 }
 """Options that also go with ``--suite``."""
 OF_PROFILES = {
@@ -42,8 +27,58 @@ OF_PROFILES = {
 app = typer.Typer(
     invoke_without_command=True, rich_markup_mode=None, subcommand_metavar="[suite NAME | compare A B]"
 )
-app.command("suite")(suite_command)
-app.command("compare")(compare_command)
+
+
+@app.command()
+def suite(
+    suite: Annotated[str, typer.Argument(help="A suite of reclm, or a YAML file of your own.")],
+    rows: opt.Rows = None,
+    dataset: Annotated[str | None, opt.option("In place of the suite's data set.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trials of each row.")] = None,
+    epochs: opt.Epochs = None,
+    kinds: opt.KindsOption = "both",
+    controls: opt.Controls = False,
+    search: opt.Search = None,
+    jobs: opt.Jobs = 1,
+    fresh: opt.Fresh = False,
+    track: opt.Track = None,
+    out: opt.Out = None,
+    home: opt.Home = None,
+) -> None:
+    """Run a suite, and show its results beside the published numbers."""
+    import reclm
+
+    report.check(track, out)
+    result = reclm.run_suite(
+        suite,
+        rows=rows or (),
+        dataset=dataset,
+        seeds=seeds,
+        epochs=epochs,
+        kind=None if kinds == "both" else kinds,
+        controls=controls,
+        search=search,
+        jobs=jobs,
+        fresh=fresh,
+        out=out,
+    )
+    report.show_run(result, track)
+    if result.about.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    b: Annotated[Path, typer.Argument(help="Folder of the run that is compared with it.")],
+) -> None:
+    """Compare two runs row by row and user by user; nothing is trained."""
+    import reclm
+    from reclm.console import say, show
+
+    changes = reclm.compare_runs(a, b)
+    say(f"A: {a}\nB: {b}\n")
+    show(changes)
 
 
 @app.callback()
@@ -58,7 +93,7 @@ def bench(
     augment: Annotated[
         bool, typer.Option("--augment", help="Train it with profiles too, and compare.")
     ] = False,
-    dataset: Annotated[str, opt.option("A prepared data set, an embedded one, or a folder.")] = "ml-100k",
+    dataset: opt.DatasetName = "ml-100k",
     profiler: opt.ProfilerName = "zero-shot",
     model: opt.ModelName = None,
     engine: opt.EngineName = None,
@@ -93,8 +128,8 @@ def bench(
     fresh: opt.Fresh = False,
     track: opt.Track = None,
     out: opt.Out = None,
-    compare: Annotated[tuple[Path, Path] | None, typer.Option(hidden=True)] = None,
-    suite: Annotated[str | None, typer.Option(hidden=True)] = None,
+    compare_: Annotated[tuple[Path, Path] | None, typer.Option("--compare", hidden=True)] = None,
+    suite_: Annotated[str | None, typer.Option("--suite", hidden=True)] = None,
     row: Annotated[list[str] | None, typer.Option("--row", hidden=True)] = None,
     home: opt.Home = None,
 ) -> None:
@@ -102,30 +137,29 @@ def bench(
     if context.invoked_subcommand:
         opt.refuse(context, set(), f"goes behind {context.invoked_subcommand}")
         return
-    if compare is not None:
-        opt.refuse(context, {"compare"}, "does not go with --compare, which trains nothing")
+    if compare_ is not None:
+        opt.refuse(context, {"compare_"}, "does not go with --compare, which trains nothing")
         opt.renamed("reclm bench --compare A B", "reclm bench compare A B")
-        return compare_command(*compare)
-    if suite is not None:
-        opt.refuse(
-            context, OF_SUITES, "does not go with a suite, whose file says it; copy the file and edit it"
-        )
+        return compare(*compare_)
+    if suite_ is not None:
+        reason = "does not go with a suite, whose file says it; copy the file and edit it"
+        opt.refuse(context, {*OF_SUITES, "suite_"}, reason)
         opt.renamed("reclm bench --suite NAME", "reclm bench suite NAME")
-        given = {name: context.params[name] for name in OF_SUITES - {"suite", "row", "home"}}
-        given |= {name: None for name in ("dataset", "seeds") if opt.is_default(context, name)}
-        return suite_command(suite, rows=row, **given)
-    opt.refuse(
-        context, set(context.params) - {"row"}, "chooses among the rows of a suite: reclm bench suite NAME"
-    )
+        values = {name: context.params[name] for name in OF_SUITES - {"row", "home"}}
+        values |= {name: None for name in ("dataset", "seeds") if opt.is_default(context, name)}
+        return suite(suite_, rows=row, **values)
+    names = set(context.params)
+    opt.refuse(context, names - {"row"}, "chooses among the rows of a suite: reclm bench suite NAME")
     if not augment:
         reason = "is about profiles, which this trains without; add --augment"
-        opt.refuse(context, set(context.params) - OF_PROFILES, reason)
+        opt.refuse(context, names - OF_PROFILES, reason)
     import reclm
     from reclm.benchmarks.trial import ProfileOptions
     from reclm.config import parse_settings
+    from reclm.profiles.write import named_or_tuned
 
     report.check(track, out)
-    name, folder = _named(opt.tuned(profiler, adapter))
+    name, folder = named_or_tuned(opt.tuned(profiler, adapter))
     settings = parse_settings(set_ or [])
     data = reclm.load_dataset(dataset)
     profiles = ProfileOptions(
@@ -158,16 +192,6 @@ def bench(
     _next(result, data, controls)
     if result.about.failures:
         raise typer.Exit(1)
-
-
-def _named(profiler: str) -> tuple[str, Path | None]:
-    """Return the name of a profiler, and its folder where one is given in place of the name."""
-    from reclm import plugins
-    from reclm.profiles.write import tuned_name
-
-    if profiler in plugins.names("profiler") or not Path(profiler).is_dir():
-        return profiler, None
-    return tuned_name(Path(profiler)), Path(profiler)
 
 
 def _next(result: "Result", data: "Dataset", controls: bool) -> None:

@@ -104,15 +104,11 @@ def _as_settings(words: list[str]) -> list[str]:
     for word in rest:
         key, equals, value = word.partition("=")
         if not key.startswith("--"):
-            raise BadInput(
-                f"unexpected argument {word!r}; options of a reader are written --key VALUE", value=word
-            )
-        if not equals:
-            value = next(rest, None)
-            if value is None:
-                raise BadInput(
-                    f"{word} is no flag of prepare; as an option of the reader it needs a value", value=word
-                )
+            message = f"unexpected argument {word!r}; options of a reader are written --key VALUE"
+            raise BadInput(message, value=word)
+        if not equals and (value := next(rest, None)) is None:
+            message = f"{word} is no flag of prepare; as an option of the reader it needs a value"
+            raise BadInput(message, value=word)
         settings.append(f"{key.removeprefix('--').replace('-', '_')}={value}")
     return settings
 
@@ -129,7 +125,6 @@ def _show(dataset: "Dataset", name: str) -> None:
     for line in summary.malformed:
         say(f"  {line}")
     if dataset.item_text.num_columns:
-        opt.next_step("reclm profile", dataset=name, dry_run=True)
-        return
+        return opt.next_step("reclm profile", dataset=name, dry_run=True)
     say("there is no item text: items are known by their ids alone, and no profile can be written")
     opt.next_step("reclm bench", dataset=name, set="items=id")

@@ -13,7 +13,6 @@ from reclm.errors import BadInput, NotFound
 if TYPE_CHECKING:
     from reclm.data.dataset import ProfileKind
 
-
 _HOME: ContextVar[Path | None] = ContextVar("home", default=None)
 
 
@@ -119,22 +118,23 @@ def renamed(old: str, new: str) -> None:
 
 
 def flags(**options: Any) -> str:
-    """Return options as they are typed, with the ``--home`` of this command; None, False and defaults are left out."""
-    options["home"] = _HOME.get()
+    """Return options as they are typed, with the ``--home`` of this command; None and False are left out."""
     words: list[str] = []
-    for name, value in options.items():
-        flag = "--" + name.rstrip("_").replace("_", "-")
+    for name, value in (options | {"home": _HOME.get()}).items():
         if value is True:
-            words.append(flag)
-        elif isinstance(value, list | tuple):
-            words += [word for one in value for word in (flag, str(one))]
+            words.append(_flag(name))
         elif value is not None and value is not False:
-            words += [flag, str(value)]
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [word for item in values for word in (_flag(name), str(item))]
     return "".join(f" {shlex.quote(word)}" for word in words)
 
 
+def _flag(name: str) -> str:
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
 def is_default(context: typer.Context, name: str) -> bool:
-    """Return whether a parameter was not given on the command line."""
+    """Return whether a parameter is not on the command line."""
     source = context.get_parameter_source(name)
     return source is None or source.name != "COMMANDLINE"
 
@@ -147,12 +147,7 @@ def next_step(command: str, note: str = "", **options: Any) -> None:
 
 
 def refuse(context: typer.Context, allowed: set[str], reason: str) -> None:
-    """Refuse options of the command line that would do nothing.
-
-    Raises:
-        BadInput: for the first one that is not among ``allowed``.
-    """
+    """Refuse options of the command line that would do nothing: all but the ``allowed`` ones."""
     for name in context.params:
         if name not in allowed and not is_default(context, name):
-            flag = "--" + name.rstrip("_").replace("_", "-")
-            raise BadInput(f"{flag} {reason}", value=flag)
+            raise BadInput(f"{_flag(name)} {reason}", value=_flag(name))

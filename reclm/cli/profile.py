@@ -1,5 +1,6 @@
 """``reclm profile``: write profiles."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,17 +49,20 @@ def profile(
 
     profiler = opt.tuned(profiler, adapter)
     data = reclm.load_dataset(dataset)
-    options: dict[str, Any] = {"model": model, "engine": engine, "kinds": opt.sides(kinds), "limit": limit}
-    options |= {"prompts": prompts, "encoder": encoder, "store": store, "fresh": fresh}
-    options |= {"carry_over": carry_over, **parse_settings(set_ or [])}
-    same: dict[str, Any] = {"dataset": dataset, "profiler": profiler, "model": model, "engine": engine}
-    same |= {"store": store, "encoder": encoder, "limit": limit}
-    same["kinds"] = None if kinds == "both" else kinds
+    shared: dict[str, Any] = {
+        "model": model,
+        "engine": engine,
+        "store": store,
+        "encoder": encoder,
+        "limit": limit,
+    }
+    own: dict[str, Any] = {"prompts": prompts, "carry_over": carry_over, "fresh": fresh}
+    same = {"dataset": dataset, "profiler": profiler, **shared, "kinds": None if kinds == "both" else kinds}
+    options = {**shared, **own, "kinds": opt.sides(kinds), **parse_settings(set_ or [])}
     if dry_run:
         table = reclm.estimate_profiles(data, profiler, **options).table()
         show_table(["", *table.columns], table.itertuples(), "dry run: nothing is written")
-        opt.next_step("reclm profile", **same, prompts=prompts, carry_over=carry_over, fresh=fresh, set=set_)
-        return
+        return opt.next_step("reclm profile", **same, **own, set=set_)
     profiles = reclm.write_profiles(data, profiler, **options)
     if profiles.run:
         _show_run(profiles.run)
@@ -66,34 +70,34 @@ def profile(
     say(f"\nstored in {profiles.folder}")
     opt.next_step("reclm bench --backbone lightgcn --augment", **same, profiler_set=set_)
     if example:
-        say(
-            f"      reclm profiles show{opt.flags(id=example, store=profiles.folder).replace(' --id', '', 1)}"
-        )
+        say(f"      reclm profiles show {shlex.quote(example)}{opt.flags(store=profiles.folder)}")
 
 
 def _show_run(run: "ProfileRun") -> None:
     from reclm.console import show_table
 
-    counts = {
-        "subjects": [kind.subjects for kind in run.kinds],
-        "distinct prompts": [kind.distinct for kind in run.kinds],
-        "stored before": [kind.stored for kind in run.kinds],
-        "copied from an equal prompt": [kind.copied for kind in run.kinds],
-        "prompts answered": [kind.generated for kind in run.kinds],
-        "profiles written": [kind.written for kind in run.kinds],
-        "tokens read": [kind.prompt_tokens for kind in run.kinds],
-        "tokens written": [kind.new_tokens for kind in run.kinds],
-        "seconds": [f"{kind.seconds:.1f}" for kind in run.kinds],
-        "prompts a second": [f"{kind.rate:.1f}" if kind.generated else "–" for kind in run.kinds],
-        "ended by the token limit": [kind.cut for kind in run.kinds],
-        "profiles in the store": [kind.in_store for kind in run.kinds],
-        "distinct texts": [kind.texts for kind in run.kinds],
-        "in the profile format": [
-            f"{kind.in_format / kind.in_store:.1%}" if kind.in_store else "–" for kind in run.kinds
-        ],
+    columns = {
+        f"{kind.kind}s": {
+            "subjects": kind.subjects,
+            "distinct prompts": kind.distinct,
+            "stored before": kind.stored,
+            "copied from an equal prompt": kind.copied,
+            "prompts answered": kind.generated,
+            "profiles written": kind.written,
+            "tokens read": kind.prompt_tokens,
+            "tokens written": kind.new_tokens,
+            "seconds": f"{kind.seconds:.1f}",
+            "prompts a second": f"{kind.generated / kind.seconds:.1f}" if kind.generated else "–",
+            "ended by the token limit": kind.cut,
+            "profiles in the store": kind.in_store,
+            "distinct texts": kind.texts,
+            "in the profile format": f"{kind.in_format / kind.in_store:.1%}" if kind.in_store else "–",
+        }
+        for kind in run.kinds
     }
-    head = ["", *(f"{kind.kind}s" for kind in run.kinds)]
-    show_table(head, ([name, *values] for name, values in counts.items()), "profiles")
+    rows = zip(*(column.values() for column in columns.values()), strict=True)
+    names = next(iter(columns.values()))
+    show_table(["", *columns], ([name, *row] for name, row in zip(names, rows, strict=True)), "profiles")
 
 
 def _show_examples(profiles: "Profiles") -> str | None:
@@ -103,16 +107,15 @@ def _show_examples(profiles: "Profiles") -> str | None:
 
     first = None
     for kind in profiles.kinds:
-        found = examples(profiles.view, profiles.store, kind)
-        first = first or next((example.profile.id for example in found), None)
-        source = "history, newest first" if kind == "user" else "item"
-        rows = (
+        rows = [
             (
                 example.profile.id,
                 "\n".join(printable(text, 70) for text in example.source),
                 example.profile.text,
             )
-            for example in found
-        )
+            for example in examples(profiles.view, profiles.store, kind)
+        ]
+        source = "history, newest first" if kind == "user" else "item"
         show_table(["id", source, "profile"], rows, f"{kind} profiles", lines=True)
+        first = first or (rows[0][0] if rows else None)
     return first

@@ -19,9 +19,6 @@ Writer = Annotated[
     str | None,
     typer.Option("--profiler", help="The writer; needed where several wrote for the data set."),
 ]
-Engine = Annotated[str | None, typer.Option(hidden=True, help="Of 0.1; the model's name is enough.")]
-
-
 Format = Literal["parquet", "npy", "safetensors", "recbole"]
 
 
@@ -37,9 +34,8 @@ def list_(
     stores = reclm.list_profiles(dataset)
     show_frame(stores)
     if len(stores):
-        opt.next_step("reclm profiles show ID --store FOLDER")
-    else:
-        opt.next_step("reclm profile", dataset=dataset or "ml-100k", note="there are no profiles yet")
+        return opt.next_step("reclm profiles show ID --store FOLDER")
+    opt.next_step("reclm profile", dataset=dataset or "ml-100k", note="there are no profiles yet")
 
 
 @app.command()
@@ -48,28 +44,21 @@ def show(
     dataset: opt.DatasetName = "ml-100k",
     profiler: Writer = None,
     model: opt.ModelName = None,
-    engine: Engine = None,
     kinds: opt.KindsOption = "both",
     store: opt.StoreFolder = None,
     home: opt.Home = None,
 ) -> None:
     """Print one profile and its origin."""
     from reclm.console import say
-    from reclm.errors import NotFound
 
-    profiles, found = _open(dataset, profiler, model, store), []
-    for kind in opt.sides(kinds):
-        try:
-            found.append(profiles.get(id, kind))
-        except NotFound:
-            if not found and kind == opt.sides(kinds)[-1]:
-                raise
-    for profile in found:
+    profiles, sides = _open(dataset, profiler, model, store), opt.sides(kinds)
+    described = [kind for kind in sides if profiles.store.get(kind, id)] or sides[-1:]
+    for profile in (profiles.get(id, kind) for kind in described):
         say(f"{profile.kind} {profile.id}\n\n{profile.text}\n")
         tokens = f"{profile.prompt_tokens} tokens read, {profile.new_tokens} written"
         say(f"{profile.model}, {tokens}, end: {profile.finish_reason}, prompt {profile.prompt_hash}\n")
-    words = " ".join(found[0].text[:60].split())
-    opt.next_step(f"reclm profiles search {shlex.quote(words)}", kinds=found[0].kind, store=profiles.folder)
+    words = shlex.quote(" ".join(profiles.get(id, described[0]).text[:60].split()))
+    opt.next_step(f"reclm profiles search {words}", kinds=described[0], store=profiles.folder)
 
 
 @app.command()
@@ -78,7 +67,6 @@ def search(
     dataset: opt.DatasetName = "ml-100k",
     profiler: Writer = None,
     model: opt.ModelName = None,
-    engine: Engine = None,
     encoder: opt.EncoderName = None,
     kinds: opt.KindsOption = "both",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many.")] = 5,
@@ -101,13 +89,10 @@ def search(
 @app.command()
 def export(
     out: Annotated[Path, opt.option("Folder to write to.")],
-    format: Annotated[
-        Literal["parquet", "npy", "safetensors", "recbole"], opt.option("Texts (parquet) or vectors.")
-    ] = "parquet",
+    format: Annotated[Format, opt.option("Texts (parquet) or vectors.")] = "parquet",
     dataset: opt.DatasetName = "ml-100k",
     profiler: Writer = None,
     model: opt.ModelName = None,
-    engine: Engine = None,
     encoder: opt.EncoderName = None,
     kinds: opt.KindsOption = "both",
     store: opt.StoreFolder = None,
@@ -115,7 +100,7 @@ def export(
 ) -> None:
     """Write profiles for other programs: texts (parquet) or vectors (npy, safetensors, recbole)."""
     from reclm.console import say
-    from reclm.profiles.export import NEXT
+    from reclm.profiles.exchange import NEXT
 
     profiles = _open(dataset, profiler, model, store, encoder)
     for file in profiles.export(out, format, opt.sides(kinds)):
@@ -137,14 +122,14 @@ def import_(
     """Take over profiles that somebody else wrote."""
     import reclm
     from reclm.console import say
+    from reclm.data.readers.records import read_records
     from reclm.errors import BadInput
-    from reclm.profiles.imports import import_file
+    from reclm.profiles.exchange import import_frames
 
     if kind == "both":
         raise BadInput("--kind both: a file holds profiles of users, or of items", value="both")
-    profiles = import_file(
-        file, reclm.load_dataset(dataset), kind, text=text, id=id, encoder=encoder, store=store
-    )
+    data, frames = reclm.load_dataset(dataset), {kind: read_records(file)}
+    profiles = import_frames(data, frames, text=text, id=id, encoder=encoder, origin=file.name, store=store)
     say(f"{profiles!r}\nstored in {profiles.folder}")
     opt.next_step("reclm bench --augment", dataset=dataset, store=profiles.folder)
 

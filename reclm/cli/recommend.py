@@ -46,9 +46,9 @@ def recommend(
     frame = model.recommend(users or None, history=items, profile=profile, new_items=new_items, k=k)
     about, rows = model.about, frame.to_dict("records")
     if json:
-        head = {"folder": str(folder), "backbone": about.backbone, "variant": about.variant}
-        _print_json({"model": head, "dataset": about.dataset, **_built_from(frame.attrs)}, rows)
-        return
+        model = {"folder": str(folder), "backbone": about.backbone, "variant": about.variant}
+        source = {"built_from": frame.attrs["user"], "ranked": frame.attrs["ranked"]}
+        return _print_json({"model": model, "dataset": about.dataset, **source}, rows)
     several = bool(users) and len(users) > 1
     columns = [*(["user"] if several else []), "rank", "item", "title", "score"]
     for row in rows:
@@ -57,10 +57,6 @@ def recommend(
     by = f"items by {about.config['items']}, " if "items" in about.config else ""
     say(f"for {frame.attrs['user']}\nranked: {frame.attrs['ranked']}")
     say(f"model: {about.backbone}, {about.variant}, {by}in {folder}")
-
-
-def _built_from(attrs: dict[Any, Any]) -> dict[str, Any]:
-    return {"built_from": attrs["user"], "ranked": attrs["ranked"]}
 
 
 def _print_json(head: dict[str, Any], rows: list[dict[Any, Any]]) -> None:

@@ -53,10 +53,8 @@ def steer(
     if measure is not None:
         profiles = stored_profiles(data, profiler, encoder=encoder, **options)
         _show_measure(reclm.measure_steering(data, profiles, users=measure, k=k))
-        opt.next_step(
-            "reclm bench --backbone similarity --augment", **same, profiler_set=set_, encoder=encoder
-        )
-        return
+        command = "reclm bench --backbone similarity --augment"
+        return opt.next_step(command, **same, profiler_set=set_, encoder=encoder)
     assert user is not None
     profile = user_profile(data, user, profiler, **options)
     edited = _in_editor(profile.text) if edit == "-" else edit
@@ -80,9 +78,8 @@ def _in_editor(profile: str) -> str:
     try:
         saved = click.edit(profile)
     except click.ClickException as error:
-        raise BadInput(
-            f"{error.message}; set $EDITOR, or give the text: --edit TEXT", where="--edit"
-        ) from error
+        message = f"{error.message}; set $EDITOR, or give the text: --edit TEXT"
+        raise BadInput(message, where="--edit") from error
     return profile if saved is None else saved
 
 
@@ -91,35 +88,28 @@ def _show(steered: "Steered") -> None:
 
     if steered.edited is not None:
         say(f"\nedited profile:\n{steered.edited}")
-    titles = [[printable(title, LONGEST)] for title in steered.history]
-    show_table([f"history of user {steered.user}, newest first"], titles)
+    head = [f"history of user {steered.user}, newest first"]
+    show_table(head, ([printable(title, LONGEST)] for title in steered.history))
     if steered.touched > len(steered.history):
         say(f"and {steered.touched - len(steered.history):,} older")
     if steered.cut:
         say("the encoder's window ends before the profile does: the end of the profile is not read")
-    k = len(steered.before)
+    before = [(item.rank, printable(item.title, LONGEST), item.score) for item in steered.before]
     if not steered.after:
-        rows = ((one.rank, one.item_id, printable(one.title, LONGEST), one.score) for one in steered.before)
-        show_table(["rank", "item", "title", "cosine"], rows)
-        return
-    body = [
-        (
-            was.rank,
-            printable(was.title, LONGEST),
-            was.score,
-            printable(now.title, LONGEST),
-            now.score,
-            _moved(now, k),
-        )
-        for was, now in zip(steered.before, steered.after, strict=True)
-    ]
-    show_table(["rank", "by the profile", "cosine", "by the edited profile", "cosine", "moved"], body)
-    for one in steered.left:
-        say(f"left the list: {one.title}, was {one.rank}, now {one.other_rank:,}: fell {one.rose:,}")
+        ids = [item.item_id for item in steered.before]
+        rows = ((rank, id, title, score) for id, (rank, title, score) in zip(ids, before, strict=True))
+        return show_table(["rank", "item", "title", "cosine"], rows)
+    after = (
+        (printable(item.title, LONGEST), item.score, _moved(item, len(before))) for item in steered.after
+    )
+    rows = ((*was, *now) for was, now in zip(before, after, strict=True))
+    show_table(["rank", "by the profile", "cosine", "by the edited profile", "cosine", "moved"], rows)
+    for item in steered.left:
+        say(f"left the list: {item.title}, was {item.rank}, now {item.other_rank:,}: fell {item.rose:,}")
 
 
 def _moved(item: "Ranked", length: int) -> str:
-    """Say how far an item of the edited profile's list moved."""
+    """Return in words how far an item of the edited profile's list moved."""
     if item.other_rank > length:
         return f"new, was {item.other_rank:,}: rose {item.rose:,}"
     if not item.rose:
@@ -130,17 +120,13 @@ def _moved(item: "Ranked", length: int) -> str:
 def _show_measure(steering: "Steering") -> None:
     from reclm.console import say, show_frame
 
-    show_frame(
-        steering.table(), "change of the share of a category, its 95 % interval, and the users that moved so"
-    )
+    title = "change of the share of a category, its 95 % interval, and the users that moved so"
+    show_frame(steering.table(), title)
     say(
         f"share of a category among the {steering.topk} best items: {steering.share:.1%} by the profiles as they are; "
-        f"{steering.users:,} users, each with one of {steering.categories:,} categories"
-    )
-    say(
+        f"{steering.users:,} users, each with one of {steering.categories:,} categories\n"
         f"{steering.described:,} of {steering.total:,} users have a stored profile; the others are not measured"
     )
     if steering.cut:
-        say(
-            f"{steering.cut:.0%} of the edited profiles end beyond the encoder's window: the sentence is not read"
-        )
+        share = f"{steering.cut:.0%} of the edited profiles"
+        say(f"{share} end beyond the encoder's window: the sentence is not read")

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,14 +53,11 @@ def tune(
     from reclm.console import say, show
     from reclm.profiles.tune import open_tuner, tuning_lock, tuning_settings
 
-    changes = parse_settings(set_ or [])
-    if variant is not None:
-        changes["variant"] = variant
-    files = {"users": teacher, "items": teacher_items, "model": teacher_model, "engine": teacher_engine}
-    given = {key: value for key, value in files.items() if value is not None}
+    changes = parse_settings(set_ or []) | ({} if variant is None else {"variant": variant})
+    sources = {"users": teacher, "items": teacher_items, "model": teacher_model, "engine": teacher_engine}
+    sources = {key: value for key, value in sources.items() if value is not None}
     names = None if stages is None else [name.strip() for name in stages.split(",") if name.strip()]
-    options: dict[str, Any] = {"teacher": given or None, "stages": names}
-    settings = tuning_settings(profiler, config, changes, **options)
+    settings = tuning_settings(profiler, config, changes, teacher=sources or None, stages=names)
     data = reclm.load_dataset(dataset)
     tuner, folder = open_tuner(profiler, data, settings, out=out, model=model, encoder=encoder)
     if samples or dry_run:

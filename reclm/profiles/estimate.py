@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KindEstimate:
-    """The work of a run for one kind; tokens and seconds are extrapolated from a sample of the prompts."""
+    """The work of a run for one kind; tokens and seconds are extrapolated from a ``sample`` of the prompts."""
 
     plan: Plan
     prompt_tokens: int = 0
@@ -30,17 +30,9 @@ class KindEstimate:
     seconds: float = 0.0
     embed_seconds: float = 0.0
     sample: int = 0
-    """Prompts that were answered for the estimate."""
 
     def __add__(self, other: "KindEstimate") -> "KindEstimate":
-        return KindEstimate(
-            self.plan + other.plan,
-            self.prompt_tokens + other.prompt_tokens,
-            self.new_tokens + other.new_tokens,
-            self.seconds + other.seconds,
-            self.embed_seconds + other.embed_seconds,
-            self.sample + other.sample,
-        )
+        return KindEstimate(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
 
 
 @dataclass(frozen=True)
@@ -70,9 +62,8 @@ class Estimate:
 
     def __str__(self) -> str:
         prompts = sum(len(kind.plan.prompts) for kind in self.kinds)
-        read, new = (
-            sum(getattr(kind, name) for kind in self.kinds) for name in ("prompt_tokens", "new_tokens")
-        )
+        read = sum(kind.prompt_tokens for kind in self.kinds)
+        new = sum(kind.new_tokens for kind in self.kinds)
         seconds = sum(kind.seconds + kind.embed_seconds for kind in self.kinds)
         return f"{prompts:,} prompts to write, {read:,} tokens to read, {new:,} to write, about {duration(seconds)}"
 
@@ -93,7 +84,7 @@ def dry_run(
     """Estimate a run, and store nothing.
 
     Up to ``sample`` missing prompts of each round, drawn evenly, are answered and timed, and the tokens of ten times
-    as many are counted. Where later prompts quote a profile that is not written yet, one of these answers stands in.
+    as many are counted. Later prompts quote one of these answers in place of a profile that is not written yet.
     """
     estimates: list[KindEstimate] = []
     users: dict[str, str] = store.texts("user") if store else {}

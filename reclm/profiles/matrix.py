@@ -19,10 +19,9 @@ from reclm.errors import BadInput, Busy
 from reclm.files import Lock
 from reclm.folders import Workspace, current, slug
 from reclm.profiles.profile import Profile
-from reclm.profiles.store import ProfileStore, compact, connect, open_table, upsert
+from reclm.profiles.store import ITEM_TEXT, ProfileStore, compact, connect, open_table, upsert
 
 if TYPE_CHECKING:
-    from lancedb import DBConnection
     from lancedb.table import Table
 
     from reclm.text.encoder import TextEncoder
@@ -33,21 +32,14 @@ CHUNK = 256
 
 @dataclass(frozen=True, eq=False)
 class ProfileMatrix:
-    """Profile embeddings in row order.
-
-    Attributes:
-        vectors: ``(n, t)`` float32; rows without a profile are not read.
-        present: ``(n,)`` bool, whether the row has a profile.
-    """
+    """Profile embeddings ``(n, t)`` float32 in row order; ``present``, ``(n,)`` bool, tells which rows have one."""
 
     vectors: np.ndarray
     present: np.ndarray
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.present.shape != self.vectors.shape[:1]:
-            raise ValueError(
-                f"vectors {self.vectors.shape} and present {self.present.shape} do not go together"
-            )
+            raise ValueError(f"vectors {self.vectors.shape}, but present {self.present.shape}")
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -57,8 +49,8 @@ class ProfileMatrix:
         """Put ``(m, t)`` vectors of ``m`` ids into the row order of ``idmap``; ids that it lacks are left out."""
         matrix, present = np.zeros((len(idmap), vectors.shape[1]), np.float32), np.zeros(len(idmap), bool)
         rows = idmap.find(ids)
-        matrix[rows[rows >= 0]] = vectors[rows >= 0]
-        present[rows[rows >= 0]] = True
+        known = rows >= 0
+        matrix[rows[known]], present[rows[known]] = vectors[known], True
         return cls(matrix, present)
 
 
@@ -74,18 +66,15 @@ def item_text_features(
 ) -> np.ndarray:
     """Return the item text features ``f_v`` ``(I, t)`` float32 in row order; zero for items without text.
 
-    They are cached in the workspace: a text is encoded again only where it, or the encoder, has changed.
+    They are cached in the workspace: only new and changed texts are encoded.
     """
     texts = dict(zip(view.items.ids(), item_texts(view.item_text, view.text_template), strict=True))
-    folder = (workspace or current()).store(view.name, "item-text")
+    folder = (workspace or current()).store(view.name, ITEM_TEXT)
     # no fingerprint: a text's vector is the same whatever the splits are
-    with ProfileStore.open(folder, "any", "item-text", view.name) as store:
+    with ProfileStore.open(folder, "any", ITEM_TEXT, view.name) as store:
         stored = store.texts("item")
-        store.add(
-            Profile("item", id, text, _hash(text), "item-text")
-            for id, text in texts.items()
-            if text != stored.get(id, "")
-        )
+        changed = [(id, text) for id, text in texts.items() if text != stored.get(id, "")]
+        store.add(Profile("item", id, text, _hash(text), ITEM_TEXT) for id, text in changed)
         features = profile_matrix(store, encoder, "item", view.items, progress).vectors
     features[[not text for text in texts.values()]] = 0.0
     return features
@@ -99,15 +88,17 @@ def vector_table(
     It lies in the store; where the store cannot be written, in the workspace's cache; else in memory.
     """
     texts = store.texts(kind)
-    name = slug(encoder.name)
-    if name != encoder.name:  # two names may have one slug
+    name = f"embeddings-{slug(encoder.name)}"
+    if slug(encoder.name) != encoder.name:  # two names may have one slug
         name += f"-{_hash(encoder.name)[:8]}"
-    name = f"embeddings-{name}"
     own = open_table(store.db, name)
     if own is not None and not _changed(own, kind, texts):
         return own
+    columns = [("kind", pa.string()), ("id", pa.string()), ("text_hash", pa.string())]
     with ExitStack() as stack:
-        table = _create(connect(_lock_folder(store, stack) or "memory://"), name, encoder.dim)
+        db = connect(_lock_folder(store, stack) or "memory://")
+        schema = pa.schema([*columns, ("vector", pa.list_(pa.float32(), encoder.dim))])
+        table = db.create_table(name, schema=schema, exist_ok=True)
         _fill(table, own, kind, texts, encoder, progress)
         return table
 
@@ -122,12 +113,6 @@ def _lock_folder(store: ProfileStore, stack: ExitStack) -> Path | None:
             stack.enter_context(Lock(folder / ".embeddings.lock", f"{folder} is in use", timeout=60))
             return folder
     return None
-
-
-def _create(db: "DBConnection", name: str, dim: int) -> "Table":
-    columns = [("kind", pa.string()), ("id", pa.string()), ("text_hash", pa.string())]
-    schema = pa.schema([*columns, ("vector", pa.list_(pa.float32(), dim))])
-    return db.create_table(name, schema=schema, exist_ok=True)
 
 
 def _changed(table: "Table", kind: ProfileKind, texts: dict[str, str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""A profile, and the base class of what writes profiles."""
+"""Profiles, and the base class of profilers."""
 
 import json
 from abc import ABC, abstractmethod
@@ -36,8 +36,6 @@ class Profile:
     """A plain-language description of one user or item, and its origin.
 
     Attributes:
-        kind, id: the user or item that it describes.
-        text: the profile.
         prompt_hash: identifies the prompt; the same hash is never generated twice.
         model: the language model, or the profiler's name where none was used; ``imported`` if somebody else wrote it.
         settings: the generation settings as JSON.
@@ -62,25 +60,14 @@ class Profile:
         cls, kind: ProfileKind, id: str, text: str, answer: Generation, model: str, params: SamplingParams
     ) -> Self:
         """Make a profile of ``text``, read from a language model's ``answer``, whose key is the prompt's hash."""
-        return cls(
-            kind,
-            id,
-            text,
-            answer.key,
-            model,
-            json.dumps(params.model_dump(mode="json")),
-            answer.prompt_tokens,
-            answer.new_tokens,
-            answer.finish_reason,
-        )
+        settings = json.dumps(params.model_dump(mode="json"))
+        counts = answer.prompt_tokens, answer.new_tokens
+        return cls(kind, id, text, answer.key, model, settings, *counts, answer.finish_reason)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One user or item to describe: ``prompt_hash`` is known before anything is generated.
-
-    ``source`` is the prompt: a chat for a language model, else the finished text.
-    """
+    """One user or item to describe; ``source`` is the prompt: a chat for a language model, else the finished text."""
 
     kind: ProfileKind
     id: str
@@ -91,8 +78,8 @@ class Subject:
 class Profiler(ABC):
     """Writes profiles. A subclass has a ``Config`` and is registered under ``reclm.profilers``.
 
-    All profilers are made alike, tuned or not: ``Profiler(config, model=NAME)`` asks a language model as it is,
-    ``Profiler.open(folder)`` one that was tuned, and a ``tunable`` one tunes ``model`` in ``folder`` when it is fitted.
+    ``Profiler(config, model=NAME)`` asks a language model as it is, ``Profiler.open(folder)`` one that was tuned, and a
+    ``tunable`` one tunes ``model`` in ``folder`` when it is fitted.
 
     Args:
         config: its options; None: its ``Config`` as it comes.
@@ -130,10 +117,8 @@ class Profiler(ABC):
         if isinstance(model, TextGenerator):
             model, generator = None, model
         if not self.needs_model and (model or engine):
-            raise BadInput(
-                f"profiler {self.name!r} uses no language model; leave --model and --engine out",
-                value=model or engine,
-            )
+            message = f"profiler {self.name!r} uses no language model; leave --model and --engine out"
+            raise BadInput(message, value=model or engine)
         self.config = config or self.Config()
         self.model, self.engine, self.folder, self.encoder = model, engine, folder, encoder
         self._generator = generator
@@ -146,11 +131,9 @@ class Profiler(ABC):
         model: str | TextGenerator | None = None,
         engine: str | None = None,
     ) -> Self:
-        """Return the profiler that was tuned in ``folder`` or, of one that is not ``tunable``, was saved there.
+        """Return the profiler that was tuned or saved in ``folder``, with ``settings`` over those saved there.
 
-        Args:
-            settings: options that change how it writes.
-            model, engine: as for the constructor; a tuned one has a model of its own, and takes no other.
+        A tuned one has a model of its own, and takes no other.
 
         Raises:
             BadInput: if the folder holds no such profiler, or a setting, the model or the engine does not fit it.
@@ -158,10 +141,8 @@ class Profiler(ABC):
         name = plugins.name_of("profiler", cls)
         if not (folder / CONFIG).is_file():
             raise BadInput(f"profiler {name!r} is not tuned: leave --adapter out", value=str(folder))
-        config = cls.Config.build(
-            merged(read_yaml(folder / CONFIG), settings or {}), where=f"profiler {name}"
-        )
-        return cls(config, model=model, engine=engine)
+        values = merged(read_yaml(folder / CONFIG), settings or {})
+        return cls(cls.Config.build(values, where=f"profiler {name}"), model=model, engine=engine)
 
     @property
     def name(self) -> str:
@@ -188,9 +169,9 @@ class Profiler(ABC):
         """Learn from the view; a profiler with nothing to learn returns itself."""
 
     def rounds(self, view: TrainingView, kind: ProfileKind) -> Sequence[np.ndarray]:
-        """Return the rows of ``kind`` round by round: prompts of a round may quote profiles of earlier rounds.
+        """Return the rows of ``kind`` round by round, each row once; by default all in one round.
 
-        No row is in two rounds. By default there is one round of all rows.
+        Prompts of a round may quote profiles of earlier rounds.
         """
         return [np.arange(len(view.idmap(kind)))]
 
@@ -200,8 +181,8 @@ class Profiler(ABC):
     ) -> Iterator[Subject]:
         """Yield the prompt of each row of ``idx``; rows with nothing to write about are left out.
 
-        ``known`` has the profiles that prompts may quote: of earlier rounds and, for items, of all users. It never has
-        those of the same round, so that a resumed run builds the same prompts.
+        ``known`` has the profiles that prompts may quote: of earlier rounds and, for items, of all users; none is of
+        the same round, so that a resumed run builds the same prompts.
         """
 
     @abstractmethod
@@ -209,10 +190,7 @@ class Profiler(ABC):
         """Yield the profiles, in any order, each as soon as it is done; equal prompt hashes are generated once."""
 
     def training(self, view: TrainingView) -> dict[str, Any] | None:
-        """Return all that :meth:`fit` trains on and with, but for the view; None where it trains no model.
-
-        An experiment tunes such a profiler in each trial, and trainings of equal options once.
-        """
+        """Return all that :meth:`fit` trains on and with, but for the view; None where it trains no model."""
         return None
 
     def wording(self, view: TrainingView) -> dict[str, Any] | None:
@@ -224,7 +202,7 @@ class Profiler(ABC):
         return []
 
     def measures(self, view: TrainingView, profiles: Sequence[Profile]) -> dict[str, float]:
-        """Return how profiles read: numbers by name, of all of them together."""
+        """Return measures of all profiles together, by name."""
         return {}
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:

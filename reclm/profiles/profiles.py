@@ -70,8 +70,8 @@ class Profiles:
         view = None if data is None else view_of(data)
         if view is not None and view.fingerprint != opened.info.fingerprint:
             raise _of_other_data(opened, view)
-        stored: tuple[ProfileKind, ...] = tuple(kind for kind in KINDS if opened.count(kind))
-        return cls(opened.folder, stored if kinds is None else tuple(kinds), _data=data, _encoder=encoder)
+        chosen = (kind for kind in KINDS if opened.count(kind)) if kinds is None else kinds
+        return cls(opened.folder, tuple(chosen), _data=data, _encoder=encoder)
 
     @classmethod
     def find(
@@ -94,18 +94,14 @@ class Profiles:
             return cls.open(matching[0], encoder=encoder)
         if matching:
             names = ", ".join(map(str, matching))
-            raise BadInput(
-                f"several stores have profiles of data set {dataset!r}; choose one with --store: {names}",
-                value=dataset,
-                remedy="--store",
+            message = (
+                f"several stores have profiles of data set {dataset!r}; choose one with --store: {names}"
             )
+            raise BadInput(message, value=dataset, remedy="--store")
         by = f" by {' and '.join(filter(None, (profiler, model)))}" if profiler or model else ""
-        raise NotFound(
-            f"no profiles{by} of data set {dataset!r} in the workspace; see reclm profiles list, or write them: "
-            f"reclm profile --dataset {dataset}",
-            value=dataset,
-            remedy=f"reclm profile --dataset {dataset}",
-        )
+        remedy = f"reclm profile --dataset {dataset}"
+        message = f"no profiles{by} of data set {dataset!r} in the workspace; see reclm profiles list, or write them: "
+        raise NotFound(message + remedy, value=dataset, remedy=remedy)
 
     @classmethod
     def from_frames(
@@ -120,17 +116,16 @@ class Profiles:
         """Take over profiles that somebody else wrote, and put them into a store of the workspace.
 
         Args:
-            data: the data set whose users and items they describe.
+            data: the data set whose users and items they describe; a warning names ids that it lacks.
             users, items: frames (pandas, polars, Arrow, DuckDB) with an id column (``id``, ``user_id`` or ``item_id``)
                 and a column of texts; a column ``model`` is kept as their origin.
             text: the column of texts.
             encoder: the text encoder to read them with.
 
         Raises:
-            BadInput: if a column is missing, an id has two texts, or no id is in the data set. Some ids that are not
-                are named in a warning and left out.
+            BadInput: if a column is missing, an id has two texts, or no id is in the data set.
         """
-        from reclm.profiles.imports import import_frames
+        from reclm.profiles.exchange import import_frames
 
         return import_frames(data, {"user": users, "item": items}, text=text, encoder=encoder)
 
@@ -212,12 +207,8 @@ class Profiles:
             ids = sorted(self.store.hashes(kind))
             offered = near(id, ids) or ids[:3]
             hint = f"did you mean {', '.join(map(repr, offered))}?" if offered else "the store is empty"
-            raise NotFound(
-                f"no profile of {kind} {id!r} in {self.folder}; {hint}",
-                value=id,
-                where=self.folder,
-                remedy=offered[0] if offered else "",
-            )
+            message = f"no profile of {kind} {id!r} in {self.folder}; {hint}"
+            raise NotFound(message, value=id, where=self.folder, remedy=(*offered, "")[0])
         return profile
 
     def embed(self, progress: bool = True) -> "Profiles":
@@ -278,12 +269,8 @@ class Profiles:
     def export(
         self, folder: str | Path, format: str = "parquet", kinds: Sequence[ProfileKind] | None = None
     ) -> list[Path]:
-        """Write the profiles for other programs: ``parquet`` (texts), ``npy``, ``safetensors``, ``recbole`` (vectors).
-
-        Returns:
-            The files written.
-        """
-        from reclm.profiles.export import export
+        """Write files for other programs: texts (``parquet``) or vectors (``npy``, ``safetensors``, ``recbole``)."""
+        from reclm.profiles.exchange import export
 
         return export(self, format, Path(folder), kinds or self.kinds)
 
@@ -314,7 +301,7 @@ class Profiles:
 
 
 def _is_by(writer: str, profiler: str | None, model: str | None) -> bool:
-    """Return whether a store's writer is ``profiler`` with ``model``, as far as they are given; no model is opened."""
+    """Return whether a store's writer is ``profiler`` with ``model``, where these are named; no model is opened."""
     if profiler and writer != profiler and not writer.startswith(f"{profiler}-"):
         return False
     if not model:

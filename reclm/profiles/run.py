@@ -18,8 +18,7 @@ from reclm.profiles.store import KINDS, ProfileStore
 from reclm.text.item_text import item_texts
 
 BATCH = 512
-"""Prompts that a profiler gets at once. An engine sorts them by length, which batches well. Larger values delay second
-attempts at poor answers, and write the most shared prompts less early."""
+"""Prompts that a profiler gets at once; an engine sorts them by length. Larger values delay second attempts."""
 
 
 @dataclass
@@ -29,9 +28,7 @@ class KindRun:
     Attributes:
         subjects: users or items to describe; ``distinct`` prompts among them.
         stored: had their profile; ``copied``: got the profile of another with the same prompt.
-        generated: prompts answered; ``written``: the profiles made of the answers.
-        cut: answers that ended at the token limit.
-        prompt_tokens, new_tokens, seconds: of what was generated.
+        generated: prompts answered; ``written``: the profiles made of the answers; ``cut``: those at the token limit.
         in_store: profiles in the store afterwards; ``texts``: distinct texts; ``in_format``: profiles in the format.
     """
 
@@ -49,11 +46,6 @@ class KindRun:
     in_store: int = 0
     texts: int = 0
     in_format: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Prompts answered in a second."""
-        return self.generated / self.seconds if self.seconds else 0.0
 
 
 @dataclass
@@ -74,8 +66,9 @@ class Plan:
 
     Attributes:
         prompt_hashes: id to prompt hash of every subject.
-        stored: subjects that have their profile; ``copies``: profiles of others with the same prompt; ``missing``: the
-            subjects left.
+        stored: subjects that have their profile.
+        copies: profiles of others with the same prompt.
+        missing: the subjects left.
         left_out: further subjects, whose prompts are not among the commonest ones asked for.
         round: its name, where there are several.
     """
@@ -123,10 +116,10 @@ class Plan:
         )
 
     def __str__(self) -> str:
+        begin = f"{self.round}: " if self.round else ""
         of = f" of {self.subjects + self.left_out:,}" if self.left_out else ""
         return (
-            f"{self.round}{': ' if self.round else ''}"
-            f"{self.subjects:,}{of} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
+            f"{begin}{self.subjects:,}{of} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
             f"shared with others: {len(self.copies):,}, prompts to write: {len(self.prompts):,}"
         )
 
@@ -141,13 +134,11 @@ def plans(
     prompts: int | None = None,
     rows: np.ndarray | None = None,
 ) -> Iterator[Plan]:
-    """Yield a plan a round: the prompts of its subjects, compared with the answers in the store.
+    """Yield a plan a round: its prompts, most shared first, compared with the answers in the store (None: empty).
 
-    A round is planned when its plan is asked for: by then the caller has added the profiles of earlier rounds to
-    ``known``. Within a round the prompt that most subjects share comes first.
+    A round is planned when its plan is asked for: by then ``known`` has the profiles of earlier rounds.
 
     Args:
-        store: None stands for an empty one.
         limit: only the first so many subjects; no prompt of another is built.
         prompts: only subjects that share one of the so many commonest prompts.
         rows: only these user_idx (item_idx).
@@ -213,13 +204,9 @@ def make_profiles(
 ) -> ProfileRun:
     """Write the missing profiles, users before items (whose prompts may quote users' profiles), round by round.
 
-    A prompt whose hash is stored is not generated again. Each profile is safe as soon as the profiler yields it: a run
-    that was killed resumes where it stopped.
-
-    Args:
-        profiler: fitted.
-        limit, prompts, rows: of each kind, over its rounds in order; as in :func:`plans`.
-        progress: show plan and progress bar on stderr.
+    A prompt whose hash is stored is not generated again. Each profile is safe as soon as the fitted profiler yields it:
+    a run that was killed resumes where it stopped. ``limit``, ``prompts`` and ``rows`` are those of :func:`plans`, for
+    each kind.
 
     Raises:
         Busy: if another process is writing to the store.

@@ -1,8 +1,7 @@
 """Profiles on disk: a LanceDB folder for each data set and writer. Reading changes nothing and takes no lock."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -16,7 +15,7 @@ from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, Damaged, NotFound
 from reclm.files import Journal, Lock, atomic_file
-from reclm.folders import Workspace, current, make_folder
+from reclm.folders import current, make_folder
 from reclm.profiles.profile import Profile
 
 if TYPE_CHECKING:
@@ -28,36 +27,25 @@ KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
 PATIENCE = 5.0
 """Seconds to wait for another process that writes to a store."""
 
+_NUMBERS = {"prompt_tokens": pa.int32(), "new_tokens": pa.int32(), "seconds": pa.float32()}
+_PROFILE_COLUMNS = [field.name for field in fields(Profile)]
 SCHEMA = pa.schema(
     [
-        ("kind", pa.string()),
-        ("id", pa.string()),
-        ("text", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("model", pa.string()),
-        ("settings", pa.string()),
-        ("prompt_tokens", pa.int32()),
-        ("new_tokens", pa.int32()),
-        ("finish_reason", pa.string()),
-        ("seconds", pa.float32()),
+        *((name, _NUMBERS.get(name, pa.string())) for name in _PROFILE_COLUMNS),
         ("fingerprint", pa.string()),
         ("created", pa.timestamp("us", "UTC")),
     ]
 )
-_PROFILE_COLUMNS = [field.name for field in fields(Profile)]
-_ITEM_TEXT = "item-text"
+ITEM_TEXT = "item-text"
 """Writer of the stores that cache the vectors of item texts; they hold no profiles."""
 
 
 class StoreInfo(Config):
-    """``store.yaml``: the data set and the writer of a store."""
+    """``store.yaml``: the data set, and the writer: a profiler with its model, or ``imported-…``."""
 
     fingerprint: str
-    """Of the data set that the profiles describe."""
     writer: str
-    """The profiler, with its model; ``imported-…`` where somebody else wrote the profiles."""
     dataset: str = ""
-    """The data set's name."""
     earlier: str = ""
     """Folder, beside this one, of the store whose answers to equal prompts are taken over; none if empty."""
     encoder: str = ""
@@ -68,8 +56,7 @@ class ProfileStore:
     """Profiles of one data set by one writer, keyed by (kind, id), with their embeddings.
 
     A row is safe as soon as :meth:`add` has taken it: it is in the journal, and later in the table. Many processes may
-    read a store while one writes to it: they see table and journal. Used as a context manager, the store puts all
-    rows into the table at the end, also after an exception.
+    read a store while one writes to it. A ``with`` block ends with all rows in the table, also after an exception.
     """
 
     flush_rows = 2048
@@ -78,7 +65,7 @@ class ProfileStore:
     def __init__(self, folder: Path, info: StoreInfo) -> None:
         self.folder, self.info = folder, info
         busy = f"another run is writing to profile store {folder}; wait for it, or choose another --store"
-        self._lock = Lock(folder / ".lock", busy, PATIENCE)
+        self.lock = Lock(folder / ".lock", busy, PATIENCE)
         self._journal = Journal(folder / "journal.jsonl")
         self._pending: dict[tuple[str, str], dict[str, Any]] = {}
         self._writing = False
@@ -103,9 +90,6 @@ class ProfileStore:
         """Open the store in ``folder``, or create it where there is none.
 
         Args:
-            folder: the store's own folder.
-            fingerprint, dataset: of the data set that the profiles describe, and its name.
-            writer: the profiler, with its model.
             fresh: set a store that is there aside (as ``<folder>.old-<time>``) and begin an empty one.
             carry_over: do so where the store was written for another data set (the same one, since grown, say), and
                 look there for answers to equal prompts (:meth:`by_hash`).
@@ -121,26 +105,23 @@ class ProfileStore:
         store = cls.read(folder)
         if carry_over and store.info.fingerprint != fingerprint and store.info.writer == writer:
             return cls._create(folder, info.model_copy(update={"earlier": _set_aside(folder).name}))
-        for what, stored, wanted in (
-            ("for data set", store.info.fingerprint, fingerprint),
-            ("by", store.info.writer, writer),
-        ):
-            if stored != wanted:
-                raise BadInput(
-                    f"profile store {folder} was written {what} {stored}, not {wanted}; choose another --store, or "
-                    "set this one aside with reclm profile --carry-over (keeps answers to equal prompts) or --fresh",
-                    value=stored,
-                    where=folder,
-                    remedy="--carry-over",
-                )
+        stored, wanted = (store.info.fingerprint, store.info.writer), (fingerprint, writer)
+        if stored != wanted:
+            by, needed = (" by ".join(pair) for pair in (stored, wanted))
+            raise BadInput(
+                f"profile store {folder} was written for data set {by}, not {needed}; choose another --store, or "
+                "set this one aside with reclm profile --carry-over (keeps answers to equal prompts) or --fresh",
+                value=next(value for value in stored if value not in wanted),
+                where=folder,
+                remedy="--carry-over",
+            )
         return store
 
     @classmethod
     def _create(cls, folder: Path, info: StoreInfo) -> Self:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise BadInput(
-                f"{folder} is not empty and no profile store; choose another --store", where=folder
-            )
+            message = f"{folder} is not empty and no profile store; choose another --store"
+            raise BadInput(message, where=folder)
         make_folder(folder, "--store or --home")
         store = cls(folder, info)
         store.describe()
@@ -154,11 +135,10 @@ class ProfileStore:
             NotFound: if there is none.
         """
         if not cls.at(folder):
-            raise NotFound(
-                f"no profile store at {folder}; see reclm profiles list, or write profiles: reclm profile",
-                value=folder,
-                remedy="reclm profiles list",
+            message = (
+                f"no profile store at {folder}; see reclm profiles list, or write profiles: reclm profile"
             )
+            raise NotFound(message, value=folder, remedy="reclm profiles list")
         return cls(folder, StoreInfo.from_yaml(folder / "store.yaml"))
 
     def describe(self, **changes: str) -> None:
@@ -173,16 +153,6 @@ class ProfileStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Exclude other writers.
-
-        Raises:
-            Busy: if another process is writing to this store.
-        """
-        with self._lock:
-            yield
-
     @cached_property
     def db(self) -> "DBConnection":
         """The LanceDB connection; each read sees what other processes have written."""
@@ -192,7 +162,7 @@ class ProfileStore:
         return open_table(self.db, "profiles")
 
     def add(self, profiles: Iterable[Profile]) -> None:
-        """Store profiles, each as it comes; one under the same (kind, id) is replaced.
+        """Store profiles, each as it comes, in the place of those with the same (kind, id).
 
         The store is locked for other writers until :meth:`close`.
 
@@ -201,7 +171,7 @@ class ProfileStore:
         """
         for profile in profiles:
             if not self._writing:
-                self._lock.acquire()
+                self.lock.acquire()
                 self._pending, self._writing = self._journalled(), True  # of a run that was killed
             row = vars(profile) | {"fingerprint": self.info.fingerprint, "created": time.time_ns() // 1000}
             self._journal.append(row)
@@ -232,7 +202,7 @@ class ProfileStore:
             if table := self._table():
                 compact(table)
             self._writing = False
-            self._lock.release()
+            self.lock.release()
 
     def _journalled(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return the rows that are not in the table yet, by (kind, id)."""
@@ -244,17 +214,12 @@ class ProfileStore:
         """Return the rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`."""
         wanted = columns or SCHEMA.names
         # the journal first: what a writer moves meanwhile is then in both, and not in neither
-        recent = [row for row in self._journalled().values() if kind in {None, row["kind"]}]
+        recent = {key: row for key, row in self._journalled().items() if kind in {None, row["kind"]}}
         rows = self._stored(kind, [*dict.fromkeys([*wanted, "kind", "id"])] if recent else wanted)
         if recent:
-            own, schema = _keys(recent), pa.schema([SCHEMA.field(name) for name in rows.column_names])
-            older = [
-                key not in own
-                for key in zip(*(rows[name].to_pylist() for name in ("kind", "id")), strict=True)
-            ]
-            rows = pa.concat_tables(
-                [rows.filter(pa.array(older, pa.bool_())), pa.Table.from_pylist(recent, schema)]
-            )
+            keys = zip(rows["kind"].to_pylist(), rows["id"].to_pylist(), strict=True)
+            older = rows.filter(pa.array([key not in recent for key in keys], pa.bool_()))
+            rows = pa.concat_tables([older, pa.Table.from_pylist(list(recent.values()), rows.schema)])
         return rows.select(wanted)
 
     def _stored(self, kind: ProfileKind | None, columns: list[str]) -> pa.Table:
@@ -264,9 +229,9 @@ class ProfileStore:
             return schema.empty_table()
         query = table.search().select([name for name in columns if name in table.schema.names])
         rows = (query if kind is None else query.where(f"kind = '{kind}'")).to_arrow()
-        for name in columns:
-            if name not in rows.column_names:
-                rows = rows.append_column(SCHEMA.field(name), pa.nulls(len(rows), SCHEMA.field(name).type))
+        for field in schema:
+            if field.name not in rows.column_names:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
         return rows.select(columns).cast(schema)
 
     def texts(self, kind: ProfileKind) -> dict[str, str]:
@@ -310,10 +275,6 @@ class ProfileStore:
         return profiles
 
 
-def _keys(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    return {(row["kind"], row["id"]) for row in rows}
-
-
 def _profile(row: dict[str, Any]) -> Profile:
     """Return a row as a profile; a row of an earlier version has no seconds."""
     return Profile(**{**row, "seconds": row.get("seconds") or 0.0})
@@ -350,14 +311,12 @@ def compact(table: "Table") -> None:
 
 
 def _set_aside(folder: Path) -> Path:
-    with ProfileStore.read(folder).locked():
+    with ProfileStore.read(folder).lock:
         return folder.rename(folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}"))
 
 
-def stores(workspace: Workspace | None = None) -> list[tuple[Path, StoreInfo]]:
+def stores() -> list[tuple[Path, StoreInfo]]:
     """Return the profile stores of the workspace, sorted by folder, without those that were set aside."""
-    files = sorted(((workspace or current()).root / "profiles").glob("*/*/store.yaml"))
-    known = [(file.parent, StoreInfo.from_yaml(file)) for file in files]
-    return [
-        (folder, info) for folder, info in known if info.writer != _ITEM_TEXT and ".old-" not in folder.name
-    ]
+    files = sorted((current().root / "profiles").glob("*/*/store.yaml"))
+    known = [(file.parent, StoreInfo.from_yaml(file)) for file in files if ".old-" not in file.parent.name]
+    return [(folder, info) for folder, info in known if info.writer != ITEM_TEXT]

@@ -1,8 +1,8 @@
 """Tune a profiler's language model on a data set."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +71,9 @@ def tuning_settings(
     """Return the options of a tuning: those of ``config``, with ``changes``, teacher and stages over them."""
     cls = plugins.get("profiler", profiler)
     if not cls.tunable:
-        raise BadInput(
-            f"profiler {profiler!r} has nothing to tune; use it with reclm profile --profiler {profiler}",
-            value=profiler,
-            remedy=f"reclm profile --profiler {profiler}",
-        )
+        remedy = f"reclm profile --profiler {profiler}"
+        message = f"profiler {profiler!r} has nothing to tune; use it with {remedy}"
+        raise BadInput(message, value=profiler, remedy=remedy)
     if isinstance(config, Mapping):
         settings = dict(config)
     elif str(config) in {"auto", *cls.presets}:
@@ -90,9 +88,8 @@ def tuning_settings(
     if stages is not None:
         settings["stages"] = [stages] if isinstance(stages, str) else list(stages)
         if not settings["stages"]:
-            raise BadInput(
-                "no stage to tune; give some, such as kd,collab, or leave --stages out for all", value=stages
-            )
+            message = "no stage to tune; give some, such as kd,collab, or leave --stages out for all"
+            raise BadInput(message, value=stages)
     return settings
 
 
@@ -121,21 +118,18 @@ def open_tuner(
     cls = plugins.get("profiler", profiler)
     options = cls.Config.build(dict(settings), where=f"profiler {profiler}")
     folder = Path(out) if out else current().tuned(data.name, f"{profiler}-{find_model(model).name}")
-    encoder = encoder if encoder is not None and not isinstance(encoder, str) else TextEncoder(encoder)
+    if encoder is None or isinstance(encoder, str):
+        encoder = TextEncoder(encoder)
     return cls(options, model=model, folder=folder, encoder=encoder), folder
 
 
-@contextmanager
-def tuning_lock(folder: Path) -> Iterator[None]:
+def tuning_lock(folder: Path) -> AbstractContextManager[Any]:
     """Exclude other runs from ``folder``; the processes of one ``accelerate launch`` share the lock of the first.
 
     Raises:
         Busy: if another process tunes there.
-        BadInput: if the folder cannot be made.
     """
     if int(os.environ.get("RANK", "0")):
-        yield
-        return
+        return nullcontext()
     busy = f"another reclm tune is at work in {folder}; wait for it, or give another folder (--out)"
-    with Lock(folder.parent / f".{folder.name}.lock", busy):
-        yield
+    return Lock(folder.parent / f".{folder.name}.lock", busy)

@@ -67,7 +67,8 @@ def write_profiles(
         BadInput: for a data set without item text, and a store that was written for other data.
         Busy: if another process is writing to the store.
     """
-    job = _Job.prepare(data, profiler, model, engine, kinds, prompts, encoder, store, settings)
+    options = {"model": model, "engine": engine, "kinds": kinds, "prompts": prompts, "encoder": encoder}
+    job = _Job.prepare(data, profiler, store=store, **options, **settings)
     fitted = job.profiler.fit(job.view)
     with ProfileStore.open(
         job.folder, job.view.fingerprint, job.writer, job.view.name, fresh=fresh, carry_over=carry_over
@@ -82,16 +83,10 @@ def estimate_profiles(
     data: Dataset | TrainingView,
     profiler: str | Path | Profiler = "zero-shot",
     *,
-    model: str | None = None,
-    engine: str | None = None,
-    kinds: Iterable[ProfileKind] = KINDS,
     limit: int | None = None,
-    prompts: int | None = None,
-    encoder: "str | TextEncoder | None" = None,
-    store: str | Path | None = None,
     fresh: bool = False,
     carry_over: bool = False,
-    **settings: Any,
+    **options: Any,
 ) -> Estimate:
     """Estimate what :func:`write_profiles` would do with these arguments: prompts, tokens, time. Nothing is stored.
 
@@ -99,7 +94,7 @@ def estimate_profiles(
     """
     from reclm.text.encoder import TextEncoder
 
-    job = _Job.prepare(data, profiler, model, engine, kinds, prompts, encoder, store, settings)
+    job = _Job.prepare(data, profiler, **options)
     opened = None
     if ProfileStore.at(job.folder) and not fresh:
         # for reading: answers to equal prompts count as stored, also those for an earlier state of the data
@@ -109,9 +104,8 @@ def estimate_profiles(
     stored = opened.info.encoder if opened else None
     text_encoder = job.encoder or TextEncoder(stored or None)
     fitted = job.profiler.fit(job.view)
-    return Estimate(
-        tuple(dry_run(job.view, fitted, opened, job.kinds, limit, encoder=text_encoder, prompts=job.prompts))
-    )
+    parts = dry_run(job.view, fitted, opened, job.kinds, limit, encoder=text_encoder, prompts=job.prompts)
+    return Estimate(tuple(parts))
 
 
 def list_profiles(data: Dataset | TrainingView | str | None = None) -> "pd.DataFrame":
@@ -134,13 +128,10 @@ def open_profiler(
     engine: str | None = None,
     adapter: Path | None = None,
 ) -> tuple[Profiler, str]:
-    """Open a profiler; return it and the writer's name that its profiles are stored under: its name and its model's.
+    """Return a profiler, and the writer's name that its profiles are stored under: its name and its model's.
 
-    Args:
-        profiler: a plug-in's name, the folder of a tuned one, or a profiler.
-        settings: values of its config.
-        model, engine: as in :func:`write_profiles`. The model is found, but not loaded before its first prompt.
-        adapter: the folder of the tuned one, where ``profiler`` is its name.
+    The model is found, but not loaded before its first prompt. ``adapter`` is the folder of the tuned profiler that
+    ``profiler`` names.
 
     Raises:
         NotFound: for an unknown profiler, setting or model.
@@ -148,11 +139,9 @@ def open_profiler(
     """
     engine = None if engine == "auto" else engine
     if isinstance(profiler, Profiler):
-        name, opened = plugins.name_of("profiler", type(profiler)), profiler
+        name, opened = profiler.name, profiler
     else:
-        name, folder = str(profiler), adapter
-        if folder is None and name not in plugins.names("profiler") and Path(profiler).is_dir():
-            name, folder = tuned_name(Path(profiler)), Path(profiler)
+        name, folder = (str(profiler), adapter) if adapter else named_or_tuned(profiler)
         cls = plugins.get("profiler", name)
         if folder:
             opened = cls.open(folder, settings, model, engine)
@@ -162,26 +151,27 @@ def open_profiler(
     return opened, f"{name}-{opened.generator.model}" if opened.needs_model else name
 
 
-def tuned_name(folder: Path) -> str:
-    """Return the name of the profiler that was tuned in ``folder``.
+def named_or_tuned(profiler: str | Path) -> tuple[str, Path | None]:
+    """Return the name of a profiler, and its folder where ``profiler`` is one that it was tuned in.
 
     Raises:
-        NotFound: if none was.
+        NotFound: for a folder that holds no tuned profiler.
     """
+    folder = Path(profiler)
+    if str(profiler) in plugins.names("profiler") or not folder.is_dir():
+        return str(profiler), None
     with suppress(ReclmError):
         about = read_yaml(folder / "about.yaml")
         if "profiler" in about:
-            return str(about["profiler"])
+            return str(about["profiler"]), folder
         # version 0.1 does not name it: the options do
         options = read_yaml(folder / "config.yaml").keys()
         for name in plugins.names("profiler"):
             cls = plugins.get("profiler", name)
             if cls.tunable and options <= cls.Config.model_fields.keys():
-                return name
-    raise NotFound(
-        f"{folder} holds no tuned profiler; give a profiler's name, or the folder that reclm tune wrote",
-        value=folder,
-    )
+                return name, folder
+    message = f"{folder} holds no tuned profiler; give a profiler's name, or the folder that reclm tune wrote"
+    raise NotFound(message, value=folder)
 
 
 @dataclass(frozen=True)
@@ -202,13 +192,14 @@ class _Job:
         cls,
         data: Dataset | TrainingView,
         profiler: str | Path | Profiler,
-        model: str | None,
-        engine: str | None,
-        kinds: Iterable[ProfileKind],
-        prompts: Any,
-        encoder: "str | TextEncoder | None",
-        store: str | Path | None,
-        settings: dict[str, Any],
+        *,
+        model: str | None = None,
+        engine: str | None = None,
+        kinds: Iterable[ProfileKind] = KINDS,
+        prompts: Any = None,
+        encoder: "str | TextEncoder | None" = None,
+        store: str | Path | None = None,
+        **settings: Any,
     ) -> "_Job":
         view = view_of(data)
         if not view.item_text.num_columns and view.train.review is None:
@@ -219,21 +210,15 @@ class _Job:
             )
         if isinstance(prompts, Mapping):  # a group of settings, of profilers that have one of this name
             settings, prompts = {**settings, "prompts": prompts}, None
-        chosen = _kinds(kinds)
+        chosen = {kinds} if isinstance(kinds, str) else set(kinds)
+        if not chosen or chosen - {*KINDS}:
+            wrong = min(chosen - {*KINDS}, default=None)
+            raise BadInput(f"kinds = {sorted(chosen)}: give 'user', 'item' or both", value=wrong)
         if isinstance(encoder, str):
             from reclm.text.encoder import TextEncoder
 
             encoder = TextEncoder(encoder)  # a wrong name fails now, not after hours of generation
         opened, writer = open_profiler(profiler, settings, model, engine)
         folder = Path(store) if store else current().store(view.name, writer)
-        return cls(view, opened, writer, folder, chosen, prompts, encoder or opened.encoder)
-
-
-def _kinds(kinds: Iterable[ProfileKind]) -> tuple[ProfileKind, ...]:
-    chosen = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    wrong = [kind for kind in chosen if kind not in KINDS]
-    if wrong or not chosen:
-        raise BadInput(
-            f"kinds = {list(chosen)}: give 'user', 'item' or both", value=wrong[0] if wrong else None
-        )
-    return tuple(kind for kind in KINDS if kind in chosen)
+        ordered = tuple(kind for kind in KINDS if kind in chosen)
+        return cls(view, opened, writer, folder, ordered, prompts, encoder or opened.encoder)

@@ -7,8 +7,8 @@ from reclm import plugins
 from reclm.config import Config
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset, ProfileKind
-from reclm.environment import environment
 from reclm.errors import BadInput, NotFound, unknown
+from reclm.plugins import environment
 from reclm.profiles.matrix import ProfileMatrix, item_text_features
 from reclm.profiles.profiles import Profiles
 from reclm.recommend.base import Backbone, Inputs

@@ -16,9 +16,10 @@ import pytest
 
 from reclm.data.dataset import TrainingView
 from reclm.data.id_map import IdMap
+from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, NotFound
 from reclm.folders import current, workspace
-from reclm.profiles.imports import import_file
+from reclm.profiles.exchange import import_frames
 from reclm.profiles.profile import Profile
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
@@ -179,7 +180,7 @@ def test_the_rooms_import_without_what_the_extras_install() -> None:
         "import sys; missing = 'transformers sentence_transformers tokenizers huggingface_hub llguidance gguf jinja2 '"
         "'openvino openvino_genai openai anyio sklearn platformdirs lancedb'.split()\n"
         "sys.modules.update(dict.fromkeys(missing))\n"
-        "import reclm.profiles.write, reclm.profiles.tune, reclm.profiles.imports, reclm.profiles.export\n"
+        "import reclm.profiles.write, reclm.profiles.tune, reclm.profiles.exchange\n"
         "import reclm.text.encoder, reclm.text.item_text, reclm.llm.models, reclm.files, reclm.fusion.augment\n"
         "from reclm.errors import MissingExtra\n"
         "try: reclm.text.encoder.TextEncoder().model\n"
@@ -215,17 +216,19 @@ def test_files_come_in_one_after_the_other(
     users, items = tmp_path / "users.csv", tmp_path / "items.jsonl"
     users.write_text('user_id,text\nu1,"aab, b"\nu2,cc\n')
     items.write_text('{"id": "i1", "text": "b"}\n')
-    first = import_file(users, view, store=tmp_path / "store", encoder=encoder)
-    both = import_file(items, view, "item", store=tmp_path / "store", encoder=encoder)
+    frames = {"user": read_records(users)}
+    first = import_frames(view, frames, store=tmp_path / "store", encoder=encoder)
+    frames = {"item": read_records(items)}
+    both = import_frames(view, frames, origin="items.jsonl", store=tmp_path / "store", encoder=encoder)
     assert (first.kinds, both.kinds, len(both)) == (("user",), ("user", "item"), 3)
     assert both.get("u1").text == "aab, b"
     assert json.loads(both.get("i1", "item").settings) == {"origin": "items.jsonl"}
     with pytest.raises(NotFound):
-        import_file(tmp_path / "none.csv", view)
+        read_records(tmp_path / "none.csv")
     encoder.source = encoder.name
     written = write_profiles(view, profiler, store=tmp_path / "own", encoder=encoder, progress=False)
     with pytest.raises(BadInput) as error:
-        import_file(users, view, store=written.folder)
+        import_frames(view, {"user": read_records(users)}, store=written.folder)
     assert error.value.value == "HistoryProfiler"
 
 

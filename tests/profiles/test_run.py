@@ -37,7 +37,7 @@ def test_users_first_then_items_that_quote_them(
     assert (users.subjects, users.distinct, users.generated, users.written) == (3, 2, 2, 3)
     assert (users.prompt_tokens, users.new_tokens, users.cut) == (14, 6, 0)
     assert (items.subjects, items.distinct, items.generated, items.written) == (3, 3, 3, 3)
-    assert users.rate > 0
+    assert users.seconds > 0
     assert (users.in_store, users.texts, users.in_format) == (3, 2, 3)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reclm.errors import Busy, ReclmError
+from reclm.errors import BadInput, Busy, ReclmError
 from reclm.files import Journal
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
@@ -84,7 +84,7 @@ def test_what_was_added_outlives_a_run_that_never_closed(folder: Path) -> None:
     killed = ProfileStore.open(folder, "f00d", "zero-shot")
     killed.add([ANNE])
     assert killed._table() is None, "else this shows nothing"
-    killed._lock.release()  # as the operating system does for a killed process
+    killed.lock.release()  # as the operating system does for a killed process
     (folder / "journal.jsonl").open("ab").write(b'{"kind": "user", "id": "be')  # cut short
     again = ProfileStore.open(folder, "f00d", "zero-shot")
     assert again.texts("user") == {"anne": "likes noir"}
@@ -140,11 +140,13 @@ def test_one_writer_at_a_time_but_many_readers(folder: Path, monkeypatch: pytest
 def test_a_store_for_other_data_is_refused(folder: Path) -> None:
     ProfileStore.open(folder, "f00d", "zero-shot").close()
     with pytest.raises(
-        ReclmError, match=r"store was written for data set f00d, not beef; .*--store.*--fresh"
-    ):
+        BadInput, match=r"f00d by zero-shot, not beef by zero-shot; .*--store.*--fresh"
+    ) as error:
         ProfileStore.open(folder, "beef", "zero-shot")
-    with pytest.raises(ReclmError, match="was written by zero-shot, not keywords"):
+    assert error.value.value == "f00d"
+    with pytest.raises(BadInput) as error:
         ProfileStore.open(folder, "f00d", "keywords")
+    assert error.value.value == "zero-shot"
 
 
 def test_fresh_sets_the_old_store_aside(folder: Path) -> None:
@@ -158,7 +160,7 @@ def test_fresh_sets_the_old_store_aside(folder: Path) -> None:
 def test_answers_are_carried_over_from_the_same_writer_alone(folder: Path) -> None:
     with ProfileStore.open(folder, "f00d", "zero-shot") as store:
         store.add([ANNE])
-    with pytest.raises(ReclmError, match="was written by zero-shot, not keywords"):
+    with pytest.raises(ReclmError, match="by zero-shot, not f00d by keywords"):
         ProfileStore.open(folder, "f00d", "keywords", carry_over=True)
     assert ProfileStore.open(folder, "f00d", "zero-shot", carry_over=True).count() == 1, "the same data"
     new = ProfileStore.open(folder, "beef", "zero-shot", carry_over=True)
