@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from reclm.data.dataset import Dataset, Interactions
@@ -29,16 +30,14 @@ class Task:
     Attributes:
         users: ``(n,)`` user_idx of the evaluated users, ascending.
         candidates: ``(c,)`` item_idx that are ranked.
-        positives: ``(n,)`` counts of each user's test items.
-        truth, mask: ``(indptr (n + 1,), columns)``, places in ``candidates``, CSR over ``users``, ascending in a row.
+        truth, mask: ``(n, c)`` CSR matrices of the positives, and of the candidates that must not be ranked.
         popularity: in training, of candidates and of histories; novelty and lift are measured by it.
     """
 
     users: Tensor
     candidates: Tensor
-    positives: Tensor
-    truth: tuple[Tensor, Tensor]
-    mask: tuple[Tensor, Tensor]
+    truth: sparse.csr_array
+    mask: sparse.csr_array
     popularity: Popularity | None = None
 
     @classmethod
@@ -60,48 +59,26 @@ class Task:
             users, items: sizes of the id maps.
             train: the recommender's training interactions, for the :attr:`popularity`.
         """
-        place = np.full(items, -1)
-        place[candidates] = np.arange(len(candidates))
+        truth, masked = (part.matrix(users, items)[:, candidates] for part in (test, mask))
+        rows = np.flatnonzero(np.diff(truth.indptr))
+        popularity = None if train is None else Popularity.of(train, candidates, rows, users, items)
+        ranked = torch.from_numpy(np.ascontiguousarray(candidates))
+        return cls(torch.from_numpy(rows), ranked, truth[rows], masked[rows], popularity)
 
-        def csr(part: Interactions) -> tuple[np.ndarray, np.ndarray]:
-            columns = place[part.item_idx]
-            keys = np.unique(part.user_idx[columns >= 0] * len(candidates) + columns[columns >= 0])
-            rows, columns = np.divmod(keys, max(len(candidates), 1))
-            return np.bincount(rows, minlength=users), columns
-
-        (positives, truth_columns), (masked, mask_columns) = csr(test), csr(mask)
-        chosen = positives > 0
-        mask_columns = mask_columns[np.repeat(chosen, masked)]
-        rows, positives, masked = map(
-            torch.from_numpy, (np.flatnonzero(chosen), positives[chosen], masked[chosen])
-        )
-        return cls(
-            rows,
-            torch.from_numpy(np.ascontiguousarray(candidates)),
-            positives,
-            (_pointers(positives), torch.from_numpy(truth_columns)),
-            (_pointers(masked), torch.from_numpy(mask_columns)),
-            None if train is None else Popularity.of(train, candidates, rows.numpy(), users, items),
-        )
+    @property
+    def positives(self) -> Tensor:
+        """The number of each user's test items among the candidates, ``(n,)``."""
+        return torch.from_numpy(np.diff(self.truth.indptr).astype(np.int64))
 
     def only(self, wanted: Tensor) -> "Task":
         """Return the same task with the positives at the places ``wanted`` ``(c,)`` bool alone."""
-        pointers, columns = self.truth
-        rows = torch.repeat_interleave(torch.arange(len(self.users)), pointers.diff())
-        hit = wanted[columns]
-        counts = torch.bincount(rows[hit], minlength=len(self.users))
-        chosen = counts > 0
-        mask_pointers, mask_columns = self.mask
-        masked = mask_pointers.diff()
-        popularity = self.popularity
-        return Task(
-            self.users[chosen],
-            self.candidates,
-            counts[chosen],
-            (_pointers(counts[chosen]), columns[hit]),
-            (_pointers(masked[chosen]), mask_columns[torch.repeat_interleave(chosen, masked)]),
-            popularity and replace(popularity, history=popularity.history[chosen]),
-        )
+        truth = self.truth.copy()
+        truth.data *= wanted.numpy()[truth.indices]
+        truth.eliminate_zeros()
+        rows, popularity = np.flatnonzero(np.diff(truth.indptr)), self.popularity
+        if popularity is not None:
+            popularity = replace(popularity, history=popularity.history[rows])
+        return Task(self.users[rows], self.candidates, truth[rows], self.mask[rows], popularity)
 
 
 def test_tasks(dataset: Dataset, on_test: bool = False) -> dict[str, Task]:  # noqa: PT028
@@ -128,10 +105,7 @@ def trained_on(dataset: Dataset, on_test: bool) -> Interactions:
 def validation_task(dataset: Dataset) -> Task:
     """Return the task of ranking validation items among all of training or validation; training items are masked.
 
-    In a ``next-item`` data set the candidates are those of its protocol.
-
-    Raises:
-        NotFound: if the data set has no validation part.
+    In a ``next-item`` data set the candidates are those of its protocol. NotFound without a validation part.
     """
     if not len(dataset.valid):
         raise NotFound(
@@ -146,11 +120,6 @@ def validation_task(dataset: Dataset) -> Task:
     else:
         seen = np.unique(np.concatenate([dataset.train.item_idx, dataset.valid.item_idx]))
     return Task.of(dataset.valid, dataset.train, seen, len(dataset.users), len(dataset.items))
-
-
-def _pointers(counts: Tensor) -> Tensor:
-    """Return CSR pointers ``(n + 1,)`` of rows with ``counts`` ``(n,)`` entries."""
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,14 +179,11 @@ def best_candidates(
     scorer: Scorer,
     users: Tensor,
     candidates: Tensor,
-    mask: tuple[Tensor, Tensor],
+    mask: sparse.csr_array,
     k: int,
     block: int = 1024,
 ) -> tuple[Tensor, Tensor]:
-    """Return the scores and places ``(n, k)`` of each user's best candidates; -inf and -1 where none was left.
-
-    Per ``block`` of users: one scoring, the mask set to -inf, one top-k.
-    """
+    """Return the scores and places ``(n, k)`` of each user's best candidates; -inf and -1 where none was left."""
     best, places = torch.full((len(users), k), -torch.inf), torch.full((len(users), k), -1)
     width = min(k, len(candidates))
     for start in range(0, len(users), block):
@@ -293,16 +259,14 @@ def _hits(best: Tensor, task: Task, block: int = 1024) -> Tensor:
     truth = torch.zeros(block, len(task.candidates), dtype=torch.bool)
     for start in range(0, len(best), block):
         places = best[start : start + block]
-        rows, columns = _entries(task.truth, start, start + len(places))
-        truth[rows, columns] = True
+        positives = _entries(task.truth, start, start + len(places))
+        truth[positives] = True
         hits[start : start + block] = truth[: len(places)].gather(1, places.clamp(min=0)) & (places >= 0)
-        truth[rows, columns] = False
+        truth[positives] = False
     return hits
 
 
-def _entries(csr: tuple[Tensor, Tensor], start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Return rows (from 0) and columns of the CSR rows ``start … stop - 1``."""
-    pointers, columns = csr
-    counts = pointers[start + 1 : stop + 1] - pointers[start:stop]
-    rows = torch.repeat_interleave(torch.arange(stop - start), counts)
-    return rows, columns[pointers[start] : pointers[stop]]
+def _entries(matrix: sparse.csr_array, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Return rows (from 0) and columns of the entries in the rows ``start … stop - 1``."""
+    rows, columns = matrix[start:stop].nonzero()
+    return torch.from_numpy(rows), torch.from_numpy(columns)

@@ -133,8 +133,7 @@ def rank_items(
     else:
         scorer = model.scorer()
     mask = touched[:, known.numpy()]  # new items come after the known ones, and nobody touched them
-    entries = torch.from_numpy(mask.indptr).long(), torch.from_numpy(mask.indices).long()
-    scores, places = best_candidates(scorer, user, candidates, entries, min(k, len(candidates)))
+    scores, places = best_candidates(scorer, user, candidates, mask, min(k, len(candidates)))
     ranked = (places >= 0).numpy()
     if not ranked.any():
         raise BadInput("nothing is left to recommend: the user has touched every item", value=ids)

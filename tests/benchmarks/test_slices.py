@@ -39,7 +39,7 @@ def test_parts_of_a_task_share_its_candidates_and_divide_its_positives() -> None
     assert int(warm.positives.sum() + cold.positives.sum()) == int(task.positives.sum())
     # every user has the two cold items of their parity in the test part
     assert cold.positives.tolist() == [2] * 24
-    assert set(cold.truth[1].tolist()) == {16, 17, 18, 19}
+    assert set(cold.truth.indices.tolist()) == {16, 17, 18, 19}
     # a part's recall, weighed by its positives, is the whole's
     matrix = torch.from_numpy(np.random.default_rng(0).random((24, 20), dtype=np.float32))
     hits = [

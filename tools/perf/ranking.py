@@ -26,8 +26,8 @@ def main() -> None:
     with torch.no_grad():
         users, items = model.represent(model.user_features(), model.item_features())
         users, items = users[task.users].contiguous(), items[task.candidates].contiguous()
-    pointers, columns = task.mask
-    rows = torch.repeat_interleave(torch.arange(len(users)), pointers.diff())
+    pointers, columns = task.mask.indptr, torch.from_numpy(task.mask.indices)
+    rows = torch.from_numpy(task.mask.nonzero()[0])
 
     @torch.inference_mode()
     def floor() -> None:
