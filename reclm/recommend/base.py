@@ -77,10 +77,9 @@ class Backbone(nn.Module, ABC):
         """Raise NotFound if the kind of profiles that it cannot do without is not among ``kinds``."""
         kind = cls.needs_profiles
         if kind is not None and kind not in kinds:
-            message = (
-                f"backbone {name!r} ranks by {kind} profiles, and there are none; add --augment --kind {kind}"
-            )
-            raise NotFound(message, value=kind, where=name, remedy=f"--augment --kind {kind}")
+            remedy = f"--augment --kind {kind}"
+            message = f"backbone {name!r} ranks by {kind} profiles, and there are none; add {remedy}"
+            raise NotFound(message, value=kind, where=name, remedy=remedy)
 
     def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
         """Return the vectors scored, ``(U, d')`` and ``(I, d')``, with the present weights.
@@ -184,21 +183,18 @@ class EmbeddingBackbone(Backbone):
             self.item_embedding = table(inputs.items, width, generator)
         if config.items != "id":
             if inputs.item_text is None:
-                message = (
-                    f"items = {config.items!r} needs item text, and the data has none; use --set items=id"
-                )
+                message = f"items={config.items!r} needs item text, and the data has none; use --set items=id"
                 raise NotFound(message, value=config.items, where="items", remedy="--set items=id")
             self.t_raw = transform(inputs.item_text.shape[1], width, generator)
             text = torch.from_numpy(np.asarray(inputs.item_text, np.float32))
             self.register_buffer("item_text", text, persistent=False)
-        sides = [side for side in (inputs.user_profiles, inputs.item_profiles) if side is not None]
+        users, items = inputs.user_profiles, inputs.item_profiles
         self.user_fusion = self.item_fusion = None
-        if sides:
-            mlp = DualMLP(sides[0].vectors.shape[1], width, dropout=config.dropout, generator=generator)
-            if inputs.user_profiles is not None:
-                self.user_fusion = ProfileFusion(inputs.user_profiles, mlp, normalize=True)
-            if inputs.item_profiles is not None:
-                self.item_fusion = ProfileFusion(inputs.item_profiles, mlp, normalize=False)
+        profiles = items if users is None else users
+        if profiles is not None:
+            mlp = DualMLP(profiles.vectors.shape[1], width, dropout=config.dropout, generator=generator)
+            self.user_fusion = None if users is None else ProfileFusion(users, mlp, normalize=True)
+            self.item_fusion = None if items is None else ProfileFusion(items, mlp, normalize=False)
 
     @classmethod
     def reads_text(cls, config: BackboneConfig) -> bool:
@@ -282,10 +278,7 @@ class EmbeddingBackbone(Backbone):
             BadInput: if items are known by their ID alone, or for profiles if the model was trained without them.
         """
         if self.t_raw is None:
-            message = (
-                "this model knows items by their ID alone, and a new item has none that was trained; train one that "
-                "reads text: --set items=text"
-            )
+            message = "this model knows items by their ID alone; for new ones train with --set items=text"
             raise BadInput(message, value="id", where="items", remedy="--set items=text")
         features = self.t_raw(text)
         if self.item_embedding is not None:
@@ -301,10 +294,9 @@ class EmbeddingBackbone(Backbone):
         histories: sparse.csr_array | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return representations ``(n, d')`` of users that came after training, as :meth:`add_users`.
+        """Return representations of users that came after training as :meth:`add_users`, with ``base`` as ``x_u``.
 
-        Args:
-            base: ``(n, d)`` in place of ``x_u``, e.g. :meth:`user_prior`; fitted to the histories where there are any.
+        The base ``(n, d)``, e.g. :meth:`user_prior`, is fitted to the histories where there are any.
         """
         if histories is not None:
             base = self._fold_in(base, profiles, histories, generator)
@@ -337,10 +329,8 @@ class EmbeddingBackbone(Backbone):
                 features = self.new_user_features(own, profiles)
                 users = self.represent(features, features[:0])[0]
                 scores = self.scorer_of(users, items)(all_users, all_items)
-                negatives = torch.multinomial(
-                    chances, FOLD_IN_NEGATIVES, replacement=True, generator=generator
-                )
-                loss = bpr_loss(scores[rows, columns][:, None], scores.gather(1, negatives)[rows])
+                drawn = torch.multinomial(chances, FOLD_IN_NEGATIVES, replacement=True, generator=generator)
+                loss = bpr_loss(scores[rows, columns][:, None], scores.gather(1, drawn)[rows])
                 loss = loss + self.config.l2 * l2_penalty(features[rows])
                 (own.grad,) = torch.autograd.grad(loss, [own])
             optimizer.step()
@@ -355,11 +345,7 @@ class EmbeddingBackbone(Backbone):
 
     @torch.no_grad()
     def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
-
-        Raises:
-            BadInput: as :meth:`new_item_features`.
-        """
+        """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``."""
         features = self.new_item_features(text, profiles)
         return self.represent(features[:0], features)[1]
 
@@ -374,8 +360,7 @@ def _fused(fusion: ProfileFusion | None, base: Tensor, profiles: ProfileMatrix |
     if fusion is None:
         if profiles is not None:
             message = (
-                f"this model was trained without {kind} profiles and cannot take one; fit one with profiles (reclm "
-                "bench --augment)"
+                f"this model was trained without {kind} profiles; fit one with them: reclm bench --augment"
             )
             raise BadInput(message, value=kind, where="profiles", remedy="--augment")
         return base

@@ -91,12 +91,11 @@ class Recommender:
             raise NotFound("the model was trained without text, so it has no text encoder", where="encoder")
         encoder = TextEncoder(self.about.encoder_source)
         if encoder.name != self.about.encoder:
-            raise BadInput(
+            message = (
                 f"the model reads texts as encoder {self.about.encoder!r} writes them, and "
-                f"{self.about.encoder_source} is now {encoder.name!r}; bring the encoder back, or train again",
-                value=encoder.name,
-                where=self.about.encoder_source,
+                f"{self.about.encoder_source} is now {encoder.name!r}; bring the encoder back, or train again"
             )
+            raise BadInput(message, value=encoder.name, where=self.about.encoder_source)
         return encoder
 
     @cached_property

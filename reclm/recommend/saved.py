@@ -118,11 +118,8 @@ def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recom
         raise NotFound(f"no trained model in {folder}: it has no {HEAD}", value=str(folder))
     about = SavedModel.from_yaml(folder / HEAD)
     if about.format != FORMAT:
-        raise Damaged(
-            f"{folder / HEAD} has format {about.format}, this version of reclm reads {FORMAT}; fit the model again",
-            value=about.format,
-            where=str(folder / HEAD),
-        )
+        message = f"{folder / HEAD} has format {about.format}, this reclm reads {FORMAT}; fit the model again"
+        raise Damaged(message, value=about.format, where=str(folder / HEAD))
     dataset = _dataset(about, folder, workspace or current())
     sizes = len(dataset.users), len(dataset.items)
     try:
@@ -153,11 +150,9 @@ def find_model(run: Path | None = None) -> Path:
         return folder
     heads = sorted(workspace.runs().glob(f"*/models/*/{HEAD}"), key=lambda head: head.stat().st_mtime_ns)
     if not heads:
-        raise NotFound(
-            f"no trained model in {workspace.root}; train one: reclm bench --backbone lightgcn --augment",
-            value=str(workspace.root),
-            remedy="reclm bench --backbone lightgcn --augment",
-        )
+        remedy = "reclm bench --backbone lightgcn --augment"
+        message = f"no trained model in {workspace.root}; train one: {remedy}"
+        raise NotFound(message, value=str(workspace.root), remedy=remedy)
     return _of_run(heads[-1].parents[2]) or heads[-1].parent
 
 
@@ -183,7 +178,7 @@ def _dataset(about: SavedModel, folder: Path, workspace: Workspace) -> Dataset:
 def _profiles(tensors: dict[str, np.ndarray], kind: str) -> ProfileMatrix | None:
     if f"{kind}_profiles" not in tensors:
         return None
-    vectors_of_some, present = tensors[f"{kind}_profiles"], tensors[f"{kind}_present"]
-    vectors = np.zeros((len(present), vectors_of_some.shape[1]), np.float32)
-    vectors[present] = vectors_of_some
+    stored, present = tensors[f"{kind}_profiles"], tensors[f"{kind}_present"]
+    vectors = np.zeros((len(present), stored.shape[1]), np.float32)
+    vectors[present] = stored
     return ProfileMatrix(vectors, present)

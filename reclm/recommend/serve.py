@@ -59,12 +59,11 @@ class NewItems:
         fields = data.item_text.column_names
         for name in (ID, *fields):
             if name not in table.column_names:
-                raise NotFound(
+                message = (
                     f"{where} has no column {name!r}; new items of {data.name!r} need {', '.join([ID, *fields])} "
-                    f"(empty where nothing is known), found: {', '.join(table.column_names)}",
-                    value=name,
-                    where=where,
+                    f"(empty where nothing is known), found: {', '.join(table.column_names)}"
                 )
+                raise NotFound(message, value=name, where=where)
         if not table.num_rows:
             raise BadInput(f"{where} holds no item", where=where)
         names = {ID, PROFILE, *fields} & {*table.column_names}
@@ -85,10 +84,8 @@ class NewItems:
         texts = item_texts(self.fields, template)
         for id, text in zip(self.ids.ids(), texts, strict=True):
             if not text:
-                raise BadInput(
-                    f"new item {id!r} has no text, and nothing else is known of it; fill in its fields",
-                    value=id,
-                )
+                message = f"new item {id!r} has no text, and nothing else is known of it; fill in its fields"
+                raise BadInput(message, value=id)
         return texts
 
 
@@ -105,10 +102,9 @@ def rank_items(
     model, data = fitted.model, fitted.data
     newcomer = _is_new(users, history, profile)
     if (newcomer or new_items is not None) and not model.serves_new:
-        raise BadInput(
-            f"backbone {fitted.about.backbone!r} has no place for new users and items; name a user of the data set",
-            value=fitted.about.backbone,
-        )
+        name = fitted.about.backbone
+        message = f"backbone {name!r} has no place for new users and items; name a user of the data set"
+        raise BadInput(message, value=name)
     if newcomer:
         ids: list[Any] = ["new user"]
         user, touched, built_from = _new_user(fitted, history, profile)
@@ -160,8 +156,7 @@ def _is_new(users: Any, history: Sequence[Any] | None, profile: str | None) -> b
     newcomer = history is not None or profile is not None
     if (users is not None) == newcomer:
         message = (
-            "say who it is for: --user ID for a user of the data set, or --profile TEXT, --history ID,ID,… or both "
-            "for a new one"
+            "give --user ID for a user of the data set, or --profile TEXT, --history ID,ID,… for a new one"
         )
         raise BadInput(message, where="users")
     if profile is not None and not profile.strip():
@@ -187,13 +182,9 @@ def _new_user(
             # the ID vector of an item that training never saw is as it was drawn
             useful = np.intersect1d(touched, model.trained_items.numpy())
         if not len(useful):
-            raise BadInput(
-                "training saw none of the items of --history, and this model knows items by their ID; name others, or "
-                "train one that reads text: --set items=text",
-                value=list(history),
-                where="history",
-                remedy="--set items=text",
-            )
+            remedy = "--set items=text"
+            message = f"training saw none of the items of --history; name others, or train with {remedy}"
+            raise BadInput(message, value=list(history), where="history", remedy=remedy)
         histories = _ones(useful, len(data.items))
         parts.append(f"a history of {_items(len(useful))} ({model.history_by if learns else 'not read'})")
         if len(useful) < len(touched):

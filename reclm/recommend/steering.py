@@ -92,12 +92,11 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
     model, data = fitted.model, fitted.data
     row = int(rows_of(data.users, [user], data.name)[0])
     if fitted.inputs.user_profiles is None:
-        raise BadInput(
-            f"this model ({fitted.about.backbone}, {fitted.about.variant}) reads no user profiles, so that an edit "
-            "moves nothing; fit one with profiles of users",
-            value=fitted.about.backbone,
-            where="profiles",
+        name = fitted.about.backbone
+        message = (
+            f"this {name} model reads no user profiles: an edit moves nothing; fit one with profiles of users"
         )
+        raise BadInput(message, value=name, where="profiles")
     profile, edited = None, None if edit is None else edit.strip()
     if fitted.profiles is not None:
         with suppress(NotFound):
@@ -105,12 +104,10 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
     if edited is not None and edited in {"", (profile or "").strip()}:
         message = f"the edited profile is {'the same' if edited else 'empty'}; change it, or leave --edit out"
         raise BadInput(message, value=edit, where="edit")
-    vectors = {} if edited is None else {row: fitted.encoder.encode([edited])[0]}
-    with torch.no_grad():
-        sides = [
-            fitted.representations,
-            model.representations(vectors) if vectors else fitted.representations,
-        ]
+    sides = [fitted.representations] * 2
+    if edited is not None:
+        with torch.no_grad():
+            sides[1] = model.representations({row: fitted.encoder.encode([edited])[0]})
     touched = data.joined(["train", "valid"])
     ranked = np.setdiff1d(model.rankable().numpy(), touched.item_idx[touched.user_idx == row])
     if not len(ranked):
@@ -120,17 +117,9 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
     before, after = _lists(data, ranked, scores, k)
     view = data.view()
     history = view.train.item_idx[view.history("user", row)[::-1]]
+    titles = _titles(data, history[:SHOWN_HISTORY])
     cut = fitted.encoder.truncated([text for text in (profile, edited) if text]) > 0
-    return Steered(
-        user,
-        _titles(data, history[:SHOWN_HISTORY]),
-        len(history),
-        profile,
-        edited,
-        before,
-        [] if edited is None else after,
-        cut,
-    )
+    return Steered(user, titles, len(history), profile, edited, before, after if edited else [], cut)
 
 
 def _titles(data: Dataset, items: np.ndarray) -> list[str]:
@@ -231,9 +220,7 @@ def measure_steering(
         profiles: of users; those of ids that the data set lacks, and empty ones, are left out.
         users: how many; fewer where fewer have a profile.
         k: length of the lists.
-        seed: of the draws.
         loves, dislikes: the sentences, with ``{category}`` for the category.
-        progress: show bars while texts are encoded.
 
     Raises:
         NotFound: if no user has a profile, no item a text, or there is no such category.
@@ -248,13 +235,10 @@ def measure_steering(
     counts = np.bincount(keys % max(len(names), 1), minlength=len(names))
     usable = np.flatnonzero((counts >= k) & (2 * counts <= len(data.items)))
     if not len(usable):
-        raise NotFound(
-            f"data set {data.name!r} has no category that at least {k} and at most half of its items have; lower k "
-            "(--topk)",
-            value=k,
-            where="k",
-            remedy="lower k",
+        message = (
+            f"data set {data.name!r} has no category that at least {k} and at most half of its items have"
         )
+        raise NotFound(f"{message}; lower k (--topk)", value=k, where="k", remedy="lower k")
     random = np.random.default_rng(seed)
     chosen = random.permutation(described)[:users]
     drawn = random.choice(usable, len(chosen))
@@ -272,17 +256,12 @@ def measure_steering(
     touched = data.joined(["train", "valid"]).matrix(len(idmap), len(data.items))[np.tile(chosen, 3)]
     scores[tuple(map(torch.from_numpy, touched.nonzero()))] = -torch.inf
     plain, loved, disliked = _shares(scores, k, np.tile(drawn, 3), keys, len(names)).reshape(3, -1)
-    return Steering(
-        len(chosen),
-        len(described),
-        len(idmap),
-        k,
-        len(usable),
-        float(plain.mean()),
+    effects = (
         _effect(loves, loved - plain, loved > plain, plain < 1),
         _effect(dislikes, disliked - plain, disliked < plain, plain > 0),
-        encoder.truncated(edited),
     )
+    counts = len(chosen), len(described), len(idmap), k, len(usable)
+    return Steering(*counts, float(plain.mean()), *effects, encoder.truncated(edited))
 
 
 def item_categories(fields: pa.Table) -> tuple[list[str], np.ndarray]:
@@ -306,7 +285,7 @@ def item_categories(fields: pa.Table) -> tuple[list[str], np.ndarray]:
 def _shares(
     scores: torch.Tensor, topk: int, categories: np.ndarray, keys: np.ndarray, count: int
 ) -> np.ndarray:
-    """Return the share ``(n,)`` of each row's category among the best ``topk`` items with text of ``scores (n, I)``."""
+    """Return each row's share of its category among the best ``topk`` items with text of ``scores (n, I)``."""
     best, top = scores.topk(min(topk, scores.shape[1]), dim=1)
     ranked = (best > NO_TEXT / 2 - 0.5).numpy()
     hits = np.isin(top.numpy() * count + categories[:, None], keys) & ranked
@@ -316,6 +295,5 @@ def _shares(
 def _effect(sentence: str, change: np.ndarray, right: np.ndarray, possible: np.ndarray) -> Effect:
     estimate = mean(change)
     assert estimate is not None
-    return Effect(
-        sentence, estimate.mean, estimate.low, estimate.high, float(right.mean()), int(possible.sum())
-    )
+    interval = estimate.mean, estimate.low, estimate.high
+    return Effect(sentence, *interval, float(right.mean()), int(possible.sum()))

@@ -63,12 +63,9 @@ class TextRanker(nn.Module):
         vectors = torch.as_tensor(vectors, dtype=torch.float32)
         width = self.text.shape[1]
         if vectors.shape[1] != width:
-            raise BadInput(
-                f"profiles are vectors of {vectors.shape[1]} and item texts of {width}; encode both with the same "
-                "encoder",
-                value=vectors.shape[1],
-                where="profiles",
-            )
+            message = f"profiles are vectors of {vectors.shape[1]} and item texts of {width}"
+            remedy = "encode both with the same encoder"
+            raise BadInput(f"{message}; {remedy}", value=vectors.shape[1], where="profiles", remedy=remedy)
         return torch.cat([F.normalize(vectors, dim=-1), torch.ones(len(vectors), 1)], dim=1)
 
     def scores(self, vectors: np.ndarray | Tensor) -> Tensor:
@@ -123,11 +120,8 @@ def stored_profiles(
 def no_profiles(dataset: str, writer: str = "") -> NotFound:
     """Return the error that no user has a stored profile."""
     command = f"reclm profile --dataset {dataset}{writer} --kind user"
-    return NotFound(
-        f"no user of data set {dataset!r} has a stored profile by this profiler; write some: {command}",
-        value=dataset,
-        remedy=command,
-    )
+    message = f"no user of data set {dataset!r} has a stored profile by this profiler; write some: {command}"
+    return NotFound(message, value=dataset, remedy=command)
 
 
 def user_profile(data: Dataset, user: Any, profiler: str = "zero-shot", **options: Any) -> UserProfile:

@@ -43,8 +43,7 @@ class TripleSampler:
         usable = degree[user] < len(self.pool)
         if not usable.any():
             raise BadInput(
-                f"every user has touched all {len(self.pool)} items of the training part: there is nothing to "
-                "rank below an item that was chosen"
+                f"every user has touched all {len(self.pool)} training items: none is left as a negative"
             )
         self.users = torch.from_numpy(user[usable])
         self.positives = torch.from_numpy(self.pool[column[usable]])
@@ -152,12 +151,10 @@ def train(
         begun = time.perf_counter()
         loss = train_epoch(model, optimizer, sampler, config.batch_size, generator)
         if not math.isfinite(loss):
-            raise BadInput(
-                f"training diverged: the loss of epoch {epoch} is {loss}; lower lr (it is {config.lr:g})",
-                value=config.lr,
-                where="lr",
-                remedy="lower lr",
+            message = (
+                f"training diverged: the loss of epoch {epoch} is {loss}; lower lr (it is {config.lr:g})"
             )
+            raise BadInput(message, value=config.lr, where="lr", remedy="lower lr")
         row: dict[str, float] = {"epoch": epoch, "loss": loss, "seconds": time.perf_counter() - begun}
         model.eval()
         waited += 1
