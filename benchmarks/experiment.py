@@ -148,15 +148,8 @@ def comparison(
 ) -> Suite:
     """Return the suite of backbones plain (``base``) and with each of the profiles (``augment``, or their names).
 
-    A backbone that ranks by profiles alone has no ``base``.
-
-    Args:
-        settings: options of the backbones and of the training, by name.
-        select_on: with ``"test"`` the paper's selection: all epochs run, test Recall@20 chooses.
-
-    Raises:
-        NotFound: for an unknown backbone or option.
-        BadInput: for a value that an option cannot have, and where there is no validation part to select on.
+    A backbone that ranks by profiles alone has no ``base``. ``settings`` are options of the backbones and of the
+    training. With ``select_on="test"``, the paper's selection, all epochs run and test Recall@20 chooses.
     """
     names = [backbone] if isinstance(backbone, str) else list(backbone)
     named = {"augment": profiles} if isinstance(profiles, ProfileOptions) else dict(profiles or {})
@@ -209,19 +202,11 @@ def execute(
     weights: bool = False,
     progress: bool = True,
 ) -> SuiteRun:
-    """Run what has not run yet of a suite's trials.
+    """Run what has not run yet of a suite's trials, on ``dataset`` or the one that it names.
 
     Args:
-        suite: see :func:`~reclm.benchmarks.suite.load_suite`.
-        dataset: in place of the one that the suite names.
-        jobs: processes.
-        fresh: forget this suite's trials and what they tuned, and run all again.
-        controls: with a row for each control of each row that has profiles.
+        jobs, controls, fresh: as in :func:`run_suite`.
         weights: save the trained weights, too.
-        progress: show progress bars.
-
-    Raises:
-        ReclmError: before anything slow, for a suite that does not fit its backbones or its data.
     """
     suite = with_controls(suite) if controls else suite
     source = load_dataset(suite.dataset) if dataset is None else dataset
@@ -283,11 +268,7 @@ def _datasets(suite: Suite, source: Dataset, progress: bool) -> tuple[Dataset, .
 
 
 def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:
-    """Return why rows cannot run here: their tuned folder is not there, or they need item text.
-
-    Raises:
-        NotFound: if no row can run.
-    """
+    """Return why rows cannot run here: their tuned folder is not there, or they need item text."""
 
     def reason(row: Row) -> str:
         profiles = row.profiles

@@ -147,12 +147,7 @@ Written = tuple[ProfileStore, Profiler | None, tuple[str, ...], dict[str, float]
 
 
 class FeatureMaker:
-    """Makes the features of rows on one data set, each part once.
-
-    Args:
-        encoder: as in :class:`~reclm.benchmarks.suite.Suite`.
-        progress: show progress bars.
-    """
+    """Makes the features of rows on one data set, each part once; ``encoder`` is that of the suite."""
 
     def __init__(self, dataset: Dataset, encoder: str | None, progress: bool) -> None:
         self.dataset, self.encoder_name, self.progress = dataset, encoder, progress
@@ -160,12 +155,7 @@ class FeatureMaker:
         self._parts: dict[str, Any] = {}
 
     def of(self, plan: Plan, seed: int = 0) -> "Features | TunedFeatures":
-        """Return the features of a row, or how a trial makes them where it tunes a profiler.
-
-        Raises:
-            NotFound: for a backbone that needs item text or profiles where there are none.
-            Leak: for profiles that tell of the test part.
-        """
+        """Return the features of a row, or how a trial makes them where it tunes a profiler."""
         options, with_text = plan.profiles, self._needs_text(plan)
         if options is None:
             return self._once(f"plain {with_text}", lambda: self._plain(with_text))
@@ -284,7 +274,6 @@ class TunedFeatures:
     """Features by a profiler that the trial tunes, in the process that runs it.
 
     Attributes:
-        dataset, plan, seed: of the trial.
         encoder: of the experiment, by the name that loads it; ``encoder_name`` names its weights, too.
         training: what is tuned, in canonical form.
         workspace: holds the folder of the training, named by the hash of all that defines it.

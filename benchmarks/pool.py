@@ -247,12 +247,7 @@ def _worker(
 def run_trial(
     trial: Trial, cache: TrialCache, run: str, on_epoch: Callable[[dict[str, float]], None] | None = None
 ) -> TrialRecord:
-    """Train and evaluate a claimed trial, and cache the result; a failure is a result too.
-
-    Args:
-        run: the run that the trial belongs to.
-        on_epoch: called with the history row of each epoch.
-    """
+    """Train and evaluate a claimed trial, and cache the result as one of ``run``; a failure is a result too."""
     users, weights = None, None
     try:
         if not cache.begin(trial.key, run):

@@ -49,7 +49,6 @@ class Example(Config):
     history: tuple[str, ...]
     """Item texts, the newest first."""
     profile: str | None = None
-    """None: no profile was written."""
     top: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Row to the texts of the items that it ranks highest, the best first."""
     hits: dict[str, tuple[bool, ...]] = Field(default_factory=dict)
@@ -81,11 +80,9 @@ class Quality(Config):
     in_format: float | None = Field(default=None, ge=0, le=1)
     """The share that has the format asked for."""
     prompt_tokens: int | None = Field(default=None, ge=0)
-    """Tokens of all prompts together."""
+    """Of all prompts together, as ``new_tokens`` and ``seconds``."""
     new_tokens: int | None = Field(default=None, ge=0)
-    """Tokens written, all together."""
     seconds: float | None = Field(default=None, ge=0)
-    """Seconds of writing them all."""
 
 
 Key = tuple[str, int, str]
@@ -137,12 +134,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def load(folder: Path) -> Result:
-    """Load a run.
-
-    Raises:
-        NotFound: if there is none.
-        Damaged: if a file of it is damaged.
-    """
+    """Load a run."""
     path = folder / "about.json"
     if not path.is_file():
         raise NotFound(

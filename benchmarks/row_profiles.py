@@ -34,12 +34,7 @@ def key_of(definition: Mapping[str, Any]) -> str:
 
 
 def open_row_profiler(options: ProfileOptions) -> Profiler:
-    """Return the profiler of a row as it is: tuned before (``adapter``), or not tuned.
-
-    Raises:
-        NotFound: for an unknown profiler, model or adapter.
-        BadInput: for a setting, model or engine that does not fit.
-    """
+    """Return the profiler of a row as it is: tuned before (``adapter``), or not tuned."""
     cls = plugins.get("profiler", options.profiler)
     if options.adapter:
         return cls.open(options.adapter, options.settings, options.model, options.engine)
@@ -92,11 +87,7 @@ def write_row_profiles(
     rows: Rows | None,
     progress: bool,
 ) -> ProfileStore:
-    """Write the missing profiles of a row into ``folder``; the profiler is fitted.
-
-    Raises:
-        NotFound: for a data set that gives a profiler nothing to read.
-    """
+    """Write the missing profiles of a row into ``folder``; the profiler is fitted."""
     view = dataset.view()
     if not view.item_text.num_columns and view.train.review is None:
         raise NotFound(
@@ -124,9 +115,7 @@ def controlled(
 ) -> dict[ProfileKind, ProfileMatrix]:
     """Return the vectors of a control for those who have one of the profiles.
 
-    Args:
-        item_text: returns the embeddings ``(I, t)`` of the items' texts, for ``text``.
-        keywords: returns the keywords profiler's profiles, embedded, for ``keywords``.
+    ``item_text`` returns the embeddings ``(I, t)`` of the items' texts, ``keywords`` the keywords profiler's profiles.
     """
     controls: dict[ProfileKind, ProfileMatrix] = {}
     for kind, profiles in sides.items():

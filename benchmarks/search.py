@@ -89,11 +89,7 @@ BATCH = 5
 
 
 def with_options(plan: Plan, options: Mapping[str, Any], where: str = "search") -> Plan:
-    """Return the plan with options of its backbone, its training or its profiler over its own.
-
-    Raises:
-        BadInput: for a value that an option cannot have.
-    """
+    """Return the plan with options of its backbone, its training or its profiler over its own."""
     config = plugins.get("backbone", plan.backbone).Config
     model = plan.model | {name: value for name, value in options.items() if name in config.model_fields}
     train = {name: value for name, value in options.items() if name in TrainConfig.model_fields}
@@ -113,12 +109,7 @@ def with_options(plan: Plan, options: Mapping[str, Any], where: str = "search") 
 
 
 def spaces(search: Search, plans: Mapping[str, Plan]) -> dict[str, Space]:
-    """Return for each row the part of the space that its backbone, training and profiler have.
-
-    Raises:
-        BadInput: for selection on test, and a value that an option cannot have.
-        NotFound: for an option that no row has.
-    """
+    """Return for each row the part of the space that its backbone, training and profiler have."""
     if any(plan.select_on == "test" for plan in plans.values()):
         raise BadInput(
             "a search chooses by validation, and selection on test leaves no validation part; "
@@ -212,13 +203,8 @@ def run_search(
     and ends the same. The first trial has the row's own options, where the space holds them; then Optuna's TPE asks.
 
     Args:
-        plans: row to plan.
         trial_of: makes the trial with seed 0 of a plan.
-        title: of the progress bar.
         fresh: as in :func:`~reclm.benchmarks.pool.run_trials`; with it studies are forgotten, too.
-
-    Raises:
-        ReclmError: as :func:`spaces`.
     """
     studies = {
         row: _RowSearch(plans[row], part, trial_of, cache.folder, fresh is not None)

@@ -28,8 +28,7 @@ class PairedTest:
     """A two-sided test of a mean difference between two rows (:func:`paired`).
 
     Attributes:
-        difference: mean of ``after - before``.
-        low, high: its 95 % interval.
+        difference: mean of ``after - before``; ``low`` and ``high`` are its 95 % interval.
         p: probability of so large a difference by chance; 1 where no value differs.
         n: users compared.
         seeds: trainings of each row. With one, the claim is about these two trained models, not about the methods.
@@ -77,9 +76,6 @@ def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
     5 %: up to 13 % with 2 seeds, 8 % with 3, 6 % with 5), and this does not (up to 6 %, 5 %, 5 %; near 0 where seeds
     hardly differ). With no more seeds than users, ``p`` is never below that of the t-test over each user's mean of
     its seeds; with one seed it is just that test.
-
-    Raises:
-        ValueError: if the shapes differ.
     """
     if before.shape != after.shape:
         raise ValueError(f"paired values of different shape: {before.shape} and {after.shape}")

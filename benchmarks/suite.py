@@ -165,12 +165,7 @@ def suite_names() -> list[str]:
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
-    """Return a suite of the toolkit by name, or any by the path of its file.
-
-    Raises:
-        NotFound: if there is none.
-        BadInput: if it says something that no suite can.
-    """
+    """Return a suite of the toolkit by name, or any by the path of its file."""
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_path) not in suite_names():
@@ -190,14 +185,9 @@ def changed(
 ) -> Suite:
     """Return the suite with another data set, number of seeds, most epochs or trials of a search, where given.
 
-    Args:
-        rows: names or patterns; the suite keeps those alone, and what they are compared with.
-        kind: profiles of this side only, and no rows that have none of them.
-
-    Published numbers are of the suite's own data set: beside another one's they are shown, and not compared.
-
-    Raises:
-        NotFound: for a row that it has not.
+    Of ``rows``, names or patterns, it keeps those alone, and what they are compared with. With ``kind`` it has the
+    profiles of that side only, and no rows that have none of them. Published numbers are of the suite's own data set:
+    beside another one's they are shown, and not compared.
     """
     suite = _with_rows(suite, rows) if rows else suite
     suite = _of_kind(suite, kind) if kind is not None else suite
@@ -263,12 +253,7 @@ def with_controls(suite: Suite) -> Suite:
 
 
 def row_plan(suite: Suite, row: Row) -> Plan:
-    """Return the plan of a row's trials.
-
-    Raises:
-        NotFound: for an unknown backbone or metric, naming the row.
-        BadInput: for an option that cannot be.
-    """
+    """Return the plan of a row's trials."""
     where = f"row {row.name!r}"
     config = plugins.get("backbone", row.backbone).Config
     shared = {key: value for key, value in suite.model.items() if key in config.model_fields}

@@ -66,14 +66,10 @@ class SuiteRun:
         """Return the result, read from the cached trials."""
         suite = self.suite
         about = results.RunInfo(
-            title=suite.title,
+            **suite.model_dump(include={"title", "source", "comparable", "seeds", "metrics"}),
             dataset=self.source.name,
             fingerprint=self.source.fingerprint,
-            source=suite.source,
-            comparable=suite.comparable,
             selected_on="the TEST set, which flatters" if self._on_test else "validation",
-            seeds=suite.seeds,
-            metrics=suite.metrics,
             protocols=tuple(self._protocol_infos()),
             rows=tuple(self._row(row) for row in suite.rows),
             remarks=tuple(self._remarks()),
@@ -86,12 +82,8 @@ class SuiteRun:
             for row, trial, record in self.pairs()
             for protocol, values in self._protocols(trial, record)
         }
-        history = {
-            (row, trial.seed): record.log + record.history
-            for row, trial, record in self.pairs()
-            if record.log or record.history
-        }
-        return results.Result(about, trials, history)
+        histories = {(row, trial.seed): record.log + record.history for row, trial, record in self.pairs()}
+        return results.Result(about, trials, {key: steps for key, steps in histories.items() if steps})
 
     def save(self, folder: Path) -> results.Result:
         """Write the result to ``folder``, with picture, examples, suite and, where they were saved, models."""
@@ -162,9 +154,9 @@ class SuiteRun:
         searched, origin = self.searched.get(row.name), self._origin(row.name)
         trials = self.trials.get(row.name)
         learns = bool(trials) and any(record.history for record in self.records[row.name])
+        shared = {"name", "backbone", "published", "published_seconds", "note"}
         return results.ResultRow(
-            name=row.name,
-            backbone=row.backbone,
+            **row.model_dump(include=shared),
             baseline=row.backbone in BASELINES,
             against=self.suite.against(row),
             control=row.profiles.control if row.profiles else None,
@@ -172,9 +164,6 @@ class SuiteRun:
             writer=origin.writer if origin else None,
             kinds=row.profiles.kinds if row.profiles else (),
             coverage=origin.coverage if origin else {},
-            published=row.published,
-            published_seconds=row.published_seconds,
-            note=row.note,
             absent=self.absent.get(row.name, ""),
             options=_options(trials[0].plan) if trials else {},
             most_epochs=trials[0].plan.train.epochs if trials and learns else 0,
@@ -198,7 +187,7 @@ class SuiteRun:
             assert self.suite.search is not None
             yield sentence(self.suite.search, {row: search.plan for row, search in self.searched.items()})
         origins = filter(None, map(self._origin, self.trials))
-        if checked := dict.fromkeys(sentence for origin in origins for sentence in origin.checked):
+        if checked := dict.fromkeys(text for origin in origins for text in origin.checked):
             yield f"checked for leaks: {'; '.join(checked)}"
         for row in self.suite.rows:
             if row.name in self.records and not (row.profiles and row.profiles.control):
@@ -245,22 +234,18 @@ class SuiteRun:
             overall = {name: value for name, value in means.items() if name not in values}
             overall |= _profiles(trial, record).measures
             ids = part.column("user_id").combine_chunks()
-            yield (
-                protocol,
-                results.TrialResult(
-                    user_ids=part.column("user_id").cast("string").to_numpy(),
-                    activity=self._activity[trial.dataset][trial.dataset.users.find(ids)],
-                    values=values,
-                    overall={
-                        name: float("nan") if value is None else value for name, value in overall.items()
-                    },
-                    best_epoch=record.best_epoch[protocol],
-                    epochs=len(record.history),
-                    seconds=record.seconds,
-                    epoch_seconds=times[len(times) // 2] if times else float("nan"),
-                    key=trial.key,
-                ),
+            result = results.TrialResult(
+                user_ids=part.column("user_id").cast("string").to_numpy(),
+                activity=self._activity[trial.dataset][trial.dataset.users.find(ids)],
+                values=values,
+                overall={name: np.nan if value is None else value for name, value in overall.items()},
+                best_epoch=record.best_epoch[protocol],
+                epochs=len(record.history),
+                seconds=record.seconds,
+                epoch_seconds=times[len(times) // 2] if times else float("nan"),
+                key=trial.key,
             )
+            yield protocol, result
 
 
 def _profiles(trial: Trial, record: TrialRecord) -> Features | TrialRecord:

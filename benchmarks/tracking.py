@@ -155,12 +155,7 @@ TRACKERS: dict[str, Callable[[Result, Path], str]] = {"tensorboard": to_tensorbo
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Look for what trackers need, before anything slow.
-
-    Raises:
-        NotFound: for an unknown tracker.
-        MissingExtra: for one that is not installed.
-    """
+    """Look for what trackers need, before anything slow."""
     for name in names:
         if name not in TRACKERS:
             raise unknown("tracker", name, TRACKERS)
@@ -169,10 +164,6 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def track(result: Result, folder: Path, names: Sequence[str]) -> list[str]:
-    """Write the result of the run in ``folder`` to each tracker once, and return where each can be looked at.
-
-    Raises:
-        NotFound, MissingExtra: as :func:`check_trackers`.
-    """
+    """Write the result of the run in ``folder`` to each tracker once, and return where each can be looked at."""
     check_trackers(names)
     return [TRACKERS[name](result, folder) for name in dict.fromkeys(names)]

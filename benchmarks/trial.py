@@ -95,19 +95,14 @@ class Plan(Config):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A training with its results.
-
-    Attributes:
-        fit: of the training.
-        results: name of a protocol, or of a subgroup of one, to per-user test results.
-        best_epoch: by the same names.
-        validation: metric to its best value on validation; empty where selection is on test.
-    """
+    """A training with its results."""
 
     fit: TrainingResult
     results: dict[str, PerUser]
+    """Name of a protocol, or of a subgroup of one, to per-user test results; ``best_epoch`` is by the same names."""
     best_epoch: dict[str, int]
     validation: dict[str, float]
+    """Metric to its best value on validation; empty where selection is on test."""
 
 
 def item_subgroups(protocol: str, task: Task, train: Interactions) -> dict[str, Task]:
@@ -137,12 +132,7 @@ layout = lru_cache(maxsize=8)(Layout)
 
 
 class Runner:
-    """The runs of a plan on a data set.
-
-    Raises:
-        NotFound: for an unknown backbone.
-        BadInput: for an option that it has not, and where there is nothing to select on.
-    """
+    """The runs of a plan on a data set."""
 
     def __init__(self, plan: Plan, dataset: Dataset) -> None:
         self.plan = plan
@@ -180,11 +170,10 @@ class Runner:
             seed,
             on_epoch,
         )
-        metric = self.plan.train.metric
+        metric, metrics = self.plan.train.metric, self.plan.metrics
         if not self.on_test and not trained.history:
             values = evaluate(model.scorer(), self.layout.select["valid"], [metric]).mean()
             trained.best_value["valid"] = values[metric]
-        metrics = self.plan.metrics
         results: dict[str, PerUser] = {}
         best: dict[str, int] = {}
         for name, task in self.tasks.items():
@@ -202,16 +191,14 @@ class Runner:
 
 
 class TrialRecord(Config):
-    """The results of a trial; one that failed has an ``error`` and no numbers.
+    """The results of a trial; one that failed has an ``error``, in one line, and no numbers.
 
     What follows ``validation`` is of the profiles, where the trial tuned their profiler.
     """
 
     definition: dict[str, Any]
     run: str
-    """The run that it belongs to."""
     error: str | None = None
-    """Why it failed, in one line."""
     traceback: str | None = None
     means: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     """Protocol and metric to the mean over users; null where there is no user."""
@@ -241,22 +228,16 @@ class TrialRecord(Config):
 
 
 class TrialCache:
-    """Results by key in a folder: ``KEY/trial.json``, ``KEY/users.parquet`` and, if asked for, the trained weights.
+    """Results by key in a folder: ``KEY/trial.json`` and ``KEY/users.parquet``.
 
-    Args:
-        folder: is made where it is missing.
-        weights: save ``KEY/weights.safetensors``, too; a trial that was cached without them is run again.
+    With ``weights`` there is ``KEY/weights.safetensors``, too; a trial that was cached without them is run again.
     """
 
     def __init__(self, folder: Path, *, weights: bool = False) -> None:
         self.folder, self.weights = folder, weights
 
     def get(self, key: str) -> TrialRecord | None:
-        """Return the result cached under ``key``.
-
-        Raises:
-            Damaged: if its file is.
-        """
+        """Return the result cached under ``key``."""
         path = self.folder / key / "trial.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -279,11 +260,7 @@ class TrialCache:
         return self.folder / key / "weights.safetensors"
 
     def users(self, key: str) -> pa.Table:
-        """Return every user's values of a trial that did not fail: ``protocol``, ``user_id`` and a column a metric.
-
-        Raises:
-            Damaged: if they are not there.
-        """
+        """Return every user's values of a trial that did not fail: ``protocol``, ``user_id`` and a column a metric."""
         path = self.folder / key / "users.parquet"
         try:
             return pq.read_table(path)

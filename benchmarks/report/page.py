@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich import box
@@ -19,9 +19,6 @@ from reclm.console import fenced, literal, printable, progress_bar
 from reclm.errors import ReclmError
 from reclm.intervals import NONE, number
 from reclm.recommend.metrics import title
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 LONGEST = 400
 """Characters of an item or a profile that the Markdown report shows."""
@@ -359,14 +356,13 @@ def _finalize(value: object) -> object:
     return "\n".join(map(printable, value.splitlines())) if type(value) is str else value
 
 
-def _template() -> "Template":
+def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "finalize": _finalize}
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options).get_template(
-        "page.html.j2"
-    )
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
+    return environment.get_template("page.html.j2")
 
 
 _PAGES: dict[str, Callable[[Result], str]] = {
