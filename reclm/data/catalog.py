@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+COLUMNS = "name kind summary options users items train fingerprint folder source"
+
+
 def prepare_dataset(
     reader: str,
     source: str | Path | None = None,
@@ -66,8 +69,8 @@ def _place(source: str | Path | None) -> Any:
 def _named_folder(name: str) -> Path:
     if slug(name) != name:
         raise BadInput(
-            f"a data set cannot be called {name!r}: its folder is; take letters A to Z, digits, dots, dashes and "
-            f"underscores, as {slug(name)!r}, or name the folder with --out",
+            f"a data set cannot be called {name!r}: a name holds letters A to Z, digits, dots, dashes and underscores, "
+            f"as {slug(name)!r}; choose it with --name, or a folder with --out",
             value=name,
             remedy=slug(name),
         )
@@ -80,15 +83,15 @@ def _check_same_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
         saved = read_head(folder).get("prepared", {})
     except ReclmError:  # a damaged one may be prepared again
         return
-    for key, value in recipe.items():
-        if saved.get(key) != value:
-            raise BadInput(
-                f"{folder} holds a data set with another {key} ({saved.get(key)}); prepare this one under another "
-                "name (--as NAME), or add --replace",
-                value=saved.get(key),
-                where=folder,
-                remedy="--replace",
-            )
+    key = next((key for key, value in recipe.items() if saved.get(key) != value), None)
+    if key is not None:
+        raise BadInput(
+            f"{folder} holds a data set with another {key} ({saved.get(key)}); prepare this one under another name "
+            "(--name NAME), or add --replace",
+            value=saved.get(key),
+            where=folder,
+            remedy="--replace",
+        )
 
 
 def prepared() -> dict[str, Path]:
@@ -144,48 +147,39 @@ def list_datasets() -> "pd.DataFrame":
 
     rows = [_prepared_row(name, folder) for name, folder in prepared().items()]
     rows += [_reader_row(name) for name in plugins.names("dataset")]
-    columns = [
-        "name",
-        "kind",
-        "summary",
-        "options",
-        "users",
-        "items",
-        "train",
-        "fingerprint",
-        "folder",
-        "source",
-    ]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({"users": "Int64", "items": "Int64", "train": "Int64"})
+    frame = pd.DataFrame(rows, columns=COLUMNS.split())
+    return frame.astype(dict.fromkeys(("users", "items", "train"), "Int64"))
 
 
 def _prepared_row(name: str, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "kind": "prepared", "folder": str(folder)}
     try:
         head = read_head(folder)
-        kept, recipe = head["report"]["kept"], head.get("prepared") or {}
+        counts, recipe = head["report"]["kept"], head.get("prepared") or {}
         protocols = ", ".join(protocol["name"] for protocol in head["protocols"])
-        row |= {
+        return row | {
             "summary": f"{recipe.get('reader', 'of your own')}: {protocols}",
             "options": recipe.get("options", {}),
+            "source": recipe.get("source"),
+            "fingerprint": head["fingerprint"],
+            "users": counts["users"],
+            "items": counts["items"],
+            "train": counts["train interactions"],
         }
-        row |= {"source": recipe.get("source"), "fingerprint": head["fingerprint"]}
-        row |= {"users": kept["users"], "items": kept["items"], "train": kept["train interactions"]}
     except (ReclmError, LookupError, TypeError, ValueError) as error:
-        row["summary"] = f"damaged: {error}"
-    return row
+        return row | {"summary": f"damaged: {error}"}
 
 
 def _reader_row(name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "kind": "reader"}
     try:
         reader: type[Reader] = plugins.get("dataset", name)
     except ReclmError as error:  # a reader's missing package does not hide the others
-        return row | {"summary": str(error)}
-    row |= {
+        return {"name": name, "kind": "reader", "summary": str(error)}
+    kind, options = "embedded" if reader.embedded else "reader", reader.Config().model_dump(mode="json")
+    return {
+        "name": name,
+        "kind": kind,
         "summary": reader.summary,
-        "options": reader.Config().model_dump(mode="json"),
+        "options": options,
         "source": reader.source,
     }
-    return row | ({"kind": "embedded"} if reader.embedded else {})

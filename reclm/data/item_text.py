@@ -3,6 +3,7 @@
 import re
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reclm.errors import unknown
 
@@ -13,6 +14,11 @@ _FIELD = re.compile(r"\{([^{}]+)\}")
 def template_fields(template: str) -> list[str]:
     """Return the fields that a template names, each once."""
     return list(dict.fromkeys(_FIELD.findall(template)))
+
+
+def has_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Tell which texts hold more than blanks."""
+    return pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
 
 
 def item_texts(fields: pa.Table, template: str = "") -> list[str]:
@@ -29,16 +35,16 @@ def item_texts(fields: pa.Table, template: str = "") -> list[str]:
     Raises:
         NotFound: if the template names a field that the table lacks.
     """
+    known = fields.column_names
+    for name in template_fields(template):
+        if name not in known:
+            raise unknown("item text field", name, known)
     sections = [
         (bool(optional), _FIELD.split(optional or fixed)) for optional, fixed in _SECTION.findall(template)
     ]
     # a column may be called anything: names are not read out of a template that is made of them
-    sections = sections or [(True, [". ", name, ""]) for name in fields.column_names]
-    columns = {}
-    for name in (name for _, pieces in sections for name in pieces[1::2]):
-        if name not in fields.column_names:
-            raise unknown("item text field", name, fields.column_names)
-        columns[name] = fields.column(name).to_pylist()
+    sections = sections or [(True, [". ", name, ""]) for name in known]
+    columns = {name: fields.column(name).to_pylist() for _, pieces in sections for name in pieces[1::2]}
 
     def text(row: int) -> str:
         parts = []

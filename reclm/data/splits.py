@@ -10,12 +10,12 @@ from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from reclm.config import Config
 from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
+from reclm.data.item_text import has_text
 from reclm.errors import BadInput
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -315,8 +315,3 @@ def finished(dataset: Dataset) -> Dataset:
     if not filled.all():
         counts["items without any text"] = int((~filled).sum())
     return dataset
-
-
-def has_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Tell which texts hold more than blanks."""
-    return pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")

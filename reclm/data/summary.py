@@ -1,20 +1,20 @@
 """The numbers that describe a data set."""
 
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 
 from reclm.console import printable
 from reclm.data.dataset import SPLITS, Dataset, Protocol
-from reclm.data.item_text import item_texts
-from reclm.data.splits import has_text, pairs
+from reclm.data.item_text import has_text, item_texts
+from reclm.data.splits import pairs
 
 
-@dataclass(frozen=True)
-class SplitSummary:
+class SplitSummary(NamedTuple):
     """The interactions of a split, and the users and items that occur in them."""
 
     name: str
@@ -23,8 +23,7 @@ class SplitSummary:
     items: int
 
 
-@dataclass(frozen=True)
-class ProtocolSummary:
+class ProtocolSummary(NamedTuple):
     """A protocol as the evaluation sees it.
 
     Attributes:
@@ -41,7 +40,7 @@ class ProtocolSummary:
     masked: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """The numbers of a data set: :meth:`reclm.Dataset.summary`. Its text and its HTML show them as tables.
 
@@ -50,7 +49,7 @@ class Summary:
         density: interactions of all splits over users × items.
         filled: per text field, the share of items where it is not empty.
         samples: an item id and its text, of items spread over the data set; none where there are no text fields.
-        kept, dropped: counts of the reader, by what they count.
+        kept, dropped: counts of the reader.
         malformed: the first malformed lines.
     """
 
@@ -66,16 +65,14 @@ class Summary:
 
     def tables(self) -> dict[str, list[tuple[Any, ...]]]:
         """Return the rows of each table by its title, the column names first; a table without rows is left out."""
+        filled = [(name, f"{share:.1%}") for name, share in self.filled.items()]
         tables: dict[str, list[tuple[Any, ...]]] = {
-            "splits": [("split", "interactions", "users", "items"), *map(astuple, self.splits)],
+            "splits": [("split", "interactions", "users", "items"), *self.splits],
             "protocols": [
                 ("protocol", "candidates", "test users", "test interactions", "masked"),
-                *map(astuple, self.protocols),
+                *self.protocols,
             ],
-            "item text": [
-                ("field", "items with it"),
-                *((name, f"{share:.1%}") for name, share in self.filled.items()),
-            ],
+            "item text": [("field", "items with it"), *filled],
             "left out by the reader": [("reason", "count"), *self.dropped.items()],
             "items as a model reads them": [("id", "text"), *self.samples],
         }
@@ -84,56 +81,46 @@ class Summary:
     def __str__(self) -> str:
         lines = [self.title]
         for title, rows in self.tables().items():
-            cells = [
-                [f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 100) for cell in row]
-                for row in rows
-            ]
+            cells = [_cells(row) for row in rows]
             widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-            lines += ["", title]
-            lines += [
-                "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                for row in cells
-            ]
+            padded = (map(str.ljust, row, widths) for row in cells)
+            lines += ["", title, *(f"  {'  '.join(row)}".rstrip() for row in padded)]
         return "\n".join([*lines, *(f"  {line}" for line in self.malformed)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        def row(cells: tuple[Any, ...], tag: str) -> str:
-            texts = (f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 100) for cell in cells)
-            return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
+        def row(cells: Sequence[Any], tag: str = "td") -> str:
+            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in _cells(cells)) + "</tr>"
 
         parts = [f"<p><b>{escape(self.title)}</b></p>"]
         for title, (head, *rows) in self.tables().items():
-            body = row(head, "th") + "".join(row(cells, "td") for cells in rows)
-            parts.append(f"<p>{escape(title)}</p><table>{body}</table>")
+            parts.append(f"<p>{escape(title)}</p><table>{row(head, 'th')}{''.join(map(row, rows))}</table>")
         return "".join(parts)
 
 
-def summarise(dataset: Dataset, samples: int = 3) -> Summary:
-    """Count what ``dataset`` holds, and show the text of a few items."""
-    users, items = dataset.n_users, dataset.n_items
-    splits = [
-        SplitSummary(name, len(part), len(np.unique(part.user_idx)), len(np.unique(part.item_idx)))
-        for name in SPLITS
-        for part in [dataset.split(name)]
-    ]
-    density = sum(split.interactions for split in splits) / (users * items)
-    filled = {
-        name: pc.sum(has_text(dataset.item_text[name])).as_py() / items
-        for name in dataset.item_text.column_names
-    }
-    rows = np.linspace(0, items - 1, min(samples, items)).astype(np.int64)
-    if not filled:  # a table without columns has no rows to take
-        rows = rows[:0]
+def _cells(row: Iterable[Any]) -> list[str]:
+    return [f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 100) for cell in row]
+
+
+def summarise(dataset: Dataset) -> Summary:
+    """Count what ``dataset`` holds, and show the text of three items."""
+    users, items, report = dataset.n_users, dataset.n_items, dataset.report
+    parts = {name: dataset.split(name) for name in SPLITS}
+    fields = {name: dataset.item_text[name] for name in dataset.item_text.column_names}
+    # a table without columns has no rows to take
+    rows = np.linspace(0, items - 1, min(3, items) if fields else 0).astype(np.int64)
     texts = item_texts(dataset.item_text.take(rows), dataset.text_template)
-    report = dataset.report
+    density = sum(map(len, parts.values())) / (users * items)
     return Summary(
         f"{dataset.name}: {users:,} users × {items:,} items, density {density:.4%}, fingerprint {dataset.fingerprint}",
-        splits,
+        [
+            SplitSummary(name, len(part), len(np.unique(part.user_idx)), len(np.unique(part.item_idx)))
+            for name, part in parts.items()
+        ],
         [_protocol(dataset, protocol) for protocol in dataset.protocols],
         density,
-        filled,
+        {name: pc.sum(has_text(column)).as_py() / items for name, column in fields.items()},
         list(zip(dataset.items.ids(rows), texts, strict=True)),
         dict(report.kept),
         dict(report.dropped),
@@ -142,17 +129,11 @@ def summarise(dataset: Dataset, samples: int = 3) -> Summary:
 
 
 def _protocol(dataset: Dataset, protocol: Protocol) -> ProtocolSummary:
-    width = len(dataset.items)
-    known, test = dataset.joined(protocol.mask), dataset.test
-    masked = np.unique(
-        pairs(known.user_idx, known.item_idx, width)[np.isin(known.item_idx, protocol.candidates)]
+    known, test = (
+        part.take(np.isin(part.item_idx, protocol.candidates))
+        for part in (dataset.joined(protocol.mask), dataset.test)
     )
-    counted = np.isin(test.item_idx, protocol.candidates)
-    counted &= ~np.isin(pairs(test.user_idx, test.item_idx, width), masked)
-    return ProtocolSummary(
-        protocol.name,
-        len(protocol.candidates),
-        len(np.unique(test.user_idx[counted])),
-        int(counted.sum()),
-        len(masked),
-    )
+    masked = np.unique(pairs(known.user_idx, known.item_idx, dataset.n_items))
+    counted = ~np.isin(pairs(test.user_idx, test.item_idx, dataset.n_items), masked)
+    users = len(np.unique(test.user_idx[counted]))
+    return ProtocolSummary(protocol.name, len(protocol.candidates), users, int(counted.sum()), len(masked))
