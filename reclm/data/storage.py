@@ -27,9 +27,6 @@ def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = No
     ``users.parquet`` and ``items.parquet`` (ids, ``text:FIELD`` columns, a ``candidate:PROTOCOL`` flag a protocol) are
     in row order; ``train``, ``valid`` and ``test.parquet`` refer to those rows, and so does ``sessions.parquet`` where
     there are sessions. ``prepared`` records how it was made (reader, source, options).
-
-    Raises:
-        BadInput: if ``folder`` holds something that is not a data set, or cannot be written.
     """
     if folder.exists() and not is_dataset(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(
@@ -77,11 +74,7 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
 
 
 def read_head(folder: Path) -> dict[str, Any]:
-    """Read ``dataset.yaml`` of the data set in ``folder``.
-
-    Raises:
-        Damaged: if it is missing, damaged or of a newer format.
-    """
+    """Read ``dataset.yaml`` of the data set in ``folder``."""
     head = read_yaml(folder / HEAD)
     missing = {"name", "format", "fingerprint", "text_template", "protocols", "report"} - head.keys()
     if missing:
@@ -92,11 +85,7 @@ def read_head(folder: Path) -> dict[str, Any]:
 
 
 def load_folder(folder: Path) -> Dataset:
-    """Return the data set that :func:`save` wrote to ``folder``.
-
-    Raises:
-        Damaged: if files are missing or damaged, or are not those the fingerprint was taken of.
-    """
+    """Return the data set that :func:`save` wrote to ``folder``."""
     head = read_head(folder)
     try:
         tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("users", "items", *SPLITS)}

@@ -135,11 +135,7 @@ def _named(folder: Path) -> dict[str, Path]:
 
 
 def _read_log(file: TextFile, malformed: MalformedLines) -> tuple[IdMap, IdMap, Interactions, np.ndarray]:
-    """Return users, items, interactions without reviews, oldest first, and the lines they stood in.
-
-    Raises:
-        BadInput: if there are none.
-    """
+    """Return users, items, interactions without reviews, oldest first, and the lines they stood in."""
     raw, report = JsonLines(file, LOG, malformed), malformed.report
     parts = [_interactions(rows, malformed) for rows in raw.rows()]
     report.keep("lines of reviews with a field of another type", raw.odd)
@@ -179,11 +175,7 @@ def _interactions(
 
 
 def _read_items(file: TextFile, wanted: pa.Array, longest: int | None, malformed: MalformedLines) -> pa.Table:
-    """Return ``parent_asin`` and :data:`ITEM_FIELDS`, strings, of the wanted items: a row for each of their lines.
-
-    Raises:
-        BadInput: for a damaged file, or if it describes none of the items.
-    """
+    """Return ``parent_asin`` and :data:`ITEM_FIELDS`, strings, of the wanted items: a row for each of their lines."""
     lines, report = JsonLines(file, METADATA, malformed, mixed=("price",)), malformed.report
     parts = []
     for rows in lines.rows():

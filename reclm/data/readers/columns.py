@@ -34,11 +34,7 @@ class LogColumns:
 
     @classmethod
     def of(cls, file: str, names: Sequence[str], config: Config, ending: str) -> Self:
-        """Return the columns of ``file`` that the options ``user_ENDING``, ``item_ENDING``, … name.
-
-        Raises:
-            NotFound: if there is no column of users or of items, or another one that the user asked for.
-        """
+        """Return the columns of ``file`` that the options ``user_ENDING``, ``item_ENDING``, … name."""
 
         def find(role: str) -> Any:
             option = f"{role}_{ending}"
@@ -119,11 +115,7 @@ def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: Ti
 
 
 def to_arrow(frame: Any, what: str) -> pa.Table:
-    """Return a frame of pandas, polars, Arrow or DuckDB as an Arrow table.
-
-    Raises:
-        BadInput: if ``frame`` is no frame, or two columns have one name; ``what`` names it in the message.
-    """
+    """Return a frame of pandas, polars, Arrow or DuckDB as an Arrow table."""
     import narwhals as nw
 
     try:
@@ -180,11 +172,7 @@ def _holds_strings(kind: pa.DataType) -> bool:
 
 
 def strings(column: Column) -> Column:
-    """Return values as strings: numbers as in ids (:func:`~reclm.data.id_map.id_strings`), lists joined by ``", "``.
-
-    Raises:
-        BadInput: for a type that has no strings, such as records.
-    """
+    """Return values as strings: numbers as in ids (:func:`~reclm.data.id_map.id_strings`), lists joined by ``", "``."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return joined(_cast(column, pa.list_(pa.string())), ", ")
     return pa.chunked_array([id_strings(chunk) for chunk in column.chunks], pa.string())
@@ -260,11 +248,7 @@ def cast_or_null(column: Column, to: pa.DataType) -> Column:
 
 
 def find_column(file: str, name: str, names: Sequence[str]) -> str:
-    """Return ``name``, which must be a column of ``file``.
-
-    Raises:
-        NotFound: offering the nearest of ``names`` and listing them.
-    """
+    """Return ``name``, which must be a column of ``file``."""
     if name not in names:
         raise unknown(f"column of {file}", name, names)
     return name

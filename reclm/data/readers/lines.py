@@ -103,12 +103,7 @@ class TextFile:
 
     @classmethod
     def on_disk(cls, path: Path, encoding: str = "utf-8") -> Self:
-        """Return the file at ``path``, which may be a :class:`~reclm.data.readers.base.RemotePath`.
-
-        Raises:
-            NotFound: if there is no such file.
-            BadInput: if it is empty, or ``encoding`` is none that Python knows.
-        """
+        """Return the file at ``path``, which may be a :class:`~reclm.data.readers.base.RemotePath`."""
         if not path.is_file():
             raise NotFound(f"no such file: {path}", value=str(path))
         try:
@@ -122,11 +117,7 @@ class TextFile:
 
     @classmethod
     def in_zip(cls, archive: zipfile.ZipFile, member: str) -> Self:
-        """Return the ``member`` of an open archive.
-
-        Raises:
-            BadInput: if it is empty.
-        """
+        """Return the ``member`` of an open archive."""
         label, size = f"{archive.filename}/{member}", archive.getinfo(member).file_size
         return cls(label, lambda: cast(BinaryIO, archive.open(member)), size)._filled()
 
@@ -147,12 +138,7 @@ class TextFile:
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Open the file, unpacked.
-
-        Raises:
-            BadInput: if it may not be read, or is encrypted.
-            Damaged: if it cannot be unpacked, also while it is read.
-        """
+        """Open the file, unpacked."""
         try:
             stream = self.opener()
         except (OSError, RuntimeError) as error:  # zipfile raises RuntimeError for a password
@@ -188,11 +174,7 @@ class TextFile:
 
     @cached_property
     def survey(self) -> Survey:
-        """Counts of the whole file.
-
-        Raises:
-            BadInput: for a line longer than :data:`LONGEST`.
-        """
+        """Counts of the whole file."""
         feeds = pairs = returns = length = 0
         quotes, utf8, last = False, True, b""
         decoder = codecs.getincrementaldecoder("utf-8")()
@@ -276,11 +258,7 @@ class Rows:
         return self if mask.all() else Rows(self.file, self.table.filter(pa.array(mask)), self.lines[mask])
 
     def reject(self, bad: np.ndarray, why: str, malformed: MalformedLines) -> "Rows":
-        """Return the rows that are not ``bad``; the bad ones are reported as malformed.
-
-        Raises:
-            BadInput: for the first bad row, if reading is strict.
-        """
+        """Return the rows that are not ``bad``; the bad ones are reported as malformed."""
         where = np.flatnonzero(bad)
         for row in where[:SHOWN]:
             text = "\t".join(str(column[int(row)]) for column in self.table.columns)
@@ -289,11 +267,7 @@ class Rows:
         return self.keep(~bad)
 
     def good(self, wrong: Mapping[str, np.ndarray], malformed: MalformedLines) -> np.ndarray:
-        """Mark the rows that are wrong for no reason; the others are reported as malformed, each with its first.
-
-        Raises:
-            BadInput: for the first bad row, if reading is strict.
-        """
+        """Mark the rows that are wrong for no reason; the others are reported as malformed, each with its first."""
         good = np.ones(len(self), bool)
         for why, bad in wrong.items():
             self.reject(bad & good, why, malformed)
@@ -301,11 +275,7 @@ class Rows:
         return good
 
     def report(self, rejects: Sequence[Reject], malformed: MalformedLines) -> None:
-        """Report lines as malformed, those that could not be read among them, in the order of the file.
-
-        Raises:
-            BadInput: for the first of them, if reading is strict.
-        """
+        """Report lines as malformed, those that could not be read among them, in the order of the file."""
         for reject in sorted([*self.rejects, *rejects]):
             malformed.add(self.file, *reject)
 
@@ -340,10 +310,6 @@ def numbered_rows(file: TextFile, query: str, parameters: Mapping[str, Any] | No
 
     Args:
         query: of :data:`LINES`, a row a line, in their order.
-
-    Raises:
-        BadInput: if a line is too long.
-        Damaged: if not all lines could be read.
     """
     survey = file.survey
     rows = int(np.clip(BATCH * survey.lines // file.size, 1 << 11, 1 << 14))

@@ -33,10 +33,6 @@ def find_stem(source: Path, dataset: str = "") -> Path:
 
     Args:
         dataset: NAME, needed where a folder holds several data sets.
-
-    Raises:
-        BadInput: if the choice is not clear.
-        NotFound: if there is no .inter file.
     """
     folder = source if source.is_dir() else source.parent
     if source.is_file() and source.suffix != ".inter":
@@ -65,9 +61,6 @@ def read_atomic(path: Path, malformed: MalformedLines) -> tuple[dict[str, str], 
     """Return the types of all columns by name, and the rows with all values as strings.
 
     Sequences of tokens stay one string with spaces between; vectors (``float_seq``) are left out of the rows.
-
-    Raises:
-        BadInput: if the file is empty or has no typed header.
     """
     file = TextFile.on_disk(path)
     header = file.first_row("\t")

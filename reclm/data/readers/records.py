@@ -56,9 +56,6 @@ def read_rows(
         header: the first line holds names, not values.
         quoting: fields may stand in double quotes and then hold delimiters and line breaks.
         include: the columns wanted (all, by default).
-
-    Raises:
-        BadInput: for a file that is no such text, or at the first malformed line if reading is strict.
     """
     wanted = list(include or columns)
     places = [columns.index(name) for name in wanted]
@@ -143,9 +140,6 @@ def _laid_along(
         breaks: ``(n,)`` line breaks within the values of each row.
         bad: rejects by number of the record: blank lines and the header count, line breaks within values do not.
         head: lines of the header.
-
-    Raises:
-        BadInput: if records and lines do not come out even: after a quote that is not closed.
     """
     total, ends = file.survey.lines, np.cumsum(1 + breaks)
     if not bad and head + (ends[-1] if len(ends) else 0) == total:  # no blank lines
@@ -196,11 +190,7 @@ def _unclosed(file: TextFile, line: int, text: str) -> BadInput:
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None, rows: int | None = None) -> pa.Table:
-    """Return columns and the first rows of a Parquet file (all, by default).
-
-    Raises:
-        BadInput: if it is none.
-    """
+    """Return columns and the first rows of a Parquet file (all, by default)."""
     file = TextFile.on_disk(path)
     names = "*" if columns is None else ", ".join(_identifier(name) for name in dict.fromkeys(columns))
     query = f"SELECT {names} FROM read_parquet($path) LIMIT $rows"
@@ -237,12 +227,7 @@ class JsonLines:
     odd: int = 0
 
     def rows(self) -> Iterator[Rows]:
-        """Yield the rows of the file, some thousand at a time; empty lines are passed over.
-
-        Raises:
-            Damaged: if the file cannot be read.
-            BadInput: at the first malformed line, if reading is strict.
-        """
+        """Yield the rows of the file, some thousand at a time; empty lines are passed over."""
         paths = [f'$."{name}"' for name in self.schema.names]
         for rows in numbered_rows(self.file, self._query(), {"paths": paths}):
             fits = rows["fits"].to_numpy()

@@ -143,11 +143,7 @@ class TableFile:
 
     @cached_property
     def ending(self) -> str:
-        """The ending of the name, without ``.gz``.
-
-        Raises:
-            NotFound: if it is none of those of tables.
-        """
+        """The ending of the name, without ``.gz``."""
         name = self.path.name.removesuffix(".gz")
         ending = self.path.with_name(name).suffix if name else ""
         if ending not in KNOWN:
@@ -165,11 +161,7 @@ class TableFile:
 
     @cached_property
     def columns(self) -> dict[str, bool]:
-        """The columns, and whether they hold strings: all of them do in a text file.
-
-        Raises:
-            BadInput: if the file is empty or damaged, or a name occurs twice.
-        """
+        """The columns, and whether they hold strings: all of them do in a text file."""
         if self.ending in PARQUET:
             schema = read_parquet(self.path, rows=0).schema
             names, texts = schema.names, text_fields(schema)
