@@ -6,7 +6,7 @@ profile leakage is impossible, not forbidden.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,6 +57,15 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.user_idx)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "Interactions":
+        """Return the interactions of a table with columns of these names; it may have others, too."""
+        names = [column.name for column in fields(cls) if column.name in table.column_names]
+        columns = {name: table[name] for name in names}
+        review = columns.pop("review", None)
+        numbers = {name: column.to_numpy() for name, column in columns.items()}
+        return cls(**numbers, review=None if review is None else review.combine_chunks())
 
     @classmethod
     def empty(cls) -> "Interactions":

@@ -104,7 +104,7 @@ def load_folder(folder: Path) -> Dataset:
             head["name"],
             IdMap(tables["users"]["user_id"], "user"),
             IdMap(items["item_id"], "item"),
-            *(_interactions(tables[name]) for name in SPLITS),
+            *(Interactions.from_table(tables[name]) for name in SPLITS),
             item_text=item_text,
             protocols=protocols,
             text_template=head["text_template"],
@@ -121,10 +121,3 @@ def load_folder(folder: Path) -> Dataset:
             f"{head['fingerprint']}; prepare it again"
         )
     return dataset
-
-
-def _interactions(table: pa.Table) -> Interactions:
-    columns = {name: table[name] for name in table.column_names}
-    review = columns.pop("review", None)
-    numbers = {name: column.to_numpy() for name, column in columns.items()}
-    return Interactions(**numbers, review=None if review is None else review.combine_chunks())

@@ -50,68 +50,35 @@ class LogColumns:
         return [name for name in vars(self).values() if name]
 
 
-@dataclass(frozen=True)
-class Log:
-    """Interactions with ids as strings; every column has ``n`` rows, ``lines`` the line numbers they stood in."""
-
-    user: Column
-    item: Column
-    timestamp: np.ndarray | None
-    rating: np.ndarray | None
-    review: Column | None
-    lines: np.ndarray
-
-    def numbered(self, users: IdMap, items: IdMap) -> Interactions:
-        """Return the same interactions by rows of the id maps, which must hold all ids."""
-        review = None if self.review is None else self.review.combine_chunks()
-        return Interactions(users.idx(self.user), items.idx(self.item), self.timestamp, self.rating, review)
-
-
 def read_log(
     blocks: Iterable[Rows], columns: LogColumns, malformed: MalformedLines, unit: TimeUnit = "s"
-) -> Log:
-    """Return the interactions of all blocks; rows without ids, or whose time or rating is not one, are malformed."""
-    parts = [_log_of(rows, columns, malformed, unit) for rows in blocks]
+) -> pa.Table:
+    """Return ``user``, ``item``, ``line`` and, as far as known, ``timestamp``, ``rating``, ``review`` of all blocks.
 
-    def texts(name: str) -> Column:
-        return pa.chunked_array(
-            [chunk for part in parts for chunk in getattr(part, name).chunks], pa.string()
-        )
-
-    def values(name: str, kind: type) -> np.ndarray:
-        return np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
-
-    return Log(
-        texts("user"),
-        texts("item"),
-        values("timestamp", np.int64) if columns.time else None,
-        values("rating", np.float32) if columns.rating else None,
-        texts("review") if columns.review else None,
-        values("lines", np.int64),
-    )
+    Rows without ids, or whose time or rating is not one, are malformed.
+    """
+    return pa.concat_tables([_log_of(rows, columns, malformed, unit) for rows in blocks])
 
 
-def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit) -> Log:
+def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit) -> pa.Table:
     user, item = strings(rows[columns.user]), strings(rows[columns.item])
+    log: dict[str, Any] = {"user": user, "item": item, "line": rows.lines}
     wrong = {f"no {columns.user}": _empty(user), f"no {columns.item}": _empty(item)}
-    timestamp = rating = None
     if columns.time:
-        timestamp, wrong[f"{columns.time} is no time"] = seconds(rows[columns.time], unit)
+        log["timestamp"], wrong[f"{columns.time} is no time"] = seconds(rows[columns.time], unit)
     if columns.rating:
         rating, wrong[f"{columns.rating} is no number"] = numbers(rows[columns.rating])
-        rating = rating.astype(np.float32)
-    review = pc.fill_null(strings(rows[columns.review]), "") if columns.review else None
-    good = rows.good(wrong, malformed)
-    mask = pa.array(good)
+        log["rating"] = rating.astype(np.float32)
+    if columns.review:
+        log["review"] = pc.fill_null(strings(rows[columns.review]), "")
     # a filtered column is a copy: a column of a block would hold on to the whole block
-    return Log(
-        user.filter(mask),
-        item.filter(mask),
-        None if timestamp is None else timestamp[good],
-        None if rating is None else rating[good],
-        None if review is None else review.filter(mask),
-        rows.lines[good],
-    )
+    return pa.table(log).filter(pa.array(rows.good(wrong, malformed)))
+
+
+def interactions_of(log: pa.Table, users: IdMap, items: IdMap) -> Interactions:
+    """Return the interactions of a log by rows of the id maps, which must hold all ids."""
+    idx = {"user_idx": users.idx(log["user"]), "item_idx": items.idx(log["item"])}
+    return Interactions.from_table(pa.table(idx | {name: log[name] for name in log.column_names}))
 
 
 def to_arrow(frame: Any, what: str) -> pa.Table:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, NamedTuple, Self
 
 import duckdb
 import numpy as np
@@ -51,16 +51,13 @@ SETTINGS = {
 @contextmanager
 def database(file: "TextFile") -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database in memory that can read ``file``, and neither installs nor loads extensions."""
-    connection = duckdb.connect(":memory:", config=dict(SETTINGS))
-    connection.execute("SET TimeZone = 'UTC'")
-    with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has no bar to switch off
-        connection.execute("SET enable_progress_bar = false")  # it would be written to stdout
-    try:
+    with duckdb.connect(":memory:", config=dict(SETTINGS)) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has no bar to switch off
+            connection.execute("SET enable_progress_bar = false")  # it would be written to stdout
         if file.register:
             file.register(connection)
         yield connection
-    finally:
-        connection.close()
 
 
 def one_line(error: Exception) -> str:
@@ -68,14 +65,8 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split("\n\n")[0].split())[:300]
 
 
-@dataclass(frozen=True)
-class Survey:
-    """Counts of a file.
-
-    Attributes:
-        mixed: line ends differ, or are carriage returns alone.
-        quotes: it holds double quotes.
-    """
+class Survey(NamedTuple):
+    """Counts of a file: lines, and whether line ends differ or are carriage returns, it holds quotes, is UTF-8."""
 
     lines: int
     mixed: bool
@@ -95,7 +86,7 @@ class TextFile:
     """
 
     label: str
-    opener: Callable[[], BinaryIO]
+    opener: Callable[[], Any]
     size: int
     path: str = ""
     encoding: str = "utf-8"
@@ -109,22 +100,20 @@ class TextFile:
         try:
             encoding = codecs.lookup(encoding).name
         except LookupError as error:
-            raise BadInput(
-                f"encoding {encoding!r} is unknown; take utf-8, utf-16, latin-1, …", value=encoding
-            ) from error
-        opener, register = lambda: cast(BinaryIO, path.open("rb")), getattr(path, "register", None)
-        return cls(str(path), opener, path.stat().st_size, str(path), encoding, register)._filled()
+            message = f"encoding {encoding!r} is unknown; take utf-8, utf-16, latin-1, …"
+            raise BadInput(message, value=encoding) from error
+        register = getattr(path, "register", None)
+        return cls(str(path), lambda: path.open("rb"), path.stat().st_size, str(path), encoding, register)
 
     @classmethod
     def in_zip(cls, archive: zipfile.ZipFile, member: str) -> Self:
         """Return the ``member`` of an open archive."""
-        label, size = f"{archive.filename}/{member}", archive.getinfo(member).file_size
-        return cls(label, lambda: cast(BinaryIO, archive.open(member)), size)._filled()
+        label = f"{archive.filename}/{member}"
+        return cls(label, lambda: archive.open(member), archive.getinfo(member).file_size)
 
-    def _filled(self) -> Self:
+    def __post_init__(self) -> None:
         if not self.size:
             raise BadInput(f"{self.label} is empty", where=self.label)
-        return self
 
     @property
     def literal(self) -> str:
@@ -137,15 +126,15 @@ class TextFile:
         return self.label.endswith(".gz")
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """Open the file, unpacked."""
+    def open(self) -> Iterator[Any]:
+        """Open the file for reading bytes, unpacked."""
         try:
             stream = self.opener()
         except (OSError, RuntimeError) as error:  # zipfile raises RuntimeError for a password
             raise BadInput(f"cannot open {self.label}: {error}", where=self.label) from error
         try:
             with stream:
-                yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if self.gzipped else stream
+                yield gzip.GzipFile(fileobj=stream) if self.gzipped else stream
         except DAMAGE as error:
             raise Damaged(f"{self.label} is damaged: {error}", where=self.label) from error
 
@@ -166,9 +155,8 @@ class TextFile:
                 try:
                     block = rest + (raw if decode is None else decode(raw, not raw).encode())
                 except UnicodeError as error:
-                    raise BadInput(
-                        f"{self.label} is not {self.encoding}: {error}", value=self.encoding
-                    ) from error
+                    message = f"{self.label} is not {self.encoding}: {error}"
+                    raise BadInput(message, value=self.encoding) from error
                 rest = b"\r" if raw and block.endswith(b"\r") else b""
                 yield block[: len(block) - len(rest)]
 
@@ -304,12 +292,9 @@ def _reason(kind: str, messages: Sequence[str]) -> str:
 
 
 def numbered_rows(file: TextFile, query: str, parameters: Mapping[str, Any] | None = None) -> Iterator[Rows]:
-    """Yield a row for each line of ``file``, some thousand at a time, blank lines among them.
+    """Yield the rows of a query of :data:`LINES`, a row a line, blank ones among them, some thousand at a time.
 
     Lines that are not UTF-8 are ``rejects`` of the rows. A file that takes a while shows a progress bar on stderr.
-
-    Args:
-        query: of :data:`LINES`, a row a line, in their order.
     """
     survey = file.survey
     rows = int(np.clip(BATCH * survey.lines // file.size, 1 << 11, 1 << 14))
@@ -336,9 +321,8 @@ def numbered_rows(file: TextFile, query: str, parameters: Mapping[str, Any] | No
         except (duckdb.Error, pa.ArrowException) as error:
             raise Damaged(f"{file.label} cannot be read: {one_line(error)}", where=file.label) from error
     if done + len(places) != survey.lines:
-        raise Damaged(
-            f"{file.label}: {done + len(places):,} of {survey.lines:,} lines could be read", where=file.label
-        )
+        message = f"{file.label}: {done + len(places):,} of {survey.lines:,} lines could be read"
+        raise Damaged(message, where=file.label)
 
 
 def _not_utf8(connection: duckdb.DuckDBPyConnection, source: Mapping[str, str]) -> list[Reject]:

@@ -12,10 +12,10 @@ from reclm.data.dataset import SPLITS, Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import (
-    Log,
     LogColumns,
     find_column,
     id_map,
+    interactions_of,
     read_log,
     text_fields,
     text_of,
@@ -159,9 +159,11 @@ class RecBole(Reader):
         if beside(stem, "train.inter").is_file():
             return self._ready_made(stem, config, described, malformed)
         log = _log(beside(stem, "inter"), config, malformed)
-        users, items = id_map("user", log.user), id_map("item", log.item)
+        users, items = id_map("user", log["user"]), id_map("item", log["item"])
         text = _item_text(items, described, config.item_field)
-        return from_log(self.name, users, items, log.numbered(users, items), text, config, malformed.report)
+        return from_log(
+            self.name, users, items, interactions_of(log, users, items), text, config, malformed.report
+        )
 
     def _ready_made(
         self, stem: Path, config: "RecBole.Config", described: Rows | None, malformed: MalformedLines
@@ -173,9 +175,9 @@ class RecBole(Reader):
         known = _described(beside(stem, "user"), config.user_field, malformed)
         user_ids = [] if known is None else [known[config.user_field]]
         item_ids = [] if described is None else [described[config.item_field]]
-        users = id_map("user", *user_ids, *(log.user for log in logs.values()))
-        items = id_map("item", *item_ids, *(log.item for log in logs.values()))
-        parts = {split: log.numbered(users, items) for split, log in logs.items()}
+        users = id_map("user", *user_ids, *(log["user"] for log in logs.values()))
+        items = id_map("item", *item_ids, *(log["item"] for log in logs.values()))
+        parts = {split: interactions_of(log, users, items) for split, log in logs.items()}
         given = [parts.get(split, Interactions.empty()) for split in SPLITS]
         text = _item_text(items, described, config.item_field)
         return from_given(self.name, users, items, given, text, malformed.report)
@@ -201,7 +203,7 @@ class Ml100k(Reader):
         stem = find_stem(existing(source, self) if source else _installed_ml_100k(), "ml-100k")
         malformed = MalformedLines(ReadReport(), strict)
         log = _log(beside(stem, "inter"), RecBole.Config(), malformed)
-        users, items = id_map("user", log.user), id_map("item", log.item)
+        users, items = id_map("user", log["user"]), id_map("item", log["item"])
         _, films = read_atomic(beside(stem, "item"), malformed)
         raw = text_of(items, films.table, "item_id", ["movie_title", "release_year", "class"])
         # one film of the 1,682 is unknown: its year is "V", its genre "unknown"
@@ -213,7 +215,7 @@ class Ml100k(Reader):
                 "genre": pc.replace_substring(genres, " ", ", "),
             }
         )
-        log = log.numbered(users, items)
+        log = interactions_of(log, users, items)
         return from_log(self.name, users, items, log, text, config, malformed.report, self.template)
 
 
@@ -239,7 +241,7 @@ def _installed_ml_100k() -> Path:
     return Path(package.submodule_search_locations[0]) / "dataset_example" / "ml-100k"
 
 
-def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> Log:
+def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> pa.Table:
     _, rows = read_atomic(path, malformed)
     columns = LogColumns.of(str(path), rows.table.column_names, config, "field")
     return read_log([rows], columns, malformed)

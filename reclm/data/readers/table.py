@@ -22,6 +22,7 @@ from reclm.data.readers.columns import (
     TimeUnit,
     find_column,
     id_map,
+    interactions_of,
     read_log,
     strings,
     text_fields,
@@ -91,11 +92,11 @@ class Table(Reader):
         file = TableFile(path, config.delimiter, config.encoding)
         columns = LogColumns.of(str(path), list(file.columns), config, "column")
         log = read_log(file.blocks(columns.names(), malformed), columns, malformed, config.time_unit)
-        users, items = id_map("user", log.user), id_map("item", log.item)
+        users, items = id_map("user", log["user"]), id_map("item", log["item"])
         text = _item_text(items, config.items or _beside(path.parent, "items"), config, malformed)
         # a wrong template is refused before anything is saved
         item_texts(text.slice(0, 0), config.text_template)
-        log = log.numbered(users, items)  # the ids are no longer needed
+        log = interactions_of(log, users, items)  # the ids are no longer needed
         options = (config, malformed.report, config.text_template)
         return splits.from_log(self.name, users, items, log, text, *options)
 
@@ -221,16 +222,16 @@ def from_frames(
         rows, part = _given(rows, options.pop("split_column", "split"), malformed)
     log = read_log([rows], columns, malformed, unit)
     report = malformed.report
-    if not len(log.user):
+    if not len(log):
         first = f"the first: {report.malformed[0]}" if report.malformed else "it is empty"
         raise BadInput(f"interactions holds no usable rows; {first}", where="interactions")
-    users, ids = id_map("user", log.user), id_map("item", log.item)
-    numbered = log.numbered(users, ids)
+    users, ids = id_map("user", log["user"]), id_map("item", log["item"])
+    numbered = interactions_of(log, users, ids)
     item_text, template = _frame_text(items, item, text, ids)
     if split == "given":
         if options:
             raise unknown("option of split='given'", next(iter(options)), ["split_column", "time_unit"])
-        part = part[log.lines - 1]
+        part = part[log["line"].to_numpy() - 1]
         parts = [numbered.take(part == which) for which in range(len(SPLITS))]
         return splits.from_given(name, users, ids, parts, item_text, report, template)
     if split == "per-user":
