@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +34,9 @@ class Interactions:
 
     Attributes:
         user_idx, item_idx: ``(n,)`` int64 rows of the data set's id maps.
-        timestamp: ``(n,)`` int64, seconds since 1970, where the source has it.
-        rating: ``(n,)`` float32, where the source has it.
-        review: ``(n,)`` strings, where the source has them.
+        timestamp: ``(n,)`` int64, seconds since 1970.
+        rating: ``(n,)`` float32.
+        review: ``(n,)`` strings.
     """
 
     user_idx: np.ndarray
@@ -116,11 +116,7 @@ class Protocol:
 
 @dataclass
 class ReadReport:
-    """Counts of the records that a reader kept and dropped, by reason.
-
-    Attributes:
-        malformed: the first few, as ``file:line: text``; ``dropped["malformed line"]`` counts all.
-    """
+    """Counts of the records that a reader kept and dropped, by reason, and the first few malformed lines."""
 
     kept: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
@@ -161,10 +157,7 @@ class TrainingView:
 
     @cached_property
     def _groups(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        return {
-            "user": self.train.by("user", len(self.users)),
-            "item": self.train.by("item", len(self.items)),
-        }
+        return {kind: self.train.by(kind, len(self.idmap(kind))) for kind in get_args(ProfileKind)}
 
     def history(self, kind: ProfileKind, idx: int) -> np.ndarray:
         """Return the positions in ``train`` of a user's (or an item's) interactions, oldest first."""
@@ -242,10 +235,10 @@ class Dataset:
             BadInput: for a frame, column type or option that cannot be used.
             NotFound: for a column or option that does not exist.
         """
-        from reclm.data.readers.table import from_frames
+        from reclm.data.readers.table import LogColumns, from_frames
 
-        columns = {"user": user, "item": item, "time": time, "rating": rating}
-        return from_frames(interactions, items, **columns, text=text, split=split, name=name, **options)
+        columns = LogColumns(user, item, time, rating)
+        return from_frames(interactions, items, columns, text, split, name, options)
 
     def __post_init__(self) -> None:
         if self.item_text.num_rows != len(self.items):
@@ -293,15 +286,11 @@ class Dataset:
         save(self, Path(folder))
 
     def protocol(self, name: str) -> Protocol:
-        """Return the protocol called ``name``.
-
-        Raises:
-            NotFound: if the data set does not offer it.
-        """
-        for protocol in self.protocols:
-            if protocol.name == name:
-                return protocol
-        raise unknown(f"protocol of data set {self.name!r}", name, [each.name for each in self.protocols])
+        """Return the protocol called ``name``; one that the data set does not offer is a :class:`NotFound`."""
+        protocols = {protocol.name: protocol for protocol in self.protocols}
+        if name not in protocols:
+            raise unknown(f"protocol of data set {self.name!r}", name, protocols)
+        return protocols[name]
 
     def split(self, name: Split) -> Interactions:
         """Return ``train``, ``valid`` or ``test``."""
@@ -309,24 +298,14 @@ class Dataset:
 
     def joined(self, names: Sequence[Split]) -> Interactions:
         """Return several splits as one (user and item columns only)."""
-        parts = [self.split(name) for name in names]
-        return Interactions(
-            np.concatenate([part.user_idx for part in parts] or [np.empty(0, np.int64)]),
-            np.concatenate([part.item_idx for part in parts] or [np.empty(0, np.int64)]),
-        )
+        parts = [Interactions.empty(), *map(self.split, names)]
+        user_idx = np.concatenate([part.user_idx for part in parts])
+        return Interactions(user_idx, np.concatenate([part.item_idx for part in parts]))
 
     def view(self) -> TrainingView:
         """Return the part that a profiler may see."""
-        return TrainingView(
-            self.name,
-            self.users,
-            self.items,
-            self.train,
-            self.item_text,
-            self.text_template,
-            self.fingerprint,
-            self.sessions and self.sessions.blanked(),
-        )
+        shared = (self.name, self.users, self.items, self.train, self.item_text, self.text_template)
+        return TrainingView(*shared, self.fingerprint, self.sessions and self.sessions.blanked())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -360,10 +339,7 @@ BLOCK = 1 << 16
 
 
 def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:
-    """Hash the strings of a column, each with its length in bytes before it; null counts as empty.
-
-    With the lengths no two different columns give the same bytes.
-    """
+    """Hash the strings of a column, each after its length, so that no two columns are alike; null counts as empty."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     nothing = pa.scalar(b"", pa.large_binary())
     for chunk in chunks:

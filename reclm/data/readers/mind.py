@@ -20,7 +20,6 @@ from pydantic import Field
 from reclm.config import Config as BaseConfig
 from reclm.data import splits
 from reclm.data.dataset import Dataset, Interactions, ReadReport
-from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import numbered, text_of
 from reclm.data.readers.lines import Rows, TextFile
@@ -130,26 +129,14 @@ class Mind(Reader):
                 read_rows(file, BEHAVIORS, malformed, include=READ) for file in behaviors
             )
             parts = [_clicks(rows, malformed) for rows in blocks]
-            text = pa.concat_tables([_news(file, malformed) for file in news])
+            news = pa.concat_tables([_news(file, malformed) for file in news])
         if not any(len(seconds) for *_, seconds in parts):
             raise BadInput(f"no clicks in behaviors.tsv; dropped: {report.dropped}")
         user_parts, item_parts, seconds = zip(*parts, strict=True)
         (users, user_idx), (items, item_idx) = numbered(user_parts, "user"), numbered(item_parts, "item")
-        clicks = Interactions(user_idx, item_idx, np.concatenate(seconds))
-        return self._split(config, users, items, clicks, text, report)
-
-    def _split(
-        self,
-        config: "Mind.Config",
-        users: IdMap,
-        items: IdMap,
-        clicks: Interactions,
-        news: pa.Table,
-        report: ReadReport,
-    ) -> Dataset:
-        assert clicks.timestamp is not None
-        train_day, test_day = two_days(clicks.timestamp, config.train_day, config.test_day)
-        day = clicks.timestamp // DAY
+        time = np.concatenate(seconds)
+        clicks, day = Interactions(user_idx, item_idx, time), time // DAY
+        train_day, test_day = two_days(time, config.train_day, config.test_day)
 
         def of_day(part: str, number: int) -> Interactions:
             report.kept[f"clicks read on {iso(number)}, the {part} day"] = int((day == number).sum())

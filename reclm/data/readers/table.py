@@ -132,11 +132,7 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table in a file: CSV or TSV, also gzipped, with a header line; or Parquet.
-
-    Args:
-        delimiter: of values; by default a comma, or a tabulator in .tsv.
-    """
+    """A table in a file: CSV or TSV, also gzipped, with a header line; or Parquet."""
 
     path: Path
     delimiter: str = ""
@@ -169,9 +165,8 @@ class TableFile:
         else:
             names = texts = self.file.first_row(self._separator, quoting=True)
         if len(set(names)) < len(names):
-            raise BadInput(
-                f"{self.path}: two columns have the same name: {', '.join(names)}", where=str(self.path)
-            )
+            message = f"{self.path}: two columns have the same name: {', '.join(names)}"
+            raise BadInput(message, where=str(self.path))
         return {name: name in texts for name in names}
 
     def blocks(self, columns: Sequence[str], malformed: MalformedLines) -> Iterator[Rows]:
@@ -195,23 +190,18 @@ class FrameOptions(SplitOptions):
 def from_frames(
     interactions: Any,
     items: Any,
-    *,
-    user: str,
-    item: str,
-    time: str | None,
-    rating: str | None,
+    columns: LogColumns,
     text: Sequence[str] | str | None,
     split: str,
     name: str,
-    **options: Any,
+    options: dict[str, Any],
 ) -> Dataset:
     """See :meth:`reclm.Dataset.from_frames`."""
     if split not in ("per-user", "given", "sessions"):
         raise unknown("split", split, ["per-user", "given", "sessions"])
     table = to_arrow(interactions, "interactions")
-    if time == DEFAULT_TIME and time not in table.column_names:
-        time = None
-    columns = LogColumns(user, item, time, rating)
+    if columns.time == DEFAULT_TIME and columns.time not in table.column_names:
+        columns = replace(columns, time=None)
     for column in columns.names():
         find_column("interactions", column, table.column_names)
     malformed = MalformedLines(ReadReport())
@@ -227,7 +217,7 @@ def from_frames(
         raise BadInput(f"interactions holds no usable rows; {first}", where="interactions")
     users, ids = id_map("user", log["user"]), id_map("item", log["item"])
     numbered = interactions_of(log, users, ids)
-    item_text, template = _frame_text(items, item, text, ids)
+    item_text, template = _frame_text(items, columns.item, text, ids)
     if split == "given":
         if options:
             raise unknown("option of split='given'", next(iter(options)), ["split_column", "time_unit"])
