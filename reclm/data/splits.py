@@ -161,10 +161,7 @@ def check_fractions(valid: float, test: float) -> None:
 
 
 def rows_to_keep(log: Interactions, options: SplitOptions, report: ReadReport) -> np.ndarray:
-    """Return the rows ``(m,)`` of ``log``, ascending, that are rated high enough, repeat no other and are in the core.
-
-    ``report`` receives what is dropped.
-    """
+    """Return the rows ``(m,)`` of ``log``, ascending, that are rated high enough, repeat no other and are in the core."""
     rows = np.arange(len(log))
 
     def keep(mask: np.ndarray, why: str) -> None:
@@ -178,10 +175,8 @@ def rows_to_keep(log: Interactions, options: SplitOptions, report: ReadReport) -
     part = log if len(rows) == len(log) else log.take(rows)
     keep(first_of_pairs(part.user_idx, part.item_idx, part.timestamp), "repeated interaction")
     part = part if len(rows) == len(part) else log.take(rows)
-    keep(
-        core(part.user_idx, part.item_idx, options.min_user, options.min_item),
-        "of a user or item with too few interactions",
-    )
+    in_core = core(part.user_idx, part.item_idx, options.min_user, options.min_item)
+    keep(in_core, "of a user or item with too few interactions")
     return rows
 
 
@@ -266,14 +261,9 @@ def from_snapshots(
 ) -> Dataset:
     """Return the data set of a first snapshot to train on and the next to test on.
 
-    Protocols: ``full-shot`` ranks all items of the test snapshot, ``zero-shot`` those of them that the training
-    snapshot does not hold (if there are any).
-
-    Args:
-        candidates: ``(c,)`` item_idx of the test snapshot, those included whose every test interaction repeats a
-            training one and so is not in ``test``.
-        valid: fraction of ``train`` set aside for validation, from users who have two or more interactions.
-        seed: chooses them.
+    Protocols: ``full-shot`` ranks ``candidates``, all items of the test snapshot (those included whose every test
+    interaction repeats a training one and so is not in ``test``); ``zero-shot`` those of them that the training
+    snapshot does not hold (if there are any). A fraction ``valid`` of ``train`` validates, of users who have two.
     """
     protocols = _protocols(np.sort(candidates), np.setdiff1d(candidates, train.item_idx))
     aside = hold_out_validation(train.user_idx, train.timestamp, valid, np.random.default_rng(seed))

@@ -1,6 +1,7 @@
 """Prepared data sets on disk: Parquet tables and ``dataset.yaml``."""
 
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,8 @@ def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = No
     there are sessions. ``prepared`` records how it was made (reader, source, options).
     """
     if folder.exists() and not is_dataset(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(
-            f"{folder} holds something else than a data set; choose another folder with --out", value=folder
-        )
+        message = f"{folder} holds something else than a data set; choose another folder with --out"
+        raise BadInput(message, value=folder)
     with atomic_folder(folder) as draft:
         _write(dataset, draft, prepared or {})
 
@@ -51,11 +51,9 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
         items[f"candidate:{protocol.name}"] = pa.array(flag)
     pq.write_table(pa.table(items), folder / "items.parquet")
     for name in SPLITS:
-        split = dataset.split(name)
-        columns = {"user_idx": split.user_idx, "item_idx": split.item_idx}
-        optional = {"timestamp": split.timestamp, "rating": split.rating, "review": split.review}
-        columns |= {name: column for name, column in optional.items() if column is not None}
-        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+        columns = vars(dataset.split(name)).items()
+        table = pa.table({name: column for name, column in columns if column is not None})
+        pq.write_table(table, folder / f"{name}.parquet")
     head = {
         "name": dataset.name,
         "format": FORMAT,
@@ -94,7 +92,7 @@ def load_folder(folder: Path) -> Dataset:
         item_text = items.select([f"text:{name}" for name in fields]).rename_columns(fields)
         protocols = tuple(
             Protocol(name, np.flatnonzero(items[f"candidate:{name}"].to_numpy()), tuple(mask))
-            for name, mask in ((protocol["name"], protocol["mask"]) for protocol in head["protocols"])
+            for name, mask in map(itemgetter("name", "mask"), head["protocols"])
         )
         sessions = None
         if head.get("sessions") is not None:

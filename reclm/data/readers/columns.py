@@ -63,7 +63,10 @@ def read_log(
 def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit) -> pa.Table:
     user, item = strings(rows[columns.user]), strings(rows[columns.item])
     log: dict[str, Any] = {"user": user, "item": item, "line": rows.lines}
-    wrong = {f"no {columns.user}": _empty(user), f"no {columns.item}": _empty(item)}
+    wrong = {
+        f"no {name}": pc.fill_null(pc.equal(pc.binary_length(ids), 0), True).to_numpy()
+        for name, ids in ((columns.user, user), (columns.item, item))
+    }
     if columns.time:
         log["timestamp"], wrong[f"{columns.time} is no time"] = seconds(rows[columns.time], unit)
     if columns.rating:
@@ -178,8 +181,7 @@ def numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
 def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarray]:
     """Return times ``(n,)`` int64 in seconds since 1970 and a mask ``(n,)`` of those that are none (they become 0).
 
-    Args:
-        column: numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or a date or timestamp type.
+    They are numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or of a date or timestamp type.
     """
     if _holds_strings(column.type):
         column = strings(column)
@@ -221,10 +223,6 @@ def find_column(file: str, name: str, names: Sequence[str]) -> str:
     return name
 
 
-def _empty(column: Column) -> np.ndarray:
-    return pc.fill_null(pc.equal(pc.binary_length(column), 0), True).to_numpy()
-
-
 _INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"}
 """Tags that may stand within a word; all others part words."""
 
@@ -233,23 +231,19 @@ _MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
 
 class _Text(HTMLParser):
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
+        super().__init__()
         self.pieces: list[str] = []
         self.unseen = ""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: object) -> None:
         if tag in ("script", "style"):
             self.unseen = tag
-        self._part(tag)
+        self.pieces.append("" if tag in _INLINE else " ")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == self.unseen:
             self.unseen = ""
-        self._part(tag)
-
-    def _part(self, tag: str) -> None:
-        if tag not in _INLINE:
-            self.pieces.append(" ")
+        self.pieces.append("" if tag in _INLINE else " ")
 
     def handle_data(self, data: str) -> None:
         if not self.unseen:
@@ -272,10 +266,7 @@ def without_html(text: str) -> str:
 
 
 def plain(column: Column) -> tuple[Column, np.ndarray]:
-    """Return texts without HTML, control characters and runs of blanks, and a mask ``(n,)`` of those that held HTML.
-
-    Null becomes empty.
-    """
+    """Return texts without HTML, control characters, runs of blanks and null, and a mask ``(n,)`` of those with HTML."""
     column = pc.fill_null(column, "")
     marked = pc.match_substring_regex(column, _MARKUP).to_numpy()
     # most of it is <br />; only what is left after that is parsed, text by text
@@ -290,10 +281,7 @@ def plain(column: Column) -> tuple[Column, np.ndarray]:
 
 
 def shortened(column: Column, longest: int | None) -> tuple[Column, np.ndarray]:
-    """Cut texts to ``longest`` characters, between words and with ``…``; return them and a mask of those cut.
-
-    None for ``longest`` leaves all as they are.
-    """
+    """Cut texts to ``longest`` characters (None: not), between words and with ``…``; return them and a mask of those."""
     if longest is None:
         return column, np.zeros(len(column), bool)
     long = pc.greater(pc.utf8_length(column), longest)
