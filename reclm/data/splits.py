@@ -161,7 +161,7 @@ def check_fractions(valid: float, test: float) -> None:
 
 
 def rows_to_keep(log: Interactions, options: SplitOptions, report: ReadReport) -> np.ndarray:
-    """Return the rows ``(m,)`` of ``log``, ascending, that are rated high enough, repeat no other and are in the core."""
+    """Return the ascending rows ``(m,)`` that are rated high enough, repeat no other and are in the core."""
     rows = np.arange(len(log))
 
     def keep(mask: np.ndarray, why: str) -> None:

@@ -266,7 +266,7 @@ def without_html(text: str) -> str:
 
 
 def plain(column: Column) -> tuple[Column, np.ndarray]:
-    """Return texts without HTML, control characters, runs of blanks and null, and a mask ``(n,)`` of those with HTML."""
+    """Clean texts of HTML, control characters, runs of blanks and nulls; return them and a mask of those with HTML."""
     column = pc.fill_null(column, "")
     marked = pc.match_substring_regex(column, _MARKUP).to_numpy()
     # most of it is <br />; only what is left after that is parsed, text by text
@@ -281,7 +281,7 @@ def plain(column: Column) -> tuple[Column, np.ndarray]:
 
 
 def shortened(column: Column, longest: int | None) -> tuple[Column, np.ndarray]:
-    """Cut texts to ``longest`` characters (None: not), between words and with ``…``; return them and a mask of those."""
+    """Cut texts to ``longest`` characters, if any, between words and with ``…``; return them and a mask of those."""
     if longest is None:
         return column, np.zeros(len(column), bool)
     long = pc.greater(pc.utf8_length(column), longest)
