@@ -1,6 +1,7 @@
 """The experiment: the rows × seeds of a suite, each a trial, with leak checks, controls and search alike for all."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,14 +227,13 @@ def execute(
     def trial_of(plan: Plan, seed: int) -> Trial:
         return Trial(plan, seed, datasets[seed], makers[datasets[seed]].of(plan, seed))
 
-    running: dict[str, Any] = {"jobs": jobs, "progress": progress, "fresh": set() if fresh else None}
+    running: dict[str, Any] = {"jobs": jobs, "progress": progress, "forgotten": set() if fresh else None}
     searched: dict[str, Searched] = {}
     if searches:
         # its trials save no weights: the chosen ones are trained once more where they are asked for
         cache = TrialCache(current().cells())
-        searched = run_search(
-            suite.search, plans, lambda plan: trial_of(plan, 0), cache, title=source.name, **running
-        )
+        first = partial(trial_of, seed=0)
+        searched = run_search(suite.search, plans, first, cache, title=source.name, fresh=fresh, **running)
         plans = {row: search.plan for row, search in searched.items()}
     cache = TrialCache(current().cells(), weights=weights)
     trials = {row: [trial_of(plan, seed) for seed in range(suite.seeds)] for row, plan in plans.items()}

@@ -89,7 +89,7 @@ def run_trials(
     labels: Sequence[str] | None = None,
     jobs: int = 1,
     progress: bool = True,
-    fresh: set[str] | None = None,
+    forgotten: set[str] | None = None,
 ) -> list[TrialRecord]:
     """Return the records of ``trials``, in their order. What is cached is not run again, unless it had failed.
 
@@ -99,10 +99,10 @@ def run_trials(
     Args:
         title: of the progress bar; ``labels`` are those of the trials.
         jobs: processes; the cores are divided between them.
-        fresh: what is cached is forgotten, but for these keys, and its keys are added. None: nothing is forgotten.
+        forgotten: what is cached is forgotten first, but for these keys, and its keys are added. None: nothing is.
     """
-    if fresh is not None:
-        _forget(trials, cache, fresh)
+    if forgotten is not None:
+        _forget(trials, cache, forgotten)
     run, labels = uuid.uuid4().hex, labels or [trial.plan.backbone for trial in trials]
     left = {place for place, trial in enumerate(trials) if not cache.finished(trial.key, run)}
     epochs = [trial.plan.train.epochs for trial in trials]
@@ -138,10 +138,10 @@ def run_trials(
     return [record for record in records if record]
 
 
-def _forget(trials: Sequence[Trial], cache: TrialCache, fresh: set[str]) -> None:
+def _forget(trials: Sequence[Trial], cache: TrialCache, forgotten: set[str]) -> None:
     """Remove results, trainings of profilers, and what these sampled; what another process works on is new."""
-    for key in dict.fromkeys(key for trial in trials for key in trial.locks if key not in fresh):
-        fresh.add(key)
+    for key in dict.fromkeys(key for trial in trials for key in trial.locks if key not in forgotten):
+        forgotten.add(key)
         with cache.claim(key) as ours:
             if ours:
                 cache.remove(key)

@@ -60,9 +60,8 @@ class ResultRow(Config):
     coverage: dict[ProfileKind, tuple[int, int]] = Field(default_factory=dict)
     """For each side: how many have a profile, and how many there are."""
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
-    """Protocol and metric to the published number."""
+    """Protocol and metric to the published number; ``published_seconds`` are those of an epoch."""
     published_seconds: float | None = None
-    """Published seconds of an epoch."""
     note: str = ""
     """Where it differs from what was published."""
     absent: str = ""
@@ -301,22 +300,11 @@ class Result:
 
     def row(self, name: str) -> ResultRow:
         """Return the row of this name."""
-        return self._rows[name]
-
-    @cached_property
-    def _rows(self) -> dict[str, ResultRow]:
-        return {row.name: row for row in self.about.rows}
-
-    @cached_property
-    def _seeds(self) -> dict[tuple[str, str], list[int]]:
-        seeds: dict[tuple[str, str], list[int]] = {}
-        for row, seed, protocol in self.trials:
-            seeds.setdefault((row, protocol), []).append(seed)
-        return seeds
+        return {row.name: row for row in self.about.rows}[name]
 
     def seeds(self, row: str, protocol: str) -> list[int]:
         """Return the seeds that ran."""
-        return self._seeds.get((row, protocol), [])
+        return [seed for name, seed, where in self.trials if (name, where) == (row, protocol)]
 
     def values(self, row: str, protocol: str, metric: str) -> np.ndarray:
         """Return the finite number of each seed that has one, ``(s,)``."""

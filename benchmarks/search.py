@@ -193,9 +193,8 @@ def run_search(
     cache: TrialCache,
     *,
     title: str = "",
-    fresh: set[str] | None = None,
-    jobs: int = 1,
-    progress: bool = True,
+    fresh: bool = False,
+    **running: Any,
 ) -> dict[str, Searched]:
     """Return for each row the options with the best validation value, with seed 0.
 
@@ -204,32 +203,21 @@ def run_search(
 
     Args:
         trial_of: makes the trial with seed 0 of a plan.
-        fresh: as in :func:`~reclm.benchmarks.pool.run_trials`; with it studies are forgotten, too.
+        fresh: forget the studies.
+        running: as of :func:`~reclm.benchmarks.pool.run_trials`.
     """
     studies = {
-        row: _RowSearch(plans[row], part, trial_of, cache.folder, fresh is not None)
+        row: _RowSearch(plans[row], part, trial_of, cache.folder, fresh)
         for row, part in spaces(search, plans).items()
     }
     for done in range(0, search.trials, BATCH):
         count = min(BATCH, search.trials - done)
-        asked = [
-            (row, trial)
-            for row, study in studies.items()
-            if study.searches
-            for trial in study.ask(done, count)
-        ]
+        searching = {row: study.ask(done, count) for row, study in studies.items() if study.searches}
+        asked = [(row, trial) for row, some in searching.items() for trial in some]
         ready = {f"{row} trial {trial.number + 1}": trial.trial for row, trial in asked if trial.trial}
-        records = iter(
-            run_trials(
-                list(ready.values()),
-                cache,
-                title=f"{title}: search, {done} of {search.trials}",
-                labels=list(ready),
-                jobs=jobs,
-                progress=progress,
-                fresh=fresh,
-            )
-        )
+        head = f"{title}: search, {done} of {search.trials}"
+        ran = run_trials(list(ready.values()), cache, title=head, labels=list(ready), **running)
+        records = iter(ran)
         for row, trial in asked:
             studies[row].tell(trial, next(records) if trial.trial else None)
     return {row: study.searched() for row, study in studies.items()}
@@ -307,11 +295,12 @@ class _RowSearch:
         asked = []
         with self._lock:
             for number in range(done, done + count):
-                known = [trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number]
-                if known and known[0].state != optuna.trial.TrialState.WAITING:
-                    options = dict(known[0].params)
+                trials = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
+                known = trials.get(number)
+                if known and known.state != optuna.trial.TrialState.WAITING:
+                    options = dict(known.params)
                     if options.keys() != self.space.keys():  # killed while it was asked
-                        options = self._suggested(optuna.trial.Trial(self.study, known[0]._trial_id))
+                        options = self._suggested(optuna.trial.Trial(self.study, known._trial_id))
                 else:
                     # a seed a trial: what is asked does not depend on where a run was killed
                     self.study.sampler = optuna.samplers.TPESampler(seed=number)

@@ -36,7 +36,7 @@ class Row(Config):
     """Options of its training, over those of the suite."""
     profiles: ProfileOptions | None = None
     """None: the plain backbone."""
-    against: str | tuple[str, ...] | None = None
+    against: tuple[str, ...] | None = None
     """The row, or rows, that it is compared with; by default the one that is the same but for having no profiles."""
     absent: str = ""
     """Why it cannot run here; it is shown, and not run."""
@@ -54,7 +54,7 @@ class Row(Config):
     @field_validator("against", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _whole(self) -> "Row":
@@ -63,11 +63,6 @@ class Row(Config):
         if bool(self.line) != (self.at is not None):
             raise ValueError(f"row {self.name!r}: line and at go together")
         return self
-
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """The rows named by :attr:`against`."""
-        return (self.against,) if isinstance(self.against, str) else self.against or ()
 
 
 class Suite(Config):
@@ -134,7 +129,7 @@ class Suite(Config):
             for protocol, metric in published:
                 if metric not in self.metrics:
                     raise ValueError(f"row {row.name!r}, {protocol}: {metric} is not among the metrics")
-            for name in row.compared:
+            for name in row.against or ():
                 if name not in names:
                     raise unknown(f"row that row {row.name!r} is against", name, names)
         return self
@@ -142,7 +137,7 @@ class Suite(Config):
     def against(self, row: Row) -> tuple[str, ...]:
         """Return the rows that a row is compared with, the first its base."""
         if row.against is not None or row.profiles is None:
-            return row.compared
+            return row.against or ()
         base = self._same(row, None)
         return (base,) if base else ()
 
