@@ -74,10 +74,7 @@ class Difference:
         return percent(difference / self.before) if self.before > 0 else number(difference, sign=True)
 
     def relation(self, name: str = "") -> str:
-        """Say it in words: ``significantly better than base (+3.4 %, 95 % interval …, p = .002)``.
-
-        ``name`` is what ``against`` is called.
-        """
+        """Say it in words: ``significantly better than base (+3.4 %, 95 % interval …, p = .002)``."""
         name = name or self.against
         if np.isnan(self.p_holm):
             return f"not tested against {name} ({self.test.n} users in both)"

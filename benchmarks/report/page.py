@@ -14,6 +14,7 @@ from rich.text import Text
 from reclm import console as markdown
 from reclm.benchmarks.report import tables
 from reclm.benchmarks.report.tables import MARKS, Row, Table
+from reclm.benchmarks.result_files import Example
 from reclm.benchmarks.results import Result, ResultRow
 from reclm.console import fenced, literal, printable, progress_bar
 from reclm.errors import ReclmError
@@ -166,11 +167,7 @@ def _narrow(text: str) -> str:
 
 
 def markdown_page(result: Result, whole: bool = False) -> str:
-    """Return the report as Markdown.
-
-    Args:
-        whole: with subgroups, cost, profiles and example users.
-    """
+    """Return the report as Markdown; ``whole``, with activity, cost, profiles, example users and suite."""
     parts = [f"# {literal(result.about.title)}", f"**{literal(str(result.verdict))}**"]
     parts += ["\n".join(f"- {literal(reason)}" for reason in reasons(result))]
     results = [tables.results(result, protocol) for protocol in result.about.protocols]
@@ -183,21 +180,24 @@ def markdown_page(result: Result, whole: bool = False) -> str:
     if whole:
         parts += _section("Profiles", [tables.profiles(result)])
         parts += ["## Users"] * bool(result.examples)
-        for example in result.examples:
-            parts += [f"### User {literal(example.user_id)}", "History, the newest first:"]
-            parts.append("\n".join(f"- {literal(text, LONGEST)}" for text in example.history) or "none")
-            parts.append("Profile: " + (literal(example.profile, LONGEST) if example.profile else "none"))
-            for row in example.top:
-                items = [
-                    f"{at}. {literal(text, LONGEST)}" + " **(in the test part)**" * hit
-                    for at, (text, hit) in enumerate(example.ranked(row), start=1)
-                ]
-                parts += [f"{literal(row)} recommends:", "\n".join(items)]
+        parts += [part for example in result.examples for part in _example(example)]
     parts += ["## How it was made"]
     parts += ["\n".join(f"- {literal(name)}: {literal(text)}" for name, text in provenance(result))]
     parts += [markdown_table(tables.row_infos(result))]
     parts += [fenced(suite_yaml(result), "yaml")] * bool(whole and result.about.suite)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _example(example: Example) -> Iterator[str]:
+    yield f"### User {literal(example.user_id)}\n\nHistory, the newest first:"
+    yield "\n".join(f"- {literal(text, LONGEST)}" for text in example.history) or "none"
+    yield "Profile: " + (literal(example.profile, LONGEST) if example.profile else "none")
+    for row in example.top:
+        items = enumerate(example.ranked(row), start=1)
+        lines = [
+            f"{at}. {literal(text, LONGEST)}" + " **(in the test part)**" * hit for at, (text, hit) in items
+        ]
+        yield f"{literal(row)} recommends:\n\n" + "\n".join(lines)
 
 
 def markdown_table(table: Table) -> str:
@@ -244,10 +244,8 @@ def latex_page(result: Result) -> str:
     about = result.about
     parts = [r"% \usepackage{booktabs}", f"% {_one_line(str(result.verdict))}"]
     results = [tables.results(result, protocol) for protocol in about.protocols]
-    for name, some, note in (
-        ("results", results, f". {MARKS}"),
-        ("comparisons", tables.comparisons(result), ""),
-    ):
+    sections = {"results": (results, f". {MARKS}"), "comparisons": (tables.comparisons(result), "")}
+    for name, (some, note) in sections.items():
         for at, table in enumerate(some, start=1):
             caption = f"{about.title} ({about.dataset}), {table.title}: {table.about}{note}"
             parts.append(latex_table(table, caption, f"tab:{name}-{at}"))
@@ -264,45 +262,27 @@ def latex_literal(text: str) -> str:
 
 
 def latex_table(table: Table, caption: str, label: str) -> str:
-    r"""Return a ``table`` with rules of the package booktabs.
-
-    Args:
-        caption: plain text.
-        label: for ``\ref``; plain letters.
-    """
-    width = len(table.head)
-    body = []
+    r"""Return a ``table`` with rules of the package booktabs; the caption is plain text."""
+    width, head = len(table.head), " & ".join(map(latex_literal, table.head))
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_literal(caption)}}}", rf"\label{{{label}}}"]
+    lines += [rf"\begin{{tabular}}{{{'l' * table.text}{'r' * (width - table.text)}}}", r"\toprule"]
+    lines += [rf"{head} \\", r"\midrule"]
     for row in table.rows:
-        body += [r"\midrule"] * row.first
         name = (r"\quad " if row.below else "") + latex_literal(row.name)
-        body.append(" & ".join([name, *_latex_cells(row, width)]) + r" \\")
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_literal(caption)}}}",
-            rf"\label{{{label}}}",
-            rf"\begin{{tabular}}{{{'l' * table.text}{'r' * (width - table.text)}}}",
-            r"\toprule",
-            " & ".join(map(latex_literal, table.head)) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par\footnotesize {latex_literal(note)}" for note in table.notes),
-            r"\end{table}",
-        ]
-    )
+        lines += [r"\midrule"] * row.first + [" & ".join([name, *_latex_cells(row, width)]) + r" \\"]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par\footnotesize {latex_literal(note)}" for note in table.notes]
+    return "\n".join([*lines, r"\end{table}"])
 
 
 def _latex_cells(row: Row, width: int) -> list[str]:
     if row.instead:
         return [rf"\multicolumn{{{width - 1}}}{{l}}{{\emph{{{latex_literal(row.instead)}}}}}"]
-    return [
-        (rf"\textbf{{{latex_literal(cell.text)}}}" if cell.best else latex_literal(cell.text))
-        + "$^{*}$" * cell.significant
-        for cell in row.cells
+    texts = [latex_literal(cell.text) for cell in row.cells]
+    texts = [
+        rf"\textbf{{{text}}}" if cell.best else text for text, cell in zip(texts, row.cells, strict=True)
     ]
+    return [text + "$^{*}$" * cell.significant for text, cell in zip(texts, row.cells, strict=True)]
 
 
 def _one_line(text: str) -> str:

@@ -28,10 +28,7 @@ MARKS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with its 95 % interval and how it is shown; None: a text, or no number.
-
-    ``best`` of its column; ``significant``: marked by a star.
-    """
+    """A number with its 95 % interval and how it is shown; None: a text, or no number."""
 
     text: str
     value: float | None = None
@@ -43,13 +40,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row.
-
-    Attributes:
-        cells: behind the name; empty where ``instead`` says why.
-        below: it belongs to the row above (published numbers, say).
-        first: of a group.
-    """
+    """A row; without cells ``instead`` says why. One ``below`` belongs to the row above; ``first``: of a group."""
 
     name: str
     cells: tuple[Cell, ...] = ()
@@ -107,11 +98,9 @@ def frame(tables: Iterable[Table]) -> "DataFrame":
 def results(
     result: Result, protocol: ProtocolInfo, metrics: Sequence[str] = (), extra: Sequence[str] = ()
 ) -> Table:
-    """Tabulate rows by metrics: the mean ± standard deviation over seeds, published numbers below.
+    """Tabulate rows by metrics, by default all: the mean ± standard deviation over seeds, published numbers below.
 
-    Args:
-        metrics: by default all.
-        extra: ``epoch``, the best one where it was selected; ``change``, of the headline metric, and its ``p``.
+    ``extra``: ``epoch``, the best one where it was selected; ``change``, of the headline metric, and its ``p``.
     """
     about, where = result.about, protocol.name
     metrics = tuple(metrics) or about.metrics
