@@ -59,21 +59,15 @@ class SimGCL(LightGCN):
         return self._mean(self.layers(users, items))
 
     def combine(self, first: Tensor, later: Tensor) -> Tensor:
-        """Return the mean of layers 1 … K; where items are known by text alone, as in LightGCN.
-
-        Raises:
-            BadInput: for a user or an item without neighbours where layer 0 is left out.
-        """
+        """Return the mean of layers 1 … K, BadInput without neighbours; of items known by text alone as in LightGCN."""
         if self.config.items == "text":
             return super().combine(first, later)
         if not later.any(dim=1).all():
-            raise BadInput(
+            message = (
                 f"SimGCL with items = {self.config.items!r} ranks by layers 1 … {self.config.layers}, and a user or an "
-                "item without interactions has none; train it with --set items=text",
-                value=self.config.items,
-                where="items",
-                remedy="--set items=text",
+                "item without interactions has none; train it with --set items=text"
             )
+            raise BadInput(message, value=self.config.items, where="items", remedy="--set items=text")
         return later / self.config.layers
 
     def layers(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:

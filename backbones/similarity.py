@@ -22,10 +22,6 @@ class Similarity(Backbone):
     Profile ``p_u`` and item text ``f_v`` must be vectors of one encoder; nothing else is read, so that items that
     training never saw are ranked like any other. An item without text ranks after all items with text; items of equal
     scores, and all items of a user without a profile, stand in a random order, drawn by the seed.
-
-    Raises:
-        NotFound: if there are no user profiles or no item text.
-        BadInput: if both are not of one width.
     """
 
     needs_profiles: ClassVar[ProfileKind | None] = "user"

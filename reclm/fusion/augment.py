@@ -39,7 +39,6 @@ class Augmented:
     It holds nothing but the model, so that ``Augmented(copy.deepcopy(model))`` is the handle of a copy.
 
     Attributes:
-        model: the model.
         tables: the embeddings that are augmented, by their path in the model.
 
     Raises:

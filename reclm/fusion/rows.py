@@ -20,13 +20,9 @@ _WITHOUT: dict[Missing, str] = {"zeros": "are fused with zeros in its place", "p
 
 @dataclass(frozen=True)
 class Coverage:
-    """Count the users (or items) of one side with a profile and without.
+    """Count the users (or items) of one side with a profile and without, and the cold ones among both.
 
-    Attributes:
-        kind, embedding: the side, and the path of its embedding in the model.
-        table_rows: number of rows of the embedding.
-        missing: treatment of those without.
-        cold, cold_without: numbers of cold ones, and of those of them without a profile.
+    ``embedding`` is the path in the model of their embedding, ``missing`` the treatment of those without.
     """
 
     kind: ProfileKind
@@ -55,10 +51,8 @@ class Placement:
     """Place ``n`` users, or items, in the embedding at ``path`` of a model.
 
     Attributes:
-        profiles: the side's profile embeddings, ``(n, t)``.
-        rows: ``(n,)`` int64, distinct: each one's row of the table.
+        rows, owners: ``(n,)`` int64, each one's row of the table, distinct, and of the data set.
         cold: ``(n,)`` bool, whether the base embedding is masked.
-        owners: ``(n,)`` int64, the data set's rows of the same users (items).
     """
 
     kind: ProfileKind

@@ -180,18 +180,13 @@ def recbole_run(
     """Train and evaluate a RecBole model on a data set, with or without profiles.
 
     Args:
-        model_name: as RecBole calls it: ``"BPR"``, ``"NeuMF"``, ``"LightGCN"``, ``"SGL"``, …
+        model_name: RecBole's name of it: ``"BPR"``, ``"NeuMF"``, ``"LightGCN"``, ``"SGL"``, …
         profiles: of users, items or both, or matrices by kind in the data set's row order.
         config: RecBole's settings. By default its own, but for NDCG@20 on the validation part, which chooses the epoch,
             and metrics at 20 and 40, not rounded.
         folder: of the checkpoint and the TensorBoard events; by default a temporary one.
         metrics: of our evaluation.
         options: of :func:`reclm.augment`.
-
-    Raises:
-        MissingExtra: if RecBole is missing or of another version.
-        NotFound: for an unknown model or setting.
-        BadInput: for a data set without a test part.
     """
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="reclm-recbole-")))

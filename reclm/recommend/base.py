@@ -84,9 +84,8 @@ class Backbone(nn.Module, ABC):
     def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
         """Return the vectors scored, ``(U, d')`` and ``(I, d')``, with the present weights.
 
-        Args:
-            profile_of: profile embeddings ``(t,)`` of some user_idx, in place of their own; BadInput if the model
-                reads no profiles of users.
+        ``profile_of`` holds profile embeddings ``(t,)`` of some user_idx, in place of their own; BadInput if the model
+        reads no profiles of users.
         """
         raise NotImplementedError(f"{type(self).__name__} scores without representations")
 
@@ -123,11 +122,7 @@ class Backbone(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} serves no new users")
 
     def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``.
-
-        Raises:
-            BadInput: if the model cannot rank such items.
-        """
+        """Return representations ``(n, d')`` of items that came after training, of their text ``(n, t)``."""
         raise NotImplementedError(f"{type(self).__name__} serves no new items")
 
 
@@ -272,11 +267,7 @@ class EmbeddingBackbone(Backbone):
         return _fused(self.user_fusion, base, profiles, "user")
 
     def new_item_features(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return layer-0 features ``(n, d)`` of items with text ``(n, t)``; for ``e_v`` the mean of the trained items'.
-
-        Raises:
-            BadInput: if items are known by their ID alone, or for profiles if the model was trained without them.
-        """
+        """Return layer-0 features ``(n, d)`` of items with text ``(n, t)``; their ``e_v`` is the mean of the trained."""
         if self.t_raw is None:
             message = "this model knows items by their ID alone; for new ones train with --set items=text"
             raise BadInput(message, value="id", where="items", remedy="--set items=text")

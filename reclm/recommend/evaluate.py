@@ -50,13 +50,11 @@ class Task:
         items: int,
         train: Interactions | None = None,
     ) -> "Task":
-        """Lay out a task.
+        """Lay out a task of ``(c,)`` candidates; ``users`` and ``items`` are the sizes of the id maps.
 
         Args:
             test: the positives; those outside ``candidates`` are not counted.
             mask: interactions that must not be recommended again.
-            candidates: ``(c,)`` item_idx.
-            users, items: sizes of the id maps.
             train: the recommender's training interactions, for the :attr:`popularity`.
         """
         truth, masked = (part.matrix(users, items)[:, candidates] for part in (test, mask))
@@ -152,10 +150,7 @@ class PerUser:
 class Ranking:
     """Hold the best candidates of each user, from which all metrics of a task, and of its parts, are taken.
 
-    Attributes:
-        users: ``(n,)`` user_idx, ascending.
-        candidates: ``(c,)`` item_idx that were ranked.
-        best: ``(n, k)`` places in ``candidates``, best first; -1 where none was left.
+    ``best`` ``(n, k)`` are places in ``candidates`` ``(c,)``, best first; -1 where none was left.
     """
 
     users: Tensor
@@ -206,17 +201,11 @@ def rank(scorer: Scorer, task: Task, k: int, block: int = 1024) -> Ranking:
 def measure(
     ranking: Ranking, task: Task, metrics: Sequence[str] = DEFAULT_METRICS, top: Sequence[int] = ()
 ) -> PerUser:
-    """Take metrics of a ranking.
+    """Take metrics, with names like ``"recall@20"``, of a ranking of at least the :func:`deepest` number of places.
 
     Args:
-        ranking: of at least the :func:`deepest` number of places.
         task: the one that was ranked, or a part of it (:meth:`Task.only`).
-        metrics: names like ``"recall@20"``.
         top: user_idx whose top lists are returned too.
-
-    Raises:
-        NotFound: for an unknown metric.
-        BadInput: for novelty and lift of a task without popularity.
     """
     best = ranking.of(task.users)
     hits = _hits(best, task)

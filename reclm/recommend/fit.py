@@ -33,9 +33,7 @@ def fit(
     progress: bool = True,
     **options: Any,
 ) -> Recommender:
-    """Train a backbone on the training part of a data set, and choose the epoch on its validation part.
-
-    Where there is no validation part all epochs are trained.
+    """Train a backbone on a data set, and choose the epoch on its validation part; without one train all epochs.
 
     Args:
         backbone: ``lightgcn``, ``biasmf``, … or ``module:Class``, one of your own.

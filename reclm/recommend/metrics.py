@@ -80,12 +80,9 @@ def title(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Popularity:
-    """Count training users of items; a user who chose an item twice counts once.
+    """Count the training users of each candidate ``(c,)``, and of all; a user who chose an item twice counts once.
 
-    Attributes:
-        candidates: ``(c,)`` float32, training users of each candidate.
-        users: number of users with a training interaction.
-        history: ``(n,)`` float32, mean training users of the items in each user's history; nan without one.
+    ``history`` ``(n,)`` is the mean of the items in each user's history; nan without one.
     """
 
     candidates: Tensor

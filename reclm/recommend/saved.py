@@ -68,11 +68,8 @@ def save_model(
 ) -> None:
     """Write weights, inputs and ``model.yaml`` to ``folder``: as a whole or, if the process is killed, not at all.
 
-    A model that is already there is replaced; BadInput for a folder of something else.
-
-    Args:
-        inputs: those that the model was built from; ``train`` is not written, the data set has it.
-        dataset: saved with the model, for one that lies nowhere else.
+    A model that is already there is replaced; BadInput for a folder of something else. Of the inputs ``train`` is not
+    written: the data set has it, which is saved with the model if it lies nowhere else.
     """
     tensors = {} if inputs.item_text is None else {"item_text": np.asarray(inputs.item_text, np.float32)}
     for kind, side in (("user", inputs.user_profiles), ("item", inputs.item_profiles)):
@@ -101,10 +98,8 @@ def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> Backbone
 def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recommender":
     """Load the model that :meth:`Recommender.save <reclm.recommend.recommender.Recommender.save>` wrote to ``folder``.
 
-    Its data set is the one saved with the model, or else the one at the place, or of the name, that it was trained on.
-
-    Args:
-        workspace: of the data set; by default the one in use.
+    Its data set is the one saved with the model, or else the one at the place that it was trained on, or of that name
+    in ``workspace``, by default the one in use.
 
     Raises:
         NotFound: if there is no model, or its data set is gone.
@@ -135,11 +130,9 @@ def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recom
 
 
 def find_model(run: Path | None = None) -> Path:
-    """Return the folder of a model; NotFound if there is none.
+    """Return the folder of a model: ``run``, or of a run's models the augmented one, or the plain one without it.
 
-    Args:
-        run: a model's folder, or that of a run: its augmented model is taken, or the plain one if there is no other.
-            By default the workspace's newest run.
+    By default it is the workspace's newest run. NotFound if there is none.
     """
     workspace = current()
     if run is not None:

@@ -148,7 +148,6 @@ class Effect:
     """The change that a sentence made in the share of its category among the best items.
 
     Attributes:
-        sentence: the text appended, with ``{category}`` for the category.
         change: mean over the users, and ``low, high`` its Student's 95 % interval; None for a single user.
         right: share of the users whose share went the right way.
         possible: users whose share could: it was below 1 where it should rise, above 0 where it should fall.

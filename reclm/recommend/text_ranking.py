@@ -31,15 +31,9 @@ NO_TEXT = -2.0
 class TextRanker(nn.Module):
     """Rank items by ``cos(p, f_v)``, the cosine of a profile ``p`` and the item's text ``f_v``.
 
-    An item without text ranks after all items with text. Items of equal scores stand in a random order, the same for
-    everybody: the order of the rows may tell of popularity.
-
-    Args:
-        item_text: ``(I, t)``, zeros for an item without text; NotFound if no item has a text.
-        generator: of the order of ties.
-
-    Attributes:
-        offset: ``(I,)``, added to the cosine: less than :data:`TIE`, plus :data:`NO_TEXT` where there is no text.
+    An item without text (zeros in ``item_text``) ranks after all others. Items of equal scores stand in a random order
+    drawn from ``generator``, the same for everybody: the order of the rows may tell of popularity. Both come from an
+    ``offset`` ``(I,)`` of the cosine: less than :data:`TIE`, plus :data:`NO_TEXT` where there is no text.
     """
 
     text: Tensor
@@ -127,8 +121,7 @@ def no_profiles(dataset: str, writer: str = "") -> NotFound:
 def user_profile(data: Dataset, user: Any, profiler: str = "zero-shot", **options: Any) -> UserProfile:
     """Return the stored profile of a user of the data set, else one that is written now and not stored.
 
-    Args:
-        profiler, options: as in :func:`open_profiler`; NotFound if it finds nothing to write from.
+    The profiler is opened by :func:`open_profiler`; NotFound if it finds nothing to write from.
     """
     user, view = str(user), data.view()
     row = rows_of(data.users, [user], data.name)

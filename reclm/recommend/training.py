@@ -24,9 +24,8 @@ class TripleSampler:
     without rejection: rank r among the untouched items is turned into the item by one binary search, since the
     j-th touched item p_j has ``p_j - j`` untouched items before it.
 
-    Args:
-        train: the interactions; users who touched every training item are left out, and BadInput if that leaves none.
-        users, items: sizes of the id maps.
+    Users who touched every training item are left out; BadInput if that leaves none. ``users`` and ``items`` are the
+    sizes of the id maps.
     """
 
     def __init__(self, train: Interactions, users: int, items: int) -> None:
@@ -85,9 +84,8 @@ class TrainConfig(Config):
 class TrainingResult:
     """The history of a training, and the best epoch, metric and weights by selection task.
 
-    Attributes:
-        history: one mapping an epoch: ``epoch`` (from 1), ``loss`` (mean over triples), ``seconds`` (training only),
-            and the selection metric of each task.
+    It has one mapping an epoch: ``epoch`` (from 1), ``loss`` (mean over triples), ``seconds`` (training only), and the
+    selection metric of each task.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -137,11 +135,7 @@ def train(
     Args:
         select: ranking tasks that choose the epoch; training stops when none has improved for ``patience`` epochs;
             without any all epochs are trained.
-        generator: source of every random number.
         on_epoch: called with each row of the history.
-
-    Raises:
-        BadInput: if an epoch's loss is not finite.
     """
     optimizer = make_optimizer(model, config)
     result = TrainingResult(best_value=dict.fromkeys(select, -1.0))
@@ -189,14 +183,10 @@ def train_backbone(
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[Backbone, TrainingResult]:
-    """Build a backbone and, if it has parameters, :func:`train` it; only then a sampler is needed.
-
-    Args:
-        seed: of the initial weights (generator ``2 · seed``) and of all later draws (``2 · seed + 1``).
-    """
+    """Build a backbone by generator ``2 · seed`` and, if it has parameters, :func:`train` it by ``2 · seed + 1``."""
     init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
     model = backbone(config, inputs, init)
     if not backbone.trains:
         return model.eval(), TrainingResult()
-    assert sampler is not None
+    assert sampler is not None  # only a backbone without parameters needs none
     return model, train(model, sampler, select, schedule, draw, on_epoch)
