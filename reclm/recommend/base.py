@@ -267,7 +267,7 @@ class EmbeddingBackbone(Backbone):
         return _fused(self.user_fusion, base, profiles, "user")
 
     def new_item_features(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return layer-0 features ``(n, d)`` of items with text ``(n, t)``; their ``e_v`` is the mean of the trained."""
+        """Return layer-0 features ``(n, d)`` of items with text ``(n, t)``; ``e_v`` is the mean of the trained."""
         if self.t_raw is None:
             message = "this model knows items by their ID alone; for new ones train with --set items=text"
             raise BadInput(message, value="id", where="items", remedy="--set items=text")
