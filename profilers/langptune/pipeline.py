@@ -1,101 +1,45 @@
 """LangPTune's training: contrastive learning and RLSO in turns (arXiv 2410.18870, Algorithm 1).
 
-What is done stays done: sessions, checkpoints and weights lie in the folder; a run that was interrupted goes on there.
+Sessions, checkpoints and weights lie in the folder; a run that was interrupted goes on there.
 """
 
-import shutil
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
+from reclm.console import progress_bar
 from reclm.data.dataset import Dataset
 from reclm.data.sessions import Sessions, next_item
 from reclm.data.storage import is_dataset, load_folder
-from reclm.profilers.langptune.alternation import ENCODER, Alternation
+from reclm.files import atomic_file, atomic_folder
+from reclm.folders import current
 from reclm.profilers.langptune.config import LangPTuneConfig
-from reclm.profilers.langptune.prompts import Histories, profile_chat
-from reclm.profilers.tuning.metrics_log import read_metrics, writing
-from reclm.profilers.tuning.run_folder import About, RunFolder, Tuning
-from reclm.profilers.tuning.training import ADAPTER, quiet
+from reclm.profilers.langptune.profiler import ENCODER, Tuned
+from reclm.profilers.langptune.prompts import Histories, Samples, SessionWriter, Written, profile_chat
+from reclm.profilers.langptune.readability import interpretability
+from reclm.profilers.langptune.recommender import Contrastive, SystemReward, TextRanker
+from reclm.profilers.rl.loop import batch_rows
+from reclm.profilers.rl.policy import Policy, PolicyGenerator
+from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.tuning.metrics_log import MetricsLog, writing
+from reclm.profilers.tuning.run_folder import Tuning
+from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
+from reclm.text.encoder import TextEncoder
+from reclm.text.item_text import item_texts
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_DONE = "done.yaml"
-_WRITES = ("max_new_tokens", "temperature")
-"""Options that a tuned profiler may be given anew."""
-
-
-class LangPTuneAbout(About):
-    """``about.yaml``: what a profiler was tuned from."""
-
-    encoder: str
-    """The text encoder that the recommender began as, with a hash of its weights."""
-
-
-class Tuned(RunFolder):
-    """A run folder with ``adapter`` (PEFT) and ``encoder`` (sentence-transformers), where they are trained."""
-
-    profiler = "langptune"
-    Config = LangPTuneConfig
-    About = LangPTuneAbout
-    free = frozenset({*_WRITES, "measured"})
-    writes = _WRITES
-    prepared = ("data", "sessions")
-    config: LangPTuneConfig
-    about: LangPTuneAbout
-
-    @property
-    def learned(self) -> bool:
-        """Whether training was begun."""
-        return any((self.folder / name).exists() for name in ("cl", "rlso", ENCODER, ADAPTER, _DONE))
-
-    @property
-    def done(self) -> bool:
-        """Whether training came to its end."""
-        return (self.folder / _DONE).is_file()
-
-    def finish(self) -> None:
-        """Mark the training as done, and delete what it would have gone on with."""
-        (self.folder / _DONE).write_text(f"variant: {self.config.variant}\n", encoding="utf-8")
-        for part in ("cl/checkpoints", "cl/samples", "rlso/checkpoints"):
-            shutil.rmtree(self.folder / part, ignore_errors=True)
-
-    def adapter(self, stage: str = "rlso") -> Path | None:
-        """Return the folder of the language model's adapter; None where it is not trained."""
-        return self._there(ADAPTER)
-
-    @property
-    def encoder(self) -> Path | None:
-        """The folder of the trained encoder; None where it is not trained."""
-        return self._there(ENCODER)
-
-    def _there(self, name: str) -> Path | None:
-        return self.folder / name if (self.folder / name).is_dir() else None
-
-    def log(self) -> Iterator[dict[str, float]]:
-        """Yield what was logged, a row a step: ``epoch`` (the step), ``seconds``, and loss or reward."""
-        for part, names in (
-            ("cl", ("loss",)),
-            ("rlso", ("reward", "kl", "copying", "readability", "compliance")),
-        ):
-            curves = read_metrics(self.folder / part)
-            rows: dict[int, dict[str, float]] = {}
-            for name in (*names, "rollout_seconds", "reward_seconds", "update_seconds"):
-                if name in curves:
-                    for step, value in zip(
-                        curves[name].steps.tolist(), curves[name].values.tolist(), strict=True
-                    ):
-                        row = rows.setdefault(step, {"epoch": step, "seconds": 0.0})
-                        key = "seconds" if name.endswith("_seconds") else name
-                        row[key] = row.get(key, 0.0) + value
-            yield from (rows[step] for step in sorted(rows))
+_CL_SEED = 7
+"""Draws other sessions for contrastive learning than for RLSO."""
 
 
 class LangPTunePipeline(Tuning):
@@ -118,11 +62,7 @@ class LangPTunePipeline(Tuning):
             self.tuned.write()
 
     def run(self) -> None:
-        """Train what is not trained yet.
-
-        Raises:
-            ReclmError: if something cannot be written, or a checkpoint is damaged.
-        """
+        """Train what is not trained yet."""
         if self.tuned.done:
             return
         with quiet(), writing(self.folder):
@@ -237,7 +177,189 @@ class LangPTunePipeline(Tuning):
                 f"{encoder.window:g}; what share is cut is said at the end"
             )
 
-    def _model_tokens(self, texts: Any) -> list[int]:
+    def _model_tokens(self, texts: Iterable[str]) -> list[int]:
         return [
             len(ids) for ids in self.prompts.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         ]
+
+
+class Alternation:
+    """Algorithm 1: K times, J batches of contrastive learning, then T updates of the policy."""
+
+    def __init__(self, tuning: LangPTunePipeline) -> None:
+        self.tuning = tuning
+        config, folder = tuning.config, tuning.folder
+        recommends, writes = config.trains
+        self.accelerator = tuning.accelerator
+        self.main = self.accelerator.is_main_process
+        encoder = tuning.encoder
+        if recommends:
+            encoder = TextEncoder(encoder.source, encoder.device)
+        self.item_texts = item_texts(tuning.view.item_text, tuning.view.text_template)
+        self.ranker = TextRanker(encoder, self.item_texts, tuning.sessions.items)
+        self.reward = SystemReward(self.ranker, tuning.histories, tuning.train_rows, config.reward)
+        self.cl = self.rlso = None
+        if recommends:
+            rate = config.cl.learning_rate if writes else config.cl.learning_rate_alone
+            learned = tuning.sessions.future[tuning.train_rows].ravel()
+            counts = np.bincount(learned, minlength=len(tuning.view.items))
+            self.cl = Contrastive(encoder.model, config.cl, rate, self.accelerator, counts)
+            self.cl.resume(folder / "cl" / "checkpoints")
+        if config.source == "profile":
+            network = load_network(tuning.model, full=config.lora.whole and writes)
+            sampler = PolicyGenerator(network, tuning.model)
+            self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
+            if writes:
+                parts = map(tuning.histories.parts, tuning.train_rows.tolist())
+                prompts = [tuning.prompts.ids(profile_chat(some[0], config.prompts)) for some in parts]
+                # the network that the sampler has gets the adapter
+                policy = Policy.adapt(network, config.lora, seed=config.seed)
+                seeded = config.rlso.model_copy(update={"seed": config.seed + config.rlso.seed})
+                self.rlso = RLSO(policy, sampler, prompts, self.reward, seeded, self.accelerator)
+                self.rlso.watch = self.reward.watch
+                self.rlso.resume(folder / "rlso" / "checkpoints")
+
+    def run(self) -> None:
+        """Train all rounds, and write ``encoder`` and ``adapter`` to the folder."""
+        config, folder = self.tuning.config, self.tuning.folder
+        for number in range(1, config.rounds + 1):
+            if self.cl:
+                self._contrast(self.cl, number * config.cl.steps // config.rounds, number)
+                self.ranker.changed()
+            if self.rlso:
+                self._reinforce(self.rlso, number * config.rlso.steps // config.rounds, number)
+        if self.main and self.cl:
+            with atomic_folder(folder / ENCODER) as draft:
+                self.ranker.encoder.model.save(str(draft))
+        if self.main and self.rlso:
+            with atomic_folder(folder / ADAPTER) as draft:
+                self.rlso.policy.network.save_pretrained(str(draft), save_embedding_layers=False)
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _logged(
+        self, part: str, title: str, step: int, begun: int, until: int
+    ) -> Iterator[tuple[Callable[[int, Mapping[str, float]], None], Any]]:
+        """Yield two functions, one that logs the metrics of a step and one that moves the progress bar."""
+        log = MetricsLog(self.tuning.folder / part, step) if self.main else None
+        with progress_bar(title, until - begun, self.tuning.progress) as advance:
+            advance(step - begun)
+            yield (log.add if log else lambda step, metrics: None), advance
+        if log:
+            log.close()
+
+    def _contrast(self, cl: Contrastive, until: int, number: int) -> None:
+        """Learn from batches of profiles sampled from the policy as it is, each with an item that came next."""
+        tuning, config = self.tuning, self.tuning.config
+        begun = (number - 1) * config.cl.steps // config.rounds
+        if cl.step >= until:
+            return
+        samples = None
+        if config.source == "profile" and config.cl.reuse:
+            # a policy that stands still has written in the rounds before, too
+            samples = self._samples(number)
+            self._sample_round(samples, range(begun if self.rlso else 0, until), cl.step)
+        title = f"contrastive learning, round {number} of {config.rounds}"
+        with self._logged("cl", title, cl.step, begun, until) as (log, advance):
+            while cl.step < until:
+                rows, seeds = self._drawn(cl.step)
+                texts, metrics = self._user_texts(rows, seeds, samples)
+                future = tuning.sessions.future[rows]
+                # of several next items one, drawn anew each time
+                items = future[np.arange(len(rows)), np.array(seeds) % future.shape[1]]
+                next_texts = [self.item_texts[item] for item in items.tolist()]
+                metrics = cl.train_step(texts, next_texts, items, future) | metrics
+                log(cl.step, metrics)
+                if cl.step % config.cl.checkpoint_steps == 0 or cl.step == until:
+                    cl.save(tuning.folder / "cl" / "checkpoints")
+                advance(1, f"{title}: loss {metrics['loss']:.2f}")
+
+    def _drawn(self, step: int) -> tuple[list[int], list[int]]:
+        """Return the sessions of a batch, and a seed for each."""
+        config, rows = self.tuning.config, self.tuning.train_rows
+        at, seeds = batch_rows(
+            step,
+            config.cl.batch_size,
+            len(rows),
+            config.seed + _CL_SEED,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        return rows[at].tolist(), seeds
+
+    def _user_texts(
+        self, rows: list[int], seeds: list[int], samples: Samples | None
+    ) -> tuple[list[str], dict[str, float]]:
+        """Return the users' texts of a batch, and their measures: sampled profiles, or the histories."""
+        if self.tuning.config.source == "history":
+            return self.tuning.histories.texts(rows), {}
+        written = self._sampled(rows, seeds) if samples is None else samples.read(rows)
+        own = interpretability(written.texts, self.tuning.histories.sources(rows), written.ended)
+        means: Any = torch.tensor(list(own.values()), device=self.accelerator.device)
+        means = self.accelerator.reduce(means, "mean")
+        of_all = dict(zip(own, means.tolist(), strict=True))
+        return written.texts, of_all | {
+            "rollout_seconds": written.seconds,
+            "rollout_tokens": written.tokens / written.seconds if written.seconds else 0.0,
+        }
+
+    def _sampled(self, rows: list[int], seeds: list[int]) -> Written:
+        config = self.tuning.config
+        return self.writer.profiles(rows, config.rlso.sampling, config.writing, seeds)
+
+    def _sample_round(self, samples: Samples, steps: range, at: int) -> None:
+        """Sample one profile of each session that the steps draw, unless another run did."""
+        drawn = [self._drawn(step)[0] for step in steps]
+        samples.charged = {row for step, rows in zip(steps, drawn, strict=True) if step < at for row in rows}
+        count = len(self.tuning.sessions)
+        # a seed of its own: a session's profile does not depend on when it is drawn
+        seeds = np.random.default_rng(self.tuning.config.seed + _CL_SEED).integers(2**31, size=count)
+        with samples.locked(self.accelerator.process_index):
+            missing = len(samples.missing([row for rows in drawn for row in rows]))
+            with progress_bar("sampling profiles", missing, self.tuning.progress and missing > 0) as advance:
+                for rows in drawn:
+                    if new := samples.missing(rows):
+                        samples.add(new, self._sampled(new, seeds[new].tolist()))
+                        advance(len(new))
+
+    def _samples(self, number: int) -> Samples:
+        """Return the samples of the policy of round ``number``: those of the untrained one serve other tunings, too."""
+        tuning, config = self.tuning, self.tuning.config
+        if number > 1 and config.trains[1]:
+            return Samples(tuning.folder / "cl" / "samples", [number, config.writing.model_dump_json()])
+        precision = "float32" if config.lora.whole and config.trains[1] else ""
+        key = [tuning.prompt_key, config.rlso.sampling.model_dump_json(), config.writing.model_dump_json()]
+        return Samples(current().cells() / "samples", [*key, config.seed, precision])
+
+    def _reinforce(self, rlso: RLSO, until: int, number: int) -> None:
+        """Update the policy, with the recommender as contrastive learning left it."""
+        config = self.tuning.config
+        begun = (number - 1) * config.rlso.steps // config.rounds
+        if rlso.step >= until:
+            return
+        if config.prompts.fold is not None:
+            rlso.prompts = self._round_prompts(number)
+        title = f"RLSO, round {number} of {config.rounds}"
+        with self._logged("rlso", title, rlso.step, begun, until) as (log, advance):
+            before = dict(self.ranker.seconds)
+            for metrics in islice(rlso.run(), until - rlso.step):
+                after = dict(self.ranker.seconds)
+                parts = {f"{name}_seconds": after[name] - seconds for name, seconds in before.items()}
+                before = after
+                log(rlso.step, metrics | parts)
+                rlso.save(self.tuning.folder / "rlso" / "checkpoints", newest=1)
+                advance(1, f"{title}: reward {metrics['reward']:.3f}, KL {metrics['kl']:.1f}")
+
+    def _round_prompts(self, number: int) -> list[list[int]]:
+        """Return the questions that a round's policy learns to answer: the last ones, where histories are folded.
+
+        The profiles before them are written by the policy that begins the round, once: they are saved for a run that
+        goes on.
+        """
+        path = self.tuning.folder / "rlso" / f"round-{number}.json"
+        if not path.is_file():
+            chats = self.writer.chats(self.tuning.train_rows.tolist(), self.tuning.config.writing)
+            ids = [self.tuning.prompts.ids(chat) for chat in chats.values()]
+            with atomic_file(path) as draft:
+                draft.write_text(json.dumps(ids), encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))

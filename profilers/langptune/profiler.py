@@ -1,6 +1,7 @@
 """Profiles by a model tuned for the ranking that they produce (LangPTune, arXiv 2410.18870), as a plug-in."""
 
 import hashlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,15 +24,84 @@ from reclm.profilers.langptune.prompts import (
     source_text,
 )
 from reclm.profilers.langptune.readability import interpretability
-from reclm.profilers.langptune.reward import by_pass
+from reclm.profilers.tuning.metrics_log import read_metrics
+from reclm.profilers.tuning.run_folder import About, RunFolder
+from reclm.profilers.tuning.training import ADAPTER
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
-    from reclm.profilers.langptune.pipeline import LangPTunePipeline, Tuned
+    from reclm.profilers.langptune.pipeline import LangPTunePipeline
 
+ENCODER = "encoder"
 _HISTORY = "history"
 """Stands for the model of profiles that are the history's own text."""
+_PASSES = 4
+"""Two a half are the fewest that have a spread."""
+_DONE = "done.yaml"
+_WRITES = ("max_new_tokens", "temperature")
+"""Options of how a tuned profiler writes."""
+_LOGGED = {"cl": ("loss",), "rlso": ("reward", "kl", "copying", "readability", "compliance")}
+_SECONDS = ("rollout_seconds", "reward_seconds", "update_seconds")
+
+
+class LangPTuneAbout(About):
+    """The origin of a LangPTune profiler."""
+
+    encoder: str
+    """The text encoder that the recommender began as, with a hash of its weights."""
+
+
+class Tuned(RunFolder):
+    """A run folder with ``adapter`` (PEFT) and ``encoder`` (sentence-transformers), where they are trained."""
+
+    profiler = "langptune"
+    Config = LangPTuneConfig
+    About = LangPTuneAbout
+    free = frozenset({*_WRITES, "measured"})
+    writes = _WRITES
+    prepared = ("data", "sessions")
+    config: LangPTuneConfig
+    about: LangPTuneAbout
+
+    @property
+    def learned(self) -> bool:
+        """Whether training was begun."""
+        return any((self.folder / name).exists() for name in ("cl", "rlso", ENCODER, ADAPTER, _DONE))
+
+    @property
+    def done(self) -> bool:
+        """Whether training came to its end."""
+        return (self.folder / _DONE).is_file()
+
+    def finish(self) -> None:
+        """Mark the training as done, and delete what it would have gone on with."""
+        (self.folder / _DONE).write_text(f"variant: {self.config.variant}\n", encoding="utf-8")
+        for part in ("cl/checkpoints", "cl/samples", "rlso/checkpoints"):
+            shutil.rmtree(self.folder / part, ignore_errors=True)
+
+    def adapter(self, stage: str = "rlso") -> Path | None:
+        """Return the folder of the language model's adapter; None where it is not trained."""
+        return super().adapter("")
+
+    @property
+    def encoder(self) -> Path | None:
+        """The folder of the trained encoder; None where it is not trained."""
+        return folder if (folder := self.folder / ENCODER).is_dir() else None
+
+    def log(self) -> Iterator[dict[str, float]]:
+        """Yield the logged metrics, a row a step: ``epoch`` (the step), ``seconds``, and loss or reward."""
+        for part, names in _LOGGED.items():
+            curves = read_metrics(self.folder / part)
+            rows: dict[int, dict[str, float]] = {}
+            for name in [name for name in (*names, *_SECONDS) if name in curves]:
+                key = "seconds" if name in _SECONDS else name
+                for step, value in zip(
+                    curves[name].steps.tolist(), curves[name].values.tolist(), strict=True
+                ):
+                    row = rows.setdefault(step, {"epoch": step, "seconds": 0.0})
+                    row[key] = row.get(key, 0.0) + value
+            yield from (rows[step] for step in sorted(rows))
 
 
 class LangPTuneProfiler(Profiler):
@@ -69,10 +139,7 @@ class LangPTuneProfiler(Profiler):
 
         Raises:
             BadInput: if it is not finished, or the model, the engine or a setting is not its own.
-            NotFound: if none was tuned there.
         """
-        from reclm.profilers.langptune.pipeline import Tuned
-
         tuned = Tuned.read(folder).reopened(settings, engine)
         if not tuned.done:
             raise BadInput(
@@ -105,11 +172,7 @@ class LangPTuneProfiler(Profiler):
         return {"model": self._model.name, "params": config.writing.model_dump(mode="json"), **shown}
 
     def fit(self, view: TrainingView) -> Self:
-        """Tune in the folder, or go on where tuning stopped; nothing where it is done, or there is no folder.
-
-        Raises:
-            ReclmError: whatever training raises.
-        """
+        """Tune in the folder, or go on where tuning stopped; nothing where it is done, or there is no folder."""
         if self.tuned is None and self.folder is not None:
             tuning = self.tuning(view)
             tuning.run()
@@ -124,10 +187,7 @@ class LangPTuneProfiler(Profiler):
         return LangPTunePipeline.of(self, view, self._of(view))
 
     def log(self) -> list[dict[str, float]]:
-        """Return what training logged, a row a step, and which pass over the prompts an update belongs to.
-
-        Passes are told where there are four or more (:func:`~.reward.by_pass`).
-        """
+        """Return what training logged, a row a step; ``pass`` over the prompts where there are four or more."""
         rows = list(self.tuned.log()) if self.tuned else []
         updates = [row for row in rows if "reward" in row]
         passes, unit = by_pass(
@@ -149,7 +209,7 @@ class LangPTuneProfiler(Profiler):
             return self.config
         return self.config.model_copy(update={"sessions": view.sessions.options})
 
-    def _use(self, tuned: "Tuned") -> None:
+    def _use(self, tuned: Tuned) -> None:
         self.tuned = tuned
         if self.config.source == "profile":
             self._generator = tuned.generator("rlso", tuned.model(self.model))
@@ -220,3 +280,17 @@ class LangPTuneProfiler(Profiler):
 
     def _histories(self, view: TrainingView) -> Histories:
         return Histories(view, view.sessions, self.config.prompts, self.config.sessions.history)
+
+
+def by_pass(rewards: np.ndarray, prompts: int, batch: int) -> tuple[np.ndarray, str]:
+    """Return mean rewards of whole passes over the prompts, where there are four or more; else those of the updates.
+
+    Prompts differ in how much can be earned by them, more than a policy learns in a few updates. Passes have the same
+    prompts: between two of them the policy differs, and what it happened to sample. The second value is ``"updates"``
+    or ``"passes over the prompts"``.
+    """
+    updates, rest = divmod(prompts, batch)
+    passes = len(rewards) // updates if updates and not rest else 0
+    if passes < _PASSES:
+        return rewards, "updates"
+    return rewards[: passes * updates].reshape(passes, updates).mean(1), "passes over the prompts"

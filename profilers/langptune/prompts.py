@@ -4,20 +4,28 @@ Items and reviews are one line each and went through :func:`~reclm.llm.chat.plai
 the chat nor as another line of the prompt.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock
 
 from reclm.data.dataset import TrainingView
 from reclm.data.sessions import NONE, Sessions
+from reclm.files import Journal
 from reclm.llm.chat import Chat, Message, SamplingParams, plain
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
-from reclm.profilers.rl.policy import PolicyGenerator
 from reclm.text.item_text import item_lines
+
+if TYPE_CHECKING:
+    from reclm.profilers.rl.policy import PolicyGenerator
 
 _ASK = (
     "Above are items that a user {chose}, the oldest first. Describe in a few sentences what this user likes and "
@@ -31,13 +39,7 @@ _FOLD = (
 
 @dataclass(frozen=True)
 class HistoryItem:
-    """An item of a history, as a prompt shows it.
-
-    Attributes:
-        text: of the item, one line.
-        rating: nan where there is none.
-        review: the user's, one line; empty where there is none.
-    """
+    """An item of a history, as a prompt shows it: its text and the user's review are one line each."""
 
     text: str
     rating: float = np.nan
@@ -52,13 +54,7 @@ class HistoryItem:
 
 
 def profile_chat(items: Sequence[HistoryItem], config: PromptConfig, known: str = "") -> Chat:
-    """Return the question for a user's profile.
-
-    Args:
-        items: of the history, oldest first.
-        config: how the answer begins.
-        known: the profile so far, from the items before these.
-    """
+    """Return the question for a user's profile; ``known`` is the profile so far, from the items before these."""
     actions = ["rated"] * any(not np.isnan(item.rating) for item in items)
     actions += ["reviewed"] * any(item.review for item in items)
     question = (_FOLD if known else _ASK).format(chose=" and ".join(actions) or "chose")
@@ -76,9 +72,7 @@ class Histories:
     """The histories that profiles are written from.
 
     Args:
-        view: the training part.
         sessions: their histories go before those of the view.
-        config: what is shown of an item.
         length: items of a history that is taken from the view, the newest with text.
     """
 
@@ -109,7 +103,7 @@ class Histories:
         sessions = self.sessions
         items = sessions.history[row]
         ratings = sessions.rating[row].tolist() if sessions.rating is not None else []
-        return self._shown(items[items != NONE].tolist(), ratings, sessions.reviews(row))
+        return self._history(items[items != NONE].tolist(), ratings, sessions.reviews(row))
 
     def of_user(self, user: int) -> list[HistoryItem]:
         """Return the history of the user's session or, without one, the newest items in the view."""
@@ -121,7 +115,7 @@ class Histories:
         rows = rows[with_text][-self.length :] if self.length else rows[with_text]
         ratings = train.rating[rows].tolist() if train.rating is not None else []
         reviews = train.review.take(rows).to_pylist() if train.review is not None else []
-        return self._shown(train.item_idx[rows].tolist(), ratings, reviews)
+        return self._history(train.item_idx[rows].tolist(), ratings, reviews)
 
     def folded(self, items: list[HistoryItem]) -> list[list[HistoryItem]]:
         """Return a history in parts of ``config.fold`` items, the oldest first; whole without."""
@@ -140,7 +134,7 @@ class Histories:
         """Return the texts that a profile may copy from: items and reviews."""
         return [source_text(self.items(row)) for row in rows]
 
-    def _shown(
+    def _history(
         self, items: Sequence[int], ratings: Sequence[float], reviews: Sequence[str | None]
     ) -> list[HistoryItem]:
         limit = self.config.review_chars
@@ -166,50 +160,27 @@ def source_text(items: Sequence[HistoryItem]) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """``n`` profiles.
-
-    Attributes:
-        texts: one line each.
-        ended: whether the model ended each by itself.
-        tokens: written, all together.
-        seconds: that it took.
-    """
+    """``n`` profiles, one line each, with the tokens and seconds of all together."""
 
     texts: list[str]
     ended: list[bool]
+    """Whether the model ended each by itself."""
     tokens: int
     seconds: float
 
 
 class SessionWriter:
-    """Writes profiles of sessions with a model that is at hand.
+    """Writes profiles of sessions with a model that is at hand, as it is at the moment."""
 
-    Args:
-        histories: of the sessions.
-        prompts: the model's tokenizer.
-        sampler: samples from the model as it is at the moment.
-    """
-
-    def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: PolicyGenerator) -> None:
+    def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: "PolicyGenerator") -> None:
         self.histories, self.prompts, self.sampler = histories, prompts, sampler
-
-    def ids(self, chat: Chat) -> list[int]:
-        """Return the prompt as token ids."""
-        return self.prompts.ids(chat)
 
     def write(
         self, chats: Sequence[Chat], params: SamplingParams, seeds: Sequence[int] | None = None
     ) -> Written:
-        """Answer each chat.
-
-        Args:
-            seeds: one each, in place of ``params.seed``.
-
-        Raises:
-            BadInput: if a prompt does not fit the model's context window.
-        """
+        """Answer each chat, drawn by its own of ``seeds`` or by ``params.seed``."""
         begun = perf_counter()
-        prompts = [self.ids(chat) for chat in chats]
+        prompts = [self.prompts.ids(chat) for chat in chats]
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
         texts, ended, tokens = [""] * len(prompts), [False] * len(prompts), 0
         own = None if seeds is None else [seeds[row] for row in order]
@@ -243,11 +214,53 @@ class SessionWriter:
     ) -> Written:
         """Write the profiles of sessions, in their order.
 
-        Args:
-            before: how the parts of folded histories but the last are sampled; as ``params`` by default.
-            seeds: one a session, in place of ``params.seed``.
+        ``before`` is how the parts of folded histories but the last are sampled, by default as ``params``; ``seeds``,
+        one a session, stand in place of ``params.seed``.
         """
         begun = perf_counter()
         chats = self.chats(rows, before or params)
         written = self.write([chats[row] for row in rows], params, seeds)
         return replace(written, seconds=perf_counter() - begun)
+
+
+class Samples:
+    """A file of profiles sampled in training, one a session. Several processes may add; the first profile counts.
+
+    They are not profiles of a store: they are drawn at a temperature, for one seed, by several processes at once.
+    ``key`` is all that they depend on.
+    """
+
+    def __init__(self, folder: Path, key: Sequence[Any]) -> None:
+        name = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:12]
+        self._file = Journal(folder / f"{name}.jsonl")
+        self._rows: dict[int, dict[str, Any]] = {}
+        self.charged: set[int] = set()
+        """Sessions whose time was counted: it counts where a session is first drawn, whoever wrote its profile."""
+
+    def locked(self, process: int) -> FileLock:
+        """Keep other runs waiting; the processes of one launch write side by side."""
+        self._file.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._file.path.with_suffix(f".{process}.lock"))
+
+    def missing(self, rows: Sequence[int]) -> list[int]:
+        """Return those of the sessions that have no profile yet, each once."""
+        if not self._rows:
+            for row in self._file.rows():
+                self._rows.setdefault(row["session"], row)
+        return [row for row in dict.fromkeys(rows) if row not in self._rows]
+
+    def add(self, rows: Sequence[int], written: Written) -> None:
+        """Save a profile for each session, each with its share of the tokens and seconds."""
+        share = {"tokens": written.tokens / len(rows), "seconds": written.seconds / len(rows)}
+        for row, text, ended in zip(rows, written.texts, written.ended, strict=True):
+            self._rows[row] = {"session": row, "text": text, "ended": ended, **share}
+            self._file.append(self._rows[row])
+        self._file.close()
+
+    def read(self, rows: Sequence[int]) -> Written:
+        """Return the profiles of sessions, with the time of those that are drawn for the first time."""
+        texts, ended = ([self._rows[row][name] for row in rows] for name in ("text", "ended"))
+        first = set(rows) - self.charged
+        self.charged |= first
+        tokens, seconds = (sum(self._rows[row][name] for row in first) for name in ("tokens", "seconds"))
+        return Written(texts, ended, round(tokens), seconds)

@@ -17,10 +17,9 @@ from reclm import plugins
 from reclm.console import duration, literal
 from reclm.data.dataset import Dataset
 from reclm.intervals import Estimate, mean, rise
-from reclm.profilers.langptune.contrastive import Contrastive
-from reclm.profilers.langptune.profiler import LangPTuneProfiler
+from reclm.profilers.langptune.profiler import LangPTuneProfiler, by_pass
 from reclm.profilers.langptune.prompts import SessionWriter
-from reclm.profilers.langptune.reward import by_pass
+from reclm.profilers.langptune.recommender import Contrastive
 from reclm.profilers.rl.policy import Policy, PolicyGenerator
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.tuning.metrics_log import Metrics, draw, read_metrics
@@ -305,7 +304,7 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
         each = writer.profiles(rows, config.rlso.sampling).seconds / len(rows)
         if writes:
             # an update of two prompts tells enough: on a CPU it is by far the slowest part
-            prompts = [writer.ids(chat) for chat in writer.chats(rows, config.writing).values()][:2]
+            prompts = [tuning.prompts.ids(chat) for chat in writer.chats(rows, config.writing).values()][:2]
             size = len(prompts)
             trial = config.rlso.model_copy(update={"batch_size": size, "minibatch_size": size})
             rlso = RLSO(

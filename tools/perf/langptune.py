@@ -15,9 +15,8 @@ import pyarrow as pa
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.llm.models import find_model
-from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
-from reclm.profilers.langptune.pipeline import LangPTunePipeline
+from reclm.profilers.langptune.pipeline import Alternation, LangPTunePipeline
 from reclm.profilers.rl.policy import roll_out
 from reclm.profilers.rl.rlso import RLSO
 from reclm.text.encoder import TextEncoder

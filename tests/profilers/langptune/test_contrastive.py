@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reclm.errors import ReclmError
 from reclm.profilers.langptune.config import ContrastiveConfig
-from reclm.profilers.langptune.contrastive import Contrastive, info_nce
+from reclm.profilers.langptune.recommender import Contrastive, info_nce
 from reclm.text.encoder import TextEncoder
 
 PROFILES = ["the user likes jazz", "loud games", "the user likes tea music", "quiet tea"]
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_one_line(place, tmp_path, name):
     model.save(tmp_path)
     file = tmp_path / "step-000000" / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    words = r"the checkpoint .*step-000000 is damaged, or of another encoder; delete it \("
+    words = r"the checkpoint .*step-000000 is damaged; delete it to go on from the one before \("
     with pytest.raises(ReclmError, match=words) as raised:
         learner(place).resume(tmp_path)
     assert "\n" not in str(raised.value)

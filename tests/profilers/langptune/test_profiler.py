@@ -18,8 +18,7 @@ from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.storage import save
 from reclm.errors import ReclmError
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
-from reclm.profilers.langptune.pipeline import Tuned
-from reclm.profilers.langptune.profiler import LangPTuneProfiler
+from reclm.profilers.langptune.profiler import LangPTuneProfiler, Tuned
 from reclm.profiles.store import ProfileStore
 
 

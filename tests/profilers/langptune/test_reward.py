@@ -10,8 +10,9 @@ import torch
 
 from reclm.data.sessions import SessionOptions, Sessions
 from reclm.profilers.langptune.config import PromptConfig
+from reclm.profilers.langptune.profiler import by_pass
 from reclm.profilers.langptune.prompts import Histories
-from reclm.profilers.langptune.reward import SystemReward, TextRanker, by_pass, mrr, ndcg
+from reclm.profilers.langptune.recommender import SystemReward, TextRanker, mrr, ndcg
 
 VECTORS = {
     "jazz": (1, 0),

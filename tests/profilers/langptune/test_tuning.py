@@ -16,11 +16,10 @@ from safetensors.torch import load_file
 from reclm.config import merged
 from reclm.errors import ReclmError
 from reclm.folders import workspace
-from reclm.profilers.langptune.alternation import Alternation
 from reclm.profilers.langptune.config import LangPTuneConfig
-from reclm.profilers.langptune.contrastive import Contrastive
-from reclm.profilers.langptune.pipeline import LangPTunePipeline, Tuned
-from reclm.profilers.langptune.profiler import LangPTuneProfiler
+from reclm.profilers.langptune.pipeline import Alternation, LangPTunePipeline
+from reclm.profilers.langptune.profiler import LangPTuneProfiler, Tuned
+from reclm.profilers.langptune.recommender import Contrastive
 
 ADAPTER, ENCODER = Path("adapter") / "adapter_model.safetensors", Path("encoder") / "model.safetensors"
 

@@ -16,8 +16,8 @@ import tiny_langptune
 from safetensors.torch import save_file
 
 from reclm.profilers.langptune.config import ContrastiveConfig
-from reclm.profilers.langptune.contrastive import Contrastive
 from reclm.profilers.langptune.profiler import LangPTuneProfiler
+from reclm.profilers.langptune.recommender import Contrastive
 from reclm.text.encoder import TextEncoder
 
 PROFILES = ["the user likes jazz", "loud games", "the user likes tea music", "quiet tea"]

@@ -1,0 +1,298 @@
+"""The recommender of LangPTune (arXiv 2410.18870): a text encoder that ranks items by their cosine to a profile.
+
+It learns by contrast of profiles and next items (equation 7), and its rankings are the reward of RLSO (section 2).
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import all_gather_with_grad, batch_to_device, cos_sim
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from reclm.data.sessions import NONE
+from reclm.files import atomic_folder
+from reclm.profilers.langptune.config import ContrastiveConfig
+from reclm.profilers.langptune.prompts import Histories, finished
+from reclm.profilers.langptune.readability import interpretability
+from reclm.profilers.rl.loop import Metrics, check_batch, checkpoints, reading
+from reclm.profilers.rl.policy import Rollout
+from reclm.text.encoder import TextEncoder
+
+
+def info_nce(
+    profiles: Tensor,
+    items: Tensor,
+    own: Tensor,
+    chosen: Tensor,
+    item_idx: Tensor,
+    temperature: float,
+    log_frequency: Tensor | None = None,
+) -> Tensor:
+    """Return InfoNCE over the items of the batch: ``-ln exp(s_b,b / τ) / Σ_i exp(s_b,i / τ)``, mean over profiles.
+
+    ``s`` is the cosine; with ``log_frequency`` it is ``s_b,i / τ - ln q_i`` whose exponents are compared. An item that
+    a profile's user chose next is no negative of it, whoever brought it to the batch. Without these masks it is
+    sentence-transformers' MultipleNegativesRankingLoss (a test compares them).
+
+    Args:
+        profiles: ``(b, t)`` embeddings.
+        items: ``(B, t)`` embeddings of the batch's items, of other processes, too.
+        own: ``(b,)`` places in ``items`` of the item that each profile is to be near to.
+        chosen: ``(b, f)`` items that each profile's user chose next.
+        item_idx: ``(B,)`` row of each item.
+        temperature: τ.
+        log_frequency: ``(B,)`` ln q of the items, up to a constant.
+    """
+    equal = (chosen.unsqueeze(2) == item_idx).any(1)
+    equal[torch.arange(len(own)), own] = False
+    logits = cos_sim(profiles, items) / temperature
+    if log_frequency is not None:
+        logits = logits - log_frequency
+    return torch.nn.functional.cross_entropy(logits.masked_fill(equal, -torch.inf), own)
+
+
+class Contrastive:
+    """Trains a text encoder batch by batch, on one process or many (``accelerate launch``).
+
+    sentence-transformers' own trainer wants its data, its optimiser and its schedule once; here the profiles of a
+    batch are written when it comes, and optimiser and schedule go through all rounds. Dropout stays off, so that a
+    batch's loss depends on nothing but the batch.
+
+    Args:
+        learning_rate: of the first batch.
+        accelerator: by default a new one.
+        counts: ``(I,)`` how often each item comes next in the training sessions, for ``correct_popularity``.
+    """
+
+    def __init__(
+        self,
+        encoder: SentenceTransformer,
+        config: ContrastiveConfig,
+        learning_rate: float,
+        accelerator: Accelerator | None = None,
+        counts: np.ndarray | None = None,
+    ) -> None:
+        self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
+        check_batch("cl.batch_size", config.batch_size, self.accelerator)
+        self.encoder, self.config, self.learning_rate = encoder.eval(), config, learning_rate
+        self.parameters = [weights for weights in encoder.parameters() if weights.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=learning_rate, weight_decay=config.weight_decay
+        )
+        self.log_frequency = None
+        if config.correct_popularity and counts is not None:
+            frequency = torch.from_numpy(np.maximum(counts, 1).astype(np.float32))
+            self.log_frequency = frequency.log().to(encoder.device)
+        self.step = 0
+
+    def train_step(
+        self,
+        profiles: Sequence[str],
+        texts: Sequence[str],
+        item_idx: np.ndarray,
+        chosen: np.ndarray | None = None,
+    ) -> Metrics:
+        """Learn from one batch.
+
+        Args:
+            profiles, texts: ``b`` profiles of this process, and the text of a next item of each.
+            item_idx: ``(b,)`` rows of these items.
+            chosen: ``(b, f)`` all next items of each profile's user, where there are others.
+
+        Returns:
+            Of the batch of all processes ``loss`` and ``accuracy`` (share of profiles nearest to their own item);
+            ``learning_rate``, ``update_seconds``, and of this process ``update_tokens``.
+        """
+        begun = perf_counter()
+        rate = self.learning_rate * (1 - self.step / self.config.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        (ours, written), (theirs, read) = self._embed(profiles), self._embed(texts)
+        # of all processes, with gradients
+        many = self.accelerator.num_processes > 1
+        items = all_gather_with_grad(theirs) if many else theirs
+        rows = self._all(torch.from_numpy(item_idx).to(items.device))
+        own = torch.arange(len(profiles), device=items.device)
+        own += len(profiles) * self.accelerator.process_index
+        next_items = torch.from_numpy(item_idx[:, None] if chosen is None else chosen).to(items.device)
+        frequency = None if self.log_frequency is None else self.log_frequency[rows]
+        loss = info_nce(ours, items, own, next_items, rows, self.config.temperature, frequency)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self._average_gradients()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_gradient_norm)
+        self.optimizer.step()
+        self.step += 1
+        with torch.no_grad():
+            right = (rows[cos_sim(ours, items).argmax(1)] == rows[own]).float().mean()
+            means = self._all(torch.stack([loss, right]).unsqueeze(0)).mean(0).tolist()
+        return {
+            "loss": means[0],
+            "accuracy": means[1],
+            "learning_rate": rate,
+            "update_seconds": perf_counter() - begun,
+            "update_tokens": float(written + read),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint ``folder/step-000012``, complete or not at all; the one before is deleted."""
+        if self.accelerator.is_main_process:
+            state = self.encoder.state_dict()
+            with atomic_folder(folder / f"step-{self.step:06d}") as draft:
+                weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+                save_file(weights, draft / "encoder.safetensors")
+                torch.save(self.optimizer.state_dict(), draft / "optimizer.pt")
+                (draft / "state.json").write_text(json.dumps({"step": self.step}), encoding="utf-8")
+            for old in checkpoints(folder)[:-1]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self, folder: Path) -> bool:
+        """Go on from the latest checkpoint in ``folder``; return False if there is none."""
+        *_, path = [None, *checkpoints(folder)]
+        if path is None:
+            return False
+        with reading(path):
+            self.encoder.load_state_dict(load_file(path / "encoder.safetensors"))
+            state = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(state)
+            self.step = int(json.loads((path / "state.json").read_text(encoding="utf-8"))["step"])
+        return True
+
+    def _embed(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """Return embeddings with gradients, and how many tokens were read."""
+        features: Any = batch_to_device(self.encoder.preprocess(list(texts)), self.encoder.device)
+        # a static embedding model has no mask, and pads nothing
+        mask = features.get("attention_mask", features["input_ids"])
+        return self.encoder(features)["sentence_embedding"], int((mask > 0).sum())
+
+    def _all(self, ours: Tensor) -> Tensor:
+        """Return the rows of all processes, one behind the other."""
+        gathered: Any = self.accelerator.gather(ours)
+        return gathered
+
+    def _average_gradients(self) -> None:
+        """Make gradients their mean over the processes: that of one process with the whole batch."""
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = [weights.grad for weights in self.parameters if weights.grad is not None]
+        whole: Any = self.accelerator.reduce(parameters_to_vector(gradients), "mean")
+        vector_to_parameters(whole, gradients)
+
+
+class TextRanker:
+    """Ranks candidate items for a text by cosine, while the encoder is trained.
+
+    The backbone ``similarity`` evaluates by the same cosines. Two rules differ, for a reward must not pay for saying
+    nothing: of equal scores the others stand first, and there is no random order. Embeddings of the items are computed
+    when they are first needed after :meth:`changed`, and never otherwise.
+
+    Args:
+        texts: ``I`` texts of the items.
+        candidates: ``(c,)`` item_idx, ascending, that are ranked.
+
+    Attributes:
+        seconds: spent on ``embedding`` and on ``ranking`` since it was made.
+    """
+
+    def __init__(self, encoder: TextEncoder, texts: Sequence[str], candidates: np.ndarray) -> None:
+        self.encoder, self.texts, self.candidates = encoder, texts, candidates
+        self.place = np.full(len(texts) + 1, NONE)
+        self.place[candidates] = np.arange(len(candidates))
+        self.seconds = {"embedding": 0.0, "ranking": 0.0}
+        self._items: Tensor | None = None
+
+    def changed(self) -> None:
+        """Forget the items' embeddings: the encoder was trained."""
+        self._items = None
+
+    @property
+    def items(self) -> Tensor:
+        """``(c, t)`` embeddings of the candidates, of length one."""
+        if self._items is None:
+            self._items = self._embed([self.texts[int(item)] for item in self.candidates])
+        return self._items
+
+    def scores(self, profiles: Sequence[str], histories: np.ndarray) -> Tensor:
+        """Return ``(n, c)`` cosines, -inf for the items of the history ``(n, h)`` (item_idx, -1: none)."""
+        vectors, items = self._embed(profiles), self.items
+        begun = perf_counter()
+        scores = vectors @ items.T
+        known = self.place[histories]
+        rows, columns = np.nonzero(known != NONE)
+        scores[torch.from_numpy(rows), torch.from_numpy(known[rows, columns])] = -torch.inf
+        self.seconds["ranking"] += perf_counter() - begun
+        return scores
+
+    def ranks(self, profiles: Sequence[str], histories: np.ndarray, future: np.ndarray) -> Tensor:
+        """Return ``(n, f)`` ranks of the future items ``(n, f)`` (item_idx, all candidates), the best 1.
+
+        Of equal scores the others stand first. Ranks are counted, not sorted: ``n·f·c`` comparisons.
+        """
+        scores = self.scores(profiles, histories)
+        begun = perf_counter()
+        own = scores.gather(1, torch.from_numpy(self.place[future]))
+        ranks = (scores.unsqueeze(1) >= own.unsqueeze(2)).sum(2)
+        self.seconds["ranking"] += perf_counter() - begun
+        return ranks
+
+    def _embed(self, texts: Sequence[str]) -> Tensor:
+        begun = perf_counter()
+        vectors = torch.nn.functional.normalize(torch.from_numpy(self.encoder.encode(texts)), dim=1)
+        self.seconds["embedding"] += perf_counter() - begun
+        return vectors
+
+
+def ndcg(ranks: Tensor) -> Tensor:
+    """Return ``(n,)`` NDCG of whole rankings in which the ``f`` relevant items have ``ranks (n, f)``.
+
+    ``Σ 1/log2(rank + 1)`` over the same sum for ranks 1 to f; between 0 and 1.
+    """
+    best = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
+    return _gain(ranks).sum(1) / _gain(best).sum()
+
+
+def mrr(ranks: Tensor) -> Tensor:
+    """Return ``(n,)`` 1 over the rank of the first relevant item."""
+    return 1.0 / ranks.min(1).values.float()
+
+
+def _gain(ranks: Tensor) -> Tensor:
+    return 1.0 / torch.log2(ranks.float() + 1)
+
+
+REWARDS: dict[str, Callable[[Tensor], Tensor]] = {"ndcg": ndcg, "mrr": mrr}
+
+
+class SystemReward:
+    """NDCG or MRR (``name``) of the ranking by a profile; a :class:`~reclm.profilers.rl.loop.Reward`.
+
+    ``rows`` ``(n,)`` are the sessions that the prompts are of.
+    """
+
+    def __init__(self, ranker: TextRanker, histories: Histories, rows: np.ndarray, name: str) -> None:
+        self.ranker, self.histories, self.rows = ranker, histories, rows
+        self.measure = REWARDS[name]
+
+    def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> list[float]:
+        """Return a number for each answer; ``rows`` are the numbers of the prompts that they answer."""
+        sessions, at = self.histories.sessions, self.rows[list(rows)]
+        profiles = [finished(self.histories.config, text) for text in texts]
+        ranks = self.ranker.ranks(profiles, sessions.history[at], sessions.future[at])
+        return self.measure(ranks).tolist()
+
+    def watch(self, rollout: Rollout, rows: Sequence[int]) -> Metrics:
+        """Return how readable the answers are, and how much of them is copied; see :func:`interpretability`."""
+        profiles = [finished(self.histories.config, text) for text in rollout.texts]
+        sources = self.histories.sources(self.rows[list(rows)].tolist())
+        return interpretability(profiles, sources, (~rollout.unfinished).tolist())
