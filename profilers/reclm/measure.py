@@ -15,10 +15,9 @@ from reclm.data.dataset import ProfileKind
 from reclm.files import atomic_file
 from reclm.intervals import Estimate, share
 from reclm.llm.chat import Chat
-from reclm.llm.models import embedded_model
 from reclm.profilers.reclm.config import WRITERS, StageName, SupervisedConfig
 from reclm.profilers.reclm.profiler import RecLMProfiler
-from reclm.profilers.reclm.report import Card, save_report, terminal_table, write_card
+from reclm.profilers.reclm.report import save_report, terminal_table, write_card
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, tokenise_pairs
 from reclm.profilers.reclm.samples import formatted, messages_of
 from reclm.profilers.reclm.stages import label_samples, token_table, yes_no_accuracy
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 BEFORE = "before"
 CURVES = "curves.png"
-_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _SAMPLE = 200
 """Samples whose tokens are counted for an estimate."""
 
@@ -65,18 +63,8 @@ class Measurement:
             curves = {stage: read_metrics(tuning.folder / stage) for stage in tuning.stages}
             title = f"tuning {tuning.model.name} on {tuning.view.name}"
             drawn = draw(curves, tuning.folder / CURVES, title, self.config.ppo.kl_target)
-            card = Card(
-                model=tuning.model.name,
-                dataset=tuning.view.name,
-                fingerprint=tuning.view.fingerprint,
-                stages={stage: self._settings(stage) for stage in tuning.stages},
-                teacher={kind: teacher.report for kind, teacher in tuning.teachers.items()},
-                comparisons=comparisons,
-                base_model=_HUB_NAME if tuning.model.path == embedded_model() else None,
-                remarks=remarks,
-                picture=CURVES if drawn else "",
-            )
-            write_card(tuning.folder, card)
+            settings = {stage: self._settings(stage) for stage in tuning.stages}
+            write_card(tuning, settings, comparisons, remarks, CURVES if drawn else "")
         return [*map(terminal_table, comparisons), *remarks]
 
     def _stages(self, kind: ProfileKind) -> list[str]:

@@ -24,10 +24,8 @@ from reclm.recommend.training import TrainConfig, TripleSampler, train
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 
-_SCORES = 1 << 22
-"""Scores held at once, by default: 16 MiB of float32."""
-_VALUES = 1 << 22
-"""Values of the vectors that are scored again in float64 at once."""
+_HELD = 1 << 22
+"""Scores, or values of vectors, that are held at once."""
 
 
 def similar(
@@ -39,12 +37,11 @@ def similar(
 ) -> np.ndarray:
     """Return the ``k`` nearest of each row by cosine, nearest first; of equally near ones the lower row first.
 
-    Exact: float32 products find all that may belong to the nearest (the bound on their rounding error is the margin),
-    and those few are scored and ordered in float64. The answer does not depend on ``block``.
+    Exact, whatever ``block``, the rows that are scored at once: float32 products find all that may belong to the
+    nearest (the bound on their rounding error is the margin), and those few are scored and ordered in float64.
 
     Args:
-        vectors: ``(n, d)``, any float type. A row of zeros has no direction: it has no neighbours and is nobody's.
-        block: rows scored at once, ``(block, n)`` float32; by default as many as fit 16 MiB.
+        vectors: ``(n, d)``. A row of zeros has no direction: it has no neighbours and is nobody's.
         among: rows that may be neighbours; all by default.
         searchers: rows whose neighbours are wanted, the others get none; by default those of ``among``.
 
@@ -65,7 +62,7 @@ def similar(
     # is compared with: take twice that as the margin
     margin = 2 * (units.shape[1] + 2) * float(np.finfo(np.float32).eps)
     width = min(k, len(rows))
-    block = block or max(1, _SCORES // len(rows))
+    block = block or max(1, _HELD // len(rows))
     memory = torch.empty(min(block, len(asking)), len(rows))
     for start in range(0, len(asking), block):
         part = slice(start, start + block)
@@ -87,7 +84,7 @@ def similar(
 
 def _cosines(a: np.ndarray, rows: np.ndarray, b: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return ``(m,)`` float64 products of rows, each summed in the same order wherever it stands."""
-    step = max(1, _VALUES // b.shape[1])
+    step = max(1, _HELD // b.shape[1])
     parts = [
         np.einsum("nd,nd->n", a[rows[at : at + step]], b[other[at : at + step]])
         for at in range(0, len(rows), step)
@@ -98,8 +95,7 @@ def _cosines(a: np.ndarray, rows: np.ndarray, b: np.ndarray, other: np.ndarray) 
 def user_vectors(view: TrainingView, config: NeighbourConfig, progress: bool = True) -> np.ndarray:
     """Train a LightGCN on all of the view's interactions and return its users, ``(U, d)`` float32.
 
-    No epoch is chosen by validation: the view has none. Users without an interaction get zeros, which are similar to
-    nobody.
+    Users without an interaction get zeros, which are similar to nobody.
     """
     generator = torch.Generator().manual_seed(config.seed)
     inputs = Inputs(len(view.users), len(view.items), view.train)
@@ -123,10 +119,7 @@ def similar_others(
     among: np.ndarray | None = None,
     searchers: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return ``(U, count)`` :func:`similar` users; of those with the same history ``(U, h)`` only the first counts.
-
-    It counts for none of the users who have that history themselves: it adds nothing.
-    """
+    """Return ``(U, count)`` :func:`similar` users, one of each history ``(U, h)``, and none with the user's own."""
     same = np.unique(np.sort(histories, axis=1), axis=0, return_inverse=True)[1]
     rows = np.arange(len(vectors)) if among is None else np.unique(among)
     first = rows[np.unique(same[rows], return_index=True)[1]]
@@ -135,10 +128,7 @@ def similar_others(
 
 
 class UserNeighbours:
-    """Similar users of a view, computed once and cached in ``folder`` (None: in memory).
-
-    ``histories`` ``(U, h)`` are those of the prompts; see :func:`similar_others`.
-    """
+    """Similar users by the ``histories`` ``(U, h)`` of the prompts, cached in ``folder`` (None: in memory)."""
 
     def __init__(
         self,

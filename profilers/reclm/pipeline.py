@@ -4,28 +4,129 @@ Data, adapters and measurements lie in the folder of their stage; an interrupted
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
-from reclm.data.dataset import ProfileKind, ReadReport
-from reclm.errors import BadInput
-from reclm.profilers.profile_format import START
-from reclm.profilers.reclm.config import ENDS, WRITERS, RecLMConfig, StageName, SupervisedConfig
+from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
+from reclm.data.readers.columns import strings
+from reclm.data.readers.records import read_records
+from reclm.errors import BadInput, unknown
+from reclm.llm.chat import plain
+from reclm.profilers.profile_format import fault
+from reclm.profilers.reclm.config import (
+    ENDS,
+    WRITERS,
+    RecLMConfig,
+    StageName,
+    SupervisedConfig,
+    TeacherConfig,
+)
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
-from reclm.profilers.reclm.profiler import RecLMFolder
+from reclm.profilers.reclm.profiler import RecLMFolder, RecLMProfiler
 from reclm.profilers.reclm.reward_model import RewardModel, pair_dataset, reward_pairs, split_users
 from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, load_samples, subset
 from reclm.profilers.reclm.stages import StageRun, train_ppo, tune, tune_reward
-from reclm.profilers.reclm.teacher import Teacher, TeacherModel, read_teacher
 from reclm.profilers.tuning.run_folder import Tuning
 from reclm.profilers.tuning.training import quiet
-from reclm.profiles.store import KINDS
+from reclm.profiles.estimate import dry_run
+from reclm.profiles.run import make_profiles, plans, written
+from reclm.profiles.store import KINDS, ProfileStore
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_NAMES = {"id": ("id", "user_id", "item_id", "uid"), "text": ("text", "profile", "response")}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The teacher's profiles of one kind by id, a line each, and the count of those that were left out, by reason."""
+
+    profiles: dict[str, str]
+    report: ReadReport
+
+
+def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: TeacherConfig) -> Teacher:
+    """Read profiles from CSV or TSV (with a header line), Parquet or JSON lines, or from a profile store's folder.
+
+    Of several profiles of one id the first in format counts.
+    """
+    empty = path.is_file() and not path.stat().st_size
+    ids, texts = ([], []) if empty else _columns(path, kind, config)
+    if not ids:
+        raise BadInput(f"{path} is empty: it holds no profile; give a file of ids and profiles", where=path)
+    idmap, phrases = view.idmap(kind), config.phrases if kind == "user" else config.item_phrases
+    known = idmap.find(ids) >= 0
+    missing = int((~known).sum())
+    if missing and (config.strict or not known.any()):
+        example = ids[int(np.flatnonzero(~known)[0])]
+        raise BadInput(
+            f"{path}: {missing} of {len(known)} {kind} ids are not in data set {view.name!r}, such as {example!r} "
+            f"(its ids look like {', '.join(idmap.ids(np.arange(min(3, len(idmap)))))}); "
+            "give the file of this data set, or set teacher.strict=false to leave them out",
+            value=example,
+            where=path,
+            remedy="teacher.strict=false",
+        )
+    report = ReadReport()
+    report.drop("id not in the data set", missing)
+    profiles: dict[str, str] = {}
+    for row in np.flatnonzero(known).tolist():
+        id, text = ids[row], plain(texts[row])
+        reason = fault(text, phrases) if text else "no text"
+        if not reason and id in profiles:
+            reason = "another profile of the same id"
+        if not reason:
+            profiles[id] = text
+            continue
+        report.drop(reason)
+        if len(report.malformed) < 5:
+            report.malformed.append(f"{path.name}: {kind} {id}: {reason}: {text[:80]}")
+    report.kept[kind] = len(profiles)
+    if not profiles:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+        raise BadInput(
+            f"{path}: none of {len(known)} profiles is in the format 'User identity: a, b, c; User interests: "
+            f"x, y, z.' ({reasons})",
+            value=dict(report.dropped),
+            where=path,
+        )
+    return Teacher(profiles, report)
+
+
+def _columns(path: Path, kind: ProfileKind, config: TeacherConfig) -> tuple[list[str], list[str]]:
+    """Return the ids and the texts in a file or profile store."""
+    if ProfileStore.at(path):
+        stored = ProfileStore.read(path).texts(kind)
+        return list(stored), list(stored.values())
+    table = read_records(path)
+    names = _column(path, table, config.id_column, "id"), _column(path, table, config.text_column, "text")
+    ids, texts = (strings(table[name]).fill_null("").to_pylist() for name in names)
+    return ids, texts
+
+
+def _column(path: Path, table: pa.Table, named: str | None, what: str) -> str:
+    names, usual = table.column_names, _NAMES[what]
+    if named in names:
+        return named
+    if named is not None:
+        raise unknown(f"column of {path}", named, names)
+    matches = [name for name in names if name.lower() in usual]
+    if len(matches) == 1:
+        return matches[0]
+    problem = f"several {what} columns ({', '.join(matches)})" if matches else f"no {what} column"
+    raise BadInput(
+        f"{path} has {problem}; one of {', '.join(usual)} is wanted, or name it: teacher.{what}_column=NAME "
+        f"(found: {', '.join(names)})",
+        value=matches,
+        where=path,
+        remedy=f"teacher.{what}_column=NAME",
+    )
 
 
 class RecLMPipeline(Tuning):
@@ -36,17 +137,16 @@ class RecLMPipeline(Tuning):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        teacher, self.teacher_model = self.config.teacher, None
-        if teacher.model or teacher.engine:
-            self.teacher_model = TeacherModel(self.view, self.config, self.folder / "teacher")
-        elif teacher.users or (self.config.stages == ("items",) and teacher.items):
+        teacher = self.config.teacher
+        self.asks_teacher = bool(teacher.model or teacher.engine)
+        if not self.asks_teacher:
+            if not (teacher.users or (self.config.stages == ("items",) and teacher.items)):
+                raise BadInput(
+                    "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME",
+                    where="teacher",
+                    remedy="--teacher FILE",
+                )
             _ = self.teachers
-        else:
-            raise BadInput(
-                "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME",
-                where="teacher",
-                remedy="--teacher FILE",
-            )
         self.tuned: RecLMFolder = self.begin()
 
     @cached_property
@@ -54,10 +154,45 @@ class RecLMPipeline(Tuning):
         """The teacher's profiles by kind: from the files that the config names, or written by its model first."""
         config = self.config.teacher
         paths = {kind: config.file(kind) for kind in KINDS}
-        if self.teacher_model:
-            self.teacher_model.write(self.progress)
-            paths |= dict.fromkeys(self.teacher_model.kinds, self.teacher_model.folder)
+        if self.asks_teacher:
+            self._ask_teacher()
+            paths |= dict.fromkeys(self._asked, self.folder / "teacher")
         return {kind: read_teacher(path, self.view, kind, config) for kind, path in paths.items() if path}
+
+    @property
+    def _asked(self) -> list[ProfileKind]:
+        """The kinds of profiles that the teacher's model writes: those that the config names no file of."""
+        return [kind for kind in KINDS if self.config.teacher.file(kind) is None]
+
+    @cached_property
+    def _teacher_model(self) -> RecLMProfiler:
+        """Asks the teacher's model, one subject at a time."""
+        parts = {name: getattr(self.config, name) for name in ("instructions", "generation", "neighbours")}
+        teacher = self.config.teacher
+        return RecLMProfiler(RecLMConfig(**parts, stages=()), model=teacher.model, engine=teacher.engine)
+
+    def _ask_teacher(self) -> None:
+        """Write the teacher's missing profiles, and print beforehand how many tokens that takes.
+
+        Answers are stored one by one: an interrupted run asks only for the rest.
+        """
+        view, profiler, limit = self.view, self._teacher_model, self.config.teacher.limit
+        generator = profiler.generator
+        with ProfileStore.open(
+            self.folder / "teacher", view.fingerprint, profiler.writer, view.name
+        ) as store:
+            for kind in self._asked if self.progress else ():
+                known: dict[ProfileKind, dict[str, str]] = {"user": {}, "item": {}}
+                known["user"] |= store.texts("user") if kind == "item" else {}
+                for todo in plans(view, profiler, store, kind, known, limit):
+                    known[kind] |= written(store, todo)
+                    if chats := {prompt.prompt_hash: prompt.source for prompt in todo.prompts}:
+                        self.say(
+                            f"asking {generator.model} for {len(chats):,} {kind} profiles: about "
+                            f"{sum(generator.count_tokens(chats).values()):,} tokens to read, at most "
+                            f"{len(chats) * self.config.generation.max_new_tokens:,} to write"
+                        )
+            make_profiles(view, profiler, store, self._asked, limit, self.progress)
 
     @property
     def stages(self) -> tuple[StageName, ...]:
@@ -97,8 +232,14 @@ class RecLMPipeline(Tuning):
         from reclm.profilers.reclm.measure import estimate, teacher_estimate
 
         with quiet():
-            parts = self.teacher_model.estimate() if self.teacher_model else []
-            return teacher_estimate(parts) if any(part.plan.prompts for part in parts) else estimate(self)
+            if self.asks_teacher:
+                folder, limit = self.folder / "teacher", self.config.teacher.limit
+                store = ProfileStore.read(folder) if ProfileStore.at(folder) else None
+                # answers may cost money: a few are enough
+                parts = dry_run(self.view, self._teacher_model, store, self._asked, limit, sample=8)
+                if any(part.plan.prompts for part in parts):
+                    return teacher_estimate(parts)
+            return estimate(self)
 
     def train(self, stage: StageName) -> None:
         """Train a stage, or go on with it."""
@@ -132,7 +273,7 @@ class RecLMPipeline(Tuning):
         train_ppo(
             run,
             [self.prompts.ids(sample.chat) for sample in samples],
-            RewardModel.load(self.model, adapter, self.prompts, questions, START),
+            RewardModel.load(self.model, adapter, self.prompts, questions),
             self.config.ppo.model_copy(update={"stop": ENDS}),
             self.config.ppo_lora,
             self.start_of("ppo"),
@@ -211,4 +352,4 @@ class RecLMPipeline(Tuning):
         profiles = self.teachers["user"].profiles
         generator = np.random.default_rng([self.config.seed, 5])
         samples = self.instructions.inference(rows, self.learned_neighbours)
-        return pair_dataset(reward_pairs(samples, profiles, self.config.reward_data, generator, ReadReport()))
+        return pair_dataset(reward_pairs(samples, profiles, self.config.reward_data, generator))

@@ -65,8 +65,8 @@ class RecLMProfiler(Profiler):
 
     Args:
         config: see :class:`RecLMConfig`.
-        encoder: finds similar items, and compares profiles with the teacher's; all-MiniLM-L6-v2 by default.
-        options: see :class:`~reclm.profiles.profile.Profiler`.
+        options: see :class:`~reclm.profiles.profile.Profiler`; ``encoder`` finds similar items, and compares profiles
+            with the teacher's (all-MiniLM-L6-v2 by default).
 
     Attributes:
         neighbours: ``(U, N)`` similar users, whose histories the prompts show, too; None: one user at a time.
@@ -96,7 +96,7 @@ class RecLMProfiler(Profiler):
         """Return the profiler that was tuned in ``folder``; ``settings`` change how it writes.
 
         Raises:
-            NotFound: if nothing was tuned there, or no stage is finished.
+            NotFound: if no stage is finished there.
             BadInput: if a setting belongs to the tuning, or the model or the engine is another one.
         """
         tuned = RecLMFolder.read(folder).reopened(settings, engine)
@@ -109,11 +109,7 @@ class RecLMProfiler(Profiler):
         return profiler
 
     def fit(self, view: TrainingView) -> Self:
-        """Tune, or go on where tuning stopped; do nothing where it is done, or there is nothing to tune.
-
-        Raises:
-            BadInput: without a folder or teacher profiles, and what the stages raise.
-        """
+        """Tune, or go on where tuning stopped; do nothing where it is done, or there is nothing to tune."""
         if self.tuned is None and self.folder is not None:
             tuning = self.tuning(view)
             tuning.run()

@@ -94,8 +94,7 @@ def _listed(texts: Sequence[str]) -> list[str]:
 class Budget:
     """Counts tokens of parts of a prompt, of which a whole sample has at most ``limit``, answers included.
 
-    A line counts with the line break behind it. Tokenizers do not merge across the beginning of a line; where one
-    merges a full stop with the break, the whole has fewer tokens than its parts: the sum is never too small.
+    The sum is never too small: a line counts with its line break, and tokenizers do not merge across its beginning.
     """
 
     def __init__(self, prompts: PromptTokenizer, limit: int) -> None:
@@ -110,7 +109,7 @@ class Budget:
         return np.fromiter(map(len, ids), np.int64, len(ids))
 
     def frame(self, messages: tuple[Message, ...]) -> int:
-        """Return the tokens of a whole sample: template and fixed words, if the lists in it are empty."""
+        """Return the tokens of a whole sample: of template and fixed words, if its lists are empty."""
         return len(self.prompts.training_ids(messages)[0])
 
 
@@ -119,16 +118,9 @@ def trimmed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Leave out whole items until a prompt fits: first the last items of the longest lists, then the last lists.
 
-    A row retains the greatest number of items a list, at least two, for which it fits; if two are too much, as many
-    lists of two as fit, and at the very least one item of the first list. (Of a target with one item left, none could
-    be asked for.)
-
-    Args:
-        lists: ``(n, L, h)`` items.
-        item_cost: ``(I,)`` tokens of each item's line.
-        list_cost: ``(n, L)`` tokens of a list whatever it holds: its heading, the profile in the answer.
-        fixed: ``(n,)`` tokens of the rest.
-        limit: most tokens of a row.
+    A row of ``lists`` ``(n, L, h)`` retains at least two items a list, then fewer lists, at last one item of one list:
+    of a target with one item left, none could be asked for. Its tokens are ``fixed`` ``(n,)``, ``list_cost`` ``(n, L)``
+    of each list that is not empty, and ``item_cost`` ``(I,)`` of each item.
 
     Returns:
         ``(lists, fits)``: a copy with -1 where an item was left out, and ``(n,)`` bool: whether the row fits at all;
@@ -177,11 +169,10 @@ class Histories:
 
     def clickers(self, known: np.ndarray) -> np.ndarray:
         """Return ``(I, c)``: the newest users of each item who are among ``known``, newest first."""
-        train, limit = self.view.train, self.config.clickers
-        order = train.by("item", len(self.view.items))[1]
+        train, items = self.view.train, len(self.view.items)
+        order = train.by("item", items)[1]
         order = order[np.isin(train.user_idx[order], known)]
-        lists = newest(train.item_idx, train.user_idx, order, len(self.view.items), max(limit, 1))
-        return lists if limit else np.full_like(lists, -1)
+        return newest(train.item_idx, train.user_idx, order, items, self.config.clickers)
 
     def known(self, kind: ProfileKind, profiles: Mapping[str, str]) -> np.ndarray:
         """Return ``(n,)`` rows of the subjects that have a profile, sorted; users without a history are left out."""
@@ -212,56 +203,33 @@ class Histories:
     def draw_questions(
         self, rows: np.ndarray, lists: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw ``v+`` and ``v-`` of each target from the lists of its neighbours.
+        """Draw ``v+`` and ``v-`` of each of ``rows`` ``(n,)`` from the lists of its neighbours.
 
         ``v+`` is an item of the target's own, ``v-`` one that the target never touched, nor any that reads the same.
-        An item that several neighbours chose is as likely to be drawn as one of a single neighbour.
-
-        Args:
-            rows: ``(n,)`` targets.
-            lists: ``(n, 1 + N, h)`` as the prompt shows them, the target's first.
+        An item that several neighbours chose is as likely to be drawn as one of a single neighbour. ``lists``
+        ``(n, 1 + N, h)`` are those of the prompt, the target's first.
 
         Returns:
             ``(own, positive, negative)``: ``(n, h)`` the target's list without ``v+`` and items that read the same, at
-            most ``history`` items, and ``(n,)`` items, -1 where there is none, or where nothing would
-            be left.
+            most ``history`` items, and ``(n,)`` items, -1 where there is none, or where nothing would be left.
         """
+        train, items = self.view.train, len(self.view.items)
+        text = np.unique(np.array(self.lines, object), return_inverse=True)[1]
         theirs = np.sort(lists[:, 1:].reshape(len(rows), -1), axis=1)
         candidate = (theirs >= 0) & (np.diff(theirs, axis=1, prepend=-1) != 0)
-        touched = _member(self._touched, rows[:, None] * len(self.view.items) + theirs)
-        alike = _member(self._read, rows[:, None] * len(self.view.items) + self._text[theirs])
+        users, clickers = rows[:, None] * items, train.user_idx * items
+        touched = np.isin(users + theirs, clickers + train.item_idx)
+        alike = np.isin(users + text[theirs], clickers + text[train.item_idx])
 
         def drawn(allowed: np.ndarray) -> np.ndarray:
             at = np.where(allowed, generator.random(allowed.shape), -1.0).argmax(1)
             return np.where(allowed.any(1), np.take_along_axis(theirs, at[:, None], 1)[:, 0], -1)
 
         positive, negative = drawn(candidate & touched), drawn(candidate & ~alike)
-        same = self._text[lists[:, 0]] == self._text[positive][:, None]
+        same = text[lists[:, 0]] == text[positive][:, None]
         own = packed(np.where(same & (positive >= 0)[:, None], -1, lists[:, 0]))
         own[:, self.config.history :] = -1
         return own, np.where(own[:, 0] >= 0, positive, -1), negative
-
-    @cached_property
-    def _text(self) -> np.ndarray:
-        """``(I,)``: a number for each item's text, equal for items that read the same."""
-        return np.unique(np.array(self.lines, object), return_inverse=True)[1]
-
-    @cached_property
-    def _touched(self) -> np.ndarray:
-        """Every (user, item) of the training part as one number, sorted."""
-        return np.unique(self.view.train.user_idx * len(self.view.items) + self.view.train.item_idx)
-
-    @cached_property
-    def _read(self) -> np.ndarray:
-        """Every (user, text) likewise."""
-        train = self.view.train
-        return np.unique(train.user_idx * len(self.view.items) + self._text[train.item_idx])
-
-
-def _member(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return which of ``wanted`` are in ``known``, which is sorted and not empty."""
-    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return known[place] == wanted
 
 
 def newest(
@@ -269,10 +237,7 @@ def newest(
 ) -> np.ndarray:
     """Return ``(users, limit)`` int64: each user's last distinct items, newest first.
 
-    Args:
-        user_idx, item_idx: ``(n,)`` interactions.
-        order: ``(n,)`` positions sorted by user, each user's oldest first
-            (:meth:`~reclm.data.dataset.Interactions.by`).
+    ``order`` has the positions of the interactions by user, oldest first (:meth:`~reclm.data.dataset.Interactions.by`).
     """
     backwards = order[::-1]
     user, item = user_idx[backwards], item_idx[backwards]

@@ -4,10 +4,10 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
@@ -16,12 +16,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from reclm.console import fenced, literal, printable, table
-from reclm.data.dataset import ReadReport
 from reclm.files import atomic_file
 from reclm.folders import slug
 from reclm.intervals import NONE, Estimate, number
+from reclm.llm.models import embedded_model
 from reclm.plugins import environment
 from reclm.profilers.tuning.quality import Comparison, StageQuality
+
+if TYPE_CHECKING:
+    from reclm.profilers.reclm.pipeline import RecLMPipeline
 
 CARD = "README.md"
 PAPER = "https://arxiv.org/abs/2412.19302"
@@ -34,6 +37,8 @@ LIMITS = (
     "Close to the teacher is not the same as useful to a recommender: compare the recommender with and without "
     "profiles (reclm bench --augment).",
 )
+_EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The embedded model's name on the hub."""
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PROFILE, _LINE = 400, 160
 """Characters of a profile, and of a line of a history, that are printed: a faulty one may go on for long."""
@@ -197,63 +202,47 @@ def _text(text: str) -> str:
     return literal(text, _PROFILE) or "(empty)"
 
 
-@dataclass(frozen=True, eq=False)
-class Card:
-    """The content of a model card.
-
-    Attributes:
-        model: the base model as reclm names it (``LanguageModel.name``: a name, ``@`` and a hash).
-        dataset, fingerprint: of the data set it was tuned on.
-        stages: settings by stage, in the order in which they ran.
-        teacher: counts of the teacher's profiles that were read and left out, by kind.
-        comparisons: quality by stage, of users, of items.
-        base_model: the base model's name on the hub, where ``model`` does not say it.
-        remarks: further limits, a line each (plain text).
-        picture: the file of the training curves in the card's folder, or "".
-    """
-
-    model: str
-    dataset: str
-    fingerprint: str
-    stages: Mapping[str, Mapping[str, Any]]
-    teacher: Mapping[str, ReadReport] = field(default_factory=dict)
-    comparisons: Sequence[Comparison] = ()
-    base_model: str | None = None
-    remarks: Sequence[str] = ()
-    picture: str = ""
-
-
-def write_card(folder: Path, card: Card) -> Path:
+def write_card(
+    tuning: "RecLMPipeline",
+    settings: Mapping[str, Mapping[str, Any]],
+    comparisons: Sequence[Comparison] = (),
+    remarks: Sequence[str] = (),
+    picture: str = "",
+) -> Path:
     """Write the model card ``README.md``, in place of PEFT's, as the Hugging Face hub reads it; return its path.
 
     Text from data cannot act as Markdown in it. Of paths only the last part is written.
+
+    Args:
+        settings: of each stage, in the order in which they ran.
+        comparisons: quality by stage, of users, of items.
+        remarks: further limits, a line each (plain text).
+        picture: the file of the training curves in the folder, or "".
     """
-    name = card.base_model or card.model.partition("@")[0]
+    view, path = tuning.view, tuning.folder / CARD
+    name = tuning.model.name.partition("@")[0]
+    if tuning.model.path == embedded_model():
+        name = _EMBEDDED
     front = ModelCardData(
         base_model=name if _HUB.fullmatch(name) else None,
         library_name="peft",
         pipeline_tag="text-generation",
         license="unknown",
         tags=list(TAGS),
-        datasets=[slug(card.dataset)],
+        datasets=[slug(view.name)],
     )
-    with atomic_file(folder / CARD) as draft:
-        ModelCard(f"---\n{front.to_yaml()}\n---\n\n{_body(card)}").save(draft)
-    return folder / CARD
-
-
-def _body(card: Card) -> str:
-    model, dataset = literal(nameless(card.model)), shlex.quote(" ".join(card.dataset.split()))
+    model, dataset = literal(nameless(tuning.model.name)), shlex.quote(" ".join(view.name.split()))
     data = [
-        ["data set", literal(card.dataset)],
-        ["fingerprint", literal(card.fingerprint)],
+        ["data set", literal(view.name)],
+        ["fingerprint", literal(view.fingerprint)],
         ["base model", model],
     ]
-    for kind, report in card.teacher.items():
+    for kind, teacher in tuning.teachers.items():
+        report = teacher.report
         data.append([f"teacher's {literal(kind)} profiles", f"{sum(report.kept.values()):,}"])
         data += [[f"left out: {literal(reason)}", f"{count:,}"] for reason, count in report.dropped.items()]
     parts = [
-        f"# RecLM profiler: {model} on {literal(card.dataset)}",
+        f"# RecLM profiler: {model} on {literal(view.name)}",
         f"A LoRA adapter that writes user and item profiles for recommenders, tuned as in [RecLM]({PAPER}).",
         "## Use",
         fenced(f"reclm profile --profiler reclm --adapter DIR --dataset {dataset}", "bash"),
@@ -261,17 +250,20 @@ def _body(card: Card) -> str:
         "## Training data",
         table(["", ""], data, text=2),
     ]
-    if card.comparisons:
+    if comparisons:
         parts.append("## Quality by stage")
-        for comparison in card.comparisons:
+        for comparison in comparisons:
             held_out = comparison.held_out
             parts += [f"{len(held_out.subjects):,} held-out {held_out.kind}s:", quality_table(comparison)]
         parts.append(NOTES)
-    if card.picture:
-        parts.append(f"![curves]({card.picture})")
-    parts += ["## Limits", _bullets([*LIMITS, *card.remarks]), "## Settings"]
-    parts += [f"### {literal(stage)}\n\n{_yaml(settings)}" for stage, settings in card.stages.items()]
-    return "\n\n".join([*parts, "## Environment", _yaml(environment())]) + "\n"
+    if picture:
+        parts.append(f"![curves]({picture})")
+    parts += ["## Limits", _bullets([*LIMITS, *remarks]), "## Settings"]
+    parts += [f"### {literal(stage)}\n\n{_yaml(values)}" for stage, values in settings.items()]
+    text = "\n\n".join([*parts, "## Environment", _yaml(environment())]) + "\n"
+    with atomic_file(path) as draft:
+        ModelCard(f"---\n{front.to_yaml()}\n---\n\n{text}").save(draft)
+    return path
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
-from reclm.data.dataset import ReadReport
 from reclm.llm.chat import Message
 from reclm.llm.models import LanguageModel
 from reclm.llm.tokens import PromptTokenizer
@@ -47,33 +46,28 @@ def reward_pairs(
     profiles: Mapping[str, str],
     config: RewardDataConfig,
     generator: np.random.Generator,
-    report: ReadReport,
 ) -> Iterator[Pair]:
-    """Yield one pair a user.
+    """Yield a pair of each inference prompt (equation 5) whose subject has a profile, the better answer.
 
-    ``R+`` is the user's own profile, ``R-`` what failed tuning writes: a similar user's profile, a mixture, or too
-    little. The kinds have the config's shares to within one pair; users without a neighbour whose profile differs get
-    one of the kinds that need none while there are such, and are left out and counted after that.
-
-    Args:
-        samples: inference prompts (equation 5), whose ``neighbours`` are the similar users.
-        profiles: id to text, in format: ``R+`` of each sample, and the neighbours'. Samples without one are left out.
-        report: counts the pairs and the users that were left out.
+    The worse one is what failed tuning writes: a similar user's profile, a mixture, or too little. The kinds have the
+    config's shares to within one pair; users without a neighbour whose profile differs get one of the kinds that need
+    none while there are such, and are left out after that.
     """
-    samples = list(samples)
     known = [sample for sample in samples if sample.subject in profiles]
-    report.drop("reward: no profile", len(samples) - len(known))
-    others = [_different(sample, profiles) for sample in known]
+    others = [
+        [
+            profiles[near]
+            for near in sample.neighbours
+            if near in profiles and profiles[near] != profiles[sample.subject]
+        ]
+        for sample in known
+    ]
     lonely = np.fromiter((not texts for texts in others), bool, len(known))
-    kinds = _kinds(lonely, config, generator)
-    for sample, other, kind in zip(known, others, kinds, strict=True):
-        if kind is None:
-            report.drop("reward: no neighbour with another profile")
-            continue
-        own = profiles[sample.subject]
-        theirs = other[int(generator.integers(len(other)))] if other else ""
-        report.kept[kind] = report.kept.get(kind, 0) + 1
-        yield Pair(sample.subject, sample.messages, own, rejected(kind, own, theirs), kind)
+    for sample, texts, kind in zip(known, others, _kinds(lonely, config, generator), strict=True):
+        if kind is not None:
+            own = profiles[sample.subject]
+            theirs = texts[int(generator.integers(len(texts)))] if texts else ""
+            yield Pair(sample.subject, sample.messages, own, rejected(kind, own, theirs), kind)
 
 
 def rejected(kind: Negative, own: str, neighbour: str = "") -> str:
@@ -114,10 +108,7 @@ def pair_dataset(pairs: Iterable[Pair]) -> Any:
 
 
 def tokenise_pairs(pairs: Any, prompts: PromptTokenizer) -> Any:
-    """Return the pairs of :func:`pair_dataset` as ``chosen_ids`` and ``rejected_ids``, which RewardTrainer takes.
-
-    Text of the data never becomes a special token, and a template without system messages works, too.
-    """
+    """Return the pairs of :func:`pair_dataset` as ``chosen_ids`` and ``rejected_ids``, which RewardTrainer takes."""
 
     def tokens(row: Mapping[str, Any]) -> dict[str, list[int]]:
         question = messages_of(row["prompt"])
@@ -127,12 +118,6 @@ def tokenise_pairs(pairs: Any, prompts: PromptTokenizer) -> Any:
         }
 
     return pairs.map(tokens, remove_columns=pairs.column_names, load_from_cache_file=False, desc="tokens")
-
-
-def _different(sample: Sample, profiles: Mapping[str, str]) -> list[str]:
-    """Return the profiles of the sample's neighbours that differ from its subject's own."""
-    theirs = (profiles.get(neighbour) for neighbour in sample.neighbours)
-    return [text for text in theirs if text is not None and text != profiles[sample.subject]]
 
 
 def _kinds(
@@ -170,24 +155,13 @@ def _apportioned(shares: np.ndarray, total: int) -> np.ndarray:
 class RewardModel:
     """Rates profiles; a :class:`~reclm.profilers.rl.loop.Reward` for the prompts ``questions``.
 
-    Args:
-        network: a sequence classifier with one output, its ``pad_token_id`` set.
-        prompts: its tokenizer.
-        questions: the prompts that ``rows`` of a call count; not needed for :meth:`scores`.
-        begun: the first words of every answer, which the texts of a call lack.
+    ``network`` is a sequence classifier with one output, its ``pad_token_id`` set.
     """
 
     def __init__(
-        self,
-        network: Any,
-        prompts: PromptTokenizer,
-        questions: Sequence[tuple[Message, ...]] = (),
-        begun: str = "",
+        self, network: Any, prompts: PromptTokenizer, questions: Sequence[tuple[Message, ...]] = ()
     ) -> None:
-        self.network = network.eval()
-        self.prompts = prompts
-        self.questions = questions
-        self.begun = begun
+        self.network, self.prompts, self.questions = network.eval(), prompts, questions
 
     @classmethod
     def load(
@@ -196,7 +170,6 @@ class RewardModel:
         adapter: Path,
         prompts: PromptTokenizer,
         questions: Sequence[tuple[Message, ...]] = (),
-        begun: str = "",
     ) -> Self:
         """Load the reward model that was trained to ``adapter``, merged with ``model``."""
         network = load_network(model, scores=True)
@@ -204,11 +177,11 @@ class RewardModel:
         pad = tokenizer.convert_tokens_to_ids(tokenizer.pad_token or tokenizer.eos_token)
         network.config.get_text_config().pad_token_id = pad
         network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
-        return cls(network, prompts, questions, begun)
+        return cls(network, prompts, questions)
 
     def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> list[float]:
-        """Return a number an answer; ``rows`` says which prompt each answers."""
-        answers = (Message("assistant", f"{self.begun} {text}".strip()) for text in texts)
+        """Return the reward of each profile, which lacks ``User identity:``, as an answer to its row's prompt."""
+        answers = (Message("assistant", f"{START} {text}".strip()) for text in texts)
         chats = [(*self.questions[row], answer) for row, answer in zip(rows, answers, strict=True)]
         return self.scores(chats).tolist()
 
@@ -245,7 +218,5 @@ def pair_accuracy(reward: RewardModel, pairs: Iterable[Mapping[str, Any]]) -> di
     ]
     right = both[0] > both[1]
     kinds = np.array([pair["negative"] for pair in pairs])
-    counts = {
-        str(kind): (int(right[kinds == kind].sum()), int((kinds == kind).sum())) for kind in np.unique(kinds)
-    }
-    return {"all": (int(right.sum()), len(right)), **counts}
+    groups = {"all": np.ones(len(pairs), bool)} | {str(kind): kinds == kind for kind in np.unique(kinds)}
+    return {name: (int(right[group].sum()), int(group.sum())) for name, group in groups.items()}

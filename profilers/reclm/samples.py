@@ -31,13 +31,11 @@ _NO_NEIGHBOURS = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class Sample:
-    """A chat to learn from, or to be answered.
+    """A chat to learn from, or to be answered, about the user or item ``subject``.
 
     Attributes:
         messages: system and user turns, and the assistant's where they are known.
-        kind, subject: the user or item that the profile is of, and its id.
-        label: ``"Yes"`` or ``"No"`` where the sample ends in a judgement, else empty.
-        item: the id of the item that is judged, else empty.
+        label, item: ``"Yes"`` or ``"No"`` and the id of the item that is judged where the sample ends in a judgement.
         neighbours: ids of the users (or items) that are shown beside the subject, nearest or newest first.
     """
 
@@ -71,36 +69,28 @@ class Instructions:
 
     def kd(self, profiles: Mapping[str, str]) -> Iterator[Sample]:
         """Yield samples of knowledge distillation: the history of each user in ``profiles``, and the profile."""
-        for rows in blocks(self.histories.known("user", profiles)):
-            texts = self.histories.texts("user", profiles, rows)
-            for at, asked in self._alone(rows, self.budget.lines(texts, "")):
-                yield self._sample("kd", "user", rows[at], (*asked, Message("assistant", texts[at])))
+        return self.alone(self.histories.known("user", profiles), profiles)
 
-    def alone(self, rows: np.ndarray) -> Iterator[Sample]:
-        """Yield the question of :meth:`kd` about each user of ``rows``; users without a history are left out."""
-        for block in blocks(self.histories.with_history(rows)):
-            for at, asked in self._alone(block, np.full(len(block), self.config.answer_tokens)):
-                yield self._sample("kd", "user", block[at], asked)
-
-    def _alone(self, rows: np.ndarray, room: np.ndarray) -> Iterator[tuple[int, tuple[Message, ...]]]:
-        """Yield place in ``rows`` and question where the history fits beside an answer of ``room`` tokens."""
+    def alone(self, rows: np.ndarray, profiles: Mapping[str, str] | None = None) -> Iterator[Sample]:
+        """Yield the question about the history of each user of ``rows`` who has one, answered by ``profiles``."""
         phrases = self.config.phrases
-        lists = self.histories.of_users[rows, None, : self.config.history]
-        heading = np.zeros((len(rows), 1), np.int64)
-        fixed = self._frame(prompts.distillation([], phrases)) + room
-        chosen, fits = self._fitted("kd", lists, heading, fixed)
-        for at in np.flatnonzero(fits).tolist():
-            yield at, prompts.distillation(self.histories.named(chosen[at, 0]), phrases)
+        frame = self._frame(prompts.distillation([], phrases))
+        for block in blocks(self.histories.with_history(rows)):
+            answers, room = self._answers("user", profiles, block)
+            lists = self.histories.of_users[block, None, : self.config.history]
+            heading = np.zeros((len(block), 1), np.int64)
+            chosen, fits = self._fitted("kd", lists, heading, frame + room)
+            for at in np.flatnonzero(fits).tolist():
+                asked = prompts.distillation(self.histories.named(chosen[at, 0]), phrases)
+                yield self._sample("kd", "user", block[at], (*asked, *answers[at]))
 
     def collaborative(
         self, neighbours: np.ndarray, profiles: Mapping[str, str], generator: np.random.Generator
     ) -> Iterator[Sample]:
         """Yield chats of two turns (equations 3 and 4), a positive and a negative one of each user that has both.
 
-        ``v+`` is drawn from the target's own items that a neighbour's shown list has too, and is taken out of the
-        target's list; ``v-`` from the neighbours' shown items that the target never touched. Both samples of a user
-        have the same first turn, without ``v+``: labels are balanced, and nothing but the item asked tells them apart.
-        Neighbours without a profile are passed over.
+        Both have the same first turn, without the positive item (see :meth:`Histories.draw_questions`): labels are
+        balanced, and nothing but the item asked tells them apart. Neighbours without a profile are passed over.
         """
         known = self.histories.known("user", profiles)
         texts = dict(zip(known.tolist(), self.histories.texts("user", profiles, known), strict=True))
@@ -147,12 +137,9 @@ class Instructions:
     def warm_items(
         self, rows: np.ndarray, users: Mapping[str, str], profiles: Mapping[str, str] | None = None
     ) -> Iterator[Sample]:
-        """Yield samples of the first phase of item profiles: each item's text, and profiles of users who chose it.
+        """Yield samples of the first phase of item profiles: the text of each of ``rows``, and profiles of its users.
 
-        Args:
-            rows: ``(n,)`` item_idx.
-            users: profiles of users by id; those who have none are passed over.
-            profiles: the item profiles that are the answers; without them the samples end in the question.
+        Users without a profile in ``users`` are passed over. Without ``profiles`` the samples end in the question.
         """
         known = self.histories.known("user", users)
         quoted = dict(zip(known.tolist(), self.histories.texts("user", users, known), strict=True))
@@ -165,10 +152,7 @@ class Instructions:
         items: Mapping[str, str],
         profiles: Mapping[str, str] | None = None,
     ) -> Iterator[Sample]:
-        """Yield samples of the second phase: the text of each item of ``rows``, and similar items with their profiles.
-
-        Neighbours without a profile in ``items`` are passed over; ``profiles`` as in :meth:`warm_items`.
-        """
+        """Yield samples of the second phase: the text of each of ``rows``, and similar items with their ``items``."""
         known = self.histories.known("item", items)
         texts = zip(known.tolist(), self.histories.texts("item", items, known), strict=True)
         quoted = {row: f"{self.histories.lines[row]} For: {text}" for row, text in texts}
@@ -193,8 +177,7 @@ class Instructions:
         bare = np.fromiter((not self.histories.lines[row] for row in rows), bool, len(rows))
         self.report.drop(f"{stage}: no text", int(bare.sum()))
         for block in blocks(rows[~bare]):
-            texts = self.histories.texts("item", profiles, block) if profiles is not None else []
-            room = self.budget.lines(texts, "") if texts else self.config.answer_tokens
+            answers, room = self._answers("item", profiles, block)
             fixed = frame + room + self.histories.costs[block]
             heading = np.zeros((len(block), 1), np.int64)
             chosen, _ = trimmed(lists[block, None], cost, heading, fixed, self.budget.limit)
@@ -205,8 +188,16 @@ class Instructions:
                 beside = chosen[at, 0][chosen[at, 0] >= 0]
                 lines = [quoted[row] for row in beside.tolist()]
                 asked = prompts.item_question(stage, self.histories.lines[block[at]], lines, phrases)
-                answer = (Message("assistant", texts[at]),) if texts else ()
-                yield self._sample(stage, "item", block[at], (*asked, *answer), beside)
+                yield self._sample(stage, "item", block[at], (*asked, *answers[at]), beside)
+
+    def _answers(
+        self, kind: ProfileKind, profiles: Mapping[str, str] | None, rows: np.ndarray
+    ) -> tuple[Sequence[tuple[Message, ...]], np.ndarray]:
+        """Return the answer about each of ``rows``, none without ``profiles``, and the tokens to leave for it."""
+        if profiles is None:
+            return [()] * len(rows), np.full(len(rows), self.config.answer_tokens)
+        texts = self.histories.texts(kind, profiles, rows)
+        return [(Message("assistant", text),) for text in texts], self.budget.lines(texts, "")
 
     def _frame(self, asked: tuple[Message, ...]) -> int:
         """Return the tokens of a question and its answer without lists and answer."""
@@ -241,8 +232,7 @@ class Instructions:
     def save(self, folder: Path, samples: Iterable[Sample]) -> None:
         """Write samples to a folder of Hugging Face ``datasets`` as they come, whole or not at all.
 
-        Columns are the fields of :class:`Sample`, ``messages`` in TRL's conversational format. Beside them
-        ``about.yaml`` has the data set, the number of samples, and what was left out and why.
+        Columns are the fields of :class:`Sample`. ``about.yaml`` has the data set, and what was left out and why.
         """
         import datasets
         from datasets.arrow_writer import ArrowWriter
@@ -281,17 +271,13 @@ class Instructions:
             (draft / ABOUT).write_text(text, encoding="utf-8")
 
     def _no_samples(self) -> BadInput:
-        dropped = self.report.dropped
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-        remedy = "give profiles of more subjects"
-        if _TOO_LONG in reasons:
-            remedy = "raise instructions.max_tokens, or take a model with a longer context window"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.report.dropped.items())
         return BadInput(
-            f"no instruction data from {self.view.name!r}: {reasons or 'nobody has a profile'}; {remedy}, or leave "
-            "the stage out (--stages)",
-            value=dropped,
+            f"no instruction data from {self.view.name!r}: {reasons or 'nobody has a profile'}; give profiles of more "
+            "subjects, raise instructions.max_tokens, or leave the stage out (--stages)",
+            value=self.report.dropped,
             where=self.view.name,
-            remedy=remedy,
+            remedy="instructions.max_tokens",
         )
 
 

@@ -1,14 +1,14 @@
 """The training of every stage with LoRA (RecLM, https://arxiv.org/abs/2412.19302, sections 2.2 to 2.4).
 
 *mask* and *naive* say which tokens of a supervised stage carry loss: those of all answers of a chat, or of the last one
-only; in both an answer's tokens and the token that ends its turn, so that the model learns to stop. TRL takes ids and
-``labels`` as they are. Its own ``assistant_only_loss`` needs ``{% generation %}`` in the chat template, which SmolLM2's
-and Llama 2's lack, and knows no *naive*; where a template has it, *mask* is the same (a test compares them).
+only, and the token that ends the turn. TRL's ``assistant_only_loss`` needs ``{% generation %}`` in the chat template,
+which SmolLM2's and Llama 2's lack, and knows no *naive*; where a template has it, *mask* is the same.
 """
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,12 +101,7 @@ def token_table(prompts: PromptTokenizer, messages: Sequence[Message]) -> str:
 def yes_no_accuracy(
     network: Any, prompts: PromptTokenizer, samples: Sequence[Mapping[str, Any]]
 ) -> np.ndarray:
-    """Return ``(n,)`` bool: which two-turn samples (equation 4) are answered rightly, by the likelier of Yes and No.
-
-    Args:
-        network: a transformers causal language model.
-        samples: rows of ``messages`` that end in the answer, and ``label``.
-    """
+    """Return ``(n,)`` bool: which two-turn samples (equation 4) are answered rightly, by the likelier of Yes and No."""
     if not len(samples):
         return np.zeros(0, bool)
     wanted = np.array([row["label"] == YES for row in samples], bool)
@@ -144,25 +139,18 @@ def tune(
 ) -> Path:
     """Train a LoRA adapter on answers, a new one or the one at ``start``, and return its folder.
 
-    ``samples`` and ``held_out`` are a ``datasets.Dataset`` of ``messages``; the loss on ``held_out`` is logged after
-    each epoch.
+    The loss on ``held_out``, like ``samples`` a ``datasets.Dataset`` of ``messages``, is logged after each epoch.
     """
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
     network = add_adapter(load_network(run.model, config.four_bit), config.lora, start=start, seed=run.seed)
-
-    def tokens(some: Any) -> Any:
-        return label_samples(some, run.prompts, variant)
-
-    return _train(run, SFTTrainer, SFTConfig, network, tokens, samples, held_out, config)
+    tokens = partial(label_samples, prompts=run.prompts, variant=variant)
+    return _train(run, (SFTTrainer, SFTConfig), network, tokens, samples, held_out, config)
 
 
 def tune_reward(run: StageRun, pairs: Any, held_out: Any, config: SupervisedConfig) -> Path:
-    """Train a reward model on pairs (equation 6), and return its adapter's folder.
-
-    Loss and accuracy on ``held_out``, pairs like ``pairs``, are logged after each epoch.
-    """
+    """Train a reward model on pairs (equation 6), log its accuracy on ``held_out``, and return its adapter's folder."""
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 
@@ -172,32 +160,28 @@ def tune_reward(run: StageRun, pairs: Any, held_out: Any, config: SupervisedConf
         torch.manual_seed(run.seed)
         torch.nn.init.normal_(network.score.weight, std=0.02)
     network = add_adapter(network, config.lora, "SEQ_CLS", seed=run.seed)
-
-    def tokens(some: Any) -> Any:
-        return tokenise_pairs(some, run.prompts)
-
-    return _train(run, RewardTrainer, RewardConfig, network, tokens, pairs, held_out, config)
+    tokens = partial(tokenise_pairs, prompts=run.prompts)
+    return _train(run, (RewardTrainer, RewardConfig), network, tokens, pairs, held_out, config)
 
 
 def _train(
     run: StageRun,
-    trainer: Any,
-    arguments: Any,
+    classes: tuple[Any, Any],
     network: Any,
     tokens: Callable[[Any], Any],
     samples: Any,
     held_out: Any,
     config: SupervisedConfig,
 ) -> Path:
+    """Train ``network`` with a trainer and arguments of TRL's ``classes`` on the ``tokens`` of samples."""
     learned = tokens(samples)
     lengths = np.array([max(map(len, row.values())) for row in learned])
     order = batch_order(lengths, config, np.random.default_rng([run.seed, 1]))
     tested = held_out.select(evenly(len(held_out), config.evaluated))
     tested = tokens(tested) if len(tested) else None
-    args = trainer_arguments(arguments, run.folder, config, len(order), run.seed, tested is not None)
-    trainer = trainer(
+    trainer = classes[0](
         model=network,
-        args=args,
+        args=trainer_arguments(classes[1], run.folder, config, len(order), run.seed, tested is not None),
         train_dataset=learned.select(order),
         eval_dataset=tested,
         processing_class=run.prompts.tokenizer,
@@ -213,14 +197,10 @@ def train_ppo(
     lora: LoraOptions,
     start: Path | None = None,
 ) -> Path:
-    """Train the tuned model for ``reward`` (equations 7 and 8), and return the adapter's folder.
+    """Train the model with the adapter at ``start`` for ``reward`` (equations 7, 8), and return the adapter's folder.
 
-    The adapter holds all stages: the tuned one and PPO's in one, on the untuned model. Where the KL ran away it is that
-    of the step before.
-
-    Args:
-        prompts: token ids, answers begun.
-        start: the tuned adapter; the reference is the model with it. None: the untuned model.
+    The adapter holds all stages, that of ``start`` and PPO's in one, on the untuned model. Where the KL ran away it is
+    that of the step before. ``prompts`` are token ids, answers begun.
     """
     folder, network = run.folder, load_network(run.model)
     if start is not None:

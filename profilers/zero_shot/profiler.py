@@ -23,14 +23,12 @@ from reclm.profiles.store import KINDS
 from reclm.text.item_text import ItemBrief, ItemBriefs
 
 TITLES = "Titles"
-USER_TASK = (
-    "You describe a user of a recommender from what the user chose, in one line: who the user probably is, then what "
-    "interests the user. Go by the topics and titles given."
-)
-ITEM_TASK = (
-    "You describe the users whom an item of a recommender is for, in one line: who they probably are, then what "
-    "interests them. Go by the topics and the title given."
-)
+TASKS = {
+    "user": "You describe a user of a recommender from what the user chose, in one line: who the user probably is, "
+    "then what interests the user. Go by the topics and titles given.",
+    "item": "You describe the users whom an item of a recommender is for, in one line: who they probably are, then "
+    "what interests them. Go by the topics and the title given.",
+}
 # Identities of two words, interests that name what the titles name: with topics alone a small model tells users of one
 # genre hardly apart. One example shows a list of titles, or a bare one, for data without descriptions.
 _PLANTER = """\
@@ -150,13 +148,12 @@ class ZeroShot(Profiler):
             items = [brief for brief in map(briefs.__getitem__, rows) if any(vars(brief).values())]
             if not items:
                 continue
-            if kind == "user":
-                chat = user_chat(items, config.topics, config.text_chars)
-            else:
-                clickers = view.users.ids(view.train.user_idx[history[: config.clickers]])
-                profiles = [users[user] for user in clickers if user in users]
-                quoted = common_phrases(profiles, config.quoted, items[0].title)
-                chat = item_chat(items[0], config.topics, config.text_chars, quoted)
+            clickers = (
+                view.users.ids(view.train.user_idx[history[: config.clickers]]) if kind == "item" else ()
+            )
+            profiles = [users[user] for user in clickers if user in users]
+            quoted = common_phrases(profiles, config.quoted, items[0].title)
+            chat = _chat(kind, items, quoted, config)
             yield Subject(kind, subject, prompt_hash(chat, self.generator.model, params), chat)
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
@@ -207,29 +204,30 @@ class ZeroShot(Profiler):
         return fault(text, self.config.phrases_of(kind)) is None
 
 
-def user_chat(items: Sequence[ItemBrief], topics: int, chars: int) -> Chat:
-    """Return the prompt for a user who chose ``items``, newest first."""
+def _chat(
+    kind: ProfileKind, items: Sequence[ItemBrief], chosen_by: ProfileParts, config: ZeroShotConfig
+) -> Chat:
+    """Return the prompt for a user who chose ``items``, newest first, or for one item with phrases of its users."""
     # commas stand between phrases in the answer, semicolons between titles
-    titles = _fitting([_unlisted(item.title) for item in items if item.title], chars)
+    titles = [item.title.replace(",", "").replace(";", "") for item in items if item.title]
+    lengths = accumulate(len(title) + 2 for title in titles)
+    titles = titles[: max(1, sum(length - 2 <= config.text_chars for length in lengths))]
     details = items[0].details if len(items) == 1 else ""
+    if titles or kind == "item":
+        titles[:1] = [_described("".join(titles[:1]), details, config.text_chars)]
+    # the titles stand last, next to the answer, which is to be about them more than about what their users like, too
     lines = [
-        _line("Topics", _commonest((item.topics for item in items), topics), ", "),
-        _line(TITLES, [_described(titles[0], details, chars), *titles[1:]] if titles else [], "; "),
+        _line("Chosen by", ", ", chosen_by.identities),
+        _line("They like", ", ", chosen_by.interests),
+        _line("Topics", ", ", _commonest((item.topics for item in items), config.topics)),
+        _line(TITLES, "; ", titles),
     ]
     single = DESCRIBED if details else BARE
-    return _chat(USER_TASK, LISTED if len(titles) > 1 else single, lines)
-
-
-def item_chat(item: ItemBrief, topics: int, chars: int, chosen_by: ProfileParts) -> Chat:
-    """Return the prompt for an item, with phrases from the profiles of users who chose it."""
-    # the title stands last, next to the answer, which is to be about it more than about what else its users like
-    lines = [
-        _line("Chosen by", chosen_by.identities, ", "),
-        _line("They like", chosen_by.interests, ", "),
-        _line("Topics", item.topics[:topics], ", "),
-        _line(TITLES, [_described(_unlisted(item.title), item.details, chars)], ""),
-    ]
-    return _chat(ITEM_TASK, DESCRIBED if item.details else BARE, lines)
+    turns = [Message("system", TASKS[kind])]
+    for example in LISTED if len(titles) > 1 else single:
+        question, _, answer = example.rpartition("\n")
+        turns += [Message("user", question), Message("assistant", answer)]
+    return Chat((*turns, Message("user", "\n".join(filter(None, lines)))), START)
 
 
 def common_phrases(profiles: Iterable[str], limit: int, title: str) -> ProfileParts:
@@ -247,32 +245,14 @@ def common_phrases(profiles: Iterable[str], limit: int, title: str) -> ProfilePa
     return ProfileParts(*(tuple(plain(phrase, 40) for phrase in phrases) for phrases in commonest))
 
 
-def _chat(task: str, examples: Sequence[str], lines: list[str]) -> Chat:
-    turns = [Message("system", task)]
-    for example in examples:
-        question, _, answer = example.rpartition("\n")
-        turns += [Message("user", question), Message("assistant", answer)]
-    return Chat((*turns, Message("user", "\n".join(filter(None, lines)))), START)
-
-
-def _line(name: str, parts: Sequence[str], between: str) -> str:
+def _line(name: str, between: str, parts: Sequence[str]) -> str:
     return f"{name}: {between.join(parts)}" if any(parts) else ""
-
-
-def _unlisted(title: str) -> str:
-    return title.replace(",", "").replace(";", "")
 
 
 def _described(title: str, details: str, chars: int) -> str:
     room = chars - len(title)
     details = plain(details, room) if details and room >= 40 else ""
     return f"{title.rstrip('.')}. {details}" if title and details else title or details
-
-
-def _fitting(titles: list[str], chars: int) -> list[str]:
-    """Return the first titles that fit ``chars`` together; one at least."""
-    lengths = accumulate(len(title) + 2 for title in titles)
-    return titles[: max(1, sum(length - 2 <= chars for length in lengths))]
 
 
 def _commonest(lists: Iterable[Iterable[str]], limit: int) -> list[str]:

@@ -217,7 +217,7 @@ def bad(place: Path) -> Path:
         (["--model", "no-template"], "has no chat template; use an instruction-tuned one"),
         (
             ["--model", "short"],
-            "40 kd: does not fit the token budget; raise instructions.max_tokens, or take",
+            "40 kd: does not fit the token budget; give profiles of more subjects, raise",
         ),
         (["--model", "./nowhere"], "there is no model at ./nowhere"),
         (["--stages", "kd,dpo"], "stages.1 = 'dpo': Input should be 'kd', 'collab'"),

@@ -5,8 +5,8 @@ import pytest
 
 from reclm.profilers.reclm.config import InstructionConfig, TeacherConfig
 from reclm.profilers.reclm.neighbours import similar
+from reclm.profilers.reclm.pipeline import read_teacher
 from reclm.profilers.reclm.samples import Instructions
-from reclm.profilers.reclm.teacher import read_teacher
 from tools.mind_release import MindRelease
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from reclm.data.dataset import ReadReport
 from reclm.errors import ReclmError
 from reclm.llm.chat import Message
 from reclm.profilers.reclm.config import RewardDataConfig
@@ -49,10 +48,9 @@ def test_each_negative_word_for_word():
 
 def test_kinds_have_the_shares_of_the_config():
     asked, profiles = samples(50)
-    report = ReadReport()
-    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), report))
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0)))
     counts = {"neighbour": 15, "mixed": 15, "identities": 5, "repeated": 5, "header": 5, "dot": 5}
-    assert Counter(one.negative for one in pairs) == counts == report.kept
+    assert Counter(one.negative for one in pairs) == counts
     for pair in pairs:
         neighbour = profiles[str((int(pair.subject) + 1) % 50)]
         assert pair.chosen == profiles[pair.subject]
@@ -63,8 +61,7 @@ def test_kinds_have_the_shares_of_the_config():
 def test_users_without_a_neighbour_get_what_needs_none():
     asked, profiles = samples(50, lonely=10)
     profiles["11"] = profiles["12"]  # 11's only neighbour has the same profile: as good as none
-    report = ReadReport()
-    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), report))
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0)))
     assert len(pairs) == 50
     assert Counter(one.negative for one in pairs)["neighbour"] == 15
     for pair in pairs:
@@ -72,10 +69,9 @@ def test_users_without_a_neighbour_get_what_needs_none():
             assert pair.negative not in {"neighbour", "mixed"}
 
 
-def test_users_too_many_without_a_neighbour_are_left_out_and_counted():
+def test_users_too_many_without_a_neighbour_are_left_out():
     asked, profiles = samples(50, lonely=44)
-    report = ReadReport()
-    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), report))
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0)))
     # 6 users with a neighbour are 60 % of 10 pairs
     assert Counter(one.negative for one in pairs) == {
         "neighbour": 3,
@@ -85,16 +81,13 @@ def test_users_too_many_without_a_neighbour_are_left_out_and_counted():
         "header": 1,
         "dot": 1,
     }
-    assert report.dropped == {"reward: no neighbour with another profile": 40}
 
 
 def test_pairs_come_from_the_generator_alone():
     asked, profiles = samples(40)
 
     def drawn(seed: int) -> list:
-        return list(
-            reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(seed), ReadReport())
-        )
+        return list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(seed)))
 
     assert drawn(1) == drawn(1) != drawn(2)
 
@@ -102,10 +95,8 @@ def test_pairs_come_from_the_generator_alone():
 def test_users_without_a_profile_are_left_out():
     asked, profiles = samples(10)
     del profiles["3"]
-    report = ReadReport()
-    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), report))
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0)))
     assert {one.subject for one in pairs} == set(profiles)
-    assert report.dropped == {"reward: no profile": 1}
 
 
 def test_split_is_disjoint_whole_and_seeded():
@@ -134,7 +125,7 @@ def test_shares_must_sum_to_one(key, shares, total):
 
 def test_columns_are_what_the_reward_trainer_reads():
     asked, profiles = samples(2)
-    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), ReadReport()))
+    pairs = list(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0)))
     row = pair_dataset(pairs)[0]
     assert row["prompt"] == [
         {"role": "system", "content": "Describe."},
@@ -147,9 +138,7 @@ def test_columns_are_what_the_reward_trainer_reads():
 
 def test_tokens_of_a_pair_are_those_of_the_chat_template(smollm):
     asked, profiles = samples(3)
-    pairs = pair_dataset(
-        reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0), ReadReport())
-    )
+    pairs = pair_dataset(reward_pairs(asked, profiles, RewardDataConfig(), np.random.default_rng(0)))
     for row, ids in zip(pairs, tokenise_pairs(pairs, smollm), strict=True):
         for name in ("chosen", "rejected"):
             theirs = smollm.tokenizer.apply_chat_template([*row["prompt"], *row[name]])["input_ids"]

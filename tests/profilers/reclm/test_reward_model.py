@@ -103,7 +103,7 @@ def test_scores_do_not_depend_on_what_else_is_asked(trained) -> None:
 def test_a_call_puts_what_was_begun_in_front(trained, tiny) -> None:
     reward, _ = trained
     pairs = [pair(1), pair(2)]
-    begun = RewardModel(reward.network, tiny.prompts, [one.prompt for one in pairs], "User identity:")
+    begun = RewardModel(reward.network, tiny.prompts, [one.prompt for one in pairs])
     given = begun(["a; User interests: b.", "", "a; User interests: b."], [1, 0, 0])
     texts = ["User identity: a; User interests: b.", "User identity:", "User identity: a; User interests: b."]
     expected = reward.scores(

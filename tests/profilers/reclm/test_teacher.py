@@ -8,7 +8,7 @@ import pytest
 
 from reclm.errors import BadInput, NotFound, ReclmError
 from reclm.profilers.reclm.config import TeacherConfig
-from reclm.profilers.reclm.teacher import read_teacher
+from reclm.profilers.reclm.pipeline import read_teacher
 
 GOOD = "User identity: a, b, c; User interests: x, y, z."
 ROWS = [
