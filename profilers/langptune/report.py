@@ -1,14 +1,11 @@
 """Results and cost of a tuning, as tables, a page and a picture."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from rich.table import Table
 
@@ -25,11 +22,10 @@ from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.tuning.metrics_log import Metrics, draw, read_metrics
 from reclm.profilers.tuning.training import load_network
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.profiles.profile import Profile
+from reclm.profiles.run import make_profiles
 from reclm.profiles.store import ProfileStore
-from reclm.profiles.write import make_profiles
 from reclm.recommend.base import Inputs
-from reclm.recommend.evaluate import PerUser, Task, evaluate
+from reclm.recommend.evaluate import evaluate, test_tasks
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 
@@ -43,6 +39,11 @@ _LONGEST = 500
 _EXAMPLES = 5
 _SAMPLE = 8
 """Sessions, prompts or pairs of texts, that an estimate tries."""
+_NAMES = {
+    "profile": {"full": "LangPTune", "cl": "LangPTune-CL", "rlso": "LangPTune-RLSO", "zero": "LangPTune-0"},
+    "history": {"cl": "EMB-CL", "zero": "EMB-0"},
+}
+"""The paper's names, by source and variant."""
 _MEASURES = {
     "compliance": "ends by itself, in a sentence, without repeating itself",
     "readability": "Flesch reading ease (60 to 70: plain English)",
@@ -53,71 +54,51 @@ _MEASURES = {
 
 
 def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
-    """Evaluate, write ``report.md``, ``curves.png`` and ``measured/``, and return tables to be printed."""
-    dataset = _measured(tuning)
-    users = np.unique(dataset.test.user_idx)
+    """Evaluate, write ``report.md`` and ``curves.png``, and return tables to be printed."""
+    config, dataset = tuning.config, tuning.dataset
+    users = np.unique(dataset.test.user_idx)[: config.measured or None]
+    dataset = replace(dataset, test=dataset.test.take(np.isin(dataset.test.user_idx, users)))
+    ids = dataset.users.ids(users)
+    rows = np.searchsorted(tuning.sessions.users, users).tolist()
+    histories = dict(zip(ids, tuning.histories.texts(rows), strict=True))
+
+    view = tuning.dataset.view()
     profiler = LangPTuneProfiler.open(tuning.folder, model=tuning.tuned.about.model)
-    profiles = _profiles(tuning, tuning.dataset, profiler, users)
-    histories = {
-        dataset.users.ids(np.array([user]))[0]: text for user, text in _histories(tuning, users).items()
-    }
-    first, last = tuning.encoder, profiler.encoder or tuning.encoder
-    texts = {user_id: profile.text for user_id, profile in profiles.items()}
+    folder, source = tuning.folder / "profiles", tuning.dataset
+    with ProfileStore.open(folder, source.fingerprint, profiler.writer, source.name) as store:
+        make_profiles(view, profiler, store, ("user",), None, tuning.progress, rows={"user": users})
+        profiles = [profile for user_id in ids if (profile := store.get("user", user_id))]
+    texts = {profile.id: profile.text for profile in profiles}
+    encoder = profiler.encoder or tuning.encoder
     rankings = {
-        "Random": _ranked("random", dataset, tuning.config.seed),
-        "MostPopular": _ranked("popularity", dataset, tuning.config.seed),
-        "history, untrained": _ranked("similarity", dataset, tuning.config.seed, histories, first),
-        _name(tuning): _ranked("similarity", dataset, tuning.config.seed, texts, last),
+        "Random": _ranked("random", dataset, config.seed),
+        "MostPopular": _ranked("popularity", dataset, config.seed),
+        "history, untrained": _ranked("similarity", dataset, config.seed, histories, tuning.encoder),
+        _NAMES[config.source][config.variant]: _ranked("similarity", dataset, config.seed, texts, encoder),
     }
-    measures = profiler.measures(dataset.view(), list(profiles.values()))
-    truncated = last.truncated(list(texts.values()))
-    _save(tuning, dataset, rankings, measures, truncated)
     stages = {part: metrics for part in ("cl", "rlso") if (metrics := read_metrics(tuning.folder / part))}
     drawn = draw(stages, tuning.folder / CURVES, f"LangPTune on {tuning.view.name}")
-    remarks = _remarks(tuning, measures, truncated, stages)
-    _page(tuning, dataset, rankings, texts, histories, stages, remarks, drawn)
-    candidates = len(tuning.sessions.items)
-    table = Table("ranking by", *METRICS, title=f"{len(users):,} test sessions, {candidates:,} items")
-    for name, values in rankings.items():
-        table.add_row(name, *_means(values))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return [table, *remarks, f"report: {tuning.folder / 'report.md'}"]
-
-
-def _measured(tuning: "LangPTunePipeline") -> Dataset:
-    """Return the data set of the sessions, with as many test users as are to be measured."""
-    dataset = tuning.dataset
-    if not tuning.config.measured:
-        return dataset
-    users = np.unique(dataset.test.user_idx)[: tuning.config.measured]
-    return replace(dataset, test=dataset.test.take(np.isin(dataset.test.user_idx, users)))
-
-
-def _name(tuning: "LangPTunePipeline") -> str:
-    """Return what was tuned, as the paper calls it."""
-    if tuning.config.source == "history":
-        return "EMB-CL" if tuning.config.variant == "cl" else "EMB-0"
-    return {"full": "LangPTune", "cl": "LangPTune-CL", "rlso": "LangPTune-RLSO", "zero": "LangPTune-0"}[
-        tuning.config.variant
+    cut, measures = encoder.truncated(list(texts.values())), profiler.measures(dataset.view(), profiles)
+    remarks = [f"warning: the encoder's window cuts {cut:.1%} of the users' texts"] if cut else []
+    remarks += _reward_remarks(tuning, stages) + [
+        f"profiles: {name} {value:.3g} ({_MEASURES[name]})"
+        for name, value in measures.items()
+        if name in _MEASURES and np.isfinite(value)
     ]
+    lines = [*_summary(tuning, len(users), rankings, remarks), *_costs(stages)]
+    if drawn:
+        lines.append(f"![Loss, reward and how profiles read, step by step]({CURVES})")
+    if config.source == "profile":
+        lines += _examples(tuning, dataset, texts, histories)
+    (tuning.folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
-
-def _histories(tuning: "LangPTunePipeline", users: np.ndarray) -> dict[int, str]:
-    sessions = tuning.sessions
-    rows = np.searchsorted(sessions.users, users).tolist()
-    return dict(zip(users.tolist(), tuning.histories.texts(rows), strict=True))
-
-
-def _profiles(
-    tuning: "LangPTunePipeline", dataset: Dataset, profiler: LangPTuneProfiler, users: np.ndarray
-) -> dict[str, Profile]:
-    """Return the profiles of the users by id, written once into ``folder/profiles``."""
-    folder, view = tuning.folder / "profiles", dataset.view()
-    with ProfileStore.open(folder, dataset.fingerprint, profiler.writer, dataset.name) as store:
-        make_profiles(view, profiler, store, ("user",), None, tuning.progress, rows={"user": users})
-        profiles = [store.get("user", user_id) for user_id in view.users.ids(users)]
-    return {profile.id: profile for profile in profiles if profile}
+    table = Table(title=f"{len(users):,} test sessions, {len(tuning.sessions.items):,} items")
+    table.add_column("ranking by")
+    for metric in METRICS:
+        table.add_column(metric, justify="right")
+    for name, values in rankings.items():
+        table.add_row(name, *values)
+    return [table, *remarks, f"report: {tuning.folder / 'report.md'}"]
 
 
 def _ranked(
@@ -126,73 +107,22 @@ def _ranked(
     seed: int,
     texts: Mapping[str, str] | None = None,
     encoder: TextEncoder | None = None,
-) -> PerUser | None:
-    """Return the metrics of a backbone without parameters; None without a test user."""
-    users, items = len(dataset.users), len(dataset.items)
+) -> list[str]:
+    """Return the metrics of a backbone without parameters, each with half its 95 % interval."""
     if not len(dataset.test):
-        return None
+        return ["–"] * len(METRICS)
     matrix = item_text = None
     if texts is not None and encoder is not None:
         words = item_texts(dataset.item_text, dataset.text_template)
         item_text = encoder.encode(words)
         item_text[[not text for text in words]] = 0
-        vectors, present = np.zeros((users, item_text.shape[1]), np.float32), np.zeros(users, bool)
-        rows = dataset.users.idx(list(texts))
-        vectors[rows], present[rows] = encoder.encode(list(texts.values())), True
-        matrix = ProfileMatrix(vectors, present)
+        matrix = ProfileMatrix.from_rows(list(texts), encoder.encode(list(texts.values())), dataset.users)
     cls = plugins.get("backbone", backbone)
-    inputs = Inputs(users, items, dataset.train, item_text, matrix)
+    inputs = Inputs(len(dataset.users), len(dataset.items), dataset.train, item_text, matrix)
     model = cls(cls.Config(), inputs, torch.Generator().manual_seed(2 * seed))
-    (protocol,) = dataset.protocols
-    task = Task.of(dataset.test, dataset.train, protocol.candidates, users, items)
-    return evaluate(model.scorer(), task, METRICS)
-
-
-def _save(
-    tuning: "LangPTunePipeline",
-    dataset: Dataset,
-    rankings: Mapping[str, PerUser | None],
-    measures: Mapping[str, float],
-    truncated: float,
-) -> None:
-    """Write ``measured/sessions.parquet`` (metrics of every user) and ``measured/results.json``."""
-    folder = tuning.folder / "measured"
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {name: values for name, values in rankings.items() if values is not None}
-    tables = [
-        pa.table(
-            {
-                "method": pa.array([name] * len(values.users)),
-                "user_id": dataset.users.array.take(pa.array(values.users)),
-                **values.values,
-            }
-        )
-        for name, values in known.items()
-    ]
-    if tables:
-        pq.write_table(pa.concat_tables(tables), folder / "sessions.parquet")
-    about = {
-        "sessions": len(np.unique(dataset.test.user_idx)),
-        "candidates": len(tuning.sessions.items),
-        "rankings": {
-            name: {
-                metric: estimate and vars(estimate)
-                for metric, estimate in zip(METRICS, _estimates(values), strict=True)
-            }
-            for name, values in rankings.items()
-        },
-        "profiles": {name: value if np.isfinite(value) else None for name, value in measures.items()},
-        "truncated": truncated,
-    }
-    (folder / "results.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-
-
-def _estimates(values: PerUser | None) -> list[Estimate | None]:
-    return [None if values is None else mean(values.values[metric]) for metric in METRICS]
-
-
-def _means(values: PerUser | None) -> list[str]:
-    return [_interval(estimate) for estimate in _estimates(values)]
+    (task,) = test_tasks(dataset).values()
+    values = evaluate(model.scorer(), task, METRICS).values
+    return [_interval(mean(values[metric])) for metric in METRICS]
 
 
 def _interval(estimate: Estimate | None) -> str:
@@ -204,139 +134,121 @@ def _interval(estimate: Estimate | None) -> str:
     return f"{estimate.mean:.4f} ± {(estimate.high - estimate.low) / 2:.4f}"
 
 
-def _remarks(
-    tuning: "LangPTunePipeline",
-    measures: Mapping[str, float],
-    truncated: float,
-    stages: Mapping[str, Metrics],
-) -> list[str]:
-    remarks = []
-    if truncated:
-        remarks.append(f"warning: the encoder's window cuts {truncated:.1%} of the users' texts")
+def _reward_remarks(tuning: "LangPTunePipeline", stages: Mapping[str, Metrics]) -> list[str]:
     rewards = stages["rlso"]["reward"].values if "rlso" in stages else np.empty(0)
     values, unit = by_pass(rewards, len(tuning.train_rows), tuning.config.rlso.batch_size)
     between = " (and the recommender was trained in between)" * tuning.config.alternates
-    if change := rise([values]):
-        remarks.append(
-            f"RLSO's mean reward is {_interval(mean(values))} over {len(values)} {unit}; that of their second half "
-            f"less that of the first{between}: {_interval(change)}"
-        )
-    return remarks + [
-        f"profiles: {name} {value:.3g} ({_MEASURES[name]})"
-        for name, value in measures.items()
-        if name in _MEASURES and np.isfinite(value)
+    change = rise([values])
+    if change is None:
+        return []
+    return [
+        f"RLSO's mean reward is {_interval(mean(values))} over {len(values)} {unit}; that of their second half less "
+        f"that of the first{between}: {_interval(change)}"
     ]
 
 
-def _costs(stage: str, metrics: Metrics) -> list[list[str]]:
-    """Return where the time of a stage went, the greatest part first."""
-    seconds = {
-        name: float(metrics[f"{name}_seconds"].values.mean())
-        for name in ("rollout", "embedding", "ranking", "update")
-        if f"{name}_seconds" in metrics
-    }
-    total = sum(seconds.values())
-    parts = sorted(seconds.items(), key=lambda part: -part[1])
-    return [[stage, name, f"{value:.2f}", f"{value / total:.0%}"] for name, value in parts]
-
-
-def _page(
-    tuning: "LangPTunePipeline",
-    dataset: Dataset,
-    rankings: Mapping[str, PerUser | None],
-    texts: Mapping[str, str],
-    histories: Mapping[str, str],
-    stages: Mapping[str, Metrics],
-    remarks: Sequence[str],
-    drawn: bool,
-) -> None:
+def _summary(
+    tuning: "LangPTunePipeline", users: int, rankings: Mapping[str, list[str]], remarks: Sequence[str]
+) -> list[str]:
     config, view = tuning.config, tuning.view
-    lines = [
+    return [
         f"# LangPTune on {literal(view.name)}",
         f"Variant `{config.variant}`, source `{config.source}`, model `{tuning.model.name}`, encoder "
         f"`{tuning.encoder.name}`, data {view.fingerprint}. Means with half of their 95 % intervals (Student's) "
-        f"over {len(histories):,} test sessions; {len(tuning.sessions.items):,} items are ranked, the history "
-        "left out.",
-        markdown.table(
-            ["ranking by", *METRICS], [[name, *_means(values)] for name, values in rankings.items()]
-        ),
+        f"over {users:,} test sessions; {len(tuning.sessions.items):,} items are ranked, the history left out.",
+        markdown.table(["ranking by", *METRICS], [[name, *values] for name, values in rankings.items()]),
         *[f"- {literal(remark)}" for remark in remarks],
     ]
-    if costs := [row for stage, metrics in stages.items() for row in _costs(stage, metrics)]:
-        table = markdown.table(["stage", "part", "seconds a step", "share"], costs, text=2)
-        lines += ["## Where the time went", table]
-    if drawn:
-        lines.append(f"![Loss, reward and how profiles read, step by step]({CURVES})")
-    if config.source == "profile" and texts:
-        lines.append("## Test users")
-        for user_id in list(texts)[:_EXAMPLES]:
-            rows = dataset.test.item_idx[dataset.test.user_idx == dataset.users.idx([user_id])[0]]
-            wanted = "; ".join(tuning.histories.lines[item] for item in rows.tolist())
-            lines += [
-                f"### {literal(user_id)}",
-                markdown.fenced(histories[user_id]),
-                f"Profile: {literal(texts[user_id], _LONGEST)}",
-                f"Next: {literal(wanted, _LONGEST)}",
-            ]
-    (tuning.folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _costs(stages: Mapping[str, Metrics]) -> list[str]:
+    """Return a table of where the time of each stage went, the greatest part first."""
+    rows = []
+    for stage, metrics in stages.items():
+        seconds = {
+            name: float(metrics[f"{name}_seconds"].values.mean())
+            for name in ("rollout", "embedding", "ranking", "update")
+            if f"{name}_seconds" in metrics
+        }
+        total = sum(seconds.values())
+        parts = sorted(seconds.items(), key=lambda part: -part[1])
+        rows += [[stage, name, f"{value:.2f}", f"{value / total:.0%}"] for name, value in parts]
+    head = ["stage", "part", "seconds a step", "share"]
+    return ["## Where the time went", markdown.table(head, rows, text=2)] if rows else []
+
+
+def _examples(
+    tuning: "LangPTunePipeline", dataset: Dataset, texts: Mapping[str, str], histories: Mapping[str, str]
+) -> list[str]:
+    """Return history, profile and next items of a few test users."""
+    lines = ["## Test users"] if texts else []
+    for user_id in list(texts)[:_EXAMPLES]:
+        rows = dataset.test.item_idx[dataset.test.user_idx == dataset.users.idx([user_id])[0]]
+        wanted = "; ".join(tuning.histories.lines[item] for item in rows.tolist())
+        lines += [
+            f"### {literal(user_id)}",
+            markdown.fenced(histories[user_id]),
+            f"Profile: {literal(texts[user_id], _LONGEST)}",
+            f"Next: {literal(wanted, _LONGEST)}",
+        ]
+    return lines
 
 
 def estimate(tuning: "LangPTunePipeline") -> Table:
     """Return a table of the time of each part, from the seconds of a small batch of it on this machine."""
     config, rows = tuning.config, tuning.train_rows[:_SAMPLE].tolist()
     recommends, writes = config.trains
-    table = Table("part", "steps", "profiles", "time (estimate)", title="dry run: nothing is trained")
-    total = 0.0
-
-    def add(part: str, steps: int, profiles: int, seconds: float) -> None:
-        nonlocal total
-        total += seconds
-        table.add_row(part, f"{steps:,}", f"{profiles:,}", duration(seconds))
-
-    test = len(tuning.sessions.rows("test")[: config.measured or None])
+    parts: list[tuple[str, int, int, float]] = []
     each = 0.0
     if config.source == "profile":
-        policy = Policy.adapt(
-            load_network(tuning.model, full=config.lora.whole), config.lora, seed=config.seed
-        )
+        network = load_network(tuning.model, full=config.lora.whole)
+        policy = Policy.adapt(network, config.lora, seed=config.seed)
         sampler = PolicyGenerator(policy.base, tuning.model)
         writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
         each = writer.profiles(rows, config.rlso.sampling).seconds / len(rows)
         if writes:
-            # an update of two prompts tells enough: on a CPU it is by far the slowest part
-            prompts = [tuning.prompts.ids(chat) for chat in writer.chats(rows, config.writing).values()][:2]
-            size = len(prompts)
-            trial = config.rlso.model_copy(update={"batch_size": size, "minibatch_size": size})
-            rlso = RLSO(
-                policy,
-                sampler,
-                prompts,
-                lambda texts, rows: np.arange(len(texts)).tolist(),
-                trial,
-                tuning.accelerator,
-            )
-            begun = perf_counter()
-            rlso.train_step()
-            seconds = (perf_counter() - begun) / size * config.rlso.batch_size * config.rlso.steps
-            add("RLSO", config.rlso.steps, 2 * config.rlso.steps * config.rlso.batch_size, seconds)
+            chats = writer.chats(rows, config.writing).values()
+            drawn = config.rlso.steps * config.rlso.batch_size
+            seconds = _update_seconds(tuning, policy, sampler, [tuning.prompts.ids(chat) for chat in chats])
+            parts.append(("RLSO", config.rlso.steps, 2 * drawn, seconds * drawn))
     if recommends:
-        encoder = TextEncoder(tuning.encoder.source)
-        cl = Contrastive(encoder.model, config.cl, 0.0, tuning.accelerator)
+        cl = Contrastive(TextEncoder(tuning.encoder.source).model, config.cl, 0.0, tuning.accelerator)
         items = tuning.sessions.future[rows, 0]
         lines = [tuning.histories.lines[item] for item in items.tolist()]
+        texts, drawn = tuning.histories.texts(rows), config.cl.steps * config.cl.batch_size
         begun = perf_counter()
-        cl.train_step(tuning.histories.texts(rows), lines, items)
-        drawn = config.cl.steps * config.cl.batch_size
+        cl.train_step(texts, lines, items)
         seconds = (perf_counter() - begun) / len(rows) * drawn
-        profiles = 0
-        if config.source == "profile":
+        profiles = drawn if config.source == "profile" else 0
+        if config.cl.reuse:
             # of a policy that stands still, profiles are sampled once
-            fresh = len(tuning.train_rows) * (config.rounds if writes else 1)
-            profiles = min(drawn, fresh) if config.cl.reuse else drawn
-        add("contrastive learning", config.cl.steps, profiles, seconds + each * profiles)
-    add("test sessions", 1, test if config.source == "profile" else 0, each * test)
-    table.add_row("all", "", "", duration(total))
+            profiles = min(profiles, len(tuning.train_rows) * (config.rounds if writes else 1))
+        parts.append(("contrastive learning", config.cl.steps, profiles, seconds + each * profiles))
+    test = len(tuning.sessions.rows("test")[: config.measured or None]) * (config.source == "profile")
+    parts.append(("test sessions", 1, test, each * test))
+
+    table = Table(title="dry run: nothing is trained")
+    table.add_column("part")
+    for name in ("steps", "profiles", "time (estimate)"):
+        table.add_column(name, justify="right")
+    for part, steps, profiles, seconds in parts:
+        table.add_row(part, f"{steps:,}", f"{profiles:,}", duration(seconds))
+    table.add_row("all", "", "", duration(sum(seconds for *_, seconds in parts)))
     table.caption = f"{len(tuning.sessions):,} sessions; measured on {len(rows)} of them"
-    for column in table.columns[1:]:
-        column.justify = "right"
     return table
+
+
+def _update_seconds(
+    tuning: "LangPTunePipeline", policy: Policy, sampler: PolicyGenerator, prompts: list[list[int]]
+) -> float:
+    """Return the seconds of an RLSO update a prompt, of two: on a CPU it is by far the slowest part."""
+    size = len(prompts[:2])
+    trial = tuning.config.rlso.model_copy(update={"batch_size": size, "minibatch_size": size})
+
+    def reward(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
+        return np.arange(len(texts)).tolist()
+
+    rlso = RLSO(policy, sampler, prompts[:2], reward, trial, tuning.accelerator)
+    begun = perf_counter()
+    rlso.train_step()
+    return (perf_counter() - begun) / size

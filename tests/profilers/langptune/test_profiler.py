@@ -1,6 +1,6 @@
 """The plug-in: tuned folders that are opened, what is asked for whom, and the command line."""
 
-import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import tiny_langptune  # pyright: ignore[reportMissingImports]
 import tiny_tuning  # pyright: ignore[reportMissingImports]
@@ -18,6 +17,7 @@ from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.storage import save
 from reclm.errors import ReclmError
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.llm.models import find_model
 from reclm.profilers.langptune.profiler import LangPTuneProfiler, Tuned
 from reclm.profiles.store import ProfileStore
 
@@ -34,6 +34,19 @@ def test_a_finished_folder_is_opened(place, tuned):
     assert sorted(one.id for one in profiles) == ["u0", "u1", "u2"]
     assert all(one.text.startswith("The user likes") and one.new_tokens <= 4 for one in profiles)
     assert list(profiler.subjects(place.view, "item", np.arange(3), {})) == []
+
+
+def test_a_folder_of_version_0_1_opens(place, tuned, tmp_path):
+    folder = Path(shutil.copytree(Path(__file__).parent / "tuned_by_0_1", tmp_path / "tuned"))
+    shutil.copytree(tuned / "encoder", folder / "encoder")
+    about = folder / "about.yaml"
+    weights, model = find_model(place.model).name, place.model
+    about.write_text(about.read_text().format(weights=weights, model=model), encoding="utf-8")
+    profiler = LangPTuneProfiler.open(folder)
+    assert (profiler.config.variant, profiler.config.source) == ("cl", "profile")
+    assert Path(profiler.encoder.source) == (folder / "encoder").resolve()
+    (profile,) = profiler.write(profiler.subjects(place.view, "user", np.arange(1), {}))
+    assert profile.text.startswith("The user likes genres such as")
 
 
 def test_what_cannot_be_opened(place, tuned, tmp_path):
@@ -244,9 +257,6 @@ def test_the_baseline_without_a_language_model_through_the_command_line(place, r
     assert "EMB-CL" in said
     assert "next: reclm bench --backbone similarity" in said
     assert f"--encoder {tmp_path / 'out' / 'encoder'} --dataset tastes" in said
-    found = json.loads((tmp_path / "out" / "measured" / "results.json").read_text())
-    assert list(found["rankings"]) == ["Random", "MostPopular", "history, untrained", "EMB-CL"]
-    assert found["profiles"] == {}
-    assert set(
-        pq.read_table(tmp_path / "out" / "measured" / "sessions.parquet")["method"].to_pylist()
-    ) == set(found["rankings"])
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    for name in ("Random", "MostPopular", "history, untrained", "EMB-CL"):
+        assert f"| {name} | " in report
