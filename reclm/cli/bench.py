@@ -23,6 +23,12 @@ OF_PROFILES = {
     *("profiler", "model", "engine", "adapter", "kinds", "limit", "store", "profiler_set", "controls"),
 }
 """Options that do nothing without ``--augment``."""
+BACKBONES = "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class."
+SELECT_ON = "The part that chooses the epoch; test is the papers' way, and flatters."
+LIMIT = (
+    "Write missing profiles of the first so many users, and items, 0 for all; default 300 with a language model, all "
+    "without one. Stored profiles are used in any case."
+)
 
 app = typer.Typer(
     invoke_without_command=True, rich_markup_mode=None, subcommand_metavar="[suite NAME | compare A B]"
@@ -33,8 +39,8 @@ app = typer.Typer(
 def suite(
     suite: Annotated[str, typer.Argument(help="A suite of reclm, or a YAML file of your own.")],
     rows: opt.Rows = None,
-    dataset: Annotated[str | None, opt.option("In place of the suite's data set.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Trials of each row.")] = None,
+    dataset: Annotated[opt.Text, opt.option("In place of the suite's data set.")] = None,
+    seeds: Annotated[opt.Count, opt.option("Trials of each row.", min=1)] = None,
     epochs: opt.Epochs = None,
     kinds: opt.KindsOption = "both",
     controls: opt.Controls = False,
@@ -84,15 +90,8 @@ def compare(
 @app.callback()
 def bench(
     context: typer.Context,
-    backbone: Annotated[
-        str,
-        opt.option(
-            "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class."
-        ),
-    ] = "lightgcn",
-    augment: Annotated[
-        bool, typer.Option("--augment", help="Train it with profiles too, and compare.")
-    ] = False,
+    backbone: Annotated[str, opt.option(BACKBONES)] = "lightgcn",
+    augment: Annotated[bool, opt.option("Train it with profiles too, and compare.", "--augment")] = False,
     dataset: opt.DatasetName = "ml-100k",
     profiler: opt.ProfilerName = "zero-shot",
     model: opt.ModelName = None,
@@ -100,28 +99,13 @@ def bench(
     adapter: opt.AdapterFolder = None,
     encoder: opt.EncoderName = None,
     kinds: opt.KindsOption = "both",
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Write missing profiles of the first so many users, and items, 0 for all; default 300 with a language "
-            "model, all without one. Stored profiles are used in any case.",
-        ),
-    ] = None,
+    limit: Annotated[opt.Count, opt.option(LIMIT, min=0)] = None,
     store: opt.StoreFolder = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trials of each row.")] = 1,
+    seeds: Annotated[int, opt.option("Trials of each row.", min=1)] = 1,
     epochs: opt.Epochs = None,
-    select_on: Annotated[
-        opt.SelectOn,
-        opt.option("The part that chooses the epoch; test is the papers' way, and flatters."),
-    ] = "valid",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Option of the backbone or of its training."),
-    ] = None,
-    profiler_set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the profiler.")
-    ] = None,
+    select_on: Annotated[opt.SelectOn, opt.option(SELECT_ON)] = "valid",
+    set_: Annotated[opt.Texts, opt.setting("Option of the backbone or of its training.")] = None,
+    profiler_set: Annotated[opt.Texts, opt.setting("Setting of the profiler.", "--profiler-set")] = None,
     controls: opt.Controls = False,
     search: opt.Search = None,
     jobs: opt.Jobs = 1,
@@ -130,7 +114,7 @@ def bench(
     out: opt.Out = None,
     compare_: Annotated[tuple[Path, Path] | None, typer.Option("--compare", hidden=True)] = None,
     suite_: Annotated[str | None, typer.Option("--suite", hidden=True)] = None,
-    row: Annotated[list[str] | None, typer.Option("--row", hidden=True)] = None,
+    row: Annotated[opt.Texts, typer.Option("--row", hidden=True)] = None,
     home: opt.Home = None,
 ) -> None:
     """Train a backbone with and without profiles, and say whether they helped."""

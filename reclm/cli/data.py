@@ -43,19 +43,16 @@ def _options(values: Any) -> str:
 def prepare(
     context: typer.Context,
     reader: Annotated[str, typer.Argument(help="A reader of `reclm data list`.")],
-    source: Annotated[str | None, opt.option("The raw files: a file, zip, folder or address.")] = None,
+    source: Annotated[opt.Text, opt.option("The raw files: a file, zip, folder or address.")] = None,
     name: Annotated[
-        str | None, typer.Option("--name", "--as", help="The data set's name; default the reader's.")
+        opt.Text, opt.option("The data set's name; default the reader's.", "--name", "--as")
     ] = None,
-    out: Annotated[Path | None, opt.option("Folder to write, in place of the workspace's.")] = None,
+    out: Annotated[opt.File, opt.option("Folder to write, in place of the workspace's.")] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Write over a data set of that name prepared in another way.")
+        bool, opt.option("Write over a data set prepared in another way.", "--replace")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first malformed line.")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Option of the reader; --key VALUE does the same."),
-    ] = None,
+    strict: Annotated[bool, opt.option("Stop at the first malformed line.", "--strict")] = False,
+    set_: Annotated[opt.Texts, opt.setting("Option of the reader; --key VALUE does the same.")] = None,
     home: opt.Home = None,
 ) -> None:
     """Read raw data, split it and save it under its name.

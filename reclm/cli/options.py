@@ -13,6 +13,11 @@ from reclm.errors import BadInput, NotFound
 if TYPE_CHECKING:
     from reclm.data.dataset import ProfileKind
 
+Text = str | None
+Texts = list[str] | None
+File = Path | None
+Count = int | None
+
 _HOME: ContextVar[Path | None] = ContextVar("home", default=None)
 
 
@@ -31,70 +36,49 @@ def option(text: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=text, **settings)
 
 
-Home = Annotated[
-    Path | None,
-    option(
-        "Folder of your work; default $RECLM_HOME, else ./reclm-home.",
-        callback=_set_home,
-        is_eager=True,
-        show_default=False,
-    ),
-]
+def setting(text: str, name: str = "--set") -> Any:
+    """Return an option of the form KEY=VALUE."""
+    return option(text, name, metavar="KEY=VALUE")
+
+
+_home = {"callback": _set_home, "is_eager": True, "show_default": False}
+Home = Annotated[File, option("Folder of your work; default $RECLM_HOME, else ./reclm-home.", **_home)]
 DatasetName = Annotated[str, option("A prepared data set, an embedded one, or a folder.")]
 DatasetArgument = Annotated[str, typer.Argument(help="A prepared data set: its name or folder.")]
 ProfilerName = Annotated[
     str, option("zero-shot, keywords, reclm, langptune, a plug-in, or a folder that reclm tune wrote.")
 ]
 ModelName = Annotated[
-    str | None,
-    option("Language model: hub name, directory, GGUF file, or a server's name; default SmolLM2-135M."),
+    Text, option("Language model: hub name, folder, GGUF file, or a server's name; default SmolLM2-135M.")
 ]
 EngineName = Annotated[
-    str | None,
-    option(
-        "openvino, transformers, or server, the OpenAI-compatible one at $OPENAI_BASE_URL; default what fits."
-    ),
+    Text,
+    option("openvino, transformers, or server (OpenAI-compatible, at $OPENAI_BASE_URL); default what fits."),
 ]
 EncoderName = Annotated[
-    str | None,
-    option("Text encoder: hub name or directory; default all-MiniLM-L6-v2, or a tuned profiler's."),
+    Text, option("Text encoder: hub name or directory; default all-MiniLM-L6-v2, or a tuned profiler's.")
 ]
 Kinds = Literal["user", "item", "both"]
 KindsOption = Annotated[Kinds, option("Profiles of users, items, or both.", "--kinds", "--kind")]
-StoreFolder = Annotated[Path | None, option("Folder of the profiles, in place of the workspace's.")]
-AdapterFolder = Annotated[Path | None, option("0.1's --profiler FOLDER.", hidden=True)]
-Settings = Annotated[list[str] | None, option("Setting of the profiler.", "--set", metavar="KEY=VALUE")]
+StoreFolder = Annotated[File, option("Folder of the profiles, in place of the workspace's.")]
+AdapterFolder = Annotated[File, option("0.1's --profiler FOLDER.", hidden=True)]
+Settings = Annotated[Texts, setting("Setting of the profiler.")]
 SelectOn = Literal["valid", "test"]
-Epochs = Annotated[int | None, option("Most epochs of a trial; default 50, or those of the suite.", min=1)]
-Controls = Annotated[
-    bool,
-    option(
-        "Train with controls in place of the profiles, too: others' profiles, random vectors, item text, keywords.",
-        "--controls",
-    ),
-]
-Search = Annotated[
-    int | None,
-    option("First try N options for every row, and take the best on validation.", metavar="N", min=1),
-]
+Epochs = Annotated[Count, option("Most epochs of a trial; default 50, or those of the suite.", min=1)]
+_controls = (
+    "Train with controls in place of profiles, too: others' profiles, random vectors, item text, keywords."
+)
+Controls = Annotated[bool, option(_controls, "--controls")]
+_search = "First try N options for every row, and take the best on validation."
+Search = Annotated[Count, option(_search, metavar="N", min=1)]
 Jobs = Annotated[int, option("Processes; they share the cores.", min=1)]
 Fresh = Annotated[bool, option("Train all again, also what is cached.", "--fresh")]
 Track = Annotated[
-    list[str] | None,
-    option(
-        "tensorboard or mlflow: write options, curves and results of every trial there, too; may be repeated."
-    ),
+    Texts, option("tensorboard or mlflow: write options, curves and results there, too; may be repeated.")
 ]
-Out = Annotated[Path | None, option("Folder of the results; default a new one in the workspace.")]
-Rows = Annotated[
-    list[str] | None,
-    option(
-        "Only this row, by name or pattern ('LightGCN*'), and those it is compared with; may be repeated.",
-        "--rows",
-        "--row",
-        metavar="NAME",
-    ),
-]
+Out = Annotated[File, option("Folder of the results; default a new one in the workspace.")]
+_rows = "Only this row, by name or pattern ('LightGCN*'), and those it is compared with; may be repeated."
+Rows = Annotated[Texts, option(_rows, "--rows", "--row", metavar="NAME")]
 
 
 def sides(kinds: Kinds) -> "tuple[ProfileKind, ...]":

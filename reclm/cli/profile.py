@@ -3,13 +3,15 @@
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from reclm.cli import options as opt
 
 if TYPE_CHECKING:
     from reclm.profiles.profiles import Profiles
     from reclm.profiles.run import ProfileRun
+
+CARRY_OVER = (
+    "The data have changed: set the profiles aside, take over answers to equal prompts, write the rest."
+)
 
 
 def profile(
@@ -20,25 +22,16 @@ def profile(
     adapter: opt.AdapterFolder = None,
     encoder: opt.EncoderName = None,
     kinds: opt.KindsOption = "both",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many users, and so many items.")
-    ] = None,
+    limit: Annotated[opt.Count, opt.option("Only the first so many users, and so many items.", min=1)] = None,
     prompts: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only users and items with one of the so many commonest prompts."),
+        opt.Count, opt.option("Only those with one of the so many commonest prompts.", min=1)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")] = False,
+    dry_run: Annotated[bool, opt.option("Count and estimate; write nothing.", "--dry-run")] = False,
     store: opt.StoreFolder = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Set the profiles that are there aside, and begin anew.")
+        bool, opt.option("Set the profiles that are there aside, begin anew.", "--fresh")
     ] = False,
-    carry_over: Annotated[
-        bool,
-        typer.Option(
-            "--carry-over",
-            help="The data have changed: set the profiles aside, take over answers to equal prompts, write the rest.",
-        ),
-    ] = False,
+    carry_over: Annotated[bool, opt.option(CARRY_OVER, "--carry-over")] = False,
     set_: opt.Settings = None,
     home: opt.Home = None,
 ) -> None:

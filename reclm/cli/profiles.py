@@ -15,16 +15,13 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Look at profiles, search, export and import them."
 )
 
-Writer = Annotated[
-    str | None,
-    typer.Option("--profiler", help="The writer; needed where several wrote for the data set."),
-]
+Writer = Annotated[opt.Text, opt.option("The writer, where several wrote for the data set.", "--profiler")]
 Format = Literal["parquet", "npy", "safetensors", "recbole"]
 
 
 @app.command("list")
 def list_(
-    dataset: Annotated[str | None, opt.option("Only those of this data set.")] = None,
+    dataset: Annotated[opt.Text, opt.option("Only those of this data set.")] = None,
     home: opt.Home = None,
 ) -> None:
     """List the profiles written so far."""
@@ -114,7 +111,7 @@ def import_(
     dataset: opt.DatasetName = "ml-100k",
     kind: Annotated[opt.Kinds, opt.option("user or item: whom the profiles describe.")] = "user",
     text: Annotated[str, opt.option("The column of texts.")] = "text",
-    id: Annotated[str | None, opt.option("The column of ids; default id, user_id or item_id.")] = None,
+    id: Annotated[opt.Text, opt.option("The column of ids; default id, user_id or item_id.")] = None,
     encoder: opt.EncoderName = None,
     store: opt.StoreFolder = None,
     home: opt.Home = None,

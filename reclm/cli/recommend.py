@@ -1,9 +1,6 @@
 """``reclm recommend``: the best items for a user, trained on or new."""
 
-from pathlib import Path
 from typing import Annotated, Any
-
-import typer
 
 from reclm.cli import options as opt
 
@@ -12,27 +9,20 @@ LONGEST = 90
 
 
 def recommend(
-    users: Annotated[
-        list[str] | None, typer.Option("--users", "--user", help="A user of the data set; may be repeated.")
-    ] = None,
+    users: Annotated[opt.Texts, opt.option("A user; may be repeated.", "--users", "--user")] = None,
     profile: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="A new user's profile; needs an augmented model.")
+        opt.Text, opt.option("A new user's profile; needs an augmented model.", metavar="TEXT")
     ] = None,
     history: Annotated[
-        str | None, typer.Option(metavar="ID,ID,…", help="A new user's items; with --profile or without.")
+        opt.Text, opt.option("A new user's items; with --profile or without.", metavar="ID,ID,…")
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many.")] = 10,
-    run: Annotated[
-        Path | None,
-        opt.option("Folder of a model, or of a run with models; default the workspace's newest run."),
-    ] = None,
+    k: Annotated[int, opt.option("How many.", "--k", "-k", min=1)] = 10,
+    run: Annotated[opt.File, opt.option("Folder of a model, or of a run; default the newest run.")] = None,
     new_items: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Items to rank too: CSV, TSV, Parquet or JSON lines with item_id and text."
-        ),
+        opt.File,
+        opt.option("Items to rank too: CSV, TSV, Parquet, JSON lines with item_id and text.", metavar="FILE"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Annotated[bool, opt.option("Print JSON.", "--json")] = False,
     home: opt.Home = None,
 ) -> None:
     """Recommend items to a user of the data set, or to a new one."""

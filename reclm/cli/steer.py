@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from reclm.cli import options as opt
 from reclm.errors import BadInput
 
@@ -15,7 +13,7 @@ LONGEST = 60
 
 
 def steer(
-    user: Annotated[str | None, opt.option("A user of the data set.")] = None,
+    user: Annotated[opt.Text, opt.option("A user of the data set.")] = None,
     dataset: opt.DatasetName = "ml-100k",
     profiler: opt.ProfilerName = "zero-shot",
     model: opt.ModelName = None,
@@ -23,14 +21,12 @@ def steer(
     adapter: opt.AdapterFolder = None,
     encoder: opt.EncoderName = None,
     edit: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The edited profile; - opens $EDITOR on it.")
+        opt.Text, opt.option("The edited profile; - opens $EDITOR on it.", metavar="TEXT")
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", "--topk", min=1, help="How many items.")] = 10,
+    k: Annotated[int, opt.option("How many items.", "--k", "-k", "--topk", min=1)] = 10,
     measure: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Without a user: what 'Loves …' and 'Dislikes …' move, over N users."
-        ),
+        opt.Count,
+        opt.option("Without a user: what 'Loves …' and 'Dislikes …' move, over N users.", metavar="N", min=1),
     ] = None,
     set_: opt.Settings = None,
     home: opt.Home = None,

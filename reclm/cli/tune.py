@@ -1,10 +1,7 @@
 """``reclm tune``: tune a profiler's language model."""
 
 import shlex
-from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from reclm.cli import options as opt
 
@@ -14,37 +11,32 @@ def tune(
     profiler: Annotated[str, opt.option("reclm, langptune, or a plug-in.")] = "reclm",
     model: opt.ModelName = None,
     teacher: Annotated[
-        Path | None,
+        opt.File,
         opt.option("User profiles to learn from: CSV, TSV, Parquet, JSON lines, or a profile store."),
     ] = None,
-    teacher_items: Annotated[Path | None, opt.option("Item profiles to learn from.")] = None,
+    teacher_items: Annotated[opt.File, opt.option("Item profiles to learn from.")] = None,
     teacher_model: Annotated[
-        str | None, opt.option("A chat model that writes the teacher's profiles, without a file.")
+        opt.Text, opt.option("A chat model that writes the teacher's profiles, without a file.")
     ] = None,
     teacher_engine: Annotated[
-        str | None, opt.option("Its engine; server for an OpenAI-compatible one.")
+        opt.Text, opt.option("Its engine; server for an OpenAI-compatible one.")
     ] = None,
     stages: Annotated[
-        str | None, opt.option("Stages, such as kd,collab,reward,ppo,items; all by default.")
+        opt.Text, opt.option("Stages, such as kd,collab,reward,ppo,items; default all.")
     ] = None,
     variant: Annotated[
-        str | None,
-        opt.option("Of the profiler; of reclm, loss on both answers (mask) or the last (naive)."),
+        opt.Text, opt.option("Of the profiler; of reclm, loss on both answers (mask) or the last (naive).")
     ] = None,
-    out: Annotated[
-        Path | None, opt.option("Folder to tune in; default in the workspace. Run again, it resumes.")
-    ] = None,
+    out: Annotated[opt.File, opt.option("Folder to tune in; default in the workspace.")] = None,
     samples: Annotated[
-        int, typer.Option("--show", min=0, help="Print so many samples of each stage, and do nothing.")
+        int, opt.option("Print so many samples of each stage, and do nothing.", "--show", min=0)
     ] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; tune nothing.")] = False,
+    dry_run: Annotated[bool, opt.option("Count and estimate; tune nothing.", "--dry-run")] = False,
     encoder: opt.EncoderName = None,
     config: Annotated[
         str, opt.option("A preset of the profiler, or a YAML file; other options go first.")
     ] = "auto",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting, as in kd.epochs=1.")
-    ] = None,
+    set_: Annotated[opt.Texts, opt.setting("Setting, as in kd.epochs=1.")] = None,
     home: opt.Home = None,
 ) -> None:
     """Tune a language model to write profiles, from a teacher's. Run again, it resumes."""
