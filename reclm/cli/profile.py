@@ -101,12 +101,8 @@ def _show_examples(profiles: "Profiles") -> str | None:
     first = None
     for kind in profiles.kinds:
         rows = [
-            (
-                example.profile.id,
-                "\n".join(printable(text, 70) for text in example.source),
-                example.profile.text,
-            )
-            for example in examples(profiles.view, profiles.store, kind)
+            (id, "\n".join(printable(text, 70) for text in source), profile)
+            for id, source, profile in examples(profiles.view, profiles.store, kind)
         ]
         source = "history, newest first" if kind == "user" else "item"
         show_table(["id", source, "profile"], rows, f"{kind} profiles", lines=True)

@@ -31,10 +31,10 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer: Any, context: int, model: str) -> None:
         if not tokenizer.chat_template:
-            raise BadInput(
-                f"model {model!r} has no chat template; use an instruction-tuned one (…-Instruct, …-chat)",
-                value=model,
+            message = (
+                f"model {model!r} has no chat template; use an instruction-tuned one (…-Instruct, …-chat)"
             )
+            raise BadInput(message, value=model)
         self.tokenizer, self.context, self.model = tokenizer, context, model
         added = {str(token): (idx, token) for idx, token in tokenizer.added_tokens_decoder.items()}
         self._added = {text: token for text, token in added.items() if len(text) > 1 and not text.isspace()}
@@ -50,10 +50,7 @@ class PromptTokenizer:
 
     def ids(self, chat: Chat) -> list[int]:
         """Return the token ids of the prompt, with the given start of the answer at its end."""
-        messages, layout = chat.messages, self._template(chat)
-        if layout is None:
-            messages = _without_system(chat.messages)
-            layout = self._layout(tuple(message.role for message in messages))
+        messages, layout = self._template(chat.messages)
         ids: list[int] = []
         run = ""
         for piece in layout:
@@ -68,19 +65,14 @@ class PromptTokenizer:
         return [*ids, *self._text_ids(run + chat.answer_start)]
 
     def checked(self, key: str, chat: Chat, new_tokens: int) -> list[int]:
-        """Return :meth:`ids`, if they and ``new_tokens`` more fit the model.
-
-        Raises:
-            BadInput: if they do not.
-        """
+        """Return :meth:`ids`; :class:`BadInput` if they and ``new_tokens`` more do not fit the model."""
         ids = self.ids(chat)
         if len(ids) + new_tokens > self.context:
-            raise BadInput(
+            message = (
                 f"the prompt of {key!r} is too long: {len(ids)} tokens and up to {new_tokens} new ones, "
-                f"{self.model} takes {self.context}; shorten the history or the item text",
-                value=len(ids),
-                where=key,
+                f"{self.model} takes {self.context}; shorten the history or the item text"
             )
+            raise BadInput(message, value=len(ids), where=key)
         return ids
 
     def training_ids(self, messages: tuple[Message, ...]) -> tuple[list[int], list[int]]:
@@ -95,11 +87,8 @@ class PromptTokenizer:
         if not self.tokenizer.is_fast:
             message = f"the tokenizer of {self.model!r} gives no offsets; a fast one is needed to tune"
             raise BadInput(message, value=self.model)
-        layout = self._template(Chat(messages), finished=True)
-        if layout is None:
-            # the system message is part of the first user message now, and all others count one less
-            ids, owners = self.training_ids(_without_system(messages))
-            return ids, [owner + 1 if owner >= 0 else owner for owner in owners]
+        joined, layout = self._template(messages, finished=True)
+        dropped = len(messages) - len(joined)  # 1 where the system message is part of the first user message
         ids: list[int] = []
         owners: list[int] = []
         run, closing = "", -1
@@ -108,10 +97,9 @@ class PromptTokenizer:
         for piece in layout + end:
             match piece:
                 case ("slot", number):
-                    content = messages[number].content.strip()
-                    spans.append((len(run), len(run) + len(content), number))
+                    content, closing = joined[number].content.strip(), number + dropped
+                    spans.append((len(run), len(run) + len(content), closing))
                     run += content
-                    closing = number
                 case ("text", text):
                     run += text
                     closing = closing if not text.strip() else -1
@@ -154,15 +142,18 @@ class PromptTokenizer:
         """Decode generated ids, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _template(self, chat: Chat, finished: bool = False) -> tuple[tuple[str, Any], ...] | None:
-        """Return the template's layout for the chat, None where the template knows no system message."""
+    def _template(
+        self, messages: tuple[Message, ...], finished: bool = False
+    ) -> tuple[tuple[Message, ...], tuple[tuple[str, Any], ...]]:
+        """Return messages and layout; the system message joins the first user message if the template knows none."""
         try:
-            return self._layout(tuple(message.role for message in chat.messages), finished)
+            return messages, self._layout(tuple(message.role for message in messages), finished)
         except TemplateError as error:
-            if chat.messages[0].role == "system":
-                return None
-            message = f"the chat template of {self.model!r} refuses the prompt: {error}"
-            raise BadInput(message, value=self.model) from error
+            if messages[0].role != "system":
+                message = f"the chat template of {self.model!r} refuses the prompt: {error}"
+                raise BadInput(message, value=self.model) from error
+        system, first, *rest = messages
+        return self._template((Message(first.role, f"{system.content}\n\n{first.content}"), *rest), finished)
 
     def _render(self, roles: tuple[str, ...], finished: bool = False) -> tuple[tuple[str, Any], ...]:
         """Render the template of these roles as ``("text", str)``, ``("token", id)`` and ``("slot", number)``."""
@@ -199,9 +190,3 @@ class PromptTokenizer:
             cut = match.start() + 1
             return self._encode(text[:cut]) + self._encode(text[cut:])
         return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-
-
-def _without_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Put the system message in front of the first user message, for templates that know none."""
-    system, first, *rest = messages
-    return (Message(first.role, f"{system.content}\n\n{first.content}"), *rest)

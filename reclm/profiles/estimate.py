@@ -1,7 +1,7 @@
 """Estimate the tokens and the time of a run before it begins."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,7 @@ def _calibrate(
     prompts = plan.prompts
     if not prompts:
         return KindEstimate(plan), []
-    drawn = list(_evenly(prompts, sample))
+    drawn = _evenly(prompts, sample)
     timed = drawn[1:] or drawn
     start = time.perf_counter()
     answers = list(profiler.write(drawn[:1]))
@@ -143,6 +143,6 @@ def _calibrate(
     return estimate, answers
 
 
-def _evenly(prompts: list[Subject], count: int) -> Iterator[Subject]:
-    for place in np.linspace(0, len(prompts) - 1, min(count, len(prompts))).astype(int):
-        yield prompts[place]
+def _evenly(prompts: list[Subject], count: int) -> list[Subject]:
+    places = np.linspace(0, len(prompts) - 1, min(count, len(prompts))).astype(int)
+    return [prompts[place] for place in places]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -182,7 +182,10 @@ def export(profiles: Profiles, format: str, folder: Path, kinds: Sequence[Profil
             kind: ProfileMatrix.from_rows(*profiles.embeddings(kind), IdMap(ids[kind], kind)).vectors
             for kind in texts
         }
-        files = _WRITERS[format](store, folder, ids, matrices)
+        if format == "recbole":
+            files = _recbole(store, folder, ids, matrices)
+        else:
+            files = _vectors(format, store, folder, ids, matrices)
     manifest = store.info.model_dump() | {
         "format": format,
         "encoder": None if format == "parquet" else profiles.encoder.name,
@@ -194,25 +197,21 @@ def export(profiles: Profiles, format: str, folder: Path, kinds: Sequence[Profil
     return [*files, path]
 
 
-def _write_ids(folder: Path, ids: _Ids) -> list[Path]:
+def _vectors(format: str, store: ProfileStore, folder: Path, ids: _Ids, matrices: _Matrices) -> list[Path]:
+    if format == "npy":
+        files = [folder / f"{kind}.npy" for kind in matrices]
+        for file, matrix in zip(files, matrices.values(), strict=True):
+            np.save(file, matrix)
+    else:
+        from safetensors.numpy import save_file
+
+        files = [folder / "profiles.safetensors"]
+        tensors: dict[str, np.ndarray] = {**matrices}
+        save_file(tensors, files[0], metadata={"fingerprint": store.info.fingerprint})
     for kind, names in ids.items():
-        (folder / f"{kind}.ids.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
-    return [folder / f"{kind}.ids.json" for kind in ids]
-
-
-def _npy(_: ProfileStore, folder: Path, ids: _Ids, matrices: _Matrices) -> list[Path]:
-    for kind, matrix in matrices.items():
-        np.save(folder / f"{kind}.npy", matrix)
-    return [*(folder / f"{kind}.npy" for kind in matrices), *_write_ids(folder, ids)]
-
-
-def _safetensors(store: ProfileStore, folder: Path, ids: _Ids, matrices: _Matrices) -> list[Path]:
-    from safetensors.numpy import save_file
-
-    path = folder / "profiles.safetensors"
-    tensors: dict[str, np.ndarray] = {**matrices}
-    save_file(tensors, path, metadata={"fingerprint": store.info.fingerprint})
-    return [path, *_write_ids(folder, ids)]
+        files.append(folder / f"{kind}.ids.json")
+        files[-1].write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+    return files
 
 
 def _recbole(store: ProfileStore, folder: Path, ids: _Ids, matrices: _Matrices) -> list[Path]:
@@ -244,10 +243,3 @@ def _recbole(store: ProfileStore, folder: Path, ids: _Ids, matrices: _Matrices) 
     path = folder / "recbole.yaml"
     path.write_text(head + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     return [*paths, path]
-
-
-_WRITERS: dict[str, Callable[[ProfileStore, Path, _Ids, _Matrices], list[Path]]] = {
-    "npy": _npy,
-    "safetensors": _safetensors,
-    "recbole": _recbole,
-}

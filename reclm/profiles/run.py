@@ -259,23 +259,16 @@ def _carry_out(plan: Plan, profiler: Profiler, store: ProfileStore, counts: Kind
     counts.generated += len(seconds)
 
 
-@dataclass(frozen=True)
-class Example:
-    """A profile beside its source: texts of the newest items of a user, or of the item itself."""
-
-    profile: Profile
-    source: list[str]
-
-
-def examples(view: TrainingView, store: ProfileStore, kind: ProfileKind, count: int = 3) -> list[Example]:
-    """Return the profiles of the first ``count`` users or items of the data set that have one."""
-    rows = view.idmap(kind).find(store.texts(kind))
+def examples(
+    view: TrainingView, store: ProfileStore, kind: ProfileKind, count: int = 3
+) -> list[tuple[str, list[str], str]]:
+    """Return the first ``count`` users or items with a profile: id, texts of the newest items, profile."""
+    texts = store.texts(kind)
+    rows = view.idmap(kind).find(texts)
     rows = np.sort(rows[rows >= 0])[:count]
     result = []
     for row, id in zip(rows, view.idmap(kind).ids(rows), strict=True):
         history = view.train.item_idx[view.history("user", row)[::-1][:5]] if kind == "user" else [row]
-        profile = store.get(kind, id)
-        if profile:
-            fields = view.item_text.take(pa.array(history, pa.int64()))
-            result.append(Example(profile, item_texts(fields, view.text_template)))
+        fields = view.item_text.take(pa.array(history, pa.int64()))
+        result.append((id, item_texts(fields, view.text_template), texts[id]))
     return result

@@ -248,10 +248,7 @@ class ProfileStore:
 
     def count(self, kind: ProfileKind | None = None) -> int:
         """Return the number of profiles."""
-        if self._journalled():
-            return len(self.rows(kind, ["id"]))
-        table = self._table()
-        return 0 if table is None else table.count_rows(None if kind is None else f"kind = '{kind}'")
+        return len(self.rows(kind, ["id"]))
 
     def get(self, kind: ProfileKind, id: str) -> Profile | None:
         """Return the profile of one user or item, None where there is none."""

@@ -277,8 +277,8 @@ def test_examples_show_what_a_profile_was_made_from(
     make_profiles(view, profiler, store, progress=False)
     store.add([Profile("user", "somebody else", "likes X", "h", "history")])
     users = examples(view, store, "user", 2)
-    assert [(one.profile.id, one.source) for one in users] == [("u1", ["B", "A"]), ("u2", ["B", "A"])]
-    assert examples(view, store, "item", 1)[0].source == ["A"]
+    assert [(id, source) for id, source, _ in users] == [("u1", ["B", "A"]), ("u2", ["B", "A"])]
+    assert examples(view, store, "item", 1)[0][1] == ["A"]
 
 
 def test_a_model_is_loaded_only_to_be_asked(view: TrainingView, profiler: Any, store: ProfileStore) -> None:

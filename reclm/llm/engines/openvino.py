@@ -23,6 +23,8 @@ finally:
     if _before is not None:
         sys.modules[_TELEMETRY] = _before
 
+_RUNNING = genai.GenerationStatus.RUNNING
+
 
 class OpenVINOGenerator(LocalGenerator):
     """Runs a GGUF file or an OpenVINO folder on the CPU.
@@ -71,11 +73,8 @@ class OpenVINOGenerator(LocalGenerator):
             self._pipeline = genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU", properties)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
-            raise Damaged(
-                f"OpenVINO cannot read {model.path}: {reason}; try --engine transformers",
-                where=model.path,
-                remedy="--engine transformers",
-            ) from error
+            message = f"OpenVINO cannot read {model.path}: {reason}; try --engine transformers"
+            raise Damaged(message, where=model.path, remedy="--engine transformers") from error
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
         """Answer every chat, each once and as soon as it is done; at most ``in_flight`` are begun and not done.
@@ -99,7 +98,8 @@ class OpenVINOGenerator(LocalGenerator):
                 if not running:
                     return
                 self._pipeline.step()
-                for key in [key for key, handle in running.items() if _is_done(handle)]:
+                statuses = {key: handle.get_status() for key, handle in running.items()}
+                for key in [key for key, status in statuses.items() if status != _RUNNING]:
                     yield self._result(key, chats[key], prompts[key], running.pop(key), params)
                 if room == 1 and not any(handle.can_read() for handle in running.values()):
                     continue
@@ -115,11 +115,10 @@ class OpenVINOGenerator(LocalGenerator):
         self, key: str, chat: Chat, prompt: list[int], handle: Any, params: SamplingParams
     ) -> Generation:
         if handle.get_status() == genai.GenerationStatus.IGNORED:
-            raise BadInput(
-                f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache; raise cache_gb",
-                value=key,
-                remedy="cache_gb",
+            message = (
+                f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache; raise cache_gb"
             )
+            raise BadInput(message, value=key, remedy="cache_gb")
         # where the answer begins with a stop string, nothing is left to read
         answers = handle.read_all()
         new = list(answers[0].generated_ids) if answers else []
@@ -142,7 +141,3 @@ class OpenVINOGenerator(LocalGenerator):
         if params.pattern is not None:
             config.structured_output_config = genai.StructuredOutputConfig(regex=params.pattern)
         return config
-
-
-def _is_done(handle: Any) -> bool:
-    return handle.get_status() != genai.GenerationStatus.RUNNING

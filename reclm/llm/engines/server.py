@@ -139,39 +139,27 @@ class ServerGenerator(TextGenerator):
             message = f"OPENAI_API_KEY holds characters that no key for {self._url} can have"
             raise BadInput(message, where="OPENAI_API_KEY")
         if not self._key and self._needs_key:
-            raise NotFound(
+            message = (
                 f"there is no key for {self._url}; set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that "
-                "needs none, as in http://localhost:8000/v1",
-                value="OPENAI_API_KEY",
-                remedy="OPENAI_API_KEY",
+                "needs none, as in http://localhost:8000/v1"
             )
-        return openai.AsyncOpenAI(
-            base_url=self._base_url,
-            api_key=self._key or "none",
-            max_retries=self._retries,
-            timeout=self._timeout,
-        )
+            raise NotFound(message, value="OPENAI_API_KEY", remedy="OPENAI_API_KEY")
+        limits = {"max_retries": self._retries, "timeout": self._timeout}
+        return openai.AsyncOpenAI(base_url=self._base_url, api_key=self._key or "none", **limits)
 
     async def _answer(
         self, client: openai.AsyncOpenAI, key: str, chat: Chat, params: SamplingParams
     ) -> Generation:
-        try:
-            completion = await self._ask(client, chat, params)
-            return self._read(key, chat, completion, params)
-        except ReclmError:  # some are ValueErrors, too
-            raise
-        except (openai.OpenAIError, ValueError) as error:
-            raise await self._explained(error, client, key) from error
-
-    async def _ask(self, client: openai.AsyncOpenAI, chat: Chat, params: SamplingParams) -> Any:
         while True:
             request = self._request(chat, params)
             try:
-                return await client.chat.completions.create(**request)
-            except openai.APIStatusError as error:
+                return self._read(key, chat, await client.chat.completions.create(**request), params)
+            except ReclmError:  # some are ValueErrors, too
+                raise
+            except (openai.OpenAIError, ValueError) as error:
                 refused = next((name for name in request if _is_refused(name, error)), None)
                 if refused not in _DISPENSABLE:
-                    raise
+                    raise await self._explained(error, client, key) from error
                 self._refused.add(refused)
 
     def _request(self, chat: Chat, params: SamplingParams) -> dict[str, Any]:
@@ -212,12 +200,11 @@ class ServerGenerator(TextGenerator):
         text, stopped = cut_at_stop(written, params)
         cut_off = choices[0].finish_reason == "length" and not stopped
         if cut_off and not written.strip():
-            raise BadInput(
+            message = (
                 f"{self.model} wrote nothing for {key!r} within {params.max_new_tokens} tokens; it may think before "
-                "it answers: raise max_new_tokens, or have the server switch that off",
-                value=key,
-                remedy="max_new_tokens",
+                "it answers: raise max_new_tokens, or have the server switch that off"
             )
+            raise BadInput(message, value=key, remedy="max_new_tokens")
         read, new = self._usage(chat, written, getattr(completion, "usage", None))
         return Generation(key, (begun + text).strip(), read, new, "length" if cut_off else "stop")
 
@@ -252,10 +239,7 @@ class ServerGenerator(TextGenerator):
 
     def _refusal(self, error: openai.APIStatusError, words: str, key: str) -> str:
         if _TOO_LONG.search(f"{error.code} {error.type} {words}"):
-            return (
-                "the prompt of {key!r} is too long for {model} at {host}: {words}; "
-                "shorten the history or the item text"
-            )
+            return "the prompt of {key!r} is too long for {model} at {host}: {words}; shorten the history or item text"
         line = "{url} refuses the prompt of {key!r} ({status}): {words}"
         setting = next(
             (f"{name}={value}" for name, value in _DEFAULTS.items() if _is_refused(name, error)), None
@@ -300,23 +284,24 @@ _TRANSIENT = (openai.RateLimitError, openai.InternalServerError, openai.APIConne
 
 def _parsed(address: str) -> tuple[str, str]:
     """Return an address without name and password, and its ``HOST:PORT``."""
-    shown = address.rpartition("@")[2].partition("?")[0]
+    bare = address.rpartition("@")[2].partition("?")[0]
     try:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError(address)
     except ValueError as error:
-        raise BadInput(
-            f"OPENAI_BASE_URL: {shown!r} is no address of a server; write one as in http://localhost:8000/v1",
-            value=shown,
-            where="OPENAI_BASE_URL",
-        ) from error
+        message = (
+            f"OPENAI_BASE_URL: {bare!r} is no address of a server; write one as in http://localhost:8000/v1"
+        )
+        raise BadInput(message, value=bare, where="OPENAI_BASE_URL") from error
     host = parts.netloc.rpartition("@")[2].lower()
     return f"{parts.scheme}://{host}{parts.path}".rstrip("/"), host
 
 
-def _is_refused(name: str, error: openai.APIStatusError) -> bool:
+def _is_refused(name: str, error: Exception) -> bool:
     """Return whether the server refuses a request because it does not support its field ``name``."""
+    if not isinstance(error, openai.APIStatusError):
+        return False
     line = f"{error.code} {error.message}"
     return "unsupported" in line.lower() and (error.param == name or f"'{name}'" in line)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
@@ -40,12 +41,11 @@ class TokenChooser:
         seeds: Sequence[int] | None = None,
     ) -> None:
         self._params, self._end_ids = params, end_ids
-        self._rows = torch.arange(len(prompts), device=device)
         self._written = torch.zeros(len(prompts), size, dtype=torch.bool, device=device)
         self._prompted = torch.zeros_like(self._written)
         for row, prompt in enumerate(prompts):
             self._prompted[row, torch.tensor(prompt, device=device)] = True
-        self._matchers = [matcher.deep_copy() for _ in prompts] if matcher else []
+        self._matchers = [] if matcher is None else [matcher.deep_copy() for _ in prompts]
         seeds = [params.seed] * len(prompts) if seeds is None else seeds
         self._random = [_generator(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
@@ -60,9 +60,11 @@ class TokenChooser:
             logits = logits - params.presence_penalty * self._written
         if self._matchers:
             masks = b"".join(matcher.compute_bitmask() for matcher in self._matchers)
-            logits = logits.masked_fill(~_unpacked(masks, logits), float("-inf"))
+            packed = np.frombuffer(masks, np.uint8).reshape(len(logits), -1)
+            allowed = np.unpackbits(packed, axis=1, bitorder="little", count=logits.shape[1]).astype(bool)
+            logits = logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), float("-inf"))
         tokens = self._sample(logits) if params.temperature > 0 else logits.argmax(-1)
-        self._written[self._rows, tokens] = True
+        self._written.scatter_(1, tokens.unsqueeze(1), True)
         ended = [token in self._end_ids for token in tokens.tolist()]
         for row, matcher in enumerate(self._matchers):
             if not ended[row]:
@@ -72,8 +74,7 @@ class TokenChooser:
 
     def keep(self, rows: list[int]) -> None:
         """Continue with these rows only."""
-        index = torch.tensor(rows, device=self._rows.device)
-        self._rows = torch.arange(len(rows), device=self._rows.device)
+        index = torch.tensor(rows, device=self._written.device)
         self._written, self._prompted = self._written[index], self._prompted[index]
         self._random = [self._random[row] for row in rows]
         self._matchers = [self._matchers[row] for row in rows] if self._matchers else []
@@ -90,13 +91,6 @@ class TokenChooser:
 def _generator(prompt: Sequence[int], seed: int) -> torch.Generator:
     digest = hashlib.sha256(f"{seed} {list(prompt)}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-
-
-def _unpacked(masks: bytes, logits: torch.Tensor) -> torch.Tensor:
-    """Unpack concatenated bit masks to ``(B, V)`` booleans; the lowest bit of a byte comes first."""
-    packed = torch.frombuffer(bytearray(masks), dtype=torch.uint8).view(len(logits), -1)
-    bits = (packed.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8)) & 1
-    return bits.view(len(logits), -1)[:, : logits.shape[1]].bool().to(logits.device)
 
 
 class RoomyLayer(DynamicLayer):
@@ -129,15 +123,15 @@ class RoomyLayer(DynamicLayer):
         if not self._buffers:
             return self._fill(key_states, value_states)
         if length > self._buffers[0].shape[-2]:
-            self._fill(*self._show(self._length), length - self._length)
+            self._fill(*self._filled(self._length), length - self._length)
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., self._length : length, :] = new
-        return self._show(length)
+        return self._filled(length)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Continue with these rows only."""
         if self._buffers:
-            keys, values = self._show(self._length)
+            keys, values = self._filled(self._length)
             self._fill(keys[indices], values[indices])
 
     def _fill(
@@ -150,9 +144,9 @@ class RoomyLayer(DynamicLayer):
             buffer = filled.new_empty(*filled.shape[:2], length + room + _ROOM, filled.shape[-1])
             buffer[..., :length, :] = filled
             self._buffers.append(buffer)
-        return self._show(length)
+        return self._filled(length)
 
-    def _show(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _filled(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         self._length = length
         keys, values = (buffer[..., :length, :] for buffer in self._buffers)
         self.keys, self.values = keys, values
