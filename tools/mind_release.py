@@ -23,7 +23,7 @@ from reclm.config import Config as BaseConfig
 from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import Reader, existing
-from reclm.data.splits import Fraction, Seed, from_snapshots, pairs
+from reclm.data.splits import Fraction, Seed, finished, hold_out_validation, pairs, protocols_of
 from reclm.errors import BadInput, NotFound
 
 
@@ -261,7 +261,12 @@ class MindRelease(Reader):
         parts = (people, items, clicks(train), clicks(test), np.searchsorted(item_ids, test_map), item_text)
         if config.busiest:
             parts = _busiest(config.busiest, *parts, report)
-        return from_snapshots(self.name, *parts, config.valid, config.seed, report, TEMPLATE)
+        people, items, known, test, candidates, item_text = parts
+        candidates = np.sort(candidates)
+        protocols = protocols_of(candidates, np.setdiff1d(candidates, known.item_idx))
+        aside = hold_out_validation(known.user_idx, None, config.valid, np.random.default_rng(config.seed))
+        splits = (known.take(~aside), known.take(aside), test)
+        return finished(Dataset(self.name, people, items, *splits, item_text, protocols, TEMPLATE, report))
 
 
 def _busiest(

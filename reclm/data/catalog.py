@@ -68,12 +68,8 @@ def _place(source: str | Path | None) -> Any:
 
 def _named_folder(name: str) -> Path:
     if slug(name) != name:
-        raise BadInput(
-            f"a data set cannot be called {name!r}: a name holds letters A to Z, digits, dots, dashes and underscores, "
-            f"as {slug(name)!r}; choose it with --name, or a folder with --out",
-            value=name,
-            remedy=slug(name),
-        )
+        message = f"a data set cannot be called {name!r}: no folder can; take {slug(name)!r}, or a folder with --out"
+        raise BadInput(message, value=name, remedy=slug(name))
     return current().dataset(name)
 
 
@@ -85,13 +81,9 @@ def _check_same_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
         return
     key = next((key for key, value in recipe.items() if saved.get(key) != value), None)
     if key is not None:
-        raise BadInput(
-            f"{folder} holds a data set with another {key} ({saved.get(key)}); prepare this one under another name "
-            "(--name NAME), or add --replace",
-            value=saved.get(key),
-            where=folder,
-            remedy="--replace",
-        )
+        remedy = "prepare this one under another --name, or add --replace"
+        message = f"{folder} holds a data set with another {key} ({saved.get(key)}); {remedy}"
+        raise BadInput(message, value=saved.get(key), where=folder, remedy="--replace")
 
 
 def prepared() -> dict[str, Path]:
@@ -120,19 +112,13 @@ def load_dataset(name: str | Path) -> Dataset:
         reader: Reader = plugins.get("dataset", text)()
         if reader.embedded:
             return prepare_dataset(text)
-        raise NotFound(
-            f"data set {text!r} is not prepared in {current().root}; reclm data prepare {text} --source PATH "
-            f"(PATH: {reader.source})",
-            value=text,
-            remedy=f"reclm data prepare {text} --source PATH",
-        )
+        remedy = f"reclm data prepare {text} --source PATH"
+        message = f"data set {text!r} is not prepared in {current().root}; {remedy} (PATH: {reader.source})"
+        raise NotFound(message, value=text, remedy=remedy)
     if Path(name).exists():
-        raise NotFound(
-            f"{text} is no prepared data set (it has no dataset.yaml); reclm data prepare NAME --source {text}, "
-            f"where NAME is one of {', '.join(readers)}",
-            value=text,
-            remedy=f"reclm data prepare NAME --source {text}",
-        )
+        remedy = f"reclm data prepare NAME --source {text}"
+        message = f"{text} is no prepared data set (it has no dataset.yaml); {remedy}, where NAME is one of "
+        raise NotFound(message + ", ".join(readers), value=text, remedy=remedy)
     raise unknown("data set", text, {*readers, *prepared()})
 
 

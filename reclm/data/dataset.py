@@ -334,8 +334,7 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-BLOCK = 1 << 16
-"""Strings that are hashed at a time."""
+BLOCK = 1 << 16  # strings that are hashed at a time
 
 
 def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:

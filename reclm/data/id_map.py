@@ -19,9 +19,8 @@ def id_strings(ids: Iterable[object] | pa.Array) -> pa.Array:
     if isinstance(ids, pa.ChunkedArray):
         return pa.chunked_array([id_strings(chunk) for chunk in ids.chunks], pa.string()).combine_chunks()
     if not isinstance(ids, pa.Array):
-        return pa.array(
-            [str(int(x)) if isinstance(x, float) and x.is_integer() else str(x) for x in ids], pa.string()
-        )
+        texts = [str(int(x)) if isinstance(x, float) and x.is_integer() else str(x) for x in ids]
+        return pa.array(texts, pa.string())
     column: Any = ids
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -92,9 +91,6 @@ class IdMap:
             name = str(wanted[int(np.flatnonzero(rows < 0)[0])])
             if len(self) <= 20:
                 raise unknown(self.what, name, self.ids())
-            raise NotFound(
-                f"unknown {self.what} {name!r}; ids look like {', '.join(self.ids(np.arange(5)))}",
-                value=name,
-                where=self.what,
-            )
+            message = f"unknown {self.what} {name!r}; ids look like {', '.join(self.ids(np.arange(5)))}"
+            raise NotFound(message, value=name, where=self.what)
         return rows

@@ -22,10 +22,7 @@ from reclm.errors import BadInput
 
 NONE = -1
 """Stands in a history where there is no further item, and in a future that is not to be seen."""
-
-BLOCK = 1000
-"""Texts whose tokens are counted at a time, between two steps of the progress bar."""
-
+BLOCK = 1000  # texts whose tokens are counted between two steps of the progress bar
 Count = Annotated[int, Field(ge=1)]
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
 """Counts the tokens of each of some texts."""
@@ -76,8 +73,7 @@ class Sessions:
         history: ``(n, h)`` int64 item_idx, oldest first; a shorter history is padded by -1 at its end.
         future: ``(n, f)`` int64 item_idx, oldest first, none of them in the history.
         split: ``(n,)`` int8: 0 train, 1 valid, 2 test.
-        items: ``(m,)`` int64 item_idx, ascending: those of all interactions that no filter left out, in a session or
-            not. A ranking chooses among them.
+        items: ``(m,)`` int64 item_idx, ascending: all that no filter left out, in a session or not. They are ranked.
         rating: ``(n, h)`` float32 of the history, nan where it is padded; None where the data set has none.
         review: ``(n·h,)`` texts of the history, row after row, empty where it is padded; None where there are none.
         fingerprint: of the data set whose interactions they are.
@@ -140,24 +136,18 @@ class Sessions:
     def from_table(cls, table: pa.Table, items: np.ndarray, head: Mapping[str, Any]) -> "Sessions":
         """Return the sessions of :meth:`to_table` and :meth:`head`."""
 
-        def flat(name: str) -> Any:
-            return table[name].combine_chunks().flatten() if name in table.column_names else None
-
-        def matrix(name: str) -> Any:
-            values = flat(name)
-            return None if values is None else values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
-
+        names = [name for name in ("history", "future", "rating", "review") if name in table.column_names]
+        lists: dict[str, Any] = {name: table[name].combine_chunks().flatten() for name in names}
+        for name in set(names) - {"review"}:
+            lists[name] = lists[name].to_numpy(zero_copy_only=False).reshape(len(table), -1)
         return cls(
-            table["user_idx"].to_numpy(),
-            matrix("history"),
-            matrix("future"),
-            np.array([SPLITS.index(name) for name in table["split"].to_pylist()], np.int8),
-            items,
-            matrix("rating"),
-            flat("review"),
-            head["fingerprint"],
-            SessionOptions.model_validate(head["options"]),
-            head["dropped"],
+            users=table["user_idx"].to_numpy(),
+            split=np.array([SPLITS.index(name) for name in table["split"].to_pylist()], np.int8),
+            items=items,
+            fingerprint=head["fingerprint"],
+            options=SessionOptions.model_validate(head["options"]),
+            dropped=head["dropped"],
+            **({"rating": None, "review": None} | lists),
         )
 
 
@@ -186,28 +176,22 @@ def next_item(
     Raises:
         BadInput: if no session is left, or none to train on; for a limit of tokens without its counter.
     """
-    for limit, counter in (("max_item_tokens", encoder_tokens), ("max_history_tokens", model_tokens)):
-        if getattr(options, limit) is not None and counter is None:
-            raise BadInput(
-                f"{limit} = {getattr(options, limit)} needs a function that counts tokens; or set {limit} to null",
-                value=limit,
-            )
+    for name, counter in (("max_item_tokens", encoder_tokens), ("max_history_tokens", model_tokens)):
+        limit = getattr(options, name)
+        if limit is not None and counter is None:
+            message = f"{name} = {limit} needs a function that counts tokens; or set {name} to null"
+            raise BadInput(message, value=name)
     view = source.view() if isinstance(source, Dataset) else source
-    texts = item_texts(view.item_text, view.text_template)
     parts = [source.train, source.valid, source.test] if isinstance(source, Dataset) else [source.train]
     generator, report = np.random.default_rng(options.seed), ReadReport()
-    log = _oldest_first(parts, generator)
-    usable = _usable(log, texts, options, encoder_tokens, progress, report)
-    history_tokens = None
-    if options.max_history_tokens is not None and model_tokens is not None:
-        history_tokens = _HistoryTokens(log, texts, model_tokens, progress)
-    users, history, future, core = _within_limits(log, usable, history_tokens, options, report)
+    log, texts = _oldest_first(parts, generator), item_texts(view.item_text, view.text_template)
+    filters = _Filters(log, texts, options, encoder_tokens, model_tokens, progress, report)
+    users, history, future, core = filters.sessions()
     part = _split(len(users), options, generator)
     if not (part == splits.TRAIN).any():
         sessions = f"{len(users)} sessions, none is left to train on" if len(users) else "no sessions"
-        raise BadInput(
-            f"data set {view.name!r} has {sessions}; left out: {report.dropped}; choose other limits"
-        )
+        message = f"data set {view.name!r} has {sessions}; left out: {report.dropped}; choose other limits"
+        raise BadInput(message)
     place, rows, item = history >= 0, np.maximum(history, 0), np.append(log.item_idx, NONE)
     review = None
     if log.review is not None:
@@ -225,20 +209,19 @@ def next_item(
         report.dropped,
     )
     known = np.concatenate([history, np.where((part == splits.TRAIN)[:, None], future, NONE)], axis=1)
-    return splits.finished(
-        Dataset(
-            f"{view.name}-next-item",
-            view.users,
-            view.items,
-            log.take(known[known != NONE]),
-            *(log.take(future[part == which].ravel()) for which in (splits.VALID, splits.TEST)),
-            item_text=view.item_text,
-            protocols=(Protocol("next-item", sessions.items, ("train",)),),
-            text_template=view.text_template,
-            report=ReadReport(dropped=dict(report.dropped)),
-            sessions=sessions,
-        )
+    held_out = [future[part == which].ravel() for which in (splits.VALID, splits.TEST)]
+    dataset = Dataset(
+        f"{view.name}-next-item",
+        view.users,
+        view.items,
+        *map(log.take, (known[known != NONE], *held_out)),
+        view.item_text,
+        (Protocol("next-item", sessions.items, ("train",)),),
+        view.text_template,
+        ReadReport(dropped=dict(report.dropped)),
+        sessions,
     )
+    return splits.finished(dataset)
 
 
 def _oldest_first(parts: Sequence[Interactions], generator: np.random.Generator) -> Interactions:
@@ -256,96 +239,90 @@ def _oldest_first(parts: Sequence[Interactions], generator: np.random.Generator)
     return log.take(np.lexsort((generator.permutation(len(log)) if time is None else time, user)))
 
 
-def _usable(
-    log: Interactions,
-    texts: Sequence[str],
-    options: SessionOptions,
-    count: CountTokens | None,
-    progress: bool,
-    report: ReadReport,
-) -> np.ndarray:
-    """Mark the interactions ``(n,)`` with items that may be shown, each pair once."""
-    usable = np.ones(len(log), bool)
+@dataclass
+class _Filters:
+    """The filters of a log; ``report`` receives what they drop."""
 
-    def keep(mask: np.ndarray, why: str) -> None:
-        nonlocal usable
-        report.drop(why, int((usable & ~mask).sum()))
-        usable &= mask
+    log: Interactions
+    texts: Sequence[str]
+    options: SessionOptions
+    encoder_tokens: CountTokens | None
+    model_tokens: CountTokens | None
+    progress: bool
+    report: ReadReport
 
-    keep(splits.first_of_pairs(log.user_idx, log.item_idx, None), "repeated interaction")
-    if options.need_text:
-        filled = np.array([bool(text.strip()) for text in texts], bool)
-        keep(filled[log.item_idx], "interaction with an item without text")
-    limit = options.max_item_tokens
-    if limit is not None and count is not None:
-        used = np.unique(log.item_idx[usable])
-        short = np.ones(len(texts), bool)
-        short[used] = _count([texts[int(item)] for item in used], count, progress) <= limit
-        keep(short[log.item_idx], f"interaction with an item of more than {limit} tokens")
-    return usable
+    def __post_init__(self) -> None:
+        # tokens of texts and reviews, each counted once
+        self.item = np.full(len(self.texts), NONE, np.int64)
+        self.review = np.full(len(self.log), 0 if self.log.review is None else NONE, np.int64)
 
+    def usable(self) -> np.ndarray:
+        """Mark the interactions ``(n,)`` with items that may be shown, each pair once."""
+        log, texts, limit = self.log, self.texts, self.options.max_item_tokens
+        usable = np.ones(len(log), bool)
 
-def _within_limits(
-    log: Interactions,
-    usable: np.ndarray,
-    history_tokens: "_HistoryTokens | None",
-    options: SessionOptions,
-    report: ReadReport,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the sessions of the core of the ``usable`` interactions, and the core as rows of ``log``.
+        def keep(mask: np.ndarray, why: str) -> None:
+            nonlocal usable
+            self.report.drop(why, int((usable & ~mask).sum()))
+            usable &= mask
 
-    Users whose history is too long are left out. Without them other users and items may no longer be in the core,
-    which moves other sessions: repeated until nothing changes.
-    """
-    while True:
-        rows = np.flatnonzero(usable)
-        core = splits.core(log.user_idx[rows], log.item_idx[rows], options.min_user, options.min_item)
-        report.drop("interaction of a user or item with too few", len(rows) - int(core.sum()))
-        rows = rows[core]
-        users, history, future = _cut(log.user_idx[rows], rows, options)
-        long = np.zeros(len(users), bool)
-        if history_tokens is not None:
-            long = history_tokens(history) > options.max_history_tokens
-        if not long.any():
-            short = len(np.unique(log.user_idx[rows])) - len(users)
-            report.drop("user with too few items for a session", short)
-            return users, history, future, rows
-        report.drop(f"user with a history of more than {options.max_history_tokens} tokens", int(long.sum()))
-        usable = np.zeros(len(log), bool)
-        usable[rows] = ~np.isin(log.user_idx[rows], users[long])
+        keep(splits.first_of_pairs(log.user_idx, log.item_idx, None), "repeated interaction")
+        if self.options.need_text:
+            filled = np.array([bool(text.strip()) for text in texts], bool)
+            keep(filled[log.item_idx], "interaction with an item without text")
+        if limit is not None:
+            used = np.unique(log.item_idx[usable])
+            short = np.ones(len(texts), bool)
+            short[used] = self.count([texts[int(item)] for item in used], self.encoder_tokens) <= limit
+            keep(short[log.item_idx], f"interaction with an item of more than {limit} tokens")
+        return usable
 
+    def sessions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the sessions of the core of the usable interactions, and the core as rows of the log.
 
-class _HistoryTokens:
-    """Counts the tokens of histories: of the items' texts and of the reviews, each counted once."""
+        Users whose history is too long are left out. Without them other users and items may no longer be in the core,
+        which moves other sessions: repeated until nothing changes.
+        """
+        log, options, usable, limit = self.log, self.options, self.usable(), self.options.max_history_tokens
+        while True:
+            rows = np.flatnonzero(usable)
+            core = splits.core(log.user_idx[rows], log.item_idx[rows], options.min_user, options.min_item)
+            self.report.drop("interaction of a user or item with too few", len(rows) - int(core.sum()))
+            rows = rows[core]
+            users, history, future = _cut(log.user_idx[rows], rows, options)
+            long = np.zeros(len(users), bool) if limit is None else self.history_tokens(history) > limit
+            if not long.any():
+                short = len(np.unique(log.user_idx[rows])) - len(users)
+                self.report.drop("user with too few items for a session", short)
+                return users, history, future, rows
+            self.report.drop(f"user with a history of more than {limit} tokens", int(long.sum()))
+            usable = np.zeros(len(log), bool)
+            usable[rows] = ~np.isin(log.user_idx[rows], users[long])
 
-    def __init__(self, log: Interactions, texts: Sequence[str], count: CountTokens, progress: bool) -> None:
-        self.log, self.texts, self.count, self.progress = log, texts, count, progress
-        self.item = np.full(len(texts), NONE, np.int64)
-        self.review = np.full(len(log), NONE if log.review is not None else 0, np.int64)
-
-    def __call__(self, history: np.ndarray) -> np.ndarray:
-        """Return the tokens ``(n,)`` of histories: rows ``(n, h)`` of the log, padded by -1."""
+    def history_tokens(self, history: np.ndarray) -> np.ndarray:
+        """Return the tokens ``(n,)``, reviews included, of histories: rows ``(n, h)`` of the log, padded by -1."""
         rows = history[history >= 0]
         items = np.unique(self.log.item_idx[rows])
         items = items[self.item[items] < 0]
-        self.item[items] = _count([self.texts[int(item)] for item in items], self.count, self.progress)
+        self.item[items] = self.count([self.texts[int(item)] for item in items], self.model_tokens)
         if self.log.review is not None:
             new = rows[self.review[rows] < 0]
             reviews = self.log.review.take(pa.array(new)).to_pylist()
-            self.review[new] = _count(reviews, self.count, self.progress)
+            self.review[new] = self.count(reviews, self.model_tokens)
         tokens = self.item[self.log.item_idx] + self.review
         return np.where(history >= 0, tokens[history], 0).sum(axis=1)
 
-
-def _count(texts: Sequence[str], count: CountTokens, progress: bool) -> np.ndarray:
-    """Return the tokens of each text, ``(n,)`` int64; many texts show a progress bar on stderr."""
-    tokens = np.empty(len(texts), np.int64)
-    with progress_bar("counting tokens", len(texts), progress and len(texts) > 4 * BLOCK) as advance:
-        for first in range(0, len(texts), BLOCK):
-            block = texts[first : first + BLOCK]
-            tokens[first : first + BLOCK] = count(block)
-            advance(len(block))
-    return tokens
+    def count(self, texts: Sequence[str], counter: CountTokens | None) -> np.ndarray:
+        """Return the tokens of each text, ``(n,)`` int64; many texts show a progress bar on stderr."""
+        assert counter is not None
+        tokens = np.empty(len(texts), np.int64)
+        show = self.progress and len(texts) > 4 * BLOCK
+        with progress_bar("counting tokens", len(texts), show) as advance:
+            for first in range(0, len(texts), BLOCK):
+                block = texts[first : first + BLOCK]
+                tokens[first : first + BLOCK] = counter(block)
+                advance(len(block))
+        return tokens
 
 
 def _cut(

@@ -1,8 +1,4 @@
-"""From interactions to a finished data set: splits and protocols.
-
-A *log* has no split yet: :func:`from_log` makes a temporal split per user and holds out whole items. Two *snapshots*
-(of consecutive days or years) come split into training and test: :func:`from_snapshots` adds the protocols.
-"""
+"""From interactions to a finished data set: splits and protocols."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,9 +42,8 @@ def per_user_temporal(
 ) -> np.ndarray:
     """Return the part ``(n,)`` int8 of each interaction: a user's newest test, those before validate, the rest train.
 
-    A user of ``n`` interactions gives ``max(1, ⌊n · test⌋)`` to test and ``max(1, ⌊n · valid⌋)`` to validation
-    (none where the fraction is 0), test first, as long as one is left to train on. Without timestamps the order is
-    random.
+    A user of ``n`` gives ``max(1, ⌊n · test⌋)`` to test and ``max(1, ⌊n · valid⌋)`` to validation (none where the
+    fraction is 0), test first, as long as one is left to train on. Without timestamps the order is random.
     """
     place = place_from_newest(user_idx, timestamp, generator)
     count = np.bincount(user_idx)
@@ -73,9 +68,8 @@ def hold_out_validation(
 ) -> np.ndarray:
     """Mark ``(n,)`` the training interactions to set aside for validation, so that no user loses all of them.
 
-    ``round(fraction · n)`` interactions are taken: the newest one (a random one without timestamps) of randomly
-    chosen users with two or more, then, if that was not enough, their second newest, and so on; fewer where users
-    have too few to spare.
+    ``round(fraction · n)`` are taken (fewer where users have too few to spare): the newest one (a random one without
+    timestamps) of randomly chosen users with two or more, then, if that was not enough, their second newest, and so on.
     """
     place = place_from_newest(user_idx, timestamp, generator)
     count = np.bincount(user_idx)
@@ -231,7 +225,7 @@ def from_log(
     log = replace(log, user_idx=user_idx, item_idx=item_idx)
     cold = held_out[item_rows]
     parts = [log.take(part == which) for which in (TRAIN, VALID, TEST)]
-    protocols = _protocols(np.flatnonzero(~cold), np.flatnonzero(cold))
+    protocols = protocols_of(np.flatnonzero(~cold), np.flatnonzero(cold))
     return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
 
 
@@ -241,34 +235,9 @@ def _ranked(idx: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[idx]
 
 
-def _protocols(candidates: np.ndarray, cold: np.ndarray) -> tuple[Protocol, ...]:
+def protocols_of(candidates: np.ndarray, cold: np.ndarray) -> tuple[Protocol, ...]:
     """Return ``full-shot``, which ranks ``candidates``, and ``zero-shot``, which ranks cold items, if there are any."""
     return (Protocol("full-shot", candidates), *([Protocol("zero-shot", cold)] if len(cold) else []))
-
-
-def from_snapshots(
-    name: str,
-    users: IdMap,
-    items: IdMap,
-    train: Interactions,
-    test: Interactions,
-    candidates: np.ndarray,
-    item_text: pa.Table,
-    valid: float,
-    seed: int,
-    report: ReadReport,
-    text_template: str,
-) -> Dataset:
-    """Return the data set of a first snapshot to train on and the next to test on.
-
-    Protocols: ``full-shot`` ranks ``candidates``, all items of the test snapshot (those included whose every test
-    interaction repeats a training one and so is not in ``test``); ``zero-shot`` those of them that the training
-    snapshot does not hold (if there are any). A fraction ``valid`` of ``train`` validates, of users who have two.
-    """
-    protocols = _protocols(np.sort(candidates), np.setdiff1d(candidates, train.item_idx))
-    aside = hold_out_validation(train.user_idx, train.timestamp, valid, np.random.default_rng(seed))
-    parts = (train.take(~aside), train.take(aside), test)
-    return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
 
 
 def from_given(
@@ -287,7 +256,7 @@ def from_given(
     train, valid, test = parts
     everything = np.arange(len(items))
     cold = np.setdiff1d(everything, np.union1d(train.item_idx, valid.item_idx))
-    protocols = _protocols(everything, cold if np.isin(cold, test.item_idx).any() else cold[:0])
+    protocols = protocols_of(everything, cold if np.isin(cold, test.item_idx).any() else cold[:0])
     return finished(
         Dataset(name, users, items, train, valid, test, item_text, protocols, text_template, report)
     )

@@ -24,14 +24,7 @@ class SplitSummary(NamedTuple):
 
 
 class ProtocolSummary(NamedTuple):
-    """A protocol as the evaluation sees it.
-
-    Attributes:
-        candidates: items ranked.
-        users: users with at least one positive among the candidates that is not masked.
-        positives: those test interactions.
-        masked: interactions with candidates that are kept out of users' rankings.
-    """
+    """A protocol as the evaluation sees it: users and positives that count, interactions kept out of the rankings."""
 
     name: str
     candidates: int
@@ -45,12 +38,9 @@ class Summary:
     """The numbers of a data set: :meth:`reclm.Dataset.summary`. Its text and its HTML show them as tables.
 
     Attributes:
-        title: name and size.
         density: interactions of all splits over users × items.
         filled: per text field, the share of items where it is not empty.
         samples: an item id and its text, of items spread over the data set; none where there are no text fields.
-        kept, dropped: counts of the reader.
-        malformed: the first malformed lines.
     """
 
     title: str

@@ -93,6 +93,8 @@ def test_addresses_that_lead_nowhere_are_one_line(bucket, url):
 def test_paths(bucket):
     bucket.pipe("/a/b/c.csv.gz", b"x")
     path = RemotePath("memory://a/b") / "c.csv.gz"
-    assert (path.name, path.suffix, path.is_file(), path.stat().st_size) == ("c.csv.gz", ".gz", True, 1)
-    assert path.parent.is_dir()
+    assert (path.name, path.is_file(), path.stat().st_size) == ("c.csv.gz", True, 1)
+    assert path.parent.exists()
+    assert not path.parent.is_file()
+    assert not list((path.parent / "none").glob("*"))
     assert [str(found) for found in path.parent.glob("*.gz")] == [str(path)]

@@ -18,11 +18,8 @@ from reclm.data.readers.records import read_rows
 from reclm.data.splits import Fraction, Seed, finished
 from reclm.errors import BadInput, NotFound
 
-DIGITS = 18
-"""Longest id: what is sure to fit 64 bits."""
-NO_DELIMITER = "\x1f"
-"""Stands in no list, so that a line is one field."""
-
+DIGITS = 18  # of the longest id: what is sure to fit 64 bits
+NO_DELIMITER = "\x1f"  # stands in no list, so that a line is one field
 MaskedSplit = Literal["train", "valid"]
 
 
@@ -60,9 +57,8 @@ class Adjacency(Reader):
             if split not in present:
                 raise NotFound(f"no {split}.txt in {folder}; --source must be {self.source}")
         if config.valid and "valid" in present:
-            raise BadInput(
-                f"{folder} has a valid.txt of its own; leave valid={config.valid:g} out, or remove the file"
-            )
+            wrong = f"leave valid={config.valid:g} out, or remove the file"
+            raise BadInput(f"{folder} has a valid.txt of its own; {wrong}")
         malformed = MalformedLines(ReadReport(), strict)
         lists = [_read(folder / f"{split}.txt", malformed) for split in present]
         listed, user, item = map(np.concatenate, zip(*lists, strict=True))
@@ -102,9 +98,8 @@ def _read(path: Path, malformed: MalformedLines) -> tuple[np.ndarray, np.ndarray
     """Return the users listed, one a line, and the user and the item of each interaction: ids, int64."""
     rows = read_rows(TextFile.on_disk(path), ["line"], malformed, delimiter=NO_DELIMITER)
     none = np.empty(0, np.int64)
-    ids, counts = map(
-        np.concatenate, zip((none, none), *(_ids(block, malformed) for block in rows), strict=True)
-    )
+    blocks = [(none, none), *(_ids(block, malformed) for block in rows)]
+    ids, counts = map(np.concatenate, zip(*blocks, strict=True))
     heads = np.zeros(len(ids), bool)
     heads[np.cumsum(counts) - counts] = True
     listed = ids[heads]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BeforeValidator
 
@@ -16,8 +16,7 @@ from reclm.errors import BadInput, MissingExtra, NotFound
 if TYPE_CHECKING:
     import duckdb
 
-SHOWN = 5
-"""How many malformed lines a report quotes; all are counted."""
+SHOWN = 5  # malformed lines that a report quotes; all are counted
 
 
 Names = BeforeValidator(
@@ -133,15 +132,8 @@ class RemotePath:
         return PurePosixPath(self.path).name
 
     @property
-    def suffix(self) -> str:
-        return PurePosixPath(self.path).suffix
-
-    @property
     def parent(self) -> "RemotePath":
         return self._at(self.path.rstrip("/").rpartition("/")[0])
-
-    def with_name(self, name: str) -> "RemotePath":
-        return self.parent / name
 
     def exists(self) -> bool:
         return self.file_system.exists(self.path)
@@ -149,18 +141,16 @@ class RemotePath:
     def is_file(self) -> bool:
         return self.file_system.isfile(self.path)
 
-    def is_dir(self) -> bool:
-        return self.file_system.isdir(self.path)
-
     def glob(self, pattern: str) -> Iterator["RemotePath"]:
-        paths = sorted(self.file_system.ls(self.path, detail=False)) if self.is_dir() else []
-        yield from (self._at(path) for path in paths if PurePosixPath(path).match(pattern))
+        if self.file_system.isdir(self.path):
+            paths = sorted(self.file_system.ls(self.path, detail=False))
+            yield from (self._at(path) for path in paths if PurePosixPath(path).match(pattern))
 
     def stat(self) -> Any:
         return SimpleNamespace(st_size=self.file_system.size(self.path))
 
-    def open(self, mode: str = "rb") -> BinaryIO:
-        return cast(BinaryIO, self.file_system.open(self.path, mode))
+    def open(self, mode: str = "rb") -> Any:
+        return self.file_system.open(self.path, mode)
 
     def register(self, connection: "duckdb.DuckDBPyConnection") -> None:
         """Let a connection read the file system."""

@@ -93,11 +93,9 @@ def to_arrow(frame: Any, what: str) -> pa.Table:
         eager = wrapped.collect("pyarrow") if isinstance(wrapped, nw.LazyFrame) else wrapped
         table = eager.to_arrow()
     except (TypeError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(
-            f"{what}: {type(frame).__name__} cannot be read as a frame of pandas, polars, Arrow or DuckDB: {reason}",
-            where=what,
-        ) from error
+        kind, reason = type(frame).__name__, " ".join(str(error).split())[:200]
+        message = f"{what}: {kind} cannot be read as a frame of pandas, polars, Arrow or DuckDB: {reason}"
+        raise BadInput(message, where=what) from error
     if len(set(table.column_names)) < len(table.column_names):
         raise BadInput(f"{what}: two columns have the same name: {', '.join(table.column_names)}", where=what)
     return table
@@ -223,9 +221,8 @@ def find_column(file: str, name: str, names: Sequence[str]) -> str:
     return name
 
 
+# tags that may stand within a word; all others part words
 _INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"}
-"""Tags that may stand within a word; all others part words."""
-
 _MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
 
 

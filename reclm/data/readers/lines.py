@@ -27,12 +27,8 @@ from reclm.console import progress_bar
 from reclm.data.readers.base import SHOWN, MalformedLines
 from reclm.errors import BadInput, Damaged, NotFound
 
-LONGEST = 1 << 22
-"""Bytes of the longest line that is read."""
-
-BATCH = 1 << 23
-"""Bytes of text, about, that are handed on at a time."""
-
+LONGEST = 1 << 22  # bytes of the longest line that is read
+BATCH = 1 << 23  # bytes of text, about, that are handed on at a time
 DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 # DuckDB: a file as a table of one column, `line`, null where it is blank; a line that is not UTF-8 is rejected.
@@ -146,11 +142,10 @@ class TextFile:
             while raw:
                 raw = stream.read(LONGEST)
                 if at_start and decode is None and raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    raise BadInput(
-                        f"{self.label} is UTF-16; convert it to UTF-8, or say so with --set encoding=utf-16",
-                        where=self.label,
-                        remedy="encoding=utf-16",
+                    message = (
+                        f"{self.label} is UTF-16; convert it to UTF-8, or say so with --set encoding=utf-16"
                     )
+                    raise BadInput(message, where=self.label, remedy="encoding=utf-16")
                 at_start = False
                 try:
                     block = rest + (raw if decode is None else decode(raw, not raw).encode())
@@ -172,11 +167,10 @@ class TextFile:
             returns += (block.count(b"\r") if b"\r" in block else 0) - both
             begins = [place for end in (b"\n", b"\r") if (place := block.find(end)) >= 0]
             if length + min(begins, default=len(block)) > LONGEST:
-                raise BadInput(
-                    f"{self.label} has a line of more than {LONGEST >> 20} MiB; a file of lines is wanted, one record "
-                    "or one object a line",
-                    where=self.label,
+                message = (
+                    f"{self.label} has a line of more than {LONGEST >> 20} MiB; one record a line is wanted"
                 )
+                raise BadInput(message, where=self.label)
             end = max(block.rfind(b"\n"), block.rfind(b"\r"))
             length = len(block) - 1 - end if begins else length + len(block)
             quotes = quotes or b'"' in block
@@ -212,8 +206,7 @@ class TextFile:
         return re.split(r"[\r\n]", text, maxsplit=1)[0].split(delimiter)
 
 
-Reject = tuple[int, str, str]
-"""Number and text of a line, and the reason why it cannot be used."""
+Reject = tuple[int, str, str]  # number and text of a line, and the reason why it cannot be used
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ Paper: MIND: A Large-scale Dataset for News Recommendation, https://aclanthology
 files: https://msnews.github.io. The two-day protocol is RecLM's (https://arxiv.org/abs/2412.19302, section 6.1).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date, timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import numbered, text_of
 from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.readers.records import read_all, read_rows
-from reclm.data.splits import Fraction, Seed, from_snapshots
+from reclm.data.splits import Fraction, Seed
 from reclm.errors import BadInput, NotFound
 
 DAY, HOUR = 86_400, 3_600
@@ -168,8 +169,11 @@ class Mind(Reader):
         )
         users, items = users.take(user_rows), items.take(item_rows)
         candidates, text = np.searchsorted(item_rows, candidates), text_of(items, news, "id", TEXT)
-        options = (config.valid, config.seed, report, TEMPLATE)
-        return from_snapshots(self.name, users, items, train, test, candidates, text, *options)
+        protocols = splits.protocols_of(candidates, np.setdiff1d(candidates, train.item_idx))
+        generator = np.random.default_rng(config.seed)
+        aside = splits.hold_out_validation(train.user_idx, train.timestamp, config.valid, generator)
+        parts = (train.take(~aside), train.take(aside), test)
+        return splits.finished(Dataset(self.name, users, items, *parts, text, protocols, TEMPLATE, report))
 
 
 def _clicks(
@@ -227,42 +231,35 @@ def _active(
 
 
 def _files(source: Path, archives: ExitStack) -> tuple[list[TextFile], list[TextFile]]:
-    """Return every behaviors.tsv under ``source`` (a zip or folder) and the news.tsv beside it.
-
-    ``archives`` closes the zips that are opened.
-    """
+    """Return every behaviors.tsv under ``source`` (a zip or folder) and the news.tsv beside it."""
     behaviors, news = [], []
-    for folder, label, files in _places(source, archives):
+    for label, files in _places(source, archives):
         if "behaviors.tsv" in files:
             if "news.tsv" not in files:
                 raise BadInput(f"{label} holds behaviors.tsv but no news.tsv beside it")
-            behaviors.append(_open(folder, files["behaviors.tsv"]))
-            news.append(_open(folder, files["news.tsv"]))
+            behaviors.append(files["behaviors.tsv"]())
+            news.append(files["news.tsv"]())
     if not behaviors:
         raise NotFound(f"no behaviors.tsv in {source}; --source must be {Mind.source}")
     return behaviors, news
 
 
-def _open(holder: ZipFile | Path, name: str) -> TextFile:
-    return TextFile.on_disk(holder / name) if isinstance(holder, Path) else TextFile.in_zip(holder, name)
-
-
-def _places(source: Path, archives: ExitStack) -> Iterator[tuple[ZipFile | Path, str, dict[str, str]]]:
-    """Yield each folder, on disk or in a zip: its holder, its label, its files by name."""
+def _places(source: Path, archives: ExitStack) -> Iterator[tuple[str, dict[str, Callable[[], TextFile]]]]:
+    """Yield the label of each folder, on disk or in a zip, and by name what opens its files."""
     if source.is_file():
         try:
             archive = archives.enter_context(ZipFile(source))
         except BadZipFile as error:
             raise BadInput(f"{source} is no zip archive ({error}); --source must be {Mind.source}") from error
-        folders: dict[str, dict[str, str]] = {}
+        folders: dict[str, dict[str, Callable[[], TextFile]]] = {}
         for member in archive.namelist():
             folder, _, name = member.rpartition("/")
-            folders.setdefault(folder, {})[name] = member
-        for folder, files in sorted(folders.items()):
-            yield archive, f"{source}/{folder}".rstrip("/"), files
+            folders.setdefault(folder, {})[name] = partial(TextFile.in_zip, archive, member)
+        yield from ((f"{source}/{folder}".rstrip("/"), folders[folder]) for folder in sorted(folders))
         return
     for folder in [source, *sorted(path for path in source.rglob("*") if path.is_dir())]:
-        yield folder, str(folder), {path.name: path.name for path in folder.iterdir() if path.is_file()}
+        files = {path.name: partial(TextFile.on_disk, path) for path in folder.iterdir() if path.is_file()}
+        yield str(folder), files
     for archive in sorted(source.rglob("*.zip")):
         if not archive.with_suffix("").is_dir():  # a zip beside its own contents is not read twice
             yield from _places(archive, archives)

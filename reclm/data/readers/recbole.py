@@ -29,11 +29,7 @@ from reclm.folders import make_folder
 
 
 def find_stem(source: Path, dataset: str = "") -> Path:
-    """Return ``folder/NAME`` of the files ``NAME.inter``, ``NAME.item``, … in ``source``, a folder or one of its files.
-
-    Args:
-        dataset: NAME, needed where a folder holds several data sets.
-    """
+    """Return ``folder/NAME`` of the files ``NAME.inter``, …; ``dataset`` is NAME, where a folder holds several."""
     folder = source if source.is_dir() else source.parent
     if source.is_file() and source.suffix != ".inter":
         raise BadInput(f"{source} is no .inter file; --source must be a folder of RecBole atomic files")
@@ -112,15 +108,12 @@ def write_atomic(dataset: Dataset, folder: Path) -> None:
         columns |= {name: pa.array(values) for name, values in optional.items() if values is not None}
         write(f"{split}.inter", columns)
     write("user", {"user_id:token": users.array})
-    text = {
-        f"{name}:token_seq": _one_line(dataset.item_text[name]) for name in dataset.item_text.column_names
-    }
-    write("item", {"item_id:token": items.array} | text)
-
-
-def _one_line(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    text = pc.replace_substring_regex(pc.fill_null(text, ""), r"[\t\r\n]", " ")
-    return pc.replace_substring(text, '"', "'")
+    columns = {"item_id:token": items.array}
+    for name in dataset.item_text.column_names:
+        text = pc.fill_null(dataset.item_text[name], "")
+        text = pc.replace_substring_regex(text, r"[\t\r\n]", " ")
+        columns[f"{name}:token_seq"] = pc.replace_substring(text, '"', "'")
+    write("item", columns)
 
 
 class RecBole(Reader):
@@ -234,10 +227,8 @@ def titles_turned(titles: pa.ChunkedArray) -> pa.ChunkedArray:
 def _installed_ml_100k() -> Path:
     package = find_spec("recbole")
     if package is None or not package.submodule_search_locations:
-        raise BadInput(
-            "data set 'ml-100k' lies in the package recbole, which is not installed; "
-            "pip install --no-deps recbole==1.2.0"
-        )
+        command = "pip install --no-deps recbole==1.2.0"
+        raise BadInput(f"data set 'ml-100k' lies in the package recbole, which is not installed; {command}")
     return Path(package.submodule_search_locations[0]) / "dataset_example" / "ml-100k"
 
 
@@ -248,10 +239,7 @@ def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> pa.Ta
 
 
 def _described(path: Path, id_field: str, malformed: MalformedLines) -> Rows | None:
-    """Return the ids of users or items at ``path`` and their tokens, if there is such a file.
-
-    Numbers say nothing to a reader. Rows without an id are malformed.
-    """
+    """Return the ids of users or items at ``path`` and their tokens, if there is such a file; numbers say nothing."""
     if not path.is_file():
         return None
     types, rows = read_atomic(path, malformed)

@@ -32,8 +32,7 @@ from reclm.errors import BadInput, unknown
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LINES_OF_JSON = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
-NUMBER = tuple("-0123456789")
-"""The first letters of numbers."""
+NUMBER = tuple("-0123456789")  # the first letters of numbers
 
 
 def read_rows(
@@ -101,10 +100,7 @@ def read_all(file: TextFile, columns: Sequence[str], malformed: MalformedLines, 
 def _quoted(
     file: TextFile, width: int, places: Sequence[int], delimiter: str, header: bool, malformed: MalformedLines
 ) -> Rows:
-    """Return the rows of a file with quoted values.
-
-    DuckDB tells neither the lines of its rows nor whether it came to the end: its records are laid along the lines.
-    """
+    """Return the rows of a file with quoted values, laid along its lines, as DuckDB tells neither lines nor the end."""
     names = [f"c{place}" for place in range(width)]
     breaks = " + ".join(
         f"CASE WHEN contains({name}, chr(10)) THEN len({name}) - len(replace({name}, chr(10), '')) ELSE 0 END"
@@ -120,9 +116,8 @@ def _quoted(
             table = connection.sql(query, params=options).to_arrow_table()
             bad = rejected(connection)
         except (duckdb.Error, pa.ArrowException) as error:
-            raise BadInput(
-                f"{file.label} cannot be read as delimited text: {one_line(error)}", where=file.label
-            ) from error
+            message = f"{file.label} cannot be read as delimited text: {one_line(error)}"
+            raise BadInput(message, where=file.label) from error
     head = sum(name.count("\n") for name in file.first_row(delimiter, quoting=True)) + 1 if header else 0
     lines, bad = _laid_along(file, pc.fill_null(table["breaks"], 0).to_numpy(), bad, head)
     for reject in bad:
@@ -134,12 +129,10 @@ def _quoted(
 def _laid_along(
     file: TextFile, breaks: np.ndarray, bad: list[Reject], head: int
 ) -> tuple[np.ndarray, list[Reject]]:
-    """Return the line numbers of the rows, and the rejects with theirs.
+    """Return the line numbers of the rows, and the rejects with theirs, after ``head`` lines of header.
 
-    Args:
-        breaks: ``(n,)`` line breaks within the values of each row.
-        bad: rejects by number of the record: blank lines and the header count, line breaks within values do not.
-        head: lines of the header.
+    ``breaks`` ``(n,)`` counts the line breaks within the values of each row. The rejects come by number of the record:
+    blank lines and the header count, line breaks within values do not.
     """
     total, ends = file.survey.lines, np.cumsum(1 + breaks)
     if not bad and head + (ends[-1] if len(ends) else 0) == total:  # no blank lines
@@ -192,17 +185,13 @@ def _unclosed(file: TextFile, line: int, text: str) -> BadInput:
 def read_parquet(path: Path, columns: Sequence[str] | None = None, rows: int | None = None) -> pa.Table:
     """Return columns and the first rows of a Parquet file (all, by default)."""
     file = TextFile.on_disk(path)
-    names = "*" if columns is None else ", ".join(_identifier(name) for name in dict.fromkeys(columns))
+    names = ", ".join('"' + name.replace('"', '""') + '"' for name in dict.fromkeys(columns or ())) or "*"
     query = f"SELECT {names} FROM read_parquet($path) LIMIT $rows"
     with database(file) as connection:
         try:
             return connection.sql(query, params={"path": file.literal, "rows": rows}).to_arrow_table()
         except (duckdb.Error, pa.ArrowException) as error:
             raise BadInput(f"{path} is no Parquet file: {one_line(error)}", where=str(path)) from error
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass
@@ -215,7 +204,6 @@ class JsonLines:
 
     Attributes:
         schema: the wanted fields: strings, float64 or lists of strings. What a line lacks is null.
-        malformed: receives the lines that are no JSON object, or not UTF-8.
         mixed: string fields that are often bare numbers instead.
         odd: lines read so far in which a field had another type than in ``schema`` (``mixed`` ones apart).
     """
@@ -350,9 +338,8 @@ def _json_records(path: Path) -> pa.Table:
             raise BadInput(f"{path}:{number}: a JSON object is wanted, not a {type(record).__name__}")
         records.append(record)
     names = dict.fromkeys(name for record in records for name in record)
-    return pa.table(
-        {name: pa.array([_text(record.get(name)) for record in records], pa.string()) for name in names}
-    )
+    columns = {name: [_text(record.get(name)) for record in records] for name in names}
+    return pa.table(columns, schema=pa.schema(dict.fromkeys(names, pa.string())))
 
 
 def _text(value: Any) -> str | None:

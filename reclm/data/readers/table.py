@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import numpy as np
@@ -118,9 +118,8 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
     id_column = config.item_id_column
     for name in (id_column, *config.text_columns):
         find_column(str(path), name, list(file.columns))
-    fields = config.text_columns or [
-        name for name, is_text in file.columns.items() if is_text and name != id_column
-    ]
+    texts = [name for name, is_text in file.columns.items() if is_text and name != id_column]
+    fields = config.text_columns or texts
     blocks = [rows.table for rows in file.blocks([id_column, *fields], malformed)]
     table = pa.concat_tables(blocks) if blocks else pa.table({name: [] for name in (id_column, *fields)})
     touched = pc.is_in(strings(table[id_column]).unique(), value_set=items.array)
@@ -141,8 +140,7 @@ class TableFile:
     @cached_property
     def ending(self) -> str:
         """The ending of the name, without ``.gz``."""
-        name = self.path.name.removesuffix(".gz")
-        ending = self.path.with_name(name).suffix if name else ""
+        ending = PurePosixPath(self.path.name.removesuffix(".gz")).suffix
         if ending not in KNOWN:
             raise unknown(f"kind of table {self.path}: ending", ending, KNOWN)
         return ending
