@@ -213,9 +213,9 @@ def execute(
     source = load_dataset(suite.dataset) if dataset is None else dataset
     absent = _absent(suite, source)
     plans = {row: plan for row, plan in _plans(suite).items() if row not in absent}
-    searches = suite.search is not None and suite.search.trials > 0
-    if searches:
-        spaces(suite.search, plans)
+    search = suite.search if suite.search and suite.search.trials else None
+    if search:
+        spaces(search, plans)
     datasets = _datasets(suite, source, progress)
     for row in suite.rows:
         for protocol in row.published:
@@ -229,12 +229,12 @@ def execute(
 
     running: dict[str, Any] = {"jobs": jobs, "progress": progress, "forgotten": set() if fresh else None}
     searched: dict[str, Searched] = {}
-    if searches:
+    if search:
         # its trials save no weights: the chosen ones are trained once more where they are asked for
         cache = TrialCache(current().cells())
         first = partial(trial_of, seed=0)
-        searched = run_search(suite.search, plans, first, cache, title=source.name, fresh=fresh, **running)
-        plans = {row: search.plan for row, search in searched.items()}
+        searched = run_search(search, plans, first, cache, title=source.name, fresh=fresh, **running)
+        plans = {row: found.plan for row, found in searched.items()}
     cache = TrialCache(current().cells(), weights=weights)
     trials = {row: [trial_of(plan, seed) for seed in range(suite.seeds)] for row, plan in plans.items()}
     labels = [f"{row} seed {trial.seed}" for row, some in trials.items() for trial in some]
@@ -274,9 +274,10 @@ def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:
         profiles = row.profiles
         if profiles and profiles.control in ("text", "keywords") and not dataset.item_text.num_columns:
             return row.absent or "the data have no item text"
-        tuned = profiles and profiles.adapter and plugins.get("profiler", profiles.profiler).needs_model
-        if tuned and not profiles.adapter.is_dir():
-            return f"nothing is tuned in {profiles.adapter} (reclm tune --out)"
+        folder = profiles.adapter if profiles else None
+        tuned = profiles and plugins.get("profiler", profiles.profiler).needs_model
+        if tuned and folder and not folder.is_dir():
+            return f"nothing is tuned in {folder} (reclm tune --out)"
         return row.absent
 
     absent = {row.name: why for row in suite.rows if (why := reason(row))}

@@ -106,8 +106,8 @@ class Features:
     @property
     def sides(self) -> dict[ProfileKind, ProfileMatrix]:
         """The profiles by kind."""
-        sides = {kind: getattr(self.inputs, f"{kind}_profiles") for kind in KINDS}
-        return {kind: matrix for kind, matrix in sides.items() if matrix is not None}
+        sides = [getattr(self.inputs, f"{kind}_profiles") for kind in KINDS]
+        return {kind: matrix for kind, matrix in zip(KINDS, sides, strict=True) if matrix is not None}
 
     @property
     def coverage(self) -> dict[ProfileKind, tuple[int, int]]:
@@ -358,9 +358,10 @@ class TunedFeatures:
         store = write_row_profiles(profiler, dataset, folder, self.options, rows, progress)
         checked = tuple(leaks.check(dataset, store, profiler))
         encoder = profiler.encoder or default_encoder(self.encoder)
-        sides = {kind: self._matrix(store, kind, encoder) for kind in self.options.kinds}
+        kinds = self.options.kinds
+        sides: dict[ProfileKind, ProfileMatrix] = {kind: self._matrix(store, kind, encoder) for kind in kinds}
         text = self._item_text(encoder) if self.with_text else None
-        texts = list(store.texts("user").values()) if "user" in self.options.kinds else []
+        texts = list(store.texts("user").values()) if "user" in kinds else []
         measures = measures_of(profiler, dataset, store) | {"truncated": encoder.truncated(texts)}
         known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
         return Features.of(dataset, text, sides, encoder, **known, log=tuple(profiler.log()))

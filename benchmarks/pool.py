@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from reclm import plugins
-from reclm.benchmarks.features import TUNED, Features, TunedFeatures, forget_features, key_of
+from reclm.benchmarks.features import TUNED, Features, TunedFeatures, forget_features
+from reclm.benchmarks.row_profiles import key_of
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.console import duration, progress_bar
 from reclm.data.dataset import Dataset
@@ -77,8 +78,8 @@ class Trial:
     @property
     def locks(self) -> tuple[str, ...]:
         """Return the keys that one process at a time may hold: the trial's, and that of its profiler's training."""
-        tuned = isinstance(self.features, TunedFeatures)
-        return (self.key, TUNED + self.features.training_key) if tuned else (self.key,)
+        features = self.features
+        return (self.key, *([TUNED + features.training_key] if isinstance(features, TunedFeatures) else []))
 
 
 def run_trials(

@@ -270,8 +270,8 @@ class Result:
         from reclm.recommend.saved import load_model
 
         models = self.folder / "models" if self.folder else None
-        for name in ("augment", "base") if models else ():
-            if (models / name).is_dir():
+        for name in ("augment", "base"):
+            if models and (models / name).is_dir():
                 return load_model(models / name)
         raise NotFound(
             "no model is saved with the run; reclm.compare saves models, suites do not", where=models

@@ -16,8 +16,8 @@ from reclm.errors import NotFound
 from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profiler
+from reclm.profiles.run import make_profiles
 from reclm.profiles.store import ProfileStore
-from reclm.profiles.write import make_profiles
 
 if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder

@@ -238,7 +238,9 @@ def with_controls(suite: Suite) -> Suite:
     for row in suite.rows:
         rows.append(row)
         profiles = row.profiles
-        for control in CONTROLS if profiles and not profiles.control and not row.absent else ():
+        if profiles is None or profiles.control or row.absent:
+            continue
+        for control in CONTROLS:
             name = f"{row.name}, {control}"
             if control != profiles.profiler and name not in names:
                 own = {"backbone": row.backbone, "model": row.model, "train": row.train}

@@ -152,8 +152,9 @@ class Verdict:
         evidence = base or control
         if evidence is None:
             return answer
-        undecided = base and base.better and control and not control.better
-        against = f", not significantly better than the control {control.against}" if undecided else ""
+        against = ""
+        if base and base.better and control and not control.better:
+            against = f", not significantly better than the control {control.against}"
         return f"{answer} ({evidence.size}, 95 % interval {evidence.interval}{against})"
 
     def _reason(self, row: str, protocol: str) -> str:

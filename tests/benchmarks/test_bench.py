@@ -211,8 +211,8 @@ def test_edited_profiles_are_compared_as_they_read_and_controls_cover_the_same_u
         backbone="biasmf", profiles=ProfileOptions(store=written.folder, edits={"user": edits["user"]})
     )
     sides = {name: maker.of(plan).inputs.user_profiles for name, plan in plans.items()}  # pyright: ignore
-    changed = (sides["edited"].vectors != sides["own"].vectors).any(1)
-    assert changed.sum() == 1
+    changed = np.any(sides["edited"].vectors != sides["own"].vectors, axis=1)
+    assert np.count_nonzero(changed) == 1
     assert DATA.users.ids(np.flatnonzero(changed)) == list(edits["user"])
     np.testing.assert_array_equal(sides["keywords"].present, sides["own"].present)
     assert written.store.count("user") == 5, "the control writes no profile of anyone else"
@@ -244,6 +244,6 @@ def test_what_is_trained_on_is_no_candidate_where_training_items_are_none() -> N
     alone = replace(DATA, protocols=tuple(replace(one, mask=("train",)) for one in DATA.protocols))
     runner = Runner(Plan(backbone="biasmf", model={"items": "id"}, select_on="test"), alone)
     usual = tasks_of(DATA)["full-shot"]  # train and valid are masked
-    assert (runner.tasks["full-shot"].mask != usual.mask).nnz == 0
+    assert (runner.tasks["full-shot"].mask != usual.mask).nnz == 0  # pyright: ignore[reportAttributeAccessIssue]
     on_valid = Runner(runner.plan.model_copy(update={"select_on": "valid"}), alone)
     assert on_valid.tasks["full-shot"].mask.nnz < usual.mask.nnz, "as the protocol says"

@@ -338,8 +338,8 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
     assert users.note.endswith("; user profiles alone, whatever the rows are called")
     chain = [
         Row(name="a", backbone="biasmf"),
-        Row(name="b", backbone="ncf", against="a"),
-        Row(name="c", backbone="sgl", against="b"),
+        Row(name="b", backbone="ncf", against=("a",)),
+        Row(name="c", backbone="sgl", against=("b",)),
         Row(name="d", backbone="simgcl"),
     ]
     chained = whole.model_copy(update={"rows": tuple(chain)})
