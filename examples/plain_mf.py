@@ -41,8 +41,8 @@ def train(model: nn.Module, dataset: Dataset, epochs: int = 25, batch_size: int 
     losses = []
     for _ in range(epochs):
         total = 0.0
-        for batch in zip(*(one.split(batch_size) for one in sampler.epoch(draw)), strict=True):
-            users, positives, negatives = batch
+        parts = (column.split(batch_size) for column in sampler.epoch(draw))
+        for users, positives, negatives in zip(*parts, strict=True):
             optimizer.zero_grad()
             loss = bpr_loss(model(users, positives), model(users, negatives))
             loss.backward()
@@ -56,8 +56,8 @@ def recall(model: nn.Module, dataset: Dataset, protocol: str) -> float:
     """Return Recall@6 of a protocol."""
     seen, candidates = dataset.joined(["train", "valid"]), dataset.protocol(protocol).candidates
     task = Task.of(dataset.test, seen, candidates, len(dataset.users), len(dataset.items))
-    found = evaluate(lambda users, items: model(users[:, None], items), task, ["recall@6"])
-    return found.mean()["recall@6"]
+    result = evaluate(lambda users, items: model(users[:, None], items), task, ["recall@6"])
+    return result.mean()["recall@6"]
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
         losses = train(model, dataset)
         print(
             f"{name:9} loss {losses[0]:.3f} -> {losses[-1]:.3f}",
-            *(f"  {one.name} recall@6 {recall(model, dataset, one.name):.3f}" for one in dataset.protocols),
+            *(f"  {name} recall@6 {recall(model, dataset, name):.3f}" for name in ("full-shot", "zero-shot")),
         )
     reclm.remove(model)
     print(f"baked     zero-shot recall@6 {recall(model, dataset, 'zero-shot'):.3f}, {model.item_embedding}")

@@ -18,9 +18,9 @@ SETTINGS = {"epochs": 20, "embedding_size": 16, "learning_rate": 0.02, "train_ba
 def main() -> None:
     """Train a plain and an augmented model; print RecBole's test metric, over all items, and ours of each protocol."""
     dataset = checkerboard(users=40, items=40, cold=12)
-    for name, given in (("plain", None), ("augmented", profiles(dataset))):
-        run = recbole_run("LightGCN", dataset, given, SETTINGS, metrics=["recall@6"])
-        ours = (f"{one} recall@6 {found.mean()['recall@6']:.3f}" for one, found in run.results.items())
+    for name, texts in (("plain", None), ("augmented", profiles(dataset))):
+        run = recbole_run("LightGCN", dataset, texts, SETTINGS, metrics=["recall@6"])
+        ours = (f"{protocol} recall@6 {of.mean()['recall@6']:.3f}" for protocol, of in run.results.items())
         print(f"{name:9} RecBole's recall@6 {run.metrics['recall@6']:.3f}", *ours, sep="   ")
 
 

@@ -9,7 +9,7 @@ from reclm.profiles.matrix import ProfileMatrix
 
 
 def checkerboard(users: int = 24, items: int = 20, cold: int = 4, seed: int = 0) -> Dataset:
-    """Users like the items of their own parity; the last ``cold`` items are never trained on.
+    """Return a data set whose users like the items of their own parity; the last ``cold`` ones are not trained on.
 
     Titles tell the parity ("even …", "odd …"), so a model that reads text can rank the cold items too.
     """
@@ -42,12 +42,12 @@ def checkerboard(users: int = 24, items: int = 20, cold: int = 4, seed: int = 0)
 
 
 def features(dataset: Dataset, width: int = 8, seed: int = 0) -> np.ndarray:
-    """Text features ``(I, width)`` that tell the parity of an item, with noise."""
+    """Return text features ``(I, width)`` that tell the parity of an item, with noise."""
     return _parity(len(dataset.items), width, seed)
 
 
 def profiles(dataset: Dataset, width: int = 8, seed: int = 0) -> dict[ProfileKind, ProfileMatrix]:
-    """Profile embeddings ``(U, width)`` and ``(I, width)`` that tell the parity, with noise; nobody is without."""
+    """Return profiles ``(U, width)`` and ``(I, width)`` that tell the parity, with noise; nobody is without."""
     counts: dict[ProfileKind, int] = {"user": len(dataset.users), "item": len(dataset.items)}
     return {
         kind: ProfileMatrix(_parity(count, width, seed + place), np.ones(count, bool))

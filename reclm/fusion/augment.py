@@ -182,7 +182,7 @@ def augment(
         "user": (users, user_ids, user_rows),
         "item": (items, item_ids, item_rows),
     }
-    tables = {
+    tables: dict[ProfileKind, tuple[str, nn.Embedding]] = {
         kind: (path, find_embedding(model, path))
         for kind, (path, _, _) in sides.items()
         if path is not None and kind in kinds

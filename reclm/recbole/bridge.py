@@ -247,9 +247,10 @@ def _embedding_rows(data: Any, dataset: Dataset) -> dict[ProfileKind, np.ndarray
 
     RecBole's ``Dataset`` numbers ids in the order it meets them, and reads some, such as ``NA``, as missing: BadInput.
     """
-    rows: dict[ProfileKind, np.ndarray] = {}
-    sides = ("user", dataset.users, data.uid_field), ("item", dataset.items, data.iid_field)
-    for kind, ids, field in sides:
+    fields: dict[ProfileKind, str] = {"user": data.uid_field, "item": data.iid_field}
+    rows, view = {}, dataset.view()
+    for kind, field in fields.items():
+        ids = view.idmap(kind)
         rows[kind] = IdMap(map(str, data.field2id_token[field][1:]), kind).find(ids.array) + 1
         if not rows[kind].all():
             lost = ids.ids(np.flatnonzero(rows[kind] == 0)[:1])[0]

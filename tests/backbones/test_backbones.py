@@ -1,4 +1,4 @@
-"""What every backbone must keep to, and what each one computes."""
+"""Every backbone keeps to the contract, and computes its equations."""
 
 from dataclasses import replace
 

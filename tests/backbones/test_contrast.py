@@ -1,4 +1,4 @@
-"""What SGL and SimGCL do beyond LightGCN, against their equations written out densely."""
+"""SGL and SimGCL agree with their equations written out densely."""
 
 import numpy as np
 import pytest

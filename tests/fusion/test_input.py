@@ -1,4 +1,4 @@
-"""What cannot be augmented, and what is reported."""
+"""Input that cannot be augmented is refused, and gaps are reported."""
 
 import subprocess
 import sys

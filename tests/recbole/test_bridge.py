@@ -24,7 +24,7 @@ METRICS = [f"{metric}@5" for metric in ("recall", "ndcg", "mrr", "precision", "h
 
 
 def all_items(dataset: Dataset) -> Task:
-    """What RecBole ranks: every item, but for those of train and valid."""
+    """Return the task that RecBole ranks: every item, but for those of train and valid."""
     everything = np.arange(len(dataset.items))
     sizes = len(dataset.users), len(dataset.items)
     return Task.of(dataset.test, dataset.joined(["train", "valid"]), everything, *sizes)

@@ -1,4 +1,4 @@
-"""What is saved comes back: the same scores, or one line that says why not."""
+"""A saved model comes back with the same scores, or one line says why not."""
 
 import os
 from collections.abc import Callable
