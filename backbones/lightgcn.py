@@ -58,7 +58,7 @@ class BipartiteGraph(torch.nn.Module):
     def without_nodes(self, rate: float, generator: torch.Generator) -> "BipartiteGraph":
         """Return a copy without each user and item, and its edges, with probability ``rate`` (SGL, equation 5)."""
         matrix = self.interactions
-        users, items = (torch.rand(n, generator=generator).numpy() >= rate for n in matrix.shape)
+        users, items = (torch.rand(n, generator=generator).numpy() >= rate for n in matrix.shape)  # pyright: ignore
         return self._with_edges(np.repeat(users, np.diff(matrix.indptr)) & items[matrix.indices])
 
     def _with_edges(self, remain: np.ndarray) -> "BipartiteGraph":

@@ -67,13 +67,12 @@ class SGL(LightGCN):
             raise RuntimeError("SGL draws its views in begin_epoch, which was not called")
         layer0 = self.user_features(), self.item_features()
         loss = self.ranking_loss(layer0, self.represent(*layer0), users, torch.cat([positives, negatives]))
-        first, second = (layer_sum(view, *layer0) for view in self.views)
-        return loss + self.config.ssl * sum(
-            self._contrast(one, other, rows.unique())
-            for one, other, rows in zip(first, second, (users, positives), strict=True)
-        )
+        (user_1, item_1), (user_2, item_2) = (layer_sum(view, *layer0) for view in self.views)
+        of_users = self._contrast(user_1, user_2, users.unique())
+        of_items = self._contrast(item_1, item_2, positives.unique())
+        return loss + self.config.ssl * (of_users + of_items)
 
-    def _contrast(self, one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
-        positives = F.embedding(rows, other)
-        keys = other if self.config.negatives == "all" else positives
-        return info_nce(F.embedding(rows, one), positives, keys, self.config.temperature)
+    def _contrast(self, first: Tensor, second: Tensor, rows: Tensor) -> Tensor:
+        positives = F.embedding(rows, second)
+        keys = second if self.config.negatives == "all" else positives
+        return info_nce(F.embedding(rows, first), positives, keys, self.config.temperature)

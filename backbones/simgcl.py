@@ -120,6 +120,6 @@ class SimGCL(LightGCN):
         rows = users.unique(), positives.unique()
         for side, row, noise in zip(mean, rows, self.view_noise(layers, rows), strict=True):
             plain = F.embedding(row, side)
-            one, other = (plain + half for half in noise.chunk(2, dim=1))
-            loss = loss + self.config.ssl * info_nce(one, other, other, self.config.temperature)
+            first, second = (plain + half for half in noise.chunk(2, dim=1))
+            loss = loss + self.config.ssl * info_nce(first, second, second, self.config.temperature)
         return loss

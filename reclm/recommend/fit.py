@@ -140,5 +140,5 @@ def _matrices(
             where="profiles",
         )
     kinds: tuple[ProfileKind, ...] = ("user", "item") if cls.needs_profiles is None else (cls.needs_profiles,)
-    matrices = {kind: profiles.matrix(kind) for kind in kinds}
+    matrices: dict[ProfileKind, ProfileMatrix] = {kind: profiles.matrix(kind) for kind in kinds}
     return {kind: matrix for kind, matrix in matrices.items() if matrix.present.any()}
