@@ -2,13 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from reclm.cli import options as opt
 
 if TYPE_CHECKING:
+    from reclm.data.dataset import ProfileKind
     from reclm.profiles.profiles import Profiles
 
 app = typer.Typer(
@@ -49,7 +50,8 @@ def show(
     from reclm.console import say
 
     profiles, sides = _open(dataset, profiler, model, store), opt.sides(kinds)
-    described = [kind for kind in sides if profiles.store.get(kind, id)] or sides[-1:]
+    stored: list[ProfileKind] = [kind for kind in sides if profiles.store.get(kind, id)]
+    described = stored or sides[-1:]
     for profile in (profiles.get(id, kind) for kind in described):
         say(f"{profile.kind} {profile.id}\n\n{profile.text}\n")
         tokens = f"{profile.prompt_tokens} tokens read, {profile.new_tokens} written"
@@ -125,8 +127,15 @@ def import_(
 
     if kind == "both":
         raise BadInput("--kind both: a file holds profiles of users, or of items", value="both")
-    data, frames = reclm.load_dataset(dataset), {kind: read_records(file)}
-    profiles = import_frames(data, frames, text=text, id=id, encoder=encoder, origin=file.name, store=store)
+    frames: dict[ProfileKind, Any] = {kind: read_records(file)}
+    options: dict[str, Any] = {
+        "text": text,
+        "id": id,
+        "encoder": encoder,
+        "origin": file.name,
+        "store": store,
+    }
+    profiles = import_frames(reclm.load_dataset(dataset), frames, **options)
     say(f"{profiles!r}\nstored in {profiles.folder}")
     opt.next_step("reclm bench --augment", dataset=dataset, store=profiles.folder)
 

@@ -70,8 +70,8 @@ class Profiles:
         view = None if data is None else view_of(data)
         if view is not None and view.fingerprint != opened.info.fingerprint:
             raise _of_other_data(opened, view)
-        chosen = (kind for kind in KINDS if opened.count(kind)) if kinds is None else kinds
-        return cls(opened.folder, tuple(chosen), _data=data, _encoder=encoder)
+        stored: tuple[ProfileKind, ...] = tuple(kind for kind in KINDS if opened.count(kind))
+        return cls(opened.folder, stored if kinds is None else tuple(kinds), _data=data, _encoder=encoder)
 
     @classmethod
     def find(

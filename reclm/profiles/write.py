@@ -203,11 +203,8 @@ class _Job:
     ) -> "_Job":
         view = view_of(data)
         if not view.item_text.num_columns and view.train.review is None:
-            raise BadInput(
-                f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
-                "bench it without --augment",
-                value=view.name,
-            )
+            message = f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
+            raise BadInput(message + "bench it without --augment", value=view.name)
         if isinstance(prompts, Mapping):  # a group of settings, of profilers that have one of this name
             settings, prompts = {**settings, "prompts": prompts}, None
         chosen = {kinds} if isinstance(kinds, str) else set(kinds)
@@ -220,5 +217,5 @@ class _Job:
             encoder = TextEncoder(encoder)  # a wrong name fails now, not after hours of generation
         opened, writer = open_profiler(profiler, settings, model, engine)
         folder = Path(store) if store else current().store(view.name, writer)
-        ordered = tuple(kind for kind in KINDS if kind in chosen)
+        ordered: tuple[ProfileKind, ...] = tuple(kind for kind in KINDS if kind in chosen)
         return cls(view, opened, writer, folder, ordered, prompts, encoder or opened.encoder)
