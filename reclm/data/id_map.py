@@ -80,11 +80,7 @@ class IdMap:
         return rows.to_numpy(zero_copy_only=False).astype(np.int64)
 
     def idx(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Return the rows ``(n,)`` int64 of some ids.
-
-        Raises:
-            NotFound: for the first id that is not known, with the nearest one offered.
-        """
+        """Return the rows ``(n,)`` int64 of some ids; the first one that is not known is a :class:`NotFound`."""
         wanted = ids if isinstance(ids, pa.ChunkedArray) else id_strings(ids)
         rows = self.find(wanted)
         if (rows < 0).any():

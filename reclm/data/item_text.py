@@ -31,9 +31,6 @@ def item_texts(fields: pa.Table, template: str = "") -> list[str]:
         fields: one string column a field.
         template: names fields in braces; a section in square brackets is left out where its field is empty.
             By default all fields, joined by ``". "``.
-
-    Raises:
-        NotFound: if the template names a field that the table lacks.
     """
     known = fields.column_names
     for name in template_fields(template):

@@ -137,7 +137,8 @@ class Sessions:
         """Return the sessions of :meth:`to_table` and :meth:`head`."""
 
         names = [name for name in ("history", "future", "rating", "review") if name in table.column_names]
-        lists: dict[str, Any] = {name: table[name].combine_chunks().flatten() for name in names}
+        lists: dict[str, Any] = {"rating": None, "review": None}
+        lists |= {name: table[name].combine_chunks().flatten() for name in names}
         for name in set(names) - {"review"}:
             lists[name] = lists[name].to_numpy(zero_copy_only=False).reshape(len(table), -1)
         return cls(
@@ -147,7 +148,7 @@ class Sessions:
             fingerprint=head["fingerprint"],
             options=SessionOptions.model_validate(head["options"]),
             dropped=head["dropped"],
-            **({"rating": None, "review": None} | lists),
+            **lists,
         )
 
 
@@ -172,9 +173,6 @@ def next_item(
         encoder_tokens: counts tokens for ``max_item_tokens``.
         model_tokens: counts tokens for ``max_history_tokens``: the item's text and the review of each item.
         progress: show a bar while the tokens of many texts are counted.
-
-    Raises:
-        BadInput: if no session is left, or none to train on; for a limit of tokens without its counter.
     """
     for name, counter in (("max_item_tokens", encoder_tokens), ("max_history_tokens", model_tokens)):
         limit = getattr(options, name)
@@ -209,12 +207,14 @@ def next_item(
         report.dropped,
     )
     known = np.concatenate([history, np.where((part == splits.TRAIN)[:, None], future, NONE)], axis=1)
-    held_out = [future[part == which].ravel() for which in (splits.VALID, splits.TEST)]
+    valid, test = (log.take(future[part == which].ravel()) for which in (splits.VALID, splits.TEST))
     dataset = Dataset(
         f"{view.name}-next-item",
         view.users,
         view.items,
-        *map(log.take, (known[known != NONE], *held_out)),
+        log.take(known[known != NONE]),
+        valid,
+        test,
         view.item_text,
         (Protocol("next-item", sessions.items, ("train",)),),
         view.text_template,

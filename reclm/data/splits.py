@@ -20,10 +20,7 @@ TRAIN, VALID, TEST = 0, 1, 2
 def place_from_newest(
     user_idx: np.ndarray, timestamp: np.ndarray | None, generator: np.random.Generator
 ) -> np.ndarray:
-    """Count for each interaction how many of the same user are newer: ``(n,)`` int64, 0 for a user's newest.
-
-    Of equal times the later row is the newer; without timestamps the order is random.
-    """
+    """Count ``(n,)`` the user's newer interactions: of equal times the later rows; without times, in random order."""
     age = generator.permutation(len(user_idx)) if timestamp is None else timestamp
     order = np.lexsort((age, user_idx))
     count = np.bincount(user_idx)
@@ -217,15 +214,13 @@ def from_log(
     item_rows, item_idx = _ranked(log.item_idx, len(items))
     report.drop("user without interactions left", len(users) - len(user_rows))
     report.drop("item without interactions left", len(items) - len(item_rows))
-    users, items, item_text = (
-        users.take(user_rows),
-        items.take(item_rows),
-        item_text.take(pa.array(item_rows)),
-    )
+    users, items = users.take(user_rows), items.take(item_rows)
+    item_text = item_text.take(pa.array(item_rows))
     log = replace(log, user_idx=user_idx, item_idx=item_idx)
     cold = held_out[item_rows]
-    parts = [log.take(part == which) for which in (TRAIN, VALID, TEST)]
+    train, valid, test = (log.take(part == which) for which in (TRAIN, VALID, TEST))
     protocols = protocols_of(np.flatnonzero(~cold), np.flatnonzero(cold))
+    parts = (train, valid, test)
     return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
 
 

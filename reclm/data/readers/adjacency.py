@@ -79,16 +79,12 @@ class Adjacency(Reader):
         users, items = IdMap(pa.array(user_ids), "user"), IdMap(pa.array(item_ids), "item")
         no_text = pa.table({"item_id": items.array}).select([])
         protocols = (Protocol("full-shot", np.arange(len(items)), config.mask),)
-        return finished(
-            Dataset(self.name, users, items, train, valid, test, no_text, protocols, report=malformed.report)
-        )
+        parts, report = (train, valid, test), malformed.report
+        return finished(Dataset(self.name, users, items, *parts, no_text, protocols, report=report))
 
 
 class LastFM(Adjacency):
-    """LastFM as LightGCN++'s authors released it: 1,885 users, 17,388 artists, 91,779 interactions.
-
-    https://github.com/geon0325/LightGCNpp; ids are the release's numbers, names of artists are not in it.
-    """
+    """LastFM as LightGCN++'s authors released it, without names: https://github.com/geon0325/LightGCNpp."""
 
     name = "lastfm"
     summary = "LastFM, 1,885 users and 17,388 artists by number, as LightGCN++'s authors split it"

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,17 +26,16 @@ Names = BeforeValidator(
 """Lets an option of several names be written as ``"title, genre"``."""
 
 
+@dataclass
 class MalformedLines:
     """Collects the lines that readers cannot use: counted and passed over or, if ``strict``, fatal.
 
-    Args:
+    Attributes:
         report: receives the count, as ``dropped["malformed line"]``, and the first few lines.
-        strict: stop at the first malformed line.
     """
 
-    def __init__(self, report: ReadReport, strict: bool = False) -> None:
-        self.report = report
-        self.strict = strict
+    report: ReadReport
+    strict: bool = False
 
     def add(self, file: str, line: int, text: str, why: str) -> None:
         """Note one malformed line.
@@ -99,12 +99,7 @@ def existing(source: Path | None, reader: Reader | type[Reader]) -> Path:
 
 
 class RemotePath:
-    """A file or folder in a file system of fsspec, such as ``s3://bucket/folder``, with the methods of a path.
-
-    Raises:
-        MissingExtra: if the package for the file system is not installed.
-        NotFound: if fsspec knows no such file system, or it cannot be reached.
-    """
+    """A file or folder in a file system of fsspec, such as ``s3://bucket/folder``, with the methods of a path."""
 
     def __init__(self, url: str) -> None:
         from fsspec.core import url_to_fs

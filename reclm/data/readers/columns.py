@@ -113,20 +113,17 @@ def numbered(parts: Sequence[pa.DictionaryArray], what: str) -> tuple[IdMap, np.
     return IdMap(column.dictionary, what), column.indices.to_numpy()
 
 
-def text_of(items: IdMap, table: pa.Table, id_column: str, fields: Sequence[str]) -> pa.Table:
+def text_of(
+    items: IdMap, table: pa.Table | None = None, id_column: str = "", fields: Sequence[str] = ()
+) -> pa.Table:
     """Return columns ``fields`` for ``items``, in their order: strings, empty where ``table`` has no row or null.
 
-    Of several rows with the same id the first counts.
+    Of several rows with the same id the first counts. Where nothing is known of the items, their ``title`` is empty.
     """
-    if not fields:
-        return without_text(items)
+    if table is None or not fields:
+        return pa.table({"title": pa.array([""] * len(items))})
     row = pc.index_in(items.array, value_set=strings(table[id_column]).combine_chunks())
     return pa.table({name: pc.fill_null(strings(table[name]).take(row), "") for name in fields})
-
-
-def without_text(items: IdMap) -> pa.Table:
-    """Return the text of items of which nothing is known: an empty ``title``."""
-    return pa.table({"title": pa.array([""] * len(items))})
 
 
 def text_fields(schema: pa.Schema, id_column: str = "") -> list[str]:

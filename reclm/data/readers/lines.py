@@ -29,7 +29,6 @@ from reclm.errors import BadInput, Damaged, NotFound
 
 LONGEST = 1 << 22  # bytes of the longest line that is read
 BATCH = 1 << 23  # bytes of text, about, that are handed on at a time
-DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 # DuckDB: a file as a table of one column, `line`, null where it is blank; a line that is not UTF-8 is rejected.
 OPTIONS = f"auto_detect=false, store_rejects=true, max_line_size={LONGEST + 2}, buffer_size={2 * LONGEST}"
@@ -116,11 +115,6 @@ class TextFile:
         """The path as DuckDB is to read it, which takes some letters for a pattern of several paths."""
         return re.sub(r"([*?\[])", r"[\1]", self.path)
 
-    @property
-    def gzipped(self) -> bool:
-        """Whether the name says so."""
-        return self.label.endswith(".gz")
-
     @contextmanager
     def open(self) -> Iterator[Any]:
         """Open the file for reading bytes, unpacked."""
@@ -130,8 +124,8 @@ class TextFile:
             raise BadInput(f"cannot open {self.label}: {error}", where=self.label) from error
         try:
             with stream:
-                yield gzip.GzipFile(fileobj=stream) if self.gzipped else stream
-        except DAMAGE as error:
+                yield gzip.GzipFile(fileobj=stream) if self.label.endswith(".gz") else stream
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise Damaged(f"{self.label} is damaged: {error}", where=self.label) from error
 
     def blocks(self) -> Iterator[bytes]:
@@ -188,7 +182,7 @@ class TextFile:
     def readable(self) -> Iterator[dict[str, str]]:
         """Yield ``path`` and ``compression`` of UTF-8 text with one kind of line end: the file, or a temporary copy."""
         if self.path and self.encoding == "utf-8" and not self.survey.mixed:
-            yield {"path": self.literal, "compression": "gzip" if self.gzipped else "none"}
+            yield {"path": self.literal, "compression": "gzip" if self.label.endswith(".gz") else "none"}
             return
         with NamedTemporaryFile(prefix="reclm-", suffix=".txt") as copy:
             for block in self.blocks():

@@ -4,7 +4,7 @@ Paper: MIND: A Large-scale Dataset for News Recommendation, https://aclanthology
 files: https://msnews.github.io. The two-day protocol is RecLM's (https://arxiv.org/abs/2412.19302, section 6.1).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import date, timedelta
 from functools import partial
@@ -38,10 +38,6 @@ def two_days(seconds: np.ndarray, train_day: date | None, test_day: date | None)
     One day given decides the other, as they are consecutive. With none given they are the last two consecutive
     *whole* days. The log cuts days off only where it begins and ends: its first day is whole if it has a click in its
     first hour, its last day if it has one in its last hour, and the days between are whole.
-
-    Raises:
-        BadInput: if a chosen day has no clicks, the days are not in order, or there are no two whole days; the
-            message names the days there are.
     """
     days, clicks = np.unique(seconds // DAY, return_counts=True)
     if train_day is None and test_day is None:
@@ -154,7 +150,8 @@ class Mind(Reader):
                 f"no user clicked on both {iso(train_day)} and {iso(test_day)} often enough; "
                 "choose other days with --set train_day=… or lower min_user, min_item"
             )
-        again = np.isin(*(splits.pairs(part.user_idx, part.item_idx, len(items)) for part in (test, train)))
+        old, new = (splits.pairs(part.user_idx, part.item_idx, len(items)) for part in (train, test))
+        again = np.isin(new, old)
         report.drop("test click that repeats a training click", int(again.sum()))
         candidates = np.unique(test.item_idx)
         # every user stays, also one whose test clicks were all repeats: there is still a history to profile
@@ -216,13 +213,10 @@ def _active(
     report.drop("click of a user not active on both days", before - len(train) - len(test))
     before = remaining = len(train) + len(test)
     while remaining:
-        item, users = np.concatenate([train.item_idx, test.item_idx]), [train.user_idx, test.user_idx]
-        popular = np.bincount(item) >= min_item
-        enough = [np.bincount(user, minlength=both.max() + 1) >= min_user for user in users]
-        train, test = (
-            part.take(popular[part.item_idx] & (enough[0] & enough[1])[part.user_idx])
-            for part in (train, test)
-        )
+        popular = np.bincount(np.concatenate([train.item_idx, test.item_idx])) >= min_item
+        counts = [np.bincount(part.user_idx, minlength=both.max() + 1) for part in (train, test)]
+        active = np.minimum(*counts) >= min_user
+        train, test = (part.take(popular[part.item_idx] & active[part.user_idx]) for part in (train, test))
         if len(train) + len(test) == remaining:
             break
         remaining = len(train) + len(test)
@@ -244,7 +238,7 @@ def _files(source: Path, archives: ExitStack) -> tuple[list[TextFile], list[Text
     return behaviors, news
 
 
-def _places(source: Path, archives: ExitStack) -> Iterator[tuple[str, dict[str, Callable[[], TextFile]]]]:
+def _places(source: Path, archives: ExitStack) -> Iterator[tuple[str, Mapping[str, Callable[[], TextFile]]]]:
     """Yield the label of each folder, on disk or in a zip, and by name what opens its files."""
     if source.is_file():
         try:

@@ -19,7 +19,6 @@ from reclm.data.readers.columns import (
     read_log,
     text_fields,
     text_of,
-    without_text,
 )
 from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.readers.records import read_all
@@ -78,9 +77,6 @@ def write_atomic(dataset: Dataset, folder: Path) -> None:
     RecBole uses the splits with ``benchmark_filename: [train, valid, test]``; the reader ``recbole`` reads them back.
     In item text, tabs and line breaks become spaces, and double quotes single ones: RecBole would take a field that
     begins with a double quote to run on to the next one.
-
-    Raises:
-        BadInput: if ``folder`` holds something already, or an id holds a tab, line break or double quote.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise BadInput(f"{folder} is not empty; choose a new folder with --out")
@@ -251,5 +247,5 @@ def _described(path: Path, id_field: str, malformed: MalformedLines) -> Rows | N
 
 def _item_text(items: IdMap, described: Rows | None, id_field: str) -> pa.Table:
     if described is None:
-        return without_text(items)
+        return text_of(items)
     return text_of(items, described.table, id_field, text_fields(described.table.schema, id_field))

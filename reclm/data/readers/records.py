@@ -307,10 +307,6 @@ def read_records(path: Path) -> pa.Table:
     """Return the table in a small CSV or TSV file (with a header line), Parquet file or file of JSON lines.
 
     Columns of CSV, TSV and JSON lines are strings; lists in JSON are joined by commas.
-
-    Raises:
-        BadInput: if the file is empty or a line is malformed.
-        NotFound: if the file is missing, or its ending is none of these.
     """
     if path.suffix in DELIMITERS:
         file, delimiter = TextFile.on_disk(path), DELIMITERS[path.suffix]

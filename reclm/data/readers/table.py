@@ -28,7 +28,6 @@ from reclm.data.readers.columns import (
     text_fields,
     text_of,
     to_arrow,
-    without_text,
 )
 from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.readers.records import DELIMITERS, PARQUET, read_parquet, read_rows
@@ -85,9 +84,8 @@ class Table(Reader):
         assert isinstance(config, self.Config)
         path = _beside(existing(source, self), "interactions")
         if path is None:
-            raise BadInput(
-                f"no interactions.parquet, .csv or .tsv in {source}; --source must be {self.source}"
-            )
+            message = f"no interactions.parquet, .csv or .tsv in {source}; --source must be {self.source}"
+            raise BadInput(message)
         malformed = MalformedLines(ReadReport(), strict)
         file = TableFile(path, config.delimiter, config.encoding)
         columns = LogColumns.of(str(path), list(file.columns), config, "column")
@@ -113,7 +111,7 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
     if path is None:
         if config.text_columns:
             raise BadInput("text_columns are columns of the table of items; name it with --set items=PATH")
-        return without_text(items)
+        return text_of(items)
     file = TableFile(path, config.delimiter, config.encoding)
     id_column = config.item_id_column
     for name in (id_column, *config.text_columns):
@@ -248,7 +246,7 @@ def _frame_text(items: Any, item: str, text: Sequence[str] | str | None, ids: Id
     if items is None:
         if text:
             raise BadInput(f"text = {text!r} needs a frame of items", value=text, where="text")
-        return without_text(ids), ""
+        return text_of(ids), ""
     table = to_arrow(items, "items")
     find_column("items", item, table.column_names)
     template = text if isinstance(text, str) and "{" in text else ""
