@@ -60,25 +60,20 @@ def _loaded(cls: "type[TextEncoder]", name: str | None) -> "TextEncoder":
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of one row.
-
-    Attributes:
-        inputs: their ``train`` is empty: training sets it.
-        store: of its profiles.
-        encoder: name and source of the encoder of its texts.
-        checked: sentences on what was checked for leaks of the test part.
-        profiler: writer of the profiles, where it is known.
-        measures: how the profiles read, by name.
-        log: what the profiler's training logged, a row a step.
-    """
+    """Features of one row, and what is known of its profiles."""
 
     inputs: Inputs
+    """Their ``train`` is empty: training sets it."""
     store: ProfileStore | None = None
     encoder: tuple[str, str] | None = None
+    """Name and source of the encoder of the texts."""
     checked: tuple[str, ...] = ()
+    """Sentences on what was checked for leaks of the test part."""
     profiler: Profiler | None = None
     measures: dict[str, float] = field(default_factory=dict)
+    """How the profiles read, by name."""
     log: tuple[dict[str, float], ...] = ()
+    """A row for each step of the profiler's training."""
 
     @classmethod
     def of(

@@ -33,16 +33,12 @@ def check(
 ) -> list[str]:
     """Look for leaks of the test part, in the data set and in the profiles.
 
+    Return what was checked, and what could not be, a sentence each; raise :class:`Leak` at the first leak.
+
     Args:
         store: the profiles that the data set is benched with.
         profiler: their fitted writer; without it the prompts cannot be compared.
         sample: stored profiles of each kind whose prompts are compared.
-
-    Returns:
-        What was checked, and what could not be, a sentence each.
-
-    Raises:
-        Leak: at the first leak.
     """
     checks = [*_splits(dataset), *(_tuned(dataset, profiler) if profiler else ())]
     if store is not None:

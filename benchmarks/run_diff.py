@@ -50,17 +50,13 @@ class Change:
 
 @dataclass(frozen=True)
 class RunDiff:
-    """Two runs compared. ``str()`` is the outcome in a sentence.
-
-    Attributes:
-        changes: in the order of A's rows, protocols and metrics.
-        alone: what only one of them has, or of what they share no seed.
-        made: what differs in how they were made.
-    """
+    """Two runs compared. ``str()`` is the outcome in a sentence."""
 
     changes: tuple[Change, ...]
     alone: tuple[str, ...]
+    """Sentences on what only one of them has, or of what they share no seed."""
     made: tuple[str, ...]
+    """Sentences on what differs in how they were made."""
 
     @cached_property
     def tested(self) -> list[tuple[Change, PairedTest]]:

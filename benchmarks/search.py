@@ -173,13 +173,7 @@ def _ends(values: Range | Choices) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Searched:
-    """The search of one row.
-
-    Attributes:
-        plan: the row's, with the options that were chosen.
-        trials: in the order they were asked for; none for a row that nothing is searched for.
-        chosen: the options of the best; empty where no trial has a value.
-    """
+    """The search of one row: its plan with the options that were ``chosen``, none where no trial has a value."""
 
     plan: Plan
     trials: tuple[SearchTrial, ...] = ()
@@ -201,10 +195,8 @@ def run_search(
     Trials are ordinary ones, and the study of each row lies beside them: killed and called again, the search goes on
     and ends the same. The first trial has the row's own options, where the space holds them; then Optuna's TPE asks.
 
-    Args:
-        trial_of: makes the trial with seed 0 of a plan.
-        fresh: forget the studies.
-        running: as of :func:`~reclm.benchmarks.pool.run_trials`.
+    ``trial_of`` makes the trial with seed 0 of a plan. With ``fresh`` the studies are forgotten. ``running`` are
+    options of :func:`~reclm.benchmarks.pool.run_trials`.
     """
     studies = {
         row: _RowSearch(plans[row], part, trial_of, cache.folder, fresh)

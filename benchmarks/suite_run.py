@@ -28,20 +28,12 @@ BASELINES = ("popularity", "random")
 
 @dataclass(frozen=True, eq=False)
 class SuiteRun:
-    """A suite that ran: a trial for each seed of each row that can run here.
-
-    Attributes:
-        suite: with the seeds, epochs and data set it ran with.
-        source: the data set; ``datasets`` are those of the seeds, the same one but for sessions.
-        cache: holds the trials.
-        trials, records: row name to one each seed.
-        searched: row name to its search; empty without one.
-        absent: row name to why it cannot run here.
-    """
+    """A suite that ran: row name to a trial and a record for each seed, its search, or why it cannot run here."""
 
     suite: Suite
     source: Dataset
     datasets: tuple[Dataset, ...]
+    """Those of the seeds: the same one but for sessions."""
     cache: TrialCache
     trials: dict[str, list[Trial]]
     records: dict[str, list[TrialRecord]]

@@ -21,20 +21,15 @@ BATCH = 1000
 
 @dataclass(frozen=True)
 class Tracked:
-    """A trial, as trackers know it.
-
-    Attributes:
-        options: by name, defaults included.
-        curves: ``epoch/NAME`` to the epochs and values of loss, seconds and selection metrics.
-        metrics: ``PROTOCOL/METRIC`` to the final number, without nan.
-        error: why it failed, or empty.
-    """
+    """A trial, as trackers know it; ``error`` says why it failed."""
 
     row: str
     seed: int
     options: dict[str, Any]
     curves: dict[str, list[tuple[int, float]]]
+    """``epoch/NAME`` to the epochs and values of loss, seconds and selection metrics."""
     metrics: dict[str, float]
+    """``PROTOCOL/METRIC`` to the final number, without nan."""
     error: str = ""
 
     @property

@@ -154,11 +154,8 @@ class Runner:
 
         With ``select_on="test"`` validation interactions join the training part, as in the paper.
 
-        Args:
-            inputs: their ``train`` is set here.
-            on_epoch: called with the history row of each epoch.
-            on_model: called with the model and its best weights, those of the first protocol where each has its own.
-            top: user_idx whose top lists the results hold, as long as the largest k of the metrics.
+        ``on_epoch`` gets the history row of each epoch, ``on_model`` the model with its best weights, those of the
+        first protocol where each has its own. The results hold the top lists of the users ``top``.
         """
         model, trained = train_backbone(
             self.backbone,

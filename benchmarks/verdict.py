@@ -145,10 +145,8 @@ class Verdict:
             return f"{answer} ({len(rows)} rows: {helped} helped, {hurt} hurt)"
         if not rows or answer == "not decided":
             return answer
-        base, control = (
-            self.by_base.get((rows[0], protocol, self.metric)),
-            self.by_control.get((rows[0], protocol)),
-        )
+        base = self.by_base.get((rows[0], protocol, self.metric))
+        control = self.by_control.get((rows[0], protocol))
         evidence = base or control
         if evidence is None:
             return answer
