@@ -11,7 +11,7 @@ from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import Chat, TextGenerator, plain, prompt_hash
-from reclm.llm.models import LanguageModel, context_length, find_model, load_tokenizer
+from reclm.llm.models import LanguageModel, find_model
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import fault
 from reclm.profilers.reclm.config import ORDER, WRITERS, RecLMConfig, StageName
@@ -178,7 +178,7 @@ class RecLMProfiler(Profiler):
         if self._instructions is None or self._instructions.view is not view:
             # the tokens of a model behind a server are counted by the embedded one's tokenizer, which comes close
             model = self._tuned_model or find_model()
-            tokenizer = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
+            tokenizer = PromptTokenizer.of(model)
             self._instructions = Instructions(view, self.config.instructions, tokenizer)
         return self._instructions
 

@@ -17,14 +17,7 @@ from reclm.errors import BadInput, NotFound
 from reclm.files import atomic_file
 from reclm.folders import current
 from reclm.llm.chat import TextGenerator
-from reclm.llm.models import (
-    LanguageModel,
-    LazyGenerator,
-    context_length,
-    digest,
-    find_model,
-    load_tokenizer,
-)
+from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.rl.policy import PolicyGenerator
 from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
@@ -236,7 +229,7 @@ class Tuning(ABC):
     ) -> None:
         self.view, self.config, self.model, self.folder, self.progress = view, config, model, folder, progress
         self.requested_model, self.encoder = requested_model, encoder or TextEncoder()
-        self.prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
+        self.prompts = PromptTokenizer.of(model)
 
     @classmethod
     def of(cls, profiler: Profiler, view: TrainingView, config: Config | None = None) -> Self:

@@ -34,6 +34,5 @@ def tiny_model(tiny_gguf) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def prompts(tiny_model) -> PromptTokenizer:
-    from reclm.llm.models import context_length, load_tokenizer
 
-    return PromptTokenizer(load_tokenizer(tiny_model), context_length(tiny_model), tiny_model.name)
+    return PromptTokenizer.of(tiny_model)

@@ -12,7 +12,7 @@ import tiny_langptune  # pyright: ignore[reportMissingImports]
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.sessions import SessionOptions, Sessions
 from reclm.llm.chat import Chat, SamplingParams
-from reclm.llm.models import context_length, find_model, load_tokenizer
+from reclm.llm.models import find_model
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
 from reclm.profilers.langptune.prompts import (
@@ -94,7 +94,7 @@ def test_data_can_forge_neither_lines_nor_roles(place):
     assert prompt(some)[0] == f"- {HARMLESS}"
     (items,) = some.parts(0)
     model = find_model(place.model)
-    prompts = PromptTokenizer(load_tokenizer(model), context_length(model), model.name)
+    prompts = PromptTokenizer.of(model)
     special = set(prompts.tokenizer.all_special_ids)
 
     def specials(chat: Chat) -> list[int]:
