@@ -55,17 +55,20 @@ class Measurement:
                 for name, value in right.items()
                 if value
             ]
-            kinds = [kind for kind in KINDS if kind in tuning.teachers and len(self._stages(kind)) > 1]
-            comparisons = [self._compared(kind) for kind in kinds]
-            for kind, comparison in zip(kinds, comparisons, strict=True):
+            comparisons = {
+                kind: self._compared(kind)
+                for kind in KINDS
+                if kind in tuning.teachers and len(self._stages(kind)) > 1
+            }
+            for kind, comparison in comparisons.items():
                 title = f"Profiles of {tuning.view.name} {kind}s, stage by stage"
                 save_report(comparison, tuning.folder / "report" / kind, title, remarks)
             curves = {stage: read_metrics(tuning.folder / stage) for stage in tuning.stages}
             title = f"tuning {tuning.model.name} on {tuning.view.name}"
             drawn = draw(curves, tuning.folder / CURVES, title, self.config.ppo.kl_target)
             settings = {stage: self._settings(stage) for stage in tuning.stages}
-            write_card(tuning, settings, comparisons, remarks, CURVES if drawn else "")
-        return [*map(terminal_table, comparisons), *remarks]
+            write_card(tuning, settings, list(comparisons.values()), remarks, CURVES if drawn else "")
+        return [*map(terminal_table, comparisons.values()), *remarks]
 
     def _stages(self, kind: ProfileKind) -> list[str]:
         """Return the stages that write profiles of ``kind``, the untuned model first."""
@@ -101,11 +104,10 @@ class Measurement:
     def _histories(self, kind: ProfileKind, ids: list[str]) -> dict[str, str]:
         histories = self.tuning.instructions.histories
         rows = self.tuning.view.idmap(kind).find(ids)
-        if kind == "item":
-            return {id: histories.lines[row] for id, row in zip(ids, rows, strict=True)}
-        lists = histories.of_users[rows, : self.config.instructions.history]
-        texts = ("\n".join(histories.named(items)) for items in lists)
-        return dict(zip(ids, texts, strict=True))
+        lists = rows[:, None]
+        if kind == "user":
+            lists = histories.of_users[rows, : self.config.instructions.history]
+        return {id: "\n".join(histories.named(items)) for id, items in zip(ids, lists, strict=True)}
 
     def _profiles(self, kind: ProfileKind, stage: str, ids: list[str]) -> dict[str, str]:
         """Return the profiles of a stage's model by id; each is stored as soon as it is written."""

@@ -81,12 +81,10 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
         reason = fault(text, phrases) if text else "no text"
         if not reason and id in profiles:
             reason = "another profile of the same id"
-        if not reason:
+        if reason:
+            report.drop(reason)
+        else:
             profiles[id] = text
-            continue
-        report.drop(reason)
-        if len(report.malformed) < 5:
-            report.malformed.append(f"{path.name}: {kind} {id}: {reason}: {text[:80]}")
     report.kept[kind] = len(profiles)
     if not profiles:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
@@ -112,10 +110,10 @@ def _columns(path: Path, kind: ProfileKind, config: TeacherConfig) -> tuple[list
 
 def _column(path: Path, table: pa.Table, named: str | None, what: str) -> str:
     names, usual = table.column_names, _NAMES[what]
-    if named in names:
-        return named
-    if named is not None:
+    if named is not None and named not in names:
         raise unknown(f"column of {path}", named, names)
+    if named is not None:
+        return named
     matches = [name for name in names if name.lower() in usual]
     if len(matches) == 1:
         return matches[0]
@@ -153,7 +151,7 @@ class RecLMPipeline(Tuning):
     def teachers(self) -> dict[ProfileKind, Teacher]:
         """The teacher's profiles by kind: from the files that the config names, or written by its model first."""
         config = self.config.teacher
-        paths = {kind: config.file(kind) for kind in KINDS}
+        paths: dict[ProfileKind, Path | None] = {kind: config.file(kind) for kind in KINDS}
         if self.asks_teacher:
             self._ask_teacher()
             paths |= dict.fromkeys(self._asked, self.folder / "teacher")

@@ -144,9 +144,9 @@ class RecLMProfiler(Profiler):
 
         Rows without a history or text are left out.
         """
-        if kind != self._kind:
-            self._load(kind)
-        if kind == "user" and self.tuned is not None and self.tuned.last("user") not in {None, "kd"}:
+        if self.tuned and self._tuned_model and kind != self._kind:
+            self._use(self.tuned, self._tuned_model, kind)
+        if kind == "user" and self.tuned and self.tuned.last("user") not in {None, "kd"}:
             histories = self.instructions(view).histories.of_users
             self.neighbours = UserNeighbours(view, histories, self.config.neighbours, self._cache).nearest
         params = self._params(kind)
@@ -204,12 +204,7 @@ class RecLMProfiler(Profiler):
     def _cache(self) -> Path | None:
         return self.folder and self.folder / "neighbours"
 
-    def _use(self, tuned: RecLMFolder, model: LanguageModel) -> None:
-        self.tuned, self._tuned_model = tuned, model
-        self._load("user")
-
-    def _load(self, kind: ProfileKind) -> None:
+    def _use(self, tuned: RecLMFolder, model: LanguageModel, kind: ProfileKind = "user") -> None:
         """Take the model that writes profiles of ``kind``; that of the other kind is let go."""
-        if self.tuned is not None and self._tuned_model is not None:
-            self._kind = kind
-            self._generator = self.tuned.generator(self.tuned.last(kind), self._tuned_model)
+        self.tuned, self._tuned_model, self._kind = tuned, model, kind
+        self._generator = tuned.generator(tuned.last(kind), model)

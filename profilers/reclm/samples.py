@@ -184,7 +184,7 @@ class Instructions:
             # an item for which not one line has room is described by its own text
             fits = fixed <= self.budget.limit
             self.report.drop(f"{stage}: {_TOO_LONG}", int((~fits).sum()))
-            for at in np.flatnonzero(fits):
+            for at in np.flatnonzero(fits).tolist():
                 beside = chosen[at, 0][chosen[at, 0] >= 0]
                 lines = [quoted[row] for row in beside.tolist()]
                 asked = prompts.item_question(stage, self.histories.lines[block[at]], lines, phrases)
