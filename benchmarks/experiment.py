@@ -275,8 +275,12 @@ def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:
         if profiles and profiles.control in ("text", "keywords") and not dataset.item_text.num_columns:
             return row.absent or "the data have no item text"
         folder = profiles.adapter if profiles else None
-        tuned = profiles and plugins.get("profiler", profiles.profiler).needs_model
-        if tuned and folder and not folder.is_dir():
+        if (
+            profiles
+            and folder
+            and plugins.get("profiler", profiles.profiler).needs_model
+            and not folder.is_dir()
+        ):
             return f"nothing is tuned in {folder} (reclm tune --out)"
         return row.absent
 
