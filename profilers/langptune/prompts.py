@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -22,10 +22,8 @@ from reclm.files import Journal
 from reclm.llm.chat import Chat, Message, SamplingParams, plain
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
+from reclm.profilers.rl.policy import PolicyGenerator, sample_all
 from reclm.text.item_text import item_lines
-
-if TYPE_CHECKING:
-    from reclm.profilers.rl.policy import PolicyGenerator
 
 _ASK = (
     "Above are items that a user {chose}, the oldest first. Describe in a few sentences what this user likes and "
@@ -127,11 +125,11 @@ class Histories:
         return self.folded(self.items(row))
 
     def texts(self, rows: Sequence[int]) -> list[str]:
-        """Return the histories of sessions as bare texts, without a language model: a line an item, oldest first."""
+        """Return the histories of sessions as bare texts (:func:`history_text`)."""
         return [history_text(self.items(row)) for row in rows]
 
     def sources(self, rows: Sequence[int]) -> list[str]:
-        """Return the texts that a profile may copy from: items and reviews."""
+        """Return the texts that profiles of sessions may copy from (:func:`source_text`)."""
         return [source_text(self.items(row)) for row in rows]
 
     def _history(
@@ -149,7 +147,7 @@ class Histories:
 
 
 def history_text(items: Sequence[HistoryItem]) -> str:
-    """Return a history as a bare text (EMB-0 and EMB-CL): a line an item."""
+    """Return a history as a bare text, without a language model (EMB-0 and EMB-CL): a line an item, oldest first."""
     return "\n".join(line for item in items for line in item.lines)
 
 
@@ -172,7 +170,7 @@ class Written:
 class SessionWriter:
     """Writes profiles of sessions with a model that is at hand, as it is at the moment."""
 
-    def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: "PolicyGenerator") -> None:
+    def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: PolicyGenerator) -> None:
         self.histories, self.prompts, self.sampler = histories, prompts, sampler
 
     def write(
@@ -181,14 +179,10 @@ class SessionWriter:
         """Answer each chat, drawn by its own of ``seeds`` or by ``params.seed``."""
         begun = perf_counter()
         prompts = [self.prompts.ids(chat) for chat in chats]
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        texts, ended, tokens = [""] * len(prompts), [False] * len(prompts), 0
-        own = None if seeds is None else [seeds[row] for row in order]
-        for place, new, done in self.sampler.sample([prompts[row] for row in order], params, own):
-            row = order[place]
-            texts[row], ended[row] = finished(self.histories.config, self.sampler.decode(new)), done
-            tokens += len(new)
-        return Written(texts, ended, tokens, perf_counter() - begun)
+        answers = sample_all(self.sampler, prompts, params, seeds)
+        texts = [finished(self.histories.config, self.sampler.decode(new)) for new, _ in answers]
+        tokens = sum(len(new) for new, _ in answers)
+        return Written(texts, [ended for _, ended in answers], tokens, perf_counter() - begun)
 
     def chats(self, rows: Sequence[int], params: SamplingParams) -> dict[int, Chat]:
         """Return the last question of each session.

@@ -1,4 +1,4 @@
-"""Whether profiles stay readable while they are trained for the ranking: counted in the texts alone, no model needed.
+"""Measures of how profiles read, while they are trained for the ranking: counted in the texts alone.
 
 A word stands between spaces, as Flesch counts it; words are compared without case and the punctuation around them. A
 sentence ends with ``.``, ``!`` or ``?`` before a space, or with its line.
@@ -7,7 +7,7 @@ sentence ends with ``.``, ``!`` or ``?`` before a space, or with its line.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import pyphen
@@ -21,33 +21,28 @@ _TEXT_END = re.compile(r"""[.!?]["'”’)\]*_]*\s*\Z""")
 def interpretability(
     profiles: Sequence[str], sources: Sequence[str], finished: Sequence[bool]
 ) -> dict[str, float]:
-    """Means over a batch of ``n`` profiles, without those that a measure does not apply to (nan if to none).
+    """Return means over ``n`` profiles, without those that a measure does not apply to (nan if to none).
 
-    Args:
-        profiles: the texts.
-        sources: the text of the items that each was written from.
-        finished: whether each ended by itself, not at the limit of tokens.
-
-    Returns:
-        ``copying``, ``readability`` and ``compliance`` as the functions of these names; ``words`` a profile;
-        ``distinct_2``, the share of different ones among the word pairs of all profiles (Li et al. 2016,
-        https://arxiv.org/abs/1510.03055).
+    ``copying`` from ``sources``, the text of the items that each was written from, ``readability`` and ``compliance``
+    are the functions of these names; ``finished`` says whether each ended by itself, not at the limit of tokens.
+    ``distinct_2`` is the share of different ones among the word pairs of all profiles (Li et al. 2016,
+    https://arxiv.org/abs/1510.03055).
     """
     words = [_words(text) for text in profiles]
-    pairs = [pair for said in words for pair in _ngrams(said, 2)]
+    pairs = [pair for of_profile in words for pair in _ngrams(of_profile, 2)]
     return {
         "copying": _mean(copying(profiles, sources)),
         "readability": _mean(readability(profiles)),
         "compliance": _mean(compliance(profiles, finished)),
-        "words": _mean(np.array([len(said) for said in words])),
+        "words": _mean(np.array([len(of_profile) for of_profile in words])),
         "distinct_2": len(set(pairs)) / len(pairs) if pairs else float("nan"),
     }
 
 
 def copying(profiles: Sequence[str], sources: Sequence[str], n: int = 3) -> np.ndarray:
-    """Share of each profile's word n-grams that occur in its own source, ``(n_texts,)`` float64.
+    """Return the share of each profile's word n-grams that occur in its own source, ``(n_texts,)`` float64.
 
-    An n-gram counts as often as the profile says it; those over the end of a sentence count, too. nan for a profile of
+    An n-gram counts as often as the profile has it; those over the end of a sentence count, too. nan for a profile of
     fewer than ``n`` words.
 
     >>> copying(["A fan of the Dark Knight"], ["Title: The Dark Knight. A fan favourite."])
@@ -55,15 +50,15 @@ def copying(profiles: Sequence[str], sources: Sequence[str], n: int = 3) -> np.n
     """
     shares = np.full(len(profiles), np.nan)
     for row, (profile, source) in enumerate(zip(profiles, sources, strict=True)):
-        said = list(_ngrams(_words(profile), n))
-        if said:
-            copied = set(said).intersection(_ngrams(_words(source), n))
-            shares[row] = sum(gram in copied for gram in said) / len(said)
+        grams = list(_ngrams(_words(profile), n))
+        if grams:
+            copied = set(_ngrams(_words(source), n))
+            shares[row] = sum(gram in copied for gram in grams) / len(grams)
     return shares
 
 
 def readability(profiles: Sequence[str]) -> np.ndarray:
-    """Flesch reading ease of each profile, ``(n_texts,)`` float64; nan without a word.
+    """Return the Flesch reading ease of each profile, ``(n_texts,)`` float64; nan without a word.
 
     ``206.835 − 1.015 · words / sentences − 84.6 · syllables / words``: 60 to 70 is plain English, less is harder.
     Syllables are the parts into which pyphen's American English patterns hyphenate a word, somewhat fewer than are
@@ -81,10 +76,10 @@ def readability(profiles: Sequence[str]) -> np.ndarray:
 
 
 def compliance(profiles: Sequence[str], finished: Sequence[bool]) -> np.ndarray:
-    """Which profiles are in order, ``(n_texts,)`` bool.
+    """Return the profiles that are in order, ``(n_texts,)`` bool.
 
     In order is a profile that ended by itself (``finished``), has a word, ends a sentence with ``.``, ``!`` or ``?``,
-    says no sentence twice and no four words in a row more than twice.
+    repeats no sentence, and no four words in a row more than once.
     """
     return np.array([ended and _in_order(text) for text, ended in zip(profiles, finished, strict=True)], bool)
 
@@ -104,7 +99,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1024)
 def _sentences(text: str) -> list[str]:
-    """The words of each sentence that has any, joined by spaces."""
+    """Return the words of each sentence that has any, joined by spaces."""
     return [words for part in _SENTENCE_END.split(text) if (words := " ".join(_tokens(part)))]
 
 
@@ -121,9 +116,7 @@ def _ngrams(words: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return zip(*(words[first:] for first in range(n)), strict=False)
 
 
-@cache
-def _hyphenation() -> pyphen.Pyphen:
-    return pyphen.Pyphen(lang="en_US")
+_hyphenation = cache(partial(pyphen.Pyphen, lang="en_US"))
 
 
 @lru_cache(maxsize=100_000)

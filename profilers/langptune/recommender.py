@@ -46,11 +46,9 @@ def info_nce(
 
     Args:
         profiles: ``(b, t)`` embeddings.
-        items: ``(B, t)`` embeddings of the batch's items, of other processes, too.
+        items: ``(B, t)`` embeddings of the batch's items, of other processes, too; ``item_idx (B,)`` are their rows.
         own: ``(b,)`` places in ``items`` of the item that each profile is to be near to.
         chosen: ``(b, f)`` items that each profile's user chose next.
-        item_idx: ``(B,)`` row of each item.
-        temperature: τ.
         log_frequency: ``(B,)`` ln q of the items, up to a constant.
     """
     equal = (chosen.unsqueeze(2) == item_idx).any(1)
@@ -102,16 +100,15 @@ class Contrastive:
         item_idx: np.ndarray,
         chosen: np.ndarray | None = None,
     ) -> Metrics:
-        """Learn from one batch.
+        """Learn from one batch, and return its metrics.
+
+        ``loss`` and ``accuracy`` (share of profiles nearest to their own item) are of the batch of all processes,
+        ``update_tokens`` of this one.
 
         Args:
             profiles, texts: ``b`` profiles of this process, and the text of a next item of each.
             item_idx: ``(b,)`` rows of these items.
             chosen: ``(b, f)`` all next items of each profile's user, where there are others.
-
-        Returns:
-            Of the batch of all processes ``loss`` and ``accuracy`` (share of profiles nearest to their own item);
-            ``learning_rate``, ``update_seconds``, and of this process ``update_tokens``.
         """
         begun = perf_counter()
         rate = self.learning_rate * (1 - self.step / self.config.steps)

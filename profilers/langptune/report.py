@@ -246,7 +246,7 @@ def _update_seconds(
     trial = tuning.config.rlso.model_copy(update={"batch_size": size, "minibatch_size": size})
 
     def reward(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
-        return np.arange(len(texts)).tolist()
+        return [float(place) for place in range(len(texts))]
 
     rlso = RLSO(policy, sampler, prompts[:2], reward, trial, tuning.accelerator)
     begun = perf_counter()

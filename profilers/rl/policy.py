@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -333,8 +333,23 @@ class Rollout:
 
     def to(self, device: torch.device) -> "Rollout":
         """Return the rollout with its tensors on ``device``."""
-        tensors = (self.ids, self.attention, self.answers, self.unfinished)
-        return Rollout(*(tensor.to(device) for tensor in tensors), self.texts)
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+
+def sample_all(
+    sampler: PolicyGenerator,
+    prompts: Sequence[list[int]],
+    params: SamplingParams,
+    seeds: Sequence[int] | None = None,
+) -> list[tuple[list[int], bool]]:
+    """Answer each prompt (token ids): return the tokens, and whether the model ended the answer by itself."""
+    # rows of like length lie together in the engine's batches
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    own = None if seeds is None else [seeds[row] for row in order]
+    sampled = sampler.sample([prompts[row] for row in order], params, own)
+    answers = {order[place]: (new, ended) for place, new, ended in sampled}
+    return [answers[row] for row in range(len(prompts))]
 
 
 def roll_out(
@@ -343,9 +358,5 @@ def roll_out(
     """Answer each prompt (token ids) once, drawn by its seed: equal prompts get different answers."""
     if not prompts or not all(prompts):
         raise BadInput("rollout: there is no prompt, or one without a token")
-    # rows of like length lie together in the engine's batches
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    sampled = sampler.sample([prompts[row] for row in order], params, [seeds[row] for row in order])
-    answers = {order[place]: (new, ended) for place, new, ended in sampled}
-    tokens, ended = zip(*(answers[row] for row in range(len(prompts))), strict=True)
+    tokens, ended = zip(*sample_all(sampler, prompts, params, seeds), strict=True)
     return Rollout.build(prompts, tokens, ended, [sampler.decode(new).strip() for new in tokens])

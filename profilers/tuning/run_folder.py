@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from peft import PeftModel
 
-from reclm.config import Config, merged
+from reclm.config import Config as BaseConfig
+from reclm.config import merged
 from reclm.data.dataset import TrainingView
 from reclm.errors import BadInput, NotFound
 from reclm.files import atomic_file
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 ABOUT, CONFIG = "about.yaml", "config.yaml"
 
 
-class About(Config):
+class About(BaseConfig):
     """The content of ``about.yaml``: the origin of a tuned profiler."""
 
     dataset: str
@@ -47,8 +48,8 @@ class RunFolder:
     """``config.yaml``, ``about.yaml``, and a folder a stage, each with its ``adapter``; for subclasses."""
 
     profiler: ClassVar[str]
-    Config: ClassVar[type[Config]]
-    About: ClassVar[type[About]] = About
+    Config: ClassVar[type[BaseConfig]]
+    About: ClassVar[type[BaseConfig]] = About
     free: ClassVar[frozenset[str]] = frozenset()
     """Options that may change when tuning goes on."""
     writes: ClassVar[tuple[str, ...]] = ()
@@ -92,7 +93,7 @@ class RunFolder:
     def begin(
         cls,
         folder: Path,
-        config: Config,
+        config: BaseConfig,
         view: TrainingView,
         model: LanguageModel,
         requested: str | None,
@@ -232,7 +233,7 @@ class Tuning(ABC):
         self.prompts = PromptTokenizer.of(model)
 
     @classmethod
-    def of(cls, profiler: Profiler, view: TrainingView, config: Config | None = None) -> Self:
+    def of(cls, profiler: Profiler, view: TrainingView, config: BaseConfig | None = None) -> Self:
         """Return the tuning of ``profiler``, in its folder or a new one of the workspace."""
         model = find_model(profiler.model)
         if profiler.folder is None:
