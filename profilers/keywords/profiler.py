@@ -23,7 +23,7 @@ _WORD = re.compile(r"[^\W\d][\w'’-]+")
 
 
 class KeywordsConfig(Config):
-    """Which terms make a profile."""
+    """The terms of a profile."""
 
     terms: int = Field(default=8, ge=1)
     """Terms in a profile."""

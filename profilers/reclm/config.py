@@ -52,7 +52,7 @@ class InstructionConfig(Config):
     max_tokens: int = Field(default=2048, ge=64)
     """Most tokens of a sample, answers included; items that do not fit are left out. 2048 in the release."""
     answer_tokens: int = Field(default=100, ge=1)
-    """Room kept for the answer where the sample has none; the release generates at most 100."""
+    """Room for the answer where the sample has none; the release generates at most 100."""
     phrases: int = Field(default=3, ge=1, le=10)
     """Identities, and as many interests, of a user; section 2.2."""
     item_phrases: int = Field(default=5, ge=1, le=10)
@@ -184,7 +184,7 @@ class RecLMConfig(Config):
     """Stages to train, in this order. The paper's ablation: GPT_KD is ``[kd]``, Naive and Mask ``[kd, collab]``, RecLM
     all; LLMRec-style profiles come from none: the model as it is, one user at a time."""
     variant: Literal["mask", "naive"] = "mask"
-    """Which answers of a two-turn sample carry loss: both, or the last."""
+    """Answers of a two-turn sample that carry loss: both, or the last."""
     held_out: float = Field(default=0.2, ge=0, lt=1)
     """Share of the teacher's subjects that are not learned from: they measure every stage."""
     measured: int = Field(default=60, ge=0)
