@@ -27,6 +27,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = os.environ.get("RECLM_DOCS_EXECUTE", "off")  # make docs: force
 nb_execution_timeout = 300
+nb_output_stderr = "remove"  # progress bars
 nb_execution_raise_on_error = True
 
 autodoc_member_order = "bysource"

@@ -88,6 +88,14 @@ class Advance(Protocol):
     def __call__(self, steps: int, what: str | None = None) -> None: ...
 
 
+def _bar_console() -> Console:
+    console = Console(stderr=True)
+    if not console.is_jupyter:
+        return console
+    # a notebook's own bars need ipywidgets; one line that is written over needs nothing
+    return Console(stderr=True, force_jupyter=False, force_terminal=True, width=100)
+
+
 @contextmanager
 def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Advance]:
     """Show a bar on stderr, described by ``what``; yield the function that advances it by some steps."""
@@ -100,7 +108,7 @@ def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Advance]:
         TextColumn("left", style="dim"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
+    with Progress(*columns, console=_bar_console(), refresh_per_second=4, disable=not show) as progress:
         task = progress.add_task(what, total=total)
         yield lambda steps, what=None: progress.update(task, advance=steps, description=what)
 
