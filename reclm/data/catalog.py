@@ -143,15 +143,10 @@ def _prepared_row(name: str, folder: Path) -> dict[str, Any]:
         head = read_head(folder)
         counts, recipe = head["report"]["kept"], head.get("prepared") or {}
         protocols = ", ".join(protocol["name"] for protocol in head["protocols"])
-        return row | {
-            "summary": f"{recipe.get('reader', 'of your own')}: {protocols}",
-            "options": recipe.get("options", {}),
-            "source": recipe.get("source"),
-            "fingerprint": head["fingerprint"],
-            "users": counts["users"],
-            "items": counts["items"],
-            "train": counts["train interactions"],
-        }
+        summary = f"{recipe.get('reader', 'of your own')}: {protocols}"
+        made = {"summary": summary, "options": recipe.get("options", {}), "source": recipe.get("source")}
+        sizes = {"users": counts["users"], "items": counts["items"], "train": counts["train interactions"]}
+        return row | made | sizes | {"fingerprint": head["fingerprint"]}
     except (ReclmError, LookupError, TypeError, ValueError) as error:
         return row | {"summary": f"damaged: {error}"}
 
@@ -161,11 +156,5 @@ def _reader_row(name: str) -> dict[str, Any]:
         reader: type[Reader] = plugins.get("dataset", name)
     except ReclmError as error:  # a reader's missing package does not hide the others
         return {"name": name, "kind": "reader", "summary": str(error)}
-    kind, options = "embedded" if reader.embedded else "reader", reader.Config().model_dump(mode="json")
-    return {
-        "name": name,
-        "kind": kind,
-        "summary": reader.summary,
-        "options": options,
-        "source": reader.source,
-    }
+    row = {"name": name, "kind": "embedded" if reader.embedded else "reader", "summary": reader.summary}
+    return row | {"options": reader.Config().model_dump(mode="json"), "source": reader.source}

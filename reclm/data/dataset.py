@@ -1,8 +1,4 @@
-"""The container of a data set: ids, splits, item text, protocols.
-
-A profiler never receives a :class:`Dataset` but its :class:`TrainingView`, which has no validation and no test part:
-profile leakage is impossible, not forbidden.
-"""
+"""The container of a data set: ids, splits, item text, protocols; and the part of it that a profiler may read."""
 
 import hashlib
 from collections.abc import Sequence
@@ -61,11 +57,9 @@ class Interactions:
     @classmethod
     def from_table(cls, table: pa.Table) -> "Interactions":
         """Return the interactions of a table with columns of these names; it may have others, too."""
-        names = [column.name for column in fields(cls) if column.name in table.column_names]
-        columns = {name: table[name] for name in names}
-        review = columns.pop("review", None)
-        numbers = {name: column.to_numpy() for name, column in columns.items()}
-        return cls(**numbers, review=None if review is None else review.combine_chunks())
+        present = [column.name for column in fields(cls) if column.name in table.column_names]
+        numbers = {name: table[name].to_numpy() for name in present if name != "review"}
+        return cls(**numbers, review=table["review"].combine_chunks() if "review" in present else None)
 
     @classmethod
     def empty(cls) -> "Interactions":
@@ -135,7 +129,7 @@ class ReadReport:
 
 @dataclass(frozen=True, eq=False)
 class TrainingView:
-    """All that a profiler may read: the training part and the item text. It *has* no other part.
+    """All that a profiler may read: the training part and the item text. It *has* no other part, so none can leak.
 
     Attributes:
         fingerprint: of the data set; it travels into every artefact made from the view.

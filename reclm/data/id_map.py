@@ -61,9 +61,6 @@ class IdMap:
     def __len__(self) -> int:
         return len(self.array)
 
-    def __contains__(self, name: object) -> bool:
-        return bool(self.find([name])[0] >= 0)
-
     def ids(self, idx: np.ndarray | None = None) -> list[str]:
         """Return the ids of some rows (all rows, in order, by default)."""
         return (self.array if idx is None else self.array.take(pa.array(idx))).to_pylist()
@@ -74,9 +71,8 @@ class IdMap:
 
     def find(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows ``(n,)`` int64 of some ids, -1 where an id is unknown."""
-        if not isinstance(ids, pa.ChunkedArray):
-            ids = id_strings(ids)
-        rows = pc.fill_null(pc.index_in(ids, value_set=self.array), -1)
+        names = ids if isinstance(ids, pa.ChunkedArray) else id_strings(ids)
+        rows = pc.fill_null(pc.index_in(names, value_set=self.array), -1)
         return rows.to_numpy(zero_copy_only=False).astype(np.int64)
 
     def idx(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:

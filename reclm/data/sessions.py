@@ -1,7 +1,4 @@
-"""The ``next-item`` protocol: sessions of a history and the items that came after it.
-
-They are made of a data set by the filters of LangPTune (https://arxiv.org/abs/2410.18870, section 5).
-"""
+"""The ``next-item`` protocol, with the filters of LangPTune (https://arxiv.org/abs/2410.18870, section 5)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,12 +17,10 @@ from reclm.data.item_text import item_texts
 from reclm.data.splits import Fraction, Seed
 from reclm.errors import BadInput
 
-NONE = -1
-"""Stands in a history where there is no further item, and in a future that is not to be seen."""
+NONE = -1  # no further item of a history; a future that is not to be seen
 BLOCK = 1000  # texts whose tokens are counted between two steps of the progress bar
 Count = Annotated[int, Field(ge=1)]
-CountTokens = Callable[[Sequence[str]], Sequence[int]]
-"""Counts the tokens of each of some texts."""
+CountTokens = Callable[[Sequence[str]], Sequence[int]]  # the tokens of each text
 
 
 class SessionOptions(Config):
@@ -135,7 +130,6 @@ class Sessions:
     @classmethod
     def from_table(cls, table: pa.Table, items: np.ndarray, head: Mapping[str, Any]) -> "Sessions":
         """Return the sessions of :meth:`to_table` and :meth:`head`."""
-
         names = [name for name in ("history", "future", "rating", "review") if name in table.column_names]
         lists: dict[str, Any] = {"rating": None, "review": None}
         lists |= {name: table[name].combine_chunks().flatten() for name in names}
@@ -175,8 +169,7 @@ def next_item(
         progress: show a bar while the tokens of many texts are counted.
     """
     for name, counter in (("max_item_tokens", encoder_tokens), ("max_history_tokens", model_tokens)):
-        limit = getattr(options, name)
-        if limit is not None and counter is None:
+        if (limit := getattr(options, name)) is not None and counter is None:
             message = f"{name} = {limit} needs a function that counts tokens; or set {name} to null"
             raise BadInput(message, value=name)
     view = source.view() if isinstance(source, Dataset) else source
@@ -188,40 +181,22 @@ def next_item(
     part = _split(len(users), options, generator)
     if not (part == splits.TRAIN).any():
         sessions = f"{len(users)} sessions, none is left to train on" if len(users) else "no sessions"
-        message = f"data set {view.name!r} has {sessions}; left out: {report.dropped}; choose other limits"
-        raise BadInput(message)
+        raise BadInput(
+            f"data set {view.name!r} has {sessions}; left out: {report.dropped}; choose other limits"
+        )
     place, rows, item = history >= 0, np.maximum(history, 0), np.append(log.item_idx, NONE)
     review = None
     if log.review is not None:
         review = pc.fill_null(log.review.take(pa.array(rows.ravel(), mask=~place.ravel())), "")
-    sessions = Sessions(
-        users,
-        item[history],
-        item[future],
-        part,
-        np.unique(log.item_idx[core]),
-        None if log.rating is None else np.where(place, log.rating[rows], np.float32(np.nan)),
-        review,
-        view.fingerprint,
-        options,
-        report.dropped,
-    )
+    rating = None if log.rating is None else np.where(place, log.rating[rows], np.float32(np.nan))
+    columns = (users, item[history], item[future], part, np.unique(log.item_idx[core]), rating, review)
+    sessions = Sessions(*columns, view.fingerprint, options, report.dropped)
     known = np.concatenate([history, np.where((part == splits.TRAIN)[:, None], future, NONE)], axis=1)
     valid, test = (log.take(future[part == which].ravel()) for which in (splits.VALID, splits.TEST))
-    dataset = Dataset(
-        f"{view.name}-next-item",
-        view.users,
-        view.items,
-        log.take(known[known != NONE]),
-        valid,
-        test,
-        view.item_text,
-        (Protocol("next-item", sessions.items, ("train",)),),
-        view.text_template,
-        ReadReport(dropped=dict(report.dropped)),
-        sessions,
-    )
-    return splits.finished(dataset)
+    parts = (log.take(known[known != NONE]), valid, test)
+    protocols = (Protocol("next-item", sessions.items, ("train",)),)
+    rest = (view.item_text, protocols, view.text_template, ReadReport(dropped=dict(report.dropped)), sessions)
+    return splits.finished(Dataset(f"{view.name}-next-item", view.users, view.items, *parts, *rest))
 
 
 def _oldest_first(parts: Sequence[Interactions], generator: np.random.Generator) -> Interactions:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+from numpy.random import Generator
 from pydantic import Field, model_validator
 
 from reclm.config import Config
@@ -17,9 +18,7 @@ from reclm.errors import BadInput
 TRAIN, VALID, TEST = 0, 1, 2
 
 
-def place_from_newest(
-    user_idx: np.ndarray, timestamp: np.ndarray | None, generator: np.random.Generator
-) -> np.ndarray:
+def place_from_newest(user_idx: np.ndarray, timestamp: np.ndarray | None, generator: Generator) -> np.ndarray:
     """Count ``(n,)`` the user's newer interactions: of equal times the later rows; without times, in random order."""
     age = generator.permutation(len(user_idx)) if timestamp is None else timestamp
     order = np.lexsort((age, user_idx))
@@ -31,11 +30,7 @@ def place_from_newest(
 
 
 def per_user_temporal(
-    user_idx: np.ndarray,
-    timestamp: np.ndarray | None,
-    valid: float,
-    test: float,
-    generator: np.random.Generator,
+    user_idx: np.ndarray, timestamp: np.ndarray | None, valid: float, test: float, generator: Generator
 ) -> np.ndarray:
     """Return the part ``(n,)`` int8 of each interaction: a user's newest test, those before validate, the rest train.
 
@@ -61,7 +56,7 @@ def per_user_temporal(
 
 
 def hold_out_validation(
-    user_idx: np.ndarray, timestamp: np.ndarray | None, fraction: float, generator: np.random.Generator
+    user_idx: np.ndarray, timestamp: np.ndarray | None, fraction: float, generator: Generator
 ) -> np.ndarray:
     """Mark ``(n,)`` the training interactions to set aside for validation, so that no user loses all of them.
 
@@ -78,7 +73,7 @@ def hold_out_validation(
     return mask
 
 
-def hold_out_items(items: int, fraction: float, generator: np.random.Generator) -> np.ndarray:
+def hold_out_items(items: int, fraction: float, generator: Generator) -> np.ndarray:
     """Draw ``round(fraction · items)`` random item_idx, sorted; at least one if ``fraction`` is above 0."""
     number = min(items, max(1, round(fraction * items))) if fraction else 0
     return np.sort(generator.choice(items, number, replace=False))
@@ -184,14 +179,8 @@ def from_log(
     """Filter and split a log.
 
     Protocols: ``full-shot`` ranks the items that are not held out; ``zero-shot``, if items are held out, those that
-    are. Users left without training interactions, and users and items without any, are dropped.
-
-    Args:
-        item_text: a row of text an item, in the order of ``items``.
-        report: receives what is dropped and kept.
-
-    Raises:
-        BadInput: if nothing is left to train on.
+    are. Users left without training interactions, and users and items without any, are dropped. ``item_text`` has a
+    row an item; ``report`` receives what is dropped and kept.
     """
     rows = rows_to_keep(log, options, report)
     log = log if len(rows) == len(log) else log.take(rows)
@@ -210,21 +199,20 @@ def from_log(
     if not (part == TRAIN).any():
         raise BadInput(f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}")
 
-    user_rows, user_idx = _ranked(log.user_idx, len(users))
-    item_rows, item_idx = _ranked(log.item_idx, len(items))
+    user_rows, user_idx = ranked(log.user_idx, len(users))
+    item_rows, item_idx = ranked(log.item_idx, len(items))
     report.drop("user without interactions left", len(users) - len(user_rows))
     report.drop("item without interactions left", len(items) - len(item_rows))
     users, items = users.take(user_rows), items.take(item_rows)
     item_text = item_text.take(pa.array(item_rows))
     log = replace(log, user_idx=user_idx, item_idx=item_idx)
     cold = held_out[item_rows]
-    train, valid, test = (log.take(part == which) for which in (TRAIN, VALID, TEST))
+    parts = (log.take(part == which) for which in (TRAIN, VALID, TEST))
     protocols = protocols_of(np.flatnonzero(~cold), np.flatnonzero(cold))
-    parts = (train, valid, test)
     return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
 
 
-def _ranked(idx: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def ranked(idx: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct numbers below ``count`` that occur, ascending, and for each number its place among them."""
     occurs = np.bincount(idx, minlength=count).astype(bool)
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[idx]
@@ -252,9 +240,7 @@ def from_given(
     everything = np.arange(len(items))
     cold = np.setdiff1d(everything, np.union1d(train.item_idx, valid.item_idx))
     protocols = protocols_of(everything, cold if np.isin(cold, test.item_idx).any() else cold[:0])
-    return finished(
-        Dataset(name, users, items, train, valid, test, item_text, protocols, text_template, report)
-    )
+    return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
 
 
 def finished(dataset: Dataset) -> Dataset:

@@ -3,74 +3,35 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from reclm.console import printable
-from reclm.data.dataset import SPLITS, Dataset, Protocol
+from reclm.data.dataset import SPLITS, Dataset, Protocol, Split
 from reclm.data.item_text import has_text, item_texts
 from reclm.data.splits import pairs
 
 
-class SplitSummary(NamedTuple):
-    """The interactions of a split, and the users and items that occur in them."""
-
-    name: str
-    interactions: int
-    users: int
-    items: int
-
-
-class ProtocolSummary(NamedTuple):
-    """A protocol as the evaluation sees it: users and positives that count, interactions kept out of the rankings."""
-
-    name: str
-    candidates: int
-    users: int
-    positives: int
-    masked: int
-
-
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """The numbers of a data set: :meth:`reclm.Dataset.summary`. Its text and its HTML show them as tables.
+    """The numbers of a data set: :meth:`reclm.Dataset.summary`. Its text and its HTML show the tables.
 
     Attributes:
-        density: interactions of all splits over users × items.
-        filled: per text field, the share of items where it is not empty.
-        samples: an item id and its text, of items spread over the data set; none where there are no text fields.
+        tables: the rows of each table by its title, the column names first; there is none without rows.
+        kept: the reader's counts of what it kept.
+        malformed: the first few malformed lines.
     """
 
     title: str
-    splits: list[SplitSummary]
-    protocols: list[ProtocolSummary]
-    density: float
-    filled: dict[str, float]
-    samples: list[tuple[str, str]]
+    tables: dict[str, list[tuple[Any, ...]]]
     kept: dict[str, int]
-    dropped: dict[str, int]
     malformed: list[str]
-
-    def tables(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return the rows of each table by its title, the column names first; a table without rows is left out."""
-        filled = [(name, f"{share:.1%}") for name, share in self.filled.items()]
-        tables: dict[str, list[tuple[Any, ...]]] = {
-            "splits": [("split", "interactions", "users", "items"), *self.splits],
-            "protocols": [
-                ("protocol", "candidates", "test users", "test interactions", "masked"),
-                *self.protocols,
-            ],
-            "item text": [("field", "items with it"), *filled],
-            "left out by the reader": [("reason", "count"), *self.dropped.items()],
-            "items as a model reads them": [("id", "text"), *self.samples],
-        }
-        return {title: rows for title, rows in tables.items() if len(rows) > 1}
 
     def __str__(self) -> str:
         lines = [self.title]
-        for title, rows in self.tables().items():
+        for title, rows in self.tables.items():
             cells = [_cells(row) for row in rows]
             widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
             padded = (map(str.ljust, row, widths) for row in cells)
@@ -84,7 +45,7 @@ class Summary:
             return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in _cells(cells)) + "</tr>"
 
         parts = [f"<p><b>{escape(self.title)}</b></p>"]
-        for title, (head, *rows) in self.tables().items():
+        for title, (head, *rows) in self.tables.items():
             parts.append(f"<p>{escape(title)}</p><table>{row(head, 'th')}{''.join(map(row, rows))}</table>")
         return "".join(parts)
 
@@ -96,29 +57,39 @@ def _cells(row: Iterable[Any]) -> list[str]:
 def summarise(dataset: Dataset) -> Summary:
     """Count what ``dataset`` holds, and show the text of three items."""
     users, items, report = dataset.n_users, dataset.n_items, dataset.report
-    parts = {name: dataset.split(name) for name in SPLITS}
     fields = {name: dataset.item_text[name] for name in dataset.item_text.column_names}
     # a table without columns has no rows to take
     rows = np.linspace(0, items - 1, min(3, items) if fields else 0).astype(np.int64)
     texts = item_texts(dataset.item_text.take(rows), dataset.text_template)
-    density = sum(map(len, parts.values())) / (users * items)
-    return Summary(
-        f"{dataset.name}: {users:,} users × {items:,} items, density {density:.4%}, fingerprint {dataset.fingerprint}",
-        [
-            SplitSummary(name, len(part), len(np.unique(part.user_idx)), len(np.unique(part.item_idx)))
-            for name, part in parts.items()
+    shares = {name: pc.sum(has_text(column)).as_py() / items for name, column in fields.items()}
+    protocols = ("protocol", "candidates", "test users", "test interactions", "masked")
+    tables = {
+        "splits": [("split", "interactions", "users", "items"), *(_split(dataset, name) for name in SPLITS)],
+        "protocols": [protocols, *(_protocol(dataset, protocol) for protocol in dataset.protocols)],
+        "item text": [
+            ("field", "items with it"),
+            *((name, f"{share:.1%}") for name, share in shares.items()),
         ],
-        [_protocol(dataset, protocol) for protocol in dataset.protocols],
-        density,
-        {name: pc.sum(has_text(column)).as_py() / items for name, column in fields.items()},
-        list(zip(dataset.items.ids(rows), texts, strict=True)),
+        "left out by the reader": [("reason", "count"), *report.dropped.items()],
+        "items as a model reads them": [("id", "text"), *zip(dataset.items.ids(rows), texts, strict=True)],
+    }
+    density = sum(len(dataset.split(name)) for name in SPLITS) / (users * items)
+    size = f"{users:,} users × {items:,} items, density {density:.4%}"
+    return Summary(
+        f"{dataset.name}: {size}, fingerprint {dataset.fingerprint}",
+        {title: body for title, body in tables.items() if len(body) > 1},
         dict(report.kept),
-        dict(report.dropped),
         list(report.malformed),
     )
 
 
-def _protocol(dataset: Dataset, protocol: Protocol) -> ProtocolSummary:
+def _split(dataset: Dataset, name: Split) -> tuple[Any, ...]:
+    part = dataset.split(name)
+    return name, len(part), len(np.unique(part.user_idx)), len(np.unique(part.item_idx))
+
+
+def _protocol(dataset: Dataset, protocol: Protocol) -> tuple[Any, ...]:
+    """Count as the evaluation does: candidates, users and positives that count, interactions not to be ranked."""
     known, test = (
         part.take(np.isin(part.item_idx, protocol.candidates))
         for part in (dataset.joined(protocol.mask), dataset.test)
@@ -126,4 +97,4 @@ def _protocol(dataset: Dataset, protocol: Protocol) -> ProtocolSummary:
     masked = np.unique(pairs(known.user_idx, known.item_idx, dataset.n_items))
     counted = ~np.isin(pairs(test.user_idx, test.item_idx, dataset.n_items), masked)
     users = len(np.unique(test.user_idx[counted]))
-    return ProtocolSummary(protocol.name, len(protocol.candidates), users, int(counted.sum()), len(masked))
+    return protocol.name, len(protocol.candidates), users, int(counted.sum()), len(masked)

@@ -140,13 +140,9 @@ def test_summary_by_hand():
         "{title}",
     )  # fmt: skip
     summary = summarise(dataset)
-    assert [(one.name, one.interactions, one.users, one.items) for one in summary.splits] == [
-        ("train", 3, 2, 3), ("valid", 1, 1, 1), ("test", 4, 3, 3),
-    ]  # fmt: skip
-    assert [(one.candidates, one.users, one.positives, one.masked) for one in summary.protocols] == [
-        (2, 2, 2, 3),
-        (2, 2, 2, 2),
-    ]
-    assert summary.density == 8 / 9
-    assert summary.filled == {"title": 2 / 3, "year": 1 / 3}
-    assert summary.samples == [("x", "X"), ("y", ""), ("z", "Z")]
+    tables = {title: rows[1:] for title, rows in summary.tables.items()}
+    assert tables["splits"] == [("train", 3, 2, 3), ("valid", 1, 1, 1), ("test", 4, 3, 3)]
+    assert tables["protocols"] == [("all", 2, 2, 2, 3), ("train only", 2, 2, 2, 2)]
+    assert "density 88.8889%" in summary.title
+    assert tables["item text"] == [("title", "66.7%"), ("year", "33.3%")]
+    assert tables["items as a model reads them"] == [("x", "X"), ("y", ""), ("z", "Z")]

@@ -87,7 +87,7 @@ def test_a_user_with_only_held_out_items_is_dropped(tmp_path):
     for seed in range(20):
         dataset = read(make_log(tmp_path / "x", lines), held_out_items=0.25, seed=seed)
         assert set(dataset.users.ids(np.unique(dataset.train.user_idx))) == set(dataset.users.ids())
-        if "w" not in dataset.users:
+        if "w" not in dataset.users.ids():
             assert dataset.report.dropped["of a user without training interactions"] >= 1
             return
     pytest.fail("no seed of twenty held out the item")

@@ -37,8 +37,6 @@ class Adjacency(Reader):
     source = "a folder with train.txt and test.txt, lines of `user item item …`"
 
     class Config(BaseConfig):
-        """Options of the reader."""
-
         mask: Annotated[tuple[MaskedSplit, ...], Names, Field(min_length=1)] = ("train",)
         """The splits whose items a user cannot be recommended again at test. LightGCN's authors and LightGCN++'s mask
         training items only, so that validation items stay candidates; ``train,valid`` masks both."""
@@ -49,7 +47,6 @@ class Adjacency(Reader):
         """Chooses them."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
-        """See :class:`Reader`."""
         assert isinstance(config, self.Config)
         folder = existing(source, self)
         present = [split for split in SPLITS if (folder / f"{split}.txt").is_file()]

@@ -59,8 +59,6 @@ class Amazon(Reader):
     remote = True
 
     class Config(SplitOptions):
-        """Options of the reader."""
-
         category: str = ""
         """NAME, where the folder holds several categories."""
         min_user: Annotated[int, Field(ge=1)] = 5
@@ -77,7 +75,6 @@ class Amazon(Reader):
         """How an item's fields make one text; average_rating and price are fields, too."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
-        """See :class:`Reader`."""
         assert isinstance(config, self.Config)
         bare = pa.table({name: pa.array([], pa.string()) for name in ITEM_FIELDS})
         item_texts(bare, config.text_template)  # a wrong template is refused before anything is read
@@ -93,9 +90,8 @@ class Amazon(Reader):
             )
         log, lines = log.take(rows), lines[rows]
         wanted = items.array.take(pa.array(np.unique(log.item_idx)))
-        text = text_of(
-            items, _read_items(meta, wanted, config.longest_text, malformed), "parent_asin", ITEM_FIELDS
-        )
+        described = _read_items(meta, wanted, config.longest_text, malformed)
+        text = text_of(items, described, "parent_asin", ITEM_FIELDS)
         if config.reviews:
             log = replace(log, review=_read_reviews(reviews, lines, config.longest_review, report))
         return from_log(self.name, users, items, log, text, config, report, config.text_template)
@@ -224,8 +220,7 @@ def _read_reviews(file: TextFile, lines: np.ndarray, longest: int | None, report
     ``report`` receives how many held HTML, were shortened or are empty.
     """
     wanted = np.sort(lines)
-    texts: list[pa.Array] = []
-    places: list[np.ndarray] = []
+    texts, places = [], []
     # what is malformed was reported when the interactions were read
     for block in JsonLines(file, REVIEW, MalformedLines(ReadReport())).rows():
         place = np.searchsorted(wanted, block.lines).clip(max=len(wanted) - 1)

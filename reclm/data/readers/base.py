@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # malformed lines that a report quotes; all are counted
 
-
 Names = BeforeValidator(
     lambda value: [x.strip() for x in value.split(",")] if isinstance(value, str) else value
 )
@@ -28,21 +27,13 @@ Names = BeforeValidator(
 
 @dataclass
 class MalformedLines:
-    """Collects the lines that readers cannot use: counted and passed over or, if ``strict``, fatal.
-
-    Attributes:
-        report: receives the count, as ``dropped["malformed line"]``, and the first few lines.
-    """
+    """Reports the lines that readers cannot use: counted and the first few quoted or, if ``strict``, fatal."""
 
     report: ReadReport
     strict: bool = False
 
     def add(self, file: str, line: int, text: str, why: str) -> None:
-        """Note one malformed line.
-
-        Raises:
-            BadInput: if ``strict``, with file, line number, text and reason.
-        """
+        """Note one malformed line, or raise if ``strict``, with file, line number, text and reason."""
         place = f"{file}:{line}: {printable(text, 160)}"
         if self.strict:
             raise BadInput(f"{place} ({why}); mend the line, or leave out --strict to pass over such lines")
@@ -85,12 +76,7 @@ class Reader(ABC):
 
 
 def existing(source: Path | None, reader: Reader | type[Reader]) -> Path:
-    """Return ``source``, which must be there.
-
-    Raises:
-        BadInput: if no source was given.
-        NotFound: if nothing lies there.
-    """
+    """Return ``source``, which must be given and there."""
     if source is None:
         raise BadInput(f"data set {reader.name!r} needs --source: {reader.source}")
     if not source.exists():

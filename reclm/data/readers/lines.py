@@ -73,11 +73,8 @@ class Survey(NamedTuple):
 class TextFile:
     """A file on disk, in a remote file system or inside a zip archive; gzipped if its name ends in ``.gz``.
 
-    Attributes:
-        label: the name that messages give it, e.g. ``"MINDsmall_train.zip/behaviors.tsv"``.
-        size: its bytes, uncompressed where it lies in an archive.
-        path: where DuckDB can read it; empty inside an archive.
-        register: makes a connection know the file system.
+    ``label`` is for messages; ``path`` is for DuckDB, empty in an archive, where ``size`` is that of the unpacked file;
+    ``register`` makes a connection know the file system.
     """
 
     label: str
@@ -136,9 +133,7 @@ class TextFile:
             while raw:
                 raw = stream.read(LONGEST)
                 if at_start and decode is None and raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    message = (
-                        f"{self.label} is UTF-16; convert it to UTF-8, or say so with --set encoding=utf-16"
-                    )
+                    message = f"{self.label} is UTF-16; convert it, or say so with --set encoding=utf-16"
                     raise BadInput(message, where=self.label, remedy="encoding=utf-16")
                 at_start = False
                 try:
@@ -161,9 +156,7 @@ class TextFile:
             returns += (block.count(b"\r") if b"\r" in block else 0) - both
             begins = [place for end in (b"\n", b"\r") if (place := block.find(end)) >= 0]
             if length + min(begins, default=len(block)) > LONGEST:
-                message = (
-                    f"{self.label} has a line of more than {LONGEST >> 20} MiB; one record a line is wanted"
-                )
+                message = f"{self.label} has a line of more than {LONGEST >> 20} MiB, not one record a line"
                 raise BadInput(message, where=self.label)
             end = max(block.rfind(b"\n"), block.rfind(b"\r"))
             length = len(block) - 1 - end if begins else length + len(block)
@@ -205,13 +198,7 @@ Reject = tuple[int, str, str]  # number and text of a line, and the reason why i
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a file and the lines they stood in.
-
-    Attributes:
-        file: the name that messages give the file.
-        lines: ``(n,)`` int64 line numbers, from 1.
-        rejects: lines among them that could not be read.
-    """
+    """Some rows of a file, the lines they stood in (``(n,)`` int64, from 1), and those among them not readable."""
 
     file: str
     table: pa.Table

@@ -100,8 +100,6 @@ class Mind(Reader):
     source = "a MIND zip, or a folder with behaviors.tsv and news.tsv (or several such zips and folders)"
 
     class Config(BaseConfig):
-        """Options of the reader."""
-
         train_day: date | None = None
         """The day to train on, e.g. 2019-11-14. Default: the day before ``test_day``, else the last two whole days."""
         test_day: date | None = None
@@ -116,7 +114,6 @@ class Mind(Reader):
         """Chooses whose clicks validate."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
-        """See :class:`Reader`."""
         assert isinstance(config, self.Config)
         malformed = MalformedLines(ReadReport(), strict)
         report = malformed.report
@@ -132,40 +129,33 @@ class Mind(Reader):
         user_parts, item_parts, seconds = zip(*parts, strict=True)
         (users, user_idx), (items, item_idx) = numbered(user_parts, "user"), numbered(item_parts, "item")
         time = np.concatenate(seconds)
-        clicks, day = Interactions(user_idx, item_idx, time), time // DAY
+        day = time // DAY
         train_day, test_day = two_days(time, config.train_day, config.test_day)
 
-        def of_day(part: str, number: int) -> Interactions:
+        for part, number in (("train", train_day), ("test", test_day)):
             report.kept[f"clicks read on {iso(number)}, the {part} day"] = int((day == number).sum())
-            clicked = clicks.take(day == number)
-            first = splits.first_of_pairs(clicked.user_idx, clicked.item_idx, clicked.timestamp)
-            report.drop("click repeated on the same day", int((~first).sum()))
-            return clicked.take(first)
-
-        report.drop("click on another day", int(((day != train_day) & (day != test_day)).sum()))
-        train, test = of_day("train", train_day), of_day("test", test_day)
-        train, test = _active(train, test, config.min_user, config.min_item, report)
-        if not len(train):
+        rows = np.flatnonzero((day == train_day) | (day == test_day))
+        report.drop("click on another day", len(day) - len(rows))
+        first = splits.first_of_pairs(
+            2 * user_idx[rows] + (day[rows] == test_day), item_idx[rows], time[rows]
+        )
+        report.drop("click repeated on the same day", int((~first).sum()))
+        rows = _active(rows[first], user_idx, item_idx, day == test_day, config, report)
+        if not len(rows):
             raise BadInput(
                 f"no user clicked on both {iso(train_day)} and {iso(test_day)} often enough; "
                 "choose other days with --set train_day=… or lower min_user, min_item"
             )
-        old, new = (splits.pairs(part.user_idx, part.item_idx, len(items)) for part in (train, test))
-        again = np.isin(new, old)
-        report.drop("test click that repeats a training click", int(again.sum()))
-        candidates = np.unique(test.item_idx)
         # every user stays, also one whose test clicks were all repeats: there is still a history to profile
-        user_rows, item_rows = np.unique(train.user_idx), np.union1d(train.item_idx, candidates)
-        train, test = (
-            Interactions(
-                np.searchsorted(user_rows, part.user_idx),
-                np.searchsorted(item_rows, part.item_idx),
-                part.timestamp,
-            )
-            for part in (train, test.take(~again))
-        )
+        user_rows, user_idx = splits.ranked(user_idx[rows], len(users))
+        item_rows, item_idx = splits.ranked(item_idx[rows], len(items))
         users, items = users.take(user_rows), items.take(item_rows)
-        candidates, text = np.searchsorted(item_rows, candidates), text_of(items, news, "id", TEXT)
+        clicks, tested = Interactions(user_idx, item_idx, time[rows]), day[rows] == test_day
+        pair = splits.pairs(user_idx, item_idx, len(items))
+        again = tested & np.isin(pair, pair[~tested])
+        report.drop("test click that repeats a training click", int(again.sum()))
+        train, test = clicks.take(~tested), clicks.take(tested & ~again)
+        candidates, text = np.unique(item_idx[tested]), text_of(items, news, "id", TEXT)
         protocols = splits.protocols_of(candidates, np.setdiff1d(candidates, train.item_idx))
         generator = np.random.default_rng(config.seed)
         aside = splits.hold_out_validation(train.user_idx, train.timestamp, config.valid, generator)
@@ -204,24 +194,28 @@ def _clicks(
 
 
 def _active(
-    train: Interactions, test: Interactions, min_user: int, min_item: int, report: ReadReport
-) -> tuple[Interactions, Interactions]:
-    """Return the clicks of users with ``min_user`` on each day and on items with ``min_item`` over both."""
-    before = len(train) + len(test)
-    both = np.intersect1d(train.user_idx, test.user_idx)
-    train, test = (part.take(np.isin(part.user_idx, both)) for part in (train, test))
-    report.drop("click of a user not active on both days", before - len(train) - len(test))
-    before = remaining = len(train) + len(test)
-    while remaining:
-        popular = np.bincount(np.concatenate([train.item_idx, test.item_idx])) >= min_item
-        counts = [np.bincount(part.user_idx, minlength=both.max() + 1) for part in (train, test)]
-        active = np.minimum(*counts) >= min_user
-        train, test = (part.take(popular[part.item_idx] & active[part.user_idx]) for part in (train, test))
-        if len(train) + len(test) == remaining:
-            break
-        remaining = len(train) + len(test)
-    report.drop("click of a user or on an item with too few", before - remaining)
-    return train, test
+    rows: np.ndarray,
+    user: np.ndarray,
+    item: np.ndarray,
+    tested: np.ndarray,
+    config: Mind.Config,
+    report: ReadReport,
+) -> np.ndarray:
+    """Return the rows of users with ``min_user`` clicks on each day and of items with ``min_item`` over both."""
+
+    def on_each_day(rows: np.ndarray) -> np.ndarray:
+        counts = np.bincount(2 * user[rows] + tested[rows], minlength=2 * (user.max() + 1))
+        return counts.reshape(-1, 2).min(axis=1)[user[rows]]
+
+    both = rows[on_each_day(rows) > 0]
+    report.drop("click of a user not active on both days", len(rows) - len(both))
+    active, left = both, -1
+    while len(active) != left:
+        left = len(active)
+        popular = np.bincount(item[active])[item[active]] >= config.min_item
+        active = active[popular & (on_each_day(active) >= config.min_user)]
+    report.drop("click of a user or on an item with too few", len(both) - len(active))
+    return active
 
 
 def _files(source: Path, archives: ExitStack) -> tuple[list[TextFile], list[TextFile]]:

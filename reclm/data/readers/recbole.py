@@ -140,7 +140,6 @@ class RecBole(Reader):
         """Column of times in seconds since 1970, if there is one."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
-        """See :class:`Reader`."""
         assert isinstance(config, self.Config)
         stem = find_stem(existing(source, self), config.dataset)
         malformed = MalformedLines(ReadReport(), strict)
@@ -149,10 +148,8 @@ class RecBole(Reader):
             return self._ready_made(stem, config, described, malformed)
         log = _log(beside(stem, "inter"), config, malformed)
         users, items = id_map("user", log["user"]), id_map("item", log["item"])
-        text = _item_text(items, described, config.item_field)
-        return from_log(
-            self.name, users, items, interactions_of(log, users, items), text, config, malformed.report
-        )
+        log, text = interactions_of(log, users, items), _item_text(items, described, config.item_field)
+        return from_log(self.name, users, items, log, text, config, malformed.report)
 
     def _ready_made(
         self, stem: Path, config: "RecBole.Config", described: Rows | None, malformed: MalformedLines
@@ -196,14 +193,9 @@ class Ml100k(Reader):
         _, films = read_atomic(beside(stem, "item"), malformed)
         raw = text_of(items, films.table, "item_id", ["movie_title", "release_year", "class"])
         # one film of the 1,682 is unknown: its year is "V", its genre "unknown"
-        genres = pc.replace_substring_regex(raw["class"], "^unknown$", "")
-        text = pa.table(
-            {
-                "title": titles_turned(raw["movie_title"]),
-                "year": pc.replace_substring_regex(raw["release_year"], r"^\D.*$", ""),
-                "genre": pc.replace_substring(genres, " ", ", "),
-            }
-        )
+        year = pc.replace_substring_regex(raw["release_year"], r"^\D.*$", "")
+        genre = pc.replace_substring(pc.replace_substring_regex(raw["class"], "^unknown$", ""), " ", ", ")
+        text = pa.table({"title": titles_turned(raw["movie_title"]), "year": year, "genre": genre})
         log = interactions_of(log, users, items)
         return from_log(self.name, users, items, log, text, config, malformed.report, self.template)
 

@@ -86,6 +86,15 @@ def _filled(table: pa.Table) -> np.ndarray:
     return filled
 
 
+def _parsed(line: str) -> dict[str, Any] | str:
+    """Return the JSON object in a line, or the reason why there is none."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"no JSON: {error}"
+    return value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"
+
+
 def read_all(file: TextFile, columns: Sequence[str], malformed: MalformedLines, **options: Any) -> Rows:
     """Return all rows of :func:`read_rows`, whose options these are, at once."""
     parts = list(read_rows(file, columns, malformed, **options))
@@ -202,10 +211,8 @@ class JsonLines:
     ``schema``, are read by :mod:`json`, which takes a field for what it can: numbers for text and text for numbers,
     one text for a list of one, all else for null.
 
-    Attributes:
-        schema: the wanted fields: strings, float64 or lists of strings. What a line lacks is null.
-        mixed: string fields that are often bare numbers instead.
-        odd: lines read so far in which a field had another type than in ``schema`` (``mixed`` ones apart).
+    ``schema`` has strings, float64 or lists of strings; what a line lacks is null. ``odd`` counts the lines read in
+    which a field had another type; ``mixed`` are string fields that are often bare numbers, which do not count.
     """
 
     file: TextFile
@@ -252,23 +259,16 @@ class JsonLines:
         for line, number in zip(rest["raw"].to_pylist(), rest.lines.tolist(), strict=True):
             if line is None or not line.strip():
                 continue
-            try:
-                value = json.loads(line)
-                reason = f"a JSON {type(value).__name__}, not an object"
-            except (ValueError, RecursionError) as error:
-                value, reason = None, f"no JSON: {error}"
-            if isinstance(value, dict):
+            if isinstance(value := _parsed(line), str):
+                rejects.append((number, line, value))
+            else:
                 objects.append(value)
                 lines.append(number)
-            else:
-                rejects.append((number, line, reason))
         rows.report(rejects, self.malformed)
         strict = [field for field in self.schema if field.name not in self.mixed]
-        self.odd += sum(
-            any(_is_odd(field.type, value.get(field.name)) for field in strict) for value in objects
-        )
+        self.odd += sum(any(_is_odd(each.type, value.get(each.name)) for each in strict) for value in objects)
         values = {
-            field.name: [_as(field.type, value.get(field.name)) for value in objects] for field in self.schema
+            each.name: [_as(each.type, value.get(each.name)) for value in objects] for each in self.schema
         }
         numbers = np.concatenate([good.lines, np.array(lines, np.int64)])
         order = np.argsort(numbers)
@@ -326,12 +326,8 @@ def _json_records(path: Path) -> pa.Table:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{path}:{number}: no JSON: {error}", where=str(path)) from error
-        if not isinstance(record, dict):
-            raise BadInput(f"{path}:{number}: a JSON object is wanted, not a {type(record).__name__}")
+        if isinstance(record := _parsed(line), str):
+            raise BadInput(f"{path}:{number}: {record}", where=str(path))
         records.append(record)
     names = dict.fromkeys(name for record in records for name in record)
     columns = {name: [_text(record.get(name)) for record in records] for name in names}

@@ -52,8 +52,6 @@ class Table(Reader):
     remote = True
 
     class Config(SplitOptions):
-        """Options of the reader."""
-
         user_column: str = "user_id"
         """Column of user ids."""
         item_column: str = "item_id"
@@ -80,7 +78,6 @@ class Table(Reader):
         """How they make one text, e.g. "{title}[. {genre}]". Default: all, joined by ". "."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
-        """See :class:`Reader`."""
         assert isinstance(config, self.Config)
         path = _beside(existing(source, self), "interactions")
         if path is None:
@@ -120,10 +117,8 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
     fields = config.text_columns or texts
     blocks = [rows.table for rows in file.blocks([id_column, *fields], malformed)]
     table = pa.concat_tables(blocks) if blocks else pa.table({name: [] for name in (id_column, *fields)})
-    touched = pc.is_in(strings(table[id_column]).unique(), value_set=items.array)
-    malformed.report.drop(
-        "described item without interactions", len(touched) - (pc.sum(touched).as_py() or 0)
-    )
+    strangers = items.find(strings(table[id_column]).unique()) < 0
+    malformed.report.drop("described item without interactions", int(strangers.sum()))
     return text_of(items, table, id_column, fields)
 
 
@@ -250,12 +245,8 @@ def _frame_text(items: Any, item: str, text: Sequence[str] | str | None, ids: Id
     table = to_arrow(items, "items")
     find_column("items", item, table.column_names)
     template = text if isinstance(text, str) and "{" in text else ""
-    if template:
-        fields = template_fields(template)
-    elif isinstance(text, str) and text:
-        fields = [text]
-    else:
-        fields = list(text or text_fields(table.schema, item))
+    names = [text] if isinstance(text, str) and text else text
+    fields = template_fields(template) if template else names or text_fields(table.schema, item)
     for field in fields:
         find_column("items", field, table.column_names)
     return text_of(ids, table, item, fields), template
