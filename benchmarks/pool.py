@@ -24,10 +24,11 @@ from reclm import plugins
 from reclm.benchmarks.features import TUNED, Features, TunedFeatures, forget_features
 from reclm.benchmarks.row_profiles import key_of
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
-from reclm.console import duration, progress_bar
+from reclm.console import progress_bar
 from reclm.data.dataset import Dataset
 from reclm.errors import Damaged, ReclmError
 from reclm.folders import current, workspace
+from reclm.intervals import duration
 from reclm.plugins import environment
 from reclm.recommend.evaluate import PerUser, Task
 

@@ -35,13 +35,8 @@ def show(value: object) -> None:
     Console(highlight=False).print(value, soft_wrap=True)
 
 
-def show_table(
-    head: Sequence[str], body: Iterable[Sequence[Any]], title: str = "", lines: bool = False
-) -> None:
-    """Print a table, unless it has no rows; None is an empty cell, ``lines`` draws a line between rows.
-
-    Columns of numbers are aligned to the right; whole numbers get thousands separators.
-    """
+def show_table(head: Sequence[str], body: Iterable[Any], title: str = "", lines: bool = False) -> None:
+    """Print a table, unless it has no rows; None is an empty cell, ``lines`` draws a line between rows."""
     from rich import box
     from rich.table import Table
 
@@ -111,18 +106,6 @@ def progress_bar(what: str, total: int, show: bool = True) -> Iterator[Advance]:
     with Progress(*columns, console=_bar_console(), refresh_per_second=4, disable=not show) as progress:
         task = progress.add_task(what, total=total)
         yield lambda steps, what=None: progress.update(task, advance=steps, description=what)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words.
-
-    >>> duration(40), duration(1000), duration(9000)
-    ('40 s', '17 min', '2 h 30 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|&~$]|:(?=//)|\.(?<=www\.))", re.IGNORECASE)

@@ -19,10 +19,7 @@ _NUMBER = itertools.count()
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a draft of the same suffix, which takes the place of ``path`` if the block ends without an exception.
-
-    Folders above ``path`` are made. A file system that refuses is :class:`BadInput`.
-    """
+    """Yield a draft of the same suffix, which takes the place of ``path`` if the block ends without an exception."""
     draft = path.with_name(f".{path.stem}-{os.getpid()}-{next(_NUMBER)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,22 +59,14 @@ def _refused(path: Path, error: OSError) -> BadInput:
 
 
 class Lock:
-    """A lock between processes, on a file that stays, empty; the operating system releases it when its holder dies.
-
-    Where another process still holds it after ``timeout`` seconds, ``busy`` is the message, with a remedy.
-    """
+    """A lock between processes on an empty file; ``busy`` is the message where another holds it after ``timeout`` s."""
 
     def __init__(self, path: Path, busy: str, timeout: float = 0.0) -> None:
         self.path, self.busy, self.timeout = path, busy, timeout
         self._lock = FileLock(path)
 
     def acquire(self) -> None:
-        """Take the lock, or take it once more.
-
-        Raises:
-            Busy: if another process holds it.
-            BadInput: if its file cannot be written.
-        """
+        """Take the lock, or take it once more; :class:`Busy` if another process holds it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=self.timeout)

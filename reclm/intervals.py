@@ -109,17 +109,18 @@ def between(low: str, high: str) -> str:
     return NONE if NONE in (low, high) else f"{low} to {high}"
 
 
-def seconds(value: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """Write a duration.
 
-    >>> seconds(0.04), seconds(1.7), seconds(720), seconds(11_160)
-    ('.04 s', '1.7 s', '12 min', '3.1 h')
+    >>> duration(0), duration(0.04), duration(1.7), duration(40), duration(720), duration(11_160)
+    ('0 s', '.04 s', '1.7 s', '40 s', '12 min', '3.1 h')
     """
-    if value is None or not math.isfinite(value):
+    if seconds is None or not math.isfinite(seconds):
         return NONE
-    if value < 120:
-        return f"{number(value, 2 if value < 1 else 1) if value < 10 else f'{value:.0f}'} s"
-    minutes = value / 60
+    if seconds < 120:
+        digits = (0 < seconds < 10) + (0 < seconds < 1)
+        return f"{number(seconds, digits)} s"
+    minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 

@@ -1,14 +1,9 @@
-"""Plug-ins, and what else is installed.
-
-Backbones, profilers, data set readers and engines, ours and others', are found through the entry-point groups
-``reclm.backbones``, ``reclm.profilers``, ``reclm.datasets`` and ``reclm.generators``.
-"""
+"""Plug-ins, found through entry-point groups (``reclm.backbones``, ``.profilers``, ``.datasets``, ``.generators``)."""
 
 import os
 import platform
 import sys
 import tomllib
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points, version
@@ -25,7 +20,7 @@ Kind = Literal["backbone", "profiler", "dataset", "generator"]
 
 @cache
 def _points(kind: Kind) -> dict[str, EntryPoint]:
-    """Entry points of a kind by name; those of a clone's pyproject.toml where the toolkit is not installed."""
+    """Return the entry points of a kind by name; those of a clone's pyproject.toml where none are installed."""
     group = f"reclm.{kind}s"
     points = {point.name: point for point in entry_points(group=group)}
     try:
@@ -76,11 +71,8 @@ def _own(kind: Kind, name: str) -> Any:
     try:
         plugin = EntryPoint(name, name, f"reclm.{kind}s").load()
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(
-            f"{kind} {name!r} cannot be imported ({error}); module:Class names a class of a module that lies in {here} "
-            "or is installed",
-            value=name,
-        ) from error
+        remedy = f"module:Class names a class of a module that lies in {here} or is installed"
+        raise BadInput(f"{kind} {name!r} cannot be imported ({error}); {remedy}", value=name) from error
     if kind in ("backbone", "profiler") and not hasattr(plugin, "Config"):
         message = f"{kind} {name!r} is a {type(plugin).__name__} without a Config, and so is no {kind}"
         raise BadInput(message, value=name)
@@ -93,11 +85,8 @@ PACKAGES = (
 )
 
 
-def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Return Python, system, processor, threads, GPUs, and the version of each package that is installed.
-
-    Nothing in it identifies the machine: no path, no host name, no user.
-    """
+def environment() -> dict[str, Any]:
+    """Return Python, system, processor, threads, GPUs and versions of packages: nothing that identifies the machine."""
     import torch
 
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
@@ -110,7 +99,7 @@ def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **({"gpus": gpus} if gpus else {}),
     }
-    for package in packages:
+    for package in PACKAGES:
         with suppress(PackageNotFoundError):
             values[package] = version(package)
     return values

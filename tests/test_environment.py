@@ -3,13 +3,15 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 import torch
 
 from reclm.plugins import environment
 
 
-def test_versions_of_what_is_installed():
-    found = environment(("torch", "no-such-package-of-anybody"))
+def test_versions_of_what_is_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("reclm.plugins.PACKAGES", ("torch", "no-such-package-of-anybody"))
+    found = environment()
     assert found["torch"] == version("torch")
     assert "no-such-package-of-anybody" not in found
     assert found["python"] == platform.python_version()

@@ -12,7 +12,7 @@ import numpy as np
 from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow
 from reclm.benchmarks.significance import ActivityGroup, by_activity, over_users
 from reclm.benchmarks.verdict import Difference
-from reclm.intervals import NONE, Estimate, between, number, p_value, percent, seconds
+from reclm.intervals import NONE, Estimate, between, duration, number, p_value, percent
 from reclm.recommend.metrics import title
 
 if TYPE_CHECKING:
@@ -292,13 +292,13 @@ def cost(result: Result) -> Table:
         base = result.row(row.base) if row.base else None
         tests = [result.verdict.by_base.get((row.name, protocol, result.headline)) for protocol in protocols]
         texts = [
-            seconds(result.epoch_seconds(row.name)),
+            duration(result.epoch_seconds(row.name)),
             _added(result.epoch_seconds(row.name), base and result.epoch_seconds(base.name)),
-            *[seconds(row.published_seconds)] * published,
+            *[duration(row.published_seconds)] * published,
             *[_added(row.published_seconds, base and base.published_seconds)] * published,
             number(epochs, 0),
-            seconds(whole),
-            *[seconds(written.get(row.writer or ""))] * bool(written),
+            duration(whole),
+            *[duration(written.get(row.writer or ""))] * bool(written),
             *(percent(test.change) if test else NONE for test in tests),
         ]
         rows.append(Row(row.name, tuple(map(Cell, texts)), first=row.name in first_of_groups(result)))
@@ -327,7 +327,7 @@ def profiles(result: Result) -> Table:
             percent(quality.in_format, sign=False),
             prompt_tokens,
             new_tokens,
-            seconds(quality.seconds),
+            duration(quality.seconds),
         )
         rows.append(Row(quality.writer, tuple(map(Cell, texts))))
     return Table("", head, tuple(rows), text=2)

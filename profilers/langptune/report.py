@@ -11,9 +11,9 @@ from rich.table import Table
 
 from reclm import console as markdown
 from reclm import plugins
-from reclm.console import duration, literal
+from reclm.console import literal
 from reclm.data.dataset import Dataset
-from reclm.intervals import Estimate, mean, rise
+from reclm.intervals import Estimate, duration, mean, rise
 from reclm.profilers.langptune.profiler import LangPTuneProfiler, by_pass
 from reclm.profilers.langptune.prompts import SessionWriter
 from reclm.profilers.langptune.recommender import Contrastive

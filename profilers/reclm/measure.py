@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from reclm.console import duration, progress_bar
+from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind
 from reclm.files import atomic_file
-from reclm.intervals import Estimate, share
+from reclm.intervals import Estimate, duration, share
 from reclm.llm.chat import Chat
 from reclm.profilers.reclm.config import WRITERS, StageName, SupervisedConfig
 from reclm.profilers.reclm.profiler import RecLMProfiler

@@ -14,14 +14,11 @@ if TYPE_CHECKING:
     from reclm.benchmarks.results import Result
     from reclm.data.dataset import Dataset
 
-OF_SUITES = {
-    *("row", "dataset", "seeds", "epochs", "kinds", "controls"),
-    *("search", "track", "jobs", "fresh", "home", "out"),
-}
+OF_SUITES = {"row", "dataset", "seeds", "epochs", "kinds", "controls", "search", "track"}
+OF_SUITES |= {"jobs", "fresh", "home", "out"}
 """Options that also go with ``--suite``."""
-OF_PROFILES = {
-    *("profiler", "model", "engine", "adapter", "kinds", "limit", "store", "profiler_set", "controls"),
-}
+OF_PROFILES = {"profiler", "model", "engine", "adapter", "kinds", "limit", "store", "controls"}
+OF_PROFILES |= {"profiler_set"}
 """Options that do nothing without ``--augment``."""
 BACKBONES = "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class."
 SELECT_ON = "The part that chooses the epoch; test is the papers' way, and flatters."
@@ -30,9 +27,8 @@ LIMIT = (
     "without one. Stored profiles are used in any case."
 )
 
-app = typer.Typer(
-    invoke_without_command=True, rich_markup_mode=None, subcommand_metavar="[suite NAME | compare A B]"
-)
+COMMANDS = "[suite NAME | compare A B]"
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, subcommand_metavar=COMMANDS)
 
 
 @app.command()
@@ -144,8 +140,7 @@ def bench(
 
     report.check(track, out)
     name, folder = named_or_tuned(opt.tuned(profiler, adapter))
-    settings = parse_settings(set_ or [])
-    data = reclm.load_dataset(dataset)
+    settings, data = parse_settings(set_ or []), reclm.load_dataset(dataset)
     profiles = ProfileOptions(
         profiler=name,
         adapter=folder,

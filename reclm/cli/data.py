@@ -12,8 +12,7 @@ from reclm.errors import BadInput
 if TYPE_CHECKING:
     from reclm.data.dataset import Dataset
 
-LONGEST = 300
-"""Characters of an item's text that are shown."""
+LONGEST = 300  # characters of an item's text that are shown
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Prepare data sets and look at them.")
 
@@ -44,13 +43,9 @@ def prepare(
     context: typer.Context,
     reader: Annotated[str, typer.Argument(help="A reader of `reclm data list`.")],
     source: Annotated[opt.Text, opt.option("The raw files: a file, zip, folder or address.")] = None,
-    name: Annotated[
-        opt.Text, opt.option("The data set's name; default the reader's.", "--name", "--as")
-    ] = None,
+    name: Annotated[opt.Text, opt.option("Its new name; default the reader's.", "--name", "--as")] = None,
     out: Annotated[opt.File, opt.option("Folder to write, in place of the workspace's.")] = None,
-    replace: Annotated[
-        bool, opt.option("Write over a data set prepared in another way.", "--replace")
-    ] = False,
+    replace: Annotated[bool, opt.option("Write over one prepared in another way.", "--replace")] = False,
     strict: Annotated[bool, opt.option("Stop at the first malformed line.", "--strict")] = False,
     set_: Annotated[opt.Texts, opt.setting("Option of the reader; --key VALUE does the same.")] = None,
     home: opt.Home = None,
@@ -101,8 +96,7 @@ def _as_settings(words: list[str]) -> list[str]:
     for word in rest:
         key, equals, value = word.partition("=")
         if not key.startswith("--"):
-            message = f"unexpected argument {word!r}; options of a reader are written --key VALUE"
-            raise BadInput(message, value=word)
+            raise BadInput(f"unexpected argument {word!r}; write reader options as --key VALUE", value=word)
         if not equals and (value := next(rest, None)) is None:
             message = f"{word} is no flag of prepare; as an option of the reader it needs a value"
             raise BadInput(message, value=word)

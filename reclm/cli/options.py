@@ -66,7 +66,7 @@ Settings = Annotated[Texts, setting("Setting of the profiler.")]
 SelectOn = Literal["valid", "test"]
 Epochs = Annotated[Count, option("Most epochs of a trial; default 50, or those of the suite.", min=1)]
 _controls = (
-    "Train with controls in place of profiles, too: others' profiles, random vectors, item text, keywords."
+    "Train with controls for the profiles, too: others' profiles, random vectors, item text, keywords."
 )
 Controls = Annotated[bool, option(_controls, "--controls")]
 _search = "First try N options for every row, and take the best on validation."

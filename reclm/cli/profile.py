@@ -9,9 +9,7 @@ if TYPE_CHECKING:
     from reclm.profiles.profiles import Profiles
     from reclm.profiles.run import ProfileRun
 
-CARRY_OVER = (
-    "The data have changed: set the profiles aside, take over answers to equal prompts, write the rest."
-)
+CARRY_OVER = "The data have changed: set profiles aside, take over answers to equal prompts, write the rest."
 
 
 def profile(
@@ -23,14 +21,10 @@ def profile(
     encoder: opt.EncoderName = None,
     kinds: opt.KindsOption = "both",
     limit: Annotated[opt.Count, opt.option("Only the first so many users, and so many items.", min=1)] = None,
-    prompts: Annotated[
-        opt.Count, opt.option("Only those with one of the so many commonest prompts.", min=1)
-    ] = None,
+    prompts: Annotated[opt.Count, opt.option("Only those with the so many commonest prompts.", min=1)] = None,
     dry_run: Annotated[bool, opt.option("Count and estimate; write nothing.", "--dry-run")] = False,
     store: opt.StoreFolder = None,
-    fresh: Annotated[
-        bool, opt.option("Set the profiles that are there aside, begin anew.", "--fresh")
-    ] = False,
+    fresh: Annotated[bool, opt.option("Set profiles that are there aside, begin anew.", "--fresh")] = False,
     carry_over: Annotated[bool, opt.option(CARRY_OVER, "--carry-over")] = False,
     set_: opt.Settings = None,
     home: opt.Home = None,
@@ -42,13 +36,8 @@ def profile(
 
     profiler = opt.tuned(profiler, adapter)
     data = reclm.load_dataset(dataset)
-    shared: dict[str, Any] = {
-        "model": model,
-        "engine": engine,
-        "store": store,
-        "encoder": encoder,
-        "limit": limit,
-    }
+    shared: dict[str, Any] = {"model": model, "engine": engine, "store": store}
+    shared |= {"encoder": encoder, "limit": limit}
     own: dict[str, Any] = {"prompts": prompts, "carry_over": carry_over, "fresh": fresh}
     same = {"dataset": dataset, "profiler": profiler, **shared, "kinds": None if kinds == "both" else kinds}
     options = {**shared, **own, "kinds": opt.sides(kinds), **parse_settings(set_ or [])}

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from reclm.data.dataset import ProfileKind
     from reclm.profiles.profiles import Profiles
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Look at profiles, search, export and import them."
-)
+_about = "Look at profiles, search, export and import them."
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_about)
 
 Writer = Annotated[opt.Text, opt.option("The writer, where several wrote for the data set.", "--profiler")]
 Format = Literal["parquet", "npy", "safetensors", "recbole"]
@@ -128,14 +127,8 @@ def import_(
     if kind == "both":
         raise BadInput("--kind both: a file holds profiles of users, or of items", value="both")
     frames: dict[ProfileKind, Any] = {kind: read_records(file)}
-    options: dict[str, Any] = {
-        "text": text,
-        "id": id,
-        "encoder": encoder,
-        "origin": file.name,
-        "store": store,
-    }
-    profiles = import_frames(reclm.load_dataset(dataset), frames, **options)
+    options: dict[str, Any] = {"text": text, "id": id, "encoder": encoder, "store": store}
+    profiles = import_frames(reclm.load_dataset(dataset), frames, origin=file.name, **options)
     say(f"{profiles!r}\nstored in {profiles.folder}")
     opt.next_step("reclm bench --augment", dataset=dataset, store=profiles.folder)
 

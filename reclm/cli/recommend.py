@@ -4,17 +4,16 @@ from typing import Annotated, Any
 
 from reclm.cli import options as opt
 
-LONGEST = 90
-"""Characters of a title that are shown."""
+LONGEST = 90  # characters of a title that are shown
 
 
 def recommend(
     users: Annotated[opt.Texts, opt.option("A user; may be repeated.", "--users", "--user")] = None,
     profile: Annotated[
-        opt.Text, opt.option("A new user's profile; needs an augmented model.", metavar="TEXT")
+        opt.Text, opt.option("A new user's profile; for augmented models.", metavar="TEXT")
     ] = None,
     history: Annotated[
-        opt.Text, opt.option("A new user's items; with --profile or without.", metavar="ID,ID,…")
+        opt.Text, opt.option("A new user's items; also with --profile.", metavar="ID,ID,…")
     ] = None,
     k: Annotated[int, opt.option("How many.", "--k", "-k", min=1)] = 10,
     run: Annotated[opt.File, opt.option("Folder of a model, or of a run; default the newest run.")] = None,

@@ -8,8 +8,7 @@ from reclm.errors import BadInput
 if TYPE_CHECKING:
     from reclm.recommend.steering import Ranked, Steered, Steering
 
-LONGEST = 60
-"""Characters of a title that are shown."""
+LONGEST = 60  # characters of a title that are shown
 
 
 def steer(
@@ -20,9 +19,7 @@ def steer(
     engine: opt.EngineName = None,
     adapter: opt.AdapterFolder = None,
     encoder: opt.EncoderName = None,
-    edit: Annotated[
-        opt.Text, opt.option("The edited profile; - opens $EDITOR on it.", metavar="TEXT")
-    ] = None,
+    edit: Annotated[opt.Text, opt.option("The edited profile; - opens $EDITOR.", metavar="TEXT")] = None,
     k: Annotated[int, opt.option("How many items.", "--k", "-k", "--topk", min=1)] = 10,
     measure: Annotated[
         opt.Count,
@@ -95,10 +92,10 @@ def _show(steered: "Steered") -> None:
         ids = [item.item_id for item in steered.before]
         rows = ((rank, id, title, score) for id, (rank, title, score) in zip(ids, before, strict=True))
         return show_table(["rank", "item", "title", "cosine"], rows)
-    after = (
-        (printable(item.title, LONGEST), item.score, _moved(item, len(before))) for item in steered.after
+    rows = (
+        (*was, printable(item.title, LONGEST), item.score, _moved(item, len(before)))
+        for was, item in zip(before, steered.after, strict=True)
     )
-    rows = ((*was, *now) for was, now in zip(before, after, strict=True))
     show_table(["rank", "by the profile", "cosine", "by the edited profile", "cosine", "moved"], rows)
     for item in steered.left:
         say(f"left the list: {item.title}, was {item.rank}, now {item.other_rank:,}: fell {item.rose:,}")

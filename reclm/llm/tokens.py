@@ -1,8 +1,4 @@
-"""Chats as token ids: the same for every engine, and such that text from data cannot forge a role.
-
-The chat template is rendered with placeholders in place of the contents. Only its own literal parts can become special
-tokens; contents are tokenised as nothing but text.
-"""
+"""Chats as token ids, the same for every engine: text from data cannot become a special token, and so forge a role."""
 
 import re
 from functools import lru_cache
@@ -15,26 +11,16 @@ from reclm.llm.chat import Chat, Message
 from reclm.llm.models import LanguageModel, context_length, load_tokenizer
 
 _SLOT = re.compile("\ue000(\\d+)\ue001")
+_AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
 
 
 class PromptTokenizer:
-    """Turns a chat into token ids.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer with a chat template.
-        context: most tokens the model can take, prompt and answer together.
-        model: the model's name.
-
-    Raises:
-        BadInput: if the tokenizer has no chat template.
-    """
+    """Turns a chat into token ids, for a model that takes ``context`` of them, prompt and answer together."""
 
     def __init__(self, tokenizer: Any, context: int, model: str) -> None:
         if not tokenizer.chat_template:
-            message = (
-                f"model {model!r} has no chat template; use an instruction-tuned one (…-Instruct, …-chat)"
-            )
-            raise BadInput(message, value=model)
+            remedy = "use an instruction-tuned one (…-Instruct, …-chat)"
+            raise BadInput(f"model {model!r} has no chat template; {remedy}", value=model)
         self.tokenizer, self.context, self.model = tokenizer, context, model
         added = {str(token): (idx, token) for idx, token in tokenizer.added_tokens_decoder.items()}
         self._added = {text: token for text, token in added.items() if len(text) > 1 and not text.isspace()}
@@ -80,9 +66,6 @@ class PromptTokenizer:
 
         A message owns every token that holds a character of its content, and the token that ends the turn where one
         follows at once. The model must write the tokens that the assistant's messages own.
-
-        Raises:
-            BadInput: if the template refuses the messages, or the tokenizer gives no offsets.
         """
         if not self.tokenizer.is_fast:
             message = f"the tokenizer of {self.model!r} gives no offsets; a fast one is needed to tune"
@@ -123,14 +106,10 @@ class PromptTokenizer:
         if match := self._added_pattern.search(text):
             cut = match.start() + 1
             later = [(start - cut, end - cut, of) for start, end, of in spans]
-            (ids, owners), (rest, rest_owners) = (
-                self._owned(text[:cut], spans),
-                self._owned(text[cut:], later),
-            )
+            ids, owners = self._owned(text[:cut], spans)
+            rest, rest_owners = self._owned(text[cut:], later)
             return ids + rest, owners + rest_owners
-        coded = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-        )
+        coded = self.tokenizer(text, return_offsets_mapping=True, **_AS_TEXT)
         owners = [-1] * len(coded["input_ids"])
         for at, (first, last) in enumerate(coded["offset_mapping"]):
             for start, end, number in spans:
@@ -189,4 +168,4 @@ class PromptTokenizer:
         if match := self._added_pattern.search(text):
             cut = match.start() + 1
             return self._encode(text[:cut]) + self._encode(text[cut:])
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        return tuple(self.tokenizer.encode(text, **_AS_TEXT))

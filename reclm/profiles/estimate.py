@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reclm.console import duration
 from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.intervals import duration
 from reclm.llm.chat import Chat
 from reclm.profiles.profile import Profile, Profiler, Subject
 from reclm.profiles.run import Plan, plans, written
@@ -83,8 +83,8 @@ def dry_run(
 ) -> list[KindEstimate]:
     """Estimate a run, and store nothing.
 
-    Up to ``sample`` missing prompts of each round, drawn evenly, are answered and timed, and the tokens of ten times
-    as many are counted. Later prompts quote one of these answers in place of a profile that is not written yet.
+    Up to ``sample`` missing prompts of each round are answered and timed, and the tokens of ten times as many counted.
+    Later prompts quote one of these answers in place of a profile that is not written yet.
     """
     estimates: list[KindEstimate] = []
     users: dict[str, str] = store.texts("user") if store else {}
@@ -129,8 +129,8 @@ def _calibrate(
         start = time.perf_counter()
         encoder.encode([answer.text for answer in answers])
         embed_seconds = time.perf_counter() - start
-    chats = {subject.prompt_hash: subject.source for subject in _evenly(prompts, 10 * sample)}
-    chats = {key: chat for key, chat in chats.items() if isinstance(chat, Chat)}
+    sources = {subject.prompt_hash: subject.source for subject in _evenly(prompts, 10 * sample)}
+    chats = {key: chat for key, chat in sources.items() if isinstance(chat, Chat)}
     tokens = list(profiler.generator.count_tokens(chats).values()) if chats and profiler.generator else [0]
     estimate = KindEstimate(
         plan,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -43,11 +42,8 @@ def import_frames(
 ) -> Profiles:
     """Put frames of ids and texts into a store; see :meth:`~reclm.profiles.profiles.Profiles.from_frames`.
 
-    Args:
-        frames: a frame a kind; None for no profiles of a kind.
-        id: the column of ids; by default ``id``, ``user_id`` or ``item_id``, else the only other column.
-        origin: where they come from, for the record.
-        store: the store's folder, which may hold imported profiles already; by default a new one in the workspace.
+    The column ``id`` is by default ``id``, ``user_id`` or ``item_id``, else the only other one; ``store`` may hold
+    imported profiles already; ``origin`` is for the record.
     """
     view = view_of(data)
     profiles = [
@@ -61,9 +57,8 @@ def import_frames(
         raise BadInput(message, value=origin)
     content = sorted((profile.kind, profile.id, profile.text, profile.model) for profile in profiles)
     writer = f"{IMPORTED}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]}"
-    if store and ProfileStore.at(store):
+    if store and ProfileStore.at(store):  # more imported profiles, of the other kind, say
         present = ProfileStore.read(store).info.writer
-        # more imported profiles, of the other kind, say
         writer = present if present.startswith(IMPORTED) else writer
     folder = store or current().store(view.name, writer)
     with ProfileStore.open(folder, view.fingerprint, writer, view.name) as opened:
@@ -84,22 +79,19 @@ def _read(
 ) -> list[Profile]:
     """Return the profiles of a table; ids that the data set lacks, and blank texts, are left out."""
     names = table.column_names
-    if text not in names:
-        raise unknown(f"column of {origin}", text, names)
+    for column in filter(None, (text, id)):
+        if column not in names:
+            raise unknown(f"column of {origin}", column, names)
     id = id or _id_column(names, kind, text, origin)
-    if id not in names:
-        raise unknown(f"column of {origin}", id, names)
     ids = pc.fill_null(id_strings(table[id].combine_chunks()), "").to_pylist()
     texts = pc.fill_null(table[text].cast(pa.string()), "").to_pylist()
     models = table["model"].cast(pa.string()).to_pylist() if "model" in names else [None] * len(ids)
     settings = json.dumps({"origin": origin})
     profiles: dict[str, Profile] = {}
     for row in _known_rows(ids, view, kind, origin):
-        words = texts[row].strip()
-        if not words:
+        if not (words := texts[row].strip()):
             continue
-        before = profiles.get(ids[row])
-        if before is not None and before.text != words:
+        if ids[row] in profiles and profiles[ids[row]].text != words:
             message = f"{origin}: {kind} {ids[row]!r} has two profiles; leave one of them out"
             raise BadInput(message, value=ids[row], where=origin)
         key = hashlib.sha256(f"{IMPORTED} {words}".encode()).hexdigest()[:32]
@@ -156,32 +148,27 @@ def export(profiles: Profiles, format: str, folder: Path, kinds: Sequence[Profil
     - ``parquet``: ``<kind>.parquet``, the rows of the store, texts and how they came about; no vectors.
     - ``npy``: ``<kind>.npy`` ``(n, t)`` float32 and ``<kind>.ids.json``, the ids in row order.
     - ``safetensors``: ``profiles.safetensors`` with a tensor a kind, and the same files of ids.
-    - ``recbole``: atomic files ``<dataset>.useremb`` and ``.itememb``, and the settings that make RecBole read
-      them in ``recbole.yaml``.
-
-    Raises:
-        ReclmError: for an unknown format, an empty store, or an id that the format cannot carry.
+    - ``recbole``: atomic files ``<dataset>.useremb`` and ``.itememb``, and the settings that read them, recbole.yaml.
     """
     if format not in FORMATS:
         raise unknown("export format", format, FORMATS)
     store = profiles.store
-    texts: dict[ProfileKind, pd.DataFrame] = {
-        kind: frame for kind in kinds if len(frame := profiles.texts(kind))
-    }
-    if not texts:
+    tables: dict[ProfileKind, pa.Table] = {kind: rows for kind in kinds if len(rows := profiles.rows(kind))}
+    if not tables:
         message = f"profile store {store.folder} has nothing to export; run: reclm profile"
         raise NotFound(message, where=store.folder)
     make_folder(folder, "--out")
     if format == "parquet":
-        files = [folder / f"{kind}.parquet" for kind in texts]
-        for kind, file in zip(texts, files, strict=True):
-            pq.write_table(profiles.rows(kind), file)
+        files = [folder / f"{kind}.parquet" for kind in tables]
+        for rows, file in zip(tables.values(), files, strict=True):
+            pq.write_table(rows, file)
     else:
-        ids: _Ids = {kind: sorted(frame["id"]) for kind, frame in texts.items()}
+        idmaps = {kind: IdMap(rows["id"].to_pylist(), kind) for kind, rows in tables.items()}
         matrices: _Matrices = {
-            kind: ProfileMatrix.from_rows(*profiles.embeddings(kind), IdMap(ids[kind], kind)).vectors
-            for kind in texts
+            kind: ProfileMatrix.from_rows(*profiles.embeddings(kind), idmap).vectors
+            for kind, idmap in idmaps.items()
         }
+        ids: _Ids = {kind: idmap.ids() for kind, idmap in idmaps.items()}
         if format == "recbole":
             files = _recbole(store, folder, ids, matrices)
         else:
@@ -189,7 +176,7 @@ def export(profiles: Profiles, format: str, folder: Path, kinds: Sequence[Profil
     manifest = store.info.model_dump() | {
         "format": format,
         "encoder": None if format == "parquet" else profiles.encoder.name,
-        "profiles": {kind: len(frame) for kind, frame in texts.items()},
+        "profiles": {kind: len(rows) for kind, rows in tables.items()},
         "files": [file.name for file in files],
     }
     path = folder / "manifest.json"
@@ -231,8 +218,7 @@ def _recbole(store: ProfileStore, folder: Path, ids: _Ids, matrices: _Matrices) 
     fields = [_RECBOLE[kind] for kind in matrices]
     settings = {
         "additional_feat_suffix": [suffix for suffix, _, _ in fields],
-        "load_col": {"inter": ["user_id", "item_id"]}
-        | {suffix: [id, vector] for suffix, id, vector in fields},
+        "load_col": {"inter": ["user_id", "item_id"], **{suffix: names for suffix, *names in fields}},
         "preload_weight": {id: vector for _, id, vector in fields},
     } | {f"alias_of_{kind}_id": [_RECBOLE[kind][1]] for kind in matrices}
     head = (

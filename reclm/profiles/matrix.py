@@ -64,10 +64,7 @@ def profile_matrix(
 def item_text_features(
     view: TrainingView, encoder: "TextEncoder", workspace: Workspace | None = None, progress: bool = True
 ) -> np.ndarray:
-    """Return the item text features ``f_v`` ``(I, t)`` float32 in row order; zero for items without text.
-
-    They are cached in the workspace: only new and changed texts are encoded.
-    """
+    """Return the item text features ``f_v`` ``(I, t)`` float32 in row order, zero without text; they are cached."""
     texts = dict(zip(view.items.ids(), item_texts(view.item_text, view.text_template), strict=True))
     folder = (workspace or current()).store(view.name, ITEM_TEXT)
     # no fingerprint: a text's vector is the same whatever the splits are
@@ -80,9 +77,7 @@ def item_text_features(
     return features
 
 
-def vector_table(
-    store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind, progress: bool = True
-) -> "Table":
+def vector_table(store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind, progress: bool) -> "Table":
     """Return a table of vectors that has every profile of ``kind``, after encoding new and changed ones.
 
     It lies in the store; where the store cannot be written, in the workspace's cache; else in memory.
@@ -94,12 +89,13 @@ def vector_table(
     own = open_table(store.db, name)
     if own is not None and not _changed(own, kind, texts):
         return own
-    columns = [("kind", pa.string()), ("id", pa.string()), ("text_hash", pa.string())]
+    names = dict.fromkeys(("kind", "id", "text_hash"), pa.string())
+    schema = pa.schema({**names, "vector": pa.list_(pa.float32(), encoder.dim)})
     with ExitStack() as stack:
         db = connect(_lock_folder(store, stack) or "memory://")
-        schema = pa.schema([*columns, ("vector", pa.list_(pa.float32(), encoder.dim))])
         table = db.create_table(name, schema=schema, exist_ok=True)
-        _fill(table, own, kind, texts, encoder, progress)
+        if changed := _changed(table, kind, texts):
+            _fill(table, own, kind, changed, encoder, progress)
         return table
 
 
@@ -118,7 +114,7 @@ def _lock_folder(store: ProfileStore, stack: ExitStack) -> Path | None:
 def _changed(table: "Table", kind: ProfileKind, texts: dict[str, str]) -> dict[str, list[str]]:
     """Return the ids by text of the profiles that are new or have another text in the table."""
     rows = _rows(table, kind, "id", "text_hash")
-    stored = dict(zip(rows["id"].to_pylist(), rows["text_hash"].to_pylist(), strict=True))
+    stored = dict(zip(*rows.to_pydict().values(), strict=True))
     changed: dict[str, list[str]] = {}
     for id, text in texts.items():
         if stored.get(id) != _hash(text):
@@ -130,14 +126,11 @@ def _fill(
     table: "Table",
     own: "Table | None",
     kind: ProfileKind,
-    texts: dict[str, str],
+    changed: dict[str, list[str]],
     encoder: "TextEncoder",
     progress: bool,
 ) -> None:
-    """Bring ``table`` up to date; vectors of equal texts come from it, or from the store's ``own`` table."""
-    changed = _changed(table, kind, texts)
-    if not changed:
-        return
+    """Store the vectors of ``changed`` texts; those of equal texts come from ``table``, or from the store's ``own``."""
     text_of = {_hash(text): text for text in changed}
     known: dict[str, np.ndarray] = {}
     for source in filter(None, (table, own)):

@@ -16,7 +16,7 @@ from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, near
 from reclm.profiles.matrix import ProfileMatrix, nearest, read_vectors, vector_table
 from reclm.profiles.profile import Profile, view_of
-from reclm.profiles.store import KINDS, ProfileStore, StoreInfo, stores
+from reclm.profiles.store import KINDS, ProfileStore, stores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,11 +93,8 @@ class Profiles:
         if len(matching) == 1:
             return cls.open(matching[0], encoder=encoder)
         if matching:
-            names = ", ".join(map(str, matching))
-            message = (
-                f"several stores have profiles of data set {dataset!r}; choose one with --store: {names}"
-            )
-            raise BadInput(message, value=dataset, remedy="--store")
+            message = f"several stores have profiles of data set {dataset!r}; choose one with --store: "
+            raise BadInput(message + ", ".join(map(str, matching)), value=dataset, remedy="--store")
         by = f" by {' and '.join(filter(None, (profiler, model)))}" if profiler or model else ""
         remedy = f"reclm profile --dataset {dataset}"
         message = f"no profiles{by} of data set {dataset!r} in the workspace; see reclm profiles list, or write them: "
@@ -135,31 +132,26 @@ class Profiles:
         return ProfileStore.read(self.folder)
 
     @property
-    def info(self) -> StoreInfo:
-        """The head of the store: data set, fingerprint, writer."""
-        return self.store.info
-
-    @property
     def name(self) -> str:
         """The data set's name."""
-        return self.info.dataset
+        return self.store.info.dataset
 
     @property
     def fingerprint(self) -> str:
         """The data set's fingerprint."""
-        return self.info.fingerprint
+        return self.store.info.fingerprint
 
     @property
     def writer(self) -> str:
         """The profiler, with its model, that wrote the profiles."""
-        return self.info.writer
+        return self.store.info.writer
 
     @cached_property
     def encoder(self) -> "TextEncoder":
         """The text encoder that the profiles are read with."""
         from reclm.text.encoder import TextEncoder
 
-        chosen = self._encoder or self.info.encoder or None
+        chosen = self._encoder or self.store.info.encoder or None
         return TextEncoder(chosen) if chosen is None or isinstance(chosen, str) else chosen
 
     @cached_property
@@ -239,7 +231,7 @@ class Profiles:
         import pandas as pd
 
         query, edited = self.encoder.encode([text])[0], self._edited(kind)
-        table = vector_table(self.store, self.encoder, kind)
+        table = vector_table(self.store, self.encoder, kind, True)
         hits = [hit for hit in nearest(table, query, kind, k + len(edited)) if hit[0] not in edited]
         for id, vector in edited.items():
             norm = float(np.linalg.norm(vector) * np.linalg.norm(query))
@@ -287,15 +279,13 @@ class Profiles:
         new = sum(self.store.get(kind, id) is None for kind, id in self.edits if kind in self.kinds)
         return sum(self.store.count(kind) for kind in self.kinds) + new
 
-    def _counts(self) -> str:
-        counts = (f"{self.store.count(kind):,} {kind}s" for kind in self.kinds)
-        return ", ".join(counts) + (f", {len(self.edits)} edited" if self.edits else "")
-
     def __repr__(self) -> str:
-        return f"Profiles({self.name!r} by {self.writer!r}: {self._counts() or 'none'})"
+        counts = [f"{self.store.count(kind):,} {kind}s" for kind in self.kinds]
+        counts += [f"{len(self.edits)} edited"] * bool(self.edits)
+        return f"Profiles({self.name!r} by {self.writer!r}: {', '.join(counts) or 'none'})"
 
     def _repr_html_(self) -> str:
-        head = f"<b>Profiles</b> of {escape(self.name)} by {escape(self.writer)}: {escape(self._counts())}"
+        head = f"<b>{escape(repr(self))}</b>"
         frames = (self.texts(kind).head(3)[["id", "text"]].assign(kind=kind) for kind in self.kinds)
         return head + "".join(frame.to_html(index=False, escape=True, border=0) for frame in frames)
 

@@ -64,13 +64,8 @@ class ProfileRun:
 class Plan:
     """The work of one round of a kind, or of several rounds together.
 
-    Attributes:
-        prompt_hashes: id to prompt hash of every subject.
-        stored: subjects that have their profile.
-        copies: profiles of others with the same prompt.
-        missing: the subjects left.
-        left_out: further subjects, whose prompts are not among the commonest ones asked for.
-        round: its name, where there are several.
+    ``prompt_hashes`` has every subject's by id: ``stored`` ones have their profile, ``copies`` are profiles of others
+    with the same prompt, ``missing`` is the rest. ``left_out`` counts subjects whose prompts are too rare.
     """
 
     kind: ProfileKind
@@ -136,12 +131,8 @@ def plans(
 ) -> Iterator[Plan]:
     """Yield a plan a round: its prompts, most shared first, compared with the answers in the store (None: empty).
 
-    A round is planned when its plan is asked for: by then ``known`` has the profiles of earlier rounds.
-
-    Args:
-        limit: only the first so many subjects; no prompt of another is built.
-        prompts: only subjects that share one of the so many commonest prompts.
-        rows: only these user_idx (item_idx).
+    A round is planned when its plan is asked for: by then ``known`` has the profiles of earlier rounds. Planned are the
+    first ``limit`` subjects, those of the ``prompts`` commonest prompts, and the user_idx (item_idx) in ``rows``.
     """
     rounds = profiler.rounds(view, kind)
     if rows is not None:
@@ -149,11 +140,8 @@ def plans(
     for number, idx in enumerate(rounds, start=1):
         subjects = list(islice(profiler.subjects(view, kind, idx, known), limit))
         chosen = _most_shared_first(subjects, prompts)
-        plan = replace(
-            _plan(store, kind, chosen),
-            left_out=len(subjects) - len(chosen),
-            round=f"round {number} of {len(rounds)}" if len(rounds) > 1 else "",
-        )
+        name = f"round {number} of {len(rounds)}" if len(rounds) > 1 else ""
+        plan = replace(_plan(store, kind, chosen), left_out=len(subjects) - len(chosen), round=name)
         yield plan
         limit = None if limit is None else limit - len(subjects)
         prompts = None if prompts is None else prompts - plan.distinct
@@ -205,11 +193,7 @@ def make_profiles(
     """Write the missing profiles, users before items (whose prompts may quote users' profiles), round by round.
 
     A prompt whose hash is stored is not generated again. Each profile is safe as soon as the fitted profiler yields it:
-    a run that was killed resumes where it stopped. ``limit``, ``prompts`` and ``rows`` are those of :func:`plans`, for
-    each kind.
-
-    Raises:
-        Busy: if another process is writing to the store.
+    a run that was killed resumes where it stopped. ``limit``, ``prompts`` and ``rows`` are those of :func:`plans`.
     """
     run = ProfileRun()
     for kind in KINDS:

@@ -29,13 +29,8 @@ PATIENCE = 5.0
 
 _NUMBERS = {"prompt_tokens": pa.int32(), "new_tokens": pa.int32(), "seconds": pa.float32()}
 _PROFILE_COLUMNS = [field.name for field in fields(Profile)]
-SCHEMA = pa.schema(
-    [
-        *((name, _NUMBERS.get(name, pa.string())) for name in _PROFILE_COLUMNS),
-        ("fingerprint", pa.string()),
-        ("created", pa.timestamp("us", "UTC")),
-    ]
-)
+_TEXTS = dict.fromkeys([*_PROFILE_COLUMNS, "fingerprint"], pa.string())
+SCHEMA = pa.schema({**_TEXTS, **_NUMBERS, "created": pa.timestamp("us", "UTC")})
 ITEM_TEXT = "item-text"
 """Writer of the stores that cache the vectors of item texts; they hold no profiles."""
 
@@ -89,13 +84,8 @@ class ProfileStore:
     ) -> Self:
         """Open the store in ``folder``, or create it where there is none.
 
-        Args:
-            fresh: set a store that is there aside (as ``<folder>.old-<time>``) and begin an empty one.
-            carry_over: do so where the store was written for another data set (the same one, since grown, say), and
-                look there for answers to equal prompts (:meth:`by_hash`).
-
-        Raises:
-            BadInput: if the store was written for another data set or by another writer.
+        ``fresh`` sets a store that is there aside (as ``<folder>.old-<time>``) and begins an empty one; ``carry_over``
+        does so where it was written for another data set, and looks there for answers to equal prompts.
         """
         info = StoreInfo(fingerprint=fingerprint, writer=writer, dataset=dataset)
         if fresh and cls.at(folder):
@@ -129,15 +119,9 @@ class ProfileStore:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Open the store in ``folder``, whatever data set and writer it belongs to.
-
-        Raises:
-            NotFound: if there is none.
-        """
+        """Open the store in ``folder``, whatever data set and writer it belongs to; :class:`NotFound` without one."""
         if not cls.at(folder):
-            message = (
-                f"no profile store at {folder}; see reclm profiles list, or write profiles: reclm profile"
-            )
+            message = f"no profile store at {folder}; see reclm profiles list, or run: reclm profile"
             raise NotFound(message, value=folder, remedy="reclm profiles list")
         return cls(folder, StoreInfo.from_yaml(folder / "store.yaml"))
 
@@ -164,10 +148,7 @@ class ProfileStore:
     def add(self, profiles: Iterable[Profile]) -> None:
         """Store profiles, each as it comes, in the place of those with the same (kind, id).
 
-        The store is locked for other writers until :meth:`close`.
-
-        Raises:
-            Busy: if another process is writing to this store.
+        The store is locked for other writers until :meth:`close`; :class:`Busy` if another process holds it.
         """
         for profile in profiles:
             if not self._writing:
@@ -236,15 +217,11 @@ class ProfileStore:
 
     def texts(self, kind: ProfileKind) -> dict[str, str]:
         """Return ``{id: profile text}``."""
-        return self._column(kind, "text")
+        return dict(zip(*self.rows(kind, ["id", "text"]).to_pydict().values(), strict=True))
 
     def hashes(self, kind: ProfileKind) -> dict[str, str]:
         """Return ``{id: prompt hash}``."""
-        return self._column(kind, "prompt_hash")
-
-    def _column(self, kind: ProfileKind, name: str) -> dict[str, str]:
-        rows = self.rows(kind, ["id", name])
-        return dict(zip(rows.column("id").to_pylist(), rows.column(name).to_pylist(), strict=True))
+        return dict(zip(*self.rows(kind, ["id", "prompt_hash"]).to_pydict().values(), strict=True))
 
     def count(self, kind: ProfileKind | None = None) -> int:
         """Return the number of profiles."""

@@ -71,9 +71,10 @@ def tuning_settings(
     """Return the options of a tuning: those of ``config``, with ``changes``, teacher and stages over them."""
     cls = plugins.get("profiler", profiler)
     if not cls.tunable:
-        remedy = f"reclm profile --profiler {profiler}"
-        message = f"profiler {profiler!r} has nothing to tune; use it with {remedy}"
-        raise BadInput(message, value=profiler, remedy=remedy)
+        message = (
+            f"profiler {profiler!r} has nothing to tune; use it with reclm profile --profiler {profiler}"
+        )
+        raise BadInput(message, value=profiler, remedy=f"reclm profile --profiler {profiler}")
     if isinstance(config, Mapping):
         settings = dict(config)
     elif str(config) in {"auto", *cls.presets}:
@@ -124,11 +125,7 @@ def open_tuner(
 
 
 def tuning_lock(folder: Path) -> AbstractContextManager[Any]:
-    """Exclude other runs from ``folder``; the processes of one ``accelerate launch`` share the lock of the first.
-
-    Raises:
-        Busy: if another process tunes there.
-    """
+    """Exclude other runs from ``folder``; the processes of one ``accelerate launch`` share the lock of the first."""
     if int(os.environ.get("RANK", "0")):
         return nullcontext()
     busy = f"another reclm tune is at work in {folder}; wait for it, or give another folder (--out)"

@@ -88,9 +88,9 @@ def estimate_profiles(
     carry_over: bool = False,
     **options: Any,
 ) -> Estimate:
-    """Estimate what :func:`write_profiles` would do with these arguments: prompts, tokens, time. Nothing is stored.
+    """Estimate what :func:`write_profiles` would do with these arguments: prompts, tokens, time.
 
-    A few prompts are answered and timed for it.
+    A few prompts are answered and timed for it; nothing is stored.
     """
     from reclm.text.encoder import TextEncoder
 
@@ -101,8 +101,7 @@ def estimate_profiles(
         opened = ProfileStore.read(job.folder)
         if not (carry_over and opened.info.writer == job.writer):
             opened = ProfileStore.open(job.folder, job.view.fingerprint, job.writer)
-    stored = opened.info.encoder if opened else None
-    text_encoder = job.encoder or TextEncoder(stored or None)
+    text_encoder = job.encoder or TextEncoder((opened and opened.info.encoder) or None)
     fitted = job.profiler.fit(job.view)
     parts = dry_run(job.view, fitted, opened, job.kinds, limit, encoder=text_encoder, prompts=job.prompts)
     return Estimate(tuple(parts))
@@ -132,10 +131,6 @@ def open_profiler(
 
     The model is found, but not loaded before its first prompt. ``adapter`` is the folder of the tuned profiler that
     ``profiler`` names.
-
-    Raises:
-        NotFound: for an unknown profiler, setting or model.
-        BadInput: for a folder where nothing is tuned, and a model for a profiler that uses none.
     """
     engine = None if engine == "auto" else engine
     if isinstance(profiler, Profiler):
@@ -152,11 +147,7 @@ def open_profiler(
 
 
 def named_or_tuned(profiler: str | Path) -> tuple[str, Path | None]:
-    """Return the name of a profiler, and its folder where ``profiler`` is one that it was tuned in.
-
-    Raises:
-        NotFound: for a folder that holds no tuned profiler.
-    """
+    """Return the name of a profiler, and its folder where ``profiler`` is one that it was tuned in."""
     folder = Path(profiler)
     if str(profiler) in plugins.names("profiler") or not folder.is_dir():
         return str(profiler), None

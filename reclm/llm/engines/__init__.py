@@ -14,27 +14,17 @@ Precision = Literal["auto", "f32", "bf16"]
 
 
 class LocalGenerator(TextGenerator):
-    """Tokenizes prompts, the same for all engines, and reads answers; a subclass runs the model.
-
-    Attributes:
-        refuses: the format that the engine cannot read, and the engine that can.
-        end_ids: the tokens that end an answer.
-
-    Raises:
-        BadInput: if the model has that format.
-    """
+    """Tokenizes prompts, the same for all engines, and reads answers; a subclass runs the model."""
 
     refuses: ClassVar[tuple[Format, str]]
+    """The format that the engine cannot read, and the engine that can."""
 
     def __init__(self, model: LanguageModel) -> None:
         wrong, other = self.refuses
         if model.format == wrong:
-            raise BadInput(
-                f"engine {plugins.name_of('generator', type(self))!r} cannot read {model.path} ({wrong}); "
-                f"use --engine {other}",
-                value=str(model.path),
-                remedy=f"--engine {other}",
-            )
+            name, remedy = plugins.name_of("generator", type(self)), f"--engine {other}"
+            message = f"engine {name!r} cannot read {model.path} ({wrong}); use {remedy}"
+            raise BadInput(message, value=str(model.path), remedy=remedy)
         self.model = model.name
         self.prompts = PromptTokenizer.of(model)
         self.end_ids = _end_ids(model, self.prompts.tokenizer.eos_token_id)
@@ -44,19 +34,13 @@ class LocalGenerator(TextGenerator):
         return {key: len(self.prompts.ids(chat)) for key, chat in chats.items()}
 
     def encode(self, chats: Mapping[str, Chat], params: SamplingParams) -> list[dict[str, list[int]]]:
-        """Return prompt ids by key, shortest first, in groups of chats that differ in their last message only.
-
-        Raises:
-            BadInput: if a prompt does not fit the model's context window, or the pattern is no regular expression.
-        """
+        """Return prompt ids by key, shortest first, in groups of chats that differ in their last message only."""
         if params.pattern is not None:
             from llguidance import LLMatcher
 
             if fault := LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(params.pattern)):
-                reason = " ".join(fault.split())
-                raise BadInput(
-                    f"pattern {params.pattern!r} is no regular expression: {reason}", value=params.pattern
-                )
+                message = f"pattern {params.pattern!r} is no regular expression: {' '.join(fault.split())}"
+                raise BadInput(message, value=params.pattern)
         groups: dict[tuple[Message, ...], dict[str, list[int]]] = {}
         for key, chat in chats.items():
             ids = self.prompts.checked(key, chat, params.max_new_tokens)

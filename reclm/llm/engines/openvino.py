@@ -35,10 +35,6 @@ class OpenVINOGenerator(LocalGenerator):
         in_flight: most prompts worked on at once.
         cache_gb: size of the KV cache in GB.
         batched_tokens: most tokens in one forward pass.
-
-    Raises:
-        BadInput: if the model is in another format.
-        Damaged: if OpenVINO cannot read it.
     """
 
     refuses = ("safetensors", "transformers")
@@ -77,11 +73,7 @@ class OpenVINOGenerator(LocalGenerator):
             raise Damaged(message, where=model.path, remedy="--engine transformers") from error
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
-        """Answer every chat, each once and as soon as it is done; at most ``in_flight`` are begun and not done.
-
-        Raises:
-            BadInput: if a prompt does not fit the model's context window or the KV cache.
-        """
+        """Answer every chat, each once and as soon as it is done; at most ``in_flight`` are begun and not done."""
         prompts = {key: ids for group in self.encode(chats, params) for key, ids in group.items()}
         config = self._config(params)
         waiting = enumerate(prompts.items())
@@ -100,7 +92,7 @@ class OpenVINOGenerator(LocalGenerator):
                 self._pipeline.step()
                 statuses = {key: handle.get_status() for key, handle in running.items()}
                 for key in [key for key, status in statuses.items() if status != _RUNNING]:
-                    yield self._result(key, chats[key], prompts[key], running.pop(key), params)
+                    yield self._read(key, chats[key], prompts[key], running.pop(key), params)
                 if room == 1 and not any(handle.can_read() for handle in running.values()):
                     continue
                 room = self.in_flight
@@ -111,14 +103,12 @@ class OpenVINOGenerator(LocalGenerator):
             while self._pipeline.has_non_finished_requests():
                 self._pipeline.step()
 
-    def _result(
+    def _read(
         self, key: str, chat: Chat, prompt: list[int], handle: Any, params: SamplingParams
     ) -> Generation:
         if handle.get_status() == genai.GenerationStatus.IGNORED:
-            message = (
-                f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache; raise cache_gb"
-            )
-            raise BadInput(message, value=key, remedy="cache_gb")
+            message = f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache"
+            raise BadInput(f"{message}; raise cache_gb", value=key, remedy="cache_gb")
         # where the answer begins with a stop string, nothing is left to read
         answers = handle.read_all()
         new = list(answers[0].generated_ids) if answers else []

@@ -16,6 +16,7 @@ from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator, cut_
 with needs_extra("engine 'server'"):
     import openai
     from anyio.from_thread import start_blocking_portal
+    from openai import AsyncOpenAI as _Client
 
 _OPENAI = "https://api.openai.com/v1"
 # left out where a server refuses them: the limit has a second name, a stop string is cut off here as well, a seed
@@ -23,7 +24,7 @@ _OPENAI = "https://api.openai.com/v1"
 _DISPENSABLE = {"max_tokens", "stop", "seed"}
 _DEFAULTS = {"temperature": 1, "top_p": 1, "presence_penalty": 0}
 _TOO_LONG = re.compile(
-    r"context[ _](length|size|window)|maximum context|prompt is too long|too many tokens", re.IGNORECASE
+    r"context[ _](length|size|window)|maximum context|prompt is too long|too many tokens", re.I
 )
 
 
@@ -43,9 +44,6 @@ class ServerGenerator(TextGenerator):
             waits grow from half a second to eight, or are those that the server asks for.
         timeout: seconds to wait for one answer.
         extensions: also send fields that vLLM takes beyond the API.
-
-    Raises:
-        BadInput: if the model is not named, or the address is none.
     """
 
     local = False
@@ -66,10 +64,8 @@ class ServerGenerator(TextGenerator):
         if in_flight < 1:
             raise BadInput(f"in_flight = {in_flight} prompts at once; it must be 1 or more", value=in_flight)
         address = base_url or os.environ.get("OPENAI_BASE_URL", "").strip()
-        self._base_url, self._key = (
-            address or _OPENAI,
-            (api_key or os.environ.get("OPENAI_API_KEY", "")).strip(),
-        )
+        self._base_url = address or _OPENAI
+        self._key = (api_key or os.environ.get("OPENAI_API_KEY", "")).strip()
         self._needs_key = not address  # a server of one's own takes any
         self._url, self._host = _parsed(self._base_url)
         self._name, self._retries, self._timeout = model.strip(), retries, timeout
@@ -85,18 +81,13 @@ class ServerGenerator(TextGenerator):
 
         After an error nothing more is asked; answers under way have been paid for, and are yielded before it is raised.
         An iterator that is closed cancels its requests.
-
-        Raises:
-            ReclmError: if the server cannot be reached, refuses key, model or prompt (which one), still fails after
-                all retries, or answers with something else than a chat completion.
         """
         if not chats:
             return
         if params.repetition_penalty != 1 and not self.extensions and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"the OpenAI API knows no repetition penalty; {self.model} is asked without", stacklevel=2
-            )
+            message = f"the OpenAI API knows no repetition penalty; {self.model} is asked without"
+            warnings.warn(message, stacklevel=2)
         client = self._client()
         waiting = iter(chats.items())
         failed: ReclmError | None = None
@@ -127,29 +118,22 @@ class ServerGenerator(TextGenerator):
             raise failed
 
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
-        """Estimate the prompt tokens of each chat: the server's tokenizer is not known.
-
-        One token for four characters, and after the first answers as many as the server has counted for theirs.
-        """
+        """Estimate the prompt tokens of each chat: one for four characters, or as the server counted for others."""
         rate = self._tokens / self._characters if self._characters else 0.25
         return {key: math.ceil(rate * _characters(chat)) for key, chat in chats.items()}
 
-    def _client(self) -> openai.AsyncOpenAI:
+    def _client(self) -> _Client:
         if not self._key.isascii() or not self._key.isprintable():
             message = f"OPENAI_API_KEY holds characters that no key for {self._url} can have"
             raise BadInput(message, where="OPENAI_API_KEY")
         if not self._key and self._needs_key:
-            message = (
-                f"there is no key for {self._url}; set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that "
-                "needs none, as in http://localhost:8000/v1"
-            )
+            remedy = "set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs none, as in http://localhost:8000/v1"
+            message = f"there is no key for {self._url}; {remedy}"
             raise NotFound(message, value="OPENAI_API_KEY", remedy="OPENAI_API_KEY")
         limits = {"max_retries": self._retries, "timeout": self._timeout}
-        return openai.AsyncOpenAI(base_url=self._base_url, api_key=self._key or "none", **limits)
+        return _Client(base_url=self._base_url, api_key=self._key or "none", **limits)
 
-    async def _answer(
-        self, client: openai.AsyncOpenAI, key: str, chat: Chat, params: SamplingParams
-    ) -> Generation:
+    async def _answer(self, client: _Client, key: str, chat: Chat, params: SamplingParams) -> Generation:
         while True:
             request = self._request(chat, params)
             try:
@@ -217,7 +201,7 @@ class ServerGenerator(TextGenerator):
         self._tokens += read
         return read, new
 
-    async def _explained(self, error: Exception, client: openai.AsyncOpenAI, key: str) -> ReclmError:
+    async def _explained(self, error: Exception, client: _Client, key: str) -> ReclmError:
         """Return what the client raised for the prompt called ``key`` as an error that a user can mend."""
         words = self._words(error) if isinstance(error, openai.APIError) else ""
         if isinstance(error, openai.NotFoundError):
@@ -241,10 +225,10 @@ class ServerGenerator(TextGenerator):
         if _TOO_LONG.search(f"{error.code} {error.type} {words}"):
             return "the prompt of {key!r} is too long for {model} at {host}: {words}; shorten the history or item text"
         line = "{url} refuses the prompt of {key!r} ({status}): {words}"
-        setting = next(
-            (f"{name}={value}" for name, value in _DEFAULTS.items() if _is_refused(name, error)), None
-        )
-        return f"{line}; this model takes {setting}: --set {setting}" if setting else line
+        for name, value in _DEFAULTS.items():
+            if _is_refused(name, error):
+                return f"{line}; this model takes {name}={value}: --set {name}={value}"
+        return line
 
     def _not_found(self, words: str, listed: list[str]) -> str:
         if not listed:
@@ -290,9 +274,7 @@ def _parsed(address: str) -> tuple[str, str]:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError(address)
     except ValueError as error:
-        message = (
-            f"OPENAI_BASE_URL: {bare!r} is no address of a server; write one as in http://localhost:8000/v1"
-        )
+        message = f"OPENAI_BASE_URL: {bare!r} is no address of a server; write http://localhost:8000/v1, say"
         raise BadInput(message, value=bare, where="OPENAI_BASE_URL") from error
     host = parts.netloc.rpartition("@")[2].lower()
     return f"{parts.scheme}://{host}{parts.path}".rstrip("/"), host
@@ -306,7 +288,7 @@ def _is_refused(name: str, error: Exception) -> bool:
     return "unsupported" in line.lower() and (error.param == name or f"'{name}'" in line)
 
 
-async def _listed(client: openai.AsyncOpenAI) -> list[str]:
+async def _listed(client: _Client) -> list[str]:
     """Return the models that the server lists, none where it has no list."""
     try:
         page = await client.with_options(max_retries=0).models.list()

@@ -18,16 +18,14 @@ from reclm.llm.engines import LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, transformers_folder
 
 _ROOM = 64
+_KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class TokenChooser:
     """Picks tokens for a batch of ``B`` prompts of token ids, from a vocabulary of ``size`` V.
 
-    A row's choice depends on its own prompt, logits and seed alone: not on the rows beside it.
-
-    Args:
-        matcher: the automaton of ``params.pattern`` at its start, where there is one.
-        seeds: a seed each row, in place of ``params.seed``.
+    A row's choice depends on its own prompt, logits and seed alone: not on the rows beside it. ``matcher`` is the
+    automaton of ``params.pattern`` at its start; ``seeds`` has one a row, in place of ``params.seed``.
     """
 
     def __init__(
@@ -115,7 +113,7 @@ class RoomyLayer(DynamicLayer):
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> _KeysAndValues:
         """Append ``(B, heads, new, d)`` keys and values; return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -134,9 +132,7 @@ class RoomyLayer(DynamicLayer):
             keys, values = self._filled(self._length)
             self._fill(keys[indices], values[indices])
 
-    def _fill(
-        self, keys: torch.Tensor, values: torch.Tensor, room: int = 0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _fill(self, keys: torch.Tensor, values: torch.Tensor, room: int = 0) -> _KeysAndValues:
         """Make buffers that begin with ``keys`` and ``values``, and have ``room`` and more behind."""
         length = keys.shape[-2]
         self._buffers = []
@@ -146,7 +142,7 @@ class RoomyLayer(DynamicLayer):
             self._buffers.append(buffer)
         return self._filled(length)
 
-    def _filled(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _filled(self, length: int) -> _KeysAndValues:
         self._length = length
         keys, values = (buffer[..., :length, :] for buffer in self._buffers)
         self.keys, self.values = keys, values
@@ -173,9 +169,6 @@ class TransformersGenerator(LocalGenerator):
             else f32. In f32 a text does not depend on the rows beside it, but for ties within rounding.
         batch_size: most prompts in a batch; above 32 a CPU gains nothing.
         device: where to run, a GPU by default where there is one.
-
-    Raises:
-        BadInput: if the model is in another format.
     """
 
     refuses = ("openvino", "openvino")
@@ -212,11 +205,7 @@ class TransformersGenerator(LocalGenerator):
         self._tokens: Any = None
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
-        """Answer every chat, each once and as soon as it is done.
-
-        Raises:
-            BadInput: if a prompt does not fit the model's context window.
-        """
+        """Answer every chat, each once and as soon as it is done."""
         for prompts in self.encode(chats, params):
             keys = list(prompts)
             for row, new, ended in self.sample(list(prompts.values()), params):
@@ -227,8 +216,7 @@ class TransformersGenerator(LocalGenerator):
     ) -> Iterator[tuple[int, list[int], bool]]:
         """Continue prompts of token ids, batched in their order; ``seeds`` has one a row, in place of ``params.seed``.
 
-        Yields:
-            Row, new tokens (the one that ends the answer included) and whether it ended by itself, once it is done.
+        Yields row, new tokens (the one that ends the answer included) and whether it ended by itself, once it is done.
         """
         shared = shared_prefix(prompts)
         prefix = self._prefix(shared)
@@ -271,7 +259,8 @@ class TransformersGenerator(LocalGenerator):
             chooser = self.chooser(prompts, params, seeds)
             # equal prompts are read once
             places = {prompt: at for at, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-            ids, attended = _left_padded([list(prompt[shared:]) for prompt in places], shared, self.device)
+            padded = _left_padded([list(prompt[shared:]) for prompt in places], shared)
+            ids, attended = (part.to(self.device) for part in padded)
             cache = repeated(prefix, len(places))
             new: list[list[int]] = [[] for _ in prompts]
             rows = list(range(len(prompts)))
@@ -319,14 +308,12 @@ class TransformersGenerator(LocalGenerator):
                     return
 
 
-def _left_padded(
-    rows: list[list[int]], shared: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _left_padded(rows: list[list[int]], shared: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ids ``(B, L)`` and attention mask ``(B, shared + L)`` of rows that follow ``shared`` cached tokens."""
     longest = max(map(len, rows))
-    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
+    ids = [[0] * (longest - len(row)) + row for row in rows]
     mask = [[1] * shared + [0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return ids, torch.tensor(mask, device=device)
+    return torch.tensor(ids), torch.tensor(mask)
 
 
 def shared_prefix(prompts: list[list[int]]) -> list[int]:
