@@ -15,7 +15,6 @@ from reclm.folders import current, slug
 if TYPE_CHECKING:
     import pandas as pd
 
-
 COLUMNS = "name kind summary options users items train fingerprint folder source"
 
 
@@ -43,7 +42,9 @@ def prepare_dataset(
         NotFound: for an unknown reader or option, or a source that does not exist.
         BadInput: for a value that cannot be used, or a name that is taken.
     """
-    place = _place(source)
+    place: Any = None if source is None else Path(source)
+    if isinstance(source, str) and "://" in source:
+        place = RemotePath(source)
     plugin: Reader = plugins.get("dataset", reader)()
     config = plugin.Config.build(options, where=f"{reader} option")
     if place is None and not plugin.embedded:
@@ -58,12 +59,6 @@ def prepare_dataset(
     dataset = with_fields(dataset, name=reader if isinstance(name, Path) else name or reader, folder=folder)
     save(dataset, folder, recipe | {"strict": strict})
     return dataset
-
-
-def _place(source: str | Path | None) -> Any:
-    if isinstance(source, str) and "://" in source:
-        return RemotePath(source)
-    return None if source is None else Path(source)
 
 
 def _named_folder(name: str) -> Path:

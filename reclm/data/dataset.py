@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ProfileKind = Literal["user", "item"]
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+BLOCK = 1 << 16  # strings that are hashed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +86,7 @@ class Interactions:
     def by(self, kind: ProfileKind, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Group interactions by user (or item), each group oldest first where there are timestamps.
 
-        Returns:
-            ``(indptr, rows)``: ``rows[indptr[u]:indptr[u + 1]]`` are the positions of u's interactions.
+        Return ``(indptr, rows)``: ``rows[indptr[u]:indptr[u + 1]]`` are the positions of u's interactions.
         """
         key = self.user_idx if kind == "user" else self.item_idx
         order = np.lexsort((key,) if self.timestamp is None else (self.timestamp, key))
@@ -310,9 +310,8 @@ class Dataset:
         for name in SPLITS:
             split = self.split(name)
             for column in (split.user_idx, split.item_idx, split.timestamp, split.rating):
-                digest.update(
-                    b"-" if column is None else len(column).to_bytes(8, "little") + column.tobytes()
-                )
+                content = b"-" if column is None else len(column).to_bytes(8, "little") + column.tobytes()
+                digest.update(content)
             if split.review is not None:
                 _add_strings(digest, split.review)
         for field_name in self.item_text.column_names:
@@ -326,9 +325,6 @@ class Dataset:
             for array in (sessions.users, sessions.history, sessions.future, sessions.split):
                 digest.update(f"{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()[:16]
-
-
-BLOCK = 1 << 16  # strings that are hashed at a time
 
 
 def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:

@@ -42,20 +42,14 @@ def unreadable(kind: pa.DataType, wanted: object) -> BadInput:
 
 
 class IdMap:
-    """A fixed order of distinct string ids: ``user_id ↔ user_idx``, ``item_id ↔ item_idx``.
-
-    Args:
-        ids: the ids in row order; numbers become strings.
-        what: ``"user"`` or ``"item"``, for messages.
-    """
+    """A fixed order of distinct ids, strings, of ``what``: ``user_id ↔ user_idx`` or ``item_id ↔ item_idx``."""
 
     def __init__(self, ids: Iterable[object] | pa.Array, what: str) -> None:
-        array = id_strings(ids)
-        if pc.count_distinct(array, mode="all").as_py() != len(array):
-            counts = pc.value_counts(array).to_pylist()
+        self.array: pa.Array = id_strings(ids)
+        if pc.count_distinct(self.array, mode="all").as_py() != len(self.array):
+            counts = pc.value_counts(self.array).to_pylist()
             first = next(row["values"] for row in counts if row["counts"] > 1)
             raise BadInput(f"{what} id {first!r} occurs twice; ids must be distinct", value=first)
-        self.array: pa.Array = array
         self.what = what
 
     def __len__(self) -> int:

@@ -22,23 +22,20 @@ def has_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
 
 
 def item_texts(fields: pa.Table, template: str = "") -> list[str]:
-    """Return one text an item, in row order.
+    """Return one text an item, in row order, of ``fields``, a column of strings each.
 
     >>> item_texts(pa.table({"title": ["Alien", "Heat"], "year": ["1979", ""]}), "{title}[ ({year})]")
     ['Alien (1979)', 'Heat']
 
-    Args:
-        fields: one string column a field.
-        template: names fields in braces; a section in square brackets is left out where its field is empty.
-            By default all fields, joined by ``". "``.
+    ``template`` names fields in braces; a section in square brackets is left out where its field is empty. By default
+    it is all fields, joined by ``". "``.
     """
     known = fields.column_names
     for name in template_fields(template):
         if name not in known:
             raise unknown("item text field", name, known)
-    sections = [
-        (bool(optional), _FIELD.split(optional or fixed)) for optional, fixed in _SECTION.findall(template)
-    ]
+    parts = _SECTION.findall(template)
+    sections = [(bool(optional), _FIELD.split(optional or fixed)) for optional, fixed in parts]
     # a column may be called anything: names are not read out of a template that is made of them
     sections = sections or [(True, [". ", name, ""]) for name in known]
     columns = {name: fields.column(name).to_pylist() for _, pieces in sections for name in pieces[1::2]}

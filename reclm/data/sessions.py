@@ -24,7 +24,7 @@ CountTokens = Callable[[Sequence[str]], Sequence[int]]  # the tokens of each tex
 
 
 class SessionOptions(Config):
-    """Which sessions are made. The defaults are the paper's."""
+    """How sessions are made. The defaults are the paper's."""
 
     history: Count = 4
     """Items a profile is written from, |h|."""
@@ -166,7 +166,6 @@ def next_item(
             is the training part only.
         encoder_tokens: counts tokens for ``max_item_tokens``.
         model_tokens: counts tokens for ``max_history_tokens``: the item's text and the review of each item.
-        progress: show a bar while the tokens of many texts are counted.
     """
     for name, counter in (("max_item_tokens", encoder_tokens), ("max_history_tokens", model_tokens)):
         if (limit := getattr(options, name)) is not None and counter is None:
@@ -182,7 +181,7 @@ def next_item(
     if not (part == splits.TRAIN).any():
         sessions = f"{len(users)} sessions, none is left to train on" if len(users) else "no sessions"
         raise BadInput(
-            f"data set {view.name!r} has {sessions}; left out: {report.dropped}; choose other limits"
+            f"data set {view.name!r} has {sessions}; choose other limits; left out: {report.dropped}"
         )
     place, rows, item = history >= 0, np.maximum(history, 0), np.append(log.item_idx, NONE)
     review = None
@@ -300,9 +299,7 @@ class _Filters:
         return tokens
 
 
-def _cut(
-    user_idx: np.ndarray, rows: np.ndarray, options: SessionOptions
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cut(user_idx: np.ndarray, rows: np.ndarray, options: SessionOptions) -> tuple[np.ndarray, ...]:
     """Return users ``(n,)``, history ``(n, h)`` and future ``(n, f)`` of rows that stand by user, oldest first."""
     users, start, count = np.unique(user_idx, return_index=True, return_counts=True)
     least = options.min_history or options.history

@@ -16,6 +16,8 @@ from reclm.data.item_text import has_text
 from reclm.errors import BadInput
 
 TRAIN, VALID, TEST = 0, 1, 2
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 def place_from_newest(user_idx: np.ndarray, timestamp: np.ndarray | None, generator: Generator) -> np.ndarray:
@@ -112,10 +114,6 @@ def pairs(user_idx: np.ndarray, item_idx: np.ndarray, items: int) -> np.ndarray:
     return user_idx.astype(np.int64) * items + item_idx
 
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0)]
-
-
 class SplitOptions(Config):
     """How a log is filtered and split."""
 
@@ -198,7 +196,6 @@ def from_log(
     log = log if trained.all() else log.take(trained)
     if not (part == TRAIN).any():
         raise BadInput(f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}")
-
     user_rows, user_idx = ranked(log.user_idx, len(users))
     item_rows, item_idx = ranked(log.item_idx, len(items))
     report.drop("user without interactions left", len(users) - len(user_rows))
@@ -207,7 +204,7 @@ def from_log(
     item_text = item_text.take(pa.array(item_rows))
     log = replace(log, user_idx=user_idx, item_idx=item_idx)
     cold = held_out[item_rows]
-    parts = (log.take(part == which) for which in (TRAIN, VALID, TEST))
+    parts = (log.take(part == TRAIN), log.take(part == VALID), log.take(part == TEST))
     protocols = protocols_of(np.flatnonzero(~cold), np.flatnonzero(cold))
     return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
 
@@ -240,7 +237,8 @@ def from_given(
     everything = np.arange(len(items))
     cold = np.setdiff1d(everything, np.union1d(train.item_idx, valid.item_idx))
     protocols = protocols_of(everything, cold if np.isin(cold, test.item_idx).any() else cold[:0])
-    return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
+    split = (train, valid, test)
+    return finished(Dataset(name, users, items, *split, item_text, protocols, text_template, report))
 
 
 def finished(dataset: Dataset) -> Dataset:

@@ -98,18 +98,10 @@ def load_folder(folder: Path) -> Dataset:
         if head.get("sessions") is not None:
             table = pq.read_table(folder / SESSIONS)
             sessions = Sessions.from_table(table, protocols[0].candidates, head["sessions"])
-        dataset = Dataset(
-            head["name"],
-            IdMap(tables["users"]["user_id"], "user"),
-            IdMap(items["item_id"], "item"),
-            *(Interactions.from_table(tables[name]) for name in SPLITS),
-            item_text=item_text,
-            protocols=protocols,
-            text_template=head["text_template"],
-            report=ReadReport(**head["report"]),
-            sessions=sessions,
-            folder=folder,
-        )
+        ids = (IdMap(tables["users"]["user_id"], "user"), IdMap(items["item_id"], "item"))
+        train, valid, test = (Interactions.from_table(tables[name]) for name in SPLITS)
+        rest = (item_text, protocols, head["text_template"], ReadReport(**head["report"]), sessions, folder)
+        dataset = Dataset(head["name"], *ids, train, valid, test, *rest)
     except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
         what = " ".join(str(error).split())
         raise Damaged(f"{folder} is a damaged data set: {what}; prepare it again") from error

@@ -74,13 +74,9 @@ def summarise(dataset: Dataset) -> Summary:
         "items as a model reads them": [("id", "text"), *zip(dataset.items.ids(rows), texts, strict=True)],
     }
     density = sum(len(dataset.split(name)) for name in SPLITS) / (users * items)
-    size = f"{users:,} users × {items:,} items, density {density:.4%}"
-    return Summary(
-        f"{dataset.name}: {size}, fingerprint {dataset.fingerprint}",
-        {title: body for title, body in tables.items() if len(body) > 1},
-        dict(report.kept),
-        list(report.malformed),
-    )
+    size = f"{users:,} users × {items:,} items, density {density:.4%}, fingerprint {dataset.fingerprint}"
+    tables = {title: body for title, body in tables.items() if len(body) > 1}
+    return Summary(f"{dataset.name}: {size}", tables, dict(report.kept), list(report.malformed))
 
 
 def _split(dataset: Dataset, name: Split) -> tuple[Any, ...]:

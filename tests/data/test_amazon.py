@@ -226,7 +226,7 @@ def test_sources_that_are_something_else(tmp_path):
         (books, {}, "several categories: Books, Movies_and_TV; choose one with --set category=NAME"),
         (books, {"category": "Boks"}, "'Boks'; did you mean 'Books'"),
         (old, {}, r"holds no reviews: .* user_id, parent_asin, .* the first is .*jsonl:1: "),
-        (few, {}, "min_user=5 and min_item=5 ask for; lower them"),
+        (few, {}, "min_user=5 and min_item=5; lower them"),
         (other, {}, "describes none of the 5 items"),
         (empty, {}, r"Movies_and_TV\.jsonl is empty"),
         (books, {"category": "Books", "text_template": "{titel}"}, "'titel'; did you mean 'title'"),

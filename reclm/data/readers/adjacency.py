@@ -20,7 +20,6 @@ from reclm.errors import BadInput, NotFound
 
 DIGITS = 18  # of the longest id: what is sure to fit 64 bits
 NO_DELIMITER = "\x1f"  # stands in no list, so that a line is one field
-MaskedSplit = Literal["train", "valid"]
 
 
 class Adjacency(Reader):
@@ -37,7 +36,7 @@ class Adjacency(Reader):
     source = "a folder with train.txt and test.txt, lines of `user item item …`"
 
     class Config(BaseConfig):
-        mask: Annotated[tuple[MaskedSplit, ...], Names, Field(min_length=1)] = ("train",)
+        mask: Annotated[tuple[Literal["train", "valid"], ...], Names, Field(min_length=1)] = ("train",)
         """The splits whose items a user cannot be recommended again at test. LightGCN's authors and LightGCN++'s mask
         training items only, so that validation items stay candidates; ``train,valid`` masks both."""
         valid: Fraction = 0.0

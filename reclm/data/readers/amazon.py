@@ -29,17 +29,15 @@ META = "meta_"
 ITEM_FIELDS = ("title", "categories", "features", "description", "average_rating", "price")
 TEMPLATE = "{title}[. {categories}][. {features}][. {description}]"
 TEXT, NUMBER, TEXTS = pa.string(), pa.float64(), pa.list_(pa.string())
-LOG = pa.schema(
-    dict.fromkeys(("user_id", "parent_asin", "asin"), TEXT) | dict.fromkeys(("rating", "timestamp"), NUMBER)
-)
+IDS = ("user_id", "parent_asin", "asin")
+LOG = pa.schema(dict.fromkeys(IDS, TEXT) | dict.fromkeys(("rating", "timestamp"), NUMBER))
 REVIEW = pa.schema({"title": TEXT, "text": TEXT})
 METADATA = pa.schema(
     dict.fromkeys(("parent_asin", "title", "main_category", "price"), TEXT)
     | dict.fromkeys(("categories", "features", "description"), TEXTS)
     | {"average_rating": NUMBER}
 )
-FIRST_DAY, LAST_DAY = 788_918_400_000, 4_102_444_800_000
-"""1995, when the shop opened, and 2100, in ms: times outside are wrong, or in another unit."""
+FIRST_DAY, LAST_DAY = 788_918_400_000, 4_102_444_800_000  # 1995, when the shop opened, and 2100, in ms
 
 Longest = Annotated[int, Field(ge=2)] | None
 
@@ -84,10 +82,9 @@ class Amazon(Reader):
         users, items, log, lines = _read_log(reviews, malformed)
         rows = rows_to_keep(log, config, report)
         if not len(rows):
-            raise BadInput(
-                f"{reviews.label}: no users and items have the reviews that min_user={config.min_user} and "
-                f"min_item={config.min_item} ask for; lower them with --set; dropped: {report.dropped}"
-            )
+            limits = f"min_user={config.min_user} and min_item={config.min_item}"
+            remedy = f"lower them with --set; dropped: {report.dropped}"
+            raise BadInput(f"{reviews.label}: no users and items have enough reviews for {limits}; {remedy}")
         log, lines = log.take(rows), lines[rows]
         wanted = items.array.take(pa.array(np.unique(log.item_idx)))
         described = _read_items(meta, wanted, config.longest_text, malformed)
@@ -99,19 +96,17 @@ class Amazon(Reader):
 
 def _files(source: Path, category: str) -> tuple[Path, Path]:
     """Return the files of reviews and metadata, in one folder or in ``review_categories`` and ``meta_categories``."""
-    folder = source.parent if source.is_file() else source
-    named = (
-        {_stem(source): source} if source.is_file() else _named(source) | _named(source / "review_categories")
-    )
+    folder, named = source.parent, {_stem(source): source}
+    if not source.is_file():
+        folder, named = source, _named(source) | _named(source / "review_categories")
     reviews = {name: path for name, path in named.items() if name and not name.startswith(META)}
     if not reviews:
         raise NotFound(f"no file of reviews in {source}; --source must be {Amazon.source}")
     if category and category not in reviews:
         raise unknown(f"category in {source}", category, reviews)
     if not category and len(reviews) > 1:
-        raise BadInput(
-            f"{source} holds several categories: {', '.join(sorted(reviews))}; choose one with --set category=NAME"
-        )
+        names = ", ".join(sorted(reviews))
+        raise BadInput(f"{source} holds several categories: {names}; choose one with --set category=NAME")
     name = category or next(iter(reviews))
     places = (folder, folder / "meta_categories", folder.parent / "meta_categories")
     meta = next((path for place in places if (path := _named(place).get(META + name))), None)
@@ -137,10 +132,8 @@ def _read_log(file: TextFile, malformed: MalformedLines) -> tuple[IdMap, IdMap, 
     report.keep("lines of reviews with a field of another type", raw.odd)
     if not any(len(lines) for *_, lines in parts):
         first = f"; the first is {report.malformed[0]}" if report.malformed else ""
-        raise BadInput(
-            f"{file.label} holds no reviews: each line must be a JSON object with user_id, parent_asin, rating and "
-            f"timestamp{first}"
-        )
+        wanted = "each line must be a JSON object with user_id, parent_asin, rating and timestamp"
+        raise BadInput(f"{file.label} holds no reviews: {wanted}{first}")
     user_parts, item_parts, ratings, times, lines = zip(*parts, strict=True)
     (users, user_idx), (items, item_idx) = numbered(user_parts, "user"), numbered(item_parts, "item")
     time = np.concatenate(times)
@@ -154,9 +147,7 @@ def _interactions(
     rows: Rows, malformed: MalformedLines
 ) -> tuple[pa.DictionaryArray, pa.DictionaryArray, np.ndarray, np.ndarray, np.ndarray]:
     """Return users, items, ratings, times in ms and lines; rows where one of them cannot be right are malformed."""
-    user, own, parent = (
-        pc.utf8_trim_whitespace(pc.fill_null(rows[name], "")) for name in ("user_id", "asin", "parent_asin")
-    )
+    user, parent, own = (pc.utf8_trim_whitespace(pc.fill_null(rows[name], "")) for name in IDS)
     item = pc.if_else(pc.equal(parent, ""), own, parent)
     (rating, no_rating), (time, no_time) = numbers(rows["rating"]), numbers(rows["timestamp"])
     wrong = {

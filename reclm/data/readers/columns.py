@@ -20,6 +20,9 @@ from reclm.errors import BadInput, unknown
 Column = pa.ChunkedArray
 TimeUnit = Literal["s", "ms", "us"]
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
+# tags that may stand within a word; all others part words
+_INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"}
+_MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
 
 
 @dataclass(frozen=True)
@@ -216,11 +219,6 @@ def find_column(file: str, name: str, names: Sequence[str]) -> str:
     if name not in names:
         raise unknown(f"column of {file}", name, names)
     return name
-
-
-# tags that may stand within a word; all others part words
-_INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"}
-_MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
 
 
 class _Text(HTMLParser):

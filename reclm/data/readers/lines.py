@@ -5,6 +5,7 @@ what follows an unclosed quote. So each file is surveyed first, and what DuckDB 
 """
 
 import codecs
+import csv
 import gzip
 import io
 import re
@@ -21,14 +22,17 @@ from typing import Any, NamedTuple, Self
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
-from reclm.console import progress_bar
+from reclm.console import printable, progress_bar
 from reclm.data.readers.base import SHOWN, MalformedLines
 from reclm.errors import BadInput, Damaged, NotFound
 
 LONGEST = 1 << 22  # bytes of the longest line that is read
 BATCH = 1 << 23  # bytes of text, about, that are handed on at a time
+UNQUOTED = "a quote that does not end where the value does"
+Reject = tuple[int, str, str]  # number and text of a line, and the reason why it cannot be used
 
 # DuckDB: a file as a table of one column, `line`, null where it is blank; a line that is not UTF-8 is rejected.
 OPTIONS = f"auto_detect=false, store_rejects=true, max_line_size={LONGEST + 2}, buffer_size={2 * LONGEST}"
@@ -185,15 +189,10 @@ class TextFile:
 
     def first_row(self, delimiter: str, quoting: bool = False) -> list[str]:
         """Return the fields of the first line: the column names of a file with a header."""
-        import csv
-
         text = next(self.blocks(), b"").decode("utf-8-sig", errors="replace")
         if quoting:
             return next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
         return re.split(r"[\r\n]", text, maxsplit=1)[0].split(delimiter)
-
-
-Reject = tuple[int, str, str]  # number and text of a line, and the reason why it cannot be used
 
 
 @dataclass(frozen=True)
@@ -240,9 +239,6 @@ class Rows:
         """Report lines as malformed, those that could not be read among them, in the order of the file."""
         for reject in sorted([*self.rejects, *rejects]):
             malformed.add(self.file, *reject)
-
-
-UNQUOTED = "a quote that does not end where the value does"
 
 
 def rejected(connection: duckdb.DuckDBPyConnection) -> list[Reject]:
@@ -304,3 +300,84 @@ def _not_utf8(connection: duckdb.DuckDBPyConnection, source: Mapping[str, str]) 
     bad = rejected(connection)
     connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
     return bad
+
+
+def quoted_rows(
+    file: TextFile, width: int, places: Sequence[int], delimiter: str, header: bool, malformed: MalformedLines
+) -> Rows:
+    """Return the rows of a file with quoted values, laid along its lines, as DuckDB tells neither lines nor the end."""
+    names = [f"c{place}" for place in range(width)]
+    breaks = " + ".join(
+        f"CASE WHEN contains({name}, chr(10)) THEN len({name}) - len(replace({name}, chr(10), '')) ELSE 0 END"
+        for name in names
+    )
+    values = ", ".join(f"coalesce(c{place}, '') AS c{place}" for place in places)
+    query = f"""SELECT {values}, {breaks} AS breaks, coalesce({", ".join(names)}) IS NULL AS blank
+        FROM read_csv($path, delim=$delimiter, quote='"', escape='"', header=$header, {OPTIONS},
+        compression=$compression, columns={{{", ".join(f"'{name}': 'VARCHAR'" for name in names)}}})"""
+    with file.readable() as source, database(file) as connection:
+        options = {**source, "delimiter": delimiter, "header": header}
+        try:
+            table = connection.sql(query, params=options).to_arrow_table()
+            bad = rejected(connection)
+        except (duckdb.Error, pa.ArrowException) as error:
+            message = f"{file.label} cannot be read as delimited text: {one_line(error)}"
+            raise BadInput(message, where=file.label) from error
+    head = sum(name.count("\n") for name in file.first_row(delimiter, quoting=True)) + 1 if header else 0
+    lines, bad = _laid_along(file, pc.fill_null(table["breaks"], 0).to_numpy(), bad, head)
+    for reject in bad:
+        malformed.add(file.label, *reject)
+    rows = Rows(file.label, table.drop_columns(["breaks", "blank"]), lines)
+    return rows.keep(~table["blank"].to_numpy())
+
+
+def _laid_along(
+    file: TextFile, breaks: np.ndarray, bad: list[Reject], head: int
+) -> tuple[np.ndarray, list[Reject]]:
+    """Return the line numbers of the rows, and the rejects with theirs, after ``head`` lines of header.
+
+    ``breaks`` ``(n,)`` counts the line breaks within the values of each row. The rejects come by number of the record:
+    blank lines and the header count, line breaks within values do not.
+    """
+    total, ends = file.survey.lines, np.cumsum(1 + breaks)
+    if not bad and head + (ends[-1] if len(ends) else 0) == total:  # no blank lines
+        return head + ends - breaks, bad
+    inner = {number: text.count("\n") for number, text, _ in bad}
+    for number, text, reason in bad:
+        if reason == UNQUOTED and inner[number]:
+            raise _unclosed(file, number, text)
+    blank = np.zeros(total + 1, bool)
+    blank[0] = True
+    for rows in numbered_rows(file, f"SELECT line IS NULL AS blank FROM {LINES}"):
+        blank[rows.lines] = rows["blank"].to_numpy()
+    if not breaks.any() and not any(inner.values()) and head < 2:
+        blank[[*inner, *range(1, head + 1)]] = True
+        lines = np.flatnonzero(~blank)
+        if len(lines) == len(breaks):
+            return lines, bad
+    lines, places = np.empty(len(breaks), np.int64), {}
+    line, number, row = 1 + head, 1 + min(head, 1), 0
+    sizes, empty = breaks.tolist(), blank.tolist()
+    while line <= total:
+        if empty[line] and number not in inner:
+            line += 1
+        elif number in inner:
+            places[number] = line
+            line += 1 + inner[number]
+        elif row < len(sizes):
+            lines[row] = line
+            line += 1 + sizes[row]
+            row += 1
+        else:
+            break
+        number += 1
+    if line != total + 1 or row != len(sizes) or len(places) != len(bad):
+        first = next((reject for reject in bad if reject[2] == UNQUOTED), None)
+        raise _unclosed(file, *(first[:2] if first else (line, "")))
+    return lines, [(places[number], text, reason) for number, text, reason in bad]
+
+
+def _unclosed(file: TextFile, line: int, text: str) -> BadInput:
+    what = "a quoted value does not end where it should, so that records cannot be told apart from here on"
+    start = f"{printable(text.partition(chr(10))[0], 80)}; close the quote, or double one that belongs to the text"
+    return BadInput(f"{file.label}:{line}: {what}: {start}", value=line, where=file.label)

@@ -30,6 +30,11 @@ from reclm.errors import BadInput, NotFound
 
 DAY, HOUR = 86_400, 3_600
 EPOCH = date(1970, 1, 1)
+BEHAVIORS = ("impression", "user", "time", "history", "impressions")
+READ = ("impression", "user", "time", "impressions")  # histories are clicks of unknown days
+NEWS = ("id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
+TEXT = NEWS[1:5]
+TEMPLATE = "{category}[, {subcategory}]. {title}[. {abstract}]"
 
 
 def two_days(seconds: np.ndarray, train_day: date | None, test_day: date | None) -> tuple[int, int]:
@@ -66,11 +71,9 @@ def _last_whole_days(seconds: np.ndarray, days: np.ndarray, clicks: np.ndarray) 
     whole[-1] &= (days[-1] + 1) * DAY - seconds.max() <= HOUR
     follows = np.flatnonzero(whole[1:] & whole[:-1] & (np.diff(days) == 1))
     if not len(follows):
-        raise BadInput(
-            "no two consecutive whole days (a log's first day is whole with a click in its first hour, its last day "
-            "with one in its last hour); choose them with --set train_day=YYYY-MM-DD --set test_day=YYYY-MM-DD, "
-            f"days with clicks: {_listed(days, clicks)}"
-        )
+        rule = "a log's first day is whole with a click in its first hour, its last day with one in its last hour"
+        remedy = "choose them with --set train_day=YYYY-MM-DD --set test_day=YYYY-MM-DD, days with clicks: "
+        raise BadInput(f"no two consecutive whole days ({rule}); {remedy}{_listed(days, clicks)}")
     return int(days[follows[-1]]), int(days[follows[-1] + 1])
 
 
@@ -78,13 +81,6 @@ def _listed(days: np.ndarray, clicks: np.ndarray) -> str:
     """List the last twenty as ``2019-11-14 (123 clicks), …``."""
     text = [f"{iso(day)} ({count:,} clicks)" for day, count in zip(days[-20:], clicks[-20:], strict=True)]
     return ", ".join(["…"] * (len(days) > 20) + text)
-
-
-BEHAVIORS = ("impression", "user", "time", "history", "impressions")
-READ = ("impression", "user", "time", "impressions")  # histories are clicks of unknown days
-NEWS = ("id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
-TEXT = NEWS[1:5]
-TEMPLATE = "{category}[, {subcategory}]. {title}[. {abstract}]"
 
 
 class Mind(Reader):
@@ -119,10 +115,8 @@ class Mind(Reader):
         report = malformed.report
         with ExitStack() as archives:
             behaviors, news = _files(existing(source, self), archives)
-            blocks = chain.from_iterable(
-                read_rows(file, BEHAVIORS, malformed, include=READ) for file in behaviors
-            )
-            parts = [_clicks(rows, malformed) for rows in blocks]
+            blocks = (read_rows(file, BEHAVIORS, malformed, include=READ) for file in behaviors)
+            parts = [_clicks(rows, malformed) for rows in chain.from_iterable(blocks)]
             news = pa.concat_tables([_news(file, malformed) for file in news])
         if not any(len(seconds) for *_, seconds in parts):
             raise BadInput(f"no clicks in behaviors.tsv; dropped: {report.dropped}")
@@ -136,16 +130,14 @@ class Mind(Reader):
             report.kept[f"clicks read on {iso(number)}, the {part} day"] = int((day == number).sum())
         rows = np.flatnonzero((day == train_day) | (day == test_day))
         report.drop("click on another day", len(day) - len(rows))
-        first = splits.first_of_pairs(
-            2 * user_idx[rows] + (day[rows] == test_day), item_idx[rows], time[rows]
-        )
+        user_day = 2 * user_idx[rows] + (day[rows] == test_day)
+        first = splits.first_of_pairs(user_day, item_idx[rows], time[rows])
         report.drop("click repeated on the same day", int((~first).sum()))
         rows = _active(rows[first], user_idx, item_idx, day == test_day, config, report)
         if not len(rows):
-            raise BadInput(
-                f"no user clicked on both {iso(train_day)} and {iso(test_day)} often enough; "
-                "choose other days with --set train_day=… or lower min_user, min_item"
-            )
+            remedy = "choose other days with --set train_day=… or lower min_user, min_item"
+            days = f"{iso(train_day)} and {iso(test_day)}"
+            raise BadInput(f"no user clicked on both {days} often enough; {remedy}")
         # every user stays, also one whose test clicks were all repeats: there is still a history to profile
         user_rows, user_idx = splits.ranked(user_idx[rows], len(users))
         item_rows, item_idx = splits.ranked(item_idx[rows], len(items))
@@ -172,7 +164,6 @@ def _clicks(
     bad = time.is_null().to_numpy()
     rows = rows.reject(bad, "the time is not like 11/15/2019 8:55:22 AM", malformed)
     time = time.filter(pa.array(~bad))
-
     impressions = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(rows["impressions"])).combine_chunks()
     tokens, line = impressions.flatten(), pc.list_parent_indices(impressions).to_numpy()
     clicked, passed = (pc.ends_with(tokens, end).to_numpy(zero_copy_only=False) for end in ("-1", "-0"))
@@ -185,7 +176,6 @@ def _clicks(
     mixed = ((labels < count) & ~bare) | (nameless > 0)
     malformed.report.drop("impression without click labels", int(bare.sum()))
     rows.reject(mixed, "impressions are not like N123-1 N456-0", malformed)
-
     clicked &= ~mixed[line]
     line = line[clicked]
     items = pc.utf8_slice_codeunits(tokens.filter(pa.array(clicked)), 0, -2)

@@ -11,15 +11,7 @@ from reclm.config import Config as BaseConfig
 from reclm.data.dataset import SPLITS, Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
-from reclm.data.readers.columns import (
-    LogColumns,
-    find_column,
-    id_map,
-    interactions_of,
-    read_log,
-    text_fields,
-    text_of,
-)
+from reclm.data.readers.columns import LogColumns, find_column, id_map, interactions_of, read_log, text_of
 from reclm.data.readers.lines import Rows, TextFile
 from reclm.data.readers.records import read_all
 from reclm.data.splits import SplitOptions, from_given, from_log
@@ -240,4 +232,5 @@ def _described(path: Path, id_field: str, malformed: MalformedLines) -> Rows | N
 def _item_text(items: IdMap, described: Rows | None, id_field: str) -> pa.Table:
     if described is None:
         return text_of(items)
-    return text_of(items, described.table, id_field, text_fields(described.table.schema, id_field))
+    fields = [name for name in described.table.column_names if name != id_field]
+    return text_of(items, described.table, id_field, fields)

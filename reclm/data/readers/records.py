@@ -12,21 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reclm.console import printable
 from reclm.data.dataset import ReadReport
 from reclm.data.readers.base import MalformedLines
-from reclm.data.readers.lines import (
-    LINES,
-    OPTIONS,
-    UNQUOTED,
-    Reject,
-    Rows,
-    TextFile,
-    database,
-    numbered_rows,
-    one_line,
-    rejected,
-)
+from reclm.data.readers.lines import LINES, Rows, TextFile, database, numbered_rows, one_line, quoted_rows
 from reclm.errors import BadInput, unknown
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -47,19 +35,14 @@ def read_rows(
 ) -> Iterator[Rows]:
     """Yield the rows of a delimited text file, some at a time, every column as strings.
 
-    Lines with too many or too few fields and lines that are not UTF-8 are reported to ``malformed``; empty lines
-    are passed over.
-
-    Args:
-        columns: the names of all fields of a line.
-        header: the first line holds names, not values.
-        quoting: fields may stand in double quotes and then hold delimiters and line breaks.
-        include: the columns wanted (all, by default).
+    ``columns`` names all fields of a line, ``include`` the wanted ones (all, by default). With ``quoting``, fields may
+    stand in double quotes and then hold delimiters and line breaks. Lines with too many or too few fields and lines
+    that are not UTF-8 are reported to ``malformed``; empty lines are passed over.
     """
     wanted = list(include or columns)
     places = [columns.index(name) for name in wanted]
     if quoting and file.survey.quotes:
-        yield _quoted(file, len(columns), places, delimiter, header, malformed).columns(wanted)
+        yield quoted_rows(file, len(columns), places, delimiter, header, malformed).columns(wanted)
         return
     fields = ", ".join(f"fields[{place + 1}] AS c{place}" for place in places)
     query = f"""SELECT {fields}, len(fields) AS width, CASE WHEN len(fields) <> $width THEN line END AS raw
@@ -103,91 +86,6 @@ def read_all(file: TextFile, columns: Sequence[str], malformed: MalformedLines, 
         file.label,
         pa.concat_tables([schema.empty_table(), *(part.table for part in parts)]),
         np.concatenate([np.empty(0, np.int64), *(part.lines for part in parts)]),
-    )
-
-
-def _quoted(
-    file: TextFile, width: int, places: Sequence[int], delimiter: str, header: bool, malformed: MalformedLines
-) -> Rows:
-    """Return the rows of a file with quoted values, laid along its lines, as DuckDB tells neither lines nor the end."""
-    names = [f"c{place}" for place in range(width)]
-    breaks = " + ".join(
-        f"CASE WHEN contains({name}, chr(10)) THEN len({name}) - len(replace({name}, chr(10), '')) ELSE 0 END"
-        for name in names
-    )
-    values = ", ".join(f"coalesce(c{place}, '') AS c{place}" for place in places)
-    query = f"""SELECT {values}, {breaks} AS breaks, coalesce({", ".join(names)}) IS NULL AS blank
-        FROM read_csv($path, delim=$delimiter, quote='"', escape='"', header=$header, {OPTIONS},
-        compression=$compression, columns={{{", ".join(f"'{name}': 'VARCHAR'" for name in names)}}})"""
-    with file.readable() as source, database(file) as connection:
-        options = {**source, "delimiter": delimiter, "header": header}
-        try:
-            table = connection.sql(query, params=options).to_arrow_table()
-            bad = rejected(connection)
-        except (duckdb.Error, pa.ArrowException) as error:
-            message = f"{file.label} cannot be read as delimited text: {one_line(error)}"
-            raise BadInput(message, where=file.label) from error
-    head = sum(name.count("\n") for name in file.first_row(delimiter, quoting=True)) + 1 if header else 0
-    lines, bad = _laid_along(file, pc.fill_null(table["breaks"], 0).to_numpy(), bad, head)
-    for reject in bad:
-        malformed.add(file.label, *reject)
-    rows = Rows(file.label, table.drop_columns(["breaks", "blank"]), lines)
-    return rows.keep(~table["blank"].to_numpy())
-
-
-def _laid_along(
-    file: TextFile, breaks: np.ndarray, bad: list[Reject], head: int
-) -> tuple[np.ndarray, list[Reject]]:
-    """Return the line numbers of the rows, and the rejects with theirs, after ``head`` lines of header.
-
-    ``breaks`` ``(n,)`` counts the line breaks within the values of each row. The rejects come by number of the record:
-    blank lines and the header count, line breaks within values do not.
-    """
-    total, ends = file.survey.lines, np.cumsum(1 + breaks)
-    if not bad and head + (ends[-1] if len(ends) else 0) == total:  # no blank lines
-        return head + ends - breaks, bad
-    inner = {number: text.count("\n") for number, text, _ in bad}
-    for number, text, reason in bad:
-        if reason == UNQUOTED and inner[number]:
-            raise _unclosed(file, number, text)
-    blank = np.zeros(total + 1, bool)
-    blank[0] = True
-    for rows in numbered_rows(file, f"SELECT line IS NULL AS blank FROM {LINES}"):
-        blank[rows.lines] = rows["blank"].to_numpy()
-    if not breaks.any() and not any(inner.values()) and head < 2:
-        blank[[*inner, *range(1, head + 1)]] = True
-        lines = np.flatnonzero(~blank)
-        if len(lines) == len(breaks):
-            return lines, bad
-    lines, places = np.empty(len(breaks), np.int64), {}
-    line, number, row = 1 + head, 1 + min(head, 1), 0
-    sizes, empty = breaks.tolist(), blank.tolist()
-    while line <= total:
-        if empty[line] and number not in inner:
-            line += 1
-        elif number in inner:
-            places[number] = line
-            line += 1 + inner[number]
-        elif row < len(sizes):
-            lines[row] = line
-            line += 1 + sizes[row]
-            row += 1
-        else:
-            break
-        number += 1
-    if line != total + 1 or row != len(sizes) or len(places) != len(bad):
-        first = next((reject for reject in bad if reject[2] == UNQUOTED), None)
-        raise _unclosed(file, *(first[:2] if first else (line, "")))
-    return lines, [(places[number], text, reason) for number, text, reason in bad]
-
-
-def _unclosed(file: TextFile, line: int, text: str) -> BadInput:
-    start = printable(text.split("\n", maxsplit=1)[0], 80)
-    return BadInput(
-        f"{file.label}:{line}: a quoted value does not end where it should, so that records cannot be told apart from "
-        f"here on: {start}; close the quote, or double one that belongs to the text",
-        value=line,
-        where=file.label,
     )
 
 
@@ -267,9 +165,7 @@ class JsonLines:
         rows.report(rejects, self.malformed)
         strict = [field for field in self.schema if field.name not in self.mixed]
         self.odd += sum(any(_is_odd(each.type, value.get(each.name)) for each in strict) for value in objects)
-        values = {
-            each.name: [_as(each.type, value.get(each.name)) for value in objects] for each in self.schema
-        }
+        values = {each.name: [_as(each.type, row.get(each.name)) for row in objects] for each in self.schema}
         numbers = np.concatenate([good.lines, np.array(lines, np.int64)])
         order = np.argsort(numbers)
         table = pa.concat_tables([good.table, pa.table(values, schema=self.schema)])
@@ -277,13 +173,9 @@ class JsonLines:
 
 
 def _is_odd(kind: pa.DataType, value: Any) -> bool:
-    if value is None:
-        return False
-    if pa.types.is_list(kind):
-        return not isinstance(value, list) or any(_is_odd(kind.value_type, one) for one in value)
-    if pa.types.is_floating(kind):
-        return isinstance(value, bool) or not isinstance(value, int | float)
-    return not isinstance(value, str)
+    if pa.types.is_list(kind) and value is not None:
+        return not isinstance(value, list) or any(_is_odd(kind.value_type, each) for each in value)
+    return value is not None and type(value) not in ((int, float) if pa.types.is_floating(kind) else (str,))
 
 
 def _as(kind: pa.DataType, value: Any) -> Any:

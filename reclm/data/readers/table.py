@@ -39,6 +39,13 @@ KNOWN = (*DELIMITERS, *PARQUET)
 DEFAULT_TIME = "timestamp"
 
 
+class FrameOptions(SplitOptions):
+    """Options of ``split="per-user"``."""
+
+    time_unit: TimeUnit = "s"
+    """Unit of times that are numbers: since 1970, in s, ms or us."""
+
+
 class Table(Reader):
     """Any interactions as a table with a column of users and one of items; a second table describes the items.
 
@@ -51,15 +58,13 @@ class Table(Reader):
     source = "a .parquet, .csv or .tsv file of interactions, or a folder with interactions.* and items.*"
     remote = True
 
-    class Config(SplitOptions):
+    class Config(FrameOptions):
         user_column: str = "user_id"
         """Column of user ids."""
         item_column: str = "item_id"
         """Column of item ids."""
         time_column: str = DEFAULT_TIME
         """Column of times; without it the split is random."""
-        time_unit: TimeUnit = "s"
-        """Unit of times that are numbers: since 1970, in s, ms or us."""
         rating_column: str = "rating"
         """Column of ratings, if there is one."""
         review_column: str = "review"
@@ -140,7 +145,6 @@ class TableFile:
 
     @cached_property
     def file(self) -> TextFile:
-        """The file, which is there and not empty."""
         return TextFile.on_disk(self.path, self.encoding)
 
     @property
@@ -169,13 +173,6 @@ class TableFile:
             return
         options = {"delimiter": self._separator, "header": True, "quoting": True, "include": columns}
         yield from read_rows(self.file, list(self.columns), malformed, **options)
-
-
-class FrameOptions(SplitOptions):
-    """Options of ``split="per-user"``."""
-
-    time_unit: TimeUnit = "s"
-    """Unit of times that are numbers: since 1970, in s, ms or us."""
 
 
 def from_frames(
