@@ -84,17 +84,14 @@ class LangPTuneConfig(Config):
 
     @model_validator(mode="after")
     def _even(self) -> "LangPTuneConfig":
-        for name, steps, trained in zip(
-            ("cl", "rlso"), (self.cl.steps, self.rlso.steps), self.trains, strict=True
-        ):
-            if trained and steps % self.rounds:
-                raise ValueError(
-                    f"{name}.steps = {steps} cannot be shared evenly by {self.rounds} rounds; make it a multiple"
-                )
+        steps = {"cl": self.cl.steps, "rlso": self.rlso.steps}
+        for (name, count), trained in zip(steps.items(), self.trains, strict=True):
+            if trained and count % self.rounds:
+                message = f"cannot be shared evenly by {self.rounds} rounds; make it a multiple"
+                raise ValueError(f"{name}.steps = {count} {message}")
         if self.source == "history" and self.trains[1]:
-            raise ValueError(
-                f"source = history has no language model to train; variant {self.variant!r} needs one"
-            )
+            message = "source = history has no language model to train"
+            raise ValueError(f"{message}; variant {self.variant!r} needs one")
         return self
 
     @property
@@ -102,29 +99,19 @@ class LangPTuneConfig(Config):
         """Whether the recommender is trained, and whether the language model is."""
         return self.variant in {"full", "cl"}, self.variant in {"full", "rlso"}
 
-    @property
-    def alternates(self) -> bool:
-        """Whether the recommender is trained between updates of the language model."""
-        return all(self.trains) and self.rounds > 1
-
     def needed(self) -> "LangPTuneConfig":
-        """The same training, with what its variant does not use as it is by default: equal trainings are equal here."""
+        """Return the training of ``cl``, ``rlso`` or ``full`` with defaults for all that it does not use."""
         (recommends, writes), profiles = self.trains, self.source == "profile"
         idle = {"learning_rate_alone" if writes else "learning_rate", *([] if profiles else ["reuse"])}
         used = self.cl.model_dump(exclude=idle) if recommends else {}
         unused: dict[str, Any] = {"cl": ContrastiveConfig(**used)}
         if not writes:
-            read = {"max_new_tokens"} if profiles and (recommends or not self.max_new_tokens) else set()
-            read |= {"temperature", "top_p", "stop"} if profiles and recommends else set()
-            unused |= {
-                "rlso": RLSOConfig(**self.rlso.model_dump(include=read)),
-                "rounds": 1,
-                "reward": "ndcg",
-            }
-            unused |= {"lora": type(self).model_fields["lora"].default}
-            unused |= {} if recommends else {"train_ratio": 1.0}
+            drawn = {"max_new_tokens", "temperature", "top_p", "stop"} if profiles else set()
+            unused["rlso"] = RLSOConfig(**self.rlso.model_dump(include=drawn))
+            unused |= {name: type(self).model_fields[name].default for name in ("reward", "lora")}
+            unused["rounds"] = 1
         if not profiles:
-            unused |= {"prompts": self.prompts.model_copy(update={"begin": "", "fold": None})}
+            unused["prompts"] = self.prompts.model_copy(update={"begin": "", "fold": None})
             unused |= {"max_new_tokens": None, "temperature": 0.0}
         return self.model_copy(update=unused)
 

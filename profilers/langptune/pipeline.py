@@ -115,13 +115,8 @@ class LangPTunePipeline(Tuning):
         with self.accelerator.main_process_first():
             if is_dataset(folder):
                 return load_folder(folder)
-            made = next_item(
-                self.view,
-                self.config.sessions,
-                encoder_tokens=self.encoder.tokens,
-                model_tokens=self._model_tokens,
-                progress=self.progress,
-            )
+            counts = {"encoder_tokens": self.encoder.tokens, "model_tokens": self._model_tokens}
+            made = next_item(self.view, self.config.sessions, **counts, progress=self.progress)
             made.save(folder)
             return made
 
@@ -162,25 +157,22 @@ class LangPTunePipeline(Tuning):
 
     def warn_truncation(self) -> None:
         """Say what the encoder will not read of items and histories, and of profiles as far as is known."""
-        encoder, config = self.encoder, self.config
         texts = {"item texts": [self.histories.lines[item] for item in self.sessions.items.tolist()]}
-        if config.source == "history":
+        if self.config.source == "history":
             texts["histories"] = self.histories.texts(self.train_rows.tolist())
+        window, longest = self.encoder.window, self.config.rlso.max_new_tokens
         for name, some in texts.items():
-            if share := encoder.truncated(some):
+            if share := self.encoder.truncated(some):
                 self.say(
-                    f"warning: the encoder reads {encoder.window:g} tokens, which cuts {share:.1%} of the {name}"
+                    f"warning: the encoder reads {window:g} tokens, which cuts {share:.1%} of the {name}"
                 )
-        if config.source == "profile" and config.rlso.max_new_tokens >= encoder.window:
-            self.say(
-                f"warning: profiles may have {config.rlso.max_new_tokens} tokens, and the encoder reads "
-                f"{encoder.window:g}; what share is cut is said at the end"
-            )
+        if self.config.source == "profile" and longest >= window:
+            message = f"profiles may have {longest} tokens, and the encoder reads {window:g}"
+            self.say(f"warning: {message}; what share is cut is said at the end")
 
     def _model_tokens(self, texts: Iterable[str]) -> list[int]:
-        return [
-            len(ids) for ids in self.prompts.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        ]
+        encoded = self.prompts.tokenizer(list(texts), add_special_tokens=False)
+        return [len(ids) for ids in encoded["input_ids"]]
 
 
 class Alternation:
@@ -190,9 +182,7 @@ class Alternation:
         self.tuning = tuning
         config, folder = tuning.config, tuning.folder
         recommends, writes = config.trains
-        self.accelerator = tuning.accelerator
-        self.main = self.accelerator.is_main_process
-        encoder = tuning.encoder
+        self.accelerator, encoder = tuning.accelerator, tuning.encoder
         if recommends:
             encoder = TextEncoder(encoder.source, encoder.device)
         self.item_texts = item_texts(tuning.view.item_text, tuning.view.text_template)
@@ -228,10 +218,11 @@ class Alternation:
                 self.ranker.changed()
             if self.rlso:
                 self._reinforce(self.rlso, number * config.rlso.steps // config.rounds, number)
-        if self.main and self.cl:
+        first = self.accelerator.is_main_process
+        if first and self.cl:
             with atomic_folder(folder / ENCODER) as draft:
                 self.ranker.encoder.model.save(str(draft))
-        if self.main and self.rlso:
+        if first and self.rlso:
             with atomic_folder(folder / ADAPTER) as draft:
                 self.rlso.policy.network.save_pretrained(str(draft), save_embedding_layers=False)
         self.accelerator.wait_for_everyone()
@@ -241,7 +232,7 @@ class Alternation:
         self, part: str, title: str, step: int, begun: int, until: int
     ) -> Iterator[tuple[Callable[[int, Mapping[str, float]], None], Any]]:
         """Yield two functions, one that logs the metrics of a step and one that moves the progress bar."""
-        log = MetricsLog(self.tuning.folder / part, step) if self.main else None
+        log = MetricsLog(self.tuning.folder / part, step) if self.accelerator.is_main_process else None
         with progress_bar(title, until - begun, self.tuning.progress) as advance:
             advance(step - begun)
             yield (log.add if log else lambda step, metrics: None), advance
@@ -251,10 +242,9 @@ class Alternation:
     def _contrast(self, cl: Contrastive, until: int, number: int) -> None:
         """Learn from batches of profiles sampled from the policy as it is, each with an item that came next."""
         tuning, config = self.tuning, self.tuning.config
-        begun = (number - 1) * config.cl.steps // config.rounds
         if cl.step >= until:
             return
-        samples = None
+        begun, samples = until - config.cl.steps // config.rounds, None
         if config.source == "profile" and config.cl.reuse:
             # a policy that stands still has written in the rounds before, too
             samples = self._samples(number)
@@ -277,14 +267,8 @@ class Alternation:
     def _drawn(self, step: int) -> tuple[list[int], list[int]]:
         """Return the sessions of a batch, and a seed for each."""
         config, rows = self.tuning.config, self.tuning.train_rows
-        at, seeds = batch_rows(
-            step,
-            config.cl.batch_size,
-            len(rows),
-            config.seed + _CL_SEED,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
+        own = self.accelerator.process_index, self.accelerator.num_processes
+        at, seeds = batch_rows(step, config.cl.batch_size, len(rows), config.seed + _CL_SEED, *own)
         return rows[at].tolist(), seeds
 
     def _user_texts(
@@ -297,11 +281,9 @@ class Alternation:
         own = interpretability(written.texts, self.tuning.histories.sources(rows), written.ended)
         means: Any = torch.tensor(list(own.values()), device=self.accelerator.device)
         means = self.accelerator.reduce(means, "mean")
+        speed = written.tokens / written.seconds if written.seconds else 0.0
         of_all = dict(zip(own, means.tolist(), strict=True))
-        return written.texts, of_all | {
-            "rollout_seconds": written.seconds,
-            "rollout_tokens": written.tokens / written.seconds if written.seconds else 0.0,
-        }
+        return written.texts, of_all | {"rollout_seconds": written.seconds, "rollout_tokens": speed}
 
     def _sampled(self, rows: list[int], seeds: list[int]) -> Written:
         config = self.tuning.config
@@ -334,9 +316,9 @@ class Alternation:
     def _reinforce(self, rlso: RLSO, until: int, number: int) -> None:
         """Update the policy, with the recommender as contrastive learning left it."""
         config = self.tuning.config
-        begun = (number - 1) * config.rlso.steps // config.rounds
         if rlso.step >= until:
             return
+        begun = until - config.rlso.steps // config.rounds
         if config.prompts.fold is not None:
             rlso.prompts = self._round_prompts(number)
         title = f"RLSO, round {number} of {config.rounds}"
@@ -351,10 +333,9 @@ class Alternation:
                 advance(1, f"{title}: reward {metrics['reward']:.3f}, KL {metrics['kl']:.1f}")
 
     def _round_prompts(self, number: int) -> list[list[int]]:
-        """Return the questions that a round's policy learns to answer: the last ones, where histories are folded.
+        """Return a round's prompts, the last ones of folded histories, saved for a run that goes on.
 
-        The profiles before them are written by the policy that begins the round, once: they are saved for a run that
-        goes on.
+        The profiles before them are written by the policy that begins the round, once.
         """
         path = self.tuning.folder / "rlso" / f"round-{number}.json"
         if not path.is_file():

@@ -13,7 +13,7 @@ from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, TextGenerator, prompt_hash
-from reclm.llm.models import LanguageModel, find_model
+from reclm.llm.models import find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.prompts import (
     Histories,
@@ -33,12 +33,11 @@ from reclm.text.encoder import TextEncoder
 if TYPE_CHECKING:
     from reclm.profilers.langptune.pipeline import LangPTunePipeline
 
-ENCODER = "encoder"
+ENCODER, _DONE = "encoder", "done.yaml"
 _HISTORY = "history"
 """Stands for the model of profiles that are the history's own text."""
 _PASSES = 4
 """Two a half are the fewest that have a spread."""
-_DONE = "done.yaml"
 _WRITES = ("max_new_tokens", "temperature")
 """Options of how a tuned profiler writes."""
 _LOGGED = {"cl": ("loss",), "rlso": ("reward", "kl", "copying", "readability", "compliance")}
@@ -92,15 +91,13 @@ class Tuned(RunFolder):
     def log(self) -> Iterator[dict[str, float]]:
         """Yield the logged metrics, a row a step: ``epoch`` (the step), ``seconds``, and loss or reward."""
         for part, names in _LOGGED.items():
-            curves = read_metrics(self.folder / part)
             rows: dict[int, dict[str, float]] = {}
-            for name in [name for name in (*names, *_SECONDS) if name in curves]:
+            for name, curve in read_metrics(self.folder / part).items():
                 key = "seconds" if name in _SECONDS else name
-                for step, value in zip(
-                    curves[name].steps.tolist(), curves[name].values.tolist(), strict=True
-                ):
-                    row = rows.setdefault(step, {"epoch": step, "seconds": 0.0})
-                    row[key] = row.get(key, 0.0) + value
+                if key in ("seconds", *names):
+                    for step, value in zip(curve.steps.tolist(), curve.values.tolist(), strict=True):
+                        row = rows.setdefault(step, {"epoch": step, "seconds": 0.0})
+                        row[key] = row.get(key, 0.0) + value
             yield from (rows[step] for step in sorted(rows))
 
 
@@ -110,9 +107,7 @@ class LangPTuneProfiler(Profiler):
     Without a ``folder`` it asks ``model`` as it is (LangPTune-0); with one, :meth:`fit` tunes there what the variant
     trains. With ``source: history`` the profile is the history's own text, and no language model is asked.
 
-    Args:
-        config: see :class:`LangPTuneConfig`.
-        options: see :class:`~reclm.profiles.profile.Profiler`; ``encoder`` is what contrastive learning starts from.
+    ``options`` are those of :class:`~reclm.profiles.profile.Profiler`; contrastive learning starts from ``encoder``.
     """
 
     Config = LangPTuneConfig
@@ -142,9 +137,8 @@ class LangPTuneProfiler(Profiler):
         """
         tuned = Tuned.read(folder).reopened(settings, engine)
         if not tuned.done:
-            raise BadInput(
-                f"{folder} is not finished; run the same reclm tune again, it goes on", value=folder
-            )
+            message = f"{folder} is not finished; run the same reclm tune again, it goes on"
+            raise BadInput(message, value=folder)
         profiler = cls(tuned.config, model=model, folder=folder)
         profiler._use(tuned)
         return profiler
@@ -159,7 +153,7 @@ class LangPTuneProfiler(Profiler):
         if not any(self.config.trains):
             return None
         config = self._of(view).needed().model_dump(mode="json", exclude={"measured"})
-        return {"model": self._model.name if self.config.source == "profile" else None, **config}
+        return {"model": find_model(self.model).name if self.config.source == "profile" else None, **config}
 
     def wording(self, view: TrainingView) -> dict[str, Any] | None:
         """Return all that the profiles' words depend on; None where a language model is to be trained first."""
@@ -169,7 +163,8 @@ class LangPTuneProfiler(Profiler):
             return {"model": _HISTORY, **shown}
         if config.trains[1]:
             return None
-        return {"model": self._model.name, "params": config.writing.model_dump(mode="json"), **shown}
+        params = config.writing.model_dump(mode="json")
+        return {"model": find_model(self.model).name, "params": params, **shown}
 
     def fit(self, view: TrainingView) -> Self:
         """Tune in the folder, or go on where tuning stopped; nothing where it is done, or there is no folder."""
@@ -190,24 +185,18 @@ class LangPTuneProfiler(Profiler):
         """Return what training logged, a row a step; ``pass`` over the prompts where there are four or more."""
         rows = list(self.tuned.log()) if self.tuned else []
         updates = [row for row in rows if "reward" in row]
-        passes, unit = by_pass(
-            np.array([row["reward"] for row in updates]), self._prompts, self.config.rlso.batch_size
-        )
+        rewards, batch = np.array([row["reward"] for row in updates]), self.config.rlso.batch_size
+        passes, unit = by_pass(rewards, self._prompts, batch)
         if unit != "updates":
-            each = self._prompts // self.config.rlso.batch_size
+            each = self._prompts // batch
             for place, row in enumerate(updates[: len(passes) * each]):
                 row["pass"] = place // each + 1
         return rows
 
-    @property
-    def _model(self) -> LanguageModel:
-        return find_model(self.model)
-
     def _of(self, view: TrainingView) -> LangPTuneConfig:
         """Return the options with those of the view's sessions, where it has any."""
-        if view.sessions is None:
-            return self.config
-        return self.config.model_copy(update={"sessions": view.sessions.options})
+        own = {} if view.sessions is None else {"sessions": view.sessions.options}
+        return self.config.model_copy(update=own)
 
     def _use(self, tuned: Tuned) -> None:
         self.tuned = tuned
@@ -235,7 +224,7 @@ class LangPTuneProfiler(Profiler):
                 yield Subject(kind, user_id, hashlib.sha256(text.encode()).hexdigest()[:32], text)
                 continue
             parts = histories.folded(items)
-            chats = [profile_chat(some, prompts) for some in parts]
+            chats = [profile_chat(part, prompts) for part in parts]
             whole = Chat(tuple(message for chat in chats for message in chat.messages), prompts.begin)
             key = prompt_hash(whole, self.generator.model, params)
             if parts[1:]:
@@ -270,13 +259,10 @@ class LangPTuneProfiler(Profiler):
         """Return how profiles read, means over them: see :func:`~.readability.interpretability`."""
         if self.config.source == "history" or not profiles:
             return {}
-        histories = self._histories(view)
-        users = view.users.idx([profile.id for profile in profiles]).tolist()
-        return interpretability(
-            [profile.text for profile in profiles],
-            [source_text(histories.of_user(user)) for user in users],
-            [profile.finish_reason == "stop" for profile in profiles],
-        )
+        histories, users = self._histories(view), view.users.idx([profile.id for profile in profiles])
+        sources = [source_text(histories.of_user(user)) for user in users.tolist()]
+        ended = [profile.finish_reason == "stop" for profile in profiles]
+        return interpretability([profile.text for profile in profiles], sources, ended)
 
     def _histories(self, view: TrainingView) -> Histories:
         return Histories(view, view.sessions, self.config.prompts, self.config.sessions.history)
@@ -285,9 +271,8 @@ class LangPTuneProfiler(Profiler):
 def by_pass(rewards: np.ndarray, prompts: int, batch: int) -> tuple[np.ndarray, str]:
     """Return mean rewards of whole passes over the prompts, where there are four or more; else those of the updates.
 
-    Prompts differ in how much can be earned by them, more than a policy learns in a few updates. Passes have the same
-    prompts: between two of them the policy differs, and what it happened to sample. The second value is ``"updates"``
-    or ``"passes over the prompts"``.
+    Prompts differ in how much can be earned by them, more than a policy learns in a few updates; passes have the same.
+    The second value is ``"updates"`` or ``"passes over the prompts"``.
     """
     updates, rest = divmod(prompts, batch)
     passes = len(rewards) // updates if updates and not rest else 0

@@ -67,24 +67,16 @@ def finished(config: PromptConfig, text: str) -> str:
 
 
 class Histories:
-    """The histories that profiles are written from.
+    """The histories that profiles are written from: those of ``sessions`` go before those of the view.
 
-    Args:
-        sessions: their histories go before those of the view.
-        length: items of a history that is taken from the view, the newest with text.
+    A history from the view is its newest ``length`` items with text; 0: all.
     """
 
     def __init__(
         self, view: TrainingView, sessions: Sessions | None, config: PromptConfig, length: int = 0
     ) -> None:
         self.view, self.config, self.length = view, config, length
-        self._sessions = sessions
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions, where there are any."""
-        assert self._sessions is not None
-        return self._sessions
+        self.sessions: Any = sessions
 
     @cached_property
     def lines(self) -> list[str]:
@@ -93,8 +85,7 @@ class Histories:
 
     @cached_property
     def _session_of(self) -> dict[int, int]:
-        users = [] if self._sessions is None else self._sessions.users.tolist()
-        return {user: row for row, user in enumerate(users)}
+        return {user: row for row, user in enumerate(self.sessions.users.tolist())} if self.sessions else {}
 
     def items(self, row: int) -> list[HistoryItem]:
         """Return the history of session ``row``, oldest first."""
@@ -135,14 +126,12 @@ class Histories:
     def _history(
         self, items: Sequence[int], ratings: Sequence[float], reviews: Sequence[str | None]
     ) -> list[HistoryItem]:
-        limit = self.config.review_chars
+        limit, none = self.config.review_chars, [None] * len(items)
         return [
-            HistoryItem(
-                self.lines[item],
-                ratings[place] if ratings else np.nan,
-                plain(reviews[place] or "", limit) if reviews and limit else "",
+            HistoryItem(self.lines[item], rating, plain(review or "", limit) if limit else "")
+            for item, rating, review in zip(
+                items, ratings or [np.nan] * len(items), reviews or none, strict=True
             )
-            for place, item in enumerate(items)
         ]
 
 
@@ -158,11 +147,10 @@ def source_text(items: Sequence[HistoryItem]) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """``n`` profiles, one line each, with the tokens and seconds of all together."""
+    """Profiles, one line each, whether the model ended each by itself, and tokens and seconds of all together."""
 
     texts: list[str]
     ended: list[bool]
-    """Whether the model ended each by itself."""
     tokens: int
     seconds: float
 
@@ -173,10 +161,9 @@ class SessionWriter:
     def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: PolicyGenerator) -> None:
         self.histories, self.prompts, self.sampler = histories, prompts, sampler
 
-    def write(
+    def _write(
         self, chats: Sequence[Chat], params: SamplingParams, seeds: Sequence[int] | None = None
     ) -> Written:
-        """Answer each chat, drawn by its own of ``seeds`` or by ``params.seed``."""
         begun = perf_counter()
         prompts = [self.prompts.ids(chat) for chat in chats]
         answers = sample_all(self.sampler, prompts, params, seeds)
@@ -194,7 +181,7 @@ class SessionWriter:
         chats = {row: profile_chat(some[0], config) for row, some in parts.items()}
         for number in range(1, max(map(len, parts.values()), default=0)):
             longer = [row for row, some in parts.items() if len(some) > number]
-            known = self.write([chats[row] for row in longer], params).texts
+            known = self._write([chats[row] for row in longer], params).texts
             for row, profile in zip(longer, known, strict=True):
                 chats[row] = profile_chat(parts[row][number], config, profile)
         return chats
@@ -206,21 +193,19 @@ class SessionWriter:
         before: SamplingParams | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Written:
-        """Write the profiles of sessions, in their order.
+        """Write the profiles of sessions in order, each drawn by its own of ``seeds`` or by ``params.seed``.
 
-        ``before`` is how the parts of folded histories but the last are sampled, by default as ``params``; ``seeds``,
-        one a session, stand in place of ``params.seed``.
+        ``before`` is how the parts of folded histories but the last are sampled, by default as ``params``.
         """
         begun = perf_counter()
         chats = self.chats(rows, before or params)
-        written = self.write([chats[row] for row in rows], params, seeds)
+        written = self._write([chats[row] for row in rows], params, seeds)
         return replace(written, seconds=perf_counter() - begun)
 
 
 class Samples:
     """A file of profiles sampled in training, one a session. Several processes may add; the first profile counts.
 
-    They are not profiles of a store: they are drawn at a temperature, for one seed, by several processes at once.
     ``key`` is all that they depend on.
     """
 

@@ -76,9 +76,9 @@ def readability(profiles: Sequence[str]) -> np.ndarray:
 
 
 def compliance(profiles: Sequence[str], finished: Sequence[bool]) -> np.ndarray:
-    """Return the profiles that are in order, ``(n_texts,)`` bool.
+    """Return which profiles are in order, ``(n_texts,)`` bool.
 
-    In order is a profile that ended by itself (``finished``), has a word, ends a sentence with ``.``, ``!`` or ``?``,
+    Such a profile ended by itself (``finished``), has a word, ends a sentence with ``.``, ``!`` or ``?``,
     repeats no sentence, and no four words in a row more than once.
     """
     return np.array([ended and _in_order(text) for text, ended in zip(profiles, finished, strict=True)], bool)

@@ -4,7 +4,6 @@ It learns by contrast of profiles and next items (equation 7), and its rankings 
 """
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -20,12 +19,12 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from reclm.data.sessions import NONE
-from reclm.files import atomic_folder
 from reclm.profilers.langptune.config import ContrastiveConfig
 from reclm.profilers.langptune.prompts import Histories, finished
 from reclm.profilers.langptune.readability import interpretability
-from reclm.profilers.rl.loop import Metrics, check_batch, checkpoints, reading
+from reclm.profilers.rl.loop import Metrics, check_batch, checkpoints, save_checkpoint
 from reclm.profilers.rl.policy import Rollout
+from reclm.profilers.tuning.metrics_log import reading
 from reclm.text.encoder import TextEncoder
 
 
@@ -62,14 +61,11 @@ def info_nce(
 class Contrastive:
     """Trains a text encoder batch by batch, on one process or many (``accelerate launch``).
 
-    sentence-transformers' own trainer wants its data, its optimiser and its schedule once; here the profiles of a
-    batch are written when it comes, and optimiser and schedule go through all rounds. Dropout stays off, so that a
-    batch's loss depends on nothing but the batch.
+    Unlike in sentence-transformers' trainer the profiles of a batch are written when it comes, and optimiser and
+    schedule go through all rounds. Dropout stays off: a batch's loss depends on nothing but the batch.
 
-    Args:
-        learning_rate: of the first batch.
-        accelerator: by default a new one.
-        counts: ``(I,)`` how often each item comes next in the training sessions, for ``correct_popularity``.
+    ``learning_rate`` is that of the first batch; ``counts`` ``(I,)`` is how often each item comes next in the training
+    sessions, for ``correct_popularity``.
     """
 
     def __init__(
@@ -100,27 +96,21 @@ class Contrastive:
         item_idx: np.ndarray,
         chosen: np.ndarray | None = None,
     ) -> Metrics:
-        """Learn from one batch, and return its metrics.
+        """Learn from ``b`` profiles of this process and ``texts (b,)``, ``item_idx (b,)`` of a next item of each.
 
-        ``loss`` and ``accuracy`` (share of profiles nearest to their own item) are of the batch of all processes,
-        ``update_tokens`` of this one.
-
-        Args:
-            profiles, texts: ``b`` profiles of this process, and the text of a next item of each.
-            item_idx: ``(b,)`` rows of these items.
-            chosen: ``(b, f)`` all next items of each profile's user, where there are others.
+        ``chosen (b, f)`` are all next items of each profile's user, where there are others. Return metrics: ``loss``
+        and ``accuracy`` (share of profiles nearest to their own item) of the batch of all processes, ``update_tokens``
+        of this one.
         """
         begun = perf_counter()
         rate = self.learning_rate * (1 - self.step / self.config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.param_groups[0]["lr"] = rate
         (ours, written), (theirs, read) = self._embed(profiles), self._embed(texts)
         # of all processes, with gradients
-        many = self.accelerator.num_processes > 1
-        items = all_gather_with_grad(theirs) if many else theirs
-        rows = self._all(torch.from_numpy(item_idx).to(items.device))
-        own = torch.arange(len(profiles), device=items.device)
-        own += len(profiles) * self.accelerator.process_index
+        items = all_gather_with_grad(theirs) if self.accelerator.num_processes > 1 else theirs
+        rows: Any = self.accelerator.gather(torch.from_numpy(item_idx).to(items.device))
+        place = len(profiles) * self.accelerator.process_index
+        own = torch.arange(place, place + len(profiles), device=items.device)
         next_items = torch.from_numpy(item_idx[:, None] if chosen is None else chosen).to(items.device)
         frequency = None if self.log_frequency is None else self.log_frequency[rows]
         loss = info_nce(ours, items, own, next_items, rows, self.config.temperature, frequency)
@@ -132,27 +122,21 @@ class Contrastive:
         self.step += 1
         with torch.no_grad():
             right = (rows[cos_sim(ours, items).argmax(1)] == rows[own]).float().mean()
-            means = self._all(torch.stack([loss, right]).unsqueeze(0)).mean(0).tolist()
-        return {
-            "loss": means[0],
-            "accuracy": means[1],
-            "learning_rate": rate,
-            "update_seconds": perf_counter() - begun,
-            "update_tokens": float(written + read),
-        }
+            means: Any = self.accelerator.gather(torch.stack([loss, right]).unsqueeze(0))
+        metrics = dict(zip(("loss", "accuracy"), means.mean(0).tolist(), strict=True))
+        metrics |= {"learning_rate": rate, "update_tokens": float(written + read)}
+        return metrics | {"update_seconds": perf_counter() - begun}
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint ``folder/step-000012``, complete or not at all; the one before is deleted."""
-        if self.accelerator.is_main_process:
-            state = self.encoder.state_dict()
-            with atomic_folder(folder / f"step-{self.step:06d}") as draft:
-                weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-                save_file(weights, draft / "encoder.safetensors")
-                torch.save(self.optimizer.state_dict(), draft / "optimizer.pt")
-                (draft / "state.json").write_text(json.dumps({"step": self.step}), encoding="utf-8")
-            for old in checkpoints(folder)[:-1]:
-                shutil.rmtree(old)
-        self.accelerator.wait_for_everyone()
+        save_checkpoint(folder, self.step, self._write, self.accelerator, newest=1)
+
+    def _write(self, folder: Path) -> None:
+        state = self.encoder.state_dict()
+        weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        save_file(weights, folder / "encoder.safetensors")
+        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+        (folder / "state.json").write_text(json.dumps({"step": self.step}), encoding="utf-8")
 
     def resume(self, folder: Path) -> bool:
         """Go on from the latest checkpoint in ``folder``; return False if there is none."""
@@ -173,11 +157,6 @@ class Contrastive:
         mask = features.get("attention_mask", features["input_ids"])
         return self.encoder(features)["sentence_embedding"], int((mask > 0).sum())
 
-    def _all(self, ours: Tensor) -> Tensor:
-        """Return the rows of all processes, one behind the other."""
-        gathered: Any = self.accelerator.gather(ours)
-        return gathered
-
     def _average_gradients(self) -> None:
         """Make gradients their mean over the processes: that of one process with the whole batch."""
         if self.accelerator.num_processes == 1:
@@ -190,16 +169,9 @@ class Contrastive:
 class TextRanker:
     """Ranks candidate items for a text by cosine, while the encoder is trained.
 
-    The backbone ``similarity`` evaluates by the same cosines. Two rules differ, for a reward must not pay for saying
-    nothing: of equal scores the others stand first, and there is no random order. Embeddings of the items are computed
-    when they are first needed after :meth:`changed`, and never otherwise.
-
-    Args:
-        texts: ``I`` texts of the items.
-        candidates: ``(c,)`` item_idx, ascending, that are ranked.
-
-    Attributes:
-        seconds: spent on ``embedding`` and on ``ranking`` since it was made.
+    The backbone ``similarity`` evaluates by the same cosines. A reward must not pay for saying nothing: of equal scores
+    the others stand first, and there is no random order. ``texts`` are those of all items, ``candidates (c,)`` the
+    item_idx, ascending, that are ranked; ``seconds`` were spent on ``embedding`` and on ``ranking`` so far.
     """
 
     def __init__(self, encoder: TextEncoder, texts: Sequence[str], candidates: np.ndarray) -> None:
@@ -256,16 +228,13 @@ def ndcg(ranks: Tensor) -> Tensor:
     ``Σ 1/log2(rank + 1)`` over the same sum for ranks 1 to f; between 0 and 1.
     """
     best = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
-    return _gain(ranks).sum(1) / _gain(best).sum()
+    gain, most = (1.0 / torch.log2(places.float() + 1) for places in (ranks, best))
+    return gain.sum(1) / most.sum()
 
 
 def mrr(ranks: Tensor) -> Tensor:
     """Return ``(n,)`` 1 over the rank of the first relevant item."""
     return 1.0 / ranks.min(1).values.float()
-
-
-def _gain(ranks: Tensor) -> Tensor:
-    return 1.0 / torch.log2(ranks.float() + 1)
 
 
 REWARDS: dict[str, Callable[[Tensor], Tensor]] = {"ndcg": ndcg, "mrr": mrr}
@@ -285,8 +254,7 @@ class SystemReward:
         """Return a number for each answer; ``rows`` are the numbers of the prompts that they answer."""
         sessions, at = self.histories.sessions, self.rows[list(rows)]
         profiles = [finished(self.histories.config, text) for text in texts]
-        ranks = self.ranker.ranks(profiles, sessions.history[at], sessions.future[at])
-        return self.measure(ranks).tolist()
+        return self.measure(self.ranker.ranks(profiles, sessions.history[at], sessions.future[at])).tolist()
 
     def watch(self, rollout: Rollout, rows: Sequence[int]) -> Metrics:
         """Return how readable the answers are, and how much of them is copied; see :func:`interpretability`."""

@@ -1,13 +1,13 @@
 """Results and cost of a tuning, as tables, a page and a picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 from reclm import console as markdown
 from reclm import plugins
@@ -62,11 +62,10 @@ def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
     rows = np.searchsorted(tuning.sessions.users, users).tolist()
     histories = dict(zip(ids, tuning.histories.texts(rows), strict=True))
 
-    view = tuning.dataset.view()
     profiler = LangPTuneProfiler.open(tuning.folder, model=tuning.tuned.about.model)
     folder, source = tuning.folder / "profiles", tuning.dataset
     with ProfileStore.open(folder, source.fingerprint, profiler.writer, source.name) as store:
-        make_profiles(view, profiler, store, ("user",), None, tuning.progress, rows={"user": users})
+        make_profiles(source.view(), profiler, store, ("user",), None, tuning.progress, rows={"user": users})
         profiles = [profile for user_id in ids if (profile := store.get("user", user_id))]
     texts = {profile.id: profile.text for profile in profiles}
     encoder = profiler.encoder or tuning.encoder
@@ -78,27 +77,29 @@ def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
     }
     stages = {part: metrics for part in ("cl", "rlso") if (metrics := read_metrics(tuning.folder / part))}
     drawn = draw(stages, tuning.folder / CURVES, f"LangPTune on {tuning.view.name}")
-    cut, measures = encoder.truncated(list(texts.values())), profiler.measures(dataset.view(), profiles)
+    cut = encoder.truncated(list(texts.values()))
     remarks = [f"warning: the encoder's window cuts {cut:.1%} of the users' texts"] if cut else []
     remarks += _reward_remarks(tuning, stages) + [
         f"profiles: {name} {value:.3g} ({_MEASURES[name]})"
-        for name, value in measures.items()
+        for name, value in profiler.measures(dataset.view(), profiles).items()
         if name in _MEASURES and np.isfinite(value)
     ]
     lines = [*_summary(tuning, len(users), rankings, remarks), *_costs(stages)]
-    if drawn:
-        lines.append(f"![Loss, reward and how profiles read, step by step]({CURVES})")
+    lines += [f"![Loss, reward and how profiles read, step by step]({CURVES})"] if drawn else []
     if config.source == "profile":
         lines += _examples(tuning, dataset, texts, histories)
     (tuning.folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
-    table = Table(title=f"{len(users):,} test sessions, {len(tuning.sessions.items):,} items")
-    table.add_column("ranking by")
-    for metric in METRICS:
-        table.add_column(metric, justify="right")
-    for name, values in rankings.items():
-        table.add_row(name, *values)
+    title = f"{len(users):,} test sessions, {len(tuning.sessions.items):,} items"
+    table = _table(title, ("ranking by", *METRICS), ((name, *values) for name, values in rankings.items()))
     return [table, *remarks, f"report: {tuning.folder / 'report.md'}"]
+
+
+def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(head[0], *(Column(name, justify="right") for name in head[1:]), title=title)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _ranked(
@@ -137,10 +138,11 @@ def _interval(estimate: Estimate | None) -> str:
 def _reward_remarks(tuning: "LangPTunePipeline", stages: Mapping[str, Metrics]) -> list[str]:
     rewards = stages["rlso"]["reward"].values if "rlso" in stages else np.empty(0)
     values, unit = by_pass(rewards, len(tuning.train_rows), tuning.config.rlso.batch_size)
-    between = " (and the recommender was trained in between)" * tuning.config.alternates
     change = rise([values])
     if change is None:
         return []
+    alternates = all(tuning.config.trains) and tuning.config.rounds > 1
+    between = " (and the recommender was trained in between)" if alternates else ""
     return [
         f"RLSO's mean reward is {_interval(mean(values))} over {len(values)} {unit}; that of their second half less "
         f"that of the first{between}: {_interval(change)}"
@@ -227,13 +229,10 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
     test = len(tuning.sessions.rows("test")[: config.measured or None]) * (config.source == "profile")
     parts.append(("test sessions", 1, test, each * test))
 
-    table = Table(title="dry run: nothing is trained")
-    table.add_column("part")
-    for name in ("steps", "profiles", "time (estimate)"):
-        table.add_column(name, justify="right")
-    for part, steps, profiles, seconds in parts:
-        table.add_row(part, f"{steps:,}", f"{profiles:,}", duration(seconds))
-    table.add_row("all", "", "", duration(sum(seconds for *_, seconds in parts)))
+    lines = [(part, f"{steps:,}", f"{count:,}", duration(seconds)) for part, steps, count, seconds in parts]
+    lines.append(("all", "", "", duration(sum(seconds for *_, seconds in parts))))
+    head = ("part", "steps", "profiles", "time (estimate)")
+    table = _table("dry run: nothing is trained", head, lines)
     table.caption = f"{len(tuning.sessions):,} sessions; measured on {len(rows)} of them"
     return table
 
@@ -245,10 +244,9 @@ def _update_seconds(
     size = len(prompts[:2])
     trial = tuning.config.rlso.model_copy(update={"batch_size": size, "minibatch_size": size})
 
-    def reward(texts: Sequence[str], rows: Sequence[int]) -> list[float]:
-        return [float(place) for place in range(len(texts))]
-
-    rlso = RLSO(policy, sampler, prompts[:2], reward, trial, tuning.accelerator)
+    rlso = RLSO(
+        policy, sampler, prompts[:2], lambda texts, rows: range(len(texts)), trial, tuning.accelerator
+    )
     begun = perf_counter()
     rlso.train_step()
     return (perf_counter() - begun) / size

@@ -14,27 +14,23 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from time import perf_counter
 from typing import Any, ClassVar, Protocol
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from reclm.errors import BadInput, Damaged
+from reclm.errors import BadInput
 from reclm.files import atomic_folder
 from reclm.profilers.rl.config import OnPolicyConfig
 from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean
 from reclm.profilers.rl.policy import Policy, PolicyGenerator, Rollout, TokenScores, roll_out
-from reclm.profilers.tuning.metrics_log import writing
+from reclm.profilers.tuning.metrics_log import reading, writing
 
 Metrics = dict[str, float]
-_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError, SafetensorError)
 
 
 class Reward(Protocol):
@@ -43,9 +39,6 @@ class Reward(Protocol):
     def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> Sequence[float]:
         """Return a number for each answer; ``rows`` are the numbers of the prompts that they answer."""
         ...
-
-
-Watch = Callable[[Rollout, Sequence[int]], Metrics]
 
 
 def rewards_of(
@@ -75,14 +68,9 @@ def batch_rows(
 ) -> tuple[list[int], list[int]]:
     """Return the prompts that a process answers in a step, and a seed for each answer.
 
-    Prompts come in a new order each time all were used. Processes take turns: together they answer the same prompts
-    with the same seeds however many they are.
-
-    Args:
-        step: steps done.
-        size: prompts a step, of all processes together.
-        prompts: number of prompts.
-        samples: answers to each prompt; they follow each other.
+    Prompts come in a new order each time all were used. A step takes ``size``, of all processes together, which take
+    turns: they answer the same prompts with the same seeds however many they are. The ``samples`` of a prompt follow
+    each other.
     """
     places = range(step * size, (step + 1) * size)
     orders = {
@@ -100,26 +88,26 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in steps if steps[path].isdigit()), key=lambda path: int(steps[path]))
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn failures to read the checkpoint ``path`` in the block into Damaged."""
-    try:
-        yield
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise Damaged(
-            f"the checkpoint {path} is damaged; delete it to go on from the one before ({reason})", value=path
-        ) from error
+def save_checkpoint(
+    folder: Path, step: int, write: Callable[[Path], None], accelerator: Accelerator, newest: int | None
+) -> Path:
+    """Write the checkpoint of a step, complete or not at all; delete all but the ``newest``; return its path."""
+    path = folder / f"step-{step:06d}"
+    if accelerator.is_main_process:
+        with writing(path), atomic_folder(path) as draft:
+            write(draft)
+        for old in checkpoints(folder)[:-newest] if newest else ():
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    return path
 
 
 def check_batch(name: str, size: int, accelerator: Accelerator) -> None:
     """Raise a BadInput where a batch cannot be shared evenly by the processes."""
-    if size % accelerator.num_processes:
-        raise BadInput(
-            f"{name} = {size} cannot be shared evenly by {accelerator.num_processes} processes; make it a multiple",
-            value=size,
-            where=name,
-        )
+    count = accelerator.num_processes
+    if size % count:
+        message = f"{name} = {size} cannot be shared evenly by {count} processes; make it a multiple"
+        raise BadInput(message, value=size, where=name)
 
 
 class OnPolicy(ABC):
@@ -128,20 +116,14 @@ class OnPolicy(ABC):
     A step depends on the seed and its number, not on what ran before it in the process: order, answers and minibatches
     are drawn from generators of their own. A run resumed from a checkpoint equals the unbroken run.
 
-    Args:
-        sampler: writes answers with the policy's network.
-        prompts: token ids.
-        accelerator: by default a new one, in full precision.
-
-    Attributes:
-        samples: answers to each prompt of a batch.
-        watch: returns further metrics of a batch, from its answers and their prompts' numbers; their means over the
-            processes are logged.
-        step: steps done.
-        stopped: whether training ended before its last step.
+    ``sampler`` writes answers with the policy's network; ``prompts`` are token ids; ``accelerator`` is by default a new
+    one, in full precision. ``watch`` may be set to a function that returns further metrics of a batch, from its answers
+    and their prompts' numbers; their means over the processes are logged. ``stopped``: training ended before its last
+    step.
     """
 
     samples: ClassVar[int] = 1
+    """Answers to each prompt of a batch."""
     config: Any
 
     def __init__(
@@ -163,7 +145,7 @@ class OnPolicy(ABC):
         self._rates = [float(group["lr"]) for group in groups]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self.model, self.optimizer = self.accelerator.prepare(policy, optimizer)
-        self.watch: Watch | None = None
+        self.watch: Callable[[Rollout, Sequence[int]], Metrics] | None = None
         self.step = 0
         self.stopped = False
 
@@ -176,15 +158,8 @@ class OnPolicy(ABC):
         """Sample a batch of answers, rate them, and update the policy."""
         config, group = self.config, self.accelerator
         started = perf_counter()
-        rows, seeds = batch_rows(
-            self.step,
-            config.batch_size,
-            len(self.prompts),
-            config.seed,
-            group.process_index,
-            group.num_processes,
-            self.samples,
-        )
+        share = (group.process_index, group.num_processes, self.samples)
+        rows, seeds = batch_rows(self.step, config.batch_size, len(self.prompts), config.seed, *share)
         rollout = roll_out(self.sampler, [self.prompts[row] for row in rows], config.sampling, seeds)
         rollout = rollout.to(group.device)
         sampled = perf_counter()
@@ -205,14 +180,7 @@ class OnPolicy(ABC):
 
     def save(self, folder: Path, newest: int | None = None) -> Path:
         """Write a checkpoint, complete or not at all, and delete all but the ``newest``; return its path."""
-        path = folder / f"step-{self.step:06d}"
-        if self.accelerator.is_main_process:
-            with writing(path), atomic_folder(path) as draft:
-                self._write(draft)
-            for old in checkpoints(folder)[:-newest] if newest else ():
-                shutil.rmtree(old)
-        self.accelerator.wait_for_everyone()
-        return path
+        return save_checkpoint(folder, self.step, self._write, self.accelerator, newest)
 
     def _write(self, folder: Path) -> None:
         random = {f"cuda{at}": torch.cuda.get_rng_state(at) for at in range(torch.cuda.device_count())}
@@ -232,9 +200,9 @@ class OnPolicy(ABC):
             random = load_file(path / "random.safetensors")
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         for name, value in self.config.model_dump(mode="json", exclude={"steps"}).items():
-            if state["config"].get(name) != value:
+            if (before := state["config"].get(name)) != value:
                 raise BadInput(
-                    f"the checkpoint {path} was written with {name} = {state['config'].get(name)}, not {value}; "
+                    f"the checkpoint {path} was written with {name} = {before}, not {value}; "
                     "go on with the same options, or begin in another folder",
                     value=name,
                     where=path,
@@ -310,11 +278,8 @@ class OnPolicy(ABC):
     ) -> Metrics:
         """Take a gradient step on each minibatch of several epochs; return the means of the loss's terms.
 
-        Args:
-            size: samples of the batch.
-            loss_of: returns the loss of some samples, and its terms by name.
-            forward_size: samples in memory at once: the gradients of a minibatch are added up; None: all.
-            most_kl: updates end once ``update_kl`` is above it.
+        ``loss_of`` returns the loss of some of the ``size`` samples, and its terms by name. ``forward_size`` of them
+        are in memory at once, all by default. Updates end once ``update_kl`` is above ``most_kl``.
         """
         config, group = self.config, self.accelerator
         left = 1 - self.step / config.steps if config.schedule == "linear" else 1.0

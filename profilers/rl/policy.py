@@ -1,41 +1,35 @@
 """The policy: a language model with trained layers, its reference and value function, token scores and rollouts."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from peft import (
-    PeftModel,
-    get_peft_model_state_dict,
-    load_peft_weights,
-    set_peft_model_state_dict,
-)
-from safetensors import SafetensorError
+from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reclm.errors import BadInput, Damaged, NotFound
+from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import SamplingParams
 from reclm.llm.engines import LocalGenerator
 from reclm.llm.engines.transformers import TransformersGenerator
 from reclm.llm.models import LanguageModel
 from reclm.profilers.rl.config import LoraOptions
 from reclm.profilers.rl.losses import entropy
+from reclm.profilers.tuning.metrics_log import reading
 from reclm.profilers.tuning.training import add_adapter
 
-_ADAPTER_FILE = "adapter_model.safetensors"
-_VALUE_FILE = "value_head.safetensors"
+_ADAPTER_FILE, _VALUE_FILE = "adapter_model.safetensors", "value_head.safetensors"
 
 
 class LogitHead:
     """The output layer of a transformers causal language model, apart from the layers below.
 
-    The model may be one that a PEFT model holds: LoRA matrices on the output layer are used and trained like others.
+    It may be within a PEFT model: LoRA matrices on the output layer are used and trained like others.
     """
 
     def __init__(self, network: Any) -> None:
@@ -59,19 +53,17 @@ class LogitHead:
     def hidden_of_groups(self, ids: Tensor, attention: Tensor, prompt: int, size: int) -> Tensor:
         """Return :meth:`hidden` before each token behind the prompts: ``(B, P + T), (B, P + T) -> (B, T, h)``.
 
-        Args:
-            prompt: P.
-            size: rows that follow each other and have the same prompt; it is read once for them.
+        ``prompt`` is P; each ``size`` rows in sequence have the same prompt, which is read once for them.
         """
         first = self._decode(ids[::size, :prompt], attention[::size, :prompt], use_cache=True)
         cache = first.past_key_values
         cache.batch_repeat_interleave(size)
         last = first.last_hidden_state[:, -1:].repeat_interleave(size, 0)
         # nothing is read off the last token
-        tokens, known = ids[:, prompt:-1], attention[:, :-1]
+        tokens = ids[:, prompt:-1]
         if not tokens.shape[1]:
             return last
-        behind = self._decode(tokens, known, past_key_values=cache)
+        behind = self._decode(tokens, attention[:, :-1], past_key_values=cache)
         return torch.cat([last, behind.last_hidden_state], dim=1)
 
     def _decode(self, ids: Tensor, attention: Tensor, **more: Any) -> Any:
@@ -174,13 +166,10 @@ class Policy(nn.Module):
 
     @classmethod
     def adapt(cls, network: Any, options: LoraOptions | None = None, *, seed: int = 0) -> Self:
-        """Return a policy that begins as ``network``, which is changed in place.
+        """Return a policy that begins as ``network``, a transformers causal LM that is changed in place.
 
-        Args:
-            network: a transformers causal language model. One that has an adapter already (a tuned one) is merged
-                with it first: the reference is then the tuned model.
-            options: of what is trained; dropout is left out.
-            seed: of the new adapter's random half; torch's global state is left as it was.
+        One that has an adapter already is merged with it first: the reference is then the tuned model. Dropout of
+        ``options`` is left out. ``seed`` is of the adapter's random half; torch's global state is left as it was.
         """
         if isinstance(network, PeftModel):
             network = network.merge_and_unload()  # pyright: ignore[reportCallIssue]
@@ -194,11 +183,9 @@ class Policy(nn.Module):
         """The transformers model with the adapter's matrices inside; engines run it."""
         return self.network.get_base_model()
 
-    @contextmanager
-    def reference(self) -> Iterator[Self]:
+    def reference(self) -> AbstractContextManager[None]:
         """Let the policy be the model that it began as, within the block."""
-        with self.network.disable_adapter():
-            yield self
+        return self.network.disable_adapter()
 
     def forward(
         self,
@@ -209,12 +196,9 @@ class Policy(nn.Module):
         chunk: int = 512,
         samples: int = 1,
     ) -> TokenScores:
-        """Score the answers at the end of the rows.
+        """Score the answers at the end of the rows (see :class:`Rollout` and :func:`token_logprobs`).
 
-        Args:
-            ids, attention, answers: see :class:`Rollout`.
-            temperature, chunk: see :func:`token_logprobs`.
-            samples: answers to each prompt, one behind the other; the prompt is read once for all of them.
+        ``samples`` answers to a prompt follow each other; the prompt is read once for all of them.
         """
         tokens = answers.shape[1]
         if samples > 1:
@@ -243,23 +227,16 @@ class Policy(nn.Module):
         # peft would look for a missing folder on the hub
         for name in (_ADAPTER_FILE, _VALUE_FILE):
             if not (folder / name).is_file():
-                raise NotFound(
-                    f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote",
-                    value=folder,
-                )
+                message = f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote"
+                raise NotFound(message, value=folder)
         device = str(self.value_head.weight.device)
-        try:
+        with reading(folder, "is no policy for this model; give a folder that Policy.save wrote"):
             weights = load_peft_weights(str(folder), device=device)
             # peft would pass over what does not belong to this model
             if weights.keys() != get_peft_model_state_dict(self.network, save_embedding_layers=False).keys():
                 raise ValueError("other layers or modules are trained in it")
             set_peft_model_state_dict(self.network, weights)
             self.value_head.load_state_dict(load_file(folder / _VALUE_FILE, device=device))
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise Damaged(
-                f"{folder} holds no policy for this model; give a folder that Policy.save wrote ({reason})"
-            ) from error
 
 
 class PolicyGenerator(TransformersGenerator):
@@ -292,20 +269,16 @@ class PolicyGenerator(TransformersGenerator):
 
 @dataclass(frozen=True)
 class Rollout:
-    """``B`` prompts of up to ``P`` tokens and their answers of up to ``T``.
-
-    Attributes:
-        ids: ``(B, P + T)``: prompts padded on the left, answers on the right, with 0.
-        attention: ``(B, P + T)``, true where there is a token.
-        answers: ``(B, T)``, true on the tokens of the answer, the one that ends it included.
-        unfinished: ``(B,)``, true where the answer was cut.
-        texts: the answers as text, stripped.
-    """
+    """``B`` prompts of up to ``P`` tokens and their answers of up to ``T``."""
 
     ids: Tensor
+    """``(B, P + T)``: prompts padded on the left, answers on the right, with 0."""
     attention: Tensor
+    """``(B, P + T)``, true where there is a token."""
     answers: Tensor
+    """``(B, T)``, true on the tokens of the answer, the one that ends it included."""
     unfinished: Tensor
+    """``(B,)``, true where the answer was cut."""
     texts: list[str]
 
     @classmethod

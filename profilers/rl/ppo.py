@@ -8,7 +8,6 @@ Metrics of a step beside those of :mod:`~reclm.profilers.rl.loop`, means over it
 values; ``kl_coefficient`` β that the step used; ``stopped`` 1 if the KL ran away.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -44,16 +43,6 @@ class KLController:
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
             self.coefficient *= 1 + self.gain * error
-
-
-@dataclass(frozen=True)
-class Experience:
-    """A batch of answers with the inputs of the losses; ``(B, T)`` except the rollout."""
-
-    rollout: Rollout
-    old: TokenScores
-    advantages: Tensor
-    returns: Tensor
 
 
 class PPO(OnPolicy):
@@ -98,20 +87,19 @@ class PPO(OnPolicy):
         if limit and metrics["kl"] > limit:
             self.stopped = True
         else:
-            loss = partial(self._loss, Experience(rollout, old, advantages, returns))
+            loss = partial(self._loss, rollout, old, advantages, returns)
             metrics |= self._update(len(answers), loss, most_kl=config.update_kl)
             self.kl.update(metrics["kl"])
         return metrics | {"stopped": float(self.stopped)}
 
-    def _loss(self, experience: Experience, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(
+        self, rollout: Rollout, old: TokenScores, advantages: Tensor, returns: Tensor, rows: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a minibatch, and its terms by name."""
-        config, old = self.config, experience.old
-        answers = experience.rollout.answers[rows]
-        new = self._score(self.model, experience.rollout, rows)
-        policy = ppo_policy_loss(
-            new.logprobs, old.logprobs[rows], experience.advantages[rows], answers, config.clip
-        )
-        value = value_loss(new.values, old.values[rows], experience.returns[rows], answers, config.value_clip)
+        config, answers = self.config, rollout.answers[rows]
+        new = self._score(self.model, rollout, rows)
+        policy = ppo_policy_loss(new.logprobs, old.logprobs[rows], advantages[rows], answers, config.clip)
+        value = value_loss(new.values, old.values[rows], returns[rows], answers, config.value_clip)
         bonus = masked_mean(new.entropy, answers)
         loss = policy.loss + config.value_weight * value - config.entropy_weight * bonus
         # gradients are averaged over processes: each counts by its share of the tokens, as one process would

@@ -8,7 +8,6 @@ prompt's two answers, before penalty and whitening; means over its updates: ``lo
 new policy (k3, nats).
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,17 +18,6 @@ from reclm.profilers.rl.config import RLSOConfig
 from reclm.profilers.rl.loop import Metrics, OnPolicy
 from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean, rlso_loss, rlso_rewards
 from reclm.profilers.rl.policy import Rollout
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """A batch of ``B`` prompts, whose answers are in rows ``2 b`` and ``2 b + 1``."""
-
-    rollout: Rollout
-    logprobs: Tensor
-    """``(2 B, T)``, of each token under the policy that wrote it (π_t)."""
-    rewards: Tensor
-    """``(B, 2)``, penalised and whitened."""
 
 
 class RLSO(OnPolicy):
@@ -45,15 +33,8 @@ class RLSO(OnPolicy):
     def _groups(self, weights: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
         # with many processes, whatever requires a gradient must get one
         self.policy.value_head.requires_grad_(False)
-        config = self.config
-        return [
-            {
-                "params": weights,
-                "lr": config.learning_rate,
-                "weight_decay": config.weight_decay,
-                "eps": config.epsilon,
-            }
-        ]
+        rate, decay, epsilon = self.config.learning_rate, self.config.weight_decay, self.config.epsilon
+        return [{"params": weights, "lr": rate, "weight_decay": decay, "eps": epsilon}]
 
     def _learn(self, rollout: Rollout, rewards: Tensor) -> Metrics:
         config = self.config
@@ -64,16 +45,17 @@ class RLSO(OnPolicy):
         )
         gap = rewards.view(-1, 2).diff().abs().mean()
         metrics = self._batch_metrics(rollout, rewards, old, reference, reward_gap=gap)
-        pairs = Pairs(rollout, old.logprobs, scores.view(-1, 2))
         # π_t stays the policy that wrote the answers
-        return metrics | self._update(len(pairs.rewards), partial(self._loss, pairs), config.forward_size)
+        loss = partial(self._loss, rollout, old.logprobs, scores.view(-1, 2))
+        return metrics | self._update(len(scores) // 2, loss, config.forward_size)
 
-    def _loss(self, pairs: Pairs, prompts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of some prompts, and its terms by name."""
+    def _loss(
+        self, rollout: Rollout, logprobs: Tensor, rewards: Tensor, prompts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of some prompts, with the answers to prompt b in rows 2 b and 2 b + 1, and its terms."""
         rows = torch.stack([2 * prompts, 2 * prompts + 1], dim=1).flatten()
-        old, new = pairs.logprobs[rows], self._score(self.model, pairs.rollout, rows).logprobs
-        rewards = pairs.rewards[prompts]
-        loss = rlso_loss(new.sum(1).view(-1, 2), old.sum(1).view(-1, 2), rewards, self.config.eta)
+        old, new = logprobs[rows], self._score(self.model, rollout, rows).logprobs
+        loss = rlso_loss(new.sum(1).view(-1, 2), old.sum(1).view(-1, 2), rewards[prompts], self.config.eta)
         with torch.no_grad():
-            moved = masked_mean(kl_k3(old, new), pairs.rollout.answers[rows])
+            moved = masked_mean(kl_k3(old, new), rollout.answers[rows])
         return loss, {"loss": loss.detach(), "update_kl": moved}

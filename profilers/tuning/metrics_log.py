@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from reclm.charts import COLOURS, panels, save
 from reclm.errors import BadInput, Damaged
 
 FILE = "metrics.jsonl"
-HELD_OUT = "eval_"
+_HELD_OUT = "eval_"
 """Prefix of metrics on held-out data."""
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO}
+_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError, SafetensorError)
 _DISK_FULL = ("PytorchStreamWriter", "inline_container", "No space left", "os error 28", "Quota exceeded")
 _SMOOTHED = 40
 """A curve of so many points is drawn as its running mean over a twentieth of it, in front of itself."""
@@ -69,16 +71,21 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch.save and safetensors have errors of their own for a full disk
-        full = getattr(error, "errno", None) in _UNWRITABLE or any(
-            words in str(error) for words in _DISK_FULL
-        )
-        if not full:
+        full = any(words in str(error) for words in _DISK_FULL)
+        if not full and getattr(error, "errno", None) not in _UNWRITABLE:
             raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-        raise BadInput(
-            f"cannot write {folder}: {reason}; make room and run the same command again to go on",
-            value=folder,
-        ) from error
+        message = f"cannot write {folder}: {reason}; make room and run the same command again to go on"
+        raise BadInput(message, value=folder) from error
+
+
+@contextmanager
+def reading(path: Path, remedy: str = "is damaged; delete it to go on from the one before") -> Iterator[None]:
+    """Turn failures to read weights or a checkpoint in the block into Damaged."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise Damaged(f"{path} {remedy} ({' '.join(str(error).split())[:200]})", value=path) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +119,8 @@ def read_metrics(folder: Path) -> Metrics:
         except json.JSONDecodeError:
             continue
         if not isinstance(row, dict) or type(row.get("step")) is not int:
-            raise Damaged(
-                f'{path}:{number}: {line[:80]!r} is no row of metrics; wanted {{"step": 3, "loss": 1.2}}',
-                value=line,
-                where=f"{path}:{number}",
-            )
+            message = f'{line[:80]!r} is no row of metrics; wanted {{"step": 3, "loss": 1.2}}'
+            raise Damaged(f"{path}:{number}: {message}", value=line, where=f"{path}:{number}")
         for name, value in row.items():
             if name != "step" and type(value) in (int, float) and np.isfinite(value):
                 logged.setdefault(name, {})[row["step"]] = float(value)
@@ -127,80 +131,61 @@ def read_metrics(folder: Path) -> Metrics:
     }
 
 
+_TEXT = {
+    "compliance": "profiles in order",
+    "readability": "Flesch reading ease",
+    "copying": "copied from the history",
+}
+_SUPERVISED = {"loss": "loss", "accuracy": "accuracy", **_TEXT}
+_FROM_ZERO = {
+    "kl": "KL of an answer, nats",
+    "kl_coefficient": "β, weight of KL",
+    "entropy": "entropy of a token, nats",
+}
+_REINFORCED = {"reward": "reward", **_FROM_ZERO, **_TEXT}
+
+
 def draw(
     stages: Mapping[str, Metrics], path: Path, title: str = "training", kl_target: float | None = None
-) -> bool:
-    """Draw the curves as one PNG (see :func:`figure`); return whether there was anything to draw."""
-    drawn = figure(stages, title, kl_target)
-    if drawn:
-        save(drawn, path)
-    return drawn is not None
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """A curve to draw."""
-
-    title: str
-    metric: str
-    spread: str = ""
-    """The metric that is its standard deviation."""
-    from_zero: bool = False
-
-
-_TEXT = (
-    _Panel("profiles in order", "compliance"),
-    _Panel("Flesch reading ease", "readability"),
-    _Panel("copied from the history", "copying"),
-)
-_SUPERVISED = (_Panel("loss", "loss"), _Panel("accuracy", "accuracy"), *_TEXT)
-_REINFORCED = (
-    _Panel("reward", "reward", spread="reward_std"),
-    _Panel("KL of an answer, nats", "kl", from_zero=True),
-    _Panel("β, weight of KL", "kl_coefficient", from_zero=True),
-    _Panel("entropy of a token, nats", "entropy", from_zero=True),
-    *_TEXT,
-)
-
-
-def figure(stages: Mapping[str, Metrics], title: str, kl_target: float | None = None) -> Figure | None:
-    """Draw a panel a curve: loss and accuracy of each stage; of reinforcement learning reward, KL, β, entropy.
+) -> Figure | None:
+    """Draw a panel a curve, as one PNG: loss and accuracy of a stage; of reinforcement learning reward, KL, β, entropy.
 
     A stage with ``kl`` is one of reinforcement learning; a dashed line shows ``kl_target``, the KL that β is steered
-    towards. None if there is no curve.
+    towards. Return the figure, or None if there is no curve.
     """
     chosen = [
-        (stage, panel, metrics)
+        (f"{stage}: {name}".replace("$", r"\$"), metric, metrics)
         for stage, metrics in stages.items()
-        for panel in (_REINFORCED if "kl" in metrics else _SUPERVISED)
-        if panel.metric in metrics or HELD_OUT + panel.metric in metrics
+        for metric, name in (_REINFORCED if "kl" in metrics else _SUPERVISED).items()
+        if metric in metrics or _HELD_OUT + metric in metrics
     ]
     if not chosen:
         return None
-    drawn, axes = panels(len(chosen), 4, title, size=(3.4, 2.7))
-    for axis, (stage, panel, metrics) in zip(axes, chosen, strict=True):
-        _draw(axis, panel, metrics)
-        axis.set_title(f"{stage}: {panel.title}".replace("$", r"\$"), fontsize=10, loc="left")
-        if panel.metric == "kl" and kl_target is not None:
+    figure, axes = panels(len(chosen), 4, title, size=(3.4, 2.7))
+    for axis, (name, metric, metrics) in zip(axes, chosen, strict=True):
+        _draw(axis, metric, metrics)
+        axis.set_title(name, fontsize=10, loc="left")
+        if metric == "kl" and kl_target is not None:
             style = {"color": "black", "linewidth": 0.9, "linestyle": (0, (4, 3))}
             axis.axhline(kl_target, label=f"target {kl_target:g}", **style)
             axis.legend(frameon=False, fontsize=8, loc="lower right")
-    return drawn
+    save(figure, path)
+    return figure
 
 
-def _draw(axis: Axes, panel: _Panel, metrics: Metrics) -> None:
-    trained, held_out = metrics.get(panel.metric), metrics.get(HELD_OUT + panel.metric)
+def _draw(axis: Axes, metric: str, metrics: Metrics) -> None:
+    trained, held_out = metrics.get(metric), metrics.get(_HELD_OUT + metric)
     if trained:
         colour = COLOURS[0] if held_out else COLOURS[1]
-        if panel.spread in metrics:
-            _band(axis, trained, metrics[panel.spread])
+        if spread := metrics.get(f"{metric}_std"):
+            _band(axis, trained, spread)
         if len(trained.values) >= _SMOOTHED:
             axis.plot(trained.steps, trained.values, color=colour, linewidth=0.7, alpha=0.35)
         label = "training" if held_out else None
         (line,) = axis.plot(trained.steps, _smooth(trained.values), color=colour, linewidth=1.6, label=label)
         if len(trained.values) == 1:
             line.set_marker("o")
-        if panel.from_zero:
+        if metric in _FROM_ZERO:
             axis.set_ylim(bottom=min(0.0, trained.values.min()))
     if held_out:
         style = {"color": COLOURS[1], "linewidth": 1.6, "marker": "o", "markersize": 3.5}

@@ -65,28 +65,21 @@ class RunFolder:
     def read(cls, folder: Path) -> Self:
         """Return the run that :meth:`begin` wrote."""
         if not (folder / ABOUT).is_file() or not (folder / CONFIG).is_file():
-            raise NotFound(
-                f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)",
-                value=folder,
-            )
+            message = f"{folder} holds no tuned profiler; give the folder that reclm tune wrote (--out)"
+            raise NotFound(message, value=folder)
         return cls(folder, cls.Config.from_yaml(folder / CONFIG), cls.About.from_yaml(folder / ABOUT))
 
     def reopened(self, settings: Mapping[str, Any] | None, engine: str | None) -> Self:
         """Return the run with ``settings`` over its own, for a profiler that is opened to write."""
         if engine not in {None, "transformers"}:
-            raise BadInput(
-                f"a tuned model runs on transformers, not on {engine!r}; leave --engine out", value=engine
-            )
-        values = merged(self.config.model_dump(mode="json"), settings or {})
-        config = self.Config.build(values, where=f"profiler {self.profiler}")
-        for name in settings or {}:
-            if name not in self.writes:
-                raise BadInput(
-                    f"profiler {self.profiler}: {name!r} is a setting of tuning, and {self.folder} is tuned; leave it "
-                    f"out (what changes how it writes: {', '.join(self.writes)})",
-                    value=name,
-                    where=f"profiler {self.profiler}",
-                )
+            message = f"a tuned model runs on transformers, not on {engine!r}; leave --engine out"
+            raise BadInput(message, value=engine)
+        settings, where = settings or {}, f"profiler {self.profiler}"
+        config = self.Config.build(merged(self.config.model_dump(mode="json"), settings), where=where)
+        for name in sorted(settings.keys() - set(self.writes)):
+            message = f"{where}: {name!r} is a setting of tuning, and {self.folder} is tuned; leave it out"
+            changes = f"what changes how it writes: {', '.join(self.writes)}"
+            raise BadInput(f"{message} ({changes})", value=name, where=where)
         return replace(self, config=config)
 
     @classmethod
@@ -102,19 +95,11 @@ class RunFolder:
         """Return a folder to tune in: a new one, or one to go on in, which :meth:`write` gives the new ``config``.
 
         Where nothing was learned yet, data that were prepared with other options are deleted. ``requested`` is the name
-        that ``model`` was found by; ``about`` are further fields of ``About``.
-
-        Raises:
-            BadInput: if the folder was tuned from other data, another model or with other options (those that are
-                ``free`` may differ), holds something else, or cannot be written.
+        that ``model`` was found by; ``about`` are further fields of ``About``. A folder that was tuned from other data,
+        another model or with other options (those that are ``free`` may differ), or holds something else, is refused.
         """
-        fields = {
-            "dataset": view.name,
-            "fingerprint": view.fingerprint,
-            "model": requested,
-            "weights": model.name,
-        }
-        run = cls(folder, config, cls.About(**fields, **about))
+        about |= {"dataset": view.name, "fingerprint": view.fingerprint}
+        run = cls(folder, config, cls.About(**about, model=requested, weights=model.name))
         if (folder / ABOUT).is_file():
             earlier = cls.read(folder)
             try:
@@ -124,13 +109,11 @@ class RunFolder:
                     raise
                 for name in cls.prepared:
                     shutil.rmtree(folder / name, ignore_errors=True)
-        elif folder.is_dir() and not all(
-            path.name == CONFIG or path.name.startswith(".") for path in folder.iterdir()
+        elif folder.is_dir() and any(
+            path.name != CONFIG and path.name[0] != "." for path in folder.iterdir()
         ):
-            raise BadInput(
-                f"{folder} holds something else than a tuned profiler; give another folder (--out)",
-                value=folder,
-            )
+            message = f"{folder} holds something else than a tuned profiler; give another folder (--out)"
+            raise BadInput(message, value=folder)
         if not run.learned:
             run.write()
         return run
@@ -161,13 +144,12 @@ class RunFolder:
 
     def model(self, name: str | None = None) -> LanguageModel:
         """Return the model that was tuned; ``name``, or the requested name, must still be that of its weights."""
-        model = find_model(name or self.about.model)
-        if model.name != self.about.weights:
-            raise BadInput(
-                f"{self.folder} was tuned from {self.about.weights}, not from {model.name}; give that one with --model",
-                value=model.name,
-                remedy=self.about.weights,
+        model, tuned = find_model(name or self.about.model), self.about.weights
+        if model.name != tuned:
+            message = (
+                f"{self.folder} was tuned from {tuned}, not from {model.name}; give that one with --model"
             )
+            raise BadInput(message, value=model.name, remedy=tuned)
         return model
 
     def generator(self, stage: str | None, model: LanguageModel) -> LazyGenerator:
@@ -196,22 +178,16 @@ def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], withi
         if isinstance(before, dict) and isinstance(value, dict) and before.keys() == value.keys():
             _compare(folder, before, value, f"{within}{name}.")
         elif before != value:
-            raise BadInput(
-                f"{folder} was tuned with {within}{name} = {before}, not {value}; go on with the same options, "
-                "or begin in another folder (--out)",
-                value=value,
-                where=f"{within}{name}",
-            )
+            message = f"{folder} was tuned with {within}{name} = {before}, not {value}"
+            remedy = "go on with the same options, or begin in another folder (--out)"
+            raise BadInput(f"{message}; {remedy}", value=value, where=f"{within}{name}")
 
 
 class Tuning(ABC):
     """The training of a profiler on one data set, in one run folder; a run that was interrupted goes on there.
 
-    Args:
-        folder: the run folder.
-        requested_model: the name that ``model`` was found by.
-        encoder: the text encoder to begin with.
-        progress: show bars, and print the steps on stderr.
+    ``requested_model`` is the name that ``model`` was found by, ``encoder`` the text encoder to begin with;
+    ``progress`` shows bars, and prints the steps on stderr.
     """
 
     Folder: ClassVar[type[RunFolder]]
@@ -238,15 +214,9 @@ class Tuning(ABC):
         model = find_model(profiler.model)
         if profiler.folder is None:
             profiler.folder = current().tuned(view.name, f"{cls.Folder.profiler}-{model.name}")
-        return cls(
-            view,
-            config or profiler.config,
-            model,
-            profiler.folder,
-            requested_model=profiler.model,
-            encoder=profiler.encoder,
-            progress=profiler.progress,
-        )
+        options = {"encoder": profiler.encoder, "progress": profiler.progress}
+        config = config or profiler.config
+        return cls(view, config, model, profiler.folder, requested_model=profiler.model, **options)
 
     def begin(self, **about: Any) -> Any:
         """Return the run folder, new or as an earlier run left it (see :meth:`RunFolder.begin`)."""

@@ -48,19 +48,16 @@ def load_network(
 ) -> Any:
     """Load the model to be trained: bf16 on a GPU that has it, else f32.
 
-    Args:
-        four_bit: hold the weights in 4 bits; None: where bitsandbytes and a GPU are there.
-        scores: a model of one number for a text (a reward model), in place of a causal one.
-        full: f32 in any case, for weights that are trained themselves: small steps are lost in bf16.
+    ``four_bit``: hold the weights in 4 bits; None: where bitsandbytes and a GPU are there. ``scores``: a model of one
+    number for a text (a reward model), in place of a causal one. ``full``: f32 in any case, for weights that are
+    trained themselves: small steps are lost in bf16.
     """
     gpu = device != "cpu" and torch.cuda.is_available()
     possible = gpu and importlib.util.find_spec("bitsandbytes") is not None
     if four_bit and not possible:
-        raise MissingExtra(
-            "four_bit = true needs a GPU and bitsandbytes; pip install bitsandbytes, or leave it out",
-            where="four_bit",
-            remedy="pip install bitsandbytes",
-        )
+        remedy = "pip install bitsandbytes"
+        message = f"four_bit = true needs a GPU and bitsandbytes; {remedy}, or leave it out"
+        raise MissingExtra(message, where="four_bit", remedy=remedy)
     bf16 = gpu and not full and torch.cuda.is_bf16_supported(including_emulation=False)
     options: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32, "use_safetensors": True}
     if possible and four_bit is not False:
@@ -115,19 +112,16 @@ def add_adapter(
     whole: list[str] | None = None
     if lora.last_layers is not None:
         layers = _last_layers(network, lora.last_layers)
-        if lora.whole:
-            _check_float32(layers)
-            targets, whole = DUMMY_TARGET_MODULES, list(layers)
-        else:
+        if not lora.whole:
             targets = _targets(layers, lora.modules)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        modules_to_save=whole,
-        task_type=task,
-    )
+        else:
+            dtypes = {weights.dtype for layer in layers.values() for weights in layer.parameters()}
+            if other := dtypes - {torch.float32}:
+                message = f"whole = true trains layers in place, and small steps are lost in {other.pop()}"
+                raise BadInput(f"{message}; load the model in float32, or leave whole out")
+            targets, whole = DUMMY_TARGET_MODULES, list(layers)
+    trained = {"target_modules": targets, "modules_to_save": whole}
+    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type=task, **trained)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(network, config)
@@ -135,26 +129,22 @@ def add_adapter(
 
 def _last_layers(network: Any, count: int) -> dict[str, nn.Module]:
     """Return the last decoder layers, by their names within the network."""
-    depth = network.config.get_text_config().num_hidden_layers
+    depth, kind = network.config.get_text_config().num_hidden_layers, type(network).__name__
     if count > depth:
-        raise BadInput(
-            f"last_layers = {count}, but {type(network).__name__} has {depth} layers; ask for fewer"
-        )
+        raise BadInput(f"last_layers = {count}, but {kind} has {depth} layers; ask for fewer")
     for name, module in network.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return {f"{name}.{at}": module[at] for at in range(depth - count, depth)}
-    raise BadInput(
-        f"{type(network).__name__} does not hold its {depth} layers in a list; leave last_layers out"
-    )
+    raise BadInput(f"{kind} does not hold its {depth} layers in a list; leave last_layers out")
 
 
 def _targets(layers: dict[str, nn.Module], modules: str | list[str]) -> list[str]:
     """Return the names of the modules within ``layers`` that get LoRA matrices, by PEFT's rules."""
     within = [
-        (f"{layer}.{name}", part)
+        part
         for layer, top in layers.items()
-        for name, part in top.named_modules()
-        if name
+        for part in top.named_modules(prefix=layer)
+        if part[1] is not top
     ]
     if modules == "all-linear":
         names = [name for name, part in within if isinstance(part, nn.Linear | Conv1D)]
@@ -168,25 +158,14 @@ def _targets(layers: dict[str, nn.Module], modules: str | list[str]) -> list[str
     return names
 
 
-def _check_float32(layers: dict[str, nn.Module]) -> None:
-    other = {weights.dtype for layer in layers.values() for weights in layer.parameters()} - {torch.float32}
-    if other:
-        raise BadInput(
-            f"whole = true trains layers in place, and small steps are lost in {other.pop()}; "
-            "load the model in float32, or leave whole out"
-        )
-
-
 def batch_order(lengths: np.ndarray, config: Any, generator: np.random.Generator) -> np.ndarray:
     """Return the order in which samples are learned from, all epochs one after the other: ``(n,)`` sample numbers.
 
     Each epoch is shuffled, and batches hold samples of similar length (``lengths``, in tokens). The order is fixed
     before training, so that a resumed run sees the samples that the unbroken run would have seen.
     """
-    chosen = evenly(len(lengths), config.limit)
-    epochs = [
-        _epoch(chosen, lengths, config.batch_size, generator) for _ in range(int(np.ceil(config.epochs)))
-    ]
+    chosen, count = evenly(len(lengths), config.limit), int(np.ceil(config.epochs))
+    epochs = [_epoch(chosen, lengths, config.batch_size, generator) for _ in range(count)]
     return np.concatenate(epochs)[: max(1, round(config.epochs * len(chosen)))]
 
 
@@ -289,9 +268,7 @@ class _LogCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(1)
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and self.log:
             self.log.add(state.global_step, _numbers(logs))
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.lines import Line2D
 
 from reclm.errors import Damaged, ReclmError
-from reclm.profilers.tuning.metrics_log import Curve, draw, figure, read_metrics
+from reclm.profilers.tuning.metrics_log import Curve, draw, read_metrics
 
 
 def write(folder, *lines) -> None:
@@ -84,7 +84,7 @@ def test_a_panel_a_curve(tmp_path):
         "$ppo": ppo,
         "idle": {},
     }
-    drawn = figure(stages, "RecLM", kl_target=6.0)
+    drawn = draw(stages, tmp_path / "curves.png", "RecLM", kl_target=6.0)
     titles = [axis.get_title(loc="left") for axis in drawn.axes]
     assert titles == [
         "kd: loss",
@@ -103,9 +103,9 @@ def test_a_panel_a_curve(tmp_path):
     assert drawn.axes[4].get_ylim()[0] == 0
 
 
-def test_a_long_curve_is_drawn_as_its_running_mean():
+def test_a_long_curve_is_drawn_as_its_running_mean(tmp_path):
     values = np.arange(40.0) % 2
-    raw, smooth = figure({"kd": {"loss": curve(*values)}}, "x").axes[0].lines
+    raw, smooth = draw({"kd": {"loss": curve(*values)}}, tmp_path / "x.png").axes[0].lines
     assert [y for _, y in points(raw)] == values.tolist()
     # over three values, two at the ends: 0 1 0 1 … 1
     steps, means = zip(*points(smooth), strict=True)
@@ -113,9 +113,9 @@ def test_a_long_curve_is_drawn_as_its_running_mean():
     assert steps == tuple(range(1, 41))
 
 
-def test_a_kl_below_nothing_is_seen():
+def test_a_kl_below_nothing_is_seen(tmp_path):
     ppo = {"kl": curve(-0.5, 1)}
-    assert figure({"ppo": ppo}, "x").axes[0].get_ylim()[0] == -0.5
+    assert draw({"ppo": ppo}, tmp_path / "x.png").axes[0].get_ylim()[0] == -0.5
 
 
 def test_one_png(tmp_path):

@@ -221,8 +221,6 @@ _LEARNED = {"cl.steps", "train_ratio"}
 @pytest.mark.parametrize(
     ("variant", "source", "used"),
     [
-        ("zero", "history", set()),
-        ("zero", "profile", _WRITTEN),
         ("cl", "history", _LEARNED | {"cl.learning_rate_alone"}),
         ("cl", "profile", _LEARNED | _SAMPLED | {"cl.learning_rate_alone", "cl.reuse"}),
         ("rlso", "profile", _SAMPLED | {"rlso.steps", "train_ratio", "lora.r", "rounds", "reward"}),
