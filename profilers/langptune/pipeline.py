@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from rich.table import Table
 
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset
@@ -21,6 +22,7 @@ from reclm.data.sessions import Sessions, next_item
 from reclm.data.storage import is_dataset, load_folder
 from reclm.files import atomic_file, atomic_folder
 from reclm.folders import current
+from reclm.profilers.langptune import report
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.profiler import ENCODER, Tuned
 from reclm.profilers.langptune.prompts import Histories, Samples, SessionWriter, Written, profile_chat
@@ -35,9 +37,6 @@ from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 _CL_SEED = 7
 """Draws other sessions for contrastive learning than for RLSO."""
 
@@ -45,8 +44,8 @@ _CL_SEED = 7
 class LangPTunePipeline(Tuning):
     """A run of the variant that ``config`` names, on one process or many (``accelerate launch``).
 
-    Of many, the first writes what they share, and alone measures. The sessions of ``view`` are learned from; where it
-    has none they are made of it. See :class:`~reclm.profilers.tuning.run_folder.Tuning`.
+    Of many, the first writes what they share, and alone measures. The sessions of ``view`` are learned from, or those
+    made of it. See :class:`~reclm.profilers.tuning.run_folder.Tuning`.
     """
 
     Folder = Tuned
@@ -81,15 +80,13 @@ class LangPTunePipeline(Tuning):
         options = ["--backbone", "similarity", "--augment", "--profiler", "keywords", "--kind", "user"]
         return ["reclm", "bench", *options, *encoder]
 
-    def results(self) -> "list[Table | str]":
+    def results(self) -> list[Table | str]:
         """Evaluate on the test users, and write report and curves; return tables to be printed."""
-        from reclm.profilers.langptune.report import results
-
         self.sessions  # noqa: B018 - all processes make or load them together
         if not self.accelerator.is_main_process:
             return []
         with quiet(), writing(self.folder):
-            return results(self)
+            return report.results(self)
 
     def shown(self, count: int) -> Iterator[str]:
         """Yield ``count`` prompts as a person reads them, each with the items that come next."""
@@ -101,12 +98,10 @@ class LangPTunePipeline(Tuning):
             yield f"══ user {self.view.users.ids(sessions.users[row : row + 1])[0]}"
             yield f"{chat.messages[0].content}\n── begins: {chat.answer_start or '(nothing)'}\n── next: {wanted}"
 
-    def estimate(self) -> "Table":
+    def estimate(self) -> Table:
         """Return a table of profiles, tokens and time of every part, from the time of one batch here."""
-        from reclm.profilers.langptune.report import estimate
-
         with quiet():
-            return estimate(self)
+            return report.estimate(self)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -123,9 +118,7 @@ class LangPTunePipeline(Tuning):
     @property
     def sessions(self) -> Sessions:
         """The sessions that are learned from: the view's own or, where it has none, those made of it."""
-        sessions = self.view.sessions or self.dataset.sessions
-        assert sessions is not None
-        return sessions
+        return self.view.sessions or self.dataset.sessions  # pyright: ignore[reportReturnType]
 
     @cached_property
     def histories(self) -> Histories:

@@ -130,11 +130,7 @@ class LangPTuneProfiler(Profiler):
         model: str | TextGenerator | None = None,
         engine: str | None = None,
     ) -> Self:
-        """Return the profiler that was tuned in ``folder``; ``settings`` change how it writes.
-
-        Raises:
-            BadInput: if it is not finished, or the model, the engine or a setting is not its own.
-        """
+        """Return the profiler that was tuned, to its end, in ``folder``; ``settings`` change how it writes."""
         tuned = Tuned.read(folder).reopened(settings, engine)
         if not tuned.done:
             message = f"{folder} is not finished; run the same reclm tune again, it goes on"

@@ -7,7 +7,7 @@ the chat nor as another line of the prompt.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -126,12 +126,11 @@ class Histories:
     def _history(
         self, items: Sequence[int], ratings: Sequence[float], reviews: Sequence[str | None]
     ) -> list[HistoryItem]:
-        limit, none = self.config.review_chars, [None] * len(items)
+        limit = self.config.review_chars
+        rated, reviewed = ratings or [np.nan] * len(items), reviews or [None] * len(items)
         return [
             HistoryItem(self.lines[item], rating, plain(review or "", limit) if limit else "")
-            for item, rating, review in zip(
-                items, ratings or [np.nan] * len(items), reviews or none, strict=True
-            )
+            for item, rating, review in zip(items, rated, reviewed, strict=False)
         ]
 
 
@@ -163,13 +162,11 @@ class SessionWriter:
 
     def _write(
         self, chats: Sequence[Chat], params: SamplingParams, seeds: Sequence[int] | None = None
-    ) -> Written:
-        begun = perf_counter()
-        prompts = [self.prompts.ids(chat) for chat in chats]
-        answers = sample_all(self.sampler, prompts, params, seeds)
-        texts = [finished(self.histories.config, self.sampler.decode(new)) for new, _ in answers]
-        tokens = sum(len(new) for new, _ in answers)
-        return Written(texts, [ended for _, ended in answers], tokens, perf_counter() - begun)
+    ) -> list[tuple[str, bool, int]]:
+        """Return text, whether it ended by itself and tokens of the answer to each chat."""
+        answers = sample_all(self.sampler, [self.prompts.ids(chat) for chat in chats], params, seeds)
+        config, decode = self.histories.config, self.sampler.decode
+        return [(finished(config, decode(new)), ended, len(new)) for new, ended in answers]
 
     def chats(self, rows: Sequence[int], params: SamplingParams) -> dict[int, Chat]:
         """Return the last question of each session.
@@ -181,8 +178,8 @@ class SessionWriter:
         chats = {row: profile_chat(some[0], config) for row, some in parts.items()}
         for number in range(1, max(map(len, parts.values()), default=0)):
             longer = [row for row, some in parts.items() if len(some) > number]
-            known = self._write([chats[row] for row in longer], params).texts
-            for row, profile in zip(longer, known, strict=True):
+            known = self._write([chats[row] for row in longer], params)
+            for row, (profile, *_) in zip(longer, known, strict=True):
                 chats[row] = profile_chat(parts[row][number], config, profile)
         return chats
 
@@ -199,8 +196,9 @@ class SessionWriter:
         """
         begun = perf_counter()
         chats = self.chats(rows, before or params)
-        written = self._write([chats[row] for row in rows], params, seeds)
-        return replace(written, seconds=perf_counter() - begun)
+        answers = self._write([chats[row] for row in rows], params, seeds)
+        texts, ended = ([answer[at] for answer in answers] for at in (0, 1))
+        return Written(texts, ended, sum(count for *_, count in answers), perf_counter() - begun)
 
 
 class Samples:

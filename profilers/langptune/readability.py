@@ -23,10 +23,9 @@ def interpretability(
 ) -> dict[str, float]:
     """Return means over ``n`` profiles, without those that a measure does not apply to (nan if to none).
 
-    ``copying`` from ``sources``, the text of the items that each was written from, ``readability`` and ``compliance``
-    are the functions of these names; ``finished`` says whether each ended by itself, not at the limit of tokens.
-    ``distinct_2`` is the share of different ones among the word pairs of all profiles (Li et al. 2016,
-    https://arxiv.org/abs/1510.03055).
+    ``sources`` are the texts of the items that each was written from; ``finished`` says whether each ended by itself,
+    not at the limit of tokens. ``distinct_2`` is the share of different ones among the word pairs of all profiles (Li
+    et al. 2016, https://arxiv.org/abs/1510.03055).
     """
     words = [_words(text) for text in profiles]
     pairs = [pair for of_profile in words for pair in _ngrams(of_profile, 2)]
@@ -85,10 +84,9 @@ def compliance(profiles: Sequence[str], finished: Sequence[bool]) -> np.ndarray:
 
 
 def _in_order(text: str) -> bool:
-    sentences = _sentences(text)
-    if not sentences or not _TEXT_END.search(text) or len(set(sentences)) < len(sentences):
-        return False
-    return max(Counter(_ngrams(_words(text), 4)).values(), default=0) <= 2
+    sentences, repeats = _sentences(text), Counter(_ngrams(_words(text), 4)).values()
+    ends = bool(sentences) and _TEXT_END.search(text) is not None
+    return ends and len(set(sentences)) == len(sentences) and max(repeats, default=0) <= 2
 
 
 # profiles are looked at by several measures, and two profiles of a prompt have one source

@@ -159,11 +159,10 @@ class Contrastive:
 
     def _average_gradients(self) -> None:
         """Make gradients their mean over the processes: that of one process with the whole batch."""
-        if self.accelerator.num_processes == 1:
-            return
-        gradients = [weights.grad for weights in self.parameters if weights.grad is not None]
-        whole: Any = self.accelerator.reduce(parameters_to_vector(gradients), "mean")
-        vector_to_parameters(whole, gradients)
+        if self.accelerator.num_processes > 1:
+            gradients = [weights.grad for weights in self.parameters if weights.grad is not None]
+            whole: Any = self.accelerator.reduce(parameters_to_vector(gradients), "mean")
+            vector_to_parameters(whole, gradients)
 
 
 class TextRanker:
@@ -204,10 +203,7 @@ class TextRanker:
         return scores
 
     def ranks(self, profiles: Sequence[str], histories: np.ndarray, future: np.ndarray) -> Tensor:
-        """Return ``(n, f)`` ranks of the future items ``(n, f)`` (item_idx, all candidates), the best 1.
-
-        Of equal scores the others stand first. Ranks are counted, not sorted: ``n·f·c`` comparisons.
-        """
+        """Return ``(n, f)`` ranks of the future items ``(n, f)`` (item_idx, all candidates), the best 1."""
         scores = self.scores(profiles, histories)
         begun = perf_counter()
         own = scores.gather(1, torch.from_numpy(self.place[future]))

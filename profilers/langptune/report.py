@@ -84,14 +84,23 @@ def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
         for name, value in profiler.measures(dataset.view(), profiles).items()
         if name in _MEASURES and np.isfinite(value)
     ]
-    lines = [*_summary(tuning, len(users), rankings, remarks), *_costs(stages)]
+    measured = [[name, *values] for name, values in rankings.items()]
+    lines = [
+        f"# LangPTune on {literal(tuning.view.name)}",
+        f"Variant `{config.variant}`, source `{config.source}`, model `{tuning.model.name}`, encoder "
+        f"`{tuning.encoder.name}`, data {tuning.view.fingerprint}. Means with half of their 95 % intervals (Student's) "
+        f"over {len(users):,} test sessions; {len(tuning.sessions.items):,} items are ranked, the history left out.",
+        markdown.table(["ranking by", *METRICS], measured),
+        *[f"- {literal(remark)}" for remark in remarks],
+        *_costs(stages),
+    ]
     lines += [f"![Loss, reward and how profiles read, step by step]({CURVES})"] if drawn else []
     if config.source == "profile":
         lines += _examples(tuning, dataset, texts, histories)
     (tuning.folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
     title = f"{len(users):,} test sessions, {len(tuning.sessions.items):,} items"
-    table = _table(title, ("ranking by", *METRICS), ((name, *values) for name, values in rankings.items()))
+    table = _table(title, ("ranking by", *METRICS), measured)
     return [table, *remarks, f"report: {tuning.folder / 'report.md'}"]
 
 
@@ -146,20 +155,6 @@ def _reward_remarks(tuning: "LangPTunePipeline", stages: Mapping[str, Metrics]) 
     return [
         f"RLSO's mean reward is {_interval(mean(values))} over {len(values)} {unit}; that of their second half less "
         f"that of the first{between}: {_interval(change)}"
-    ]
-
-
-def _summary(
-    tuning: "LangPTunePipeline", users: int, rankings: Mapping[str, list[str]], remarks: Sequence[str]
-) -> list[str]:
-    config, view = tuning.config, tuning.view
-    return [
-        f"# LangPTune on {literal(view.name)}",
-        f"Variant `{config.variant}`, source `{config.source}`, model `{tuning.model.name}`, encoder "
-        f"`{tuning.encoder.name}`, data {view.fingerprint}. Means with half of their 95 % intervals (Student's) "
-        f"over {users:,} test sessions; {len(tuning.sessions.items):,} items are ranked, the history left out.",
-        markdown.table(["ranking by", *METRICS], [[name, *values] for name, values in rankings.items()]),
-        *[f"- {literal(remark)}" for remark in remarks],
     ]
 
 

@@ -49,9 +49,8 @@ def rewards_of(
     if len(values) != len(rows) or not values.isfinite().all():
         bad = values[~values.isfinite()].tolist()
         returned = f"{bad[0]} among them" if bad else f"{len(values)} numbers"
-        raise BadInput(
-            f"the reward must give {len(rows)} answers a finite number each; got {returned}", value=values
-        )
+        message = f"the reward must give {len(rows)} answers a finite number each; got {returned}"
+        raise BadInput(message, value=values)
     return values if unfinished is None else values.masked_fill(rollout.unfinished, unfinished)
 
 
@@ -201,12 +200,9 @@ class OnPolicy(ABC):
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         for name, value in self.config.model_dump(mode="json", exclude={"steps"}).items():
             if (before := state["config"].get(name)) != value:
-                raise BadInput(
-                    f"the checkpoint {path} was written with {name} = {before}, not {value}; "
-                    "go on with the same options, or begin in another folder",
-                    value=name,
-                    where=path,
-                )
+                message = f"the checkpoint {path} was written with {name} = {before}, not {value}"
+                remedy = "go on with the same options, or begin in another folder"
+                raise BadInput(f"{message}; {remedy}", value=name, where=path)
         self.policy.load(path)
         torch.set_rng_state(random.pop("cpu"))
         for number in range(torch.cuda.device_count()):

@@ -32,8 +32,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def whiten(values: Tensor, mask: Tensor, add_up: Callable[[Tensor], Tensor] = lambda total: total) -> Tensor:
     """Return ``(x − mean) / √(var + 1e-8)`` over all values under the mask, 0 elsewhere: ``(…), (…) -> (…)``.
 
-    The variance is that of the values at hand (divided by their number). ``add_up`` adds a tensor up over processes,
-    where each holds a part of the values.
+    The variance is divided by the number of values. ``add_up`` adds a tensor up over processes, each with a part.
     """
     known = values.masked_fill(~mask, 0)
     count, total = add_up(torch.stack([mask.sum().to(known), known.sum()]))
@@ -49,10 +48,8 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     ``δ_t = r_t + γ V_{t+1} − V_t``, ``A_t = δ_t + γ λ A_{t+1}``, ``R_t = A_t + V_t`` (1506.02438, eqs 11, 16).
     Behind a row's last token V and A are 0: an answer ends there. The tokens of a row must be next to each other.
 
-    Args:
-        values: V of the state in which each token was chosen.
-        gamma: discount in [0, 1].
-        lam: 0 is the one-step error, 1 the return less V.
+    ``values`` are V of the state in which each token was chosen; ``gamma`` is the discount, in [0, 1]; ``lam`` 0 is the
+    one-step error, 1 the return less V.
     """
     rewards, values = rewards.detach().masked_fill(~mask, 0), values.detach().masked_fill(~mask, 0)
     advantages = torch.zeros_like(rewards)
@@ -104,13 +101,8 @@ def rlso_rewards(
     """Return ``r ← r − γ (ln π_t(p|D) − ln π_0(p|D))`` (2410.18870, eq. 8), then whitened: ``(…), (…) -> (…)``.
 
     As in the paper's release the penalty is that of the policy which wrote the answers, so that it has no gradient, and
-    comes before whitening: γ is in the units of the reward.
-
-    Args:
-        rewards: of each answer; one that is not finished has Γ already.
-        kl: ``ln π_t − ln π_0`` of each answer, summed over its tokens (k1).
-        gamma: γ, reward a nat.
-        white, add_up: see :func:`whiten`.
+    comes before whitening: γ (``gamma``) is reward a nat. ``kl`` is ``ln π_t − ln π_0`` of each answer, summed over its
+    tokens (k1). A reward of an answer that is not finished has Γ already. ``add_up``: see :func:`whiten`.
     """
     rewards = (rewards - gamma * kl).detach()
     everyone = torch.ones_like(rewards, dtype=torch.bool)
@@ -123,11 +115,9 @@ def rlso_loss(new: Tensor, old: Tensor, rewards: Tensor, eta: float) -> Tensor:
     Two answers p, p' to a prompt: the policy's log-ratio to the one that wrote them is regressed on their relative
     reward (2410.18870, eq. 6). The release has the square of ``[…] − η (r − r')``: this times η², equal at η = 1.
 
-    Args:
-        new: log-probabilities of whole answers under the policy; a row the two answers to a prompt.
-        old: those when the answers were written.
-        rewards: of the answers (:func:`rlso_rewards`).
-        eta: η: the larger, the further a difference of rewards moves the policy.
+    ``new`` are log-probabilities of whole answers under the policy, a row the two answers to a prompt, ``old`` those
+    when the answers were written; ``rewards`` are those of :func:`rlso_rewards`; ``eta`` is η: the larger, the further
+    a difference of rewards moves the policy.
     """
     first, second = (new - old.detach()).unbind(1)
     reward, other = rewards.detach().unbind(1)
@@ -156,8 +146,5 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 
     0 if the returns are all equal.
     """
-    error, known = (returns - values)[mask], returns[mask]
-    variance = known.var(correction=0)
-    if variance == 0:
-        return torch.zeros_like(variance)
-    return 1 - error.var(correction=0) / variance
+    error, variance = (returns - values)[mask].var(correction=0), returns[mask].var(correction=0)
+    return 1 - error / variance if variance else torch.zeros_like(variance)

@@ -36,14 +36,12 @@ class LogitHead:
         self._network = network
         self._head = network.get_output_embeddings()
         if self._head is None:
-            raise BadInput(
-                f"{type(network).__name__} has no output layer to take log-probabilities from; use a causal LM"
-            )
+            kind = type(network).__name__
+            raise BadInput(f"{kind} has no output layer to take log-probabilities from; use a causal LM")
         config = network.config.get_text_config()
         # Cohere, Granite and Gemma scale or cap logits behind the output layer
-        self._scale = (getattr(config, "logit_scale", None) or 1) / (
-            getattr(config, "logits_scaling", None) or 1
-        )
+        divisor = getattr(config, "logits_scaling", None) or 1
+        self._scale = (getattr(config, "logit_scale", None) or 1) / divisor
         self._cap = getattr(config, "final_logit_softcapping", None)
 
     def hidden(self, ids: Tensor, attention: Tensor) -> Tensor:
@@ -88,10 +86,8 @@ class LogitHead:
         ours = self.logits(self.hidden(ids, torch.ones_like(ids)))
         own = self._network(input_ids=ids, use_cache=False).logits.float()
         if not torch.allclose(ours, own, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
-            raise BadInput(
-                f"{type(self._network).__name__} changes its logits behind the output layer in an unknown way; "
-                "use another model"
-            )
+            kind, how = type(self._network).__name__, "in an unknown way; use another model"
+            raise BadInput(f"{kind} changes its logits behind the output layer {how}")
 
 
 def token_logprobs(
@@ -103,11 +99,8 @@ def token_logprobs(
     ``chunk`` tokens at a time, and again in the backward pass: a batch of 32 answers of 100 tokens has
     3,200 × 49,152 logits, 630 MB in float32 and several times that for the gradient.
 
-    Args:
-        hidden: ``(B, T, h)``, the state *before* each token.
-        tokens: ``(B, T)``.
-        mask: ``(B, T)``, true where there is a token; the results ``(B, T)`` are 0 elsewhere.
-        temperature: τ.
+    ``hidden`` ``(B, T, h)`` is the state *before* each token, ``mask`` ``(B, T)`` true where there is a token; the
+    results ``(B, T)`` are 0 elsewhere. ``temperature`` is τ.
     """
     of_chunk = partial(_chunk, head, temperature)
     if torch.is_grad_enabled():
@@ -230,7 +223,9 @@ class Policy(nn.Module):
                 message = f"{folder} holds no policy: {name} is missing; give a folder that Policy.save wrote"
                 raise NotFound(message, value=folder)
         device = str(self.value_head.weight.device)
-        with reading(folder, "is no policy for this model; give a folder that Policy.save wrote"):
+        with reading(
+            folder, f"{folder} holds no policy for this model; give a folder that Policy.save wrote"
+        ):
             weights = load_peft_weights(str(folder), device=device)
             # peft would pass over what does not belong to this model
             if weights.keys() != get_peft_model_state_dict(self.network, save_embedding_layers=False).keys():
@@ -256,12 +251,10 @@ class PolicyGenerator(TransformersGenerator):
         self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
     ) -> Iterator[tuple[int, list[int], bool]]:
         """Yield row, new tokens (the one that ends it included) and whether it ended by itself, for each prompt."""
-        longest, context = max(map(len, prompts), default=0), self.prompts.context
-        if longest + params.max_new_tokens > context:
-            raise BadInput(
-                f"a prompt is too long: {longest} tokens and up to {params.max_new_tokens} new ones, "
-                f"{self.model} takes {context}; shorten the history or the item text"
-            )
+        longest, new, context = max(map(len, prompts), default=0), params.max_new_tokens, self.prompts.context
+        if longest + new > context:
+            tokens = f"{longest} tokens and up to {new} new ones, {self.model} takes {context}"
+            raise BadInput(f"a prompt is too long: {tokens}; shorten the history or the item text")
         # accelerate may have moved the network
         self.device = self.network.device
         return super().sample(prompts, params, seeds)

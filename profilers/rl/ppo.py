@@ -28,21 +28,13 @@ from reclm.profilers.rl.losses import (
 from reclm.profilers.rl.policy import Rollout, TokenScores
 
 
-class KLController:
-    """Steers the KL of an answer: ``e = clip(KL / target − 1, −0.2, 0.2)``, ``β ← β (1 + K e)``.
+def kl_controller(coefficient: float, kl: float, target: float | None, gain: float = 0.1) -> float:
+    """Return β for the KL of the latest answers: ``e = clip(KL / target − 1, −0.2, 0.2)``, ``β ← β (1 + K e)``.
 
-    Paper: section 2.2 of https://arxiv.org/abs/1909.08593, where K is 0.1. ``coefficient`` is β, ``target`` in nats an
-    answer (None leaves β as it is), ``gain`` K.
+    Paper: section 2.2 of https://arxiv.org/abs/1909.08593, where K (``gain``) is 0.1. ``target`` is in nats an answer;
+    None leaves β as it is.
     """
-
-    def __init__(self, coefficient: float, target: float | None, gain: float = 0.1) -> None:
-        self.coefficient, self.target, self.gain = coefficient, target, gain
-
-    def update(self, kl: float) -> None:
-        """Adapt β to the KL of the latest answers."""
-        if self.target is not None:
-            error = min(max(kl / self.target - 1, -0.2), 0.2)
-            self.coefficient *= 1 + self.gain * error
+    return coefficient * (1 + gain * min(max(kl / target - 1, -0.2), 0.2)) if target else coefficient
 
 
 class PPO(OnPolicy):
@@ -55,17 +47,17 @@ class PPO(OnPolicy):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.kl = KLController(self.config.kl_coefficient, self.config.kl_target, self.config.kl_gain)
+        self.coefficient = self.config.kl_coefficient
 
     def _groups(self, weights: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
         rate, head = self.config.learning_rate, list(self.policy.value_head.parameters())
         return [{"params": weights, "lr": rate}, {"params": head, "lr": rate * self.config.value_rate}]
 
     def _state(self) -> dict[str, Any]:
-        return {"kl_coefficient": self.kl.coefficient, "stopped": self.stopped}
+        return {"kl_coefficient": self.coefficient, "stopped": self.stopped}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.kl.coefficient = float(state["kl_coefficient"])
+        self.coefficient = float(state["kl_coefficient"])
         self.stopped = bool(state["stopped"])
 
     def _learn(self, rollout: Rollout, rewards: Tensor) -> Metrics:
@@ -76,20 +68,21 @@ class PPO(OnPolicy):
         everyone = torch.ones_like(rewards, dtype=torch.bool)
         scores = whiten(rewards, everyone, add_up=self._sum) if config.whiten_rewards else rewards
         last = answers.sum(1, keepdim=True) - 1
-        token_rewards = (-self.kl.coefficient * kl).scatter_add(1, last, scores.unsqueeze(1))
+        token_rewards = (-self.coefficient * kl).scatter_add(1, last, scores.unsqueeze(1))
         advantages, returns = gae(token_rewards, old.values, answers, config.gamma, config.lam)
         advantages = whiten(advantages, answers, add_up=self._sum)
 
         explained = explained_variance(old.values, returns, answers)
         metrics = self._batch_metrics(rollout, rewards, old, reference, explained_variance=explained)
-        metrics["kl_coefficient"] = self.kl.coefficient
+        metrics["kl_coefficient"] = self.coefficient
         limit = config.runaway and config.kl_target and config.runaway * config.kl_target
         if limit and metrics["kl"] > limit:
             self.stopped = True
         else:
             loss = partial(self._loss, rollout, old, advantages, returns)
             metrics |= self._update(len(answers), loss, most_kl=config.update_kl)
-            self.kl.update(metrics["kl"])
+            target, gain = config.kl_target, config.kl_gain
+            self.coefficient = kl_controller(self.coefficient, metrics["kl"], target, gain)
         return metrics | {"stopped": float(self.stopped)}
 
     def _loss(

@@ -80,12 +80,13 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, remedy: str = "is damaged; delete it to go on from the one before") -> Iterator[None]:
-    """Turn failures to read weights or a checkpoint in the block into Damaged."""
+def reading(path: Path, message: str = "") -> Iterator[None]:
+    """Turn failures to read the checkpoint ``path`` in the block into Damaged."""
     try:
         yield
     except _UNREADABLE as error:
-        raise Damaged(f"{path} {remedy} ({' '.join(str(error).split())[:200]})", value=path) from error
+        message = message or f"the checkpoint {path} is damaged; delete it to go on from the one before"
+        raise Damaged(f"{message} ({' '.join(str(error).split())[:200]})", value=path) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +179,10 @@ def _draw(axis: Axes, metric: str, metrics: Metrics) -> None:
     if trained:
         colour = COLOURS[0] if held_out else COLOURS[1]
         if spread := metrics.get(f"{metric}_std"):
-            _band(axis, trained, spread)
+            steps, at, by = np.intersect1d(trained.steps, spread.steps, return_indices=True)
+            middle, half = _smooth(trained.values[at]), _smooth(spread.values[by])
+            style = {"color": COLOURS[0], "alpha": 0.25, "linewidth": 0}
+            axis.fill_between(steps, middle - half, middle + half, label="± sd of answers", **style)
         if len(trained.values) >= _SMOOTHED:
             axis.plot(trained.steps, trained.values, color=colour, linewidth=0.7, alpha=0.35)
         label = "training" if held_out else None
@@ -196,14 +200,6 @@ def _draw(axis: Axes, metric: str, metrics: Metrics) -> None:
     axis.tick_params(labelsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axis.grid(axis="y", alpha=0.25, linewidth=0.6)
-
-
-def _band(axis: Axes, around: Curve, spread: Curve) -> None:
-    """Draw ± one standard deviation, where both were logged."""
-    steps, at, by = np.intersect1d(around.steps, spread.steps, return_indices=True)
-    middle, half = _smooth(around.values[at]), _smooth(spread.values[by])
-    style = {"color": COLOURS[0], "alpha": 0.25, "linewidth": 0}
-    axis.fill_between(steps, middle - half, middle + half, label="± sd of answers", **style)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

@@ -92,10 +92,7 @@ class StageQuality:
 
 
 def stage_quality(stage: str, texts: Mapping[str, str], held_out: HeldOut, vectors: Vectors) -> StageQuality:
-    """Measure the profiles of a stage: ``texts`` by id, of held-out subjects and, for over-smoothing, their neighbours.
-
-    Means over others are exact: over all of them, not over a sample.
-    """
+    """Measure a stage's profiles: ``texts`` by id, of held-out subjects and, for over-smoothing, their neighbours."""
     ids = [id for id in held_out.subjects if id in texts]
     written = [texts[id] for id in ids]
     if not written:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from peft import PeftModel
+from rich.table import Table
 
 from reclm.config import Config as BaseConfig
 from reclm.config import merged
@@ -24,9 +25,6 @@ from reclm.profilers.rl.policy import PolicyGenerator
 from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
 from reclm.profiles.profile import Profiler
 from reclm.text.encoder import TextEncoder
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 ABOUT, CONFIG = "about.yaml", "config.yaml"
 
@@ -109,9 +107,7 @@ class RunFolder:
                     raise
                 for name in cls.prepared:
                     shutil.rmtree(folder / name, ignore_errors=True)
-        elif folder.is_dir() and any(
-            path.name != CONFIG and path.name[0] != "." for path in folder.iterdir()
-        ):
+        elif folder.is_dir() and {path.name for path in folder.glob("[!.]*")} - {CONFIG}:
             message = f"{folder} holds something else than a tuned profiler; give another folder (--out)"
             raise BadInput(message, value=folder)
         if not run.learned:
@@ -234,7 +230,7 @@ class Tuning(ABC):
         """Train every stage that is not finished."""
 
     @abstractmethod
-    def estimate(self) -> "Table":
+    def estimate(self) -> Table:
         """Return a table of the work ahead, with times from a small batch on this machine; train nothing."""
 
     @abstractmethod
@@ -242,7 +238,7 @@ class Tuning(ABC):
         """Yield ``count`` samples of each stage in readable form."""
 
     @abstractmethod
-    def results(self) -> "list[Table | str]":
+    def results(self) -> list[Table | str]:
         """Measure the finished tuning, write its report and curves, and return tables and lines to print."""
 
     @abstractmethod

@@ -5,7 +5,8 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +141,8 @@ def _last_layers(network: Any, count: int) -> dict[str, nn.Module]:
 
 def _targets(layers: dict[str, nn.Module], modules: str | list[str]) -> list[str]:
     """Return the names of the modules within ``layers`` that get LoRA matrices, by PEFT's rules."""
-    within = [
-        part
-        for layer, top in layers.items()
-        for part in top.named_modules(prefix=layer)
-        if part[1] is not top
-    ]
+    named = chain.from_iterable(top.named_modules(prefix=layer) for layer, top in layers.items())
+    within = [(name, part) for name, part in named if name not in layers]
     if modules == "all-linear":
         names = [name for name, part in within if isinstance(part, nn.Linear | Conv1D)]
     else:
@@ -239,18 +236,12 @@ def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
 
 def _latest(folder: Path) -> str | None:
     """Return the newest checkpoint that is complete: its state is written last."""
-    complete = [
-        path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _readable(path / "trainer_state.json")
-    ]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
-
-
-def _readable(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+    complete: dict[int, str] = {}
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        with suppress(OSError, ValueError):
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            complete[int(path.name.rpartition("-")[2])] = str(path)
+    return complete[max(complete)] if complete else None
 
 
 class _LogCallback(TrainerCallback):

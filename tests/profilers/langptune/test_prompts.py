@@ -183,8 +183,7 @@ def test_profiles_come_in_the_order_asked():
     assert [len(one) for one in parrot.asked] == sorted(len(one) for one in parrot.asked)
     assert written.texts == ["The user likes tune 1", "The user likes tune 0"]
     assert (written.ended, written.tokens) == ([False, True], 3)
-    chats = some.chats([0, 1], SamplingParams())
-    some.write([chats[0], chats[1]], SamplingParams(), [50, 51])
+    some.profiles([0, 1], SamplingParams(), seeds=[50, 51])
     assert parrot.seeds == [51, 50]
 
 

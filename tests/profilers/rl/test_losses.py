@@ -18,7 +18,7 @@ from reclm.profilers.rl.losses import (
     value_loss,
     whiten,
 )
-from reclm.profilers.rl.ppo import KLController
+from reclm.profilers.rl.ppo import kl_controller
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 
@@ -170,20 +170,11 @@ def test_explained_variance():
 
 
 def test_the_controller_turns_at_the_target():
-    control = KLController(0.2, target=6, gain=0.1)
-    control.update(6)
-    assert control.coefficient == 0.2
-    control.update(6 * 1.05)
-    assert control.coefficient == pytest.approx(0.2 * (1 + 0.1 * 0.05))
-    control = KLController(0.2, target=6, gain=0.1)
-    control.update(600)
-    assert control.coefficient == pytest.approx(0.2 * (1 + 0.1 * 0.2))
-    control = KLController(0.2, target=6, gain=0.1)
-    control.update(-3)
-    assert control.coefficient == pytest.approx(0.2 * (1 - 0.1 * 0.2))
+    assert kl_controller(0.2, 6, target=6) == 0.2
+    assert kl_controller(0.2, 6 * 1.05, target=6, gain=0.1) == pytest.approx(0.2 * (1 + 0.1 * 0.05))
+    assert kl_controller(0.2, 600, target=6, gain=0.1) == pytest.approx(0.2 * (1 + 0.1 * 0.2))
+    assert kl_controller(0.2, -3, target=6, gain=0.1) == pytest.approx(0.2 * (1 - 0.1 * 0.2))
 
 
 def test_the_controller_without_a_target_changes_nothing():
-    control = KLController(0.2, target=None)
-    control.update(exp(5))
-    assert control.coefficient == 0.2
+    assert kl_controller(0.2, exp(5), target=None) == 0.2
