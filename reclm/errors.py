@@ -85,10 +85,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
 def missing_extra(
     error: ModuleNotFoundError, what: str, instead: Mapping[str, str] | None = None
 ) -> MissingExtra:
-    """Return the error that names the command which installs the package that ``what`` needs.
-
-    ``instead`` has extras to name in place of the package's own, since they install all that is needed.
-    """
+    """Return the error with the command that installs what is missing; ``instead`` maps an extra to one with more."""
     module = (error.name or "").partition(".")[0]
     if module in {"", "reclm"}:
         raise error

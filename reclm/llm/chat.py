@@ -1,8 +1,4 @@
-"""Chats, answers, and the interface of text generators.
-
-Text from data goes into a message through :func:`plain`, and every engine tokenises message contents so that no special
-token can arise from them: data cannot forge roles.
-"""
+"""Chats, answers, and the interface of text generators. Text from data goes into a message through :func:`plain`."""
 
 import hashlib
 import json

@@ -191,10 +191,7 @@ def context_length(model: LanguageModel) -> int:
 
 
 def transformers_folder(model: LanguageModel, weights: bool = False) -> Path:
-    """Return a folder that transformers can load: the model's own or, of a GGUF file, a cached copy.
-
-    The copy has tokenizer, config and, if asked for, the file's ``weights``, dequantised and rounded to float16.
-    """
+    """Return a folder for transformers: the model's own or, of a GGUF file, a cached copy, with float16 ``weights``."""
     if model.format != "gguf":
         return model.path
     with needs_extra(f"model {model.name}"):

@@ -74,11 +74,9 @@ class ItemBriefs:
         ]
         # topics of later fields may begin with that of the first
         words = (_words(topic, topics[0][1] * (name != topics[0][0])) for name, topic in topics)
-        title, details = map(value, (self.title_field, self.details_field))
-        title_limit, details_limit = self._limits
-        return ItemBrief(
-            plain(title, title_limit), tuple(dict.fromkeys(words)), plain(details, details_limit)
-        )
+        fields = (self.title_field, self.details_field)
+        title, details = (plain(value(name), limit) for name, limit in zip(fields, self._limits, strict=True))
+        return ItemBrief(title, tuple(dict.fromkeys(words)), details)
 
 
 def _words(topic: str, first: str) -> str:
