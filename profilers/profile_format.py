@@ -1,7 +1,15 @@
-"""The profile format of RecLM: ``User identity: a, b, c; User interests: x, y, z.``"""
+"""RecLM's profile format, ``User identity: a, b; User interests: x, y.``, and the base of profilers that ask for it."""
 
 import re
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from reclm.data.dataset import ProfileKind
+from reclm.llm.chat import Chat
+from reclm.profiles.profile import Profile, Profiler, Subject
+from reclm.profiles.store import KINDS
 
 START = "User identity:"
 MIDDLE = "; User interests:"
@@ -124,3 +132,24 @@ def _distinct(phrases: list[str], seen: set[str]) -> tuple[str, ...]:
             seen.add(key)
             distinct.append(phrase)
     return tuple(distinct)
+
+
+class ChatProfiler(Profiler):
+    """Write profiles by a language model, which is asked each distinct prompt once."""
+
+    @abstractmethod
+    def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
+        """Yield a profile without an ID of each chat; ``chats`` are by prompt hash."""
+
+    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
+        """Yield each profile as soon as it is done; equal prompts are generated once."""
+        chats: dict[ProfileKind, dict[str, Chat]] = {kind: {} for kind in KINDS}
+        ids: dict[tuple[ProfileKind, str], list[str]] = defaultdict(list)
+        for subject in subjects:
+            if isinstance(subject.source, Chat):
+                chats[subject.kind].setdefault(subject.prompt_hash, subject.source)
+                ids[subject.kind, subject.prompt_hash].append(subject.id)
+        for kind, asked in chats.items():
+            for profile in self.answers(kind, asked) if asked else ():
+                for id in ids[kind, profile.prompt_hash]:
+                    yield replace(profile, id=id)

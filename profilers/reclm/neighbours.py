@@ -40,13 +40,8 @@ def similar(
     Exact, whatever ``block``, the rows that are scored at once: float32 products find all that may belong to the
     nearest (the bound on their rounding error is the margin), and those few are scored and ordered in float64.
 
-    Args:
-        vectors: ``(n, d)``. A row of zeros has no direction: it has no neighbours and is nobody's.
-        among: rows that may be neighbours; all by default.
-        searchers: rows whose neighbours are wanted, the others get none; by default those of ``among``.
-
-    Returns:
-        ``(n, k)`` int64 rows of ``vectors``, -1 where there are fewer than ``k``. A row is never its own neighbour.
+    Rows ``among`` (all by default) of ``vectors`` ``(n, d)`` are neighbours of ``searchers`` (the same by default), but
+    none of itself; one of zeros has none and is nobody's. Return ``(n, k)`` int64 rows, -1 where there are fewer.
     """
     nearest = np.full((len(vectors), k), -1, np.int64)
     lengths = np.linalg.norm(np.asarray(vectors, np.float64), axis=1)
@@ -112,21 +107,6 @@ def user_vectors(view: TrainingView, config: NeighbourConfig, progress: bool = T
     return vectors
 
 
-def similar_others(
-    vectors: np.ndarray,
-    histories: np.ndarray,
-    count: int,
-    among: np.ndarray | None = None,
-    searchers: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return ``(U, count)`` :func:`similar` users, one of each history ``(U, h)``, and none with the user's own."""
-    same = np.unique(np.sort(histories, axis=1), axis=0, return_inverse=True)[1]
-    rows = np.arange(len(vectors)) if among is None else np.unique(among)
-    first = rows[np.unique(same[rows], return_index=True)[1]]
-    near = similar(vectors, count + 1, among=first, searchers=rows if searchers is None else searchers)
-    return packed(np.where(same[near] == same[:, None], -1, near))[:, :count]
-
-
 class UserNeighbours:
     """Similar users by the ``histories`` ``(U, h)`` of the prompts, cached in ``folder`` (None: in memory)."""
 
@@ -152,8 +132,18 @@ class UserNeighbours:
         return self._cached("nearest", self.among, self.histories.shape[1])
 
     def among(self, learned: np.ndarray | None = None, searchers: np.ndarray | None = None) -> np.ndarray:
-        """Return ``(U, count)`` neighbours of the rows ``searchers`` that are in ``learned``; nobody else has any."""
-        return similar_others(self.vectors, self.histories, self.config.count, learned, searchers)
+        """Return ``(U, count)`` :func:`similar` users of the rows ``searchers`` that are in ``learned``.
+
+        There is one of each history, and none with the user's own.
+        """
+        count = self.config.count
+        same = np.unique(np.sort(self.histories, axis=1), axis=0, return_inverse=True)[1]
+        rows = np.arange(len(same)) if learned is None else np.unique(learned)
+        first = rows[np.unique(same[rows], return_index=True)[1]]
+        near = similar(
+            self.vectors, count + 1, among=first, searchers=rows if searchers is None else searchers
+        )
+        return packed(np.where(same[near] == same[:, None], -1, near))[:, :count]
 
     def _cached(self, name: str, make: Callable[[], np.ndarray], *of: int) -> np.ndarray:
         origin = json.dumps([self.view.fingerprint, self.config.model_dump(mode="json"), *of])

@@ -42,8 +42,8 @@ _EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PROFILE, _LINE = 400, 160
 """Characters of a profile, and of a line of a history, that are printed: a faulty one may go on for long."""
-_HISTORY = 10
-"""Lines of a history that are printed."""
+_HISTORY, _EXAMPLES = 10, 5
+"""Lines of a history, and subjects side by side, that are printed."""
 
 _cosine = partial(number, digits=3)
 MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -125,11 +125,8 @@ def quality_table(comparison: Comparison) -> str:
     return table(["", *MEASURES], body)
 
 
-def report_page(comparison: Comparison, title: str, examples: int = 5, remarks: Sequence[str] = ()) -> str:
-    """Return the report as Markdown; texts, ids and names cannot act as Markdown in it.
-
-    ``examples`` subjects are shown side by side. ``remarks`` are further findings, a line each (plain text).
-    """
+def report_page(comparison: Comparison, title: str, remarks: Sequence[str] = ()) -> str:
+    """Return the report, with ``remarks``, as Markdown; texts, ids and names cannot act as Markdown in it."""
     kind = comparison.held_out.kind
     parts = [
         f"# {literal(title)}",
@@ -142,7 +139,7 @@ def report_page(comparison: Comparison, title: str, examples: int = 5, remarks: 
         *(_failures(comparison, measured) for measured in comparison.quality),
         "## The same subjects, stage by stage",
         "Evenly spread over those that every stage wrote for.",
-        *(_side_by_side(comparison, id) for id in comparison.spread(examples)),
+        *(_side_by_side(comparison, id) for id in comparison.spread(_EXAMPLES)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -170,10 +167,10 @@ def _bullets(lines: Sequence[str], longest: int | None = None) -> str:
 def _failures(comparison: Comparison, measured: StageQuality) -> str:
     """Return the counts of a stage's faults of format, with an example of each."""
     name, count = literal(measured.stage), sum(measured.faults.values())
-    if not measured.subjects:
-        return f"**{name}**: no profile."
     if not count:
-        return f"**{name}**: none of {measured.subjects:,}."
+        return (
+            f"**{name}**: none of {measured.subjects:,}." if measured.subjects else f"**{name}**: no profile."
+        )
     examples = comparison.malformed(measured.stage)
     body = [
         [literal(reason), literal(examples[reason][0]), _text(examples[reason][1]), f"{number:,}"]
@@ -211,13 +208,8 @@ def write_card(
 ) -> Path:
     """Write the model card ``README.md``, in place of PEFT's, as the Hugging Face hub reads it; return its path.
 
-    Text from data cannot act as Markdown in it. Of paths only the last part is written.
-
-    Args:
-        settings: of each stage, in the order in which they ran.
-        comparisons: quality by stage, of users, of items.
-        remarks: further limits, a line each (plain text).
-        picture: the file of the training curves in the folder, or "".
+    Text from data cannot act as Markdown in it. Of paths only the last part is written. ``settings`` are those of each
+    stage, ``remarks`` further limits, ``picture`` the file of the training curves or "".
     """
     view, path = tuning.view, tuning.folder / CARD
     name = tuning.model.name.partition("@")[0]
@@ -250,14 +242,12 @@ def write_card(
         "## Training data",
         table(["", ""], data, text=2),
     ]
-    if comparisons:
-        parts.append("## Quality by stage")
-        for comparison in comparisons:
-            held_out = comparison.held_out
-            parts += [f"{len(held_out.subjects):,} held-out {held_out.kind}s:", quality_table(comparison)]
-        parts.append(NOTES)
-    if picture:
-        parts.append(f"![curves]({picture})")
+    parts += ["## Quality by stage"] if comparisons else []
+    for comparison in comparisons:
+        held_out = comparison.held_out
+        parts += [f"{len(held_out.subjects):,} held-out {held_out.kind}s:", quality_table(comparison)]
+    parts += [NOTES] if comparisons else []
+    parts += [f"![curves]({picture})"] if picture else []
     parts += ["## Limits", _bullets([*LIMITS, *remarks]), "## Settings"]
     parts += [f"### {literal(stage)}\n\n{_yaml(values)}" for stage, values in settings.items()]
     text = "\n\n".join([*parts, "## Environment", _yaml(environment())]) + "\n"

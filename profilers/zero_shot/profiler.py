@@ -8,7 +8,7 @@ computed once.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Self
 
 import numpy as np
@@ -17,9 +17,16 @@ from pydantic import Field
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash
-from reclm.profilers.profile_format import START, ProfileParts, answer_pattern, fault, parse, tidy
-from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.profiles.store import KINDS
+from reclm.profilers.profile_format import (
+    START,
+    ChatProfiler,
+    ProfileParts,
+    answer_pattern,
+    fault,
+    parse,
+    tidy,
+)
+from reclm.profiles.profile import Known, Profile, Subject
 from reclm.text.item_text import ItemBrief, ItemBriefs
 
 TITLES = "Titles"
@@ -124,7 +131,7 @@ class ZeroShotConfig(Config):
         return SamplingParams(**options, stop=("\n",), pattern=pattern)
 
 
-class ZeroShot(Profiler):
+class ZeroShot(ChatProfiler):
     """Ask a language model as it is, once for each user and item."""
 
     Config = ZeroShotConfig
@@ -138,42 +145,27 @@ class ZeroShot(Profiler):
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         """Yield the prompt for each row of ``idx``. Users without a history and items without any text are left out."""
-        config = self.config
+        config, params, users = self.config, self.config.sampling(kind), known.get("user", {})
         briefs = ItemBriefs(view.item_text, details_limit=config.text_chars)
-        params = config.sampling(kind)
-        users = known.get("user", {})
         for row, subject in zip(idx, view.idmap(kind).ids(idx), strict=True):
             history = view.history(kind, int(row))[::-1]
             rows = view.train.item_idx[history[: config.history]] if kind == "user" else [row]
             items = [brief for brief in map(briefs.__getitem__, rows) if any(vars(brief).values())]
             if not items:
                 continue
-            clickers = (
-                view.users.ids(view.train.user_idx[history[: config.clickers]]) if kind == "item" else ()
-            )
-            profiles = [users[user] for user in clickers if user in users]
-            quoted = common_phrases(profiles, config.quoted, items[0].title)
-            chat = _chat(kind, items, quoted, config)
+            clickers = history[: config.clickers] if kind == "item" else []
+            profiles = [
+                users[user] for user in view.users.ids(view.train.user_idx[clickers]) if user in users
+            ]
+            chat = _chat(kind, items, common_phrases(profiles, config.quoted, items[0].title), config)
             yield Subject(kind, subject, prompt_hash(chat, self.generator.model, params), chat)
 
-    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
-        """Yield each profile as soon as it is done; equal prompts are generated once.
+    def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
+        """Yield one profile a chat.
 
         A profile with too few different phrases is written once more, with a penalty on repetition, where the generator
         has one; the better one is returned.
         """
-        by_prompt: dict[tuple[ProfileKind, str], list[Subject]] = {}
-        for subject in subjects:
-            by_prompt.setdefault((subject.kind, subject.prompt_hash), []).append(subject)
-        for kind in KINDS:
-            sources = {key: same[0].source for (of, key), same in by_prompt.items() if of == kind}
-            chats = {key: chat for key, chat in sources.items() if isinstance(chat, Chat)}
-            for profile in self._profiles(kind, chats):
-                for subject in by_prompt[kind, profile.prompt_hash]:
-                    yield replace(profile, id=subject.id)
-
-    def _profiles(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
-        """Yield one profile a chat."""
         malformed: dict[str, Profile] = {}
         # a model that cannot be penalised would be asked the same again
         once = self.config.second_penalty is None or "repetition_penalty" in self.generator.unsupported
@@ -222,9 +214,9 @@ def _chat(
         _line("Topics", ", ", _commonest((item.topics for item in items), config.topics)),
         _line(TITLES, "; ", titles),
     ]
-    single = DESCRIBED if details else BARE
+    examples = DESCRIBED if details else BARE
     turns = [Message("system", TASKS[kind])]
-    for example in LISTED if len(titles) > 1 else single:
+    for example in LISTED if len(titles) > 1 else examples:
         question, _, answer = example.rpartition("\n")
         turns += [Message("user", question), Message("assistant", answer)]
     return Chat((*turns, Message("user", "\n".join(filter(None, lines)))), START)
@@ -236,12 +228,10 @@ def common_phrases(profiles: Iterable[str], limit: int, title: str) -> ProfilePa
     A profile out of format is passed over, and so is the item's own title.
     """
     parsed = [parse(text) for text in profiles if fault(text) is None]
-    interests = (
-        [phrase for phrase in parts.interests if phrase.casefold() not in title.casefold()]
-        for parts in parsed
-    )
-    identities = (parts.identities for parts in parsed)
-    commonest = _commonest(identities, (limit + 1) // 2), _commonest(interests, limit)
+    own = title.casefold()
+    interests = ([phrase for phrase in parts.interests if phrase.casefold() not in own] for parts in parsed)
+    identities = _commonest((parts.identities for parts in parsed), (limit + 1) // 2)
+    commonest = identities, _commonest(interests, limit)
     return ProfileParts(*(tuple(plain(phrase, 40) for phrase in phrases) for phrases in commonest))
 
 
@@ -256,5 +246,4 @@ def _described(title: str, details: str, chars: int) -> str:
 
 
 def _commonest(lists: Iterable[Iterable[str]], limit: int) -> list[str]:
-    """Return the most frequent first, in order of appearance where equally frequent."""
-    return [word for word, _ in Counter(word for words in lists for word in words).most_common(limit)]
+    return [word for word, _ in Counter(chain.from_iterable(lists)).most_common(limit)]

@@ -13,7 +13,7 @@ from tiny_tuning import Letters  # pyright: ignore[reportMissingImports]
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.profilers.reclm.config import NeighbourConfig
-from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items, similar_others, user_vectors
+from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items, user_vectors
 
 
 @pytest.fixture
@@ -55,14 +55,21 @@ def test_similar_users_are_of_the_same_camp(camps):
     assert set(few[0].tolist()) == {1, 7, -1}
 
 
+def among(vectors: np.ndarray, lists: np.ndarray, count: int, *rows: np.ndarray) -> np.ndarray:
+    view: Any = None
+    neighbours = UserNeighbours(view, lists, CONFIG.model_copy(update={"count": count}), None)
+    neighbours.vectors = vectors
+    return neighbours.among(*rows)
+
+
 def test_who_has_the_same_history_is_no_neighbour():
     vectors = np.array([[1.0, 0], [1, 0.01], [1, 0.02], [1, 0.03], [0, 1]])
     lists = np.array([[5, -1], [5, -1], [7, 5], [5, 7], [9, -1]])
-    found = similar_others(vectors, lists, 3)
+    found = among(vectors, lists, 3)
     # 2 and 3 have the same two items: one of them is enough
     assert found.tolist() == [[2, 4, -1], [2, 4, -1], [0, 4, -1], [0, 4, -1], [2, 0, -1]]
-    among = similar_others(vectors, lists, 3, np.array([1, 3, 4]), np.array([0, 2]))
-    assert among.tolist() == [[3, 4, -1], [-1] * 3, [1, 4, -1], [-1] * 3, [-1] * 3]
+    few = among(vectors, lists, 3, np.array([1, 3, 4]), np.array([0, 2]))
+    assert few.tolist() == [[3, 4, -1], [-1] * 3, [1, 4, -1], [-1] * 3, [-1] * 3]
 
 
 def test_the_seed_alone_decides(camps):
@@ -102,7 +109,7 @@ def test_similar_items_by_text_which_is_encoded_once(camps, tmp_path):
 def test_neighbours_are_those_that_are_learned_from_however_few():
     vectors = np.random.default_rng(0).normal(size=(40, 4))
     everyone, learned = np.arange(30), np.arange(0, 30, 10)
-    near = similar_others(vectors, np.arange(40)[:, None], 2, learned, everyone)
+    near = among(vectors, np.arange(40)[:, None], 2, learned, everyone)
     assert (near[30:] == -1).all()
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for row in everyone:

@@ -69,7 +69,7 @@ def test_malformed_profiles_are_named_with_an_example(comparison, vectors_of):
 
 
 def test_the_same_subjects_side_by_side(comparison):
-    text = report_page(comparison, "RecLM on films", examples=9, remarks=["PPO ran away at step 7"])
+    text = report_page(comparison, "RecLM on films", remarks=["PPO ran away at step 7"])
     assert headings(text)[-3:] == ["User ann", "User bob", "User dan"]
     example = text.split("### User ann")[1].split("### User bob")[0]
     assert "- Alien\n- Heat\n" in example
