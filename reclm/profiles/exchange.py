@@ -163,7 +163,9 @@ def export(profiles: Profiles, format: str, folder: Path, kinds: Sequence[Profil
         for rows, file in zip(tables.values(), files, strict=True):
             pq.write_table(rows, file)
     else:
-        idmaps = {kind: IdMap(rows["id"].to_pylist(), kind) for kind, rows in tables.items()}
+        idmaps: dict[ProfileKind, IdMap] = {
+            kind: IdMap(rows["id"].to_pylist(), kind) for kind, rows in tables.items()
+        }
         matrices: _Matrices = {
             kind: ProfileMatrix.from_rows(*profiles.embeddings(kind), idmap).vectors
             for kind, idmap in idmaps.items()
