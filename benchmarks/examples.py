@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,22 +34,18 @@ def examples(run: SuiteRun) -> list[Example]:
     dataset = run.datasets[0]
     view, protocol = dataset.view(), dataset.protocols[0].name
     tops = {name: records[0].top.get(protocol, {}) for name, records in run.records.items()}
-    texts = next((texts for options, store, _ in _stores(run) if (texts := _user_texts(options, store))), {})
+    profiles = (store.texts("user") | options.edits.get("user", {}) for options, store, _ in _stores(run))
+    texts = next(filter(None, profiles), {})
     users = list(dict.fromkeys(user for top in tops.values() for user in top))
     examples = []
     for user, row in zip(users, dataset.users.idx(users).tolist(), strict=True):
         history = view.train.item_idx[view.history("user", row)[::-1][:HISTORY]]
         wanted = dataset.test.item_idx[dataset.test.user_idx == row]
         lists = {name: dataset.items.idx(top[user]) for name, top in tops.items() if user in top}
-        examples.append(
-            Example(
-                user_id=user,
-                history=tuple(_texts(dataset, history)),
-                profile=texts.get(user),
-                top={name: tuple(_texts(dataset, items)) for name, items in lists.items()},
-                hits={name: tuple(np.isin(items, wanted).tolist()) for name, items in lists.items()},
-            )
-        )
+        top = {name: tuple(_texts(dataset, items)) for name, items in lists.items()}
+        hits = {name: tuple(np.isin(items, wanted).tolist()) for name, items in lists.items()}
+        shown, profile = tuple(_texts(dataset, history)), texts.get(user)
+        examples.append(Example(user_id=user, history=shown, profile=profile, top=top, hits=hits))
     return examples
 
 
@@ -57,12 +54,8 @@ def qualities(run: SuiteRun) -> list[Quality]:
     by_writer: dict[str, tuple[ProfileStore, Profiler | None]] = {}
     for _, store, profiler in _stores(run):
         by_writer.setdefault(store.info.writer, (store, profiler))
-    return [
-        _quality(writer, store, profiler, kind)
-        for writer, (store, profiler) in by_writer.items()
-        for kind in KINDS
-        if store.count(kind)
-    ]
+    writers = by_writer.values()
+    return [_quality(*each, kind) for each in writers for kind in KINDS if each[0].count(kind)]
 
 
 def _stores(run: SuiteRun) -> Iterator[tuple[ProfileOptions, ProfileStore, Profiler | None]]:
@@ -79,28 +72,21 @@ def _stores(run: SuiteRun) -> Iterator[tuple[ProfileOptions, ProfileStore, Profi
             yield options, ProfileStore.read(record.store), profiler
 
 
-def _user_texts(options: ProfileOptions, store: ProfileStore) -> dict[str, str]:
-    return store.texts("user") | options.edits.get("user", {})
-
-
-def _quality(writer: str, store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) -> Quality:
+def _quality(store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) -> Quality:
     rows = store.rows(columns=["kind", "text", "prompt_hash", "prompt_tokens", "new_tokens", "seconds"])
     rows = rows.filter(pc.field("kind") == kind)
     costs = ("prompt_tokens", "new_tokens", "seconds")
     # equal prompts were answered once
     prompts = rows.group_by("prompt_hash").aggregate([(name, "max") for name in costs])
     texts = rows.column("text").value_counts().to_pylist()
-    in_format = None
-    if profiler is not None:
-        fitting = sum(text["counts"] for text in texts if profiler.in_format(kind, text["values"]))
-        in_format = fitting / rows.num_rows
+    fitting = [text["counts"] for text in texts if profiler and profiler.in_format(kind, text["values"])]
     return Quality(
-        writer=writer,
+        writer=store.info.writer,
         kind=kind,
         profiles=rows.num_rows,
         distinct=len(texts),
         words=pc.mean(pc.list_value_length(pc.utf8_split_whitespace(rows.column("text")))).as_py(),
-        in_format=in_format,
+        in_format=sum(fitting) / rows.num_rows if profiler else None,
         **{name: pc.sum(prompts.column(f"{name}_max")).as_py() or None for name in costs},
     )
 
@@ -111,10 +97,9 @@ def _texts(dataset: Dataset, rows: np.ndarray) -> list[str]:
     if not dataset.item_text.num_columns:
         return ids
     texts = item_texts(dataset.item_text.take(pa.array(rows, pa.int64())), dataset.text_template)
-    return [
-        text if len(text) <= CHARACTERS else f"{text[:CHARACTERS].rsplit(' ', 1)[0]} …"
-        for text in (text or id for text, id in zip(texts, ids, strict=True))
-    ]
+    texts = [text or id for text, id in zip(texts, ids, strict=True)]
+    short = [text[:CHARACTERS].rsplit(" ", 1)[0] for text in texts]
+    return [f"{cut} …" if len(text) > CHARACTERS else text for text, cut in zip(texts, short, strict=True)]
 
 
 def draw_lines(suite: Suite, result: Result, path: Path) -> None:
@@ -130,16 +115,15 @@ def draw_lines(suite: Suite, result: Result, path: Path) -> None:
             share = (place - (len(lines) - 1) / 2) / 80  # side by side, that bars do not cover each other
             points = [row for row in rows if row.line == line]
             means = [over_users(result.by_user(row.name, protocol, metric)) for row in points]
-            axis.errorbar(
-                [_beside(row.at or 0, share, at, log) for row in points],
-                [mean.mean if mean else np.nan for mean in means],
-                yerr=[0 if mean is None or mean.high is None else mean.high - mean.mean for mean in means],
-                color=_COLOURS[place % len(_COLOURS)],
-                marker=_MARKS[place % len(_MARKS)],
-                label=line.replace("$", r"\$"),
-                capsize=3,
-                linewidth=1.4,
-            )
+            if log:
+                x = [(row.at or 0) * (at[-1] / at[0]) ** share for row in points]
+            else:
+                x = [(row.at or 0) + share * (at[-1] - at[0]) for row in points]
+            y = [mean.mean if mean else np.nan for mean in means]
+            bars = [0 if mean is None or mean.high is None else mean.high - mean.mean for mean in means]
+            style: dict[str, Any] = {"marker": _MARKS[place % len(_MARKS)], "capsize": 3, "linewidth": 1.4}
+            colour, label = _COLOURS[place % len(_COLOURS)], line.replace("$", r"\$")
+            axis.errorbar(x, y, yerr=bars, color=colour, label=label, **style)
         if log:
             axis.set_xscale("log")
         axis.set_xticks(at, [f"{point:g}" for point in at])
@@ -149,8 +133,3 @@ def draw_lines(suite: Suite, result: Result, path: Path) -> None:
         axis.set_title(title(metric), fontsize=10, loc="left")
         axis.tick_params(labelsize=8)
     save(figure, path)
-
-
-def _beside(point: float, share: float, at: list[float], log: bool) -> float:
-    """Return ``point``, moved by a share of the axis."""
-    return point * (at[-1] / at[0]) ** share if log else point + share * (at[-1] - at[0])

@@ -48,11 +48,9 @@ def compare(
         profiles: :class:`~reclm.profiles.profiles.Profiles` (with their edits), the folder of a store,
             :class:`~reclm.benchmarks.trial.ProfileOptions`, or a mapping of names to these; None: the plain backbones
             alone.
-        seeds: trials of each row.
+        seeds: trials of each row. ``search``: options that are tried for every row before its seeds run.
         controls: a row for each control of the profiles, too.
-        search: options that are tried for every row before its seeds run.
-        jobs: processes.
-        epochs: most epochs.
+        jobs: processes. ``epochs``: at most so many.
         select_on: ``"test"`` is the papers' selection, and flatters.
         kinds: the sides that are augmented.
         encoder: of item text and profiles; by default that of the profiles, or the embedded one.
@@ -60,30 +58,19 @@ def compare(
         out: folder of the run; by default a new one in the workspace.
         options: of the backbones and of training, by name.
 
-    Raises:
-        NotFound: for an unknown backbone or option.
-        BadInput: for a value that an option cannot have, and where there is nothing to select on.
+    Raises NotFound for an unknown backbone or option, and BadInput for a value that an option cannot have, or where
+    there is nothing to select on.
     """
-    names = [backbone] if isinstance(backbone, str) else list(backbone)
-    named = (
-        profiles if isinstance(profiles, Mapping) else {"augment": profiles} if profiles is not None else {}
-    )
-    if encoder is None:
-        own = [each.encoder.source for each in named.values() if isinstance(each, Profiles)]
-        encoder = next(iter(own), None)
+    named = profiles if isinstance(profiles, Mapping) else {"augment": profiles}
+    named = {} if profiles is None else named
     rows = {name: _profile_options(each, kinds) for name, each in named.items()}
-    suite = comparison(
-        names, options, data, rows, seeds=seeds, epochs=epochs, select_on=select_on, encoder=encoder
-    )
-    run = execute(
-        changed(suite, search=search or None),
-        data,
-        jobs=jobs,
-        fresh=fresh,
-        controls=controls and bool(rows),
-        weights=True,
-        progress=progress,
-    )
+    if encoder is None:
+        encoder = next((each.encoder.source for each in named.values() if isinstance(each, Profiles)), None)
+    suite = comparison(backbone, options, data, rows, select_on, epochs, seeds=seeds, encoder=encoder)
+    suite = changed(suite, search=search or None)
+    controls = controls and bool(rows)
+    run = execute(suite, data, jobs=jobs, fresh=fresh, controls=controls, weights=True, progress=progress)
+    names = dict.fromkeys(row.backbone for row in suite.rows)
     return run.save(Path(out) if out else current().new_run(data.name, *names))
 
 
@@ -121,13 +108,11 @@ def run_suite(
         rows: only these, by name or pattern, and those that they are compared with.
         dataset, seeds, epochs, search, kind: in place of the suite's own (:func:`~reclm.benchmarks.suite.changed`).
         controls: with a row for each control of each row that has profiles.
-        jobs: processes.
-        fresh: forget cached trials, and what they tuned.
+        jobs: processes. ``fresh``: forget cached trials, and what they tuned.
         out: folder of the run; by default a new one in the workspace.
 
-    Raises:
-        NotFound: for an unknown suite or row.
-        BadInput: before anything slow, for a suite that does not fit its backbones or its data.
+    Raises NotFound for an unknown suite or row and, before anything slow, BadInput for a suite that does not fit its
+    backbones or its data.
     """
     chosen = suite if isinstance(suite, Suite) else load_suite(suite)
     chosen = changed(chosen, dataset, seeds, epochs, search, rows, kind)
@@ -141,16 +126,15 @@ def comparison(
     settings: Mapping[str, Any],
     dataset: Dataset,
     profiles: ProfileOptions | Mapping[str, ProfileOptions] | None = None,
-    *,
-    seeds: int = 1,
-    epochs: int | None = None,
     select_on: SelectOn = "valid",
-    encoder: str | None = None,
+    epochs: int | None = None,
+    **about: Any,
 ) -> Suite:
     """Return the suite of backbones plain (``base``) and with each of the profiles (``augment``, or their names).
 
     A backbone that ranks by profiles alone has no ``base``. ``settings`` are options of the backbones and of the
-    training. With ``select_on="test"``, the paper's selection, all epochs run and test Recall@20 chooses.
+    training, ``about`` is the suite's own. With ``select_on="test"``, the paper's selection, all epochs run and test
+    Recall@20 chooses.
     """
     names = [backbone] if isinstance(backbone, str) else list(backbone)
     named = {"augment": profiles} if isinstance(profiles, ProfileOptions) else dict(profiles or {})
@@ -165,8 +149,7 @@ def comparison(
         own = {key: value for key, value in model.items() if key in config.model_fields}
         config.build(own, where=f"backbone {name}")
     train = {key: value for key, value in settings.items() if key in TrainConfig.model_fields}
-    if epochs is not None:
-        train["epochs"] = epochs
+    train |= {} if epochs is None else {"epochs": epochs}
     most = TrainConfig.build(train, where="training").epochs
     if select_on == "test":
         train = {"metric": "recall@20", "patience": max(most, 1), **train}
@@ -181,16 +164,9 @@ def comparison(
         for label, options in named.items():
             only = {"kinds": (needed,)} if needed in options.kinds else {}
             rows.append(Row(name=f"{prefix}{label}", backbone=name, profiles=options.model_copy(update=only)))
-    return Suite(
-        title=f"{', '.join(names)} on {dataset.name}",
-        dataset=dataset.name,
-        seeds=seeds,
-        select_on=select_on,
-        encoder=encoder,
-        model=model,
-        train=train,
-        rows=tuple(rows),
-    )
+    title = f"{', '.join(names)} on {dataset.name}"
+    about |= {"dataset": dataset.name, "select_on": select_on}
+    return Suite(title=title, **about, model=model, train=train, rows=tuple(rows))
 
 
 def execute(
@@ -205,26 +181,29 @@ def execute(
 ) -> SuiteRun:
     """Run what has not run yet of a suite's trials, on ``dataset`` or the one that it names.
 
-    Args:
-        jobs, controls, fresh: as in :func:`run_suite`.
-        weights: save the trained weights, too.
+    ``weights``: save the trained weights, too; the other options are those of :func:`run_suite`.
     """
     suite = with_controls(suite) if controls else suite
     source = load_dataset(suite.dataset) if dataset is None else dataset
     absent = _absent(suite, source)
-    plans = {row: plan for row, plan in _plans(suite).items() if row not in absent}
+    backboned = [row for row in suite.rows if row.backbone]
+    plans = {row.name: row_plan(suite, row) for row in backboned}
+    known = {name for row in backboned for name in plugins.get("backbone", row.backbone).Config.model_fields}
+    for key in suite.model:
+        if key not in known:  # none of its backbones has it
+            raise unknown("option of the suite's backbones", key, known)
+    plans = {row: plan for row, plan in plans.items() if row not in absent}
     search = suite.search if suite.search and suite.search.trials else None
     if search:
         spaces(search, plans)
     datasets = _datasets(suite, source, progress)
-    for row in suite.rows:
-        for protocol in row.published:
-            datasets[0].protocol(protocol)
+    for protocol in dict.fromkeys(name for row in suite.rows for name in row.published):
+        datasets[0].protocol(protocol)
     if suite.select_on == "valid":
         validation_task(datasets[0])
     makers = {each: FeatureMaker(each, suite.encoder, progress) for each in datasets}
 
-    def trial_of(plan: Plan, seed: int) -> Trial:
+    def trial_of(plan: Plan, seed: int = 0) -> Trial:
         return Trial(plan, seed, datasets[seed], makers[datasets[seed]].of(plan, seed))
 
     running: dict[str, Any] = {"jobs": jobs, "progress": progress, "forgotten": set() if fresh else None}
@@ -232,8 +211,7 @@ def execute(
     if search:
         # its trials save no weights: the chosen ones are trained once more where they are asked for
         cache = TrialCache(current().cells())
-        first = partial(trial_of, seed=0)
-        searched = run_search(search, plans, first, cache, title=source.name, fresh=fresh, **running)
+        searched = run_search(search, plans, trial_of, cache, title=source.name, fresh=fresh, **running)
         plans = {row: found.plan for row, found in searched.items()}
     cache = TrialCache(current().cells(), weights=weights)
     trials = {row: [trial_of(plan, seed) for seed in range(suite.seeds)] for row, plan in plans.items()}
@@ -258,29 +236,22 @@ def _datasets(suite: Suite, source: Dataset, progress: bool) -> tuple[Dataset, .
 
         names = [row.profiles.model for row in suite.rows if row.profiles]
         tokenizer = load_tokenizer(find_model(names[0] if names else None))
-        counters["model_tokens"] = lambda texts: [
-            len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        ]
-    return tuple(
-        next_item(source, suite.sessions.model_copy(update={"seed": seed}), progress=progress, **counters)
-        for seed in range(suite.seeds)
-    )
+        ids = partial(tokenizer, add_special_tokens=False)
+        counters["model_tokens"] = lambda texts: list(map(len, ids(list(texts))["input_ids"]))
+    options = [suite.sessions.model_copy(update={"seed": seed}) for seed in range(suite.seeds)]
+    return tuple(next_item(source, each, progress=progress, **counters) for each in options)
 
 
 def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:
     """Return why rows cannot run here: their tuned folder is not there, or they need item text."""
 
     def reason(row: Row) -> str:
-        profiles = row.profiles
-        if profiles and profiles.control in ("text", "keywords") and not dataset.item_text.num_columns:
+        if (profiles := row.profiles) is None:
+            return row.absent
+        if profiles.control in ("text", "keywords") and not dataset.item_text.num_columns:
             return row.absent or "the data have no item text"
-        folder = profiles.adapter if profiles else None
-        if (
-            profiles
-            and folder
-            and plugins.get("profiler", profiles.profiler).needs_model
-            and not folder.is_dir()
-        ):
+        folder = profiles.adapter
+        if folder and not folder.is_dir() and plugins.get("profiler", profiles.profiler).needs_model:
             return f"nothing is tuned in {folder} (reclm tune --out)"
         return row.absent
 
@@ -289,14 +260,3 @@ def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:
         name, why = next(iter(absent.items()))
         raise NotFound(f"no row of the suite can run here; {name}: {why}")
     return absent
-
-
-def _plans(suite: Suite) -> dict[str, Plan]:
-    """Return row name to plan. An option of the suite that none of its backbones has is a mistake."""
-    rows = [row for row in suite.rows if row.backbone]
-    plans = {row.name: row_plan(suite, row) for row in rows}
-    known = {name for row in rows for name in plugins.get("backbone", row.backbone).Config.model_fields}
-    for key in suite.model:
-        if key not in known:
-            raise unknown("option of the suite's backbones", key, known)
-    return plans

@@ -12,19 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reclm import plugins
-from reclm.benchmarks import leaks
-from reclm.benchmarks.row_profiles import (
-    Rows,
-    controlled,
-    key_of,
-    limit_of,
-    measures_of,
-    open_row_profiler,
-    profile_folder,
-    rows_to_describe,
-    tunable_profiler,
-    write_row_profiles,
-)
+from reclm.benchmarks import leaks, row_profiles
+from reclm.benchmarks.row_profiles import Rows, key_of, rows_to_describe
 from reclm.benchmarks.trial import Control, Plan, ProfileOptions
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, TrainingView
 from reclm.data.item_text import item_texts
@@ -41,7 +30,6 @@ if TYPE_CHECKING:
 
 TUNED = "tuned/"
 """Begins the keys of profilers' trainings: their place among the cached trials."""
-
 LATEST = 8
 """Tuned features that a process keeps in memory: the controls of a row are made of them."""
 
@@ -53,27 +41,24 @@ def default_encoder(name: str | None) -> "TextEncoder":
     return _loaded(TextEncoder, name)
 
 
-@lru_cache(maxsize=4)
-def _loaded(cls: "type[TextEncoder]", name: str | None) -> "TextEncoder":
-    return cls(name)
+_loaded = lru_cache(maxsize=4)(lambda cls, name: cls(name))
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of one row, and what is known of its profiles."""
+    """Features of one row, and what is known of its profiles.
+
+    Training sets ``inputs.train``. ``encoder`` is name and source of that of the texts. ``checked`` has sentences on
+    leaks, ``measures`` how the profiles read, ``log`` a row for each step of the profiler's training.
+    """
 
     inputs: Inputs
-    """Their ``train`` is empty: training sets it."""
     store: ProfileStore | None = None
     encoder: tuple[str, str] | None = None
-    """Name and source of the encoder of the texts."""
     checked: tuple[str, ...] = ()
-    """Sentences on what was checked for leaks of the test part."""
     profiler: Profiler | None = None
     measures: dict[str, float] = field(default_factory=dict)
-    """How the profiles read, by name."""
     log: tuple[dict[str, float], ...] = ()
-    """A row for each step of the profiler's training."""
 
     @classmethod
     def of(
@@ -84,7 +69,6 @@ class Features:
         encoder: "TextEncoder | None",
         **known: Any,
     ) -> "Features":
-        """Return features of the embedded texts of items, and profiles by kind."""
         sizes = len(dataset.users), len(dataset.items)
         inputs = Inputs(*sizes, Interactions.empty(), text, sides.get("user"), sides.get("item"))
         return cls(inputs, encoder=(encoder.name, encoder.source) if encoder else None, **known)
@@ -94,15 +78,13 @@ class Features:
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        """Hashes of all arrays."""
         names = ("item_text", "user_profiles", "item_profiles")
         return {name: _array_hash(getattr(self.inputs, name)) for name in names}
 
     @property
     def sides(self) -> dict[ProfileKind, ProfileMatrix]:
-        """The profiles by kind."""
-        sides = [getattr(self.inputs, f"{kind}_profiles") for kind in KINDS]
-        return {kind: matrix for kind, matrix in zip(KINDS, sides, strict=True) if matrix is not None}
+        sides: dict[ProfileKind, Any] = {kind: getattr(self.inputs, f"{kind}_profiles") for kind in KINDS}
+        return {kind: matrix for kind, matrix in sides.items() if matrix is not None}
 
     @property
     def coverage(self) -> dict[ProfileKind, tuple[int, int]]:
@@ -111,18 +93,16 @@ class Features:
 
     @property
     def writer(self) -> str | None:
-        """The writer of the profiles."""
         return self.store.info.writer if self.store else None
 
     def make(self) -> "Features":
-        """Return the features themselves: they are made."""
         return self
 
     def with_control(self, control: Control | None, view: TrainingView, *sources: Any) -> "Features":
         """Return the features with a control's vectors; ``sources`` as in :func:`~.row_profiles.controlled`."""
         if control is None:
             return self
-        sides = controlled(control, self.sides, view, *sources)
+        sides = row_profiles.controlled(control, self.sides, view, *sources)
         arrays: dict[str, Any] = {f"{kind}_profiles": matrix for kind, matrix in sides.items()}
         return replace(self, inputs=replace(self.inputs, **arrays), measures={})
 
@@ -156,7 +136,7 @@ class FeatureMaker:
             return self._once(f"plain {with_text}", lambda: self._plain(with_text))
         rows = rows_to_describe(self.dataset, plan.backbone)
         if training := self.training(options, seed):
-            return self._tuned(plan, options, rows, seed, training, with_text)
+            return self._tuned(plan, options, seed, training, with_text)
         key = f"{rows is None} {with_text} {options.model_dump_json()}"
         return self._once(key, lambda: self._augmented(options, rows, with_text))
 
@@ -165,20 +145,17 @@ class FeatureMaker:
         cls = plugins.get("profiler", options.profiler)
         if options.adapter or options.store or not options.tune or not cls.tunable:
             return None
-        return tunable_profiler(options, seed).training(self.view)
+        return row_profiles.tunable_profiler(options, seed).training(self.view)
 
     def _needs_text(self, plan: Plan) -> bool:
         backbone = plugins.get("backbone", plan.backbone)
         backbone.check_profiles(plan.profiles.kinds if plan.profiles else (), plan.backbone)
         needed = backbone.reads_text(backbone.Config.build(dict(plan.model)))
         if needed and not self.dataset.item_text.num_columns:
-            raise NotFound(
-                f"data set {self.dataset.name!r} has no item text, which backbone {plan.backbone} needs; "
-                "give it items: id (--set items=id), if it has that option",
-                value=self.dataset.name,
-                where="item_text",
-                remedy="--set items=id",
-            )
+            name, remedy = self.dataset.name, "--set items=id"
+            message = f"data set {name!r} has no item text, which backbone {plan.backbone} needs"
+            message += f"; give it items: id ({remedy}), if it has that option"
+            raise NotFound(message, value=name, where="item_text", remedy=remedy)
         return needed
 
     def _plain(self, with_text: bool) -> Features:
@@ -186,7 +163,7 @@ class FeatureMaker:
         encoder = default_encoder(self.encoder_name) if with_text else None
         return Features.of(self.dataset, encoder and self._text(encoder), {}, encoder, checked=checked)
 
-    def _augmented(self, options: ProfileOptions, rows: Rows | None, with_text: bool) -> Features:
+    def _augmented(self, options: ProfileOptions, rows: Rows, with_text: bool) -> Features:
         store, profiler, checked, measures = self._store(options, rows)
         encoder = (profiler and profiler.encoder) or default_encoder(self.encoder_name)
 
@@ -209,28 +186,21 @@ class FeatureMaker:
         return own.with_control(options.control, self.view, lambda: self._text(encoder), keywords)
 
     def _tuned(
-        self,
-        plan: Plan,
-        options: ProfileOptions,
-        rows: Rows | None,
-        seed: int,
-        training: Mapping[str, Any],
-        with_text: bool,
+        self, plan: Plan, options: ProfileOptions, seed: int, training: Mapping[str, Any], with_text: bool
     ) -> "TunedFeatures":
+        rows = rows_to_describe(self.dataset, plan.backbone)
         name, encoder = self.encoder_name, default_encoder(self.encoder_name)
         if with_text:  # workers find it in the workspace
             self._text(encoder)
         if options.control == "keywords":
-            self._store(_keywords(options, limit_of(options, rows)), rows)
-        profiler, words = tunable_profiler(options, seed), None
+            self._store(_keywords(options, row_profiles.limit_of(options, rows)), rows)
+        profiler, words = row_profiles.tunable_profiler(options, seed), None
         if profiler.wording(self.view) is not None:  # no training changes its words
-            words = profile_folder(profiler, self.dataset, self.workspace)
+            words = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
 
-            def write() -> ProfileStore:
-                fitted = profiler.fit(self.view)
-                return write_row_profiles(fitted, self.dataset, words, options, rows, self.progress)
-
-            self._once(f"words {words} {rows is None}", write)
+            about = (self.dataset, words, options, rows, self.progress)
+            key = f"words {words} {rows is None}"
+            self._once(key, lambda: row_profiles.write_row_profiles(profiler.fit(self.view), *about))
         about = (name, encoder.name, training, self.workspace, words, with_text, self.progress)
         return TunedFeatures(self.dataset, plan, seed, *about)
 
@@ -243,21 +213,21 @@ class FeatureMaker:
         arguments = (self.view, encoder, self.workspace, self.progress)
         return self._once(f"text {encoder.name}", lambda: item_text_features(*arguments))
 
-    def _store(self, options: ProfileOptions, rows: Rows | None) -> Written:
+    def _store(self, options: ProfileOptions, rows: Rows) -> Written:
         plain = options.model_copy(update={"control": None, "edits": {}})
         key = f"store {rows is None} {plain.model_dump_json()}"
         return self._once(key, lambda: self._opened(plain, rows))
 
-    def _opened(self, options: ProfileOptions, rows: Rows | None) -> Written:
+    def _opened(self, options: ProfileOptions, rows: Rows) -> Written:
         if options.store:
             writer = ProfileStore.read(options.store).info.writer
             store = ProfileStore.open(options.store, self.view.fingerprint, writer)
             return store, None, tuple(leaks.check(self.dataset, store)), {}
-        profiler = open_row_profiler(options).fit(self.view)
-        folder = profile_folder(profiler, self.dataset, self.workspace)
-        store = write_row_profiles(profiler, self.dataset, folder, options, rows, self.progress)
+        profiler = row_profiles.open_row_profiler(options).fit(self.view)
+        folder = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
+        store = row_profiles.write_row_profiles(profiler, self.dataset, folder, options, rows, self.progress)
         checked = tuple(leaks.check(self.dataset, store, profiler))
-        return store, profiler, checked, measures_of(profiler, self.dataset, store)
+        return store, profiler, checked, row_profiles.measures_of(profiler, self.dataset, store)
 
 
 def _keywords(options: ProfileOptions, limit: int | None = None) -> ProfileOptions:
@@ -268,13 +238,8 @@ def _keywords(options: ProfileOptions, limit: int | None = None) -> ProfileOptio
 class TunedFeatures:
     """Features by a profiler that the trial tunes, in the process that runs it.
 
-    Attributes:
-        encoder: of the experiment, by the name that loads it; ``encoder_name`` names its weights, too.
-        training: what is tuned, in canonical form.
-        workspace: holds the folder of the training, named by the hash of all that defines it.
-        words: folder of profiles whose words no training changes; None where it does.
-        with_text: the row needs item text.
-        progress: show bars, in the main process.
+    ``encoder`` is the name that loads the experiment's, ``encoder_name`` that of its weights. ``training`` is what is
+    tuned, in canonical form. ``words`` is the folder of profiles whose words no training changes; None where it does.
     """
 
     dataset: Dataset
@@ -290,39 +255,27 @@ class TunedFeatures:
 
     @property
     def options(self) -> ProfileOptions:
-        """The row's profiles."""
         assert self.plan.profiles is not None
         return self.plan.profiles
 
     @cached_property
     def training_key(self) -> str:
         """Hash of all that defines the training: rows of equal training share it."""
-        return key_of(
-            {
-                "toolkit": version("reclm-toolkit"),
-                "dataset": self.dataset.fingerprint,
-                "encoder": self.encoder_name,
-                "profiler": self.options.profiler,
-                "training": self.training,
-            }
-        )
+        made_of = {"encoder": self.encoder_name, "profiler": self.options.profiler, "training": self.training}
+        toolkit = version("reclm-toolkit")
+        return key_of({"toolkit": toolkit, "dataset": self.dataset.fingerprint, **made_of})
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        """All that the features depend on."""
         profiles = self.options.model_dump(mode="json", include={"kinds", "limit", "control"})
         return {"training": self.training_key, "item_text": self.with_text, "profiles": profiles}
 
     @property
     def folder(self) -> Path:
-        """The folder of the training."""
         return self.workspace.cells() / TUNED / self.training_key
 
     def make(self) -> Features:
-        """Tune what is not tuned yet, write the profiles, and embed all with the profiler's encoder.
-
-        The latest features are in memory: controls are made of those with the profiles themselves.
-        """
+        """Tune what is not tuned yet, write the profiles, and embed all; controls are made of the latest in memory."""
         options = self.options.model_dump(mode="json", exclude={"control"})
         key = key_of({**self.definition, "profiles": options, "folder": str(self.folder)})
         if key not in _LATEST:
@@ -337,27 +290,28 @@ class TunedFeatures:
             return self._item_text(encoder) if text is None else text
 
         def keywords(kind: ProfileKind) -> ProfileMatrix:
-            profiler = open_row_profiler(_keywords(self.options))
-            store = ProfileStore.read(profile_folder(profiler, self.dataset, self.workspace))
+            profiler = row_profiles.open_row_profiler(_keywords(self.options))
+            store = ProfileStore.read(row_profiles.profile_folder(profiler, self.dataset, self.workspace))
             return self._matrix(store, kind, encoder)
 
         return own.with_control(self.options.control, self.dataset.view(), item_text, keywords)
 
     def _own(self) -> Features:
-        """Return the features with the profiles themselves."""
         dataset, progress = self.dataset, self.progress and multiprocessing.parent_process() is None
-        profiler = tunable_profiler(self.options, self.seed, self.folder, default_encoder(self.encoder))
+        encoder = default_encoder(self.encoder)
+        profiler = row_profiles.tunable_profiler(self.options, self.seed, self.folder, encoder)
         profiler.progress = progress
         profiler.fit(dataset.view())
         folder, rows = self.words or self.folder / "profiles", rows_to_describe(dataset, self.plan.backbone)
-        store = write_row_profiles(profiler, dataset, folder, self.options, rows, progress)
+        store = row_profiles.write_row_profiles(profiler, dataset, folder, self.options, rows, progress)
         checked = tuple(leaks.check(dataset, store, profiler))
-        encoder = profiler.encoder or default_encoder(self.encoder)
+        encoder = profiler.encoder or encoder
         kinds = self.options.kinds
         sides: dict[ProfileKind, ProfileMatrix] = {kind: self._matrix(store, kind, encoder) for kind in kinds}
         text = self._item_text(encoder) if self.with_text else None
         texts = list(store.texts("user").values()) if "user" in kinds else []
-        measures = measures_of(profiler, dataset, store) | {"truncated": encoder.truncated(texts)}
+        truncated = {"truncated": encoder.truncated(texts)}
+        measures = row_profiles.measures_of(profiler, dataset, store) | truncated
         known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
         return Features.of(dataset, text, sides, encoder, **known, log=tuple(profiler.log()))
 

@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from reclm.config import read_yaml
 from reclm.data.dataset import Dataset, ProfileKind, Protocol, TrainingView
-from reclm.data.sessions import Sessions
 from reclm.data.splits import pairs
 from reclm.errors import Leak
 from reclm.profiles.profile import Known, Profiler
@@ -20,25 +19,14 @@ SplitName = Literal["train", "valid", "test"]
 ABOUT = "about.yaml"
 """In the folder of a tuned profiler: the name and fingerprint of the data that it learned from."""
 
-SAMPLE = 1000
-"""Stored profiles of each kind whose prompts are written again."""
-
 
 def check(
-    dataset: Dataset,
-    store: ProfileStore | None = None,
-    profiler: Profiler | None = None,
-    *,
-    sample: int = SAMPLE,
+    dataset: Dataset, store: ProfileStore | None = None, profiler: Profiler | None = None, sample: int = 1000
 ) -> list[str]:
-    """Look for leaks of the test part, in the data set and in the profiles.
+    """Look for leaks of the test part in the data set, and in its profiles by their fitted writer.
 
-    Return what was checked, and what could not be, a sentence each; raise :class:`Leak` at the first leak.
-
-    Args:
-        store: the profiles that the data set is benched with.
-        profiler: their fitted writer; without it the prompts cannot be compared.
-        sample: stored profiles of each kind whose prompts are compared.
+    Return what was checked, and what could not be, a sentence each; raise :class:`Leak` at the first leak. The prompts
+    of ``sample`` stored profiles of each kind are compared; without the profiler they cannot be.
     """
     checks = [*_splits(dataset), *(_tuned(dataset, profiler) if profiler else ())]
     if store is not None:
@@ -49,17 +37,29 @@ def check(
 def _splits(dataset: Dataset) -> Iterator[str]:
     """Check that no test item is masked, and that no cold candidate has a training interaction."""
     if dataset.sessions is not None:
-        yield _sessions(dataset, dataset.sessions)
+        sessions, name = dataset.sessions, f"data set {dataset.name!r}"
+        known = (sessions.history[:, :, None] == sessions.future[:, None, :]).any((1, 2))
+        if known.any():
+            user = dataset.users.ids(sessions.users[known])[0]
+            raise Leak(f"{name}: the history of user {user!r} holds an item that is to be found", value=user)
+        if len(np.unique(sessions.users)) < len(sessions.users):
+            raise Leak(f"{name}: a user has two sessions, which may lie in different parts")
+        yield "next-item: no item to be found stands in its user's history; no user has two sessions"
     for protocol in dataset.protocols:
         # where training items may be recommended again, repeats are no leak; nor is what recurs in validation
-        repeats = "train" not in protocol.mask
-        parts: tuple[SplitName, ...] = protocol.mask if repeats else ("train", "valid")
+        parts: tuple[SplitName, ...] = ("train", "valid") if "train" in protocol.mask else protocol.mask
         for part in parts:
             _disjoint(dataset, protocol, part)
         if parts:
             yield f"{protocol.name}: no user has a test item in {' or '.join(parts)}"
         if protocol.name == "zero-shot":
-            _cold(dataset, protocol)
+            seen = np.intersect1d(protocol.candidates, dataset.joined(["train", "valid"]).item_idx)
+            if len(seen):
+                raise Leak(
+                    f"data set {dataset.name!r}, {protocol.name}: {len(seen):,} of its {len(protocol.candidates):,} "
+                    f"candidates have interactions in training or validation, as item "
+                    f"{dataset.items.ids(seen[:1])[0]!r}; leave them out"
+                )
             yield f"{protocol.name}: no candidate has an interaction in training or validation"
 
 
@@ -74,28 +74,6 @@ def _disjoint(dataset: Dataset, protocol: Protocol, part: SplitName) -> None:
         raise Leak(
             f"data set {dataset.name!r}, {protocol.name}: {len(both):,} interactions are in {part} and in test, as "
             f"of user {dataset.users.ids(user)[0]!r} with item {dataset.items.ids(item)[0]!r}; drop them from {part}"
-        )
-
-
-def _sessions(dataset: Dataset, sessions: Sessions) -> str:
-    known = (sessions.history[:, :, None] == sessions.future[:, None, :]).any((1, 2))
-    if known.any():
-        user = dataset.users.ids(sessions.users[known])[0]
-        raise Leak(
-            f"data set {dataset.name!r}: the history of user {user!r} holds an item that is to be found",
-            value=user,
-        )
-    if len(np.unique(sessions.users)) < len(sessions.users):
-        raise Leak(f"data set {dataset.name!r}: a user has two sessions, which may lie in different parts")
-    return "next-item: no item to be found stands in its user's history; no user has two sessions"
-
-
-def _cold(dataset: Dataset, protocol: Protocol) -> None:
-    seen = np.intersect1d(protocol.candidates, dataset.joined(["train", "valid"]).item_idx)
-    if len(seen):
-        raise Leak(
-            f"data set {dataset.name!r}, {protocol.name}: {len(seen):,} of its {len(protocol.candidates):,} candidates "
-            f"have interactions in training or validation, as item {dataset.items.ids(seen[:1])[0]!r}; leave them out"
         )
 
 
@@ -114,10 +92,8 @@ def _tuned(dataset: Dataset, profiler: Profiler) -> Iterator[str]:
             "test interactions of this one; tune again: reclm tune"
         )
     else:
-        yield (
-            f"the profiler was tuned on another data set, {name} ({fingerprint}): whether they share users or items "
-            "cannot be told"
-        )
+        data = f"{name} ({fingerprint})"
+        yield f"the profiler was tuned on another data set, {data}: whether they share users or items cannot be told"
 
 
 def _store(dataset: Dataset, store: ProfileStore) -> Iterator[str]:
@@ -153,10 +129,8 @@ def _prompts(dataset: Dataset, store: ProfileStore, profiler: Profiler | None, s
         if len(rows) > sample:
             drawn = generator.choice(rows, sample, replace=False)
         unsure = _unsure(view, store, profiler, kind, np.sort(drawn))
-        yield (
-            f"{len(drawn):,} of {len(rows):,} {kind} profiles were looked at: {len(drawn) - unsure:,} answer the "
-            "prompt that the training part gives"
-        )
+        looked_at = f"{len(drawn):,} of {len(rows):,} {kind} profiles were looked at"
+        yield f"{looked_at}: {len(drawn) - unsure:,} answer the prompt that the training part gives"
         if unsure:
             reason = "their prompts quote other profiles than are stored"
             yield f"{unsure:,} {kind} profiles could not be compared: {reason}"
@@ -166,12 +140,9 @@ def _unsure(
     view: TrainingView, store: ProfileStore, profiler: Profiler, kind: ProfileKind, drawn: np.ndarray
 ) -> int:
     """Return of how many of the rows ``drawn`` the prompt is unknown: it quotes profiles, which may have changed."""
-    stored, texts = store.hashes(kind), store.texts(kind)
-    known: dict[ProfileKind, dict[str, str]] = {
-        "user": store.texts("user") if kind == "item" else {},
-        "item": {},
-    }
-    unsure = len(drawn)
+    stored, texts, unsure = store.hashes(kind), store.texts(kind), len(drawn)
+    known: dict[ProfileKind, dict[str, str]] = {"user": {}, "item": {}}
+    known["user"] |= store.texts("user") if kind == "item" else {}
     for idx in profiler.rounds(view, kind):
         rows = idx[np.isin(idx, drawn)]
         ids, now = view.idmap(kind).ids(rows), _hashes(view, profiler, kind, rows, known)
@@ -193,6 +164,5 @@ def _unsure(
 def _hashes(
     view: TrainingView, profiler: Profiler, kind: ProfileKind, rows: np.ndarray, known: Known
 ) -> dict[str, str]:
-    """Return id to prompt hash."""
     subjects = profiler.subjects(view, kind, rows, known) if len(rows) else ()
     return {subject.id: subject.prompt_hash for subject in subjects}

@@ -9,7 +9,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -30,17 +30,14 @@ from reclm.errors import Damaged, ReclmError
 from reclm.folders import current, workspace
 from reclm.intervals import duration
 from reclm.plugins import environment
-from reclm.recommend.evaluate import PerUser, Task
+from reclm.recommend.evaluate import PerUser
 
 FORMAT = 3
 """Of a record and its files; raised when they hold more."""
-
 WATCHED, TOP = 10, 10
-"""Users whose top lists are recorded, and items of each."""
-
+"""Users, evenly spread over those of the first protocol, whose top lists are recorded, and items of each."""
 PAUSE = 0.2
 """Seconds between looks at trials that another process has."""
-
 LONG = 60
 """Seconds that all trials may take without a message after the first epoch."""
 
@@ -73,7 +70,6 @@ class Trial:
 
     @cached_property
     def key(self) -> str:
-        """Hash of the definition, 20 hex digits."""
         return key_of(self.definition)
 
     @property
@@ -96,12 +92,9 @@ def run_trials(
     """Return the records of ``trials``, in their order. What is cached is not run again, unless it had failed.
 
     Killed at any time and called again, it goes on with the trials that were not finished. Several runs may share a
-    cache: they divide the work between them. Equal trials run once.
+    cache: they divide the work between them. Equal trials run once. The cores are divided between ``jobs`` processes.
 
-    Args:
-        title: of the progress bar; ``labels`` are those of the trials.
-        jobs: processes; the cores are divided between them.
-        forgotten: what is cached is forgotten first, but for these keys, and its keys are added. None: nothing is.
+    ``forgotten``: what is cached is forgotten first, but for these keys, and its keys are added. None: nothing is.
     """
     if forgotten is not None:
         _forget(trials, cache, forgotten)
@@ -117,13 +110,15 @@ def run_trials(
             nonlocal started
             at, most = epoch or (epochs[place], 0)
             if place in left:
-                advance(
-                    at - reported[place], f"{title}: {labels[place]}, epoch {at}/{most}" if most else None
-                )
+                text = f"{title}: {labels[place]}, epoch {at}/{most}" if most else None
+                advance(at - reported[place], text)
                 reported[place] = at
                 if started is not None and most:
-                    _estimate(time.monotonic() - started, sum(epochs[other] for other in left), jobs, title)
-                    started = None
+                    first, all_epochs = time.monotonic() - started, sum(epochs[other] for other in left)
+                    started, longest = None, first * all_epochs / jobs
+                    if longest > LONG:  # all epochs may take so long, by the first one
+                        most_time = f"{first:.1f} s the first: up to {duration(longest)}"
+                        print(f"{title}: {all_epochs:,} epochs at most, {most_time}", file=sys.stderr)
             if epoch is None:
                 left.discard(place)
                 started = started and time.monotonic()
@@ -134,9 +129,8 @@ def run_trials(
             _in_processes(trials, left, cache, run, jobs, report)
     records = [cache.get(trial.key) for trial in trials]
     if None in records:
-        raise Damaged(
-            f"a trial was removed from {cache.folder} while all ran; run them again", where=cache.folder
-        )
+        message = f"a trial was removed from {cache.folder} while all ran; run them again"
+        raise Damaged(message, where=cache.folder)
     return [record for record in records if record]
 
 
@@ -153,13 +147,6 @@ def _forget(trials: Sequence[Trial], cache: TrialCache, forgotten: set[str]) -> 
                 samples.unlink(missing_ok=True)
 
 
-def _estimate(seconds: float, epochs: int, jobs: int, title: str) -> None:
-    """Say how long all epochs may take, by the first one."""
-    if seconds * epochs / jobs > LONG:
-        most = duration(seconds * epochs / jobs)
-        print(f"{title}: {epochs:,} epochs at most, {seconds:.1f} s the first: up to {most}", file=sys.stderr)
-
-
 def _work(trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str, report: Report) -> None:
     """Run all trials that nobody else runs, then wait for those that somebody does."""
     while trials:
@@ -170,16 +157,15 @@ def _work(trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str, repo
                     busy.append((place, trial))
                     continue
                 if not cache.finished(trial.key, run):
-                    epochs = trial.plan.train.epochs
-
-                    def on_epoch(row: dict[str, float], place: int = place, epochs: int = epochs) -> None:
-                        report(place, (int(row["epoch"]), epochs))
-
-                    run_trial(trial, cache, run, on_epoch)
+                    run_trial(trial, cache, run, partial(_on_epoch, report, place, trial))
             report(place, None)
         if len(busy) == len(trials):
             time.sleep(PAUSE)
         trials = busy
+
+
+def _on_epoch(report: Report, place: int, trial: Trial, row: dict[str, float]) -> None:
+    report(place, (int(row["epoch"]), trial.plan.train.epochs))
 
 
 def _in_processes(
@@ -205,12 +191,11 @@ def _round(
     threads = max(1, torch.get_num_threads() // jobs)
     pipes: list[Any] = []
     workers: list[SpawnProcess] = []
-    root = str(current().root.resolve())
+    arguments = (threads, str(current().root.resolve()), trials, cache, run)
     try:
         for _ in range(min(jobs, len(trials))):
             receiver, sender = context.Pipe(duplex=False)
-            arguments = (sender, threads, root, trials, cache, run)
-            worker = context.Process(target=_worker, args=arguments, daemon=True)
+            worker = context.Process(target=_worker, args=(sender, *arguments), daemon=True)
             worker.start()
             sender.close()
             pipes.append(receiver)
@@ -256,9 +241,8 @@ def run_trial(
             raise ReclmError("the process that ran it died (out of memory?)")
         record, users, weights = _trained(trial, cache.weights, run, on_epoch)
     except Exception as error:  # recorded and shown: one trial's failure must not cost the others
-        line = " ".join(str(error).split()) or "no message"
-        line = line if isinstance(error, ReclmError) else f"{type(error).__name__}: {line}"
-        trace = traceback.format_exc()
+        kind = "" if isinstance(error, ReclmError) else f"{type(error).__name__}: "
+        line, trace = kind + (" ".join(str(error).split()) or "no message"), traceback.format_exc()
         record = TrialRecord(definition=trial.definition, run=run, error=line, traceback=trace)
     cache.put(trial.key, record, users, weights)
     cache.end(trial.key)
@@ -270,15 +254,21 @@ def _trained(
 ) -> tuple[TrialRecord, pa.Table, dict[str, Tensor] | None]:
     """Return the record of a trial, its users' values and, if asked for, its weights."""
     weights: dict[str, Tensor] = {}
+    dataset, runner = trial.dataset, Runner(trial.plan, trial.dataset)
+
+    def top(lists: Mapping[int, np.ndarray]) -> dict[str, list[str]]:
+        users = dataset.users.ids(np.array(list(lists), np.int64))
+        return {user: dataset.items.ids(lists[idx][:TOP]) for user, idx in zip(users, lists, strict=True)}
 
     def on_model(model: nn.Module) -> None:
         if with_weights:
             weights.update({name: value.clone().contiguous() for name, value in model.state_dict().items()})
 
-    dataset, runner = trial.dataset, Runner(trial.plan, trial.dataset)
     features = trial.features.make()
+    users = next(iter(runner.tasks.values())).users.numpy()
+    watched = users[np.linspace(0, len(users) - 1, min(WATCHED, len(users))).astype(int)].tolist()
     begun = time.perf_counter()
-    trained = runner.run(features.inputs, trial.seed, on_epoch, on_model, watched(runner.tasks))
+    trained = runner.run(features.inputs, trial.seed, on_epoch, on_model, watched)
     seconds = time.perf_counter() - begun
     record = TrialRecord(
         definition=trial.definition,
@@ -288,13 +278,7 @@ def _trained(
         history=trained.fit.history,
         # what a profiler's training takes does not depend on which trial did it
         seconds=seconds + sum(row["seconds"] for row in features.log),
-        top={
-            protocol: {
-                dataset.users.ids(np.array([user]))[0]: dataset.items.ids(items[:TOP])
-                for user, items in trained.results[protocol].top.items()
-            }
-            for protocol in runner.tasks
-        },
+        top={protocol: top(trained.results[protocol].top) for protocol in runner.tasks},
         environment=environment(),
         validation=trained.validation,
     )
@@ -302,29 +286,17 @@ def _trained(
         names = ("coverage", "checked", "encoder", "writer")
         known: dict[str, Any] = {name: getattr(features, name) for name in names}
         known |= {"log": list(features.log), "measures": _numbers(features.measures)}
-        store = features.store.folder if features.store else None
-        record = record.model_copy(update=known | {"store": store})
+        record = record.model_copy(update={**known, "store": features.store and features.store.folder})
     return record, _per_user(dataset, trained.results), weights if with_weights else None
 
 
-def watched(tasks: Mapping[str, Task]) -> list[int]:
-    """Return the few users whose top lists are recorded: evenly spread over those of the first protocol."""
-    users = next(iter(tasks.values())).users.numpy()
-    places = np.linspace(0, len(users) - 1, min(WATCHED, len(users))).astype(int)
-    return users[places].tolist()
-
-
 def _per_user(dataset: Dataset, results: Mapping[str, PerUser]) -> pa.Table:
-    return pa.concat_tables(
-        pa.table(
-            {
-                "protocol": pa.array([protocol] * len(values.users), pa.string()),
-                "user_id": dataset.users.array.take(pa.array(values.users)),
-                **values.values,
-            }
-        )
-        for protocol, values in results.items()
-    )
+    tables = []
+    for protocol, measured in results.items():
+        names = pa.array([protocol] * len(measured.users), pa.string())
+        ids = dataset.users.array.take(pa.array(measured.users))
+        tables.append(pa.table({"protocol": names, "user_id": ids, **measured.values}))
+    return pa.concat_tables(tables)
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:

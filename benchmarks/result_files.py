@@ -1,11 +1,6 @@
-"""The files of a run's folder.
-
-- ``about.json``: how it was made;
-- ``results.parquet``: a row for each row, seed, protocol and metric;
-- ``users.parquet``: a row for each row, seed, protocol and user, a column for each metric;
-- ``history.parquet``: a row for each row, seed and epoch;
-- ``examples.json``, ``profiles.json``: users, and measures of profiles, for the report; where there are any.
-"""
+"""The files of a run's folder: ``about.json``, ``results.parquet`` (a row for each row, seed, protocol and metric),
+``users.parquet`` (for each row, seed, protocol and user, a column for each metric), ``history.parquet`` (for each row,
+seed and epoch) and, where there are any, ``examples.json`` and ``profiles.json`` for the report."""
 
 import json
 from collections.abc import Sequence
@@ -26,19 +21,12 @@ from reclm.errors import Damaged, NotFound
 
 EXAMPLES, PROFILES = "examples.json", "profiles.json"
 
-_COLUMNS = {
-    "row": pa.string(),
-    "seed": pa.int64(),
-    "protocol": pa.string(),
-    "metric": pa.string(),
-    "value": pa.float64(),
-    "best_epoch": pa.int64(),
-    "epochs": pa.int64(),
-    "seconds": pa.float64(),
-    "epoch_seconds": pa.float64(),
-    "key": pa.string(),
-}
 _TRIAL = ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
+_COLUMNS = {
+    **{"row": pa.string(), "seed": pa.int64(), "protocol": pa.string(), "metric": pa.string()},
+    **{"value": pa.float64(), "best_epoch": pa.int64(), "epochs": pa.int64()},
+    **{"seconds": pa.float64(), "epoch_seconds": pa.float64(), "key": pa.string()},
+}
 _KEY = ("row", "seed", "protocol")
 
 
@@ -57,14 +45,13 @@ class Example(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "Example":
         for row, hits in self.hits.items():
-            if len(hits) != len(self.top.get(row, ())):
-                raise ValueError(f"{row}: {len(hits)} hits of {len(self.top.get(row, ()))} items")
+            if len(hits) != (items := len(self.top.get(row, ()))):
+                raise ValueError(f"{row}: {len(hits)} hits of {items} items")
         return self
 
     def ranked(self, row: str) -> list[tuple[str, bool]]:
         """Return the items of a row, each with whether it is a hit."""
-        items = self.top[row]
-        return list(zip(items, self.hits.get(row, (False,) * len(items)), strict=True))
+        return list(zip(self.top[row], self.hits.get(row, (False,) * len(self.top[row])), strict=True))
 
 
 class Quality(Config):
@@ -102,20 +89,17 @@ def save(result: Result, folder: Path) -> None:
         about = {name: getattr(trial, name) for name in _TRIAL}
         for metric, value in trial.means.items():
             numbers.append({**fixed, "metric": metric, "value": None if np.isnan(value) else value, **about})
-        repeated = {
-            name: pa.repeat(pa.scalar(fixed[name], _COLUMNS[name]), len(trial.user_ids)) for name in _KEY
-        }
-        ids = pa.array(trial.user_ids.tolist(), pa.string())
+        n, ids = len(trial.user_ids), pa.array(trial.user_ids.tolist(), pa.string())
+        repeated = {name: pa.repeat(pa.scalar(fixed[name], _COLUMNS[name]), n) for name in _KEY}
         users.append(pa.table({**repeated, "user_id": ids, "activity": trial.activity, **trial.values}))
-    table = pa.Table.from_pylist(numbers, pa.schema(list(_COLUMNS.items())))
-    pq.write_table(table, folder / "results.parquet")
+    schema = pa.schema(list(_COLUMNS.items()))
+    pq.write_table(pa.Table.from_pylist(numbers, schema), folder / "results.parquet")
     (folder / "users.parquet").unlink(missing_ok=True)
     if users:
         table = pa.concat_tables(users, promote_options="permissive")
         pq.write_table(table, folder / "users.parquet", compression="zstd")
-    epochs = [
-        {"row": row, "seed": seed, **epoch} for (row, seed), rows in result.history.items() for epoch in rows
-    ]
+    steps = [({"row": row, "seed": seed}, epochs) for (row, seed), epochs in result.history.items()]
+    epochs = [key | epoch for key, some in steps for epoch in some]
     names = dict.fromkeys(name for epoch in epochs for name in epoch)
     history = pa.table({name: [epoch.get(name) for epoch in epochs] for name in names})
     pq.write_table(history, folder / "history.parquet")
@@ -137,9 +121,8 @@ def load(folder: Path) -> Result:
     """Load a run."""
     path = folder / "about.json"
     if not path.is_file():
-        raise NotFound(
-            f"no run in {folder} (it has no about.json); reclm bench writes one", value=folder, where=path
-        )
+        message = f"no run in {folder} (it has no about.json); reclm bench writes one"
+        raise NotFound(message, value=folder, where=path)
     try:
         about = RunInfo.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
         path = folder / "users.parquet"
@@ -157,14 +140,12 @@ def load(folder: Path) -> Result:
         quality = _read_list(path, Quality)
     except (OSError, ValueError, LookupError, pa.ArrowException) as error:
         reason = f"no {error}" if type(error) is KeyError else error
-        raise Damaged(
-            f"{path} is damaged, or of another version ({reason}); run reclm bench again", where=path
-        ) from error
+        message = f"{path} is damaged, or of another version ({reason}); run reclm bench again"
+        raise Damaged(message, where=path) from error
     return Result(about, trials, history, examples, quality, folder)
 
 
 def _read_list(path: Path, kind: type[Extra]) -> tuple[Extra, ...]:
-    """Read examples, or measures of profiles; none without the file."""
     if not path.is_file():
         return ()
     rows = json.loads(path.read_text(encoding="utf-8"))
@@ -176,7 +157,6 @@ def _read_list(path: Path, kind: type[Extra]) -> tuple[Extra, ...]:
 def _read_trials(
     table: pa.Table, users: dict[Key, Users], metrics: tuple[str, ...]
 ) -> dict[Key, TrialResult]:
-    """Return the rows of ``results.parquet`` as trials, with their users' values."""
     numbers: dict[Key, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         numbers.setdefault((row["row"], row["seed"], row["protocol"]), []).append(row)
@@ -204,12 +184,10 @@ def _read_users(table: pa.Table) -> dict[Key, Users]:
     users: dict[Key, Users] = {}
     for start, stop in pairwise(starts):
         part = table.slice(start, stop - start)
-        row, seed, protocol, ids, activity, *_ = part.columns
-        values = {
-            name: column.to_numpy().astype(np.float32)
-            for name, column in zip(part.column_names[5:], part.columns[5:], strict=True)
-            if column.null_count < len(part)
-        }
+        row, seed, protocol, ids, activity, *columns = part.columns
+        named = zip(part.column_names[5:], columns, strict=True)
+        known = {name: column for name, column in named if column.null_count < len(part)}
+        values = {name: column.to_numpy().astype(np.float32) for name, column in known.items()}
         key = (row[0].as_py(), seed[0].as_py(), protocol[0].as_py())
         users[key] = (ids.to_numpy(), activity.to_numpy(), values)
     return users

@@ -1,7 +1,4 @@
-"""A finished run: its rows, every user's values, how it was made, and the verdict.
-
-Everything that shows results (tables, figures, reports, trackers) reads a :class:`Result`, and nothing else.
-"""
+"""A finished run: all that shows results (tables, figures, reports, trackers) reads a :class:`Result` alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -127,16 +124,10 @@ class RunInfo(Config):
 
 @dataclass(frozen=True, eq=False)
 class TrialResult:
-    """One row, seed and protocol.
+    """One row, seed and protocol: values of ``n`` users by metric, float32, with ids and training interactions of each.
 
-    Attributes:
-        user_ids: ``(n,)`` str, the ranked users.
-        activity: ``(n,)`` int, training interactions of each.
-        values: metric to ``(n,)`` float32.
-        overall: metric to a number that is not a mean over users (coverage, say).
-        best_epoch: 0 where nothing was trained.
-        epochs: trained epochs; ``seconds`` of training and evaluation, ``epoch_seconds`` of an epoch (median).
-        key: of the cached trial.
+    ``overall`` has numbers that are no mean over users (coverage, say). ``best_epoch`` is 0 where nothing was trained;
+    ``seconds`` are of training and evaluation, ``epoch_seconds`` of an epoch (median); ``key`` is the cached trial's.
     """
 
     user_ids: np.ndarray
@@ -153,24 +144,17 @@ class TrialResult:
     def means(self) -> dict[str, float]:
         """Every metric's mean over the users that have a value (nan where none has), or its overall number."""
         measured = {name: values[~np.isnan(values)] for name, values in self.values.items()}
-        means = {
-            name: float(values.mean(dtype=np.float64)) if len(values) else float("nan")
-            for name, values in measured.items()
-        }
-        return means | self.overall
+        means = {name: float(some.mean(dtype=np.float64)) for name, some in measured.items() if len(some)}
+        return dict.fromkeys(measured, float("nan")) | means | self.overall
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """A finished run. A notebook shows its table, ``print(result.verdict)`` the answer.
 
-    Attributes:
-        about: how it was made.
-        trials: by row, seed and protocol.
-        history: row and seed to a mapping for each epoch (``epoch``, ``loss``, ``seconds``, selection metrics).
-        examples: users, for the report.
-        quality: measures of the profiles, for the report.
-        folder: where it was loaded from or saved to.
+    ``trials`` are by row, seed and protocol. ``history`` maps row and seed to the epochs: ``epoch``, ``loss``,
+    ``seconds``, selection metrics. ``examples`` and ``quality`` (measures of the profiles) are for the report.
+    ``folder``: where it was loaded from or saved to.
     """
 
     about: RunInfo
@@ -182,12 +166,7 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Result":
-        """Load the run that :meth:`save` wrote to ``folder``.
-
-        Raises:
-            NotFound: if there is none.
-            Damaged: if a file of it is damaged.
-        """
+        """Load the run that :meth:`save` wrote to ``folder``; NotFound if there is none, Damaged if a file is."""
         from reclm.benchmarks.result_files import load
 
         return load(Path(folder))
@@ -209,10 +188,8 @@ class Result:
     def table(self, metrics: Sequence[str] = SHOWN) -> "DataFrame":
         """Return a row for each protocol and row: means with 95 % intervals, and the change against the base.
 
-        ``change`` is that of the headline metric, ``p`` its p-value, corrected by Holm.
-
-        Raises:
-            NotFound: for a metric that was not measured.
+        ``change`` is that of the headline metric, ``p`` its p-value, corrected by Holm. A metric that was not measured
+        raises NotFound.
         """
         from reclm.benchmarks.report.tables import frame, results
 
@@ -228,12 +205,9 @@ class Result:
         import pandas as pd
 
         columns = ["row", "seed", "protocol", "user_id", "activity"]
-        parts = [
-            pd.DataFrame(
-                dict(zip(columns, (*key, trial.user_ids, trial.activity), strict=True)) | trial.values
-            )
-            for key, trial in self.trials.items()
-        ]
+        shared = [(*key, trial.user_ids, trial.activity) for key, trial in self.trials.items()]
+        pairs = zip(shared, self.trials.values(), strict=True)
+        parts = [pd.DataFrame(dict(zip(columns, some, strict=True)) | trial.values) for some, trial in pairs]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def plot(self) -> "Figure":
@@ -262,20 +236,15 @@ class Result:
 
     @property
     def best(self) -> Any:
-        """The trained recommender that the run saved: the one with profiles, else the plain one.
-
-        Raises:
-            NotFound: if the run saved none.
-        """
+        """The trained recommender that the run saved: the one with profiles, else the plain one; NotFound if none."""
         from reclm.recommend.saved import load_model
 
         models = self.folder / "models" if self.folder else None
         for name in ("augment", "base"):
             if models and (models / name).is_dir():
                 return load_model(models / name)
-        raise NotFound(
-            "no model is saved with the run; reclm.compare saves models, suites do not", where=models
-        )
+        message = "no model is saved with the run; reclm.compare saves models, suites do not"
+        raise NotFound(message, where=models)
 
     def __repr__(self) -> str:
         about, protocols = self.about, ", ".join(protocol.name for protocol in self.about.whole)
@@ -328,22 +297,20 @@ class Result:
         Users who lack a value in one of them (lift without history, say) are left out. Where seeds have users of their
         own (held-out users drawn by seed), nan marks the users that a seed did not draw.
         """
-        _, (one, other) = self.aligned([before, after], protocol, metric)
-        return one, other
+        first, second = self.aligned([before, after], protocol, metric)[1]
+        return first, second
 
     def aligned(self, rows: Sequence[str], protocol: str, metric: str) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the ids ``(n,)`` of the users that all rows have, and each row's values ``(s, n)`` by common seeds."""
         keys = [[(row, seed, protocol) for row in rows] for seed in self.seeds(rows[0], protocol)]
-        groups = [
-            [self.trials[key] for key in seed] for seed in keys if all(key in self.trials for key in seed)
-        ]
+        groups = [[self.trials[key] for key in each] for each in keys if self.trials.keys() >= set(each)]
         groups = [group for group in groups if all(metric in trial.values for trial in group)]
         if not groups:
             return np.empty(0, object), [np.zeros((0, 0))] * len(rows)
         users = groups[0][0].user_ids
-        same = all(np.array_equal(trial.user_ids, users) for group in groups for trial in group)
+        ids = [trial.user_ids for group in groups for trial in group]
+        same = all(np.array_equal(each, users) for each in ids)
         if not same:
-            ids = [trial.user_ids for group in groups for trial in group]
             users = np.unique(np.concatenate(ids).astype(str))
         arrays = [np.full((len(groups), len(users)), np.nan) for _ in rows]
         for at, group in enumerate(groups):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 FIRST_LOOK = 300
 """Users, and items, that a bench writes profiles of unless told otherwise: minutes on two CPU cores, not hours."""
 
-Rows = Mapping[ProfileKind, np.ndarray]
+Rows = Mapping[ProfileKind, np.ndarray] | None
+"""Those of a side that need a profile; None: all."""
 
 
 def key_of(definition: Mapping[str, Any]) -> str:
@@ -47,15 +48,13 @@ def tunable_profiler(
 ) -> Profiler:
     """Return the profiler of a row that is tuned in ``folder`` by the trial's seed, where it has one."""
     cls = plugins.get("profiler", options.profiler)
-    settings = dict(options.settings)
-    if "seed" in cls.Config.model_fields:
-        settings = merged(settings, {"seed": seed})
-    config = cls.Config.build(settings, where=f"profiler {options.profiler}")
+    seeded = {"seed": seed} if "seed" in cls.Config.model_fields else {}
+    config = cls.Config.build(merged(options.settings, seeded), where=f"profiler {options.profiler}")
     engine = None if folder else options.engine
     return cls(config, model=options.model, engine=engine, folder=folder, encoder=encoder)
 
 
-def rows_to_describe(dataset: Dataset, backbone: str) -> Rows | None:
+def rows_to_describe(dataset: Dataset, backbone: str) -> Rows:
     """Return the users that need a profile, None for all: of sessions, those that a ranking without training has."""
     trains = getattr(plugins.get("backbone", backbone), "trains", backbone != "similarity")
     if dataset.sessions is None or trains:
@@ -63,7 +62,7 @@ def rows_to_describe(dataset: Dataset, backbone: str) -> Rows | None:
     return {"user": np.union1d(dataset.valid.user_idx, dataset.test.user_idx)}
 
 
-def limit_of(options: ProfileOptions, rows: Rows | None) -> int | None:
+def limit_of(options: ProfileOptions, rows: Rows) -> int | None:
     """Return of how many users, and items, the missing profiles are written; None: of all."""
     if options.limit is None and rows is None and plugins.get("profiler", options.profiler).needs_model:
         return FIRST_LOOK
@@ -80,20 +79,13 @@ def profile_folder(profiler: Profiler, dataset: Dataset, workspace: Workspace) -
 
 
 def write_row_profiles(
-    profiler: Profiler,
-    dataset: Dataset,
-    folder: Path,
-    options: ProfileOptions,
-    rows: Rows | None,
-    progress: bool,
+    profiler: Profiler, dataset: Dataset, folder: Path, options: ProfileOptions, rows: Rows, progress: bool
 ) -> ProfileStore:
     """Write the missing profiles of a row into ``folder``; the profiler is fitted."""
     view = dataset.view()
     if not view.item_text.num_columns and view.train.review is None:
-        raise NotFound(
-            f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
-            "bench it without --augment"
-        )
+        message = f"data set {view.name!r} has no item text: there is nothing to write profiles from"
+        raise NotFound(f"{message}; bench it without --augment")
     with ProfileStore.open(folder, view.fingerprint, profiler.writer, view.name) as store:
         make_profiles(view, profiler, store, options.kinds, limit_of(options, rows), progress, rows=rows)
     return store
@@ -119,12 +111,11 @@ def controlled(
     """
     controls: dict[ProfileKind, ProfileMatrix] = {}
     for kind, profiles in sides.items():
-        present = profiles.present
-        vectors = np.zeros_like(profiles.vectors)
+        present, vectors = profiles.present, np.zeros_like(profiles.vectors)
         rng = np.random.default_rng(0)
         if control == "shuffled":
-            rows = np.flatnonzero(present)
-            vectors[rows] = profiles.vectors[_deranged(rows, rng)]
+            circle = rng.permutation(np.flatnonzero(present))  # each gets its neighbour's, and none its own
+            vectors[circle] = profiles.vectors[np.roll(circle, 1)]
         elif control == "random":
             noise = rng.standard_normal((int(present.sum()), vectors.shape[1]), np.float32)
             lengths = np.linalg.norm(profiles.vectors[present], axis=1, keepdims=True)
@@ -138,14 +129,6 @@ def controlled(
             vectors[present] = words.vectors[present]
         controls[kind] = ProfileMatrix(vectors, present)
     return controls
-
-
-def _deranged(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the rows in an order in which none stands at its own place, where there is more than one."""
-    order = rng.permutation(len(rows))
-    shuffled = np.empty_like(rows)
-    shuffled[order] = rows[np.roll(order, 1)]  # each gets its neighbour's in a random circle
-    return shuffled
 
 
 def _history_means(view: TrainingView, item_text: np.ndarray) -> np.ndarray:

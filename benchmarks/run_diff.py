@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 class Change:
     """A row, protocol and metric that both runs have.
 
-    Attributes:
-        a, b: means over the users and seeds that both have; nan where there is no number.
-        test: of ``b - a``, user by user; None for a number that is not a mean over users.
-        p: of the test, corrected by Holm over all changes; nan without one.
-        equal: every value is the same in both.
+    ``a`` and ``b`` are means over the users and seeds that both have, nan where there is no number. ``test`` is of
+    ``b - a``, user by user; None for a number that is not a mean over users. ``p`` is corrected by Holm over all
+    changes; nan without a test. ``equal``: every value is the same in both.
     """
 
     row: str
@@ -70,11 +68,8 @@ class RunDiff:
     def tables(self) -> list[Table]:
         """Return a table for each protocol."""
         head = ("", "metric", "A", "B", "difference", "95 % interval", "p")
-        protocols = dict.fromkeys(change.protocol for change in self.changes)
-        return [Table(name, head, tuple(self._rows(name)), text=2) for name in protocols]
-
-    def _rows(self, protocol: str) -> Iterator[Row]:
-        for change in (change for change in self.changes if change.protocol == protocol):
+        rows: dict[str, list[Row]] = {}
+        for change in self.changes:
             around = (change.test.low, change.test.high) if change.test else (None, None)
             cells = (
                 Cell(title(change.metric)),
@@ -84,7 +79,8 @@ class RunDiff:
                 Cell(between(*(number(bound, sign=True) for bound in around))),
                 Cell(p_value(change.p), change.p, significant=change.significant),
             )
-            yield Row(change.row, cells)
+            rows.setdefault(change.protocol, []).append(Row(change.row, cells))
+        return [Table(name, head, tuple(some), text=2) for name, some in rows.items()]
 
     def __str__(self) -> str:
         if not self.changes:
@@ -99,9 +95,8 @@ class RunDiff:
         significant = [change for change, _ in self.tested if change.significant]
         if not significant:
             return f"No significant difference in {tests}"
-        higher = sum(change.b > change.a for change in significant)
-        lower = len(significant) - higher
-        return f"B is significantly higher than A in {higher} and significantly lower in {lower} of {tests}"
+        up = sum(change.b > change.a for change in significant)
+        return f"B is significantly higher than A in {up} and significantly lower in {len(significant) - up} of {tests}"
 
     def __repr__(self) -> str:
         return f"<RunDiff: {self}>"
@@ -119,9 +114,7 @@ class RunDiff:
 def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
     """Compare the rows of the same name of two runs, given as results or as their folders.
 
-    Raises:
-        NotFound, Damaged: as :meth:`Result.load <reclm.benchmarks.results.Result.load>`.
-        BadInput: if the runs are of different data: their users and test items are not the same.
+    BadInput is raised if the runs are of different data: their users and test items are not the same.
     """
     a, b = (run if isinstance(run, Result) else Result.load(run) for run in (a, b))
     if a.about.fingerprint != b.about.fingerprint:
@@ -144,12 +137,11 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
             if any(seeds) and not set(seeds[0]) & set(seeds[1]):
                 ran = [", ".join(map(str, each)) or "none" for each in seeds]
                 alone.append(f"{row}, {protocol}: no seed ran in both (A: {ran[0]}; B: {ran[1]})")
-            both = _both(a, b, row, protocol)
-            changes += [
-                _change(both, row, protocol, metric)
-                for metric in a.about.metrics
-                if all(len(both.values(side, protocol, metric)) for side in "AB")
+            both, metrics = _both(a, b, row, protocol), a.about.metrics
+            metrics = [
+                each for each in metrics if all(len(both.values(side, protocol, each)) for side in "AB")
             ]
+            changes += [_change(both, row, protocol, metric) for metric in metrics]
     corrected = holm([change.test.p if change.test else float("nan") for change in changes]).tolist()
     changes = [replace(change, p=p) for change, p in zip(changes, corrected, strict=True)]
     return RunDiff(tuple(changes), tuple(alone), tuple(_made(a, b, rows)))
@@ -164,12 +156,9 @@ def _alone(kind: str, a: list[str], b: list[str]) -> Iterator[str]:
 
 def _both(a: Result, b: Result, row: str, protocol: str) -> Result:
     """Return both runs' trials of a row as rows ``A`` and ``B`` of one result: their common seeds."""
-    common = [seed for seed in a.seeds(row, protocol) if seed in b.seeds(row, protocol)]
+    keys = [(row, seed, protocol) for seed in a.seeds(row, protocol) if seed in b.seeds(row, protocol)]
     runs = {"A": a, "B": b}
-    trials = {
-        (side, seed, protocol): runs[side].trials[row, seed, protocol] for side in runs for seed in common
-    }
-    return Result(a.about, trials)
+    return Result(a.about, {(side, *key[1:]): run.trials[key] for side, run in runs.items() for key in keys})
 
 
 def _change(both: Result, row: str, protocol: str, metric: str) -> Change:
@@ -189,11 +178,10 @@ def _made(a: Result, b: Result, rows: list[str]) -> Iterator[str]:
     fields = {"writer", "control", "kinds", "coverage", "chosen"}
     for name in rows:
         yield from _differ(f"row {name}: ", *(run.row(name).model_dump(include=fields) for run in (a, b)))
-    sizes = [
-        {each.name: f"{each.users} users × {each.candidates} items" for each in about.whole} for about in runs
-    ]
-    common = [name for name in sizes[0] if name in sizes[1]]
-    yield from _differ("protocols: ", *({name: each[name] for name in common} for each in sizes))
+    common = set.intersection(*({each.name for each in about.whole} for about in runs))
+    whole = [[each for each in about.whole if each.name in common] for about in runs]
+    sizes = [{each.name: f"{each.users} users × {each.candidates} items" for each in some} for some in whole]
+    yield from _differ("protocols: ", *sizes)
     yield from _differ("environment: ", *(about.environment for about in runs))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -38,6 +38,12 @@ class Range(Config):
             raise ValueError(f"low = {self.low:g} must be below high = {self.high:g}{above}")
         return self
 
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}" + " (log)" * self.log
+
 
 Choices = tuple[bool | int | float | str, ...]
 Space = dict[str, Range | Choices]
@@ -64,18 +70,15 @@ class Search(Config):
     def _plain(cls, space: Any) -> Any:
         if not isinstance(space, Mapping):
             return space
-        ranges = {name: dict(values) for name, values in space.items() if isinstance(values, Mapping)}
-        built = {
-            name: Range.build(values, where=f"search space of {name}") for name, values in ranges.items()
-        }
+        ranges = [name for name, values in space.items() if isinstance(values, Mapping)]
+        built = {name: Range.build(dict(space[name]), where=f"search space of {name}") for name in ranges}
         return {**space, **built}
 
     @field_validator("space")
     @classmethod
     def _not_empty(cls, space: Space | None) -> Space | None:
-        for name, values in (space or {}).items():
-            if values == ():
-                raise ValueError(f"{name} has no choice")
+        if empty := [name for name, values in (space or {}).items() if values == ()]:
+            raise ValueError(f"{empty[0]} has no choice")
         if space is not None and not space:
             raise ValueError("there is nothing to search; name an option, or leave the space out")
         return space
@@ -83,7 +86,6 @@ class Search(Config):
 
 OF_PROFILER = "profiles."
 """Begins the name of an option of the profiler that a trial tunes."""
-
 BATCH = 5
 """Trials that a row asks for at a time. Fixed, so that the result does not depend on the number of processes."""
 
@@ -111,10 +113,8 @@ def with_options(plan: Plan, options: Mapping[str, Any], where: str = "search") 
 def spaces(search: Search, plans: Mapping[str, Plan]) -> dict[str, Space]:
     """Return for each row the part of the space that its backbone, training and profiler have."""
     if any(plan.select_on == "test" for plan in plans.values()):
-        raise BadInput(
-            "a search chooses by validation, and selection on test leaves no validation part; "
-            "select on valid, or leave the search out"
-        )
+        message = "a search chooses by validation, and selection on test leaves no validation part"
+        raise BadInput(f"{message}; select on valid, or leave the search out")
     types = {row: option_types(plan) for row, plan in plans.items()}
     known = {name for options in types.values() for name in options}
     for name in search.space or ():
@@ -123,8 +123,8 @@ def spaces(search: Search, plans: Mapping[str, Plan]) -> dict[str, Space]:
     whole = search.space or DEFAULT_SPACE
     parts = {row: {name: whole[name] for name in whole if name in types[row]} for row in plans}
     for row, part in parts.items():
+        where = f"row {row!r}, search"
         for name, values in part.items():
-            where = f"row {row!r}, search"
             if isinstance(values, Range) and types[row][name] not in (int, float):
                 raise BadInput(f"{where}: {name} is not a number; give a list of choices, not a range")
             for value in _ends(values):
@@ -154,17 +154,10 @@ def _nested(config: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
 def sentence(search: Search, plans: Mapping[str, Plan]) -> str:
     """Return how the options were chosen, in a sentence."""
     used = {name: values for part in spaces(search, plans).values() for name, values in part.items()}
-    space = ", ".join(f"{name} {_range(values)}" for name, values in used.items())
-    return (
-        f"options were searched: {search.trials} trials for every trained row alike (seed 0), of {space}; the best "
-        f"epoch's validation value chose, and all seeds ran with what it chose"
-    )
-
-
-def _range(values: Range | Choices) -> str:
-    if isinstance(values, Range):
-        return f"{values.low:g} to {values.high:g}" + " (log)" * values.log
-    return "/".join(map(str, values))
+    written = {name: "/".join(map(str, each)) for name, each in used.items() if isinstance(each, tuple)}
+    space = ", ".join(f"{name} {values}" for name, values in (used | written).items())
+    tried = f"options were searched: {search.trials} trials for every trained row alike (seed 0), of {space}"
+    return f"{tried}; the best epoch's validation value chose, and all seeds ran with what it chose"
 
 
 def _ends(values: Range | Choices) -> tuple[Any, ...]:
@@ -194,30 +187,24 @@ def run_search(
 
     Trials are ordinary ones, and the study of each row lies beside them: killed and called again, the search goes on
     and ends the same. The first trial has the row's own options, where the space holds them; then Optuna's TPE asks.
-
-    ``trial_of`` makes the trial with seed 0 of a plan. With ``fresh`` the studies are forgotten. ``running`` are
-    options of :func:`~reclm.benchmarks.pool.run_trials`.
+    With ``fresh`` the studies are forgotten. ``running`` are options of :func:`~reclm.benchmarks.pool.run_trials`.
     """
-    studies = {
-        row: _RowSearch(plans[row], part, trial_of, cache.folder, fresh)
-        for row, part in spaces(search, plans).items()
-    }
+    parts, about = spaces(search, plans), (trial_of, cache.folder, fresh)
+    studies = {row: _RowSearch(plans[row], part, *about) for row, part in parts.items()}
     for done in range(0, search.trials, BATCH):
         count = min(BATCH, search.trials - done)
         searching = {row: study.ask(done, count) for row, study in studies.items() if study.searches}
         asked = [(row, trial) for row, some in searching.items() for trial in some]
         ready = {f"{row} trial {trial.number + 1}": trial.trial for row, trial in asked if trial.trial}
         head = f"{title}: search, {done} of {search.trials}"
-        ran = run_trials(list(ready.values()), cache, title=head, labels=list(ready), **running)
-        records = iter(ran)
+        records = iter(run_trials(list(ready.values()), cache, title=head, labels=list(ready), **running))
         for row, trial in asked:
             studies[row].tell(trial, next(records) if trial.trial else None)
     return {row: study.searched() for row, study in studies.items()}
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A trial of a study; without ``trial`` its options do not go together."""
+class _Asked(NamedTuple):
+    """A trial of a study; without ``trial`` its options do not go together: they count as tried, and failed."""
 
     number: int
     options: dict[str, Any]
@@ -238,13 +225,9 @@ class _RowSearch:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.plan, self.trial_of = plan, trial_of
         self.space = {name: values for name, values in space.items() if self._changes(name, values)}
-        self.types = option_types(plan)
-        self.searches = bool(self.space)
+        self.types, self.searches = option_types(plan), bool(self.space)
         self._results: dict[int, SearchTrial] = {}
-        dumped = {
-            name: values.model_dump() if isinstance(values, Range) else values
-            for name, values in self.space.items()
-        }
+        dumped = Search(space=self.space or None).model_dump()["space"] or {}
         key = key_of({"own": trial_of(plan).definition, "space": dumped})
         path = folder / "searches" / f"{key}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,20 +236,17 @@ class _RowSearch:
             if fresh:
                 path.unlink(missing_ok=True)
             storage = JournalStorage(JournalFileBackend(str(path)))
-            self.study = optuna.create_study(
-                storage=storage, study_name=key, direction="maximize", load_if_exists=True
-            )
+            place: dict[str, Any] = {"storage": storage, "study_name": key}
+            self.study = optuna.create_study(**place, direction="maximize", load_if_exists=True)
             own = self._own()
-            holds = all(_holds(values, own[name]) for name, values in self.space.items())
+            holds = all(own[name] in values for name, values in self.space.items())
             if self.space and not self.study.trials and holds:
                 self.study.enqueue_trial({name: own[name] for name in self.space})
 
     def _changes(self, name: str, values: Range | Choices) -> bool:
         """Return whether an option changes the row's trials: those of its profiler may not."""
-        if not name.startswith(OF_PROFILER):
-            return True
-        keys = {self.trial_of(with_options(self.plan, {name: value})).key for value in _ends(values)}
-        return len(keys) > 1
+        plans = (with_options(self.plan, {name: value}) for value in _ends(values))
+        return not name.startswith(OF_PROFILER) or len({self.trial_of(plan).key for plan in plans}) > 1
 
     def _own(self) -> dict[str, Any]:
         """Return the row's own value of every option."""
@@ -278,10 +258,7 @@ class _RowSearch:
         return own
 
     def ask(self, done: int, count: int) -> list[_Asked]:
-        """Return trials ``done … done + count - 1``: those in the study, of a run that was killed say, and new ones.
-
-        Options that do not go together count as tried, and failed.
-        """
+        """Return trials ``done … done + count - 1``: those in the study, of a run that was killed say, and new ones."""
         import optuna
 
         asked = []
@@ -298,14 +275,20 @@ class _RowSearch:
                     self.study.sampler = optuna.samplers.TPESampler(seed=number)
                     options = self._suggested(self.study.ask())
                 try:
-                    trial = self.trial_of(with_options(self.plan, options))
-                    asked.append(_Asked(number, options, trial))
+                    asked.append(_Asked(number, options, self.trial_of(with_options(self.plan, options))))
                 except ReclmError as error:
                     asked.append(_Asked(number, options, None, str(error)))
         return asked
 
     def _suggested(self, trial: "optuna.Trial") -> dict[str, Any]:
-        return {name: _suggest(trial, name, values, self.types[name]) for name, values in self.space.items()}
+        for name, values in self.space.items():
+            if not isinstance(values, Range):
+                trial.suggest_categorical(name, values)
+            elif self.types[name] is int:
+                trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
+            else:
+                trial.suggest_float(name, values.low, values.high, log=values.log)
+        return trial.params
 
     def tell(self, asked: _Asked, record: TrialRecord | None) -> None:
         """Note a trial's validation value, or its error; nothing else of it is looked at."""
@@ -319,14 +302,10 @@ class _RowSearch:
         value = None if record is None else record.validation.get(metric)
         if not error and (value is None or math.isnan(value)):
             error = f"no valid {metric}"
+        value, state = (None, optuna.trial.TrialState.FAIL) if error else (value, None)
         with self._lock, suppress(ValueError, RuntimeError):  # another process may have told
-            if error:
-                self.study.tell(asked.number, state=optuna.trial.TrialState.FAIL)
-            else:
-                self.study.tell(asked.number, value)
-        self._results[asked.number] = SearchTrial(
-            options=asked.options, value=None if error else value, error=error
-        )
+            self.study.tell(asked.number, value, state)
+        self._results[asked.number] = SearchTrial(options=asked.options, value=value, error=error)
 
     def searched(self) -> Searched:
         """Return the first of the best trials; the row's own options where none has a value."""
@@ -334,9 +313,7 @@ class _RowSearch:
             return Searched(self.plan)
         trials = tuple(self._results[number] for number in sorted(self._results))
         with_value = [trial for trial in trials if trial.value is not None]
-        if not with_value:
-            return Searched(self.plan, trials)
-        best = max(with_value, key=lambda trial: trial.value or 0.0)
+        best = max(with_value, key=lambda trial: trial.value or 0.0, default=SearchTrial(options={}))
         return Searched(with_options(self.plan, best.options), trials, best.options)
 
 
@@ -345,15 +322,3 @@ def _flat(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
-
-
-def _holds(values: Range | Choices, own: Any) -> bool:
-    return values.low <= own <= values.high if isinstance(values, Range) else own in values
-
-
-def _suggest(trial: "optuna.Trial", name: str, values: Range | Choices, kind: Any) -> Any:
-    if not isinstance(values, Range):
-        return trial.suggest_categorical(name, values)
-    if kind is int:
-        return trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
-    return trial.suggest_float(name, values.low, values.high, log=values.log)

@@ -27,13 +27,10 @@ QUANTILES = 5
 class PairedTest:
     """A two-sided test of a mean difference between two rows (:func:`paired`).
 
-    Attributes:
-        difference: mean of ``after - before``; ``low`` and ``high`` are its 95 % interval.
-        p: probability of so large a difference by chance; 1 where no value differs.
-        n: users compared.
-        seeds: trainings of each row. With one, the claim is about these two trained models, not about the methods.
-        effect: Cohen's d_z, the mean over users of each user's mean difference by its standard deviation; nan where
-            users do not differ.
+    ``difference`` is the mean of ``after - before``, ``low`` and ``high`` its 95 % interval. ``p`` is the probability
+    of so large a difference by chance; 1 where no value differs. ``n`` users were compared, with ``seeds`` trainings of
+    each row: with one, the claim is about these two trained models, not about the methods. ``effect`` is Cohen's d_z,
+    the mean over users of each user's mean difference by its standard deviation; nan where users do not differ.
     """
 
     difference: float
@@ -194,13 +191,10 @@ def _chance(t: float, shares: list[tuple[int, float]]) -> float:
 
 @dataclass(frozen=True)
 class ActivityGroup:
-    """Users of about the same number of training interactions.
+    """Users of about the same number of training interactions, ``name``: ``"3-5"``, say, or ``"21+"``.
 
-    Attributes:
-        name: the numbers, e.g. ``"3-5"`` or ``"21+"``.
-        users: how many have a value of the metric.
-        base, row: means over users and seeds with 95 % intervals over users; ``base`` is None where the row has none.
-        difference: of ``row`` less ``base``, with the interval of the paired test.
+    ``users`` have a value of the metric. ``base`` (None where the row has none) and ``row`` are means over users and
+    seeds with 95 % intervals over users, ``difference`` is ``row`` less ``base`` with the interval of the paired test.
     """
 
     name: str
@@ -211,32 +205,26 @@ class ActivityGroup:
 
 
 def by_activity(result: "Result", row: str, protocol: str, metric: str) -> list[ActivityGroup]:
-    """Compare a row with its base for users of more and more training interactions.
+    """Compare a row with its base for users of more and more training interactions; of a row that did not run, nothing.
 
     The groups are :data:`ACTIVITY` without empty ones. Where fewer than three are left (all users are active, say),
-    they are up to :data:`QUANTILES` groups of about equal size, if those are more. There are none where the row did
-    not run, or lacks the metric.
+    they are up to :data:`QUANTILES` groups of about equal size, if those are more.
     """
     base = result.row(row).base
     users, arrays = result.aligned([row] if base is None else [row, base], protocol, metric)
     trials = [result.trials[row, seed, protocol] for seed in result.seeds(row, protocol)]
-    known = {
-        user: count for trial in trials for user, count in zip(trial.user_ids, trial.activity, strict=True)
-    }
+    known = {user: n for trial in trials for user, n in zip(trial.user_ids, trial.activity, strict=True)}
     groups = []
     for name, members in _groups(np.array([known[user] for user in users], np.int64)):
         drawn = ~np.isnan(arrays[0][:, members]).all(1)  # seeds that drew a user of the group
         values, *others = (array[drawn][:, members] for array in arrays)
-        means = over_users(others[0]) if others else None
-        difference = _difference(others[0], values) if others else None
+        means, difference = None, None
+        if others:
+            means, test = over_users(others[0]), paired(others[0], values)
+            bounds = (test.low, test.high) if test.n > 1 else (None, None)
+            difference = intervals.Estimate(test.difference, *bounds, test.n)
         groups.append(ActivityGroup(name, int(members.sum()), means, over_users(values), difference))
     return groups
-
-
-def _difference(before: np.ndarray, after: np.ndarray) -> intervals.Estimate:
-    test = paired(before, after)
-    bounds = (test.low, test.high) if test.n > 1 else (None, None)
-    return intervals.Estimate(test.difference, *bounds, test.n)
 
 
 def _groups(activity: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -20,7 +20,6 @@ from reclm.recommend.training import TrainConfig
 
 METRICS = (*DEFAULT_METRICS, "map@20", "coverage@20", "novelty@20", "lift@20")
 """Measured unless a suite says otherwise."""
-
 FOLDER = Path(__file__).parent / "suites"
 
 
@@ -102,14 +101,11 @@ class Suite(Config):
     @model_validator(mode="before")
     @classmethod
     def _shared_profiles(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or not values.get("profiles"):
-            return values
-
-        def whole(row: Any) -> Any:
-            own = row.get("profiles") if isinstance(row, Mapping) else None
-            return {**row, "profiles": merged(values["profiles"], own)} if isinstance(own, Mapping) else row
-
-        return {**values, "rows": [whole(row) for row in values.get("rows", ())]}
+        rows = list(values.get("rows", ())) if isinstance(values, Mapping) and values.get("profiles") else []
+        for at, row in enumerate(rows):
+            if isinstance(row, Mapping) and isinstance(own := row.get("profiles"), Mapping):
+                rows[at] = {**row, "profiles": merged(values["profiles"], own)}
+        return {**values, "rows": rows} if rows else values
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
@@ -125,10 +121,9 @@ class Suite(Config):
         if len(set(self.metrics)) < len(self.metrics):
             raise ValueError(f"a metric is named twice: {', '.join(self.metrics)}")
         for row in self.rows:
-            published = [(where, metric) for where, numbers in row.published.items() for metric in numbers]
-            for protocol, metric in published:
-                if metric not in self.metrics:
-                    raise ValueError(f"row {row.name!r}, {protocol}: {metric} is not among the metrics")
+            for protocol, numbers in row.published.items():
+                if other := next((metric for metric in numbers if metric not in self.metrics), None):
+                    raise ValueError(f"row {row.name!r}, {protocol}: {other} is not among the metrics")
             for name in row.against or ():
                 if name not in names:
                     raise unknown(f"row that row {row.name!r} is against", name, names)
@@ -138,8 +133,7 @@ class Suite(Config):
         """Return the rows that a row is compared with, the first its base."""
         if row.against is not None or row.profiles is None:
             return row.against or ()
-        base = self._same(row, None)
-        return (base,) if base else ()
+        return tuple(filter(None, [self._same(row, None)]))
 
     def stands_for(self, row: Row) -> str | None:
         """Return the row in whose profiles' place a control stands, if there is one."""
@@ -206,17 +200,15 @@ def _with_rows(suite: Suite, patterns: Collection[str]) -> Suite:
     """Return the suite with the rows that patterns as ``LightGCN*`` match, and those they are compared with."""
     known, names = [row.name for row in suite.rows], set()
     for pattern in patterns:
-        matched = {name for name in known if pattern == name or fnmatchcase(name, pattern)}
-        if not matched:
+        if not (matched := {name for name in known if pattern == name or fnmatchcase(name, pattern)}):
             raise unknown("row", pattern, known)
         names |= matched
     against = {row.name: suite.against(row) for row in suite.rows}
     while more := {other for name in names for other in against[name]} - names:
         names |= more
     rows = tuple(row for row in suite.rows if row.name in names)
-    note = suite.note
+    note, end = suite.note, " " if suite.note.endswith(".") else "; "
     if len(rows) < len(known):
-        end = " " if note.endswith(".") else "; "
         note = f"{note}{end}{len(rows)} of its {len(known)} rows were asked for".removeprefix("; ")
     return suite.model_copy(update={"rows": rows, "note": note})
 
@@ -230,20 +222,15 @@ def _of_kind(suite: Suite, kind: ProfileKind) -> Suite:
 
 
 def with_controls(suite: Suite) -> Suite:
-    """Return the suite with a row for each control of each row that has profiles.
-
-    Keywords, which are a control themselves, are set against the others.
-    """
+    """Return the suite with a row for each control of each row with profiles; keywords themselves get the others."""
     names, rows = {row.name for row in suite.rows}, []
     for row in suite.rows:
         rows.append(row)
-        profiles = row.profiles
-        if profiles is None or profiles.control or row.absent:
-            continue
-        for control in CONTROLS:
+        own = row.model_dump(include={"backbone", "model", "train"})
+        profiles = None if row.absent else row.profiles
+        for control in CONTROLS if profiles and not profiles.control else ():
             name = f"{row.name}, {control}"
-            if control != profiles.profiler and name not in names:
-                own = {"backbone": row.backbone, "model": row.model, "train": row.train}
+            if profiles and control != profiles.profiler and name not in names:
                 controlled = profiles.model_copy(update={"control": control})
                 rows.append(Row(name=name, **own, profiles=controlled, against=suite.against(row)[:1]))
     return suite.model_copy(update={"rows": tuple(rows)})
@@ -258,15 +245,7 @@ def row_plan(suite: Suite, row: Row) -> Plan:
     config.build(model, where=f"{where}: backbone {row.backbone}")
     train = TrainConfig.build(suite.train | row.train, where=f"{where}: training")
     if parse(train.metric)[0] in BEYOND:
-        raise BadInput(
-            f"{where}: training: metric = {train.metric!r} says nothing of hits, and cannot choose an epoch; "
-            "take one that does, as ndcg@20"
-        )
-    return Plan(
-        backbone=row.backbone,
-        model=model,
-        train=train,
-        select_on=suite.select_on,
-        metrics=suite.metrics,
-        profiles=row.profiles,
-    )
+        message = f"{where}: training: metric = {train.metric!r} says nothing of hits, and cannot choose"
+        raise BadInput(f"{message} an epoch; take one that does, as ndcg@20")
+    measured: dict[str, Any] = {"select_on": suite.select_on, "metrics": suite.metrics}
+    return Plan(backbone=row.backbone, model=model, train=train, profiles=row.profiles, **measured)

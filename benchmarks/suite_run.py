@@ -1,6 +1,6 @@
 """A suite that ran: its trials and records, the result that they make, and the files of a run."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,17 +46,12 @@ class SuiteRun:
             for trial, record in zip(self.trials[row], records, strict=True):
                 yield row, trial, record
 
-    def failures(self) -> list[results.Failure]:
-        """Return the trials that failed, with their reason."""
-        return [
-            results.Failure(row=row, seed=trial.seed, reason=record.error)
-            for row, trial, record in self.pairs()
-            if record.error is not None
-        ]
-
     def result(self) -> results.Result:
         """Return the result, read from the cached trials."""
-        suite = self.suite
+        suite, failures = self.suite, []
+        for row, trial, record in self.pairs():
+            if record.error is not None:
+                failures.append(results.Failure(row=row, seed=trial.seed, reason=record.error))
         about = results.RunInfo(
             **suite.model_dump(include={"title", "source", "comparable", "seeds", "metrics"}),
             dataset=self.source.name,
@@ -65,7 +60,7 @@ class SuiteRun:
             protocols=tuple(self._protocol_infos()),
             rows=tuple(self._row(row) for row in suite.rows),
             remarks=tuple(self._remarks()),
-            failures=tuple(self.failures()),
+            failures=tuple(failures),
             suite=suite.model_dump(mode="json", exclude_defaults=True),
             environment=environment(),
         )
@@ -101,24 +96,16 @@ class SuiteRun:
             trial = trials[-1]
             if self.records[name][-1].error is not None:
                 continue
-            features = trial.features.make()
-            config = plugins.get("backbone", trial.plan.backbone).Config.build(dict(trial.plan.model))
+            features, backbone = trial.features.make(), trial.plan.backbone
+            config = plugins.get("backbone", backbone).Config.build(dict(trial.plan.model))
             encoder, source = features.encoder or ("", None)
             place, store = getattr(self.source, "folder", None), features.store
-            saved = SavedModel(
-                backbone=trial.plan.backbone,
-                config=config.model_dump(mode="json"),
-                variant=name,
-                seed=trial.seed,
-                dataset=self.source.name,
-                dataset_folder=str(place.resolve()) if place else None,
-                fingerprint=self.source.fingerprint,
-                trained_on=("train", "valid") if trial.plan.select_on == "test" else ("train",),
-                encoder=encoder,
-                encoder_source=source,
-                profiles={"writer": features.writer, "store": str(store.folder)} if store else None,
-                environment=environment(),
-            )
+            about: dict[str, Any] = {"dataset": self.source.name, "fingerprint": self.source.fingerprint}
+            about |= {"dataset_folder": str(place.resolve()) if place else None, "environment": environment()}
+            about |= {"profiles": {"writer": features.writer, "store": str(store.folder)} if store else None}
+            about |= {"trained_on": ("train", "valid") if self._on_test else ("train",), "seed": trial.seed}
+            about |= {"encoder": encoder, "encoder_source": source, "backbone": backbone, "variant": name}
+            saved = SavedModel(config=config.model_dump(mode="json"), **about)
             model = build_model(saved, features.inputs, trial.dataset)
             model.load_state_dict(load_file(self.cache.weights_of(trial.key)))
             save_model(folder / name, saved, model, features.inputs)
@@ -138,37 +125,32 @@ class SuiteRun:
                     sizes.setdefault(part, (len(task.candidates), None if part == name else name))
                     users.setdefault(part, set()).update(dataset.users.ids(task.users.numpy()))
         for part, (candidates, whole) in sizes.items():
-            yield results.ProtocolInfo(
-                name=part, users=len(users[part]), candidates=candidates, part_of=whole
-            )
+            known: dict[str, Any] = {"users": len(users[part]), "candidates": candidates, "part_of": whole}
+            yield results.ProtocolInfo(name=part, **known)
 
     def _row(self, row: Row) -> results.ResultRow:
         searched, origin = self.searched.get(row.name), self._origin(row.name)
         trials = self.trials.get(row.name)
         learns = bool(trials) and any(record.history for record in self.records[row.name])
-        shared = {"name", "backbone", "published", "published_seconds", "note"}
         return results.ResultRow(
-            **row.model_dump(include=shared),
+            **row.model_dump(include={"name", "backbone", "published", "published_seconds", "note"}),
             baseline=row.backbone in BASELINES,
             against=self.suite.against(row),
             control=row.profiles.control if row.profiles else None,
             stands_for=self.suite.stands_for(row),
-            writer=origin.writer if origin else None,
             kinds=row.profiles.kinds if row.profiles else (),
-            coverage=origin.coverage if origin else {},
+            **({"writer": origin.writer, "coverage": origin.coverage} if origin else {}),
             absent=self.absent.get(row.name, ""),
             options=_options(trials[0].plan) if trials else {},
             most_epochs=trials[0].plan.train.epochs if trials and learns else 0,
-            trials=searched.trials if searched else (),
-            chosen=searched.chosen if searched else {},
+            **({"trials": searched.trials, "chosen": searched.chosen} if searched else {}),
         )
 
     def _origin(self, row: str) -> Features | TrialRecord | None:
         """Return what knows writer, coverage and checks of a row's profiles: of the first trial that has any."""
-        for trial, record in zip(self.trials.get(row, ()), self.records.get(row, ()), strict=True):
-            if isinstance(trial.features, Features) or record.error is None:
-                return _profiles(trial, record)
-        return None
+        pairs = zip(self.trials.get(row, ()), self.records.get(row, ()), strict=True)
+        known = (pair for pair in pairs if isinstance(pair[0].features, Features) or pair[1].error is None)
+        return next((_profiles(*pair) for pair in known), None)
 
     def _remarks(self) -> Iterator[str]:
         if self.suite.note:
@@ -189,30 +171,28 @@ class SuiteRun:
         """Yield how a row's profiles read, how much the encoder cuts of them, and whether the reward rose."""
         pairs = zip(self.trials[row], self.records[row], strict=True)
         measures = [measured for pair in pairs if (measured := _profiles(*pair).measures)]
-        names = measures[0] if measures else ()
-        means = {name: _mean(measured.get(name) for measured in measures) for name in names}
+        means: dict[str, float] = {}
+        for name in measures[0] if measures else ():
+            numbers = np.array([measured.get(name) for measured in measures], np.float64)  # None becomes nan
+            means[name] = float(np.nanmean(numbers)) if np.isfinite(numbers).any() else float("nan")
         if "words" in means:
-            yield (
-                f"profiles of {row}: {means['words']:.0f} words, reading ease {means['readability']:.0f}, "
-                f"{means['compliance']:.0%} in order, {means['copying']:.0%} of word triples copied"
-            )
+            shares = f"{means['compliance']:.0%} in order, {means['copying']:.0%} of word triples copied"
+            ease = f"{means['words']:.0f} words, reading ease {means['readability']:.0f}"
+            yield f"profiles of {row}: {ease}, {shares}"
         if means.get("truncated", 0) > 0:
             yield f"{row}: the encoder's window cuts {means['truncated']:.1%} of the texts"
         series, unit = _rewards([record.log for record in self.records[row]])
         change = rise(series) if series else None
         if change and change.low is not None and change.high is not None:
             verb = "rose" if change.low > 0 else "fell" if change.high < 0 else "did not change significantly"
-            yield (
-                f"the mean reward of {row}'s {unit}, second half less first, {verb}: {change.mean:+.4f} "
-                f"[{change.low:+.4f}, {change.high:+.4f}] of {np.concatenate(series).mean():.4f}, {change.n} of them"
-            )
+            interval, whole = f"[{change.low:+.4f}, {change.high:+.4f}]", np.concatenate(series).mean()
+            halves = f"the mean reward of {row}'s {unit}, second half less first"
+            yield f"{halves}, {verb}: {change.mean:+.4f} {interval} of {whole:.4f}, {change.n} of them"
 
     @cached_property
     def _activity(self) -> dict[Dataset, np.ndarray]:
-        return {
-            dataset: np.bincount(layout(dataset, self._on_test).train.user_idx, minlength=len(dataset.users))
-            for dataset in dict.fromkeys(self.datasets)
-        }
+        known = {data: layout(data, self._on_test).train.user_idx for data in dict.fromkeys(self.datasets)}
+        return {data: np.bincount(users, minlength=len(data.users)) for data, users in known.items()}
 
     def _protocols(self, trial: Trial, record: TrialRecord) -> Iterator[tuple[str, results.TrialResult]]:
         """Yield protocol and values of a trial; none of one that failed."""
@@ -245,11 +225,6 @@ def _profiles(trial: Trial, record: TrialRecord) -> Features | TrialRecord:
     return trial.features if isinstance(trial.features, Features) else record
 
 
-def _mean(values: Iterable[float | None]) -> float:
-    known = [value for value in values if value is not None and not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
-
-
 def _rewards(logs: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[np.ndarray], str]:
     """Return the mean reward of each pass over the prompts, where the logs tell passes apart; else of each update."""
     steps = [rewarded for log in logs if (rewarded := [step for step in log if "reward" in step])]
@@ -264,8 +239,6 @@ def _rewards(logs: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[np.nda
 def _options(plan: Plan) -> dict[str, Any]:
     """Return every option of a plan's backbone and training by name; ``train.NAME`` where both have it."""
     model = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model)).model_dump(mode="json")
-    train = {
-        f"train.{name}" if name in model else name: value
-        for name, value in plan.train.model_dump(mode="json").items()
-    }
+    train = plan.train.model_dump(mode="json")
+    train = {f"train.{name}" if name in model else name: value for name, value in train.items()}
     return {"backbone": plan.backbone, "select_on": plan.select_on, **model, **train}

@@ -21,20 +21,18 @@ BATCH = 1000
 
 @dataclass(frozen=True)
 class Tracked:
-    """A trial, as trackers know it; ``error`` says why it failed."""
+    """A trial, as trackers know it; ``error`` says why it failed.
+
+    ``curves`` map ``epoch/NAME`` to the epochs and values of loss, seconds and selection metrics, ``metrics``
+    ``PROTOCOL/METRIC`` to the final number, without nan.
+    """
 
     row: str
     seed: int
     options: dict[str, Any]
     curves: dict[str, list[tuple[int, float]]]
-    """``epoch/NAME`` to the epochs and values of loss, seconds and selection metrics."""
     metrics: dict[str, float]
-    """``PROTOCOL/METRIC`` to the final number, without nan."""
     error: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.row} seed {self.seed}"
 
 
 def trials(result: Result) -> Iterator[Tracked]:
@@ -46,13 +44,9 @@ def trials(result: Result) -> Iterator[Tracked]:
             number = int(epoch.get("epoch", at))
             for name in (name for name in epoch if name != "epoch"):
                 curves.setdefault(f"epoch/{name}", []).append((number, epoch[name]))
-        metrics = {
-            f"{protocol}/{name}": value
-            for (*trained, protocol), trial in result.trials.items()
-            if trained == [row, seed]
-            for name, value in trial.means.items()
-            if not math.isnan(value)
-        }
+        measured = [(key[2], trial.means) for key, trial in result.trials.items() if key[:2] == (row, seed)]
+        means = {f"{where}/{name}": mean for where, some in measured for name, mean in some.items()}
+        metrics = {name: mean for name, mean in means.items() if not math.isnan(mean)}
         options = {**_options(result, result.row(row)), "seed": seed}
         yield Tracked(row, seed, options, curves, metrics, failed.get((row, seed), ""))
 
@@ -60,14 +54,9 @@ def trials(result: Result) -> Iterator[Tracked]:
 def _options(result: Result, row: ResultRow) -> dict[str, Any]:
     """Return the options of a row, and what it was trained on."""
     options = {
-        "dataset": result.about.dataset,
-        "fingerprint": result.about.fingerprint,
-        "row": row.name,
-        "against": row.base,
-        "profiles": row.writer,
-        "control": row.control,
-        "kinds": ", ".join(row.kinds) or None,
-        "backbone": row.backbone or None,
+        **{"dataset": result.about.dataset, "fingerprint": result.about.fingerprint, "row": row.name},
+        **{"against": row.base, "profiles": row.writer, "control": row.control},
+        **{"kinds": ", ".join(row.kinds) or None, "backbone": row.backbone or None},
         **row.options,
     }
     return {name: value for name, value in options.items() if value is not None}
@@ -85,10 +74,8 @@ def to_tensorboard(result: Result, folder: Path) -> str:
         place = folder / "tensorboard" / places[trial.row] / f"seed-{trial.seed}"
         for old in place.glob("events.out.tfevents.*"):
             old.unlink()
-        options = {
-            name: value if isinstance(value, bool | int | float | str) else str(value)
-            for name, value in trial.options.items()
-        }
+        plain = (bool, int, float, str)
+        options = {key: each if isinstance(each, plain) else str(each) for key, each in trial.options.items()}
         with SummaryWriter(str(place)) as writer:
             for name, points in trial.curves.items():
                 for epoch, value in points:
@@ -128,14 +115,12 @@ def _mlflow_run(client: Any, experiment: str, trial: Tracked, tags: Mapping[str,
 
     now = int(time() * 1000)
     tags = {**tags, "error": trial.error} if trial.error else tags
-    run = client.create_run(experiment, tags=dict(tags), run_name=trial.name).info.run_id
+    name = f"{trial.row} seed {trial.seed}"
+    run = client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id
     client.log_batch(run, params=[Param(_plain(name), str(value)) for name, value in trial.options.items()])
     final = {name: [(0, value)] for name, value in trial.metrics.items()}
-    numbers = [
-        Metric(_plain(name), value, now, epoch)
-        for name, points in (final | trial.curves).items()
-        for epoch, value in points
-    ]
+    curves = (final | trial.curves).items()
+    numbers = [Metric(_plain(name), value, now, at) for name, points in curves for at, value in points]
     for start in range(0, len(numbers), BATCH):
         client.log_batch(run, metrics=numbers[start : start + BATCH])
     client.set_terminated(run, "FAILED" if trial.error else "FINISHED")

@@ -48,10 +48,8 @@ Control = Literal["shuffled", "random", "text", "keywords"]
 - ``text``: no language model: a user has the mean of its history's item-text embeddings, an item its own text twice;
 - ``keywords``: profiles by the keywords profiler (:mod:`reclm.profilers.keywords`).
 
-Each keeps who has a profile and changes what it says. A gain that a control has too is no gain of the text: the
-fusion's parameters, the presence of a profile or plain text features made it.
+Each keeps who has a profile and changes what it says: a gain that a control has too is no gain of the text.
 """
-
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
@@ -95,21 +93,21 @@ class Plan(Config):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A training with its results."""
+    """A training with its test results and best epochs, by the names of protocols and of their subgroups.
+
+    ``validation`` maps the metric to its best value there; empty where selection is on test.
+    """
 
     fit: TrainingResult
     results: dict[str, PerUser]
-    """Name of a protocol, or of a subgroup of one, to per-user test results; ``best_epoch`` is by the same names."""
     best_epoch: dict[str, int]
     validation: dict[str, float]
-    """Metric to its best value on validation; empty where selection is on test."""
 
 
 def item_subgroups(protocol: str, task: Task, train: Interactions) -> dict[str, Task]:
     """Return the parts of a protocol's task whose positives are warm or cold: items with and without training data.
 
     All candidates are still ranked. Empty where all positives are of one sort: the task is that subgroup already.
-    Coverage, novelty and lift of a subgroup are those of its users' lists.
     """
     warm = torch.from_numpy(np.isin(task.candidates.numpy(), train.item_idx))
     parts = {f"{protocol}, warm items": task.only(warm), f"{protocol}, cold items": task.only(~warm)}
@@ -152,24 +150,15 @@ class Runner:
     ) -> Run:
         """Train and evaluate with one seed. A backbone without parameters is evaluated as it is.
 
-        With ``select_on="test"`` validation interactions join the training part, as in the paper.
-
         ``on_epoch`` gets the history row of each epoch, ``on_model`` the model with its best weights, those of the
         first protocol where each has its own. The results hold the top lists of the users ``top``.
         """
-        model, trained = train_backbone(
-            self.backbone,
-            self.config,
-            replace(inputs, train=self.layout.train),
-            self.layout.sampler,
-            self.layout.select,
-            self.plan.train,
-            seed,
-            on_epoch,
-        )
-        metric, metrics = self.plan.train.metric, self.plan.metrics
+        laid, metric, metrics = self.layout, self.plan.train.metric, self.plan.metrics
+        inputs, train = replace(inputs, train=laid.train), self.plan.train
+        options = (inputs, laid.sampler, laid.select, train, seed, on_epoch)
+        model, trained = train_backbone(self.backbone, self.config, *options)
         if not self.on_test and not trained.history:
-            values = evaluate(model.scorer(), self.layout.select["valid"], [metric]).mean()
+            values = evaluate(model.scorer(), laid.select["valid"], [metric]).mean()
             trained.best_value["valid"] = values[metric]
         results: dict[str, PerUser] = {}
         best: dict[str, int] = {}
@@ -177,7 +166,7 @@ class Runner:
             if self.on_test and name in trained.weights:
                 model.load_state_dict(trained.weights[name])
             ranking = rank(model.scorer(), task, deepest(metrics))
-            for part, subtask in {name: task, **self.layout.subgroups[name]}.items():
+            for part, subtask in {name: task, **laid.subgroups[name]}.items():
                 results[part] = measure(ranking, subtask, metrics, top)
                 best[part] = trained.best_epoch.get(name if self.on_test else "valid", 0)
             if on_model and name == next(iter(self.tasks)):
@@ -190,7 +179,8 @@ class Runner:
 class TrialRecord(Config):
     """The results of a trial; one that failed has an ``error``, in one line, and no numbers.
 
-    What follows ``validation`` is of the profiles, where the trial tuned their profiler.
+    What follows ``validation`` is of the profiles, as in :class:`~reclm.benchmarks.features.Features`, where the trial
+    tuned their profiler.
     """
 
     definition: dict[str, Any]
@@ -211,15 +201,10 @@ class TrialRecord(Config):
     validation: dict[str, float] = Field(default_factory=dict)
     """Metric to its best value on validation."""
     log: list[dict[str, float]] = Field(default_factory=list)
-    """A row for each step of the profiler's training."""
     measures: dict[str, float | None] = Field(default_factory=dict)
-    """How the profiles read."""
     coverage: dict[ProfileKind, tuple[int, int]] = Field(default_factory=dict)
-    """How many of a side have a profile, of how many."""
     checked: tuple[str, ...] = ()
-    """Sentences on what was checked for leaks."""
     encoder: tuple[str, str] | None = None
-    """Name and source of the encoder of the texts."""
     store: Path | None = None
     writer: str | None = None
 
@@ -253,7 +238,6 @@ class TrialCache:
         return result if result.error is None or result.run == run else None
 
     def weights_of(self, key: str) -> Path:
-        """Return the file of the weights."""
         return self.folder / key / "weights.safetensors"
 
     def users(self, key: str) -> pa.Table:
@@ -266,11 +250,7 @@ class TrialCache:
             raise Damaged(message, where=path) from error
 
     def put(
-        self,
-        key: str,
-        result: TrialRecord,
-        users: pa.Table | None = None,
-        weights: dict[str, Tensor] | None = None,
+        self, key: str, result: TrialRecord, users: pa.Table | None, weights: dict[str, Tensor] | None
     ) -> None:
         """Write a result as a whole or, if the process is killed, not at all."""
         with atomic_folder(self.folder / key) as draft:

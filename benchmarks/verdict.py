@@ -1,12 +1,4 @@
-"""Did the profiles help, and is it what they say that helps? The tests of a run, and the answer.
-
-Tests are :func:`reclm.benchmarks.significance.paired`, corrected by Holm within a family:
-
-- the headline metric of all rows and protocols is one family: a reader looks for a star in any row of the table;
-- any other metric is a family of its own: the metrics of one run nearly repeat each other, so that counting all of them
-  would hide real gains; but a claim picked from the best of several metrics is not covered;
-- the rows against their best controls (headline metric, all rows and protocols) are another question, and a family.
-"""
+"""Did the profiles help, and is it what they say that helps? The tests of a run, and the answer."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +16,10 @@ Answer = Literal["helped", "hurt", "no difference shown", "not decided"]
 
 @dataclass(frozen=True)
 class Difference:
-    """One row against another, in one protocol and metric.
+    """One row against another in one protocol and metric, by the test of ``row - against``.
 
-    Attributes:
-        before: mean of ``against`` over the compared users and seeds.
-        test: of the difference ``row - against``.
-        p_holm: ``test.p`` corrected within its family; nan where fewer than two users could be compared.
-        family: tests in the family.
+    ``before`` is the mean of ``against`` over the compared users and seeds. ``p_holm`` is ``test.p`` corrected within
+    a family of so many tests; nan where fewer than two users could be compared.
     """
 
     row: str
@@ -50,10 +39,6 @@ class Difference:
     @property
     def better(self) -> bool:
         return self.significant and self.test.difference > 0
-
-    @property
-    def worse(self) -> bool:
-        return self.significant and self.test.difference < 0
 
     @property
     def change(self) -> float:
@@ -78,10 +63,10 @@ class Difference:
         name = name or self.against
         if np.isnan(self.p_holm):
             return f"not tested against {name} ({self.test.n} users in both)"
-        relation = "significantly better than" if self.better else "not significantly different from"
-        relation = "significantly worse than" if self.worse else relation
-        p = p_value(self.p_holm)
-        p = f"p {p}" if p.startswith("<") else f"p = {p}"
+        relation = "not significantly different from"
+        if self.significant:
+            relation = f"significantly {'better' if self.better else 'worse'} than"
+        p = f"p = {p_value(self.p_holm)}".replace("= <", "<")
         return f"{relation} {name} ({self.size}, 95 % interval {self.interval}, {p})"
 
 
@@ -103,14 +88,9 @@ class Verdict:
     of its rows is and none is the other, ``not decided`` if there are rows of both or nothing was tested, else
     ``no difference shown``.
 
-    Attributes:
-        answers: protocol to answer.
-        rows: (row, protocol) to answer.
-        metric: the headline metric.
-        differences: each row against all rows that it is compared with, in every metric.
-        by_base: (row, protocol, metric) to the row against its base.
-        by_control: (row, protocol) to the row against its best control, in the headline metric.
-        caveats: what limits the answer, the gravest first.
+    Of the headline ``metric`` and the others, ``differences`` are each row's to all rows that it is compared with;
+    ``by_base`` has those to its base by (row, protocol, metric), ``by_control`` those to its best control by (row,
+    protocol). ``caveats`` limit the answer, the gravest first.
     """
 
     answers: dict[str, Answer]
@@ -123,7 +103,14 @@ class Verdict:
 
     def reasons(self) -> list[str]:
         """Return a sentence for each answer of a row: the tests behind it."""
-        return [self._reason(row, protocol) for row, protocol in self.rows]
+        sentences = []
+        for row, protocol in self.rows:
+            base = self.by_base.get((row, protocol, self.metric))
+            control = self.by_control.get((row, protocol))
+            parts = [base.relation()] if base else []
+            parts += [control.relation(f"its best control, {control.against}")] if control else []
+            sentences.append(f"{protocol}: {row} is {', and '.join(parts)}")
+        return sentences
 
     def __str__(self) -> str:
         if not self.rows:
@@ -139,27 +126,18 @@ class Verdict:
         """Return a protocol's answer with its evidence, or with a count of its rows."""
         answer, rows = self.answers[protocol], [row for row, where in self.rows if where == protocol]
         if len(rows) > 1:
-            helped, hurt = (
-                [self.rows[row, protocol] for row in rows].count(each) for each in ("helped", "hurt")
-            )
-            return f"{answer} ({len(rows)} rows: {helped} helped, {hurt} hurt)"
-        if not rows or answer == "not decided":
-            return answer
-        base = self.by_base.get((rows[0], protocol, self.metric))
-        control = self.by_control.get((rows[0], protocol))
+            answers = [self.rows[row, protocol] for row in rows]
+            counts = f"{answers.count('helped')} helped, {answers.count('hurt')} hurt"
+            return f"{answer} ({len(rows)} rows: {counts})"
+        base = self.by_base.get((rows[0], protocol, self.metric)) if rows else None
+        control = self.by_control.get((rows[0], protocol)) if rows else None
         evidence = base or control
-        if evidence is None:
+        if evidence is None or answer == "not decided":
             return answer
         against = ""
         if base and base.better and control and not control.better:
             against = f", not significantly better than the control {control.against}"
         return f"{answer} ({evidence.size}, 95 % interval {evidence.interval}{against})"
-
-    def _reason(self, row: str, protocol: str) -> str:
-        base, control = self.by_base.get((row, protocol, self.metric)), self.by_control.get((row, protocol))
-        parts = [base.relation()] if base else []
-        parts += [control.relation(f"its best control, {control.against}")] if control else []
-        return f"{protocol}: {row} is {', and '.join(parts)}"
 
 
 def judge(result: Result) -> Verdict:
@@ -185,28 +163,23 @@ def _answer(base: Difference | None, control: Difference | None) -> Answer:
     tests = [test for test in (base, control) if test]
     if any(np.isnan(test.p_holm) for test in tests):
         return "not decided"
-    if base and base.worse:
+    if base and base.significant and not base.better:
         return "hurt"
     return "helped" if all(test.better for test in tests) else "no difference shown"
 
 
 def _together(answers: Sequence[Answer]) -> Answer:
-    tested = set(answers) - {"not decided"}
-    if not tested or {"helped", "hurt"} <= tested:
+    decided: list[Answer] = [each for each in ("helped", "hurt") if each in answers]
+    if len(decided) == 2 or set(answers) <= {"not decided"}:
         return "not decided"
-    if "helped" in tested:
-        return "helped"
-    return "hurt" if "hurt" in tested else "no difference shown"
+    return decided[0] if decided else "no difference shown"
 
 
 def differences(result: Result) -> list[Difference]:
     """Test every row against each that it is compared with, in every protocol and metric where both have values."""
-    pairs = [
-        (row.name, against, protocol.name)
-        for row in result.about.rows
-        for against in row.against
-        for protocol in result.about.whole
-    ]
+    names = [protocol.name for protocol in result.about.whole]
+    both = [(row.name, against) for row in result.about.rows for against in row.against]
+    pairs = [(row, against, protocol) for row, against in both for protocol in names]
     families = (_family(result, pairs, metric) for metric in result.about.metrics)
     return [difference for family in families for difference in family]
 
@@ -214,7 +187,7 @@ def differences(result: Result) -> list[Difference]:
 def against_controls(result: Result) -> list[Difference]:
     """Test every row that has controls against its best one in each protocol: the headline metric.
 
-    A control of a row is compared with the same base. The best control has the highest mean.
+    A control of a row has the same base. The best control has the highest mean.
     """
     pairs = [
         (row.name, best, protocol.name)
@@ -232,7 +205,12 @@ def caveats(result: Result) -> list[str]:
 
 
 def _family(result: Result, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
-    """Test each (row, against, protocol) that share a seed; correct across all of them."""
+    """Test each (row, against, protocol) that share a seed, and correct by Holm across all of them.
+
+    The headline metric of all rows and protocols is one family: a reader looks for a star in any row of the table. Any
+    other metric is a family of its own, since the metrics of one run nearly repeat each other; a claim picked from the
+    best of several metrics is not covered. The rows against their best controls are another question, and a family.
+    """
     tests = []
     for row, against, protocol in pairs:
         before, after = result.paired(against, row, protocol, metric)
@@ -252,12 +230,10 @@ def _means(result: Result, rows: Sequence[ResultRow], protocol: str) -> dict[str
 
 def _best_control(result: Result, row: ResultRow, protocol: str) -> str | None:
     """Return the control with the highest mean of the headline metric; None where the row has none that ran."""
-    controls = []
-    for other in result.about.rows:
-        of_base = not other.stands_for and row.base and other.base == row.base
-        if other.control and not row.control and (other.stands_for == row.name or of_base):
-            controls.append(other)
-    means = _means(result, controls, protocol)
+    controls = [other for other in result.about.rows if other.control and not row.control]
+    of_base = [each.name for each in controls if not each.stands_for and row.base and each.base == row.base]
+    own = [each for each in controls if each.stands_for == row.name or each.name in of_base]
+    means = _means(result, own, protocol)
     return max(means, key=lambda name: means[name]) if means else None
 
 
@@ -270,10 +246,10 @@ def _below_baseline(result: Result) -> Iterator[str]:
         best = max(baselines, key=lambda name: baselines[name], default="")
         below = [name for name, mean in means.items() if best and mean <= baselines[best]]
         if below:
-            yield (
-                f"in {protocol.name}, {_some(below)} {'are' if len(below) > 1 else 'is'} not above the baseline "
-                f"{best} ({title(result.headline)} {number(baselines[best])}), so differences say little about profiles"
-            )
+            named = f"{best} ({title(result.headline)} {number(baselines[best])})"
+            verb = "are" if len(below) > 1 else "is"
+            where = f"in {protocol.name}, {_some(below)} {verb} not above the baseline {named}"
+            yield f"{where}, so differences say little about profiles"
 
 
 def _unfinished(result: Result) -> Iterator[str]:

@@ -3,14 +3,14 @@
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import cycle
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from reclm import charts
 from reclm.benchmarks.report.tables import activity_groups, dashed, groups
@@ -38,16 +38,14 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A panel as SVG with its caption."""
 
     svg: str
     caption: str
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Panels that belong together, and their key: name, colour, and whether it is a control, which is dashed."""
 
     title: str
@@ -64,9 +62,8 @@ def colours(result: Result) -> dict[str, str]:
     palette: dict[str, str] = {}
     for rows in groups(result).values():
         base = next((row.name for row in rows if not (row.against or row.kinds or row.control)), None)
-        others = [row.name for row in rows if row.name != base]
-        palette |= {name: SERIES[1 + at % (len(SERIES) - 1)] for at, name in enumerate(others)}
-        palette |= {base: SERIES[0]} if base else {}
+        others = (row.name for row in rows if row.name != base)
+        palette |= dict(zip(others, cycle(SERIES[1:]), strict=False)) | ({base: SERIES[0]} if base else {})
     return palette
 
 
@@ -102,13 +99,12 @@ def bars(result: Result) -> list[Picture]:
 
 def changes(result: Result) -> list[Picture]:
     """Draw a panel for each protocol: each row's difference to its base, with the interval of the test."""
-    what, pictures = f"difference in {title(result.headline)}", []
+    what, pictures, by_base = f"difference in {title(result.headline)}", [], result.verdict.by_base
     for at, protocol in enumerate(result.about.whole):
         rows: list[Bar] = []
         for row in result.about.rows:
-            difference = result.verdict.by_base.get((row.name, protocol.name, result.headline))
-            if difference and np.isfinite(difference.test.difference):
-                test = difference.test
+            difference = by_base.get((row.name, protocol.name, result.headline))
+            if difference and np.isfinite((test := difference.test).difference):
                 estimate = Estimate(test.difference, test.low, test.high, test.n)
                 rows.append((row, estimate, difference.size + " *" * difference.significant))
         if rows:
@@ -118,12 +114,11 @@ def changes(result: Result) -> list[Picture]:
 
 def curves(result: Result) -> list[Group]:
     """Draw for each backbone the loss and each metric that was measured after the epochs."""
-    drawn = []
-    step = "epoch" if result.about.selected_on else "step"
+    drawn, step = [], "epoch" if result.about.selected_on else "step"
     for at, (backbone, rows) in enumerate(groups(result).items()):
         ran = [row for row in rows if any(name == row.name for name, _ in result.history)]
         names = {row.name for row in ran}
-        histories = [history for (name, _), history in result.history.items() if name in names]
+        histories = [steps for (name, _), steps in result.history.items() if name in names]
         metrics = dict.fromkeys(name for history in histories for epoch in history for name in epoch)
         pictures = []
         for place, metric in enumerate(name for name in metrics if name not in ("epoch", "seconds")):
@@ -187,11 +182,7 @@ def _draw_rows(axis: Axes, result: Result, rows: list[Bar], what: str, bars: boo
             axis.scatter(estimate.mean, at, color=colour, s=42, zorder=3)
         if estimate.low is not None and estimate.high is not None:
             axis.plot([estimate.low, estimate.high], [at, at], color=INK if bars else colour, linewidth=1.6)
-        beside: dict[str, Any] = {
-            "transform": axis.get_yaxis_transform(),
-            "va": "center",
-            "parse_math": False,
-        }
+        beside: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center"}
         axis.text(0, place - 0.32, printable(row.name, LONGEST), color=INK, **beside)
         axis.text(1, place - 0.32, text, color=MUTED, ha="right", **beside)
     if bars:
@@ -205,18 +196,17 @@ def _draw_rows(axis: Axes, result: Result, rows: list[Bar], what: str, bars: boo
 
 def _draw_curve(axis: Axes, result: Result, rows: Sequence[ResultRow], metric: str) -> None:
     """Draw a curve for each row and seed, where an epoch has the metric; controls are dashed."""
-    palette, labelled = colours(result), set()
+    palette = colours(result)
     for row in rows:
-        for (name, _), history in result.history.items():
-            epochs = enumerate(history if name == row.name else [], start=1)
+        label, line = printable(row.name, LONGEST), "--" if row.control else "-"
+        for history in (steps for (name, _), steps in result.history.items() if name == row.name):
+            epochs = enumerate(history, start=1)
             known = [(epoch.get("epoch", at), epoch[metric]) for at, epoch in epochs if metric in epoch]
             if known:
-                x, y = zip(*known, strict=True)
-                label = None if name in labelled else printable(name, LONGEST)
-                line = "--" if row.control else "-"
                 mark = "o" if len(known) == 1 else None
-                axis.plot(x, y, line, color=palette[name], linewidth=1.5, marker=mark, label=label)
-                labelled.add(name)
+                style: dict[str, Any] = {"color": palette[row.name], "marker": mark, "label": label}
+                axis.plot(*zip(*known, strict=True), line, linewidth=1.5, **style)
+                label = None  # a row stands in the legend once
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axis.set_xlabel("epoch" if result.about.selected_on else "step")
 
@@ -230,13 +220,12 @@ def _activity(result: Result, rows: dict[str, list[tuple[str, Estimate | None]]]
     for at, (row, points) in enumerate(rows.items()):
         aside = (at - (len(rows) - 1) / 2) * min(0.14, 0.7 / len(rows))
         known = [(names.index(name) + aside, estimate) for name, estimate in points if estimate]
-        line = "--" if result.row(row).control else "-"
         x, y = [place for place, _ in known], [estimate.mean for _, estimate in known]
+        line = "--" if result.row(row).control else "-"
         axis.plot(x, y, line, color=palette[row], marker="o", markersize=4.5, linewidth=1.3)
-        for place, estimate in known:
-            if estimate.low is not None and estimate.high is not None:
-                ends = [estimate.low, estimate.high]
-                axis.plot([place, place], ends, color=palette[row], linewidth=1.1, alpha=0.55)
+        for place, each in known:
+            if each.low is not None and each.high is not None:
+                axis.plot([place] * 2, [each.low, each.high], color=palette[row], linewidth=1.1, alpha=0.55)
     axis.set_xticks(range(len(names)), [dashed(name) for name in names])
     axis.grid(False, axis="x")
     axis.set_xlabel("interactions in training", color=MUTED)
@@ -255,9 +244,8 @@ def _panel(height: float, left: float = 0.68) -> tuple[Figure, Axes]:
     figure.set_layout_engine(None)
     figure.suptitle("")
     figure.subplots_adjust(left / WIDTH, 0.55 / height, 1 - 0.2 / WIDTH, 1 - 0.1 / height)
-    written = FuncFormatter(lambda value, _: f"{value:g}".replace("0.", ".", 1).replace("-", "−"))
     for each in (axis.xaxis, axis.yaxis):
-        each.set_major_formatter(written)
+        each.set_major_formatter(lambda value, _: f"{value:g}".replace("0.", ".", 1).replace("-", "−"))
         each.set_major_locator(MaxNLocator(5))
     return figure, axis
 
@@ -267,7 +255,6 @@ def _svg(figure: Figure, name: str) -> str:
     buffer, nothing = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with rc_context(_STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = buffer.getvalue()[buffer.getvalue().index("<svg") :]
     # in tags alone: texts have no "<"
     return re.sub(r"<[^>]*>", lambda tag: re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", tag[0]), svg)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from reclm import console as markdown
 from reclm.benchmarks.report import tables
-from reclm.benchmarks.report.tables import MARKS, Row, Table
+from reclm.benchmarks.report.tables import MARKS, Table
 from reclm.benchmarks.result_files import Example
 from reclm.benchmarks.results import Result, ResultRow
 from reclm.console import fenced, literal, printable, progress_bar
@@ -27,6 +27,7 @@ TERMINAL_METRICS = 4
 """Metrics that a terminal of 80 columns has room for; published ones first."""
 FEW = 6
 """Comparisons that the page says in a sentence each."""
+UNBROKEN = "\N{NO-BREAK SPACE}%"
 
 _LATEX: dict[str, str] = {
     special: written
@@ -42,12 +43,7 @@ _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
 def write_report(run: Path, out: Path | None = None, progress: bool = True) -> list[Path]:
-    """Write :data:`FILES` of the run in ``run`` to ``out``, or beside it, and return their paths.
-
-    Raises:
-        NotFound, Damaged: as :meth:`Result.load <reclm.benchmarks.results.Result.load>`.
-        ReclmError: if ``out`` cannot be written.
-    """
+    """Write :data:`FILES` of the run in ``run`` to ``out``, or beside it; return their paths, or raise ReclmError."""
     result, folder = Result.load(run), out or run
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +87,7 @@ def _coverage(result: Result) -> list[tuple[str, str]]:
         alone = all(row.writer for row in result.about.rows)
         rest = "gets tied scores" if alone else "is ranked by the rest of the model"
         text = f"a user or item without one {rest}; reclm profile writes the missing ones"
-        return [*pairs, ("no profile", text)]
+        pairs["no profile", text] = None
     return list(pairs)
 
 
@@ -100,21 +96,11 @@ def _searched(row: ResultRow) -> str:
     tried, failed = len(row.trials), [trial for trial in row.trials if trial.value is None]
     if len(failed) == tried:
         return f"{row.name}: all {tried} trials of the search failed ({failed[0].error}); its own options ran"
-    best = max(trial.value for trial in row.trials if trial.value is not None)
-    values = {
-        name: f"{value:.3g}" if isinstance(value, float) else value for name, value in row.chosen.items()
-    }
-    chosen = ", ".join(f"{name} {value}" for name, value in values.items())
+    best, options = max(trial.value for trial in row.trials if trial.value is not None), row.chosen.items()
+    short = {name: f"{each:.3g}" if isinstance(each, float) else each for name, each in options}
+    chosen = ", ".join(f"{name} {each}" for name, each in short.items())
     lost = f", {len(failed)} failed" if failed else ""
     return f"{row.name}: {chosen} (validation {number(best)}), the best of {tried} trials{lost}"
-
-
-def csv(result: Result) -> str:
-    """Return the table of results, all protocols and metrics, as CSV."""
-    return result.table(result.about.metrics).to_csv(index=False, lineterminator="\n")
-
-
-# --- terminal
 
 
 def terminal(result: Result) -> Iterator[Grid | Text]:
@@ -148,22 +134,14 @@ def terminal_table(table: Table, caption: str, stars: bool = True) -> Grid:
     starred = {at for row in table.rows for at, cell in enumerate(row.cells) if stars and cell.significant}
     last = None
     for row in table.rows:
-        cells = [
-            _narrow(cell.text) + (" *" if cell.significant else "  ") * (at in starred)
-            for at, cell in enumerate(row.cells)
-        ] or [NONE] * (len(table.head) - 1)
-        texts = ["" if row.name == last else row.name, *cells]
+        marks = [(" *" if cell.significant else "  ") * (at in starred) for at, cell in enumerate(row.cells)]
+        # ``.10 ± .01`` becomes ``.10 ±.01``, ``.10 (+3.4 %)`` becomes ``.10 +3.4%``
+        narrow = [re.sub(r" \((\S+) %\)", r" \1%", cell.text.replace("± ", "±")) for cell in row.cells]
+        cells = [text + mark for text, mark in zip(narrow, marks, strict=True)]
+        texts = ["" if row.name == last else row.name, *(cells or [NONE] * (len(table.head) - 1))]
         grid.add_row(*(escape(printable(text)) for text in texts), style="dim" if row.below else None)
         last = row.name
     return grid
-
-
-def _narrow(text: str) -> str:
-    """Write ``.10 ± .01`` as ``.10 ±.01`` and ``.10 (+3.4 %)`` as ``.10 +3.4%``."""
-    return re.sub(r" \((\S+) %\)", r" \1%", text.replace("± ", "±"))
-
-
-# --- Markdown
 
 
 def markdown_page(result: Result, whole: bool = False) -> str:
@@ -193,22 +171,19 @@ def _example(example: Example) -> Iterator[str]:
     yield "\n".join(f"- {literal(text, LONGEST)}" for text in example.history) or "none"
     yield "Profile: " + (literal(example.profile, LONGEST) if example.profile else "none")
     for row in example.top:
-        items = enumerate(example.ranked(row), start=1)
-        lines = [
-            f"{at}. {literal(text, LONGEST)}" + " **(in the test part)**" * hit for at, (text, hit) in items
-        ]
-        yield f"{literal(row)} recommends:\n\n" + "\n".join(lines)
+        part = " **(in the test part)**"
+        items = [literal(text, LONGEST) + part * hit for text, hit in example.ranked(row)]
+        lines = "\n".join(f"{at}. {item}" for at, item in enumerate(items, start=1))
+        yield f"{literal(row)} recommends:\n\n{lines}"
 
 
 def markdown_table(table: Table) -> str:
     """Return the table with its notes."""
     body = []
     for row in table.rows:
-        name = literal(row.name)
-        cells = [
-            (f"**{literal(cell.text)}**" if cell.best else literal(cell.text)) + "\\*" * cell.significant
-            for cell in row.cells
-        ]
+        name, bold = literal(row.name), ["**" * cell.best for cell in row.cells]
+        texts = [f"{mark}{literal(cell.text)}{mark}" for cell, mark in zip(row.cells, bold, strict=True)]
+        cells = [text + "\\*" * cell.significant for text, cell in zip(texts, row.cells, strict=True)]
         cells = [literal(row.instead), *[""] * (len(table.head) - 2)] if row.instead else cells
         body.append([f"*{name}*" if row.below else name, *cells])
     drawn = markdown.table([literal(name) for name in table.head], body, text=table.text)
@@ -232,11 +207,7 @@ def reasons(result: Result) -> list[str]:
 
 
 def suite_yaml(result: Result) -> str:
-    """Return the suite as its file."""
     return yaml.safe_dump(result.about.suite, sort_keys=False, allow_unicode=True)
-
-
-# --- LaTeX
 
 
 def latex_page(result: Result) -> str:
@@ -269,39 +240,40 @@ def latex_table(table: Table, caption: str, label: str) -> str:
     lines += [rf"{head} \\", r"\midrule"]
     for row in table.rows:
         name = (r"\quad " if row.below else "") + latex_literal(row.name)
-        lines += [r"\midrule"] * row.first + [" & ".join([name, *_latex_cells(row, width)]) + r" \\"]
+        cells = [(latex_literal(cell.text), cell) for cell in row.cells]
+        cells = [(rf"\textbf{{{text}}}" if cell.best else text, cell) for text, cell in cells]
+        texts = [text + "$^{*}$" * cell.significant for text, cell in cells]
+        if row.instead:
+            texts = [rf"\multicolumn{{{width - 1}}}{{l}}{{\emph{{{latex_literal(row.instead)}}}}}"]
+        lines += [r"\midrule"] * row.first + [" & ".join([name, *texts]) + r" \\"]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par\footnotesize {latex_literal(note)}" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"])
-
-
-def _latex_cells(row: Row, width: int) -> list[str]:
-    if row.instead:
-        return [rf"\multicolumn{{{width - 1}}}{{l}}{{\emph{{{latex_literal(row.instead)}}}}}"]
-    texts = [latex_literal(cell.text) for cell in row.cells]
-    texts = [
-        rf"\textbf{{{text}}}" if cell.best else text for text, cell in zip(texts, row.cells, strict=True)
-    ]
-    return [text + "$^{*}$" * cell.significant for text, cell in zip(texts, row.cells, strict=True)]
 
 
 def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-# --- HTML
-
-
 def html_page(result: Result) -> str:
     """Return the whole report. Every text of data shows as it is written: Jinja escapes it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     from reclm.benchmarks.report import figures
 
     about = result.about
     environment = [("environment", _plain(about.environment))] if about.environment else []
-    return _template().render(
+
+    def finalize(value: object) -> object:  # spells out the control characters of a text
+        return "\n".join(map(printable, value.splitlines())) if type(value) is str else value
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "finalize": finalize}
+    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
+    return template.get_template("page.html.j2").render(
         about=about,
-        verdict=_unbroken(str(result.verdict)),
-        reasons=[_unbroken(reason) for reason in reasons(result)],
+        verdict=str(result.verdict).replace(" %", UNBROKEN),
+        reasons=[reason.replace(" %", UNBROKEN) for reason in reasons(result)],
         headline=title(result.headline),
         marks=MARKS,
         results=[tables.results(result, protocol, extra=["epoch"]) for protocol in about.protocols],
@@ -326,29 +298,10 @@ def _plain(value: object) -> str:
     return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _unbroken(text: str) -> str:
-    """Keep a number on the line of its per cent sign."""
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
-
-
-def _finalize(value: object) -> object:
-    """Spell out the control characters of a text."""
-    return "\n".join(map(printable, value.splitlines())) if type(value) is str else value
-
-
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "finalize": _finalize}
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
-    return environment.get_template("page.html.j2")
-
-
 _PAGES: dict[str, Callable[[Result], str]] = {
     "report.html": html_page,
     "report.md": lambda result: markdown_page(result, whole=True),
     "report.tex": latex_page,
-    "results.csv": csv,
+    "results.csv": lambda result: result.table(result.about.metrics).to_csv(index=False, lineterminator="\n"),
 }
 FILES = tuple(_PAGES)

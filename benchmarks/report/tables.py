@@ -1,7 +1,4 @@
-"""The tables of a report, before they become HTML, LaTeX, Markdown, terminal text or CSV.
-
-This is the one place that takes numbers from a result: a cell holds a number and the text that shows it.
-"""
+"""The tables of a report: the one place that takes numbers from a result; a cell holds one and the text of it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -51,13 +48,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table with its subject in a phrase (``title``) and in a sentence (``about``), and ``notes`` below.
 
-    Attributes:
-        title, about: its subject, in a phrase and in a sentence.
-        head: of all columns, that of the names first.
-        notes: below it.
-        text: so many columns, the first ones, are text, the others numbers.
+    ``head`` is of all columns, that of the names first; the first ``text`` columns are text, the others numbers.
     """
 
     title: str
@@ -83,14 +76,13 @@ def frame(tables: Iterable[Table]) -> "DataFrame":
     import pandas as pd
 
     records = []
-    for table in tables:
-        for row in table.rows:
-            record: dict[str, str | float | None] = {"protocol": table.title, "row": row.name}
-            for at, (name, cell) in enumerate(zip(table.head[1:], row.cells, strict=False), start=1):
-                if name != "95 % interval":
-                    record[name] = cell.text if at < table.text else cell.value
-                    record |= {} if cell.low is None else {f"{name} low": cell.low, f"{name} high": cell.high}
-            records += [record] if row.cells and not row.below else []
+    for table, row in ((each, row) for each in tables for row in each.rows if row.cells and not row.below):
+        record: dict[str, str | float | None] = {"protocol": table.title, "row": row.name}
+        for at, (name, cell) in enumerate(zip(table.head[1:], row.cells, strict=False), start=1):
+            if name != "95 % interval":
+                record[name] = cell.text if at < table.text else cell.value
+                record |= {} if cell.low is None else {f"{name} low": cell.low, f"{name} high": cell.high}
+        records.append(record)
     columns = list(dict.fromkeys(name for record in records for name in record)) or ["protocol", "row"]
     return pd.DataFrame(records, columns=pd.Index(columns))
 
@@ -109,8 +101,8 @@ def results(
     begins = first_of_groups(result)
     rows, notes = [], []
     for row in about.rows:
-        failures = [failure for failure in about.failures if failure.row == row.name]
-        failed = "; ".join(f"seed {failure.seed} failed: {failure.reason}" for failure in failures)
+        failures = (each for each in about.failures if each.row == row.name)
+        failed = "; ".join(f"seed {each.seed} failed: {each.reason}" for each in failures)
         if result.seeds(row.name, where):
             cells = [_mean(result, row.name, where, metric, best[metric]) for metric in metrics]
             cells += [_extra(result, row.name, where, name) for name in extra]
@@ -133,11 +125,10 @@ def results(
 
 def groups(result: Result) -> dict[str, list[ResultRow]]:
     """Return rows by backbone, in the table's order; under no name where no backbone has two."""
-    by_backbone: dict[str, list[ResultRow]] = {}
-    for row in result.about.rows:
-        by_backbone.setdefault(row.backbone, []).append(row)
-    grouped = any(len(rows) > 1 for rows in by_backbone.values())
-    return by_backbone if grouped else {"": list(result.about.rows)}
+    rows = result.about.rows
+    names = dict.fromkeys(row.backbone for row in rows)
+    grouped = {name: [row for row in rows if row.backbone == name] for name in names}
+    return grouped if len(names) < len(rows) else {"": list(rows)}
 
 
 def first_of_groups(result: Result) -> set[str]:
@@ -161,14 +152,9 @@ def _mean(result: Result, row: str, protocol: str, metric: str, best: float) -> 
     spread = f" ± {number(float(values.std(ddof=1)))}" if len(values) > 1 else ""
     around = over_users(result.by_user(row, protocol, metric))
     test = result.verdict.by_base.get((row, protocol, metric))
-    return Cell(
-        number(mean) + spread,
-        mean,
-        around and around.low,
-        around and around.high,
-        best=mean > 0 and abs(mean - best) < 1e-12,
-        significant=test is not None and test.significant,
-    )
+    bounds = (around.low, around.high) if around else (None, None)
+    significant, is_best = test is not None and test.significant, mean > 0 and abs(mean - best) < 1e-12
+    return Cell(number(mean) + spread, mean, *bounds, best=is_best, significant=significant)
 
 
 def _extra(result: Result, row: str, protocol: str, name: str) -> Cell:
@@ -178,9 +164,8 @@ def _extra(result: Result, row: str, protocol: str, name: str) -> Cell:
     test = result.verdict.by_base.get((row, protocol, result.headline))
     if test is None:
         return Cell(NONE)
-    if name == "change":
-        return Cell(percent(test.change), test.change)
-    return Cell(p_value(test.p_holm), test.p_holm)
+    value, write = (test.change, percent) if name == "change" else (test.p_holm, p_value)
+    return Cell(write(value), value)
 
 
 def _published(result: Result, row: str, protocol: str, metric: str, value: float | None) -> Cell:
@@ -194,28 +179,27 @@ def _published(result: Result, row: str, protocol: str, metric: str, value: floa
 
 def comparisons(result: Result) -> list[Table]:
     """Tabulate for each protocol every row against those that it is compared with, in the headline metric."""
-    return [table for protocol in result.about.whole if (table := _comparisons(result, protocol.name)).rows]
-
-
-def _comparisons(result: Result, protocol: str) -> Table:
-    verdict, begins = result.verdict, first_of_groups(result)
-    rows = []
-    for row in result.about.rows:
-        here = (row.name, protocol, result.headline)
-        tests = [("", test) for test in verdict.differences if (test.row, test.protocol, test.metric) == here]
-        if control := verdict.by_control.get((row.name, protocol)):
-            tests.append(("best control", control))
-        for at, (name, test) in enumerate(tests):
-            label = name if at else ", ".join(filter(None, (row.name, name)))
-            first = bool(rows) and not at and row.name in begins
-            rows.append(Row(label, _comparison(test), first=first, below=at > 0))
+    verdict, begins, tables = result.verdict, first_of_groups(result), []
     families = [test.family for test in verdict.differences if test.metric == result.headline]
     corrected = f"p is corrected by Holm over {max(families, default=0)} tests"
     if of_controls := [test.family for test in verdict.by_control.values()]:
         corrected += f", over {max(of_controls)} for the best controls"
     about = f"{title(result.headline)}; {corrected}; intervals are those of the single test"
     head = ("", "against", "change", "95 % interval", "difference", "effect", "p", "users", "seeds")
-    return Table(protocol, head, tuple(rows), about, text=2)
+    for protocol in (protocol.name for protocol in result.about.whole):
+        rows: list[Row] = []
+        for row in result.about.rows:
+            here = (row.name, protocol, result.headline)
+            same = (test for test in verdict.differences if (test.row, test.protocol, test.metric) == here)
+            tests = [("", test) for test in same]
+            if control := verdict.by_control.get((row.name, protocol)):
+                tests.append(("best control", control))
+            for at, (name, test) in enumerate(tests):
+                label = name if at else ", ".join(filter(None, (row.name, name)))
+                first = bool(rows) and not at and row.name in begins
+                rows.append(Row(label, _comparison(test), first=first, below=at > 0))
+        tables += [Table(protocol, head, tuple(rows), about, text=2)] if rows else []
+    return tables
 
 
 def _comparison(difference: Difference) -> tuple[Cell, ...]:
@@ -239,13 +223,12 @@ def activity(result: Result) -> list[Table]:
         by_row = {row.name: activity_groups(result, row.name, protocol.name) for row in result.about.rows}
         names = list(dict.fromkeys(group.name for groups in by_row.values() for group in groups))
         rows = []
-        for row, groups in by_row.items():
+        for row, groups in ((row, groups) for row, groups in by_row.items() if groups):
             by_name, base = {group.name: group for group in groups}, result.row(row).base
-            if by_name:
-                means = [by_name[name].row if name in by_name else None for name in names]
-                cells = [Cell(number(mean and mean.mean), mean.mean if mean else np.nan) for mean in means]
-                rows.append(Row(row, tuple(cells), first=row in begins))
-            if by_name and base is not None:
+            means = [by_name[name].row if name in by_name else None for name in names]
+            cells = [Cell(number(mean and mean.mean), mean.mean if mean else np.nan) for mean in means]
+            rows.append(Row(row, tuple(cells), first=row in begins))
+            if base is not None:
                 changes = [by_name[name].difference if name in by_name else None for name in names]
                 rows.append(Row(f"less {base}", tuple(map(_estimate, changes)), below=True))
         if rows:
@@ -283,12 +266,12 @@ def cost(result: Result) -> Table:
         written[quality.writer] = written.get(quality.writer, 0.0) + (quality.seconds or 0.0)
     rows = []
     for row in result.about.rows:
-        trials = {seed: trial for (name, seed, _), trial in result.trials.items() if name == row.name}
-        timed = any(trial.seconds or np.isfinite(trial.epoch_seconds) for trial in trials.values())
+        by_seed = {seed: trial for (name, seed, _), trial in result.trials.items() if name == row.name}
+        timed = any(trial.seconds or np.isfinite(trial.epoch_seconds) for trial in by_seed.values())
         if not timed and not row.published_seconds:
             continue
-        epochs = float(np.mean([trial.epochs for trial in trials.values()])) if timed else None
-        whole = float(np.mean([trial.seconds for trial in trials.values()])) if timed else None
+        measured = [(trial.epochs, trial.seconds) for trial in by_seed.values()]
+        epochs, whole = np.mean(measured, axis=0).tolist() if timed else (None, None)
         base = result.row(row.base) if row.base else None
         tests = [result.verdict.by_base.get((row.name, protocol, result.headline)) for protocol in protocols]
         texts = [
@@ -317,18 +300,11 @@ def profiles(result: Result) -> Table:
     head = ("", "of", "profiles", "distinct", "words", "in format", "prompt tokens", "new tokens", "time")
     rows = []
     for quality in result.quality:
-        counts = (quality.distinct, quality.prompt_tokens, quality.new_tokens)
-        distinct, prompt_tokens, new_tokens = (NONE if count is None else f"{count:,}" for count in counts)
-        texts = (
-            f"{quality.kind}s",
-            f"{quality.profiles:,}",
-            distinct,
-            NONE if quality.words is None else f"{quality.words:.1f}",
-            percent(quality.in_format, sign=False),
-            prompt_tokens,
-            new_tokens,
-            duration(quality.seconds),
-        )
+        counts = (quality.profiles, quality.distinct, quality.prompt_tokens, quality.new_tokens)
+        count, distinct, *tokens = (NONE if each is None else f"{each:,}" for each in counts)
+        words = NONE if quality.words is None else f"{quality.words:.1f}"
+        share, time = percent(quality.in_format, sign=False), duration(quality.seconds)
+        texts = (f"{quality.kind}s", count, distinct, words, share, *tokens, time)
         rows.append(Row(quality.writer, tuple(map(Cell, texts))))
     return Table("", head, tuple(rows), text=2)
 

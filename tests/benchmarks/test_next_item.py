@@ -108,7 +108,7 @@ def ran(home: Path, place: Path) -> SuiteRun:
 
 
 def test_all_rows_rank_for_the_held_out_users_of_the_seed(ran: SuiteRun) -> None:
-    assert ran.failures() == []
+    assert ran.result().about.failures == ()
     result = ran.result()
     for seed in (0, 1):
         dataset = ran.datasets[seed]
@@ -202,16 +202,16 @@ def test_what_a_row_does_not_use_trains_it_no_other_way(
     for one in other["rows"]:
         if one["profiles"]:
             one["profiles"]["settings"]["cl"]["learning_rate"] = 0.5  # where both are trained
-    assert not run(home, Suite.build(other)).failures()
+    assert not run(home, Suite.build(other)).result().about.failures
     other["rows"][3]["profiles"]["settings"]["cl"]["learning_rate_alone"] = 0.5
-    failures = run(home, Suite.build(other)).failures()
+    failures = run(home, Suite.build(other)).result().about.failures
     assert {(one.row, one.reason) for one in failures} == {("EMB-CL", "AssertionError: trained again")}
 
 
 def test_two_processes_come_to_the_same(ran: SuiteRun, place: Path, tmp_path: Path) -> None:
     rows = [one for one in ROWS if one["name"] != "LLM-CL"]
     both = run(tmp_path, suite(place, rows=rows, seeds=1), jobs=2)
-    assert both.failures() == []
+    assert both.result().about.failures == ()
     assert numbers(both) == {one["name"]: numbers(ran)[one["name"]][:1] for one in rows}
 
 
@@ -225,7 +225,7 @@ def start(home: Path, place: Path, dies: bool = False) -> Any:
 def _run(home: Path, place: Path, dies: bool) -> None:
     if dies:
         threading.Thread(target=_kill, args=(home,), daemon=True).start()
-    assert not run(home, suite(place, "EMB-0", "EMB-CL", seeds=1)).failures()
+    assert not run(home, suite(place, "EMB-0", "EMB-CL", seeds=1)).result().about.failures
 
 
 def _kill(home: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_search_tries_options_of_the_profiler_where_they_matter(home: Path, pl
     space = {"profiles.cl.learning_rate_alone": {"low": 1e-4, "high": 1e-1, "log": True}}
     chosen = suite(place, "EMB-0", "EMB-CL", seeds=1, search={"trials": 3, "space": space})
     found = run(home, chosen)
-    assert found.failures() == []
+    assert found.result().about.failures == ()
     assert found.searched["EMB-0"].trials == ()
     searched = found.searched["EMB-CL"]
     rates = [one.options["profiles.cl.learning_rate_alone"] for one in searched.trials]
@@ -307,7 +307,7 @@ def test_a_failing_trial_is_recorded_and_costs_the_others_nothing(
 
     monkeypatch.setattr(LangPTuneProfiler, "tuning", fails)
     one = run(tmp_path, suite(place, "EMB-0", "EMB-CL", seeds=1))
-    assert [(failure.row, failure.seed, failure.reason) for failure in one.failures()] == [
+    assert [(failure.row, failure.seed, failure.reason) for failure in one.result().about.failures] == [
         ("EMB-CL", 0, "out of luck")
     ]
     assert one.result().seeds("EMB-0", WHERE) == [0]

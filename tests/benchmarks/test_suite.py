@@ -179,7 +179,7 @@ def test_a_cell_that_fails_costs_no_other_and_is_tried_again(
     assert record.about.failures == (Failure(row="plain", seed=1, reason="ValueError: no luck"),)
     assert "raise ValueError" in str(ran.records["plain"][1].traceback)
     assert [len(record.values(name, "full-shot", "ndcg@5")) for name in ("plain", "wide")] == [1, 2]
-    assert not run(tmp_path).failures()
+    assert not run(tmp_path).result().about.failures
 
 
 def cell(seed: int = 0, **changes: Any) -> Trial:
@@ -288,7 +288,7 @@ def test_a_row_whose_tuned_folder_is_not_there_yet_says_so_and_may_run_later(tmp
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     store, one = TrialCache(tmp_path), cell()
-    store.put(one.key, TrialRecord(definition={}, run="x"))
+    store.put(one.key, TrialRecord(definition={}, run="x"), None, None)
     (tmp_path / one.key / "trial.json").write_text("{")
     with pytest.raises(ReclmError, match=rf"{one.key}/trial\.json is damaged; remove"):
         store.get(one.key)

@@ -67,7 +67,7 @@ def test_profiles_that_help_hurt_or_do_neither(gain: float, answer: str) -> None
     assert answer in str(verdict)
     assert sentences(verdict) == 1
     (test,) = [one for one in verdict.differences if one.metric == "ndcg@20"]
-    assert (test.better, test.worse) == (gain > 0, gain < 0)
+    assert (test.better, test.significant) == (gain > 0, gain != 0)
     (reason,) = verdict.reasons()
     assert test.size in reason
     assert test.interval in reason
