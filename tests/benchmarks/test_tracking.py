@@ -46,7 +46,7 @@ def result() -> Result:
 
 
 def test_a_training_has_its_options_curves_and_numbers(result: Result) -> None:
-    runs = {one.name: one for one in trials(result)}
+    runs = {f"{one.row} seed {one.seed}": one for one in trials(result)}
     assert list(runs) == ["base seed 0", "base seed 1", "base! seed 0", "base! seed 1"]
     assert runs["base seed 0"].metrics == {"full-shot/ndcg@5": 0.375, "full-shot/coverage@5": 0.5}
     assert runs["base! seed 0"].metrics == {"full-shot/ndcg@5": 2.375}
