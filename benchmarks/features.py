@@ -198,9 +198,9 @@ class FeatureMaker:
         if profiler.wording(self.view) is not None:  # no training changes its words
             words = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
 
-            about = (self.dataset, words, options, rows, self.progress)
+            target = (self.dataset, words, options, rows, self.progress)
             key = f"words {words} {rows is None}"
-            self._once(key, lambda: row_profiles.write_row_profiles(profiler.fit(self.view), *about))
+            self._once(key, lambda: row_profiles.write_row_profiles(profiler.fit(self.view), *target))
         about = (name, encoder.name, training, self.workspace, words, with_text, self.progress)
         return TunedFeatures(self.dataset, plan, seed, *about)
 
