@@ -45,7 +45,7 @@ class Measurement:
         self.folder = tuning.folder / "measured"
 
     def run(self) -> list[Table | str]:
-        """Measure what is not measured yet; write report, curves and model card; return tables and lines to print."""
+        """Measure what is not measured yet, write all reports, and return tables and lines to print."""
         tuning = self.tuning
         with writing(self.folder), quiet():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -55,27 +55,25 @@ class Measurement:
                 for name, value in right.items()
                 if value
             ]
-            comparisons = {
-                kind: self._compared(kind)
-                for kind in KINDS
-                if kind in tuning.teachers and len(self._stages(kind)) > 1
-            }
-            for kind, comparison in comparisons.items():
-                title = f"Profiles of {tuning.view.name} {kind}s, stage by stage"
-                save_report(comparison, tuning.folder / "report" / kind, title, remarks)
+            comparisons = []
+            for kind in KINDS:
+                if kind in tuning.teachers and len(self._stages(kind)) > 1:
+                    comparisons.append(self._compared(kind))
+                    title = f"Profiles of {tuning.view.name} {kind}s, stage by stage"
+                    save_report(comparisons[-1], tuning.folder / "report" / kind, title, remarks)
             curves = {stage: read_metrics(tuning.folder / stage) for stage in tuning.stages}
             title = f"tuning {tuning.model.name} on {tuning.view.name}"
             drawn = draw(curves, tuning.folder / CURVES, title, self.config.ppo.kl_target)
-            settings = {stage: self._settings(stage) for stage in tuning.stages}
-            write_card(tuning, settings, list(comparisons.values()), remarks, CURVES if drawn else "")
-        return [*map(terminal_table, comparisons.values()), *remarks]
+            settings = {stage: getattr(self.config, stage).model_dump(mode="json") for stage in tuning.stages}
+            if "collab" in settings:
+                settings["collab"]["variant"] = self.config.variant
+            write_card(tuning, settings, comparisons, remarks, CURVES if drawn else "")
+        return [*map(terminal_table, comparisons), *remarks]
 
     def _stages(self, kind: ProfileKind) -> list[str]:
-        """Return the stages that write profiles of ``kind``, the untuned model first."""
         return [BEFORE, *(stage for stage in WRITERS[kind] if stage in self.tuning.stages)]
 
     def _compared(self, kind: ProfileKind) -> Comparison:
-        """Compare the profiles that every stage writes for held-out subjects of ``kind``."""
         tuning = self.tuning
         subjects, neighbours = self._subjects(kind)
         ids = list(dict.fromkeys([*subjects, *neighbours.values()]))
@@ -103,10 +101,9 @@ class Measurement:
 
     def _histories(self, kind: ProfileKind, ids: list[str]) -> dict[str, str]:
         histories = self.tuning.instructions.histories
-        rows = self.tuning.view.idmap(kind).find(ids)
-        lists = rows[:, None]
+        lists = self.tuning.view.idmap(kind).find(ids)[:, None]
         if kind == "user":
-            lists = histories.of_users[rows, : self.config.instructions.history]
+            lists = histories.of_users[lists[:, 0], : self.config.instructions.history]
         return {id: "\n".join(histories.named(items)) for id, items in zip(ids, lists, strict=True)}
 
     def _profiles(self, kind: ProfileKind, stage: str, ids: list[str]) -> dict[str, str]:
@@ -173,10 +170,6 @@ class Measurement:
             with atomic_file(path) as draft:
                 draft.write_text(text, encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))
-
-    def _settings(self, stage: StageName) -> dict[str, Any]:
-        values = getattr(self.config, stage).model_dump(mode="json")
-        return {**values, "variant": self.config.variant} if stage == "collab" else values
 
 
 def shown(tuning: "RecLMPipeline", count: int) -> Iterator[str]:

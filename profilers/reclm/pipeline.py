@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from datasets import load_from_disk
+from rich.table import Table
 
 from reclm.data.dataset import ProfileKind, ReadReport, TrainingView
 from reclm.data.readers.columns import strings
@@ -18,6 +20,7 @@ from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, unknown
 from reclm.llm.chat import plain
 from reclm.profilers.profile_format import fault
+from reclm.profilers.reclm import measure
 from reclm.profilers.reclm.config import (
     ENDS,
     WRITERS,
@@ -29,16 +32,13 @@ from reclm.profilers.reclm.config import (
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.profiler import RecLMFolder, RecLMProfiler
 from reclm.profilers.reclm.reward_model import RewardModel, pair_dataset, reward_pairs, split_users
-from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, load_samples, subset
+from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, subset
 from reclm.profilers.reclm.stages import StageRun, train_ppo, tune, tune_reward
 from reclm.profilers.tuning.run_folder import Tuning
 from reclm.profilers.tuning.training import quiet
 from reclm.profiles.estimate import dry_run
 from reclm.profiles.run import make_profiles, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _NAMES = {"id": ("id", "user_id", "item_id", "uid"), "text": ("text", "profile", "response")}
 
@@ -79,10 +79,8 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
     for row in np.flatnonzero(known).tolist():
         id, text = ids[row], plain(texts[row])
         reason = fault(text, phrases) if text else "no text"
-        if not reason and id in profiles:
-            reason = "another profile of the same id"
-        if reason:
-            report.drop(reason)
+        if reason or id in profiles:
+            report.drop(reason or "another profile of the same id")
         else:
             profiles[id] = text
     report.kept[kind] = len(profiles)
@@ -110,11 +108,9 @@ def _columns(path: Path, kind: ProfileKind, config: TeacherConfig) -> tuple[list
 
 def _column(path: Path, table: pa.Table, named: str | None, what: str) -> str:
     names, usual = table.column_names, _NAMES[what]
-    if named is not None and named not in names:
+    if named not in {None, *names}:
         raise unknown(f"column of {path}", named, names)
-    if named is not None:
-        return named
-    matches = [name for name in names if name.lower() in usual]
+    matches = [named] if named else [name for name in names if name.lower() in usual]
     if len(matches) == 1:
         return matches[0]
     problem = f"several {what} columns ({', '.join(matches)})" if matches else f"no {what} column"
@@ -137,13 +133,13 @@ class RecLMPipeline(Tuning):
         super().__init__(*args, **options)
         teacher = self.config.teacher
         self.asks_teacher = bool(teacher.model or teacher.engine)
+        if not (self.asks_teacher or teacher.users or (self.config.stages == ("items",) and teacher.items)):
+            raise BadInput(
+                "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME",
+                where="teacher",
+                remedy="--teacher FILE",
+            )
         if not self.asks_teacher:
-            if not (teacher.users or (self.config.stages == ("items",) and teacher.items)):
-                raise BadInput(
-                    "tuning needs user profiles to learn from: give --teacher FILE, or --teacher-model NAME",
-                    where="teacher",
-                    remedy="--teacher FILE",
-                )
             _ = self.teachers
         self.tuned: RecLMFolder = self.begin()
 
@@ -159,12 +155,11 @@ class RecLMPipeline(Tuning):
 
     @property
     def _asked(self) -> list[ProfileKind]:
-        """The kinds of profiles that the teacher's model writes: those that the config names no file of."""
+        """The kinds that the teacher's model writes: those that the config names no file of."""
         return [kind for kind in KINDS if self.config.teacher.file(kind) is None]
 
     @cached_property
     def _teacher_model(self) -> RecLMProfiler:
-        """Asks the teacher's model, one subject at a time."""
         parts = {name: getattr(self.config, name) for name in ("instructions", "generation", "neighbours")}
         teacher = self.config.teacher
         return RecLMProfiler(RecLMConfig(**parts, stages=()), model=teacher.model, engine=teacher.engine)
@@ -209,26 +204,20 @@ class RecLMPipeline(Tuning):
         """Return the command that writes profiles with the tuned model, without the data set."""
         return ["reclm", "profile", "--profiler", "reclm", "--adapter", str(self.folder)]
 
-    def results(self) -> "list[Table | str]":
+    def results(self) -> list[Table | str]:
         """Measure what is not measured yet; write report, curves and model card; return tables and lines to print."""
-        from reclm.profilers.reclm.measure import Measurement
-
-        return Measurement(self).run() if self.config.measured else []
+        return measure.Measurement(self).run() if self.config.measured else []
 
     def shown(self, count: int) -> Iterator[str]:
         """Yield ``count`` samples of each stage, and which tokens of a two-turn one carry loss."""
-        from reclm.profilers.reclm.measure import shown
-
         with quiet():
-            yield from shown(self, count)
+            yield from measure.shown(self, count)
 
-    def estimate(self) -> "Table":
+    def estimate(self) -> Table:
         """Return samples, tokens, updates and time of every stage, from the time of one update on this machine.
 
         Of a teacher's model that has not written yet, its prompts and their time: the stages depend on its profiles.
         """
-        from reclm.profilers.reclm.measure import estimate, teacher_estimate
-
         with quiet():
             if self.asks_teacher:
                 folder, limit = self.folder / "teacher", self.config.teacher.limit
@@ -236,8 +225,8 @@ class RecLMPipeline(Tuning):
                 # answers may cost money: a few are enough
                 parts = dry_run(self.view, self._teacher_model, store, self._asked, limit, sample=8)
                 if any(part.plan.prompts for part in parts):
-                    return teacher_estimate(parts)
-            return estimate(self)
+                    return measure.teacher_estimate(parts)
+            return measure.estimate(self)
 
     def train(self, stage: StageName) -> None:
         """Train a stage, or go on with it."""
@@ -261,21 +250,14 @@ class RecLMPipeline(Tuning):
     def _ppo(self, run: StageRun) -> None:
         rows = self.view.users.find(self.reward_users["rl"])
         samples = list(self.instructions.inference(rows, self.neighbours.nearest))
-        if not samples:
-            raise BadInput(
-                "ppo: no user is left to write profiles for; give more teacher profiles", where="ppo"
-            )
         adapter = self.tuned.adapter("reward")
+        if not samples:
+            raise BadInput("ppo: nothing is left to learn from; give more teacher profiles", where="ppo")
         assert adapter is not None
-        questions = [sample.messages for sample in samples]
-        train_ppo(
-            run,
-            [self.prompts.ids(sample.chat) for sample in samples],
-            RewardModel.load(self.model, adapter, self.prompts, questions),
-            self.config.ppo.model_copy(update={"stop": ENDS}),
-            self.config.ppo_lora,
-            self.start_of("ppo"),
-        )
+        reward = RewardModel.load(self.model, adapter, self.prompts, [sample.messages for sample in samples])
+        questions = [self.prompts.ids(sample.chat) for sample in samples]
+        config = self.config.ppo.model_copy(update={"stop": ENDS})
+        train_ppo(run, questions, reward, config, self.config.ppo_lora, self.start_of("ppo"))
 
     def start_of(self, stage: StageName) -> Path | None:
         """Return the adapter that a stage of user profiles starts from: that of the last finished one before it."""
@@ -291,8 +273,7 @@ class RecLMPipeline(Tuning):
     @cached_property
     def neighbours(self) -> UserNeighbours:
         """Similar users, among all."""
-        histories = self.instructions.histories.of_users
-        cache = self.folder / "neighbours"
+        histories, cache = self.instructions.histories.of_users, self.folder / "neighbours"
         return UserNeighbours(self.view, histories, self.config.neighbours, cache, self.progress)
 
     def split(self, kind: ProfileKind) -> dict[str, list[str]]:
@@ -305,8 +286,8 @@ class RecLMPipeline(Tuning):
     @cached_property
     def reward_users(self) -> dict[str, np.ndarray]:
         """Ids of learned users in the parts of :class:`RewardDataConfig`."""
-        users = np.array(self.split("user")["learned"])
-        return split_users(users, self.config.reward_data, np.random.default_rng([self.config.seed, 3]))
+        users, generator = self.split("user")["learned"], np.random.default_rng([self.config.seed, 3])
+        return split_users(np.array(users), self.config.reward_data, generator)
 
     @cached_property
     def learned_neighbours(self) -> np.ndarray:
@@ -327,7 +308,7 @@ class RecLMPipeline(Tuning):
         folder = self.folder / stage / "data"
         if not (folder / ABOUT).is_file():
             self.instructions.save(folder, self._samples(stage))
-        return load_samples(folder)
+        return load_from_disk(str(folder))
 
     def _samples(self, stage: StageName) -> Iterator[Sample]:
         users = self.teachers["user"].profiles if "user" in self.teachers else {}

@@ -1,6 +1,6 @@
 """RecLM's profiles (https://arxiv.org/abs/2412.19302) by a model that was tuned for them, or by any model as it is."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +13,7 @@ from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import Chat, TextGenerator, plain, prompt_hash
 from reclm.llm.models import LanguageModel, find_model
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.profile_format import fault
+from reclm.profilers.profile_format import ChatProfiler, fault
 from reclm.profilers.reclm.config import ORDER, WRITERS, RecLMConfig, StageName
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.prompts import numbered
@@ -21,8 +21,7 @@ from reclm.profilers.reclm.samples import Instructions, Sample
 from reclm.profilers.tuning.metrics_log import FILE
 from reclm.profilers.tuning.run_folder import About, RunFolder
 from reclm.profilers.tuning.training import ADAPTER
-from reclm.profiles.profile import Known, Profile, Profiler, Subject
-from reclm.profiles.store import KINDS
+from reclm.profiles.profile import Known, Profile, Subject
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class RecLMFolder(RunFolder):
         return done[-1] if done else None
 
 
-class RecLMProfiler(Profiler):
+class RecLMProfiler(ChatProfiler):
     """Describe users from their histories and those of similar users; items in two rounds, those with users first.
 
     Without a ``folder`` and with no ``stages`` it asks ``model`` as it is (LLMRec-style profiles); with a folder,
@@ -140,34 +139,23 @@ class RecLMProfiler(Profiler):
     def subjects(
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
-        """Yield the prompt for each row of ``idx``, as the last stage of ``kind`` was tuned on it.
-
-        Rows without a history or text are left out.
-        """
+        """Yield the prompt of each row that has a history or text, as the last stage of ``kind`` was tuned on it."""
         if self.tuned and self._tuned_model and kind != self._kind:
             self._use(self.tuned, self._tuned_model, kind)
         if kind == "user" and self.tuned and self.tuned.last("user") not in {None, "kd"}:
             histories = self.instructions(view).histories.of_users
             self.neighbours = UserNeighbours(view, histories, self.config.neighbours, self._cache).nearest
-        params = self._params(kind)
         for sample in self._samples(view, kind, idx, known):
-            key = prompt_hash(sample.chat, self.generator.model, params)
+            key = prompt_hash(sample.chat, self.generator.model, self._params(kind))
             yield Subject(kind, sample.subject, key, sample.chat)
 
-    def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
-        """Yield each profile as soon as it is done; equal prompts are generated once."""
-        by_prompt: dict[tuple[ProfileKind, str], list[Subject]] = {}
-        for subject in subjects:
-            by_prompt.setdefault((subject.kind, subject.prompt_hash), []).append(subject)
-        for kind in KINDS:
-            sources = {key: same[0].source for (of, key), same in by_prompt.items() if of == kind}
-            chats = {key: chat for key, chat in sources.items() if isinstance(chat, Chat)}
-            params = self._params(kind)
-            for answer in self.generator.generate(chats, params) if chats else ():
-                # behind its number, where the histories of several users are shown
-                text = plain(answer.text).removeprefix(numbered([""]))
-                for subject in by_prompt[kind, answer.key]:
-                    yield Profile.answered(kind, subject.id, text, answer, self.generator.model, params)
+    def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
+        """Yield one profile a chat."""
+        params = self._params(kind)
+        for answer in self.generator.generate(chats, params):
+            # behind its number, where the histories of several users are shown
+            text = plain(answer.text).removeprefix(numbered([""]))
+            yield Profile.answered(kind, "", text, answer, self.generator.model, params)
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
         """Return whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""
@@ -177,8 +165,7 @@ class RecLMProfiler(Profiler):
         """Return the maker of a view's prompts, made once."""
         if self._instructions is None or self._instructions.view is not view:
             # the tokens of a model behind a server are counted by the embedded one's tokenizer, which comes close
-            model = self._tuned_model or find_model()
-            tokenizer = PromptTokenizer.of(model)
+            tokenizer = PromptTokenizer.of(self._tuned_model or find_model())
             self._instructions = Instructions(view, self.config.instructions, tokenizer)
         return self._instructions
 

@@ -81,10 +81,8 @@ def _question(task: str, phrases: int, lines: Sequence[str], source: str = "") -
 
 
 def _users(histories: Sequence[Sequence[str]]) -> list[str]:
-    lines = []
-    for number, items in enumerate(histories, start=1):
-        lines += [f"User {number} chose:", *_listed(items)]
-    return lines
+    people = enumerate(histories, start=1)
+    return [line for number, items in people for line in (f"User {number} chose:", *_listed(items))]
 
 
 def _listed(texts: Sequence[str]) -> list[str]:
@@ -122,9 +120,8 @@ def trimmed(
     of a target with one item left, none could be asked for. Its tokens are ``fixed`` ``(n,)``, ``list_cost`` ``(n, L)``
     of each list that is not empty, and ``item_cost`` ``(I,)`` of each item.
 
-    Returns:
-        ``(lists, fits)``: a copy with -1 where an item was left out, and ``(n,)`` bool: whether the row fits at all;
-        one that does not is all -1.
+    Return ``(lists, fits)``: a copy with -1 where an item was left out, and ``(n,)`` bool: whether the row fits at all;
+    one that does not is all -1.
     """
     there = lists >= 0
     total = np.cumsum(np.where(there, item_cost[lists], 0), axis=2)
@@ -174,11 +171,12 @@ class Histories:
         order = order[np.isin(train.user_idx[order], known)]
         return newest(train.item_idx, train.user_idx, order, items, self.config.clickers)
 
-    def known(self, kind: ProfileKind, profiles: Mapping[str, str]) -> np.ndarray:
-        """Return ``(n,)`` rows of the subjects that have a profile, sorted; users without a history are left out."""
+    def known(self, kind: ProfileKind, profiles: Mapping[str, str]) -> tuple[np.ndarray, dict[int, str]]:
+        """Return the sorted rows ``(n,)`` that have a profile, and of users a history; and their profiles by row."""
         rows = np.unique(self.view.idmap(kind).find(profiles))
         rows = rows[rows >= 0]
-        return rows if kind == "item" else self.with_history(rows)
+        rows = rows if kind == "item" else self.with_history(rows)
+        return rows, dict(zip(rows.tolist(), self.texts(kind, profiles, rows), strict=True))
 
     def with_history(self, rows: np.ndarray) -> np.ndarray:
         """Return those of the users ``rows`` that have a history."""
@@ -189,7 +187,7 @@ class Histories:
         return [self.lines[item] for item in items if item >= 0]
 
     def texts(self, kind: ProfileKind, profiles: Mapping[str, str], rows: np.ndarray) -> list[str]:
-        """Return the profiles of ``rows``, safe to stand in a prompt."""
+        """Return the profiles of ``rows``, a line each."""
         return [plain(profiles[id]) for id in self.view.idmap(kind).ids(rows)]
 
     def lists(self, rows: np.ndarray, near: np.ndarray, limit: int) -> np.ndarray:
@@ -209,9 +207,8 @@ class Histories:
         An item that several neighbours chose is as likely to be drawn as one of a single neighbour. ``lists``
         ``(n, 1 + N, h)`` are those of the prompt, the target's first.
 
-        Returns:
-            ``(own, positive, negative)``: ``(n, h)`` the target's list without ``v+`` and items that read the same, at
-            most ``history`` items, and ``(n,)`` items, -1 where there is none, or where nothing would be left.
+        Return ``(own, positive, negative)``: ``(n, h)`` the target's list without ``v+`` and items that read the same,
+        at most ``history`` items, and ``(n,)`` items, -1 where there is none, or where nothing would be left.
         """
         train, items = self.view.train, len(self.view.items)
         text = np.unique(np.array(self.lines, object), return_inverse=True)[1]
@@ -256,8 +253,7 @@ def newest(
 
 def packed(lists: np.ndarray) -> np.ndarray:
     """Return ``(n, m)`` with the entries of each row moved to its front, in order, -1 behind them."""
-    order = np.argsort(lists < 0, axis=1, kind="stable")
-    return np.take_along_axis(lists, order, 1)
+    return np.take_along_axis(lists, np.argsort(lists < 0, axis=1, kind="stable"), 1)
 
 
 def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:

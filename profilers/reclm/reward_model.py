@@ -18,8 +18,6 @@ from reclm.profilers.reclm.config import Negative, RewardDataConfig
 from reclm.profilers.reclm.samples import Sample, messages_of
 from reclm.profilers.tuning.training import load_network
 
-OF_NEIGHBOUR: tuple[Negative, ...] = ("neighbour", "mixed")
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -54,18 +52,15 @@ def reward_pairs(
     none while there are such, and are left out after that.
     """
     known = [sample for sample in samples if sample.subject in profiles]
+    owns = [profiles[sample.subject] for sample in known]
     others = [
-        [
-            profiles[near]
-            for near in sample.neighbours
-            if near in profiles and profiles[near] != profiles[sample.subject]
-        ]
-        for sample in known
+        [profiles[near] for near in sample.neighbours if profiles.get(near, own) != own]
+        for sample, own in zip(known, owns, strict=True)
     ]
     lonely = np.fromiter((not texts for texts in others), bool, len(known))
-    for sample, texts, kind in zip(known, others, _kinds(lonely, config, generator), strict=True):
+    kinds = _kinds(lonely, config, generator)
+    for sample, own, texts, kind in zip(known, owns, others, kinds, strict=True):
         if kind is not None:
-            own = profiles[sample.subject]
             theirs = texts[int(generator.integers(len(texts)))] if texts else ""
             yield Pair(sample.subject, sample.messages, own, rejected(kind, own, theirs), kind)
 
@@ -77,24 +72,23 @@ def rejected(kind: Negative, own: str, neighbour: str = "") -> str:
     'User identity: cook; User identity: cook.'
     """
     identities = f"{START} {', '.join(parse(own).identities)}"
-    answers: dict[Negative, str] = {
+    return {
         "neighbour": neighbour,
         "mixed": f"{own} {neighbour}",
         "identities": f"{identities}.",
         "repeated": f"{identities}; {identities}.",
         "header": f"{START}{MIDDLE}",
         "dot": ".",
-    }
-    return answers[kind]
+    }[kind]
 
 
 def pair_dataset(pairs: Iterable[Pair]) -> Any:
     """Return pairs as a ``datasets.Dataset`` for TRL's RewardTrainer, with ``subject`` and ``negative`` beside."""
     from datasets import Dataset, Features, List, Value
 
-    turn = List({"role": Value("string"), "content": Value("string")})
     text = Value("string")
-    columns = {"prompt": turn, "chosen": turn, "rejected": turn, "subject": text, "negative": text}
+    turns = List({"role": text, "content": text})
+    columns = {"prompt": turns, "chosen": turns, "rejected": turns, "subject": text, "negative": text}
     rows = [
         {
             **vars(pair),
@@ -111,13 +105,13 @@ def tokenise_pairs(pairs: Any, prompts: PromptTokenizer) -> Any:
     """Return the pairs of :func:`pair_dataset` as ``chosen_ids`` and ``rejected_ids``, which RewardTrainer takes."""
 
     def tokens(row: Mapping[str, Any]) -> dict[str, list[int]]:
-        question = messages_of(row["prompt"])
-        return {
-            f"{name}_ids": prompts.training_ids((*question, *messages_of(row[name])))[0]
-            for name in ("chosen", "rejected")
-        }
+        return {f"{side}_ids": prompts.training_ids(_chat(row, side))[0] for side in ("chosen", "rejected")}
 
-    return pairs.map(tokens, remove_columns=pairs.column_names, load_from_cache_file=False, desc="tokens")
+    return pairs.map(tokens, remove_columns=pairs.column_names, load_from_cache_file=False)
+
+
+def _chat(pair: Mapping[str, Any], side: str) -> tuple[Message, ...]:
+    return (*messages_of(pair["prompt"]), *messages_of(pair[side]))
 
 
 def _kinds(
@@ -126,7 +120,7 @@ def _kinds(
     """Return a kind for each user, in the shares of the config; None where none is left that needs no neighbour."""
     names = list(config.negatives)
     shares = np.array([config.negatives[name] for name in names])
-    alone = np.array([name not in OF_NEIGHBOUR for name in names])
+    alone = np.array([name not in {"neighbour", "mixed"} for name in names])
     # so many users that the lonely ones get no more than the share that needs no neighbour
     room = shares[alone].sum()
     most = len(lonely) if room >= 1 else min(len(lonely), int((~lonely).sum() / (1 - room)))
@@ -172,8 +166,7 @@ class RewardModel:
         questions: Sequence[tuple[Message, ...]] = (),
     ) -> Self:
         """Load the reward model that was trained to ``adapter``, merged with ``model``."""
-        network = load_network(model, scores=True)
-        tokenizer = prompts.tokenizer
+        network, tokenizer = load_network(model, scores=True), prompts.tokenizer
         pad = tokenizer.convert_tokens_to_ids(tokenizer.pad_token or tokenizer.eos_token)
         network.config.get_text_config().pad_token_id = pad
         network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
@@ -212,11 +205,9 @@ def padded(
 def pair_accuracy(reward: RewardModel, pairs: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
     """Count how often the better profile is rated higher: kind of negative -> (right, pairs), and ``all``."""
     pairs = list(pairs)
-    both = [
-        reward.scores([(*messages_of(pair["prompt"]), *messages_of(pair[side])) for pair in pairs])
-        for side in ("chosen", "rejected")
-    ]
-    right = both[0] > both[1]
-    kinds = np.array([pair["negative"] for pair in pairs])
+    chosen, rejected = (
+        reward.scores([_chat(pair, side) for pair in pairs]) for side in ("chosen", "rejected")
+    )
+    right, kinds = chosen > rejected, np.array([pair["negative"] for pair in pairs])
     groups = {"all": np.ones(len(pairs), bool)} | {str(kind): kinds == kind for kind in np.unique(kinds)}
     return {name: (int(right[group].sum()), int(group.sum())) for name, group in groups.items()}

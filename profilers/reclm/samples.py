@@ -33,10 +33,8 @@ _NO_NEIGHBOURS = np.zeros(0, np.int64)
 class Sample:
     """A chat to learn from, or to be answered, about the user or item ``subject``.
 
-    Attributes:
-        messages: system and user turns, and the assistant's where they are known.
-        label, item: ``"Yes"`` or ``"No"`` and the id of the item that is judged where the sample ends in a judgement.
-        neighbours: ids of the users (or items) that are shown beside the subject, nearest or newest first.
+    A sample that ends in a judgement has its ``label``, ``"Yes"`` or ``"No"``, and the id of the judged ``item``;
+    ``neighbours`` are ids of the users (or items) that are shown beside the subject, nearest or newest first.
     """
 
     messages: tuple[Message, ...]
@@ -57,9 +55,7 @@ class Instructions:
     """Makes the samples of all stages from a view; ``tokenizer`` counts their tokens.
 
     Neighbours are arrays ``(U, N)`` of users, or ``(I, N)`` of items: nearest first, -1 where there are fewer.
-
-    Attributes:
-        report: counts of the samples by stage, and of the subjects that were left out, by reason.
+    ``report`` counts the samples by stage, and the subjects that were left out, by reason.
     """
 
     def __init__(self, view: TrainingView, config: InstructionConfig, tokenizer: PromptTokenizer) -> None:
@@ -69,7 +65,7 @@ class Instructions:
 
     def kd(self, profiles: Mapping[str, str]) -> Iterator[Sample]:
         """Yield samples of knowledge distillation: the history of each user in ``profiles``, and the profile."""
-        return self.alone(self.histories.known("user", profiles), profiles)
+        return self.alone(self.histories.known("user", profiles)[0], profiles)
 
     def alone(self, rows: np.ndarray, profiles: Mapping[str, str] | None = None) -> Iterator[Sample]:
         """Yield the question about the history of each user of ``rows`` who has one, answered by ``profiles``."""
@@ -78,8 +74,7 @@ class Instructions:
         for block in blocks(self.histories.with_history(rows)):
             answers, room = self._answers("user", profiles, block)
             lists = self.histories.of_users[block, None, : self.config.history]
-            heading = np.zeros((len(block), 1), np.int64)
-            chosen, fits = self._fitted("kd", lists, heading, frame + room)
+            chosen, fits = self._fitted("kd", lists, np.zeros((len(block), 1), np.int64), frame + room)
             for at in np.flatnonzero(fits).tolist():
                 asked = prompts.distillation(self.histories.named(chosen[at, 0]), phrases)
                 yield self._sample("kd", "user", block[at], (*asked, *answers[at]))
@@ -92,8 +87,7 @@ class Instructions:
         Both have the same first turn, without the positive item (see :meth:`Histories.draw_questions`): labels are
         balanced, and nothing but the item asked tells them apart. Neighbours without a profile are passed over.
         """
-        known = self.histories.known("user", profiles)
-        texts = dict(zip(known.tolist(), self.histories.texts("user", profiles, known), strict=True))
+        known, texts = self.histories.known("user", profiles)
         cost = np.zeros(len(self.view.users), np.int64)
         cost[known] = self.budget.lines(list(texts.values()), "User 10: ")
         first = prompts.collaborative([()], self.config.phrases)
@@ -111,7 +105,7 @@ class Instructions:
             for at in np.flatnonzero(fits & both):
                 used = (chosen[at] >= 0).any(1)
                 users = people[at, used]
-                histories = [self.histories.named(items) for items in chosen[at, used]]
+                histories = list(map(self.histories.named, chosen[at, used]))
                 answer = prompts.numbered([texts[user] for user in users.tolist()])
                 turn = *prompts.collaborative(histories, self.config.phrases), Message("assistant", answer)
                 for item, label in ((int(positive[at]), prompts.YES), (int(negative[at]), prompts.NO)):
@@ -129,9 +123,7 @@ class Instructions:
             chosen, fits = self._fitted("inference", lists, heading, np.full(len(block), frame))
             for at in np.flatnonzero(fits):
                 used = (chosen[at] >= 0).any(1)
-                asked = prompts.inference(
-                    [self.histories.named(items) for items in chosen[at, used]], phrases
-                )
+                asked = prompts.inference(list(map(self.histories.named, chosen[at, used])), phrases)
                 yield self._sample("inference", "user", block[at], asked, near[at, used[1:]])
 
     def warm_items(
@@ -141,8 +133,7 @@ class Instructions:
 
         Users without a profile in ``users`` are passed over. Without ``profiles`` the samples end in the question.
         """
-        known = self.histories.known("user", users)
-        quoted = dict(zip(known.tolist(), self.histories.texts("user", users, known), strict=True))
+        known, quoted = self.histories.known("user", users)
         yield from self._items("warm-item", rows, self.histories.clickers(known), quoted, profiles)
 
     def cold_items(
@@ -153,9 +144,8 @@ class Instructions:
         profiles: Mapping[str, str] | None = None,
     ) -> Iterator[Sample]:
         """Yield samples of the second phase: the text of each of ``rows``, and similar items with their ``items``."""
-        known = self.histories.known("item", items)
-        texts = zip(known.tolist(), self.histories.texts("item", items, known), strict=True)
-        quoted = {row: f"{self.histories.lines[row]} For: {text}" for row, text in texts}
+        known, texts = self.histories.known("item", items)
+        quoted = {row: f"{self.histories.lines[row]} For: {text}" for row, text in texts.items()}
         lists = packed(np.where(np.isin(neighbours, known), neighbours, -1))
         yield from self._items("cold-item", rows, lists, quoted, profiles)
 
@@ -173,7 +163,7 @@ class Instructions:
         cost = np.zeros(1 + max(quoted, default=0), np.int64)
         cost[list(quoted)] = self.budget.lines(list(quoted.values()))
         if profiles is not None:
-            rows = rows[np.isin(rows, self.histories.known("item", profiles))]
+            rows = rows[np.isin(rows, self.view.items.find(profiles))]
         bare = np.fromiter((not self.histories.lines[row] for row in rows), bool, len(rows))
         self.report.drop(f"{stage}: no text", int(bare.sum()))
         for block in blocks(rows[~bare]):
@@ -256,7 +246,14 @@ class Instructions:
                     writer.write({**vars(sample), "messages": [vars(turn) for turn in sample.messages]})
                 count, _ = writer.finalize()
             if not count:
-                raise self._no_samples()
+                reasons = ", ".join(f"{count} {reason}" for reason, count in self.report.dropped.items())
+                raise BadInput(
+                    f"no instruction data from {self.view.name!r}: {reasons or 'nobody has a profile'}; give profiles "
+                    "of more subjects, raise instructions.max_tokens, or leave the stage out (--stages)",
+                    value=self.report.dropped,
+                    where=self.view.name,
+                    remedy="instructions.max_tokens",
+                )
             datasets.Dataset.from_file(path).save_to_disk(str(draft))
             shutil.rmtree(draft / "rows")
             about = {
@@ -269,23 +266,6 @@ class Instructions:
             }
             text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
             (draft / ABOUT).write_text(text, encoding="utf-8")
-
-    def _no_samples(self) -> BadInput:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.report.dropped.items())
-        return BadInput(
-            f"no instruction data from {self.view.name!r}: {reasons or 'nobody has a profile'}; give profiles of more "
-            "subjects, raise instructions.max_tokens, or leave the stage out (--stages)",
-            value=self.report.dropped,
-            where=self.view.name,
-            remedy="instructions.max_tokens",
-        )
-
-
-def load_samples(folder: Path) -> Any:
-    """Return the ``datasets.Dataset`` that :meth:`Instructions.save` wrote."""
-    import datasets
-
-    return datasets.load_from_disk(str(folder))
 
 
 def subset(samples: Any, subjects: Sequence[str]) -> Any:
@@ -301,12 +281,12 @@ def messages_of(turns: Iterable[Mapping[str, str]]) -> list[Message]:
 
 def formatted(samples: Any, count: int) -> str:
     """Return ``count`` samples, evenly spread over a ``datasets.Dataset`` of messages, in readable form."""
-    return "\n\n".join(_formatted(at, samples[at]) for at in evenly(len(samples), count).tolist())
-
-
-def _formatted(at: int, row: dict[str, Any]) -> str:
-    notes = [f"{row['stage']}, {row['kind']} {row['subject']}"]
-    notes += [f"asked: item {row['item']}, answer {row['label']}"] if row["label"] else []
-    notes += [f"similar: {', '.join(row['neighbours'])}"] if row["neighbours"] else []
-    turns = [f"[{turn['role']}]\n{turn['content']}" for turn in row["messages"]]
-    return "\n".join([f"── sample {at}: {'; '.join(notes)}", *turns])
+    parts = []
+    for at in evenly(len(samples), count).tolist():
+        row = samples[at]
+        notes = [f"{row['stage']}, {row['kind']} {row['subject']}"]
+        notes += [f"asked: item {row['item']}, answer {row['label']}"] if row["label"] else []
+        notes += [f"similar: {', '.join(row['neighbours'])}"] if row["neighbours"] else []
+        turns = [f"[{turn['role']}]\n{turn['content']}" for turn in row["messages"]]
+        parts.append("\n".join([f"── sample {at}: {'; '.join(notes)}", *turns]))
+    return "\n\n".join(parts)

@@ -46,25 +46,17 @@ NO_LOSS = -100
 """The label of a token without loss in torch's cross entropy and in TRL."""
 
 
-@dataclass(frozen=True)
-class LabelledChat:
-    """A chat as tokens: ``n`` ids, and ``n`` labels: the id itself where there is loss, else ``NO_LOSS``."""
-
-    input_ids: list[int]
-    labels: list[int]
-
-
 def label_chat(
     prompts: PromptTokenizer, messages: Sequence[Message], variant: Variant = "mask"
-) -> LabelledChat:
-    """Return a chat as tokens with the labels of ``variant``."""
+) -> dict[str, list[int]]:
+    """Return a chat's ``input_ids`` and ``labels``: the id itself where there is loss, else ``NO_LOSS``."""
     answers = [number for number, turn in enumerate(messages) if turn.role == "assistant"]
     if not answers:
         raise BadInput("a sample to learn from has no answer; give one with an assistant message")
     learned = answers if variant == "mask" else answers[-1:]
     ids, owners = prompts.training_ids(tuple(messages))
     labels = [token if owner in learned else NO_LOSS for token, owner in zip(ids, owners, strict=True)]
-    return LabelledChat(ids, labels)
+    return {"input_ids": ids, "labels": labels}
 
 
 def label_samples(samples: Any, prompts: PromptTokenizer, variant: Variant = "mask") -> Any:
@@ -72,25 +64,24 @@ def label_samples(samples: Any, prompts: PromptTokenizer, variant: Variant = "ma
 
     def labelled(row: Mapping[str, Any]) -> dict[str, list[int]]:
         chat = label_chat(prompts, messages_of(row["messages"]), variant)
-        if len(chat.input_ids) > prompts.context:
+        if (count := len(chat["input_ids"])) > prompts.context:
             raise BadInput(
-                f"the sample of {row['subject']!r} has {len(chat.input_ids)} tokens, {prompts.model} takes "
-                f"{prompts.context}; set max_tokens to that at most",
-                value=len(chat.input_ids),
+                f"the sample of {row['subject']!r} has {count} tokens, {prompts.model} takes {prompts.context}; set "
+                "max_tokens to that at most",
+                value=count,
                 where="max_tokens",
             )
-        return vars(chat)
+        return chat
 
-    return samples.map(
-        labelled, remove_columns=samples.column_names, load_from_cache_file=False, desc="tokens"
-    )
+    return samples.map(labelled, remove_columns=samples.column_names, load_from_cache_file=False)
 
 
 def token_table(prompts: PromptTokenizer, messages: Sequence[Message]) -> str:
     """Return a sample token by token: place, token, and an ``x`` where it carries loss in *mask* and *naive*."""
     mask, naive = (label_chat(prompts, messages, variant) for variant in ("mask", "naive"))
     lines = [" place  mask  naive  token"]
-    for place, (token, *labels) in enumerate(zip(mask.input_ids, mask.labels, naive.labels, strict=True)):
+    rows = zip(mask["input_ids"], mask["labels"], naive["labels"], strict=True)
+    for place, (token, *labels) in enumerate(rows):
         marks = ["x" if label != NO_LOSS else "." for label in labels]
         text = prompts.tokenizer.decode([token], skip_special_tokens=False)
         lines.append(f"{place:6d}  {marks[0]:^4}  {marks[1]:^5}  {text!r}")
@@ -106,7 +97,7 @@ def yes_no_accuracy(
         return np.zeros(0, bool)
     wanted = np.array([row["label"] == YES for row in samples], bool)
     chats = [Chat(tuple(messages_of(row["messages"])[:-1])) for row in samples]
-    questions = [prompts.ids(chat) for chat in chats]
+    questions = list(map(prompts.ids, chats))
     # the first token in which the two answers differ behind a question
     yes, no = (prompts.ids(Chat(chats[0].messages, word))[len(questions[0])] for word in (YES, NO))
     answers = np.zeros(len(chats), bool)

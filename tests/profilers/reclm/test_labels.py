@@ -54,7 +54,7 @@ def learned(prompts: PromptTokenizer, variant, chat=CHAT) -> list[str]:
     """The runs of tokens that carry loss, decoded."""
     sample = label_chat(prompts, chat, variant)
     runs: list[list[int]] = [[]]
-    for one, label in zip(sample.input_ids, sample.labels, strict=True):
+    for one, label in zip(sample["input_ids"], sample["labels"], strict=True):
         assert label in {one, NO_LOSS}
         if label == NO_LOSS:
             runs += [[]]
@@ -76,7 +76,7 @@ def test_token_by_token_on_a_real_sample(smollm, made, profiles, neighbours):
     text, answers = "", []
     # the state of the chat, read off the tokens one by one
     writing, header = False, ""
-    for one, label in zip(both.input_ids, both.labels, strict=True):
+    for one, label in zip(both["input_ids"], both["labels"], strict=True):
         token = tokenizer.decode([one], skip_special_tokens=False)
         assert (label == one) == writing, text[-40:] + "|" + token
         text += token
@@ -96,11 +96,11 @@ def test_ids_are_those_of_the_chat_template(smollm, made, profiles, neighbours):
     for sample in made().collaborative(neighbours, profiles, np.random.default_rng(0)):
         turns = [{"role": one.role, "content": one.content} for one in sample.messages]
         theirs = smollm.tokenizer.apply_chat_template(turns)["input_ids"]
-        assert label_chat(smollm, sample.messages).input_ids == theirs
+        assert label_chat(smollm, sample.messages)["input_ids"] == theirs
 
 
 def test_the_prompt_of_a_generator_is_how_a_sample_begins(smollm):
-    ids = label_chat(smollm, CHAT[:3]).input_ids
+    ids = label_chat(smollm, CHAT[:3])["input_ids"]
     asked = smollm.ids(Chat(tuple(CHAT[:2])))
     begun = smollm.ids(Chat(tuple(CHAT[:2]), "User 1: User identity:"))
     assert ids[: len(asked)] == asked
@@ -114,7 +114,7 @@ def test_llama_template_without_an_own_mask():
     first, last = f"{CHAT[2].content} </s>", "No </s>"
     assert learned(prompts, "mask") == [first, last]
     assert learned(prompts, "naive") == [last]
-    text = prompts.tokenizer.decode(label_chat(prompts, CHAT).input_ids, skip_special_tokens=False)
+    text = prompts.tokenizer.decode(label_chat(prompts, CHAT)["input_ids"], skip_special_tokens=False)
     assert re.findall(r"\[/INST\] (.*?)</s>", text) == [f"{CHAT[2].content} ", "No "]
 
 
@@ -125,19 +125,19 @@ def test_equal_to_the_mask_of_a_template_that_marks_generations():
         turns, return_assistant_tokens_mask=True, return_dict=True, tokenize=True
     )
     ours = label_chat(prompts, CHAT)
-    assert ours.input_ids == theirs["input_ids"]
-    assert [int(label != NO_LOSS) for label in ours.labels] == theirs["assistant_masks"]
+    assert ours["input_ids"] == theirs["input_ids"]
+    assert [int(label != NO_LOSS) for label in ours["labels"]] == theirs["assistant_masks"]
 
 
 def test_template_without_a_system_message():
     prompts = bytes_tokenizer(NO_SYSTEM)
     assert learned(prompts, "mask") == [f"{CHAT[2].content}</s>", "No</s>"]
-    text = prompts.tokenizer.decode(label_chat(prompts, CHAT).input_ids, skip_special_tokens=False)
+    text = prompts.tokenizer.decode(label_chat(prompts, CHAT)["input_ids"], skip_special_tokens=False)
     assert text.startswith("<s>user\nYou judge.\n\nUser 1 chose:")
 
 
 def test_data_that_spells_a_special_token_stays_text(smollm):
-    ids = label_chat(smollm, CHAT).input_ids
+    ids = label_chat(smollm, CHAT)["input_ids"]
     assert ids.count(smollm.tokenizer.convert_tokens_to_ids("<|im_end|>")) == len(CHAT)
     chat = [CHAT[1], Message("assistant", "a <|im_end|> b")]
     assert learned(smollm, "mask", chat) == ["a <|im_end|> b<|im_end|>"]
@@ -150,7 +150,7 @@ def test_a_sample_without_an_answer_is_refused(smollm):
 
 def test_table_shows_every_token(smollm):
     lines = token_table(smollm, CHAT).splitlines()
-    ids = label_chat(smollm, CHAT).input_ids
+    ids = label_chat(smollm, CHAT)["input_ids"]
     assert len(lines) == len(ids) + 1
     assert lines[-3].split() == [str(len(ids) - 3), "x", "x", "'No'"]
     assert lines[-2].split() == [str(len(ids) - 2), "x", "x", "'<|im_end|>'"]
@@ -163,7 +163,7 @@ def test_samples_too_long_for_the_model_are_refused(smollm):
     turns = [{"role": one.role, "content": one.content} for one in CHAT]
     samples = Dataset.from_list([{"messages": turns, "subject": "ada"}])
     made = label_samples(samples, smollm, "naive")
-    assert made[0] == vars(label_chat(smollm, CHAT, "naive"))
+    assert made[0] == label_chat(smollm, CHAT, "naive")
     short = PromptTokenizer(smollm.tokenizer, 20, "short")
     with pytest.raises(BadInput, match=r"ada.*20"):
         label_samples(samples, short)

@@ -4,10 +4,11 @@ import datasets
 import numpy as np
 import pytest
 import yaml
+from datasets import load_from_disk
 
 from reclm.errors import BadInput
 from reclm.llm.chat import Message
-from reclm.profilers.reclm.samples import formatted, load_samples
+from reclm.profilers.reclm.samples import formatted
 
 
 @pytest.fixture
@@ -35,18 +36,18 @@ def test_an_ordinary_folder_of_datasets_with_everything_in_it(saved):
 
 def test_a_person_can_read_a_sample(saved):
     folder, samples = saved
-    text = formatted(load_samples(folder), 2)
+    text = formatted(load_from_disk(str(folder)), 2)
     assert text.startswith("── sample 0: collab, user ada; asked: item ")
     assert "── sample 5: " in text
     assert f"[assistant]\n{samples[0].messages[2].content}\n[user]\n" in text
-    assert formatted(load_samples(folder), 100).count("── sample") == 6
+    assert formatted(load_from_disk(str(folder)), 100).count("── sample") == 6
 
 
 def test_written_again_and_never_over_something_else(saved, made, profiles, tmp_path):
     folder, _ = saved
     instructions = made()
     instructions.save(folder, instructions.kd(profiles))
-    assert len(load_samples(folder)) == 4
+    assert len(load_from_disk(str(folder))) == 4
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import load_from_disk
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from reclm.llm.models import digest
 from reclm.profilers.reclm import stages
 from reclm.profilers.reclm.config import SupervisedConfig
-from reclm.profilers.reclm.samples import load_samples, messages_of, subset
+from reclm.profilers.reclm.samples import messages_of, subset
 from reclm.profilers.reclm.stages import NO_LOSS, StageRun, Variant, label_chat
 from reclm.profilers.tuning.training import load_network
 
@@ -23,7 +24,7 @@ ONE_STEP = {"lora": LORA, "epochs": 1, "batch_size": 4, "accumulate": 2, "limit"
 @pytest.fixture(scope="module")
 def samples(tuned):
     """The two-turn samples."""
-    return load_samples(tuned / "collab" / "data")
+    return load_from_disk(str(tuned / "collab" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +53,8 @@ def by_hand(tiny, samples, variant, network) -> float:
     total, count = 0.0, 0
     for row in samples["messages"]:
         sample = label_chat(tiny.prompts, messages_of(row), variant)
-        logits = network(input_ids=torch.tensor([sample.input_ids])).logits[0].double()
-        for place, label in enumerate(sample.labels):
+        logits = network(input_ids=torch.tensor([sample["input_ids"]])).logits[0].double()
+        for place, label in enumerate(sample["labels"]):
             if label != NO_LOSS:
                 total -= F.log_softmax(logits[place - 1], -1)[label].item()
                 count += 1

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from datasets import load_from_disk
 
-from reclm.profilers.reclm.samples import load_samples, messages_of
+from reclm.profilers.reclm.samples import messages_of
 from reclm.profilers.reclm.stages import label_chat, yes_no_accuracy
 from reclm.profilers.tuning.training import load_network
 
 
 @pytest.fixture(scope="module")
 def samples(tuned):
-    return load_samples(tuned / "collab" / "data").select(range(30))
+    return load_from_disk(str(tuned / "collab" / "data")).select(range(30))
 
 
 @torch.no_grad()
@@ -21,9 +22,9 @@ def margin(network, prompts, row) -> float:
     for word in ("Yes", "No"):
         messages = messages_of([*row[:-1], {"role": "assistant", "content": word}])
         sample = label_chat(prompts, messages, "naive")
-        place = next(at for at, label in enumerate(sample.labels) if label >= 0)
-        full = network(input_ids=torch.tensor([sample.input_ids])).logits[0]
-        logits.append(full[place - 1, sample.input_ids[place]].item())
+        place = next(at for at, label in enumerate(sample["labels"]) if label >= 0)
+        full = network(input_ids=torch.tensor([sample["input_ids"]])).logits[0]
+        logits.append(full[place - 1, sample["input_ids"][place]].item())
     return logits[0] - logits[1]
 
 
