@@ -197,7 +197,7 @@ class SessionWriter:
         begun = perf_counter()
         chats = self.chats(rows, before or params)
         answers = self._write([chats[row] for row in rows], params, seeds)
-        texts, ended = ([answer[at] for answer in answers] for at in (0, 1))
+        texts, ended = [text for text, _, _ in answers], [ended for _, ended, _ in answers]
         return Written(texts, ended, sum(count for *_, count in answers), perf_counter() - begun)
 
 

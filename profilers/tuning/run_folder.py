@@ -97,7 +97,8 @@ class RunFolder:
         another model or with other options (those that are ``free`` may differ), or holds something else, is refused.
         """
         about |= {"dataset": view.name, "fingerprint": view.fingerprint}
-        run = cls(folder, config, cls.About(**about, model=requested, weights=model.name))
+        about |= {"model": requested, "weights": model.name}
+        run = cls(folder, config, cls.About(**about))
         if (folder / ABOUT).is_file():
             earlier = cls.read(folder)
             try:
