@@ -1,5 +1,6 @@
 """Encode texts as vectors, with sentence-transformers."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,8 @@ class TextEncoder:
     @cached_property
     def model(self) -> "SentenceTransformer":
         """The sentence-transformers model, in evaluation mode."""
+        # tqdm's bars are not shown, so that a notebook needs none of its widgets
+        warnings.filterwarnings("ignore", message="IProgress not found")
         with needs_extra(f"encoder {self.name!r}"):
             from transformers.utils import logging
 

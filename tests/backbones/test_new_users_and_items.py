@@ -9,7 +9,7 @@ from scipy import sparse
 
 from reclm import plugins
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import EmbeddingBackbone, Inputs
 from reclm.recommend.training import TrainConfig, TripleSampler, train
@@ -173,13 +173,13 @@ def test_fold_in_fits_the_new_users_vector_and_nothing_else(name: str, inputs: I
 
 def test_what_a_model_cannot_take_is_said() -> None:
     base = torch.zeros(1, 4)
-    with pytest.raises(ReclmError, match="without user profiles"):
+    with pytest.raises(BadInput, match="without user profiles"):
         build("biasmf").new_users(base, ProfileMatrix(np.zeros((1, 8), np.float32), np.ones(1, bool)))
-    with pytest.raises(ReclmError, match="by their ID alone"):
+    with pytest.raises(BadInput, match="by their ID alone"):
         build("ncf", items="id").add_items(TEXT[:1])
-    with pytest.raises(ReclmError, match="without item profiles"):
+    with pytest.raises(BadInput, match="without item profiles"):
         build("ncf").add_items(TEXT[:1], ProfileMatrix(np.zeros((1, 8), np.float32), np.ones(1, bool)))
-    with pytest.raises(ReclmError, match="item without interactions has none"):
+    with pytest.raises(BadInput, match="item without interactions has none"):
         build("simgcl", items="id").new_users(base.repeat(2, 1), None, history([0], []))
-    with pytest.raises(ReclmError, match="item without interactions has none"):
+    with pytest.raises(BadInput, match="item without interactions has none"):
         build("simgcl", items="id+text").add_items(TEXT[:1])

@@ -16,7 +16,7 @@ from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, ProfileOptions, Runner, TrialCache
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
-from reclm.errors import ReclmError
+from reclm.errors import Leak, NotFound
 from reclm.folders import Workspace, workspace
 from reclm.profiles.write import write_profiles
 from reclm.recommend.base import Inputs
@@ -99,7 +99,7 @@ def test_seeds_share_their_draws_between_rows(tmp_path: Path) -> None:
 
 
 def test_unknown_options_offer_the_nearest_and_a_missing_validation_part_is_named() -> None:
-    with pytest.raises(ReclmError, match="'batch_size'"):
+    with pytest.raises(NotFound, match="'batch_size'"):
         comparison("biasmf", {"batchsize": 3}, DATA)
     bare = Dataset(
         "bare",
@@ -111,7 +111,7 @@ def test_unknown_options_offer_the_nearest_and_a_missing_validation_part_is_name
         DATA.item_text,
         DATA.protocols,
     )
-    with pytest.raises(ReclmError, match="--select-on test"):
+    with pytest.raises(NotFound, match="--select-on test"):
         comparison("biasmf", {}, bare)
     assert comparison("biasmf", {}, bare, select_on="test").train["metric"] == "recall@20"
 
@@ -171,7 +171,7 @@ def test_a_leaking_split_ends_a_run_without_profiles_too(tmp_path: Path) -> None
     save_dataset(DATA, Workspace(tmp_path).dataset(DATA.name))
     assert "no user has a test item in" in run_suite(suite, progress=False).about.remarks[-1]
     save_dataset(replace(DATA, valid=leaked), Workspace(tmp_path).dataset("leaked"))
-    with pytest.raises(ReclmError, match="1 interactions are in valid and in test"):
+    with pytest.raises(Leak, match="1 interactions are in valid and in test"):
         run_suite(suite, dataset="leaked", progress=False)
 
 

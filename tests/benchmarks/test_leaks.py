@@ -11,7 +11,7 @@ import pytest
 
 from reclm.benchmarks.leaks import check
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
-from reclm.errors import ReclmError
+from reclm.errors import Leak
 from reclm.profilers.keywords import Keywords, KeywordsConfig
 from reclm.profilers.tuning.run_folder import ABOUT, About
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
@@ -98,12 +98,12 @@ def test_keywords_pass_and_leak_by_their_own_prompts(tmp_path: Path) -> None:
         "24 of 24 user profiles were looked at: 24 answer" in one for one in check(data, store, keywords)
     )
     store = written(tmp_path / "bad", leaky(data), keywords)
-    with pytest.raises(ReclmError, match=r"profile of user .* answers another prompt"):
+    with pytest.raises(Leak, match=r"profile of user .* answers another prompt"):
         check(data, store, keywords.fit(data.view()))
 
 
 def test_profiles_made_with_the_test_part_are_found(tmp_path: Path) -> None:
-    with pytest.raises(ReclmError, match="profile of user 'u0' answers another prompt"):
+    with pytest.raises(Leak, match="profile of user 'u0' answers another prompt"):
         check(DATA, written(tmp_path, leaky()), Histories())
 
 
@@ -125,7 +125,7 @@ def test_a_profile_of_a_user_without_history_is_found(tmp_path: Path) -> None:
         store._table(),  # pyright: ignore[reportArgumentType]
         rows.set_column(place, SCHEMA.field(place), pa.array([data.fingerprint] * len(rows))),
     )
-    with pytest.raises(ReclmError, match="profile of user 'u3' answers another prompt"):
+    with pytest.raises(Leak, match="profile of user 'u3' answers another prompt"):
         check(data, store, Histories())
 
 
@@ -136,7 +136,7 @@ def test_an_item_prompt_of_its_own_text_is_compared_one_that_quotes_cannot_alway
     assert cold is not None
     with store:
         store.add([replace(cold, prompt_hash="0" * 32)])
-    with pytest.raises(ReclmError, match="profile of item 'i18' answers another prompt"):
+    with pytest.raises(Leak, match="profile of item 'i18' answers another prompt"):
         check(DATA, store, Histories())
     # the users' profiles were others when those of the items they chose were written
     with store:
@@ -156,18 +156,16 @@ def test_fingerprints_of_the_store_of_each_row_and_its_ids_are_this_data_sets(tm
     store = written(tmp_path, DATA.view())
     other = checkerboard(seed=1)
     with pytest.raises(
-        ReclmError, match=f"for data set {DATA.fingerprint}, not for checkerboard {other.fingerprint}"
+        Leak, match=f"for data set {DATA.fingerprint}, not for checkerboard {other.fingerprint}"
     ):
         check(other, store)
     with store:
         store.add([Profile("user", "u99", "text", "hash", "model")])
-    with pytest.raises(
-        ReclmError, match="a profile of user 'u99', whom data set 'checkerboard' does not know"
-    ):
+    with pytest.raises(Leak, match="a profile of user 'u99', whom data set 'checkerboard' does not know"):
         check(DATA, store)
     row = store.rows("user").slice(0, 1).to_pylist()[0] | {"fingerprint": "beef"}
     upsert(store._table(), pa.Table.from_pylist([row], SCHEMA))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ReclmError, match="written for data set beef"):
+    with pytest.raises(Leak, match="written for data set beef"):
         check(DATA, store)
 
 
@@ -183,15 +181,13 @@ def test_what_a_profiler_was_tuned_on(tmp_path: Path) -> None:
 
     assert "the profiler was tuned on this training part" in tuned_on("checkerboard", DATA.fingerprint)
     assert "cannot be told" in tuned_on("chess", "beef")[-1]
-    with pytest.raises(ReclmError, match="was tuned on another split of checkerboard"):
+    with pytest.raises(Leak, match="was tuned on another split of checkerboard"):
         tuned_on("checkerboard", "beef")
 
 
 def test_a_training_interaction_in_the_test_part_is_found() -> None:
     data = replace(DATA, test=joined(DATA.test, PAIR))
-    with pytest.raises(
-        ReclmError, match="full-shot: 1 interactions are in train and in test, as of user 'u0'"
-    ):
+    with pytest.raises(Leak, match="full-shot: 1 interactions are in train and in test, as of user 'u0'"):
         check(data)
     # what recurs in validation tells nothing of the test part
     assert check(replace(DATA, valid=joined(DATA.valid, PAIR)))
@@ -199,10 +195,10 @@ def test_a_training_interaction_in_the_test_part_is_found() -> None:
 
 def test_a_validation_interaction_in_the_test_part_is_found() -> None:
     data = replace(DATA, test=joined(DATA.test, DATA.valid))
-    with pytest.raises(ReclmError, match="are in valid and in test"):
+    with pytest.raises(Leak, match="are in valid and in test"):
         check(data)
     # also where validation items stay candidates
-    with pytest.raises(ReclmError, match="are in valid and in test"):
+    with pytest.raises(Leak, match="are in valid and in test"):
         check(replace(data, protocols=(replace(DATA.protocols[0], mask=("train",)),)))
 
 
@@ -221,5 +217,5 @@ def test_an_interaction_with_an_item_that_no_protocol_ranks_is_no_leak() -> None
 def test_a_cold_candidate_that_was_learned_from_is_found(part: str) -> None:
     pair = Interactions(np.array([1]), np.array([18]))
     data: Dataset = replace(DATA, **{part: joined(DATA.split(part), pair)})  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ReclmError, match=r"zero-shot: 1 of its 4 candidates .* as item 'i18'"):
+    with pytest.raises(Leak, match=r"zero-shot: 1 of its 4 candidates .* as item 'i18'"):
         check(data)

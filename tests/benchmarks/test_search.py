@@ -19,7 +19,7 @@ from reclm.benchmarks.suite import Suite, changed
 from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.data.storage import save as save_dataset
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, ReclmError
 from reclm.folders import Workspace, workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.training import TrainConfig
@@ -277,7 +277,7 @@ def test_a_search_that_cannot_be_says_so_before_anything_is_trained(
 
 
 def test_selection_on_test_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReclmError, match="a search chooses by validation") as caught:
+    with pytest.raises(BadInput, match="a search chooses by validation") as caught:
         run(tmp_path, select_on="test")
     assert "\n" not in str(caught.value)
 

@@ -26,7 +26,7 @@ from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.data.dataset import Interactions
 from reclm.data.storage import save as save_dataset
-from reclm.errors import ReclmError
+from reclm.errors import Damaged, NotFound, ReclmError
 from reclm.folders import Workspace
 from reclm.folders import workspace as use_workspace
 from reclm.profiles.matrix import ProfileMatrix
@@ -269,7 +269,7 @@ def test_a_cell_whose_values_are_gone_is_no_result_without_them(tmp_path: Path) 
     store.remove(key)
     assert store.get(key) is None
     assert not list(space.cells().glob(f"*{key}*.old"))
-    with pytest.raises(ReclmError, match=f"{key}/users.parquet is gone"):
+    with pytest.raises(Damaged, match=f"{key}/users.parquet is gone"):
         run.result()
 
 
@@ -290,7 +290,7 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     store, one = TrialCache(tmp_path), cell()
     store.put(one.key, TrialRecord(definition={}, run="x"), None, None)
     (tmp_path / one.key / "trial.json").write_text("{")
-    with pytest.raises(ReclmError, match=rf"{one.key}/trial\.json is damaged; remove"):
+    with pytest.raises(Damaged, match=rf"{one.key}/trial\.json is damaged; remove"):
         store.get(one.key)
 
 
@@ -346,7 +346,7 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
     assert [row.name for row in changed(chained, rows=["c"]).rows] == ["a", "b", "c"]
     # what a row is trained with does not depend on the rows beside it
     assert row_plan(some, some.rows[3]) == row_plan(whole, whole.rows[9])
-    with pytest.raises(ReclmError, match=r"unknown row 'LigthGCN'.*did you mean 'LightGCN'"):
+    with pytest.raises(NotFound, match=r"unknown row 'LigthGCN'.*did you mean 'LightGCN'"):
         changed(whole, rows=["SGL", "LigthGCN"])
 
 
@@ -409,7 +409,7 @@ def test_a_suite_that_cannot_be_run_says_so_before_anything_is_trained(
 
 
 def test_an_unknown_suite_offers_the_nearest() -> None:
-    with pytest.raises(ReclmError, match="did you mean 'lastfm'"):
+    with pytest.raises(NotFound, match="did you mean 'lastfm'"):
         load_suite("lasftm")
-    with pytest.raises(ReclmError, match=r"cannot read nowhere\.yaml"):
+    with pytest.raises(NotFound, match=r"cannot read nowhere\.yaml"):
         load_suite("nowhere.yaml")

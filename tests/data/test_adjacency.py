@@ -59,7 +59,7 @@ def test_both_splits_can_be_masked(tmp_path):
     folder = write(tmp_path / "x", valid=VALID)
     assert read(folder, mask="train, valid").protocols[0].mask == ("train", "valid")
     assert summarise(read(folder, mask="train,valid")).tables["protocols"][1][-1] == 5
-    with pytest.raises(ReclmError, match=r"mask\.0 = 'test'"):
+    with pytest.raises(BadInput, match=r"mask\.0 = 'test'"):
         read(folder, mask="test")
 
 
@@ -77,7 +77,7 @@ def test_without_valid_txt_a_tenth_of_each_users_items_can_be_held_out(tmp_path)
         != read(folder, valid=0.1, seed=1).fingerprint
     )
     (folder / "valid.txt").write_text("0 78\n")
-    with pytest.raises(ReclmError, match=r"has a valid\.txt of its own; leave valid=0\.1 out"):
+    with pytest.raises(BadInput, match=r"has a valid\.txt of its own; leave valid=0\.1 out"):
         read(folder, valid=0.1)
 
 
@@ -97,7 +97,7 @@ def test_malformed_lines_are_named_and_passed_over(tmp_path):
         "/test.txt:2: ann",
     ]
     with pytest.raises(
-        ReclmError, match=r"train\.txt:3: 1 2\.5 \(an id that is no whole number\); mend the line"
+        BadInput, match=r"train\.txt:3: 1 2\.5 \(an id that is no whole number\); mend the line"
     ):
         read(folder, strict=True)
 

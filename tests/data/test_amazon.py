@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from reclm.data.dataset import Dataset
 from reclm.data.readers.amazon import Amazon, prices
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, ReclmError
 from reclm.text.item_text import item_texts
 
 START = 1_588_687_728_923
@@ -167,7 +167,7 @@ def test_reviews_that_cannot_be_used_are_counted(tmp_path):
     assert "later, of the same film" not in [
         text for split in ("train", "valid", "test") for text in dataset.split(split).review.to_pylist()
     ]
-    with pytest.raises(ReclmError, match=r"Movies_and_TV\.jsonl:13: \{broken"):
+    with pytest.raises(BadInput, match=r"Movies_and_TV\.jsonl:13: \{broken"):
         read(source, strict=True)
 
 

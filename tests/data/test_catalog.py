@@ -10,7 +10,7 @@ from reclm.data.catalog import list_datasets, load_dataset, prepare_dataset, pre
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.data.summary import summarise
-from reclm.errors import BadInput, NotFound, ReclmError
+from reclm.errors import BadInput, NotFound
 from reclm.folders import current
 
 LOG = "user_id,item_id\n" + "".join(f"u{u},i{i}\n" for u in range(4) for i in range(5))
@@ -93,7 +93,7 @@ def test_prepare_needs_a_known_reader_known_options_and_a_source(source):
         ({"valid": 1.5}, "valid"),
         ({"valid": 0.5, "test": 0.5}, "leave nothing to train on"),
     ):
-        with pytest.raises(ReclmError, match=key):
+        with pytest.raises(BadInput, match=key):
             prepare_dataset("table", source, **options)  # pyright: ignore[reportArgumentType]
     assert not current().root.exists()
 

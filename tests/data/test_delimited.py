@@ -41,7 +41,7 @@ def test_malformed_lines_are_counted_and_quoted_with_their_numbers(tmp_path):
 def test_strict_stops_at_the_first(tmp_path):
     path = tmp_path / "x.tsv"
     path.write_text("1\t2\t3\n4\t5\t6\x1b[31m\t7\n8\n")
-    with pytest.raises(ReclmError) as caught:
+    with pytest.raises(BadInput) as caught:
         read(path, strict=True)
     assert f"{path}:2: 4\\t5\\t6\\x1b[31m\\t7 (4 fields, not 3)" in str(caught.value)
     assert "\x1b" not in str(caught.value)
@@ -135,7 +135,7 @@ def test_a_file_in_a_zip_reads_alike(tmp_path):
         file = TextFile.in_zip(archive, "in/x.tsv")
         assert len(read_all(file, COLUMNS, MalformedLines(report))) == 1
         assert report.malformed == [f"{path}/in/x.tsv:2: 4 (1 fields, not 3)"]
-        with pytest.raises(ReclmError, match=r"x\.zip/empty\.tsv is empty"):
+        with pytest.raises(BadInput, match=r"x\.zip/empty\.tsv is empty"):
             TextFile.in_zip(archive, "empty.tsv")
 
 

@@ -15,7 +15,7 @@ import yaml
 from reclm.data.dataset import Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.storage import is_dataset, load_folder, save
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged
 
 
 def make(name: str = "tiny", review: str = "fine") -> Dataset:
@@ -65,7 +65,7 @@ def test_a_data_set_is_replaced_anything_else_is_not(tmp_path):
     assert load_folder(tmp_path / "tiny").fingerprint == make(review="poor").fingerprint
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("irreplaceable")
-    with pytest.raises(ReclmError, match=r"mine holds something else"):
+    with pytest.raises(BadInput, match=r"mine holds something else"):
         save(make(), tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "irreplaceable"
 
@@ -77,7 +77,7 @@ def test_a_failed_write_keeps_the_old_data_set(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(ReclmError, match=r"cannot write .*tiny: No space left on device"):
+    with pytest.raises(BadInput, match=r"cannot write .*tiny: No space left on device"):
         save(make(review="poor"), tmp_path / "tiny")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     assert load_folder(tmp_path / "tiny").fingerprint == make().fingerprint
@@ -116,7 +116,7 @@ def edit_candidates(folder: Path) -> None:
 def test_edited_files_are_noticed(tmp_path, edit):
     save(make(), tmp_path / "tiny")
     edit(tmp_path / "tiny")
-    with pytest.raises(ReclmError, match=r"tiny was changed after it was prepared"):
+    with pytest.raises(Damaged, match=r"tiny was changed after it was prepared"):
         load_folder(tmp_path / "tiny")
 
 
@@ -151,7 +151,7 @@ def from_the_future(folder: Path) -> None:
 def test_damage_is_one_clear_line(tmp_path, damage, message):
     save(make(), tmp_path / "tiny")
     damage(tmp_path / "tiny")
-    with pytest.raises(ReclmError, match=message) as caught:
+    with pytest.raises(Damaged, match=message) as caught:
         load_folder(tmp_path / "tiny")
     assert "\n" not in str(caught.value)
 

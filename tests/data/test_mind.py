@@ -9,7 +9,7 @@ import pytest
 
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.readers.mind import Mind, two_days
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged, ReclmError
 from reclm.text.item_text import item_texts
 
 TRAIN = """\
@@ -89,9 +89,9 @@ def test_chosen_days(tmp_path):
     assert clicks(read(source, test_day=date(2019, 11, 16)), "test") == [("U1", "N7")]
     skipping = read(source, train_day="2019-11-13", test_day="2019-11-15")
     assert sorted(clicks(skipping, "test")) == [("U1", "N3"), ("U1", "N4")]
-    with pytest.raises(ReclmError, match=r"test_day 2019-11-17 has no clicks.*2019-11-14 \(5 clicks\)"):
+    with pytest.raises(BadInput, match=r"test_day 2019-11-17 has no clicks.*2019-11-14 \(5 clicks\)"):
         read(source, test_day="2019-11-17", train_day="2019-11-14")
-    with pytest.raises(ReclmError, match="must come before"):
+    with pytest.raises(BadInput, match="must come before"):
         read(source, train_day="2019-11-15", test_day="2019-11-14")
 
 
@@ -117,9 +117,7 @@ def test_whole_days(times, expected):
 
 
 def test_no_two_whole_days_names_those_there_are():
-    with pytest.raises(
-        ReclmError, match=r"--set train_day=.*2019-11-13 \(1 clicks\), 2019-11-14 \(2 clicks\)"
-    ):
+    with pytest.raises(BadInput, match=r"--set train_day=.*2019-11-13 \(1 clicks\), 2019-11-14 \(2 clicks\)"):
         two_days(at("13T08:00", "14T08:00", "14T09:00"), None, None)
 
 
@@ -160,7 +158,7 @@ def test_malformed_lines_and_lines_without_labels(tmp_path):
     assert "not like 11/15/2019 8:55:22 AM" in wrong["6"]
     assert "not like N123-1 N456-0" in wrong["7"]
     assert "4 fields, not 5" in wrong["8"]
-    with pytest.raises(ReclmError, match=r"behaviors\.tsv:\d+: 1\d\\t"):
+    with pytest.raises(BadInput, match=r"behaviors\.tsv:\d+: 1\d\\t"):
         read(source, strict=True)
 
 
@@ -169,10 +167,10 @@ def test_a_damaged_archive(tmp_path):
     raw = path.read_bytes()
     assert raw.count(b"U3\t11/14") == 1  # stored, not compressed
     path.write_bytes(raw.replace(b"U3\t11/14", b"U5\t11/14"))
-    with pytest.raises(ReclmError, match=r"behaviors\.tsv is damaged: Bad CRC-32"):
+    with pytest.raises(Damaged, match=r"behaviors\.tsv is damaged: Bad CRC-32"):
         read(path)
     path.write_bytes(raw.replace(b"About 7", b"About 9"))
-    with pytest.raises(ReclmError, match=r"news\.tsv is damaged: Bad CRC-32"):
+    with pytest.raises(Damaged, match=r"news\.tsv is damaged: Bad CRC-32"):
         read(path)
 
 
@@ -187,7 +185,7 @@ def test_minimum_counts(tmp_path):
     assert sorted(clicks(dataset, "train")) == [("U1", "N3"), ("U3", "N3")]
     assert sorted(clicks(dataset, "test")) == [("U1", "N5"), ("U3", "N5")]
     assert dataset.report.dropped["click of a user or on an item with too few"] == 4
-    with pytest.raises(ReclmError, match="no user clicked on both 2019-11-14 and 2019-11-15"):
+    with pytest.raises(BadInput, match="no user clicked on both 2019-11-14 and 2019-11-15"):
         read(tmp_path / "mind.zip", min_user=5)
 
 
@@ -205,5 +203,5 @@ def test_sources_that_cannot_be_read(tmp_path):
         with pytest.raises(ReclmError, match=message) as caught:
             read(source)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ReclmError, match="needs --source"):
+    with pytest.raises(BadInput, match="needs --source"):
         Mind().read(None, Mind.Config())

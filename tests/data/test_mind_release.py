@@ -12,7 +12,7 @@ from scipy import sparse
 from reclm.data.catalog import load_dataset, prepare_dataset
 from reclm.data.dataset import Dataset
 from reclm.data.summary import summarise
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 from reclm.text.item_text import item_texts
 from tools.mind_release import MindRelease
 
@@ -152,14 +152,14 @@ def shifted(matrix: sparse.coo_matrix) -> sparse.coo_matrix:
 def test_an_inconsistent_release_is_refused(tmp_path, name, change, message):
     folder = make_release(tmp_path / "mind")
     spoil(folder, name, change)
-    with pytest.raises(ReclmError, match=message) as caught:
+    with pytest.raises(BadInput, match=message) as caught:
         MindRelease().read(tmp_path, MindRelease.Config())
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_missing(tmp_path):
-    with pytest.raises(ReclmError, match=r"no trnMat_zero\.pkl in"):
+    with pytest.raises(NotFound, match=r"no trnMat_zero\.pkl in"):
         MindRelease().read(tmp_path, MindRelease.Config())
     (make_release(tmp_path / "mind") / "maskMat_zero.pkl").unlink()
-    with pytest.raises(ReclmError, match=r"cannot read .*maskMat_zero\.pkl: No such file"):
+    with pytest.raises(BadInput, match=r"cannot read .*maskMat_zero\.pkl: No such file"):
         MindRelease().read(tmp_path, MindRelease.Config())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from tools.mind_release import read_pickle
 
 
@@ -66,7 +66,7 @@ def test_coo_matrices(tmp_path):
 def test_a_foreign_class_is_named_and_nothing_runs(tmp_path, monkeypatch, value, named):
     monkeypatch.chdir(tmp_path)
     path = dumped(tmp_path / "x.pkl", value)
-    with pytest.raises(ReclmError) as caught:
+    with pytest.raises(BadInput) as caught:
         read_pickle(path)
     assert str(path) in str(caught.value)
     assert named in str(caught.value)
@@ -77,7 +77,7 @@ def test_a_foreign_class_is_named_and_nothing_runs(tmp_path, monkeypatch, value,
     "value", [np.array([{1: 2}], dtype=object), np.array(["text"]), {1: {2, 3}}, {1: None}, b"raw", (1, 2)]
 )
 def test_other_content_is_refused(tmp_path, value):
-    with pytest.raises(ReclmError, match="is not a pickle of arrays, matrices and dicts"):
+    with pytest.raises(BadInput, match="is not a pickle of arrays, matrices and dicts"):
         read_pickle(dumped(tmp_path / "x.pkl", value))
 
 
@@ -102,17 +102,17 @@ def hand_made(module: str, name: str, args: bytes) -> bytes:
 def test_broken_and_crafted_pickles_are_refused(tmp_path, raw):
     path = tmp_path / "x.pkl"
     path.write_bytes(raw)
-    with pytest.raises(ReclmError, match=r"x\.pkl is not a pickle of"):
+    with pytest.raises(BadInput, match=r"x\.pkl is not a pickle of"):
         read_pickle(path)
 
 
 def test_entries_outside_the_matrix_are_refused(tmp_path):
     matrix = sparse.coo_matrix((np.ones(1), ([0], [2])), shape=(1, 3))
     matrix._shape = (1, 2)
-    with pytest.raises(ReclmError, match="entries outside"):
+    with pytest.raises(BadInput, match="entries outside"):
         read_pickle(dumped(tmp_path / "x.pkl", matrix))
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(ReclmError, match=r"cannot read .*x\.pkl: No such file"):
+    with pytest.raises(BadInput, match=r"cannot read .*x\.pkl: No such file"):
         read_pickle(tmp_path / "x.pkl")

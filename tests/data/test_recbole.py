@@ -10,7 +10,7 @@ from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.data.readers import recbole
 from reclm.data.readers.recbole import Ml100k, RecBole, find_stem, titles_turned, write_atomic
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound, ReclmError
 from reclm.text.item_text import item_texts
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
@@ -76,9 +76,9 @@ def test_what_is_dropped_is_counted(tmp_path):
     }
     assert dataset.report.malformed[0].endswith("tiny.inter:9: x\\t\\t1\\t5 (no item_id)")
     assert dataset.users.ids() == ["u", "v"]
-    with pytest.raises(ReclmError, match=r"tiny\.inter:9: "):
+    with pytest.raises(BadInput, match=r"tiny\.inter:9: "):
         read(tmp_path / "x", strict=True)
-    with pytest.raises(ReclmError, match="no interactions are left to train on"):
+    with pytest.raises(BadInput, match="no interactions are left to train on"):
         read(tmp_path / "x", min_user=4)
 
 
@@ -101,7 +101,7 @@ def test_without_timestamps_and_ratings(tmp_path):
     assert (len(dataset.train), len(dataset.test)) == (1, 1)
     assert dataset.train.timestamp is None
     assert dataset.train.rating is None
-    with pytest.raises(ReclmError, match=r"unknown column of .* 'when'.*known: iid, uid"):
+    with pytest.raises(NotFound, match=r"unknown column of .* 'when'.*known: iid, uid"):
         read(folder, user_field="uid", item_field="iid", time_field="when")
 
 
@@ -137,7 +137,7 @@ def test_written_files_are_read_back(tmp_path):
     # "c" and "d" are in neither train nor valid, "c" is tested on
     assert again.items.ids(again.protocol("zero-shot").candidates) == ["c", "d"]
     assert len(again.protocol("full-shot").candidates) == 4
-    with pytest.raises(ReclmError, match="out is not empty"):
+    with pytest.raises(BadInput, match="out is not empty"):
         write_atomic(dataset, tmp_path / "out")
 
 
@@ -147,7 +147,7 @@ def test_an_id_that_would_break_the_file_is_refused(tmp_path):
         "x", IdMap(["a\tb"], "user"), IdMap(["i"], "item"), interactions, interactions, interactions,
         pa.table({"title": ["x"]}), (),
     )  # fmt: skip
-    with pytest.raises(ReclmError, match=r"user id 'a\\tb'"):
+    with pytest.raises(BadInput, match=r"user id 'a\\tb'"):
         write_atomic(dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -180,7 +180,7 @@ def test_the_data_set_is_chosen_by_name(tmp_path):
     (tmp_path / "three.train.inter").touch()
     assert find_stem(tmp_path, "one.two") == tmp_path / "one.two"
     assert find_stem(tmp_path, "three") == tmp_path / "three"
-    with pytest.raises(ReclmError, match=r"one, one\.two, three"):
+    with pytest.raises(BadInput, match=r"one, one\.two, three"):
         find_stem(tmp_path, "four")
 
 
@@ -229,5 +229,5 @@ def test_ml_100k_as_recbole_ships_it():
 
 def test_ml_100k_without_recbole_says_what_to_install(monkeypatch):
     monkeypatch.setattr(recbole, "find_spec", lambda _: None)
-    with pytest.raises(ReclmError, match=r"recbole, which is not installed; pip install --no-deps recbole"):
+    with pytest.raises(BadInput, match=r"recbole, which is not installed; pip install --no-deps recbole"):
         Ml100k().read(None, Ml100k.Config())

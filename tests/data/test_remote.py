@@ -11,7 +11,7 @@ import pytest
 
 from reclm.data.catalog import prepare_dataset
 from reclm.data.readers.base import RemotePath
-from reclm.errors import BadInput, ReclmError
+from reclm.errors import BadInput, NotFound
 
 ROWS = [(f"u{user}", f"i{item}") for user in range(4) for item in range(5)]
 LOG = "user_id,item_id\n" + "".join(f"{user},{item}\n" for user, item in ROWS)
@@ -85,7 +85,7 @@ def test_malformed_lines_are_told_with_their_address(bucket):
 
 @pytest.mark.parametrize("url", ["memory://nowhere/x.csv", "no-such-system://x/y.csv"])
 def test_addresses_that_lead_nowhere_are_one_line(bucket, url):
-    with pytest.raises(ReclmError) as error:
+    with pytest.raises(NotFound) as error:
         prepare_dataset("table", url)
     assert "\n" not in str(error.value)
 

@@ -14,7 +14,7 @@ from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.data.sessions import SessionOptions, Sessions, next_item
 from reclm.data.storage import load_folder
-from reclm.errors import BadInput, Damaged, ReclmError
+from reclm.errors import BadInput, Damaged
 
 NO_FILTER = {
     "min_user": 1,
@@ -171,7 +171,7 @@ def test_sessions_are_those_of_a_plain_loop(rows, history, future, least, take, 
     together = [row for which in range(3) for row, part in zip(rows, parts, strict=True) if part == which]
     expected, items = plain_loop(together, history, future, min_history, least, take)
     if len(expected) < 3:  # one each to validate and test on leaves none to train on
-        with pytest.raises(ReclmError, match="sessions"):
+        with pytest.raises(BadInput, match="sessions"):
             make_sessions(dataset, chosen)
         return
     sessions = make_sessions(dataset, chosen)
@@ -243,12 +243,12 @@ def test_what_leaves_no_session_is_one_line():
         ({"min_item": 4}, "has no sessions"),
         ({"take": "newest", "history": 5, "valid": 0.4, "test": 0.4}, "1 sessions, none is left to train on"),
     ):
-        with pytest.raises(ReclmError, match=message) as caught:
+        with pytest.raises(BadInput, match=message) as caught:
             make_sessions(dataset, options(**changed))
         assert "\n" not in str(caught.value)
-    with pytest.raises(ReclmError, match="min_history 5 is more than history 4"):
+    with pytest.raises(BadInput, match="min_history 5 is more than history 4"):
         options(min_history=5)
-    with pytest.raises(ReclmError, match="leave nothing to train on"):
+    with pytest.raises(BadInput, match="leave nothing to train on"):
         options(valid=0.5, test=0.5)
     with pytest.raises(BadInput, match="max_history_tokens"):
         make_sessions(dataset, SessionOptions(max_item_tokens=None))

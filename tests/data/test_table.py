@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.readers.columns import cast_or_null, seconds
 from reclm.data.readers.table import Table
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, ReclmError
 from reclm.text.item_text import item_texts
 
 LOG = '''\
@@ -110,14 +110,14 @@ def test_rows_that_cannot_be_used_are_reported(tmp_path):
     assert sorted(line.split("log.csv:")[1][:2] for line in dataset.report.malformed) == [
         "10", "11", "7:", "8:", "9:",
     ]  # fmt: skip
-    with pytest.raises(ReclmError, match=r"log\.csv:\d+: .*--strict"):
+    with pytest.raises(BadInput, match=r"log\.csv:\d+: .*--strict"):
         read(path, strict=True)
 
 
 def test_nulls_in_parquet_are_malformed_rows(tmp_path):
     log = {"user_id": ["u", None, "u"], "item_id": ["a", "b", "c"], "timestamp": [1, 2, None]}
     pq.write_table(pa.table(log), tmp_path / "log.parquet")
-    with pytest.raises(ReclmError, match=r"log\.parquet:2: .*no user_id"):
+    with pytest.raises(BadInput, match=r"log\.parquet:2: .*no user_id"):
         read(tmp_path / "log.parquet", strict=True)
     dataset = read(tmp_path / "log.parquet")
     assert (len(dataset.train), dataset.report.dropped["malformed line"]) == (1, 2)
@@ -197,7 +197,7 @@ def test_lists_become_text_and_records_are_refused(tmp_path):
     assert read(tmp_path, text_columns="tags").item_text["tags"].to_pylist() == ["x, y", ""]
     records = pa.table({"user_id": [{"a": 1}], "item_id": ["a"]})
     pq.write_table(records, tmp_path / "interactions.parquet")
-    with pytest.raises(ReclmError, match="a column of type struct<a: int64> cannot be read as string"):
+    with pytest.raises(BadInput, match="a column of type struct<a: int64> cannot be read as string"):
         read(tmp_path)
 
 

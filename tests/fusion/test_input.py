@@ -152,7 +152,7 @@ def test_bad_profiles(matrices: Any, small: Dataset) -> None:
 
 def test_augmenting_twice_is_an_error(matrices: Any) -> None:
     model = augmented(matrices)
-    with pytest.raises(ReclmError, match=r"reclm\.remove\(model\)"):
+    with pytest.raises(BadInput, match=r"reclm\.remove\(model\)"):
         augment(model, matrices)
 
 

@@ -11,7 +11,7 @@ from made import EVERYTHING, ITEMS, MF, TEXT, augment, augmented
 from torch import nn
 
 import reclm
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.fusion.augment import Augmented
 
 
@@ -30,7 +30,7 @@ def test_baked_is_a_plain_embedding_that_scores_the_same(matrices: Any) -> None:
     MF(1).load_state_dict(model.state_dict())
     assert not hasattr(model.user_embedding, "parametrizations")
     torch.save(model, io.BytesIO())  # an augmented one cannot be pickled whole
-    with pytest.raises(ReclmError, match="MF is not augmented"):
+    with pytest.raises(BadInput, match="MF is not augmented"):
         reclm.remove(model)
 
 

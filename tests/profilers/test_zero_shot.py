@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import Generation, TextGenerator
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
 from reclm.profiles.profile import Known
@@ -173,10 +173,10 @@ def test_save_and_load(view, tmp_path):
 
 @pytest.mark.parametrize(("key", "value"), [("history", 0), ("temperature", -1), ("presence_penalty", 3)])
 def test_settings_are_bounded(key, value):
-    with pytest.raises(ReclmError, match=f"{key} = {value}"):
+    with pytest.raises(BadInput, match=f"{key} = {value}"):
         ZeroShotConfig.build({key: value})
 
 
 def test_an_unknown_setting_is_named():
-    with pytest.raises(ReclmError, match="did you mean 'history'"):
+    with pytest.raises(NotFound, match="did you mean 'history'"):
         ZeroShotConfig.build({"histroy": 3})

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from server_run import USERS, run
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.profiles.store import ProfileStore
 
 IN_FLIGHT = 16
@@ -79,7 +79,7 @@ def test_profiles_name_the_model_and_its_server_and_hold_no_key(server: FakeServ
 def test_what_was_answered_before_an_error_is_kept(server: FakeServer, tmp_path: Path) -> None:
     number = count(1)
     server.reply = lambda request: completion(PROFILE) if next(number) <= 30 else fault(403, "no more")
-    with pytest.raises(ReclmError, match="does not permit 'big/teacher' \\(403\\): no more"):
+    with pytest.raises(BadInput, match="does not permit 'big/teacher' \\(403\\): no more"):
         run(tmp_path / "store")
     with ProfileStore.read(tmp_path / "store") as store:
         assert store.count() == 30

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reclm.errors import BadInput, Busy, ReclmError
+from reclm.errors import BadInput, Busy, NotFound
 from reclm.files import Journal
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
@@ -160,7 +160,7 @@ def test_fresh_sets_the_old_store_aside(folder: Path) -> None:
 def test_answers_are_carried_over_from_the_same_writer_alone(folder: Path) -> None:
     with ProfileStore.open(folder, "f00d", "zero-shot") as store:
         store.add([ANNE])
-    with pytest.raises(ReclmError, match="by zero-shot, not f00d by keywords"):
+    with pytest.raises(BadInput, match="by zero-shot, not f00d by keywords"):
         ProfileStore.open(folder, "f00d", "keywords", carry_over=True)
     assert ProfileStore.open(folder, "f00d", "zero-shot", carry_over=True).count() == 1, "the same data"
     new = ProfileStore.open(folder, "beef", "zero-shot", carry_over=True)
@@ -174,8 +174,8 @@ def test_answers_are_carried_over_from_the_same_writer_alone(folder: Path) -> No
 def test_other_folders_are_left_alone(folder: Path) -> None:
     folder.mkdir()
     (folder / "thesis.tex").write_text("precious")
-    with pytest.raises(ReclmError, match="not empty and no profile store"):
+    with pytest.raises(BadInput, match="not empty and no profile store"):
         ProfileStore.open(folder, "f00d", "zero-shot")
-    with pytest.raises(ReclmError, match="no profile store at"):
+    with pytest.raises(NotFound, match="no profile store at"):
         ProfileStore.read(folder)
     assert [one.name for one in folder.iterdir()] == ["thesis.tex"]

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.id_map import IdMap
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound, ReclmError
 from reclm.fusion.augment import remove
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recbole.bridge import RecBole, open_recbole, recbole_run
@@ -217,19 +217,19 @@ def test_what_cannot_be_run(model, config, message, dataset, tmp_path):
 
 
 def test_data_that_recbole_stumbles_over(dataset, tmp_path, settings):
-    with pytest.raises(ReclmError, match="no test interactions"):
+    with pytest.raises(BadInput, match="no test interactions"):
         open_recbole("BPR", replace(dataset, test=Interactions.empty()), tmp_path / "a", settings("BPR"))
     odd = IdMap(["NA", *dataset.users.ids()[1:]], "user")
-    with pytest.raises(ReclmError, match="user id 'NA' is a missing value to RecBole's reader"):
+    with pytest.raises(BadInput, match="user id 'NA' is a missing value to RecBole's reader"):
         open_recbole("BPR", replace(dataset, users=odd), tmp_path / "b", settings("BPR"))
     greedy = Interactions(np.zeros(20, int), np.arange(20))
-    with pytest.raises(ReclmError, match="user 'u0' has interacted with every item"):
+    with pytest.raises(BadInput, match="user 'u0' has interacted with every item"):
         open_recbole("BPR", replace(dataset, test=greedy), tmp_path / "c", settings("BPR"))
 
 
 def test_an_augmentation_that_does_not_fit(dataset, profiles, tmp_path: Path, settings):
     one = open_recbole("ItemKNN", dataset, tmp_path, {"epochs": 1, "topk": [5], "valid_metric": "NDCG@5"})
-    with pytest.raises(ReclmError, match="ItemKNN has no 'user_embedding'; its embeddings: "):
+    with pytest.raises(NotFound, match="ItemKNN has no 'user_embedding'; its embeddings: "):
         one.augment(profiles)
     half = ProfileMatrix(profiles["user"].vectors, np.arange(24) < 12)
     one = open_recbole("BPR", dataset, tmp_path, settings("BPR"))
@@ -240,5 +240,5 @@ def test_an_augmentation_that_does_not_fit(dataset, profiles, tmp_path: Path, se
 def test_a_folder_of_other_data_is_not_trained_on(dataset, tmp_path, settings):
     recbole_run("BPR", dataset, None, settings("BPR"), folder=tmp_path, metrics=METRICS)
     other = replace(dataset, train=dataset.train.take(np.arange(len(dataset.train) - 1)))
-    with pytest.raises(ReclmError, match="holds other data, or was written by a call that was cut short"):
+    with pytest.raises(BadInput, match="holds other data, or was written by a call that was cut short"):
         recbole_run("BPR", other, None, settings("BPR"), folder=tmp_path, metrics=METRICS)

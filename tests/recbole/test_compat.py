@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from reclm.errors import ReclmError
+from reclm.errors import MissingExtra
 from reclm.recbole import compat
 from reclm.recbole.compat import as_a_library, patch
 
@@ -106,7 +106,7 @@ def test_the_process_is_given_back_as_it_was(tmp_path, monkeypatch):
 def test_another_version_is_refused(monkeypatch):
     monkeypatch.setattr(compat, "version", lambda _: "1.2.1")
     with pytest.raises(
-        ReclmError, match=r"RecBole 1\.2\.1 .* supports 1\.2\.0; run: pip install recbole==1\.2\.0$"
+        MissingExtra, match=r"RecBole 1\.2\.1 .* supports 1\.2\.0; run: pip install recbole==1\.2\.0$"
     ):
         patch()
 
@@ -119,8 +119,10 @@ def test_without_recbole_or_one_of_its_packages(monkeypatch):
         raise ModuleNotFoundError("No module named 'colorlog'", name="colorlog")
 
     monkeypatch.setattr(compat.importlib, "import_module", broken)
-    with pytest.raises(ReclmError, match=r"RecBole needs the package 'colorlog', .*reclm-toolkit\[recbole\]"):
+    with pytest.raises(
+        MissingExtra, match=r"RecBole needs the package 'colorlog', .*reclm-toolkit\[recbole\]"
+    ):
         patch()
     monkeypatch.setattr(compat, "version", absent)
-    with pytest.raises(ReclmError, match=r"not installed; run: pip install reclm-toolkit\[recbole\]"):
+    with pytest.raises(MissingExtra, match=r"not installed; run: pip install reclm-toolkit\[recbole\]"):
         patch()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reclm.data.dataset import Interactions
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.recommend.evaluate import PerUser, Task, evaluate
 from reclm.recommend.metrics import Popularity, coverage
 
@@ -82,7 +82,7 @@ def test_of_nobody_all_are_nan() -> None:
 
 def test_popularity_must_be_given() -> None:
     task = Task.of(TEST, NONE, CANDIDATES, users=5, items=5)
-    with pytest.raises(ReclmError, match=r"lift@2 .* train="):
+    with pytest.raises(BadInput, match=r"lift@2 .* train="):
         evaluate(lambda users, _: torch.ones(len(users), 4), task, ["lift@2"])
 
 

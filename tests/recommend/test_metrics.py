@@ -5,7 +5,7 @@ from math import log2
 import pytest
 import torch
 
-from reclm.errors import ReclmError
+from reclm.errors import NotFound
 from reclm.recommend.metrics import METRICS, average_precision, hit, mrr, ndcg, parse, precision, recall
 
 # user 0: test items at ranks 2 and 3 of 4, two test items in all; user 1: none of five found; user 2: rank 1 of one
@@ -70,9 +70,9 @@ def test_agree_with_pytorch_geometric(k: int) -> None:
 
 
 def test_unknown_metric_offers_the_nearest() -> None:
-    with pytest.raises(ReclmError, match="ndcg@20"):
+    with pytest.raises(NotFound, match="ndcg@20"):
         parse("ndgc@20")
-    with pytest.raises(ReclmError, match="recall@0"):
+    with pytest.raises(NotFound, match="recall@0"):
         parse("recall@0")
-    with pytest.raises(ReclmError, match="coverage@20"):
+    with pytest.raises(NotFound, match="coverage@20"):
         parse("covrage@20")

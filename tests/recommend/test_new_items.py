@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, ReclmError
 from reclm.recommend.serve import NewItems
 
 from .conftest import DATA
@@ -73,5 +73,5 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, name: str, text: str, 
 
 def test_an_item_without_text_is_told(tmp_path: Path) -> None:
     found = NewItems.read(written(tmp_path / "a.jsonl", [{"item_id": "n1", "title": ""}]), DATA)
-    with pytest.raises(ReclmError, match="'n1' has no text"):
+    with pytest.raises(BadInput, match="'n1' has no text"):
         found.texts("")

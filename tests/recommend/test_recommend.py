@@ -14,7 +14,7 @@ from scipy import sparse
 from reclm import plugins
 from reclm.data.dataset import Interactions
 from reclm.data.id_map import IdMap
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, ReclmError
 from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.recommender import Recommender
@@ -137,7 +137,7 @@ def test_ids_alone_rank_what_was_trained_and_pass_over_the_rest_of_a_history(tra
     found = one.recommend(history=["i0", "i19"], k=99)
     assert "a history of 1 item (" in found.attrs["user"]
     assert "without 1 item of it that training never saw" in found.attrs["user"]
-    with pytest.raises(ReclmError, match="training saw none of the items"):
+    with pytest.raises(BadInput, match="training saw none of the items"):
         one.recommend(history=["i19"])
 
 
@@ -163,5 +163,5 @@ def test_what_cannot_be_done_is_said(
 
 
 def test_a_floor_has_no_place_for_anybody_new(trained: Make) -> None:
-    with pytest.raises(ReclmError, match="'popularity' has no place"):
+    with pytest.raises(BadInput, match="'popularity' has no place"):
         trained("popularity").recommend(history=["i1"])

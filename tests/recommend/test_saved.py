@@ -11,7 +11,7 @@ import torch
 
 from reclm import plugins
 from reclm.data.storage import save
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged, NotFound
 from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.recommender import Recommender
@@ -53,7 +53,7 @@ def test_another_data_set_of_that_name_is_refused(keep: Keep, workspace: Workspa
     folder = keep("biasmf")
     other = checkerboard(seed=1)
     save(other, workspace.dataset("checkerboard"))
-    with pytest.raises(ReclmError, match=f"{DATA.fingerprint}, that of today's is {other.fingerprint}"):
+    with pytest.raises(BadInput, match=f"{DATA.fingerprint}, that of today's is {other.fingerprint}"):
         load_model(folder, workspace)
 
 
@@ -65,7 +65,7 @@ def test_damage_is_told_in_one_line(keep: Keep, workspace: Workspace, file: str,
         path.write_bytes(path.read_bytes()[:-50])
     else:
         path.unlink()
-    with pytest.raises(ReclmError, match="damaged model") as error:
+    with pytest.raises(Damaged, match="damaged model") as error:
         load_model(path.parent, workspace)
     assert "\n" not in str(error.value)
 
@@ -74,17 +74,17 @@ def test_weights_of_another_shape_and_a_newer_format_are_refused(keep: Keep, wor
     folder = keep("biasmf")
     head = (folder / HEAD).read_text()
     (folder / HEAD).write_text(head.replace("dim: 8", "dim: 5"))
-    with pytest.raises(ReclmError, match="size mismatch"):
+    with pytest.raises(Damaged, match="size mismatch"):
         load_model(folder, workspace)
     (folder / HEAD).write_text(head.replace("format: 1", "format: 2"))
-    with pytest.raises(ReclmError, match="format 2"):
+    with pytest.raises(Damaged, match="format 2"):
         load_model(folder, workspace)
 
 
 def test_an_encoder_that_has_changed_is_refused(trained: Callable[..., Recommender]) -> None:
     one = trained("biasmf")
     other = replace(one, about=one.about.model_copy(update={"encoder": "parity@1234"}))
-    with pytest.raises(ReclmError, match="is now 'parity'"):
+    with pytest.raises(BadInput, match="is now 'parity'"):
         _ = other.encoder
 
 
@@ -92,7 +92,7 @@ def test_the_newest_run_is_found_and_in_it_the_augmented_model(
     keep: Keep, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECLM_HOME", str(workspace.root))
-    with pytest.raises(ReclmError, match="reclm bench --backbone"):
+    with pytest.raises(NotFound, match="reclm bench --backbone"):
         find_model()
     older = keep("biasmf", folder="runs/z/models/base")
     base, augment = (keep("biasmf", folder=f"runs/a/models/{name}") for name in ("base", "augment"))
@@ -101,7 +101,7 @@ def test_the_newest_run_is_found_and_in_it_the_augmented_model(
     assert find_model() == augment
     assert find_model(workspace.runs() / "z") == older
     assert find_model(base) == base
-    with pytest.raises(ReclmError, match="no trained model in nowhere"):
+    with pytest.raises(NotFound, match="no trained model in nowhere"):
         find_model(Path("nowhere"))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reclm.backbones.bprmf import BPRMF
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.recommend.base import BackboneConfig, Inputs
 from reclm.recommend.evaluate import evaluate, validation_task
 from reclm.recommend.evaluate import test_tasks as tasks_of
@@ -43,7 +43,7 @@ def test_the_best_epochs_weights_are_restored_and_training_stops_when_nothing_im
 
 
 def test_a_training_that_diverges_says_so() -> None:
-    with pytest.raises(ReclmError, match=r"diverged: the loss of epoch \d+ is (nan|inf); lower lr"):
+    with pytest.raises(BadInput, match=r"diverged: the loss of epoch \d+ is (nan|inf); lower lr"):
         run(lr=1e38)
 
 

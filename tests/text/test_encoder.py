@@ -9,7 +9,7 @@ import pytest
 
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
-from reclm.errors import ReclmError
+from reclm.errors import NotFound
 from reclm.folders import Workspace
 from reclm.profiles.matrix import item_text_features
 from reclm.text.encoder import TextEncoder
@@ -108,12 +108,12 @@ def test_nothing_is_loaded_before_the_first_text(folder: Path) -> None:
 
 def test_what_is_no_encoder_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ReclmError, match=r"has no weights \(\*\.safetensors"):
+    with pytest.raises(NotFound, match=r"has no weights \(\*\.safetensors"):
         TextEncoder(str(tmp_path))
-    with pytest.raises(ReclmError, match=r"no encoder at \./nowhere: there is no such directory"):
+    with pytest.raises(NotFound, match=r"no encoder at \./nowhere: there is no such directory"):
         TextEncoder("./nowhere")
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ReclmError, match=r"^cannot load encoder [^\n]*$"):
+    with pytest.raises(NotFound, match=r"^cannot load encoder [^\n]*$"):
         TextEncoder(str(tmp_path)).encode(["jazz"])
 
 
@@ -125,7 +125,7 @@ def test_a_name_that_the_hub_cannot_give_fails_at_once(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", out_of_reach)
     with pytest.raises(
-        ReclmError, match="cannot load encoder 'nobody/nothing': nobody/nothing: name or service"
+        NotFound, match="cannot load encoder 'nobody/nothing': nobody/nothing: name or service"
     ):
         TextEncoder("nobody/nothing")
 

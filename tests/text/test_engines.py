@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message, SamplingParams
 from reclm.llm.engines.openvino import OpenVINOGenerator
 from reclm.llm.engines.transformers import TransformersGenerator
@@ -112,7 +112,7 @@ def test_the_token_limit_cuts_with_the_reason_length(engine):
 
 def test_a_prompt_too_long_is_refused_before_anything_is_generated(engine):
     long = chats(1) | {"long": Chat((Message("user", "films " * 300),))}
-    with pytest.raises(ReclmError, match="'long' is too long"):
+    with pytest.raises(BadInput, match="'long' is too long"):
         next(engine.generate(long, GREEDY))
 
 
@@ -124,7 +124,7 @@ def test_a_generator_that_is_left_can_be_used_again(engine):
 
 
 def test_a_bad_pattern_is_one_line(engine):
-    with pytest.raises(ReclmError, match="pattern"):
+    with pytest.raises(BadInput, match="pattern"):
         list(engine.generate(chats(1), SamplingParams(pattern="(unclosed")))
 
 

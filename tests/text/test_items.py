@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from reclm.errors import ReclmError
+from reclm.errors import NotFound
 from reclm.text.item_text import item_texts
 
 ODD = pa.table({"Product Name": ["Cup", "Bowl"], "sub-category": ["kitchen", ""], "a[b]{c}": ["x", "y"]})
@@ -15,7 +15,5 @@ def test_columns_may_be_called_anything():
 
 
 def test_a_field_that_is_not_there_is_an_error_and_no_text():
-    with pytest.raises(
-        ReclmError, match="unknown item text field 'Product-Name'; did you mean 'Product Name'"
-    ):
+    with pytest.raises(NotFound, match="unknown item text field 'Product-Name'; did you mean 'Product Name'"):
         item_texts(ODD, "{Product-Name}")

@@ -3,7 +3,7 @@ import shutil
 import pytest
 from tiny import CONTEXT, write_tiny_gguf
 
-from reclm.errors import Damaged, MissingExtra, ReclmError
+from reclm.errors import BadInput, Damaged, MissingExtra, NotFound, ReclmError
 from reclm.llm import models
 from reclm.llm.models import (
     LanguageModel,
@@ -67,7 +67,7 @@ def test_what_is_no_model_is_one_line(tmp_path, name, message):
 def test_two_gguf_files_must_be_told_apart(tmp_path):
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ReclmError, match=r"holds 2 \.gguf files; name one"):
+    with pytest.raises(BadInput, match=r"holds 2 \.gguf files; name one"):
         find_model(str(tmp_path))
 
 
@@ -79,7 +79,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
         raise LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(ReclmError, match="'org/model' is not on this machine and the hub cannot be reached"):
+    with pytest.raises(NotFound, match="'org/model' is not on this machine and the hub cannot be reached"):
         find_model("org/model")
 
 
@@ -115,11 +115,11 @@ def test_context_length(tiny_model):
 
 def test_engines_say_what_they_cannot_read(tmp_path, tiny_model):
     folder = transformers_folder(tiny_model, weights=True)
-    with pytest.raises(ReclmError, match=r"use --engine transformers"):
+    with pytest.raises(BadInput, match=r"use --engine transformers"):
         open_generator(str(folder), "openvino").count_tokens({})
     for name in ("openvino_model.xml", "openvino_model.bin"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ReclmError, match=r"use --engine openvino"):
+    with pytest.raises(BadInput, match=r"use --engine openvino"):
         open_generator(str(tmp_path), "transformers").count_tokens({})
-    with pytest.raises(ReclmError, match="did you mean 'openvino'"):
+    with pytest.raises(NotFound, match="did you mean 'openvino'"):
         open_generator(None, "openvin")

@@ -1,7 +1,7 @@
 import pytest
 from tiny import CONTEXT, SPECIAL, TEMPLATE
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message
 from reclm.llm.tokens import PromptTokenizer
 
@@ -59,7 +59,7 @@ def test_added_tokens_that_are_not_special_cannot_arise_either(prompts):
 def test_a_prompt_longer_than_the_context_is_refused(prompts):
     one = chat("films " * CONTEXT)
     with pytest.raises(
-        ReclmError, match=rf"'u7' is too long: \d+ tokens and up to 8 new ones, tiny@\w+ takes {CONTEXT}"
+        BadInput, match=rf"'u7' is too long: \d+ tokens and up to 8 new ones, tiny@\w+ takes {CONTEXT}"
     ):
         prompts.checked("u7", one, 8)
     ids = prompts.checked("u7", chat("films"), 8)
@@ -75,7 +75,7 @@ def with_template(prompts, template):
 
 
 def test_a_model_without_chat_template_is_refused(prompts):
-    with pytest.raises(ReclmError, match="'m' has no chat template"):
+    with pytest.raises(BadInput, match="'m' has no chat template"):
         with_template(prompts, None)
 
 
@@ -90,5 +90,5 @@ def test_a_template_without_system_role_gets_it_in_the_first_user_message(prompt
 
 def test_a_template_that_refuses_the_chat_is_one_line(prompts):
     own = with_template(prompts, "{{ raise_exception('never') }}")
-    with pytest.raises(ReclmError, match="refuses the prompt: never"):
+    with pytest.raises(BadInput, match="refuses the prompt: never"):
         own.ids(Chat((Message("user", "films"),)))

@@ -6,7 +6,7 @@ import pytest
 from asking import GREEDY, chats, engine, number, told
 from fake_server import KEY, PROFILE, SOON, completion, fake_server, fault
 
-from reclm.errors import MissingExtra, ReclmError
+from reclm.errors import BadInput, MissingExtra, NotFound
 from reclm.llm.engines.server import ServerGenerator
 
 
@@ -110,7 +110,7 @@ def test_a_prompt_too_long_is_named_and_the_others_are_kept(server, refusal):
     server.reply = reply
     found = []
     told_of = r"the prompt of 'u2' is too long for teacher at 127.*shorten the history"
-    with pytest.raises(ReclmError, match=told_of):
+    with pytest.raises(BadInput, match=told_of):
         found.extend(one.key for one in engine(server, in_flight=3).generate(chats(40), GREEDY))
     assert len(found) == len(server.asked) - 1, "all that was asked beside it is handed over"
     assert "u3" in found
@@ -151,17 +151,17 @@ def test_a_model_that_only_thinks_is_told(server):
     ],
 )
 def test_bad_options_are_told(options, message):
-    with pytest.raises(ReclmError, match=message):
+    with pytest.raises(BadInput, match=message):
         ServerGenerator(**({"model": "teacher"} | options))
 
 
 def test_a_key_is_needed_for_the_hosted_service_only_when_something_is_asked():
     generator = ServerGenerator("gpt")
     with pytest.raises(
-        ReclmError, match=r"there is no key for https://api\.openai\.com/v1; set OPENAI_API_KEY"
+        NotFound, match=r"there is no key for https://api\.openai\.com/v1; set OPENAI_API_KEY"
     ):
         list(generator.generate(chats(1), GREEDY))
-    with pytest.raises(ReclmError, match="holds characters that no key"):
+    with pytest.raises(BadInput, match="holds characters that no key"):
         list(ServerGenerator("gpt", api_key="ключ").generate(chats(1), GREEDY))
 
 

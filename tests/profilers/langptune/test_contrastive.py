@@ -10,7 +10,7 @@ import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import Tensor
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, Damaged
 from reclm.profilers.langptune.config import ContrastiveConfig
 from reclm.profilers.langptune.recommender import Contrastive, info_nce
 from reclm.text.encoder import TextEncoder
@@ -169,14 +169,14 @@ def test_a_damaged_checkpoint_is_one_line(place, tmp_path, name):
     file = tmp_path / "step-000000" / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     words = r"the checkpoint .*step-000000 is damaged; delete it to go on from the one before \("
-    with pytest.raises(ReclmError, match=words) as raised:
+    with pytest.raises(Damaged, match=words) as raised:
         learner(place).resume(tmp_path)
     assert "\n" not in str(raised.value)
 
 
 def test_a_batch_must_be_shared_evenly(place):
     accelerator: Any = SimpleNamespace(num_processes=3)
-    with pytest.raises(ReclmError, match=r"cl.batch_size = 4 cannot be shared evenly by 3 processes"):
+    with pytest.raises(BadInput, match=r"cl.batch_size = 4 cannot be shared evenly by 3 processes"):
         Contrastive(place.encoder.model, ContrastiveConfig(batch_size=4), 1e-2, accelerator)
 
 

@@ -15,7 +15,7 @@ import tiny_tuning  # pyright: ignore[reportMissingImports]
 import reclm.cli
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.storage import save
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.llm.models import find_model
 from reclm.profilers.langptune.profiler import LangPTuneProfiler, Tuned
@@ -54,13 +54,13 @@ def test_what_cannot_be_opened(place, tuned, tmp_path):
         tiny_langptune.config(), model=place.model, folder=tmp_path / "begun", encoder=place.encoder
     )
     begun.tuning(place.view)
-    with pytest.raises(ReclmError, match="is not finished; run the same reclm tune again, it goes on"):
+    with pytest.raises(BadInput, match="is not finished; run the same reclm tune again, it goes on"):
         LangPTuneProfiler.open(tmp_path / "begun", None, None, None)
-    with pytest.raises(ReclmError, match="holds no tuned profiler; give the folder that reclm tune wrote"):
+    with pytest.raises(NotFound, match="holds no tuned profiler; give the folder that reclm tune wrote"):
         LangPTuneProfiler.open(tmp_path / "nowhere", None, None, None)
-    with pytest.raises(ReclmError, match="runs on transformers, not on 'openvino'; leave --engine out"):
+    with pytest.raises(BadInput, match="runs on transformers, not on 'openvino'; leave --engine out"):
         LangPTuneProfiler.open(tuned, None, None, "openvino")
-    with pytest.raises(ReclmError, match=r"'seed' is a setting of tuning, and .* is tuned; leave it out"):
+    with pytest.raises(BadInput, match=r"'seed' is a setting of tuning, and .* is tuned; leave it out"):
         LangPTuneProfiler.open(tuned, {"seed": 1}, None, None)
     other = tiny_tuning.model(tmp_path / "other", context=1024)
     file = other / "model.safetensors"
@@ -68,7 +68,7 @@ def test_what_cannot_be_opened(place, tuned, tmp_path):
 
     save_file({name: one + 1 for name, one in load_file(file).items()}, file, {"format": "pt"})
     with pytest.raises(
-        ReclmError, match=r"was tuned from model@.*, not from other@.*; give that one with --model"
+        BadInput, match=r"was tuned from model@.*, not from other@.*; give that one with --model"
     ):
         LangPTuneProfiler.open(tuned, None, str(other), None)
 

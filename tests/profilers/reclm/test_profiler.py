@@ -11,7 +11,7 @@ import tiny_tuning  # pyright: ignore[reportMissingImports]
 from safetensors import safe_open
 
 from reclm.data.dataset import ProfileKind
-from reclm.errors import BadInput, ReclmError
+from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import Chat, Generation, TextGenerator
 from reclm.profilers.reclm.profiler import RecLMProfiler
 
@@ -199,11 +199,9 @@ def test_settings_change_how_it_writes(tiny, opened) -> None:
 
 @pytest.mark.parametrize("settings", [{"kd": {"epochs": 9}}, {"variant": "naive"}, {"held_out": 0.5}])
 def test_settings_of_tuning_are_refused(opened, settings) -> None:
-    with pytest.raises(ReclmError, match=rf"'{next(iter(settings))}' is a setting of tuning"):
+    with pytest.raises(BadInput, match=rf"'{next(iter(settings))}' is a setting of tuning"):
         opened(**settings)
-    with pytest.raises(
-        ReclmError, match=r"unknown profiler reclm key 'generaton'; did you mean 'generation'"
-    ):
+    with pytest.raises(NotFound, match=r"unknown profiler reclm key 'generaton'; did you mean 'generation'"):
         opened(generaton={})
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from reclm.errors import ReclmError
+from reclm.errors import BadInput
 from reclm.llm.chat import Message
 from reclm.profilers.reclm.config import RewardDataConfig
 from reclm.profilers.reclm.reward_model import (
@@ -118,7 +118,7 @@ def test_split_is_disjoint_whole_and_seeded():
     ],
 )
 def test_shares_must_sum_to_one(key, shares, total):
-    with pytest.raises(ReclmError, match=f"{key} = .*sum to {total} and must sum to 1") as caught:
+    with pytest.raises(BadInput, match=f"{key} = .*sum to {total} and must sum to 1") as caught:
         RewardDataConfig.build({key: shares})
     assert "\n" not in str(caught.value)
 

@@ -96,5 +96,5 @@ def test_files_that_cannot_be_read_are_named_in_one_line(tmp_path, view, name, c
     with pytest.raises(ReclmError, match=name) as caught:
         read_teacher(tmp_path / name, view, "user", TeacherConfig())
     assert "\n" not in str(caught.value)
-    with pytest.raises(ReclmError, match=r"missing\.csv"):
+    with pytest.raises(NotFound, match=r"missing\.csv"):
         read_teacher(tmp_path / "missing.csv", view, "user", TeacherConfig())
