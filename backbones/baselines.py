@@ -22,7 +22,7 @@ class MostPopular(Backbone):
         self.register_buffer("counts", counts + torch.rand(inputs.items, generator=generator) / 2)
 
     def scorer(self) -> Scorer:
-        """Score an item by its training interactions, and less than one that separates equal ones."""
+        """Score an item by its training interactions, plus a random fraction that orders equal ones."""
         return lambda user_idx, item_idx: self.counts[item_idx].repeat(len(user_idx), 1)
 
 

@@ -61,11 +61,11 @@ class BipartiteGraph(torch.nn.Module):
         users, items = (torch.rand(n, generator=generator).numpy() >= rate for n in matrix.shape)  # pyright: ignore
         return self._with_edges(np.repeat(users, np.diff(matrix.indptr)) & items[matrix.indices])
 
-    def _with_edges(self, remain: np.ndarray) -> "BipartiteGraph":
-        """Return a copy with the edges that ``remain``, bool of all."""
+    def _with_edges(self, mask: np.ndarray) -> "BipartiteGraph":
+        """Return a copy with the edges where ``mask`` ``(nnz,)`` is True."""
         matrix = self.interactions
-        pointers = np.concatenate([[0], np.cumsum(remain)])[matrix.indptr]
-        edges = matrix.data[remain], matrix.indices[remain], pointers
+        pointers = np.concatenate([[0], np.cumsum(mask)])[matrix.indptr]
+        edges = matrix.data[mask], matrix.indices[mask], pointers
         return BipartiteGraph(sparse.csr_array(edges, shape=matrix.shape))
 
     def rows(self, histories: sparse.csr_array) -> Tensor:
@@ -82,18 +82,19 @@ class BipartiteGraph(torch.nn.Module):
 
 
 def _normalised(interactions: sparse.csr_array, item_degree: np.ndarray) -> sparse.csr_array:
+    """Return ``D_u^-½ R D_v^-½`` of interactions ``(n, I)``, ``D_v`` being ``item_degree`` ``(I,)``."""
     degrees = interactions.sum(1), item_degree
     users, items = (sparse.diags_array(1 / np.sqrt(np.maximum(degree, 1))) for degree in degrees)
     return (users @ interactions @ items).tocsr()
 
 
 def csr_tensor(matrix: sparse.csr_array) -> Tensor:
-    """Return the matrix as a float32 tensor."""
+    """Return the matrix as a sparse CSR tensor, float32."""
     rows, columns = matrix.shape  # pyright: ignore[reportGeneralTypeIssues]
     index = np.int32 if max(rows, columns, matrix.nnz) < 2**31 else np.int64
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        # check_invariants: SciPy keeps them already
+        # SciPy holds the invariants already, so they are not checked again
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(index)),
             torch.from_numpy(matrix.indices.astype(index)),
@@ -175,6 +176,9 @@ class LightGCN(EmbeddingBackbone):
         user, item = users, items
         item_sum = items
         for layer in range(1, last + 1):
-            user, item = graph.users_from(item) if layer < last else user, graph.items_from(user)
+            below = user
+            if layer < last:  # the users' last layer enters no sum
+                user = graph.users_from(item)
+            item = graph.items_from(below)
             item_sum = item_sum + item
         return item_sum

@@ -75,20 +75,26 @@ class NCF(EmbeddingBackbone):
         return loss + self.config.l2 * l2_penalty(user, items)
 
     def _dropout_mask(self, rows: int) -> Tensor:
+        """Return ``(rows, hidden)``: 0 for a dropped unit, ``1 / (1 - rate)`` for any other."""
         if self._random is None:
             raise RuntimeError("NCF takes its source of dropout in begin_epoch, which was not called")
-        stays = 1 - self.config.hidden_dropout
-        return torch.empty(rows, self.config.hidden).bernoulli_(stays, generator=self._random).div_(stays)
+        keep_rate = 1 - self.config.hidden_dropout
+        return (
+            torch.empty(rows, self.config.hidden)
+            .bernoulli_(keep_rate, generator=self._random)
+            .div_(keep_rate)
+        )
 
     def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
         """Return the scorer of features ``(n, 2d)`` and ``(m, 2d)``, by rows; a block takes ``b·c`` memory."""
         weight = self.out.squeeze(0)
         (users, user_mlp), (items, item_mlp) = users.chunk(2, dim=1), items.chunk(2, dim=1)
         user_hidden, item_hidden = self.from_user(user_mlp), item_mlp @ self.from_item.T
-        # one dot product holds all that is linear in either side
+        # one dot product covers all that is linear in either side
         user_share, item_share = (hidden @ self.out.T / 2 for hidden in (user_hidden, item_hidden))
         left = torch.cat([users * self.gmf, user_share, torch.ones_like(user_share)], 1)
         right = torch.cat([items, torch.ones_like(item_share), item_share], 1)
+        # the weighted L1 distances, those of positive and of negative weights apart
         signed = [
             (sign, user_hidden[:, chosen] * size, -item_hidden[:, chosen] * size)
             for sign, chosen in ((1.0, weight > 0), (-1.0, weight < 0))

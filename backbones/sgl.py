@@ -1,6 +1,6 @@
 """SGL (Wu et al., "Self-supervised Graph Learning for Recommendation", arXiv 2010.10783).
 
-LightGCN, and beside its loss a contrastive loss between two corrupted views of the graph, drawn anew at every epoch
+LightGCN, with a contrastive loss added to its own between two corrupted views of the graph, drawn anew at every epoch
 (equation 10):
 
     L_ssl^user = -mean_u ln exp(cos(z'_u, z''_u)/τ) / Σ_{v ∈ U} exp(cos(z'_u, z''_v)/τ)

@@ -78,36 +78,37 @@ class SimGCL(LightGCN):
         return layers[1:]
 
     def _mean(self, layers: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Return the means over the layers, ``(U, d)`` and ``(I, d)``."""
         users, items = (functools.reduce(torch.add, side) / len(layers) for side in zip(*layers, strict=True))
         return users, items
 
     @torch.no_grad()
     def view_noise(self, layers: list[tuple[Tensor, Tensor]], rows: tuple[Tensor, Tensor]) -> list[Tensor]:
         """Return the noise of two views on the mean of ``layers`` at ``rows``: users ``(n, 2d)``, items ``(m, 2d)``."""
-        carried = [torch.zeros(len(side), 2 * self.config.dim) for side in layers[0]]
+        propagated = [torch.zeros(len(side), 2 * self.config.dim) for side in layers[0]]
         sums = [torch.zeros(len(row), 2 * self.config.dim) for row in rows]
         for number, layer in enumerate(layers, 1):
             if number > 1:
-                carried = [self.graph.users_from(carried[1]), self.graph.items_from(carried[0])]
-            if number == len(layers):  # nothing comes after it: the batch's rows will do
-                own = [
+                propagated = [self.graph.users_from(propagated[1]), self.graph.items_from(propagated[0])]
+            if number == len(layers):  # no layer comes after it: the rows of the batch are enough
+                at_rows = [
                     self._noisy(side[row], noise[row])
-                    for side, noise, row in zip(layer, carried, rows, strict=True)
+                    for side, noise, row in zip(layer, propagated, rows, strict=True)
                 ]
             else:
-                carried = [self._noisy(side, noise) for side, noise in zip(layer, carried, strict=True)]
-                own = [side[row] for side, row in zip(carried, rows, strict=True)]
-            sums = [total + noise for total, noise in zip(sums, own, strict=True)]
+                propagated = [self._noisy(side, noise) for side, noise in zip(layer, propagated, strict=True)]
+                at_rows = [side[row] for side, row in zip(propagated, rows, strict=True)]
+            sums = [total + noise for total, noise in zip(sums, at_rows, strict=True)]
         return [total / len(layers) for total in sums]
 
-    def _noisy(self, plain: Tensor, carried: Tensor) -> Tensor:
-        """Return ``carried (n, 2d)`` plus ``Δ`` of ``plain (n, d) + carried``, a view a half."""
+    def _noisy(self, plain: Tensor, noise: Tensor) -> Tensor:
+        """Return ``noise`` ``(n, 2d)`` plus ``Δ`` of ``plain (n, d) + noise``, a half for each view."""
         if self._random is None:
             raise RuntimeError("SimGCL seeds its noise in begin_epoch, which was not called")
         shape = len(plain), -1, self.config.dim
-        drawn = torch.from_numpy(self._random.random(carried.shape, dtype=np.float32)).view(shape)
-        sign = (plain.unsqueeze(1) + carried.view(shape)).sign_()
-        return carried + F.normalize(drawn, dim=-1).mul_(sign).mul_(self.config.noise).view_as(carried)
+        uniform = torch.from_numpy(self._random.random(noise.shape, dtype=np.float32)).view(shape)
+        sign = (plain.unsqueeze(1) + noise.view(shape)).sign_()
+        return noise + F.normalize(uniform, dim=-1).mul_(sign).mul_(self.config.noise).view_as(noise)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE."""

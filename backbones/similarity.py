@@ -17,7 +17,7 @@ from reclm.recommend.text_ranking import TextRanker, item_vectors
 
 
 class Similarity(Backbone):
-    """``ŷ_uv = cos(p_u, f_v)``: LangPTune's text recommender σ (arXiv 2410.18870, section 3), without parameters.
+    """``ŷ_uv = cos(p_u, f_v)``: LangPTune's text recommender (arXiv 2410.18870, section 3), without parameters.
 
     Profile ``p_u`` and item text ``f_v`` must be vectors of one encoder; nothing else is read, so that items that
     training never saw are ranked like any other. An item without text ranks after all items with text; items of equal
@@ -47,7 +47,7 @@ class Similarity(Backbone):
         return True
 
     def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
-        """Return profiles and item texts of length one."""
+        """Return profiles ``(U, t + 1)`` and item texts ``(I, t + 1)``, the factors of :class:`TextRanker`'s scores."""
         users = self.users
         if profile_of:
             edited = self.ranker.profiles(np.stack(list(profile_of.values())))
