@@ -1,4 +1,4 @@
-"""Examples for the report: ten users with the lists of each row, measures of the profiles, a picture of lines."""
+"""Examples for the report: ten users with the lists of each row, measures of profiles, a line chart of rows."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,10 +40,10 @@ def examples(run: SuiteRun) -> list[Example]:
     examples = []
     for user, row in zip(users, dataset.users.idx(users).tolist(), strict=True):
         history = view.train.item_idx[view.history("user", row)[::-1][:HISTORY]]
-        wanted = dataset.test.item_idx[dataset.test.user_idx == row]
+        test_items = dataset.test.item_idx[dataset.test.user_idx == row]
         lists = {name: dataset.items.idx(top[user]) for name, top in tops.items() if user in top}
         top = {name: tuple(_texts(dataset, items)) for name, items in lists.items()}
-        hits = {name: tuple(np.isin(items, wanted).tolist()) for name, items in lists.items()}
+        hits = {name: tuple(np.isin(items, test_items).tolist()) for name, items in lists.items()}
         shown, profile = tuple(_texts(dataset, history)), texts.get(user)
         examples.append(Example(user_id=user, history=shown, profile=profile, top=top, hits=hits))
     return examples
@@ -54,8 +54,8 @@ def qualities(run: SuiteRun) -> list[Quality]:
     by_writer: dict[str, tuple[ProfileStore, Profiler | None]] = {}
     for _, store, profiler in _stores(run):
         by_writer.setdefault(store.info.writer, (store, profiler))
-    writers = by_writer.values()
-    return [_quality(*each, kind) for each in writers for kind in KINDS if each[0].count(kind)]
+    pairs = [(*pair, kind) for pair in by_writer.values() for kind in KINDS]
+    return [_quality(store, profiler, kind) for store, profiler, kind in pairs if store.count(kind)]
 
 
 def _stores(run: SuiteRun) -> Iterator[tuple[ProfileOptions, ProfileStore, Profiler | None]]:
@@ -112,13 +112,13 @@ def draw_lines(suite: Suite, result: Result, path: Path) -> None:
     log = len(at) > 1 and at[0] > 0 and at[-1] / at[0] >= 3
     for axis, metric in zip(axes, metrics, strict=True):
         for place, line in enumerate(lines):
-            share = (place - (len(lines) - 1) / 2) / 80  # side by side, that bars do not cover each other
+            shift = (place - (len(lines) - 1) / 2) / 80  # side by side, so that bars do not overlap
             points = [row for row in rows if row.line == line]
             means = [over_users(result.by_user(row.name, protocol, metric)) for row in points]
             if log:
-                x = [(row.at or 0) * (at[-1] / at[0]) ** share for row in points]
+                x = [(row.at or 0) * (at[-1] / at[0]) ** shift for row in points]
             else:
-                x = [(row.at or 0) + share * (at[-1] - at[0]) for row in points]
+                x = [(row.at or 0) + shift * (at[-1] - at[0]) for row in points]
             y = [mean.mean if mean else np.nan for mean in means]
             bars = [0 if mean is None or mean.high is None else mean.high - mean.mean for mean in means]
             style: dict[str, Any] = {"marker": _MARKS[place % len(_MARKS)], "capsize": 3, "linewidth": 1.4}

@@ -45,6 +45,7 @@ def compare(
 
     Args:
         backbone: a name, or several.
+        data: the data set that all are trained and tested on.
         profiles: :class:`~reclm.profiles.profiles.Profiles` (with their edits), the folder of a store,
             :class:`~reclm.benchmarks.trial.ProfileOptions`, or a mapping of names to these; None: the plain backbones
             alone.
@@ -63,9 +64,11 @@ def compare(
     """
     named = profiles if isinstance(profiles, Mapping) else {"augment": profiles}
     named = {} if profiles is None else named
-    rows = {name: _profile_options(each, kinds) for name, each in named.items()}
+    rows = {name: _profile_options(source, kinds) for name, source in named.items()}
     if encoder is None:
-        encoder = next((each.encoder.source for each in named.values() if isinstance(each, Profiles)), None)
+        encoder = next(
+            (source.encoder.source for source in named.values() if isinstance(source, Profiles)), None
+        )
     suite = comparison(backbone, options, data, rows, select_on, epochs, seeds=seeds, encoder=encoder)
     suite = changed(suite, search=search or None)
     controls = controls and bool(rows)
@@ -146,8 +149,8 @@ def comparison(
             raise unknown(f"option of backbone {', '.join(names)} and its training", key, known)
     model = {key: value for key, value in settings.items() if key in of_backbones}
     for name, config in configs.items():
-        own = {key: value for key, value in model.items() if key in config.model_fields}
-        config.build(own, where=f"backbone {name}")
+        own_model = {key: value for key, value in model.items() if key in config.model_fields}
+        config.build(own_model, where=f"backbone {name}")
     train = {key: value for key, value in settings.items() if key in TrainConfig.model_fields}
     train |= {} if epochs is None else {"epochs": epochs}
     most = TrainConfig.build(train, where="training").epochs
@@ -179,7 +182,7 @@ def execute(
     weights: bool = False,
     progress: bool = True,
 ) -> SuiteRun:
-    """Run what has not run yet of a suite's trials, on ``dataset`` or the one that it names.
+    """Run the trials of a suite that are not cached, on ``dataset`` or the data set that the suite names.
 
     ``weights``: save the trained weights, too; the other options are those of :func:`run_suite`.
     """
@@ -201,7 +204,7 @@ def execute(
         datasets[0].protocol(protocol)
     if suite.select_on == "valid":
         validation_task(datasets[0])
-    makers = {each: FeatureMaker(each, suite.encoder, progress) for each in datasets}
+    makers = {data: FeatureMaker(data, suite.encoder, progress) for data in datasets}
 
     def trial_of(plan: Plan, seed: int = 0) -> Trial:
         return Trial(plan, seed, datasets[seed], makers[datasets[seed]].of(plan, seed))
@@ -209,21 +212,21 @@ def execute(
     running: dict[str, Any] = {"jobs": jobs, "progress": progress, "forgotten": set() if fresh else None}
     searched: dict[str, Searched] = {}
     if search:
-        # its trials save no weights: the chosen ones are trained once more where they are asked for
+        # trials of a search save no weights: where weights are wanted, the best ones are trained once more
         cache = TrialCache(current().cells())
         searched = run_search(search, plans, trial_of, cache, title=source.name, fresh=fresh, **running)
-        plans = {row: found.plan for row, found in searched.items()}
+        plans = {row: result.plan for row, result in searched.items()}
     cache = TrialCache(current().cells(), weights=weights)
     trials = {row: [trial_of(plan, seed) for seed in range(suite.seeds)] for row, plan in plans.items()}
-    labels = [f"{row} seed {trial.seed}" for row, some in trials.items() for trial in some]
-    flat = [trial for some in trials.values() for trial in some]
+    labels = [f"{row} seed {trial.seed}" for row, row_trials in trials.items() for trial in row_trials]
+    flat = [trial for row_trials in trials.values() for trial in row_trials]
     records = iter(run_trials(flat, cache, title=source.name, labels=labels, **running))
-    by_row = {row: [next(records) for _ in some] for row, some in trials.items()}
+    by_row = {row: [next(records) for _ in row_trials] for row, row_trials in trials.items()}
     return SuiteRun(suite, source, datasets, cache, trials, by_row, searched, absent)
 
 
 def _datasets(suite: Suite, source: Dataset, progress: bool) -> tuple[Dataset, ...]:
-    """Return the data set of each seed: sessions are drawn by it, all else is alike for all."""
+    """Return the data set of each seed: sessions are drawn by the seed, all other data are the same for all."""
     if suite.sessions is None:
         return (source,) * suite.seeds
     counters: dict[str, Any] = {}

@@ -69,6 +69,7 @@ class Features:
         encoder: "TextEncoder | None",
         **known: Any,
     ) -> "Features":
+        """Return the features of item text ``(I, t)`` and of profiles by side, without interactions."""
         sizes = len(dataset.users), len(dataset.items)
         inputs = Inputs(*sizes, Interactions.empty(), text, sides.get("user"), sides.get("item"))
         return cls(inputs, encoder=(encoder.name, encoder.source) if encoder else None, **known)
@@ -78,6 +79,7 @@ class Features:
 
     @cached_property
     def definition(self) -> dict[str, Any]:
+        """Hashes of the arrays: the features' part of a trial's definition."""
         names = ("item_text", "user_profiles", "item_profiles")
         return {name: _array_hash(getattr(self.inputs, name)) for name in names}
 
@@ -88,7 +90,7 @@ class Features:
 
     @property
     def coverage(self) -> dict[ProfileKind, tuple[int, int]]:
-        """How many of a side have a profile, of how many."""
+        """For each side, the number of users (or items) with a profile, and of all."""
         return {kind: (int(matrix.present.sum()), len(matrix)) for kind, matrix in self.sides.items()}
 
     @property
@@ -96,6 +98,7 @@ class Features:
         return self.store.info.writer if self.store else None
 
     def make(self) -> "Features":
+        """Return itself: there is nothing to tune."""
         return self
 
     def with_control(self, control: Control | None, view: TrainingView, *sources: Any) -> "Features":
@@ -118,7 +121,7 @@ def _array_hash(values: np.ndarray | ProfileMatrix | None) -> str | None:
 
 
 Written = tuple[ProfileStore, Profiler | None, tuple[str, ...], dict[str, float]]
-"""A store with everything written, its profiler, what was checked, and how the profiles read."""
+"""A complete store, its profiler, the sentences of the leak checks, and the measures of the profiles."""
 
 
 class FeatureMaker:
@@ -182,8 +185,8 @@ class FeatureMaker:
         sides = self._once(f"profiles {key}", matrices)
         text = self._text(encoder) if with_text else None
         known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
-        own = Features.of(self.dataset, text, sides, encoder, **known)
-        return own.with_control(options.control, self.view, lambda: self._text(encoder), keywords)
+        features = Features.of(self.dataset, text, sides, encoder, **known)
+        return features.with_control(options.control, self.view, lambda: self._text(encoder), keywords)
 
     def _tuned(
         self, plan: Plan, options: ProfileOptions, seed: int, training: Mapping[str, Any], with_text: bool
@@ -197,7 +200,6 @@ class FeatureMaker:
         profiler, words = row_profiles.tunable_profiler(options, seed), None
         if profiler.wording(self.view) is not None:  # no training changes its words
             words = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
-
             target = (self.dataset, words, options, rows, self.progress)
             key = f"words {words} {rows is None}"
             self._once(key, lambda: row_profiles.write_row_profiles(profiler.fit(self.view), *target))
@@ -236,10 +238,11 @@ def _keywords(options: ProfileOptions, limit: int | None = None) -> ProfileOptio
 
 @dataclass(frozen=True, eq=False)
 class TunedFeatures:
-    """Features by a profiler that the trial tunes, in the process that runs it.
+    """Features by a profiler that the trial tunes in the process that runs it.
 
-    ``encoder`` is the name that loads the experiment's, ``encoder_name`` that of its weights. ``training`` is what is
-    tuned, in canonical form. ``words`` is the folder of profiles whose words no training changes; None where it does.
+    ``encoder`` is the name that loads the experiment's encoder, ``encoder_name`` the name of its weights. ``training``
+    is all that the tuning depends on, in canonical form. ``words`` is the folder of the profiles where training does
+    not change their words, else None.
     """
 
     dataset: Dataset
@@ -261,9 +264,9 @@ class TunedFeatures:
     @cached_property
     def training_key(self) -> str:
         """Hash of all that defines the training: rows of equal training share it."""
-        made_of = {"encoder": self.encoder_name, "profiler": self.options.profiler, "training": self.training}
+        parts = {"encoder": self.encoder_name, "profiler": self.options.profiler, "training": self.training}
         toolkit = version("reclm-toolkit")
-        return key_of({"toolkit": toolkit, "dataset": self.dataset.fingerprint, **made_of})
+        return key_of({"toolkit": toolkit, "dataset": self.dataset.fingerprint, **parts})
 
     @cached_property
     def definition(self) -> dict[str, Any]:
@@ -281,12 +284,12 @@ class TunedFeatures:
         if key not in _LATEST:
             while len(_LATEST) >= LATEST:
                 _LATEST.pop(next(iter(_LATEST)))
-            _LATEST[key] = self._own()
-        own = _LATEST[key]
-        encoder = (own.profiler and own.profiler.encoder) or default_encoder(self.encoder)
+            _LATEST[key] = self._uncontrolled()
+        features = _LATEST[key]
+        encoder = (features.profiler and features.profiler.encoder) or default_encoder(self.encoder)
 
         def item_text() -> np.ndarray:
-            text = own.inputs.item_text
+            text = features.inputs.item_text
             return self._item_text(encoder) if text is None else text
 
         def keywords(kind: ProfileKind) -> ProfileMatrix:
@@ -294,9 +297,9 @@ class TunedFeatures:
             store = ProfileStore.read(row_profiles.profile_folder(profiler, self.dataset, self.workspace))
             return self._matrix(store, kind, encoder)
 
-        return own.with_control(self.options.control, self.dataset.view(), item_text, keywords)
+        return features.with_control(self.options.control, self.dataset.view(), item_text, keywords)
 
-    def _own(self) -> Features:
+    def _uncontrolled(self) -> Features:
         dataset, progress = self.dataset, self.progress and multiprocessing.parent_process() is None
         encoder = default_encoder(self.encoder)
         profiler = row_profiles.tunable_profiler(self.options, self.seed, self.folder, encoder)

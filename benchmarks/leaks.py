@@ -66,8 +66,8 @@ def _splits(dataset: Dataset) -> Iterator[str]:
 def _disjoint(dataset: Dataset, protocol: Protocol, part: SplitName) -> None:
     codes = []
     for split in (dataset.split(part), dataset.test):
-        asked = np.isin(split.item_idx, protocol.candidates)
-        codes.append(pairs(split.user_idx[asked], split.item_idx[asked], len(dataset.items)))
+        ranked = np.isin(split.item_idx, protocol.candidates)
+        codes.append(pairs(split.user_idx[ranked], split.item_idx[ranked], len(dataset.items)))
     both = np.intersect1d(*codes)
     if len(both):
         user, item = np.divmod(both[:1], len(dataset.items))
@@ -107,17 +107,17 @@ def _store(dataset: Dataset, store: ProfileStore) -> Iterator[str]:
             )
     for kind in KINDS:
         ids = rows.filter(pc.field("kind") == kind).column("id").to_pylist()
-        strangers = np.flatnonzero(dataset.view().idmap(kind).find(ids) < 0)
-        if len(strangers):
+        unknown_rows = np.flatnonzero(dataset.view().idmap(kind).find(ids) < 0)
+        if len(unknown_rows):
             raise Leak(
-                f"profile store {store.folder} has a profile of {kind} {ids[strangers[0]]!r}, whom data set "
+                f"profile store {store.folder} has a profile of {kind} {ids[unknown_rows[0]]!r}, whom data set "
                 f"{dataset.name!r} does not know; write them again: reclm profile --fresh"
             )
     yield f"all {rows.num_rows:,} profiles carry this data set's fingerprint, {dataset.fingerprint}"
 
 
 def _prompts(dataset: Dataset, store: ProfileStore, profiler: Profiler | None, sample: int) -> Iterator[str]:
-    """Check that the prompts that the training part gives are those that the profiles answer."""
+    """Check that the stored profiles answer the prompts that the training part gives."""
     if profiler is None:
         yield "prompts were not compared: it is not known what wrote the profiles"
         return
@@ -129,8 +129,8 @@ def _prompts(dataset: Dataset, store: ProfileStore, profiler: Profiler | None, s
         if len(rows) > sample:
             drawn = generator.choice(rows, sample, replace=False)
         unsure = _unsure(view, store, profiler, kind, np.sort(drawn))
-        looked_at = f"{len(drawn):,} of {len(rows):,} {kind} profiles were looked at"
-        yield f"{looked_at}: {len(drawn) - unsure:,} answer the prompt that the training part gives"
+        compared = f"{len(drawn):,} of {len(rows):,} {kind} profiles were looked at"
+        yield f"{compared}: {len(drawn) - unsure:,} answer the prompt that the training part gives"
         if unsure:
             reason = "their prompts quote other profiles than are stored"
             yield f"{unsure:,} {kind} profiles could not be compared: {reason}"
@@ -139,7 +139,7 @@ def _prompts(dataset: Dataset, store: ProfileStore, profiler: Profiler | None, s
 def _unsure(
     view: TrainingView, store: ProfileStore, profiler: Profiler, kind: ProfileKind, drawn: np.ndarray
 ) -> int:
-    """Return of how many of the rows ``drawn`` the prompt is unknown: it quotes profiles, which may have changed."""
+    """Count the rows ``drawn`` whose prompt is not known for sure: it quotes profiles that may have changed since."""
     stored, texts, unsure = store.hashes(kind), store.texts(kind), len(drawn)
     known: dict[ProfileKind, dict[str, str]] = {"user": {}, "item": {}}
     known["user"] |= store.texts("user") if kind == "item" else {}

@@ -173,11 +173,11 @@ def _in_processes(
 ) -> None:
     """Run the trials at the places ``left``. If a process dies, the next to claim its trial records a failure."""
     codes: list[int | None] = []
-    in_vain = 0
-    while left and in_vain < 2:  # a round in which all died settles nothing, the next records why
+    idle_rounds = 0
+    while left and idle_rounds < 2:  # where all processes died, the next round records why
         before = len(left)
         codes = _round([(place, trials[place]) for place in sorted(left)], cache, run, jobs, report)
-        in_vain = 0 if len(left) < before else in_vain + 1
+        idle_rounds = 0 if len(left) < before else idle_rounds + 1
     if left:
         ended = ", ".join(map(str, codes))
         raise ReclmError(f"the worker processes ended early (exit codes {ended}); try --jobs 1")

@@ -99,7 +99,7 @@ def save(result: Result, folder: Path) -> None:
         table = pa.concat_tables(users, promote_options="permissive")
         pq.write_table(table, folder / "users.parquet", compression="zstd")
     steps = [({"row": row, "seed": seed}, epochs) for (row, seed), epochs in result.history.items()]
-    epochs = [key | epoch for key, some in steps for epoch in some]
+    epochs = [key | epoch for key, logged in steps for epoch in logged]
     names = dict.fromkeys(name for epoch in epochs for name in epoch)
     history = pa.table({name: [epoch.get(name) for epoch in epochs] for name in names})
     pq.write_table(history, folder / "history.parquet")

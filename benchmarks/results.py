@@ -144,7 +144,7 @@ class TrialResult:
     def means(self) -> dict[str, float]:
         """Every metric's mean over the users that have a value (nan where none has), or its overall number."""
         measured = {name: values[~np.isnan(values)] for name, values in self.values.items()}
-        means = {name: float(some.mean(dtype=np.float64)) for name, some in measured.items() if len(some)}
+        means = {name: float(known.mean(dtype=np.float64)) for name, known in measured.items() if len(known)}
         return dict.fromkeys(measured, float("nan")) | means | self.overall
 
 
@@ -207,7 +207,7 @@ class Result:
         columns = ["row", "seed", "protocol", "user_id", "activity"]
         shared = [(*key, trial.user_ids, trial.activity) for key, trial in self.trials.items()]
         pairs = zip(shared, self.trials.values(), strict=True)
-        parts = [pd.DataFrame(dict(zip(columns, some, strict=True)) | trial.values) for some, trial in pairs]
+        parts = [pd.DataFrame(dict(zip(columns, ids, strict=True)) | trial.values) for ids, trial in pairs]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def plot(self) -> "Figure":
@@ -303,13 +303,13 @@ class Result:
     def aligned(self, rows: Sequence[str], protocol: str, metric: str) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the ids ``(n,)`` of the users that all rows have, and each row's values ``(s, n)`` by common seeds."""
         keys = [[(row, seed, protocol) for row in rows] for seed in self.seeds(rows[0], protocol)]
-        groups = [[self.trials[key] for key in each] for each in keys if self.trials.keys() >= set(each)]
+        groups = [[self.trials[key] for key in group] for group in keys if self.trials.keys() >= set(group)]
         groups = [group for group in groups if all(metric in trial.values for trial in group)]
         if not groups:
             return np.empty(0, object), [np.zeros((0, 0))] * len(rows)
         users = groups[0][0].user_ids
         ids = [trial.user_ids for group in groups for trial in group]
-        same = all(np.array_equal(each, users) for each in ids)
+        same = all(np.array_equal(user_ids, users) for user_ids in ids)
         if not same:
             users = np.unique(np.concatenate(ids).astype(str))
         arrays = [np.full((len(groups), len(users)), np.nan) for _ in rows]

@@ -80,7 +80,7 @@ class RunDiff:
                 Cell(p_value(change.p), change.p, significant=change.significant),
             )
             rows.setdefault(change.protocol, []).append(Row(change.row, cells))
-        return [Table(name, head, tuple(some), text=2) for name, some in rows.items()]
+        return [Table(name, head, tuple(body), text=2) for name, body in rows.items()]
 
     def __str__(self) -> str:
         if not self.changes:
@@ -127,19 +127,19 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
         *_alone("metric", *(list(run.about.metrics) for run in (a, b))),
     ]
     names = {row.name for row in b.about.rows}
-    sizes = {(each.name, each.candidates) for each in b.about.whole}
+    sizes = {(protocol.name, protocol.candidates) for protocol in b.about.whole}
     rows = [row.name for row in a.about.rows if row.name in names]
-    protocols = [each.name for each in a.about.whole if (each.name, each.candidates) in sizes]
+    protocols = [whole.name for whole in a.about.whole if (whole.name, whole.candidates) in sizes]
     changes: list[Change] = []
     for row in rows:
         for protocol in protocols:
             seeds = [run.seeds(row, protocol) for run in (a, b)]
             if any(seeds) and not set(seeds[0]) & set(seeds[1]):
-                ran = [", ".join(map(str, each)) or "none" for each in seeds]
+                ran = [", ".join(map(str, numbers)) or "none" for numbers in seeds]
                 alone.append(f"{row}, {protocol}: no seed ran in both (A: {ran[0]}; B: {ran[1]})")
             both, metrics = _both(a, b, row, protocol), a.about.metrics
             metrics = [
-                each for each in metrics if all(len(both.values(side, protocol, each)) for side in "AB")
+                name for name in metrics if all(len(both.values(side, protocol, name)) for side in "AB")
             ]
             changes += [_change(both, row, protocol, metric) for metric in metrics]
     corrected = holm([change.test.p if change.test else float("nan") for change in changes]).tolist()
@@ -178,9 +178,12 @@ def _made(a: Result, b: Result, rows: list[str]) -> Iterator[str]:
     fields = {"writer", "control", "kinds", "coverage", "chosen"}
     for name in rows:
         yield from _differ(f"row {name}: ", *(run.row(name).model_dump(include=fields) for run in (a, b)))
-    common = set.intersection(*({each.name for each in about.whole} for about in runs))
-    whole = [[each for each in about.whole if each.name in common] for about in runs]
-    sizes = [{each.name: f"{each.users} users × {each.candidates} items" for each in some} for some in whole]
+    common = set.intersection(*({protocol.name for protocol in about.whole} for about in runs))
+    whole = [[protocol for protocol in about.whole if protocol.name in common] for about in runs]
+    sizes = [
+        {protocol.name: f"{protocol.users} users × {protocol.candidates} items" for protocol in protocols}
+        for protocols in whole
+    ]
     yield from _differ("protocols: ", *sizes)
     yield from _differ("environment: ", *(about.environment for about in runs))
 
@@ -188,7 +191,7 @@ def _made(a: Result, b: Result, rows: list[str]) -> Iterator[str]:
 def _differ(where: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
     for key in dict.fromkeys([*a, *b]):
         if a.get(key) != b.get(key):
-            values = ("not set" if each.get(key) is None else str(each[key]) for each in (a, b))
+            values = ("not set" if side.get(key) is None else str(side[key]) for side in (a, b))
             yield f"{where}{key}: {' → '.join(values)}"
 
 
@@ -200,7 +203,7 @@ def _flat(suite: Any, rows: list[str], path: str = "") -> dict[str, Any]:
         return {path: suite}
     options: dict[str, Any] = {}
     for key, value in suite.items():
-        if key not in ("title", "source", "note", "published"):  # words, and what others measured
+        if key not in ("title", "source", "note", "published"):  # words, and the numbers of others
             options |= _flat(value, rows, f"{path}.{key}" if path else key)
     return options
 

@@ -154,7 +154,7 @@ def _nested(config: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
 def sentence(search: Search, plans: Mapping[str, Plan]) -> str:
     """Return how the options were chosen, in a sentence."""
     used = {name: values for part in spaces(search, plans).values() for name, values in part.items()}
-    written = {name: "/".join(map(str, each)) for name, each in used.items() if isinstance(each, tuple)}
+    written = {name: "/".join(map(str, values)) for name, values in used.items() if isinstance(values, tuple)}
     space = ", ".join(f"{name} {values}" for name, values in (used | written).items())
     tried = f"options were searched: {search.trials} trials for every trained row alike (seed 0), of {space}"
     return f"{tried}; the best epoch's validation value chose, and all seeds ran with what it chose"
@@ -194,7 +194,7 @@ def run_search(
     for done in range(0, search.trials, BATCH):
         count = min(BATCH, search.trials - done)
         searching = {row: study.ask(done, count) for row, study in studies.items() if study.searches}
-        asked = [(row, trial) for row, some in searching.items() for trial in some]
+        asked = [(row, trial) for row, trials in searching.items() for trial in trials]
         ready = {f"{row} trial {trial.number + 1}": trial.trial for row, trial in asked if trial.trial}
         head = f"{title}: search, {done} of {search.trials}"
         records = iter(run_trials(list(ready.values()), cache, title=head, labels=list(ready), **running))
@@ -238,10 +238,10 @@ class _RowSearch:
             storage = JournalStorage(JournalFileBackend(str(path)))
             place: dict[str, Any] = {"storage": storage, "study_name": key}
             self.study = optuna.create_study(**place, direction="maximize", load_if_exists=True)
-            own = self._own()
-            holds = all(own[name] in values for name, values in self.space.items())
+            defaults = self._own()
+            holds = all(defaults[name] in values for name, values in self.space.items())
             if self.space and not self.study.trials and holds:
-                self.study.enqueue_trial({name: own[name] for name in self.space})
+                self.study.enqueue_trial({name: defaults[name] for name in self.space})
 
     def _changes(self, name: str, values: Range | Choices) -> bool:
         """Return whether an option changes the row's trials: those of its profiler may not."""
@@ -251,11 +251,11 @@ class _RowSearch:
     def _own(self) -> dict[str, Any]:
         """Return the row's own value of every option."""
         config = plugins.get("backbone", self.plan.backbone).Config.build(dict(self.plan.model))
-        own = {**config.model_dump(), **self.plan.train.model_dump()}
+        values = {**config.model_dump(), **self.plan.train.model_dump()}
         if profiles := self.plan.profiles:
             cls = plugins.get("profiler", profiles.profiler)
-            own |= _flat(cls.Config.build(dict(profiles.settings)).model_dump(), OF_PROFILER)
-        return own
+            values |= _flat(cls.Config.build(dict(profiles.settings)).model_dump(), OF_PROFILER)
+        return values
 
     def ask(self, done: int, count: int) -> list[_Asked]:
         """Return trials ``done … done + count - 1``: those in the study, of a run that was killed say, and new ones."""

@@ -92,8 +92,8 @@ def paired(before: np.ndarray, after: np.ndarray) -> PairedTest:
         rest = change - by_user - by_seed[:, None] + mean
         of_rest = float((rest**2).sum()) / ((n - 1) * (seeds - 1))
         variance = max(of_users + of_seeds - of_rest, of_users, of_seeds, of_rest)
-        own = max(of_users - of_rest, 0.0)
-        share = of_seeds / (of_seeds + own) if of_seeds + own else 1.0
+        user_part = max(of_users - of_rest, 0.0)
+        share = of_seeds / (of_seeds + user_part) if of_seeds + user_part else 1.0
         shares = [(n - 1, 1 - share), (seeds - 1, share)]
     return _test(mean, variance / change.size, shares, by_user, seeds)
 
@@ -112,17 +112,17 @@ def _own_users(change: np.ndarray) -> PairedTest:
     of_users = _drawn_users(change)
     of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
     variance = max(of_users, of_seeds)
-    own = of_seeds / (of_seeds + of_users)
-    shares = [(max(n - seeds, 1), 1 - own), (seeds - 1, own)]
+    seed_share = of_seeds / (of_seeds + of_users)
+    shares = [(max(n - seeds, 1), 1 - seed_share), (seeds - 1, seed_share)]
     return _test(float(by_seed.mean()), variance, shares, np.nanmean(change, axis=0), seeds)
 
 
 def _drawn_users(values: np.ndarray) -> float:
     """Return the variance ``W`` of :func:`_own_users`."""
     seeds, n = values.shape
-    there = ~np.isnan(values)
-    rest = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
-    rest /= (seeds * there.sum(1))[:, None]
+    present = ~np.isnan(values)
+    rest = np.where(present, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
+    rest /= (seeds * present.sum(1))[:, None]
     return float(np.square(rest.sum(0)).sum()) * n / max(n - seeds, 1)
 
 

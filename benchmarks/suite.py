@@ -76,7 +76,7 @@ class Suite(Config):
     source: str = ""
     """Where the published numbers stand."""
     comparable: bool = True
-    """Whether these are of this data and protocol; if not, no difference to them is told."""
+    """Whether these are of this data and protocol; if not, no difference to them is shown."""
     note: str = ""
     """Where all rows differ from what was published."""
     seeds: int = Field(default=1, ge=1)
@@ -103,8 +103,8 @@ class Suite(Config):
     def _shared_profiles(cls, values: Any) -> Any:
         rows = list(values.get("rows", ())) if isinstance(values, Mapping) and values.get("profiles") else []
         for at, row in enumerate(rows):
-            if isinstance(row, Mapping) and isinstance(own := row.get("profiles"), Mapping):
-                rows[at] = {**row, "profiles": merged(values["profiles"], own)}
+            if isinstance(row, Mapping) and isinstance(options := row.get("profiles"), Mapping):
+                rows[at] = {**row, "profiles": merged(values["profiles"], options)}
         return {**values, "rows": rows} if rows else values
 
     @model_validator(mode="after")
@@ -174,9 +174,9 @@ def changed(
 ) -> Suite:
     """Return the suite with another data set, number of seeds, most epochs or trials of a search, where given.
 
-    Of ``rows``, names or patterns, it keeps those alone, and what they are compared with. With ``kind`` it has the
-    profiles of that side only, and no rows that have none of them. Published numbers are of the suite's own data set:
-    beside another one's they are shown, and not compared.
+    ``rows``, names or patterns, selects these rows and those that they are compared with; ``kind`` selects profiles of
+    that side, and drops rows that have others only. Published numbers are of the suite's own data set: with another
+    data set they are shown, and not compared.
     """
     suite = _with_rows(suite, rows) if rows else suite
     suite = _of_kind(suite, kind) if kind is not None else suite
@@ -226,13 +226,13 @@ def with_controls(suite: Suite) -> Suite:
     names, rows = {row.name for row in suite.rows}, []
     for row in suite.rows:
         rows.append(row)
-        own = row.model_dump(include={"backbone", "model", "train"})
+        shared = row.model_dump(include={"backbone", "model", "train"})
         profiles = None if row.absent else row.profiles
         for control in CONTROLS if profiles and not profiles.control else ():
             name = f"{row.name}, {control}"
             if profiles and control != profiles.profiler and name not in names:
                 controlled = profiles.model_copy(update={"control": control})
-                rows.append(Row(name=name, **own, profiles=controlled, against=suite.against(row)[:1]))
+                rows.append(Row(name=name, **shared, profiles=controlled, against=suite.against(row)[:1]))
     return suite.model_copy(update={"rows": tuple(rows)})
 
 

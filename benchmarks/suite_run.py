@@ -232,7 +232,7 @@ def _rewards(logs: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[np.nda
     if not steps or not all("pass" in step for log in steps for step in log):
         return rewards, "updates"
     passes = [np.unique([int(step["pass"]) for step in log], return_inverse=True)[1] for log in steps]
-    means = [np.bincount(at, some) / np.bincount(at) for at, some in zip(passes, rewards, strict=True)]
+    means = [np.bincount(at, values) / np.bincount(at) for at, values in zip(passes, rewards, strict=True)]
     return means, "passes over the prompts"
 
 

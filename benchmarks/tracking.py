@@ -45,7 +45,7 @@ def trials(result: Result) -> Iterator[Tracked]:
             for name in (name for name in epoch if name != "epoch"):
                 curves.setdefault(f"epoch/{name}", []).append((number, epoch[name]))
         measured = [(key[2], trial.means) for key, trial in result.trials.items() if key[:2] == (row, seed)]
-        means = {f"{where}/{name}": mean for where, some in measured for name, mean in some.items()}
+        means = {f"{where}/{name}": mean for where, by_name in measured for name, mean in by_name.items()}
         metrics = {name: mean for name, mean in means.items() if not math.isnan(mean)}
         options = {**_options(result, result.row(row)), "seed": seed}
         yield Tracked(row, seed, options, curves, metrics, failed.get((row, seed), ""))
@@ -75,7 +75,9 @@ def to_tensorboard(result: Result, folder: Path) -> str:
         for old in place.glob("events.out.tfevents.*"):
             old.unlink()
         plain = (bool, int, float, str)
-        options = {key: each if isinstance(each, plain) else str(each) for key, each in trial.options.items()}
+        options = {
+            key: value if isinstance(value, plain) else str(value) for key, value in trial.options.items()
+        }
         with SummaryWriter(str(place)) as writer:
             for name, points in trial.curves.items():
                 for epoch, value in points:
@@ -92,7 +94,7 @@ def to_mlflow(result: Result, folder: Path) -> str:
     The experiment is named after the data set, ``reclm DATASET``; each call adds runs to it. MLflow's names have no
     ``@``: ``ndcg@20`` is ``ndcg_at_20`` there.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no reports to its makers
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no usage reports
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it logs each table that it creates

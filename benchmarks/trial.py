@@ -153,12 +153,12 @@ class Runner:
         ``on_epoch`` gets the history row of each epoch, ``on_model`` the model with its best weights, those of the
         first protocol where each has its own. The results hold the top lists of the users ``top``.
         """
-        laid, metric, metrics = self.layout, self.plan.train.metric, self.plan.metrics
-        inputs, train = replace(inputs, train=laid.train), self.plan.train
-        options = (inputs, laid.sampler, laid.select, train, seed, on_epoch)
+        data, metric, metrics = self.layout, self.plan.train.metric, self.plan.metrics
+        inputs, train = replace(inputs, train=data.train), self.plan.train
+        options = (inputs, data.sampler, data.select, train, seed, on_epoch)
         model, trained = train_backbone(self.backbone, self.config, *options)
         if not self.on_test and not trained.history:
-            values = evaluate(model.scorer(), laid.select["valid"], [metric]).mean()
+            values = evaluate(model.scorer(), data.select["valid"], [metric]).mean()
             trained.best_value["valid"] = values[metric]
         results: dict[str, PerUser] = {}
         best: dict[str, int] = {}
@@ -166,7 +166,7 @@ class Runner:
             if self.on_test and name in trained.weights:
                 model.load_state_dict(trained.weights[name])
             ranking = rank(model.scorer(), task, deepest(metrics))
-            for part, subtask in {name: task, **laid.subgroups[name]}.items():
+            for part, subtask in {name: task, **data.subgroups[name]}.items():
                 results[part] = measure(ranking, subtask, metrics, top)
                 best[part] = trained.best_epoch.get(name if self.on_test else "valid", 0)
             if on_model and name == next(iter(self.tasks)):

@@ -169,7 +169,7 @@ def _answer(base: Difference | None, control: Difference | None) -> Answer:
 
 
 def _together(answers: Sequence[Answer]) -> Answer:
-    decided: list[Answer] = [each for each in ("helped", "hurt") if each in answers]
+    decided: list[Answer] = [answer for answer in ("helped", "hurt") if answer in answers]
     if len(decided) == 2 or set(answers) <= {"not decided"}:
         return "not decided"
     return decided[0] if decided else "no difference shown"
@@ -217,23 +217,28 @@ def _family(result: Result, pairs: Sequence[tuple[str, str, str]], metric: str) 
         if len(before):
             test = paired(before, after)
             tests.append(Difference(row, against, protocol, metric, average(before), test, float("nan"), 0))
-    p = np.array([each.test.p if each.test.n >= 2 else np.nan for each in tests])
+    p = np.array([difference.test.p if difference.test.n >= 2 else np.nan for difference in tests])
     family = int(np.count_nonzero(~np.isnan(p)))
-    return [replace(each, p_holm=p, family=family) for each, p in zip(tests, holm(p).tolist(), strict=True)]
+    return [
+        replace(difference, p_holm=p, family=family)
+        for difference, p in zip(tests, holm(p).tolist(), strict=True)
+    ]
 
 
 def _means(result: Result, rows: Sequence[ResultRow], protocol: str) -> dict[str, float]:
     """Return the mean of the headline metric of those rows that have one."""
     values = {row.name: result.values(row.name, protocol, result.headline) for row in rows}
-    return {name: float(each.mean()) for name, each in values.items() if len(each)}
+    return {name: float(by_seed.mean()) for name, by_seed in values.items() if len(by_seed)}
 
 
 def _best_control(result: Result, row: ResultRow, protocol: str) -> str | None:
     """Return the control with the highest mean of the headline metric; None where the row has none that ran."""
     controls = [other for other in result.about.rows if other.control and not row.control]
-    of_base = [each.name for each in controls if not each.stands_for and row.base and each.base == row.base]
-    own = [each for each in controls if each.stands_for == row.name or each.name in of_base]
-    means = _means(result, own, protocol)
+    shared = {
+        other.name for other in controls if not other.stands_for and row.base and other.base == row.base
+    }
+    of_row = [other for other in controls if other.stands_for == row.name or other.name in shared]
+    means = _means(result, of_row, protocol)
     return max(means, key=lambda name: means[name]) if means else None
 
 

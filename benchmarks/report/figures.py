@@ -141,11 +141,11 @@ def activity(result: Result) -> list[Group]:
         pictures, names = [], set()
         for place, protocol in enumerate(result.about.whole):
             users = {row.name: activity_groups(result, row.name, protocol.name) for row in rows}
-            compared = any(group.difference for some in users.values() for group in some)
+            compared = any(group.difference for parts in users.values() for group in parts)
             points = {
-                name: [(group.name, group.difference if compared else group.row) for group in some]
-                for name, some in users.items()
-                if some and (not compared or some[0].difference)
+                name: [(group.name, group.difference if compared else group.row) for group in parts]
+                for name, parts in users.items()
+                if parts and (not compared or parts[0].difference)
             }
             if points:
                 what = ("gain in " if compared else "") + title(result.headline)
@@ -244,9 +244,9 @@ def _panel(height: float, left: float = 0.68) -> tuple[Figure, Axes]:
     figure.set_layout_engine(None)
     figure.suptitle("")
     figure.subplots_adjust(left / WIDTH, 0.55 / height, 1 - 0.2 / WIDTH, 1 - 0.1 / height)
-    for each in (axis.xaxis, axis.yaxis):
-        each.set_major_formatter(lambda value, _: f"{value:g}".replace("0.", ".", 1).replace("-", "−"))
-        each.set_major_locator(MaxNLocator(5))
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(lambda value, _: f"{value:g}".replace("0.", ".", 1).replace("-", "−"))
+        side.set_major_locator(MaxNLocator(5))
     return figure, axis
 
 

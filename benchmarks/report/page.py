@@ -30,13 +30,11 @@ FEW = 6
 UNBROKEN = "\N{NO-BREAK SPACE}%"
 
 _LATEX: dict[str, str] = {
-    special: written
-    for special, _, written in (
-        pair.partition(" ")
-        for pair in r"""\ \textbackslash{};{ \{;} \};$ \$;& \&;# \#;% \%;_ \_;~ \textasciitilde{};^ \textasciicircum{};
-            < \textless{};> \textgreater{};| \textbar{};" '';' \textquotesingle{};` \textasciigrave{};[ {[};] {]};
-            -- -{}-{};± $\pm$;− $-$;– --;… \ldots{}""".replace("\n            ", "").split(";")
-    )
+    **{character: rf"\{character}" for character in "{}$&#%_"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", '"': "''", "'": r"\textquotesingle{}"},
+    **{"`": r"\textasciigrave{}", "[": "{[}", "]": "{]}", "--": "-{}-{}"},
+    **{"±": r"$\pm$", "−": "$-$", "–": "--", "…": r"\ldots{}"},
 }
 """Characters that LaTeX would read as commands, or set otherwise."""
 _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
@@ -83,7 +81,7 @@ def _coverage(result: Result) -> list[tuple[str, str]]:
     """Return who wrote profiles, and for how many."""
     rows = [row for row in result.about.rows if row.coverage and row.control is None]
     pairs = dict.fromkeys((f"profiles by {row.writer}", tables.covered(row)) for row in rows)
-    if any(some < every for row in result.about.rows for some, every in row.coverage.values()):
+    if any(described < total for row in result.about.rows for described, total in row.coverage.values()):
         alone = all(row.writer for row in result.about.rows)
         rest = "gets tied scores" if alone else "is ranked by the rest of the model"
         text = f"a user or item without one {rest}; reclm profile writes the missing ones"
@@ -97,15 +95,17 @@ def _searched(row: ResultRow) -> str:
     if len(failed) == tried:
         return f"{row.name}: all {tried} trials of the search failed ({failed[0].error}); its own options ran"
     best, options = max(trial.value for trial in row.trials if trial.value is not None), row.chosen.items()
-    short = {name: f"{each:.3g}" if isinstance(each, float) else each for name, each in options}
-    chosen = ", ".join(f"{name} {each}" for name, each in short.items())
+    short = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in options}
+    chosen = ", ".join(f"{name} {value}" for name, value in short.items())
     lost = f", {len(failed)} failed" if failed else ""
     return f"{row.name}: {chosen} (validation {number(best)}), the best of {tried} trials{lost}"
 
 
 def terminal(result: Result) -> Iterator[Grid | Text]:
     """Yield tables that fit 80 columns if names are short, how the run was made, and the verdict."""
-    published = {metric for row in result.about.rows for some in row.published.values() for metric in some}
+    published = {
+        metric for row in result.about.rows for numbers in row.published.values() for metric in numbers
+    }
     order = sorted(result.about.metrics, key=lambda metric: metric not in published)[:TERMINAL_METRICS]
     metrics = [metric for metric in result.about.metrics if metric in order]
     for protocol in result.about.whole:
@@ -191,10 +191,10 @@ def markdown_table(table: Table) -> str:
     return f"{drawn}\n\n{notes}" if notes else drawn
 
 
-def _section(name: str, some: Sequence[Table], note: str = "") -> list[str]:
-    some = [table for table in some if table.rows]
-    parts = [f"## {name}", literal(note)] if some else []
-    for table in some:
+def _section(name: str, content: Sequence[Table], note: str = "") -> list[str]:
+    filled = [table for table in content if table.rows]
+    parts = [f"## {name}", literal(note)] if filled else []
+    for table in filled:
         parts += [f"### {literal(table.title)}"] * bool(table.title)
         parts += [literal(table.about), markdown_table(table)]
     return parts
@@ -216,8 +216,8 @@ def latex_page(result: Result) -> str:
     parts = [r"% \usepackage{booktabs}", f"% {_one_line(str(result.verdict))}"]
     results = [tables.results(result, protocol) for protocol in about.protocols]
     sections = {"results": (results, f". {MARKS}"), "comparisons": (tables.comparisons(result), "")}
-    for name, (some, note) in sections.items():
-        for at, table in enumerate(some, start=1):
+    for name, (of_section, note) in sections.items():
+        for at, table in enumerate(of_section, start=1):
             caption = f"{about.title} ({about.dataset}), {table.title}: {table.about}{note}"
             parts.append(latex_table(table, caption, f"tab:{name}-{at}"))
     return "\n\n".join(parts) + "\n"

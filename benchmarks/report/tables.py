@@ -76,7 +76,7 @@ def frame(tables: Iterable[Table]) -> "DataFrame":
     import pandas as pd
 
     records = []
-    for table, row in ((each, row) for each in tables for row in each.rows if row.cells and not row.below):
+    for table, row in ((part, row) for part in tables for row in part.rows if row.cells and not row.below):
         record: dict[str, str | float | None] = {"protocol": table.title, "row": row.name}
         for at, (name, cell) in enumerate(zip(table.head[1:], row.cells, strict=False), start=1):
             if name != "95 % interval":
@@ -101,8 +101,8 @@ def results(
     begins = first_of_groups(result)
     rows, notes = [], []
     for row in about.rows:
-        failures = (each for each in about.failures if each.row == row.name)
-        failed = "; ".join(f"seed {each.seed} failed: {each.reason}" for each in failures)
+        failures = [failure for failure in about.failures if failure.row == row.name]
+        failed = "; ".join(f"seed {failure.seed} failed: {failure.reason}" for failure in failures)
         if result.seeds(row.name, where):
             cells = [_mean(result, row.name, where, metric, best[metric]) for metric in metrics]
             cells += [_extra(result, row.name, where, name) for name in extra]
@@ -141,7 +141,7 @@ def _best(result: Result, protocol: str, metric: str) -> float:
     if metric.partition("@")[0] not in ACCURACY:
         return float("nan")
     values = [result.values(row.name, protocol, metric) for row in result.about.rows]
-    return max((float(each.mean()) for each in values if len(each)), default=float("nan"))
+    return max((float(by_seed.mean()) for by_seed in values if len(by_seed)), default=float("nan"))
 
 
 def _mean(result: Result, row: str, protocol: str, metric: str, best: float) -> Cell:
@@ -301,7 +301,7 @@ def profiles(result: Result) -> Table:
     rows = []
     for quality in result.quality:
         counts = (quality.profiles, quality.distinct, quality.prompt_tokens, quality.new_tokens)
-        count, distinct, *tokens = (NONE if each is None else f"{each:,}" for each in counts)
+        count, distinct, *tokens = (NONE if value is None else f"{value:,}" for value in counts)
         words = NONE if quality.words is None else f"{quality.words:.1f}"
         share, time = percent(quality.in_format, sign=False), duration(quality.seconds)
         texts = (f"{quality.kind}s", count, distinct, words, share, *tokens, time)
@@ -311,7 +311,9 @@ def profiles(result: Result) -> Table:
 
 def covered(row: ResultRow) -> str:
     """Write how many have a profile: ``300 of 943 users, 1,682 of 1,682 items``."""
-    return ", ".join(f"{some:,} of {every:,} {kind}s" for kind, (some, every) in row.coverage.items())
+    return ", ".join(
+        f"{described:,} of {total:,} {kind}s" for kind, (described, total) in row.coverage.items()
+    )
 
 
 def row_infos(result: Result) -> Table:
