@@ -149,7 +149,7 @@ class ChatProfiler(Profiler):
             if isinstance(subject.source, Chat):
                 chats[subject.kind].setdefault(subject.prompt_hash, subject.source)
                 ids[subject.kind, subject.prompt_hash].append(subject.id)
-        for kind, asked in chats.items():
-            for profile in self.answers(kind, asked) if asked else ():
+        for kind, prompts in chats.items():
+            for profile in self.answers(kind, prompts) if prompts else ():
                 for id in ids[kind, profile.prompt_hash]:
                     yield replace(profile, id=id)

@@ -13,7 +13,7 @@ Variant = Literal["full", "cl", "rlso", "zero"]
 
 
 class PromptConfig(Config):
-    """What a profile is written from, and how it begins."""
+    """Options of the prompt: the history that it shows, and the first words of the profile."""
 
     item_chars: int = Field(default=1000, ge=20)
     """Most characters of an item's text: whole sentences, as many as fit (the first one always)."""
@@ -31,7 +31,7 @@ class ContrastiveConfig(Config):
     steps: int = Field(default=4000, ge=1)
     """Batches of all rounds together; K = 5 rounds of J = 800 in the paper."""
     batch_size: int = Field(default=256, ge=2)
-    """Profiles, and as many next items, a batch, of all processes together."""
+    """Profiles in a batch, and as many next items, of all processes together."""
     learning_rate: float = Field(default=1e-7, ge=0)
     """Of AdamW where both are trained; falls to 0 along a line."""
     learning_rate_alone: float = Field(default=1e-5, ge=0)
@@ -58,8 +58,8 @@ class LangPTuneConfig(Config):
     variant: Variant = "full"
     """What is trained: recommender and language model in turns, one of them (``cl``, ``rlso``), or neither."""
     source: Literal["profile", "history"] = "profile"
-    """What σ embeds for a user: the profile, or the history's own text without a language model (the paper's baselines
-    EMB-0 and EMB-CL, by ``variant`` ``zero`` and ``cl``)."""
+    """The text that is embedded for a user: the profile, or the history's own text without a language model (the
+    paper's baselines EMB-0 and EMB-CL, by ``variant`` ``zero`` and ``cl``)."""
     rounds: int = Field(default=5, ge=1)
     """K: turns of contrastive learning and RLSO."""
     sessions: SessionOptions = SessionOptions()

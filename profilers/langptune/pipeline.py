@@ -53,7 +53,7 @@ class LangPTunePipeline(Tuning):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # told that there is no GPU, accelerate makes a group of processes on CPUs
+        # with cpu=True accelerate makes a group of processes on CPUs
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.progress = self.progress and self.accelerator.is_main_process
         with self.accelerator.main_process_first():
@@ -73,7 +73,7 @@ class LangPTunePipeline(Tuning):
             self.accelerator.wait_for_everyone()
 
     def next_command(self) -> list[str]:
-        """Return a command that uses what was tuned, without the data set."""
+        """Return the command that uses the tuned profiler, without the data set."""
         if self.config.source == "profile":
             return ["reclm", "profile", "--profiler", "langptune", "--adapter", str(self.folder)]
         encoder = ["--encoder", str(self.folder / ENCODER)] if self.config.trains[0] else []
@@ -111,9 +111,9 @@ class LangPTunePipeline(Tuning):
             if is_dataset(folder):
                 return load_folder(folder)
             counts = {"encoder_tokens": self.encoder.tokens, "model_tokens": self._model_tokens}
-            made = next_item(self.view, self.config.sessions, **counts, progress=self.progress)
-            made.save(folder)
-            return made
+            dataset = next_item(self.view, self.config.sessions, **counts, progress=self.progress)
+            dataset.save(folder)
+            return dataset
 
     @property
     def sessions(self) -> Sessions:
@@ -122,7 +122,7 @@ class LangPTunePipeline(Tuning):
 
     @cached_property
     def histories(self) -> Histories:
-        """What prompts show of the sessions."""
+        """The histories of the sessions, as prompts show them."""
         return Histories(self.view, self.sessions, self.config.prompts)
 
     @cached_property
@@ -134,7 +134,7 @@ class LangPTunePipeline(Tuning):
 
     @property
     def prompt_key(self) -> list[str]:
-        """All that the untuned model's profiles of these sessions depend on, but for how it samples."""
+        """All that the untuned model's profiles of these sessions depend on, sampling options aside."""
         items = self.histories.parts(0)[0]
         return [
             version("reclm-toolkit"),
@@ -144,7 +144,7 @@ class LangPTunePipeline(Tuning):
             self.config.prompts.model_dump_json(),
             # the words of the prompts, which are no option
             *(repr(profile_chat(items, self.config.prompts, known)) for known in ("", "so far")),
-            # by its tokens items are left out: another one leaves other sessions
+            # items are left out by its count of tokens: another encoder leaves other sessions
             self.encoder.name if self.sessions.options.max_item_tokens is not None else "",
         ]
 
@@ -154,8 +154,8 @@ class LangPTunePipeline(Tuning):
         if self.config.source == "history":
             texts["histories"] = self.histories.texts(self.train_rows.tolist())
         window, longest = self.encoder.window, self.config.rlso.max_new_tokens
-        for name, some in texts.items():
-            if share := self.encoder.truncated(some):
+        for name, lines in texts.items():
+            if share := self.encoder.truncated(lines):
                 self.say(
                     f"warning: the encoder reads {window:g} tokens, which cuts {share:.1%} of the {name}"
                 )
@@ -194,8 +194,8 @@ class Alternation:
             self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
             if writes:
                 parts = map(tuning.histories.parts, tuning.train_rows.tolist())
-                prompts = [tuning.prompts.ids(profile_chat(some[0], config.prompts)) for some in parts]
-                # the network that the sampler has gets the adapter
+                prompts = [tuning.prompts.ids(profile_chat(first, config.prompts)) for first, *_ in parts]
+                # the adapter goes into the network that the sampler runs
                 policy = Policy.adapt(network, config.lora, seed=config.seed)
                 seeded = config.rlso.model_copy(update={"seed": config.seed + config.rlso.seed})
                 self.rlso = RLSO(policy, sampler, prompts, self.reward, seeded, self.accelerator)
@@ -233,13 +233,13 @@ class Alternation:
             log.close()
 
     def _contrast(self, cl: Contrastive, until: int, number: int) -> None:
-        """Learn from batches of profiles sampled from the policy as it is, each with an item that came next."""
+        """Train the recommender on profiles sampled from the present policy, each with an item that came next."""
         tuning, config = self.tuning, self.tuning.config
         if cl.step >= until:
             return
         begun, samples = until - config.cl.steps // config.rounds, None
         if config.source == "profile" and config.cl.reuse:
-            # a policy that stands still has written in the rounds before, too
+            # where the policy is not trained, its profiles of earlier rounds serve this one, too
             samples = self._samples(number)
             self._sample_round(samples, range(begun if self.rlso else 0, until), cl.step)
         title = f"contrastive learning, round {number} of {config.rounds}"
@@ -248,7 +248,7 @@ class Alternation:
                 rows, seeds = self._drawn(cl.step)
                 texts, metrics = self._user_texts(rows, seeds, samples)
                 future = tuning.sessions.future[rows]
-                # of several next items one, drawn anew each time
+                # one of several next items, drawn anew each time
                 items = future[np.arange(len(rows)), np.array(seeds) % future.shape[1]]
                 next_texts = [self.item_texts[item] for item in items.tolist()]
                 metrics = cl.train_step(texts, next_texts, items, future) | metrics
@@ -260,8 +260,8 @@ class Alternation:
     def _drawn(self, step: int) -> tuple[list[int], list[int]]:
         """Return the sessions of a batch, and a seed for each."""
         config, rows = self.tuning.config, self.tuning.train_rows
-        own = self.accelerator.process_index, self.accelerator.num_processes
-        at, seeds = batch_rows(step, config.cl.batch_size, len(rows), config.seed + _CL_SEED, *own)
+        process = self.accelerator.process_index, self.accelerator.num_processes
+        at, seeds = batch_rows(step, config.cl.batch_size, len(rows), config.seed + _CL_SEED, *process)
         return rows[at].tolist(), seeds
 
     def _user_texts(
@@ -271,11 +271,11 @@ class Alternation:
         if self.tuning.config.source == "history":
             return self.tuning.histories.texts(rows), {}
         written = self._sampled(rows, seeds) if samples is None else samples.read(rows)
-        own = interpretability(written.texts, self.tuning.histories.sources(rows), written.ended)
-        means: Any = torch.tensor(list(own.values()), device=self.accelerator.device)
+        measures = interpretability(written.texts, self.tuning.histories.sources(rows), written.ended)
+        means: Any = torch.tensor(list(measures.values()), device=self.accelerator.device)
         means = self.accelerator.reduce(means, "mean")
         speed = written.tokens / written.seconds if written.seconds else 0.0
-        of_all = dict(zip(own, means.tolist(), strict=True))
+        of_all = dict(zip(measures, means.tolist(), strict=True))
         return written.texts, of_all | {"rollout_seconds": written.seconds, "rollout_tokens": speed}
 
     def _sampled(self, rows: list[int], seeds: list[int]) -> Written:

@@ -37,7 +37,7 @@ ENCODER, _DONE = "encoder", "done.yaml"
 _HISTORY = "history"
 """Stands for the model of profiles that are the history's own text."""
 _PASSES = 4
-"""Two a half are the fewest that have a spread."""
+"""Fewest passes over the prompts to report as such: each half of a run then has two, enough for a variance."""
 _WRITES = ("max_new_tokens", "temperature")
 """Options of how a tuned profiler writes."""
 _LOGGED = {"cl": ("loss",), "rlso": ("reward", "kl", "copying", "readability", "compliance")}
@@ -102,12 +102,12 @@ class Tuned(RunFolder):
 
 
 class LangPTuneProfiler(Profiler):
-    """User profiles from the newest items of a history, or from a session's; items have none, their own text is read.
+    """Write user profiles from a session, or from the newest items of a history; items have none, their text is read.
 
     Without a ``folder`` it asks ``model`` as it is (LangPTune-0); with one, :meth:`fit` tunes there what the variant
     trains. With ``source: history`` the profile is the history's own text, and no language model is asked.
 
-    ``options`` are those of :class:`~reclm.profiles.profile.Profiler`; contrastive learning starts from ``encoder``.
+    ``options`` are those of :class:`~reclm.profiles.profile.Profiler`; contrastive learning begins with ``encoder``.
     """
 
     Config = LangPTuneConfig
@@ -184,15 +184,15 @@ class LangPTuneProfiler(Profiler):
         rewards, batch = np.array([row["reward"] for row in updates]), self.config.rlso.batch_size
         passes, unit = by_pass(rewards, self._prompts, batch)
         if unit != "updates":
-            each = self._prompts // batch
-            for place, row in enumerate(updates[: len(passes) * each]):
-                row["pass"] = place // each + 1
+            per_pass = self._prompts // batch
+            for place, row in enumerate(updates[: len(passes) * per_pass]):
+                row["pass"] = place // per_pass + 1
         return rows
 
     def _of(self, view: TrainingView) -> LangPTuneConfig:
-        """Return the options with those of the view's sessions, where it has any."""
-        own = {} if view.sessions is None else {"sessions": view.sessions.options}
-        return self.config.model_copy(update=own)
+        """Return the options, with those of the view's sessions in place of its own where the view has sessions."""
+        sessions = {} if view.sessions is None else {"sessions": view.sessions.options}
+        return self.config.model_copy(update=sessions)
 
     def _use(self, tuned: Tuned) -> None:
         self.tuned = tuned
@@ -241,7 +241,7 @@ class LangPTuneProfiler(Profiler):
         while chats:
             longer = {}
             for answer in self.generator.generate(chats, params):
-                # as in training
+                # one line with the begun words, as in training
                 text = finished(prompts, answer.text.removeprefix(prompts.begin))
                 later = self._later.get(answer.key, [])
                 if len(later) > part:
@@ -267,7 +267,7 @@ class LangPTuneProfiler(Profiler):
 def by_pass(rewards: np.ndarray, prompts: int, batch: int) -> tuple[np.ndarray, str]:
     """Return mean rewards of whole passes over the prompts, where there are four or more; else those of the updates.
 
-    Prompts differ in how much can be earned by them, more than a policy learns in a few updates; passes have the same.
+    Rewards differ between prompts more than a policy learns in a few updates; every pass has the same prompts.
     The second value is ``"updates"`` or ``"passes over the prompts"``.
     """
     updates, rest = divmod(prompts, batch)

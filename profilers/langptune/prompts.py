@@ -155,7 +155,7 @@ class Written:
 
 
 class SessionWriter:
-    """Writes profiles of sessions with a model that is at hand, as it is at the moment."""
+    """Writes profiles of sessions with a loaded model, whose weights may change between calls."""
 
     def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: PolicyGenerator) -> None:
         self.histories, self.prompts, self.sampler = histories, prompts, sampler
@@ -175,9 +175,9 @@ class SessionWriter:
         """
         config = self.histories.config
         parts = {row: self.histories.parts(row) for row in rows}
-        chats = {row: profile_chat(some[0], config) for row, some in parts.items()}
+        chats = {row: profile_chat(history[0], config) for row, history in parts.items()}
         for number in range(1, max(map(len, parts.values()), default=0)):
-            longer = [row for row, some in parts.items() if len(some) > number]
+            longer = [row for row, history in parts.items() if len(history) > number]
             known = self._write([chats[row] for row in longer], params)
             for row, (profile, *_) in zip(longer, known, strict=True):
                 chats[row] = profile_chat(parts[row][number], config, profile)

@@ -40,7 +40,7 @@ def info_nce(
     """Return InfoNCE over the items of the batch: ``-ln exp(s_b,b / τ) / Σ_i exp(s_b,i / τ)``, mean over profiles.
 
     ``s`` is the cosine; with ``log_frequency`` it is ``s_b,i / τ - ln q_i`` whose exponents are compared. An item that
-    a profile's user chose next is no negative of it, whoever brought it to the batch. Without these masks it is
+    a profile's user chose next is no negative of it, whichever profile it came with. Without these masks it is
     sentence-transformers' MultipleNegativesRankingLoss (a test compares them).
 
     Args:
@@ -105,15 +105,18 @@ class Contrastive:
         begun = perf_counter()
         rate = self.learning_rate * (1 - self.step / self.config.steps)
         self.optimizer.param_groups[0]["lr"] = rate
-        (ours, written), (theirs, read) = self._embed(profiles), self._embed(texts)
-        # of all processes, with gradients
-        items = all_gather_with_grad(theirs) if self.accelerator.num_processes > 1 else theirs
+        (profile_vectors, profile_tokens), (item_vectors, item_tokens) = (
+            self._embed(profiles),
+            self._embed(texts),
+        )
+        # the items of all processes, with gradients
+        items = all_gather_with_grad(item_vectors) if self.accelerator.num_processes > 1 else item_vectors
         rows: Any = self.accelerator.gather(torch.from_numpy(item_idx).to(items.device))
         place = len(profiles) * self.accelerator.process_index
         own = torch.arange(place, place + len(profiles), device=items.device)
         next_items = torch.from_numpy(item_idx[:, None] if chosen is None else chosen).to(items.device)
         frequency = None if self.log_frequency is None else self.log_frequency[rows]
-        loss = info_nce(ours, items, own, next_items, rows, self.config.temperature, frequency)
+        loss = info_nce(profile_vectors, items, own, next_items, rows, self.config.temperature, frequency)
         self.optimizer.zero_grad()
         loss.backward()
         self._average_gradients()
@@ -121,10 +124,10 @@ class Contrastive:
         self.optimizer.step()
         self.step += 1
         with torch.no_grad():
-            right = (rows[cos_sim(ours, items).argmax(1)] == rows[own]).float().mean()
-            means: Any = self.accelerator.gather(torch.stack([loss, right]).unsqueeze(0))
+            correct = (rows[cos_sim(profile_vectors, items).argmax(1)] == rows[own]).float().mean()
+            means: Any = self.accelerator.gather(torch.stack([loss, correct]).unsqueeze(0))
         metrics = dict(zip(("loss", "accuracy"), means.mean(0).tolist(), strict=True))
-        metrics |= {"learning_rate": rate, "update_tokens": float(written + read)}
+        metrics |= {"learning_rate": rate, "update_tokens": float(profile_tokens + item_tokens)}
         return metrics | {"update_seconds": perf_counter() - begun}
 
     def save(self, folder: Path) -> None:
@@ -168,9 +171,9 @@ class Contrastive:
 class TextRanker:
     """Ranks candidate items for a text by cosine, while the encoder is trained.
 
-    The backbone ``similarity`` evaluates by the same cosines. A reward must not pay for saying nothing: of equal scores
-    the others stand first, and there is no random order. ``texts`` are those of all items, ``candidates (c,)`` the
-    item_idx, ascending, that are ranked; ``seconds`` were spent on ``embedding`` and on ``ranking`` so far.
+    The backbone ``similarity`` evaluates by the same cosines. A reward must not pay for an empty profile: among equal
+    scores the relevant item ranks last, not in a random order. ``texts`` are those of all items, ``candidates (c,)``
+    the item_idx, ascending, that are ranked; ``seconds`` were spent on ``embedding`` and on ``ranking`` so far.
     """
 
     def __init__(self, encoder: TextEncoder, texts: Sequence[str], candidates: np.ndarray) -> None:
@@ -253,7 +256,7 @@ class SystemReward:
         return self.measure(self.ranker.ranks(profiles, sessions.history[at], sessions.future[at])).tolist()
 
     def watch(self, rollout: Rollout, rows: Sequence[int]) -> Metrics:
-        """Return how readable the answers are, and how much of them is copied; see :func:`interpretability`."""
+        """Return measures of how the answers read; see :func:`interpretability`."""
         profiles = [finished(self.histories.config, text) for text in rollout.texts]
         sources = self.histories.sources(self.rows[list(rows)].tolist())
         return interpretability(profiles, sources, (~rollout.unfinished).tolist())

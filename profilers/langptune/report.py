@@ -38,7 +38,7 @@ METRICS = ("ndcg@20", "mrr@20", "recall@20", "precision@20")
 _LONGEST = 500
 _EXAMPLES = 5
 _SAMPLE = 8
-"""Sessions, prompts or pairs of texts, that an estimate tries."""
+"""Sessions (prompts, pairs of texts) that are timed for an estimate."""
 _NAMES = {
     "profile": {"full": "LangPTune", "cl": "LangPTune-CL", "rlso": "LangPTune-RLSO", "zero": "LangPTune-0"},
     "history": {"cl": "EMB-CL", "zero": "EMB-0"},
@@ -196,13 +196,13 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
     config, rows = tuning.config, tuning.train_rows[:_SAMPLE].tolist()
     recommends, writes = config.trains
     parts: list[tuple[str, int, int, float]] = []
-    each = 0.0
+    profile_seconds = 0.0
     if config.source == "profile":
         network = load_network(tuning.model, full=config.lora.whole)
         policy = Policy.adapt(network, config.lora, seed=config.seed)
         sampler = PolicyGenerator(policy.base, tuning.model)
         writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
-        each = writer.profiles(rows, config.rlso.sampling).seconds / len(rows)
+        profile_seconds = writer.profiles(rows, config.rlso.sampling).seconds / len(rows)
         if writes:
             chats = writer.chats(rows, config.writing).values()
             drawn = config.rlso.steps * config.rlso.batch_size
@@ -218,11 +218,13 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
         seconds = (perf_counter() - begun) / len(rows) * drawn
         profiles = drawn if config.source == "profile" else 0
         if config.cl.reuse:
-            # of a policy that stands still, profiles are sampled once
+            # where the policy is not trained, each profile is sampled once
             profiles = min(profiles, len(tuning.train_rows) * (config.rounds if writes else 1))
-        parts.append(("contrastive learning", config.cl.steps, profiles, seconds + each * profiles))
+        parts.append(
+            ("contrastive learning", config.cl.steps, profiles, seconds + profile_seconds * profiles)
+        )
     test = len(tuning.sessions.rows("test")[: config.measured or None]) * (config.source == "profile")
-    parts.append(("test sessions", 1, test, each * test))
+    parts.append(("test sessions", 1, test, profile_seconds * test))
 
     lines = [(part, f"{steps:,}", f"{count:,}", duration(seconds)) for part, steps, count, seconds in parts]
     lines.append(("all", "", "", duration(sum(seconds for *_, seconds in parts))))
@@ -235,7 +237,7 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
 def _update_seconds(
     tuning: "LangPTunePipeline", policy: Policy, sampler: PolicyGenerator, prompts: list[list[int]]
 ) -> float:
-    """Return the seconds of an RLSO update a prompt, of two: on a CPU it is by far the slowest part."""
+    """Return the seconds of an RLSO update for a prompt, timed on two: on a CPU it is by far the slowest part."""
     size = len(prompts[:2])
     trial = tuning.config.rlso.model_copy(update={"batch_size": size, "minibatch_size": size})
 

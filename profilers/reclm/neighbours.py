@@ -24,8 +24,8 @@ from reclm.recommend.training import TrainConfig, TripleSampler, train
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 
-_HELD = 1 << 22
-"""Scores, or values of vectors, that are held at once."""
+_AT_ONCE = 1 << 22
+"""Scores, or values of vectors, in memory at once."""
 
 
 def similar(
@@ -40,46 +40,49 @@ def similar(
     Exact, whatever ``block``, the rows that are scored at once: float32 products find all that may belong to the
     nearest (the bound on their rounding error is the margin), and those few are scored and ordered in float64.
 
-    Rows ``among`` (all by default) of ``vectors`` ``(n, d)`` are neighbours of ``searchers`` (the same by default), but
-    none of itself; one of zeros has none and is nobody's. Return ``(n, k)`` int64 rows, -1 where there are fewer.
+    The rows ``among`` (default: all) of ``vectors`` ``(n, d)`` are candidates for the rows ``searchers`` (default: the
+    candidates). No row is its own neighbour; a row of zeros has no neighbour, and is none. Return ``(n, k)`` int64
+    rows, -1 where there are fewer.
     """
     nearest = np.full((len(vectors), k), -1, np.int64)
     lengths = np.linalg.norm(np.asarray(vectors, np.float64), axis=1)
     rows = np.arange(len(vectors)) if among is None else np.unique(among)
-    asking = rows if searchers is None else np.unique(searchers)
-    rows, asking = rows[lengths[rows] > 0], asking[lengths[asking] > 0]
-    if not len(rows) or not len(asking):
+    query_rows = rows if searchers is None else np.unique(searchers)
+    rows, query_rows = rows[lengths[rows] > 0], query_rows[lengths[query_rows] > 0]
+    if not len(rows) or not len(query_rows):
         return nearest
-    units, queries = (np.asarray(vectors[part], np.float64) / lengths[part, None] for part in (rows, asking))
+    units, queries = (
+        np.asarray(vectors[part], np.float64) / lengths[part, None] for part in (rows, query_rows)
+    )
     units32, queries32 = (torch.from_numpy(part.astype(np.float32)) for part in (units, queries))
-    own = np.minimum(np.searchsorted(rows, asking), len(rows) - 1)
+    self_place = np.minimum(np.searchsorted(rows, query_rows), len(rows) - 1)
     # a product of two unit vectors of d float32 terms is wrong by at most (d + 2) ε/2, and so is the k-th best that it
     # is compared with: take twice that as the margin
     margin = 2 * (units.shape[1] + 2) * float(np.finfo(np.float32).eps)
     width = min(k, len(rows))
-    block = block or max(1, _HELD // len(rows))
-    memory = torch.empty(min(block, len(asking)), len(rows))
-    for start in range(0, len(asking), block):
+    block = block or max(1, _AT_ONCE // len(rows))
+    memory = torch.empty(min(block, len(query_rows)), len(rows))
+    for start in range(0, len(query_rows), block):
         part = slice(start, start + block)
-        count = len(asking[part])
+        count = len(query_rows[part])
         products = torch.mm(queries32[part], units32.T, out=memory[:count])
-        present = np.flatnonzero(rows[own[part]] == asking[part])
-        products[present, own[part][present]] = -torch.inf
+        present = np.flatnonzero(rows[self_place[part]] == query_rows[part])
+        products[present, self_place[part][present]] = -torch.inf
         least = products.topk(width, dim=1).values[:, -1:] - margin
         query, near = (places.numpy() for places in (products >= least).nonzero(as_tuple=True))
-        others = rows[near] != asking[part][query]
+        others = rows[near] != query_rows[part][query]
         query, near = query[others], near[others]
         order = np.lexsort((near, -_cosines(queries[part], query, units, near), query))
         query, near = query[order], near[order]
         place = np.arange(len(query)) - np.searchsorted(query, np.arange(count))[query]
         best = place < width
-        nearest[asking[part][query[best]], place[best]] = rows[near[best]]
+        nearest[query_rows[part][query[best]], place[best]] = rows[near[best]]
     return nearest
 
 
 def _cosines(a: np.ndarray, rows: np.ndarray, b: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return ``(m,)`` float64 products of rows, each summed in the same order wherever it stands."""
-    step = max(1, _HELD // b.shape[1])
+    step = max(1, _AT_ONCE // b.shape[1])
     parts = [
         np.einsum("nd,nd->n", a[rows[at : at + step]], b[other[at : at + step]])
         for at in range(0, len(rows), step)
@@ -132,9 +135,9 @@ class UserNeighbours:
         return self._cached("nearest", self.among, self.histories.shape[1])
 
     def among(self, learned: np.ndarray | None = None, searchers: np.ndarray | None = None) -> np.ndarray:
-        """Return ``(U, count)`` :func:`similar` users of the rows ``searchers`` that are in ``learned``.
+        """Return ``(U, count)`` :func:`similar` users: of the rows ``searchers``, among the rows ``learned``.
 
-        There is one of each history, and none with the user's own.
+        Of users with equal histories one is a candidate, and none with the searcher's own history.
         """
         count = self.config.count
         same = np.unique(np.sort(self.histories, axis=1), axis=0, return_inverse=True)[1]

@@ -117,26 +117,26 @@ def trimmed(
     """Leave out whole items until a prompt fits: first the last items of the longest lists, then the last lists.
 
     A row of ``lists`` ``(n, L, h)`` retains at least two items a list, then fewer lists, at last one item of one list:
-    of a target with one item left, none could be asked for. Its tokens are ``fixed`` ``(n,)``, ``list_cost`` ``(n, L)``
+    a target with a single item has none left to ask for. Its tokens are ``fixed`` ``(n,)``, ``list_cost`` ``(n, L)``
     of each list that is not empty, and ``item_cost`` ``(I,)`` of each item.
 
     Return ``(lists, fits)``: a copy with -1 where an item was left out, and ``(n,)`` bool: whether the row fits at all;
     one that does not is all -1.
     """
-    there = lists >= 0
-    total = np.cumsum(np.where(there, item_cost[lists], 0), axis=2)
-    headings = np.where(there.any(2), list_cost, 0)
-    _, many, longest = lists.shape
+    present = lists >= 0
+    total = np.cumsum(np.where(present, item_cost[lists], 0), axis=2)
+    headings = np.where(present.any(2), list_cost, 0)
+    _, n_lists, longest = lists.shape
     chosen = np.zeros(lists.shape, bool)
     fits = np.zeros(len(lists), bool)
-    options = [(items, many) for items in range(longest, 2, -1)]
-    options += [(items, count) for items in range(min(2, longest), 0, -1) for count in range(many, 0, -1)]
+    options = [(items, n_lists) for items in range(longest, 2, -1)]
+    options += [(items, count) for items in range(min(2, longest), 0, -1) for count in range(n_lists, 0, -1)]
     for items, count in options:
         cost = fixed + total[:, :count, items - 1].sum(1) + headings[:, :count].sum(1)
         now = ~fits & (cost <= limit)
         chosen[now, :count, :items] = True
         fits |= now
-    return np.where(chosen & there, lists, -1), fits
+    return np.where(chosen & present, lists, -1), fits
 
 
 class Histories:
@@ -257,6 +257,6 @@ def packed(lists: np.ndarray) -> np.ndarray:
 
 
 def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield ``rows``, some thousand at once."""
+    """Yield ``rows`` in blocks of some thousand."""
     for start in range(0, len(rows), _BLOCK):
         yield rows[start : start + _BLOCK]

@@ -52,14 +52,14 @@ def reward_pairs(
     none while there are such, and are left out after that.
     """
     known = [sample for sample in samples if sample.subject in profiles]
-    owns = [profiles[sample.subject] for sample in known]
+    targets = [profiles[sample.subject] for sample in known]
     others = [
         [profiles[near] for near in sample.neighbours if profiles.get(near, own) != own]
-        for sample, own in zip(known, owns, strict=True)
+        for sample, own in zip(known, targets, strict=True)
     ]
     lonely = np.fromiter((not texts for texts in others), bool, len(known))
     kinds = _kinds(lonely, config, generator)
-    for sample, own, texts, kind in zip(known, owns, others, kinds, strict=True):
+    for sample, own, texts, kind in zip(known, targets, others, kinds, strict=True):
         if kind is not None:
             theirs = texts[int(generator.integers(len(texts)))] if texts else ""
             yield Pair(sample.subject, sample.messages, own, rejected(kind, own, theirs), kind)
@@ -121,7 +121,7 @@ def _kinds(
     names = list(config.negatives)
     shares = np.array([config.negatives[name] for name in names])
     alone = np.array([name not in {"neighbour", "mixed"} for name in names])
-    # so many users that the lonely ones get no more than the share that needs no neighbour
+    # at most so many users that those without a neighbour fit the share that needs none
     room = shares[alone].sum()
     most = len(lonely) if room >= 1 else min(len(lonely), int((~lonely).sum() / (1 - room)))
     pool = generator.permutation(np.repeat(np.arange(len(names)), _apportioned(shares, most)))

@@ -76,8 +76,8 @@ class Instructions:
             lists = self.histories.of_users[block, None, : self.config.history]
             chosen, fits = self._fitted("kd", lists, np.zeros((len(block), 1), np.int64), frame + room)
             for at in np.flatnonzero(fits).tolist():
-                asked = prompts.distillation(self.histories.named(chosen[at, 0]), phrases)
-                yield self._sample("kd", "user", block[at], (*asked, *answers[at]))
+                prompt = prompts.distillation(self.histories.named(chosen[at, 0]), phrases)
+                yield self._sample("kd", "user", block[at], (*prompt, *answers[at]))
 
     def collaborative(
         self, neighbours: np.ndarray, profiles: Mapping[str, str], generator: np.random.Generator
@@ -123,8 +123,8 @@ class Instructions:
             chosen, fits = self._fitted("inference", lists, heading, np.full(len(block), frame))
             for at in np.flatnonzero(fits):
                 used = (chosen[at] >= 0).any(1)
-                asked = prompts.inference(list(map(self.histories.named, chosen[at, used])), phrases)
-                yield self._sample("inference", "user", block[at], asked, near[at, used[1:]])
+                prompt = prompts.inference(list(map(self.histories.named, chosen[at, used])), phrases)
+                yield self._sample("inference", "user", block[at], prompt, near[at, used[1:]])
 
     def warm_items(
         self, rows: np.ndarray, users: Mapping[str, str], profiles: Mapping[str, str] | None = None
@@ -177,8 +177,8 @@ class Instructions:
             for at in np.flatnonzero(fits).tolist():
                 beside = chosen[at, 0][chosen[at, 0] >= 0]
                 lines = [quoted[row] for row in beside.tolist()]
-                asked = prompts.item_question(stage, self.histories.lines[block[at]], lines, phrases)
-                yield self._sample(stage, "item", block[at], (*asked, *answers[at]), beside)
+                prompt = prompts.item_question(stage, self.histories.lines[block[at]], lines, phrases)
+                yield self._sample(stage, "item", block[at], (*prompt, *answers[at]), beside)
 
     def _answers(
         self, kind: ProfileKind, profiles: Mapping[str, str] | None, rows: np.ndarray
@@ -189,9 +189,9 @@ class Instructions:
         texts = self.histories.texts(kind, profiles, rows)
         return [(Message("assistant", text),) for text in texts], self.budget.lines(texts, "")
 
-    def _frame(self, asked: tuple[Message, ...]) -> int:
-        """Return the tokens of a question and its answer without lists and answer."""
-        return self.budget.frame((*asked, Message("assistant", ".")))
+    def _frame(self, prompt: tuple[Message, ...]) -> int:
+        """Return the tokens of a sample whose lists and answer are empty: of template and fixed words."""
+        return self.budget.frame((*prompt, Message("assistant", ".")))
 
     def _heading(self) -> int:
         return int(self.budget.lines(["User 10 chose:"], "")[0])

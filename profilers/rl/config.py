@@ -9,7 +9,7 @@ from reclm.llm.chat import SamplingParams
 
 
 class LoraOptions(Config):
-    """What is trained of a model: an adapter, or its last layers."""
+    """The trained part of a model: an adapter, or its last layers."""
 
     r: int = Field(default=4, ge=1)
     """Rank; RecLM's release has 4 for PPO."""
@@ -40,7 +40,7 @@ class OnPolicyConfig(Config):
     batch_size: int = Field(default=64, ge=1)
     """Prompts a step, of all processes together."""
     minibatch_size: int = Field(ge=1)
-    """What a gradient step learns from, on each process."""
+    """Answers (RLSO: prompts) a gradient step, on each process."""
     epochs: int = Field(default=4, ge=1)
     """Passes over a batch."""
     learning_rate: float = Field(ge=0)

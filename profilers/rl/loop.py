@@ -76,9 +76,11 @@ def batch_rows(
         epoch: torch.randperm(prompts, generator=generator(seed, 0, epoch)).tolist()
         for epoch in range(places[0] // prompts, places[-1] // prompts + 1)
     }
-    own = places[process::processes]
-    rows = [orders[place // prompts][place % prompts] for place in own for _ in range(samples)]
-    return rows, [seed * 1_000_003 + place * samples + sample for place in own for sample in range(samples)]
+    process_places = places[process::processes]
+    rows = [orders[place // prompts][place % prompts] for place in process_places for _ in range(samples)]
+    return rows, [
+        seed * 1_000_003 + place * samples + sample for place in process_places for sample in range(samples)
+    ]
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -157,8 +159,8 @@ class OnPolicy(ABC):
         """Sample a batch of answers, rate them, and update the policy."""
         config, group = self.config, self.accelerator
         started = perf_counter()
-        share = (group.process_index, group.num_processes, self.samples)
-        rows, seeds = batch_rows(self.step, config.batch_size, len(self.prompts), config.seed, *share)
+        process = (group.process_index, group.num_processes, self.samples)
+        rows, seeds = batch_rows(self.step, config.batch_size, len(self.prompts), config.seed, *process)
         rollout = roll_out(self.sampler, [self.prompts[row] for row in rows], config.sampling, seeds)
         rollout = rollout.to(group.device)
         sampled = perf_counter()
@@ -234,12 +236,12 @@ class OnPolicy(ABC):
 
         def score() -> TokenScores:
             rows = torch.arange(len(rollout.ids)).split(size)
-            parts = [self._score(self.policy, rollout, some) for some in rows]
+            parts = [self._score(self.policy, rollout, part) for part in rows]
             return TokenScores(*map(torch.cat, zip(*parts, strict=True)))
 
-        own = score()
+        scores = score()
         with self.policy.reference():
-            return own, score().logprobs
+            return scores, score().logprobs
 
     def _score(self, policy: Any, rollout: Rollout, rows: Tensor) -> TokenScores:
         ids, attention, answers = rollout.ids[rows], rollout.attention[rows], rollout.answers[rows]

@@ -81,11 +81,11 @@ class LogitHead:
 
     @torch.no_grad()
     def check(self) -> None:
-        """Compare with the model's own logits of three tokens."""
+        """Raise BadInput where the logits of three tokens differ from those of the model itself."""
         ids = torch.arange(3, device=next(self._network.parameters()).device).unsqueeze(0)
         ours = self.logits(self.hidden(ids, torch.ones_like(ids)))
-        own = self._network(input_ids=ids, use_cache=False).logits.float()
-        if not torch.allclose(ours, own, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
+        expected = self._network(input_ids=ids, use_cache=False).logits.float()
+        if not torch.allclose(ours, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             kind, how = type(self._network).__name__, "in an unknown way; use another model"
             raise BadInput(f"{kind} changes its logits behind the output layer {how}")
 
@@ -312,8 +312,8 @@ def sample_all(
     """Answer each prompt (token ids): return the tokens, and whether the model ended the answer by itself."""
     # rows of like length lie together in the engine's batches
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    own = None if seeds is None else [seeds[row] for row in order]
-    sampled = sampler.sample([prompts[row] for row in order], params, own)
+    row_seeds = None if seeds is None else [seeds[row] for row in order]
+    sampled = sampler.sample([prompts[row] for row in order], params, row_seeds)
     answers = {order[place]: (new, ended) for place, new, ended in sampled}
     return [answers[row] for row in range(len(prompts))]
 

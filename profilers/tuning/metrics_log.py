@@ -25,14 +25,14 @@ _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError, SafetensorError)
 _DISK_FULL = ("PytorchStreamWriter", "inline_container", "No space left", "os error 28", "Quota exceeded")
 _SMOOTHED = 40
-"""A curve of so many points is drawn as its running mean over a twentieth of it, in front of itself."""
+"""Points from which on a curve is drawn as its running mean over a twentieth of it, in front of the values."""
 
 
 class MetricsLog:
     """Writes ``metrics.jsonl`` and TensorBoard's files.
 
-    Rows behind ``step``, the steps done, are of a run that was broken, and are cut off; ``rows``, each with its
-    ``step``, stand in place of those in the file.
+    ``step`` is the number of steps done: later rows in the file are of a run that was broken, and are deleted.
+    ``rows``, each with its ``step``, replace those in the file.
     """
 
     def __init__(self, folder: Path, step: int, rows: Iterable[Mapping[str, Any]] | None = None) -> None:

@@ -151,11 +151,11 @@ def closeness(
     if not len(owner):
         return np.zeros(0), np.zeros(0)
     matrix = vectors(texts.values())
-    own = matrix[rows]
+    subject_vectors = matrix[rows]
     count = np.bincount(owner, minlength=len(ids))
-    near = np.bincount(owner, _cosine(own[owner], matrix[other]), minlength=len(ids))
+    near = np.bincount(owner, _cosine(subject_vectors[owner], matrix[other]), minlength=len(ids))
     # a sum of cosines is the cosine with the sum: no pair is visited
-    far = own @ matrix.sum(0) - _cosine(own, own) - near
+    far = subject_vectors @ matrix.sum(0) - _cosine(subject_vectors, subject_vectors) - near
     others = len(matrix) - 1 - count
     known = (count > 0) & (others > 0)
     return near[known] / count[known], far[known] / others[known]
@@ -169,10 +169,10 @@ def _to_teacher(
     if not taught:
         return np.zeros(0), np.zeros(0)
     written, wanted = vectors(texts[id] for id in taught), vectors(teacher[id] for id in taught)
-    own = _cosine(written, wanted)
+    same_subject = _cosine(written, wanted)
     if len(taught) < 2:
-        return own, np.zeros(0)
-    return own, (written @ wanted.sum(0) - own) / (len(taught) - 1)
+        return same_subject, np.zeros(0)
+    return same_subject, (written @ wanted.sum(0) - same_subject) / (len(taught) - 1)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ class About(BaseConfig):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``config.yaml``, ``about.yaml``, and a folder a stage, each with its ``adapter``; for subclasses."""
+    """The base of run folders: ``config.yaml``, ``about.yaml``, and a folder for each stage with its ``adapter``."""
 
     profiler: ClassVar[str]
     Config: ClassVar[type[BaseConfig]]

@@ -217,8 +217,8 @@ def trainer_arguments(
 def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
     """Train, or resume from the latest complete checkpoint; return the adapter's folder, ``folder/adapter``."""
     first = trainer.is_world_process_zero()
-    each = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
-    updates = int(np.ceil(len(trainer.train_dataset) / (each * trainer.args.world_size)))
+    per_update = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+    updates = int(np.ceil(len(trainer.train_dataset) / (per_update * trainer.args.world_size)))
     with progress_bar(what, updates, progress and first) as advance:
         trainer.remove_callback(PrinterCallback)
         if first:

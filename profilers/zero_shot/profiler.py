@@ -167,7 +167,7 @@ class ZeroShot(ChatProfiler):
         has one; the better one is returned.
         """
         malformed: dict[str, Profile] = {}
-        # a model that cannot be penalised would be asked the same again
+        # without a repetition penalty the second answer would equal the first
         once = self.config.second_penalty is None or "repetition_penalty" in self.generator.unsupported
         for profile in self._generate(kind, chats, again=False):
             if once or self.in_format(kind, profile.text):
@@ -228,8 +228,10 @@ def common_phrases(profiles: Iterable[str], limit: int, title: str) -> ProfilePa
     A profile out of format is passed over, and so is the item's own title.
     """
     parsed = [parse(text) for text in profiles if fault(text) is None]
-    own = title.casefold()
-    interests = ([phrase for phrase in parts.interests if phrase.casefold() not in own] for parts in parsed)
+    item_title = title.casefold()
+    interests = (
+        [phrase for phrase in parts.interests if phrase.casefold() not in item_title] for parts in parsed
+    )
     identities = _commonest((parts.identities for parts in parsed), (limit + 1) // 2)
     commonest = identities, _commonest(interests, limit)
     return ProfileParts(*(tuple(plain(phrase, 40) for phrase in phrases) for phrases in commonest))
