@@ -1,4 +1,4 @@
-"""The base of every configuration: typed, bounded, closed to unknown keys, YAML in and out."""
+"""The base of all options: typed, bounded, without unknown keys, read from and written to YAML."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The terminal, and Markdown: texts from data are shown as they are written, and obeyed by neither."""
+"""Output to the terminal and as Markdown: texts from data are shown as written, and act as markup in neither."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[-+−]?[\d.,]+ ?%?|–|")
 
 
 def say(text: object = "", error: bool = False) -> None:
-    """Print text to stdout, or to stderr, unwrapped; control characters in it are shown, not obeyed."""
+    """Print text to stdout, or to stderr, unwrapped; control characters in it are escaped."""
     lines = "\n".join(map(printable, str(text).split("\n")))
     Console(highlight=False, stderr=error).print(lines, markup=False, soft_wrap=True)
 

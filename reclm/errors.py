@@ -1,4 +1,4 @@
-"""Errors that a user can mend: ``except ReclmError`` catches them all."""
+"""Errors that a user can correct: ``except ReclmError`` catches them all."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence

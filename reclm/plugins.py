@@ -44,7 +44,7 @@ def name_of(kind: Kind, plugin: type) -> str:
 
 
 def get(kind: Kind, name: str) -> Any:
-    """Import and return the plug-in called ``name``, or ``module:Class``: one of your own, in the working folder, say.
+    """Import and return the plug-in called ``name``, or the class ``module:Class``, also of a module in this folder.
 
     Raises:
         NotFound: if there is no such plug-in; the nearest name is offered.

@@ -21,7 +21,7 @@ OF_PROFILES = {"profiler", "model", "engine", "adapter", "kinds", "limit", "stor
 OF_PROFILES |= {"profiler_set"}
 """Options that do nothing without ``--augment``."""
 BACKBONES = "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class."
-SELECT_ON = "The part that chooses the epoch; test is the papers' way, and flatters."
+SELECT_ON = "The part that chooses the epoch; test is the papers' choice, and flatters."
 LIMIT = (
     "Write missing profiles of the first so many users, and items, 0 for all; default 300 with a language model, all "
     "without one. Stored profiles are used in any case."

@@ -38,13 +38,13 @@ def profile(
     data = reclm.load_dataset(dataset)
     shared: dict[str, Any] = {"model": model, "engine": engine, "store": store}
     shared |= {"encoder": encoder, "limit": limit}
-    own: dict[str, Any] = {"prompts": prompts, "carry_over": carry_over, "fresh": fresh}
+    selection: dict[str, Any] = {"prompts": prompts, "carry_over": carry_over, "fresh": fresh}
     same = {"dataset": dataset, "profiler": profiler, **shared, "kinds": None if kinds == "both" else kinds}
-    options = {**shared, **own, "kinds": opt.sides(kinds), **parse_settings(set_ or [])}
+    options = {**shared, **selection, "kinds": opt.sides(kinds), **parse_settings(set_ or [])}
     if dry_run:
         table = reclm.estimate_profiles(data, profiler, **options).table()
         show_table(["", *table.columns], table.itertuples(), "dry run: nothing is written")
-        return opt.next_step("reclm profile", **same, **own, set=set_)
+        return opt.next_step("reclm profile", **same, **selection, set=set_)
     profiles = reclm.write_profiles(data, profiler, **options)
     if profiles.run:
         _show_run(profiles.run)

@@ -93,8 +93,8 @@ def _show(steered: "Steered") -> None:
         rows = ((rank, id, title, score) for id, (rank, title, score) in zip(ids, before, strict=True))
         return show_table(["rank", "item", "title", "cosine"], rows)
     rows = (
-        (*was, printable(item.title, LONGEST), item.score, _moved(item, len(before)))
-        for was, item in zip(before, steered.after, strict=True)
+        (*row, printable(item.title, LONGEST), item.score, _moved(item, len(before)))
+        for row, item in zip(before, steered.after, strict=True)
     )
     show_table(["rank", "by the profile", "cosine", "by the edited profile", "cosine", "moved"], rows)
     for item in steered.left:

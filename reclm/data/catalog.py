@@ -139,9 +139,9 @@ def _prepared_row(name: str, folder: Path) -> dict[str, Any]:
         counts, recipe = head["report"]["kept"], head.get("prepared") or {}
         protocols = ", ".join(protocol["name"] for protocol in head["protocols"])
         summary = f"{recipe.get('reader', 'of your own')}: {protocols}"
-        made = {"summary": summary, "options": recipe.get("options", {}), "source": recipe.get("source")}
+        details = {"summary": summary, "options": recipe.get("options", {}), "source": recipe.get("source")}
         sizes = {"users": counts["users"], "items": counts["items"], "train": counts["train interactions"]}
-        return row | made | sizes | {"fingerprint": head["fingerprint"]}
+        return row | details | sizes | {"fingerprint": head["fingerprint"]}
     except (ReclmError, LookupError, TypeError, ValueError) as error:
         return row | {"summary": f"damaged: {error}"}
 

@@ -43,8 +43,8 @@ class Interactions:
     review: pa.Array | None = None
 
     def __post_init__(self) -> None:
-        given = {name: values for name, values in vars(self).items() if values is not None}
-        for name, values in given.items():
+        columns = {name: values for name, values in vars(self).items() if values is not None}
+        for name, values in columns.items():
             if len(values) != len(self.user_idx):
                 raise BadInput(f"column {name} has {len(values)} rows, user_idx has {len(self.user_idx)}")
             if name != "review":
@@ -129,7 +129,7 @@ class ReadReport:
 
 @dataclass(frozen=True, eq=False)
 class TrainingView:
-    """All that a profiler may read: the training part and the item text. It *has* no other part, so none can leak.
+    """The part of a data set that a profiler may read: training part and item text. No other part is there to leak.
 
     Attributes:
         fingerprint: of the data set; it travels into every artefact made from the view.
@@ -169,8 +169,8 @@ class Dataset:
         item_text: ``I`` rows, one string column a field, most telling first; empty string = no text. No column:
             nothing is known of the items but their ids.
         protocols: the evaluations it offers, in order.
-        text_template: how an item's fields are put into one text, e.g. ``"{title}[ ({year})][. {genre}]"``; empty
-            for all fields in order (:func:`reclm.text.item_text.item_texts`).
+        text_template: makes one text of an item's fields, e.g. ``"{title}[ ({year})][. {genre}]"``; empty for all
+            fields in order (:func:`reclm.text.item_text.item_texts`).
         report: counts of the reader; not part of the fingerprint.
         sessions: of a ``next-item`` data set (:func:`reclm.data.sessions.next_item`).
         folder: where it was loaded from; None for one made in memory.
@@ -297,7 +297,7 @@ class Dataset:
         return Interactions(user_idx, np.concatenate([part.item_idx for part in parts]))
 
     def view(self) -> TrainingView:
-        """Return the part that a profiler may see."""
+        """Return the training part and item text, all that a profiler may read."""
         shared = (self.name, self.users, self.items, self.train, self.item_text, self.text_template)
         return TrainingView(*shared, self.fingerprint, self.sessions and self.sessions.blanked())
 

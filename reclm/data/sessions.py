@@ -17,14 +17,14 @@ from reclm.data.item_text import item_texts
 from reclm.data.splits import Fraction, Seed
 from reclm.errors import BadInput
 
-NONE = -1  # no further item of a history; a future that is not to be seen
+NONE = -1  # pads a short history; hides the future of a held-out user
 BLOCK = 1000  # texts whose tokens are counted between two steps of the progress bar
 Count = Annotated[int, Field(ge=1)]
 CountTokens = Callable[[Sequence[str]], Sequence[int]]  # the tokens of each text
 
 
 class SessionOptions(Config):
-    """How sessions are made. The defaults are the paper's."""
+    """Options of :func:`next_item`. The defaults are the paper's."""
 
     history: Count = 4
     """Items a profile is written from, |h|."""

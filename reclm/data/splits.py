@@ -1,4 +1,4 @@
-"""From interactions to a finished data set: splits and protocols."""
+"""Splits and protocols: make a data set of interactions."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -60,7 +60,7 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
         "fingerprint": dataset.fingerprint,
         "text_template": dataset.text_template,
         "text_fields": dataset.item_text.column_names,
-        "protocols": [{"name": each.name, "mask": list(each.mask)} for each in dataset.protocols],
+        "protocols": [{"name": protocol.name, "mask": list(protocol.mask)} for protocol in dataset.protocols],
         "report": vars(dataset.report),
         "prepared": dict(prepared),
     }

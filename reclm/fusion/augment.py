@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Augmented:
-    """A handle on an augmented model: its coverage, a switch, and the way back.
+    """A handle on an augmented model: its coverage, a switch, and removal.
 
     It holds nothing but the model, so that ``Augmented(copy.deepcopy(model))`` is the handle of a copy.
 
@@ -89,7 +89,7 @@ class Augmented:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Give the plain model while the context lasts (``parametrize.cached()`` around it may hold fused tables)."""
+        """Compute without profiles in the ``with`` block (``parametrize.cached()`` around it may hold fused tables)."""
         before, self.enabled = self.enabled, False
         try:
             yield

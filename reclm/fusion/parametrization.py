@@ -145,8 +145,8 @@ def detach(embedding: nn.Embedding, *, bake: bool) -> None:
     table.eval().enabled = True
     # copy.deepcopy lets a copy share the class that torch is about to strip of its property
     shared = type(embedding)
-    own = type(shared.__name__, shared.__bases__, dict(vars(shared)))
-    embedding.__class__ = own  # pyright: ignore[reportAttributeAccessIssue]
+    copy = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    embedding.__class__ = copy  # pyright: ignore[reportAttributeAccessIssue]
     parametrize.remove_parametrizations(embedding, "weight", leave_parametrized=bake)
 
 

@@ -35,14 +35,14 @@ class Coverage:
     cold_without: int
 
     def __str__(self) -> str:
-        own = self.with_profile + self.without
-        parts = [f"{self.embedding}: {self.with_profile} of {own} {self.kind}s have a profile"]
+        total = self.with_profile + self.without
+        parts = [f"{self.embedding}: {self.with_profile} of {total} {self.kind}s have a profile"]
         if self.without:
             parts.append(f"{self.without} without {_WITHOUT[self.missing]}")
         if self.cold:
             parts.append(f"{self.cold} are cold, {self.cold_without} of them without")
-        if self.table_rows > own:
-            parts.append(f"{self.table_rows - own} other rows are not theirs")
+        if self.table_rows > total:
+            parts.append(f"{self.table_rows - total} other rows are not theirs")
         return "; ".join(parts)
 
 

@@ -31,7 +31,7 @@ class Chat:
 
 
 class SamplingParams(Config):
-    """How to generate. Part of what identifies a profile."""
+    """Options of generation; they are part of a prompt's hash."""
 
     max_new_tokens: int = Field(default=48, ge=1)
     temperature: float = Field(default=0.0, ge=0)

@@ -72,9 +72,10 @@ def open_generator(model: str | None = None, engine: str | None = None) -> TextG
     """
     if engine is not None and not (plugin := plugins.get("generator", engine)).local:
         return plugin(model)
-    found = find_model(model)
+    language_model = find_model(model)
     return LazyGenerator(
-        found.name, lambda: plugins.get("generator", engine or _default_engine(found))(found)
+        language_model.name,
+        lambda: plugins.get("generator", engine or _default_engine(language_model))(language_model),
     )
 
 

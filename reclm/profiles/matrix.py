@@ -86,16 +86,16 @@ def vector_table(store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind,
     name = f"embeddings-{slug(encoder.name)}"
     if slug(encoder.name) != encoder.name:  # two names may have one slug
         name += f"-{_hash(encoder.name)[:8]}"
-    own = open_table(store.db, name)
-    if own is not None and not _changed(own, kind, texts):
-        return own
+    stored = open_table(store.db, name)
+    if stored is not None and not _changed(stored, kind, texts):
+        return stored
     names = dict.fromkeys(("kind", "id", "text_hash"), pa.string())
     schema = pa.schema({**names, "vector": pa.list_(pa.float32(), encoder.dim)})
     with ExitStack() as stack:
         db = connect(_lock_folder(store, stack) or "memory://")
         table = db.create_table(name, schema=schema, exist_ok=True)
         if changed := _changed(table, kind, texts):
-            _fill(table, own, kind, changed, encoder, progress)
+            _fill(table, stored, kind, changed, encoder, progress)
         return table
 
 
@@ -124,16 +124,16 @@ def _changed(table: "Table", kind: ProfileKind, texts: dict[str, str]) -> dict[s
 
 def _fill(
     table: "Table",
-    own: "Table | None",
+    stored: "Table | None",
     kind: ProfileKind,
     changed: dict[str, list[str]],
     encoder: "TextEncoder",
     progress: bool,
 ) -> None:
-    """Store the vectors of ``changed`` texts; those of equal texts come from ``table``, or from the store's ``own``."""
+    """Store the vectors of ``changed`` texts; those of equal texts come from ``table`` or ``stored``."""
     text_of = {_hash(text): text for text in changed}
     known: dict[str, np.ndarray] = {}
-    for source in filter(None, (table, own)):
+    for source in filter(None, (table, stored)):
         rows = _rows(source, kind, "text_hash", "vector")
         hashes, vectors = _arrays(rows.filter(pc.is_in(rows["text_hash"], pa.array(text_of.keys()))))
         known |= dict(zip((text_of[key] for key in hashes.to_pylist()), vectors, strict=True))

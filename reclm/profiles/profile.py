@@ -82,7 +82,7 @@ class Profiler(ABC):
     ``tunable`` one tunes ``model`` in ``folder`` when it is fitted.
 
     Args:
-        config: its options; None: its ``Config`` as it comes.
+        config: its options; None: the defaults of its ``Config``.
         model: the language model: a name (see :func:`~reclm.llm.models.find_model`), or an open generator.
         engine: runs the model; None chooses.
         generator: an open generator, in place of ``model`` and ``engine``.
@@ -210,6 +210,6 @@ class Profiler(ABC):
         return bool(text.strip())
 
     def save(self, folder: Path) -> None:
-        """Write the config (and whatever was learnt) to ``folder``."""
+        """Write the config to ``folder``, where :meth:`open` reads it."""
         folder.mkdir(parents=True, exist_ok=True)
         self.config.to_yaml(folder / CONFIG)

@@ -194,7 +194,7 @@ class ProfileStore:
     def rows(self, kind: ProfileKind | None = None, columns: list[str] | None = None) -> pa.Table:
         """Return the rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`."""
         wanted = columns or SCHEMA.names
-        # the journal first: what a writer moves meanwhile is then in both, and not in neither
+        # the journal is read first: a row that a writer moves meanwhile is then seen twice, not missed
         recent = {key: row for key, row in self._journalled().items() if kind in {None, row["kind"]}}
         rows = self._stored(kind, [*dict.fromkeys([*wanted, "kind", "id"])] if recent else wanted)
         if recent:

@@ -21,7 +21,8 @@ from reclm.recommend.evaluate import Scorer
 from reclm.recommend.losses import bpr_loss, l2_penalty
 
 FOLD_IN_STEPS, FOLD_IN_LR = 50, 0.02
-"""Steps of Adam and their size: chosen on ml-100k, so that users fitted anew from the mean rank like trained ones."""
+"""Steps of Adam and its learning rate in :meth:`EmbeddingBackbone.new_users`: chosen on ml-100k, so that users fitted
+from the mean rank like trained ones."""
 FOLD_IN_NEGATIVES = 64
 """Drawn for each user at each step, and shared by the items of its history."""
 
@@ -48,16 +49,16 @@ class Backbone(nn.Module, ABC):
     """The base of every recommender, the ones without parameters included.
 
     A subclass declares its options as ``Config``, is built from ``(config, inputs, generator)`` and writes
-    :meth:`scorer`, or :meth:`representations` that are scored by dot products; one that is trained sets ``trains`` and
-    writes :meth:`loss`, one that serves users and items without training ``serves_new``, :meth:`add_users` and
-    :meth:`add_items`. Every random number comes from a generator that it is passed.
+    :meth:`scorer`, or :meth:`representations` that are scored by dot products. One that is trained sets ``trains`` and
+    writes :meth:`loss`; one that serves users and items that came after training sets ``serves_new`` and writes
+    :meth:`add_users` and :meth:`add_items`. Every random number comes from a generator that it is passed.
     """
 
     Config: ClassVar[Any] = BaseConfig
     trains: ClassVar[bool] = False
     """Whether it has parameters to train; if not, it is ready once it is built."""
     needs_profiles: ClassVar[ProfileKind | None] = None
-    """The kind of profiles without which it cannot rank; it then reads no others, and has no Base to compare with."""
+    """The kind of profiles without which it cannot rank: it reads no others, and has no Base to compare with."""
     serves_new: ClassVar[bool] = False
     """Whether it can rank for users, and rank items, that came after training."""
     config: Any
@@ -233,8 +234,8 @@ class EmbeddingBackbone(Backbone):
         self, layer0: tuple[Tensor, Tensor], final: tuple[Tensor, Tensor], users: Tensor, items: Tensor
     ) -> Tensor:
         """Return BPR of ``final`` and L2 of ``layer0``, at ``(B,)`` users and ``(2B,)`` items."""
-        own = F.embedding(users, layer0[0]), F.embedding(items, layer0[1])
-        return self.objective(F.embedding(users, final[0]), F.embedding(items, final[1]), own)
+        features = F.embedding(users, layer0[0]), F.embedding(items, layer0[1])
+        return self.objective(F.embedding(users, final[0]), F.embedding(items, final[1]), features)
 
     def objective(self, users: Tensor, items: Tensor, layer0: tuple[Tensor, Tensor]) -> Tensor:
         """Return BPR of dot products of ``(B, d')`` and ``(2B, d')``, positives first, and L2 of their features."""
@@ -307,25 +308,25 @@ class EmbeddingBackbone(Backbone):
         touched, and the L2 of the user's features. A user without a history is returned as it came.
         """
         rows, columns = (torch.from_numpy(part).long() for part in histories.nonzero())
-        own = base.detach().clone().requires_grad_()
-        optimizer = torch.optim.Adam([own], lr=FOLD_IN_LR)
+        fitted = base.detach().clone().requires_grad_()
+        optimizer = torch.optim.Adam([fitted], lr=FOLD_IN_LR)
         items = self.represent(self.user_features(), self.item_features())[1]
-        chances = torch.zeros(len(own), len(items))
+        chances = torch.zeros(len(fitted), len(items))
         chances[:, self.trained_items] = 1.0
         chances[rows, columns] = 0.0
         chances[chances.sum(1) == 0] = 1.0  # a user who touched everything: all items alike
-        all_users, all_items = torch.arange(len(own)), torch.arange(len(items))
+        all_users, all_items = torch.arange(len(fitted)), torch.arange(len(items))
         for _ in range(FOLD_IN_STEPS if len(rows) else 0):
             with torch.enable_grad():
-                features = self.new_user_features(own, profiles)
+                features = self.new_user_features(fitted, profiles)
                 users = self.represent(features, features[:0])[0]
                 scores = self.scorer_of(users, items)(all_users, all_items)
                 drawn = torch.multinomial(chances, FOLD_IN_NEGATIVES, replacement=True, generator=generator)
                 loss = bpr_loss(scores[rows, columns][:, None], scores.gather(1, drawn)[rows])
                 loss = loss + self.config.l2 * l2_penalty(features[rows])
-                (own.grad,) = torch.autograd.grad(loss, [own])
+                (fitted.grad,) = torch.autograd.grad(loss, [fitted])
             optimizer.step()
-        return own.detach()
+        return fitted.detach()
 
     def add_users(
         self, profiles: ProfileMatrix | None, histories: sparse.csr_array | None, generator: torch.Generator

@@ -22,7 +22,7 @@ Scorer = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Hold a ranking task, laid out once and then run at every epoch.
+    """Hold a ranking task: built once, run at every epoch.
 
     Users without a positive among the candidates are left out; a test item that is masked stays in the
     denominators (no model is rewarded for what the protocol hides).
@@ -50,7 +50,7 @@ class Task:
         items: int,
         train: Interactions | None = None,
     ) -> "Task":
-        """Lay out a task of ``(c,)`` candidates; ``users`` and ``items`` are the sizes of the id maps.
+        """Build a task of ``(c,)`` candidates; ``users`` and ``items`` are the sizes of the id maps.
 
         Args:
             test: the positives; those outside ``candidates`` are not counted.

@@ -80,11 +80,12 @@ def _split(cls: type[Backbone], name: str, options: Mapping[str, Any]) -> tuple[
     for option in options:
         if option not in known:
             raise unknown(f"option of backbone {name} and its training", option, known)
-    own, training = (
+    model_options, train_options = (
         {option: value for option, value in options.items() if option in config.model_fields}
         for config in (cls.Config, TrainConfig)
     )
-    return cls.Config.build(own, where=f"backbone {name}"), TrainConfig.build(training, where="training")
+    config = cls.Config.build(model_options, where=f"backbone {name}")
+    return config, TrainConfig.build(train_options, where="training")
 
 
 def _inputs(

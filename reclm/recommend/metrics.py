@@ -62,7 +62,7 @@ def parse(name: str) -> tuple[str, int]:
     metric, _, k = name.lower().partition("@")
     known = (*METRICS, *BEYOND)
     if metric not in known or not k.isdigit() or int(k) < 1:
-        raise unknown("metric", name, [f"{each}@20" for each in known])
+        raise unknown("metric", name, [f"{other}@20" for other in known])
     return metric, int(k)
 
 

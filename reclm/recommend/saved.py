@@ -37,7 +37,7 @@ FORMAT = 1
 
 
 class SavedModel(Config):
-    """Describe a trained model: the content of ``model.yaml``."""
+    """The description of a trained model, ``model.yaml``."""
 
     format: int = FORMAT
     """Version of the files; raised when older ones can no longer be read."""

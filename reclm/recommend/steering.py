@@ -132,9 +132,9 @@ def _lists(data: Dataset, items: np.ndarray, scores: np.ndarray, k: int) -> list
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(1, order.shape[1] + 1)[None], axis=1)
     lists = []
-    for own, other in ((0, 1), (1, 0)):
-        best = order[own, :k]
-        numbers = (values[best].tolist() for values in (scores[own], rank[own], rank[other]))
+    for side, other in ((0, 1), (1, 0)):
+        best = order[side, :k]
+        numbers = (values[best].tolist() for values in (scores[side], rank[side], rank[other]))
         columns = data.items.ids(items[best]), _titles(data, items[best]), *numbers
         lists.append([Ranked(*row) for row in zip(*columns, strict=True)])
     return lists
@@ -241,17 +241,17 @@ def measure_steering(
     random = np.random.default_rng(seed)
     chosen = random.permutation(described)[:users]
     drawn = random.choice(usable, len(chosen))
-    own = [texts[id] for id in idmap.ids(chosen)]
+    plain_texts = [texts[id] for id in idmap.ids(chosen)]
     edited = [
         text + sentence.replace("{category}", names[category])
         for sentence in (loves, dislikes)
-        for text, category in zip(own, drawn, strict=True)
+        for text, category in zip(plain_texts, drawn, strict=True)
     ]
     encoder = profiles.encoder
     features = item_text_features(data.view(), encoder, progress=progress)
     ranker = TextRanker(features, torch.Generator().manual_seed(seed))
-    with progress_bar("embedding profiles", 3 * len(own), progress) as advance:
-        scores = ranker.scores(encoder.encode(own + edited, progress=advance))
+    with progress_bar("embedding profiles", 3 * len(plain_texts), progress) as advance:
+        scores = ranker.scores(encoder.encode(plain_texts + edited, progress=advance))
     touched = data.joined(["train", "valid"]).matrix(len(idmap), len(data.items))[np.tile(chosen, 3)]
     scores[tuple(map(torch.from_numpy, touched.nonzero()))] = -torch.inf
     plain, loved, disliked = _shares(scores, k, np.tile(drawn, 3), keys, len(names)).reshape(3, -1)

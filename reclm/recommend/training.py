@@ -128,7 +128,7 @@ def train(
     generator: torch.Generator,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> TrainingResult:
-    """Train a model and keep, for every selection task, the weights of its best epoch.
+    """Train a model; return the history and, for every selection task, the weights of its best epoch.
 
     With one task its best weights are in the model at the end; with several, load ``weights[name]`` yourself.
 
@@ -183,7 +183,7 @@ def train_backbone(
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[Backbone, TrainingResult]:
-    """Build a backbone by generator ``2 · seed`` and, if it has parameters, :func:`train` it by ``2 · seed + 1``."""
+    """Build a backbone and, if it ``trains``, :func:`train` it; the generators' seeds are ``2 · seed`` and the next."""
     init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
     model = backbone(config, inputs, init)
     if not backbone.trains:

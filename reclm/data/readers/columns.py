@@ -222,6 +222,8 @@ def find_column(file: str, name: str, names: Sequence[str]) -> str:
 
 
 class _Text(HTMLParser):
+    """Collect the text of HTML; tags that part words become spaces."""
+
     def __init__(self) -> None:
         super().__init__()
         self.pieces: list[str] = []

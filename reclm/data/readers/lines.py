@@ -253,9 +253,9 @@ def rejected(connection: duckdb.DuckDBPyConnection) -> list[Reject]:
 def _reason(kind: str, messages: Sequence[str]) -> str:
     if kind in ("MISSING COLUMNS", "TOO MANY COLUMNS"):
         # there is a message for each column that lacks, or is too many
-        found = re.findall(r"Columns: (\d+) Found: (\d+)", " ".join(messages))
-        fields = (min if kind == "MISSING COLUMNS" else max)(int(number) for _, number in found)
-        return f"{fields} fields, not {found[0][0]}"
+        counts = re.findall(r"Columns: (\d+) Found: (\d+)", " ".join(messages))
+        fields = (min if kind == "MISSING COLUMNS" else max)(int(number) for _, number in counts)
+        return f"{fields} fields, not {counts[0][0]}"
     if kind == "INVALID ENCODING":
         return "not UTF-8"
     return UNQUOTED if kind == "UNQUOTED VALUE" else f"{kind.lower()}: {messages[0]}"

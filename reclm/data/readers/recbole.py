@@ -156,9 +156,9 @@ class RecBole(Reader):
         users = id_map("user", *user_ids, *(log["user"] for log in logs.values()))
         items = id_map("item", *item_ids, *(log["item"] for log in logs.values()))
         parts = {split: interactions_of(log, users, items) for split, log in logs.items()}
-        given = [parts.get(split, Interactions.empty()) for split in SPLITS]
+        interactions = [parts.get(split, Interactions.empty()) for split in SPLITS]
         text = _item_text(items, described, config.item_field)
-        return from_given(self.name, users, items, given, text, malformed.report)
+        return from_given(self.name, users, items, interactions, text, malformed.report)
 
 
 class Ml100k(Reader):

@@ -164,8 +164,12 @@ class JsonLines:
                 lines.append(number)
         rows.report(rejects, self.malformed)
         strict = [field for field in self.schema if field.name not in self.mixed]
-        self.odd += sum(any(_is_odd(each.type, value.get(each.name)) for each in strict) for value in objects)
-        values = {each.name: [_as(each.type, row.get(each.name)) for row in objects] for each in self.schema}
+        self.odd += sum(
+            any(_is_odd(field.type, value.get(field.name)) for field in strict) for value in objects
+        )
+        values = {
+            field.name: [_as(field.type, row.get(field.name)) for row in objects] for field in self.schema
+        }
         numbers = np.concatenate([good.lines, np.array(lines, np.int64)])
         order = np.argsort(numbers)
         table = pa.concat_tables([good.table, pa.table(values, schema=self.schema)])
@@ -174,7 +178,7 @@ class JsonLines:
 
 def _is_odd(kind: pa.DataType, value: Any) -> bool:
     if pa.types.is_list(kind) and value is not None:
-        return not isinstance(value, list) or any(_is_odd(kind.value_type, each) for each in value)
+        return not isinstance(value, list) or any(_is_odd(kind.value_type, member) for member in value)
     return value is not None and type(value) not in ((int, float) if pa.types.is_floating(kind) else (str,))
 
 
@@ -182,7 +186,7 @@ def _as(kind: pa.DataType, value: Any) -> Any:
     """Return ``value`` as ``kind``, null where there is no telling what is meant."""
     if pa.types.is_list(kind):
         values = [value] if isinstance(value, str) else value
-        return [_as(kind.value_type, one) for one in values] if isinstance(values, list) else None
+        return [_as(kind.value_type, member) for member in values] if isinstance(values, list) else None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     if pa.types.is_floating(kind):

@@ -11,7 +11,7 @@ from reclm.llm.chat import Chat, Generation, SamplingParams
 from reclm.llm.engines import LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, half_copy
 
-# without its telemetry package, OpenVINO does not report its import to its makers
+# without its telemetry package OpenVINO sends no usage report when it is imported
 _TELEMETRY = "openvino_telemetry"
 _before = sys.modules.get(_TELEMETRY)
 sys.modules[_TELEMETRY] = None  # pyright: ignore[reportArgumentType]

@@ -18,6 +18,7 @@ from reclm.llm.engines import LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, transformers_folder
 
 _ROOM = 64
+"""Tokens that a cache has room for beyond those that it holds or is asked for."""
 _KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -83,7 +84,8 @@ class TokenChooser:
             logits = TopPLogitsWarper(self._params.top_p)(torch.empty(0, dtype=torch.long), logits)  # pyright: ignore[reportArgumentType]
         chances = logits.softmax(-1).cpu()
         rows = zip(chances, self._random, strict=True)
-        return torch.cat([torch.multinomial(row, 1, generator=own) for row, own in rows]).to(logits.device)
+        drawn = [torch.multinomial(row, 1, generator=random) for row, random in rows]
+        return torch.cat(drawn).to(logits.device)
 
 
 def _generator(prompt: Sequence[int], seed: int) -> torch.Generator:
@@ -222,8 +224,8 @@ class TransformersGenerator(LocalGenerator):
         prefix = self._prefix(shared)
         for start in range(0, len(prompts), self.batch_size):
             rows = prompts[start : start + self.batch_size]
-            own = None if seeds is None else seeds[start : start + self.batch_size]
-            for row, new, ended in self._batch(rows, len(shared), prefix, params, own):
+            batch_seeds = None if seeds is None else seeds[start : start + self.batch_size]
+            for row, new, ended in self._batch(rows, len(shared), prefix, params, batch_seeds):
                 yield start + row, new, ended
 
     def chooser(
