@@ -79,11 +79,8 @@ class NCF(EmbeddingBackbone):
         if self._random is None:
             raise RuntimeError("NCF takes its source of dropout in begin_epoch, which was not called")
         keep_rate = 1 - self.config.hidden_dropout
-        return (
-            torch.empty(rows, self.config.hidden)
-            .bernoulli_(keep_rate, generator=self._random)
-            .div_(keep_rate)
-        )
+        mask = torch.empty(rows, self.config.hidden).bernoulli_(keep_rate, generator=self._random)
+        return mask.div_(keep_rate)
 
     def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
         """Return the scorer of features ``(n, 2d)`` and ``(m, 2d)``, by rows; a block takes ``b·c`` memory."""
