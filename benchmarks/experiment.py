@@ -242,7 +242,7 @@ def _datasets(suite: Suite, source: Dataset, progress: bool) -> tuple[Dataset, .
         ids = partial(tokenizer, add_special_tokens=False)
         counters["model_tokens"] = lambda texts: list(map(len, ids(list(texts))["input_ids"]))
     options = [suite.sessions.model_copy(update={"seed": seed}) for seed in range(suite.seeds)]
-    return tuple(next_item(source, each, progress=progress, **counters) for each in options)
+    return tuple(next_item(source, seeded, progress=progress, **counters) for seeded in options)
 
 
 def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:

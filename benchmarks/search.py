@@ -194,11 +194,11 @@ def run_search(
     for done in range(0, search.trials, BATCH):
         count = min(BATCH, search.trials - done)
         searching = {row: study.ask(done, count) for row, study in studies.items() if study.searches}
-        asked = [(row, trial) for row, trials in searching.items() for trial in trials]
-        ready = {f"{row} trial {trial.number + 1}": trial.trial for row, trial in asked if trial.trial}
+        pairs = [(row, trial) for row, trials in searching.items() for trial in trials]
+        ready = {f"{row} trial {trial.number + 1}": trial.trial for row, trial in pairs if trial.trial}
         head = f"{title}: search, {done} of {search.trials}"
         records = iter(run_trials(list(ready.values()), cache, title=head, labels=list(ready), **running))
-        for row, trial in asked:
+        for row, trial in pairs:
             studies[row].tell(trial, next(records) if trial.trial else None)
     return {row: study.searched() for row, study in studies.items()}
 
@@ -261,7 +261,7 @@ class _RowSearch:
         """Return trials ``done … done + count - 1``: those in the study, of a run that was killed say, and new ones."""
         import optuna
 
-        asked = []
+        proposals = []
         with self._lock:
             for number in range(done, done + count):
                 trials = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
@@ -275,10 +275,10 @@ class _RowSearch:
                     self.study.sampler = optuna.samplers.TPESampler(seed=number)
                     options = self._suggested(self.study.ask())
                 try:
-                    asked.append(_Asked(number, options, self.trial_of(with_options(self.plan, options))))
+                    proposals.append(_Asked(number, options, self.trial_of(with_options(self.plan, options))))
                 except ReclmError as error:
-                    asked.append(_Asked(number, options, None, str(error)))
-        return asked
+                    proposals.append(_Asked(number, options, None, str(error)))
+        return proposals
 
     def _suggested(self, trial: "optuna.Trial") -> dict[str, Any]:
         for name, values in self.space.items():

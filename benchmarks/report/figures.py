@@ -223,9 +223,11 @@ def _activity(result: Result, rows: dict[str, list[tuple[str, Estimate | None]]]
         x, y = [place for place, _ in known], [estimate.mean for _, estimate in known]
         line = "--" if result.row(row).control else "-"
         axis.plot(x, y, line, color=palette[row], marker="o", markersize=4.5, linewidth=1.3)
-        for place, each in known:
-            if each.low is not None and each.high is not None:
-                axis.plot([place] * 2, [each.low, each.high], color=palette[row], linewidth=1.1, alpha=0.55)
+        for place, estimate in known:
+            if estimate.low is not None and estimate.high is not None:
+                axis.plot(
+                    [place] * 2, [estimate.low, estimate.high], color=palette[row], linewidth=1.1, alpha=0.55
+                )
     axis.set_xticks(range(len(names)), [dashed(name) for name in names])
     axis.grid(False, axis="x")
     axis.set_xlabel("interactions in training", color=MUTED)
