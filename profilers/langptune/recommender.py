@@ -105,18 +105,16 @@ class Contrastive:
         begun = perf_counter()
         rate = self.learning_rate * (1 - self.step / self.config.steps)
         self.optimizer.param_groups[0]["lr"] = rate
-        (profile_vectors, profile_tokens), (item_vectors, item_tokens) = (
-            self._embed(profiles),
-            self._embed(texts),
-        )
+        profile_vectors, profile_tokens = self._embed(profiles)
+        item_vectors, item_tokens = self._embed(texts)
         # the items of all processes, with gradients
         items = all_gather_with_grad(item_vectors) if self.accelerator.num_processes > 1 else item_vectors
         rows: Any = self.accelerator.gather(torch.from_numpy(item_idx).to(items.device))
         place = len(profiles) * self.accelerator.process_index
-        own = torch.arange(place, place + len(profiles), device=items.device)
+        places = torch.arange(place, place + len(profiles), device=items.device)
         next_items = torch.from_numpy(item_idx[:, None] if chosen is None else chosen).to(items.device)
         frequency = None if self.log_frequency is None else self.log_frequency[rows]
-        loss = info_nce(profile_vectors, items, own, next_items, rows, self.config.temperature, frequency)
+        loss = info_nce(profile_vectors, items, places, next_items, rows, self.config.temperature, frequency)
         self.optimizer.zero_grad()
         loss.backward()
         self._average_gradients()
@@ -124,7 +122,7 @@ class Contrastive:
         self.optimizer.step()
         self.step += 1
         with torch.no_grad():
-            correct = (rows[cos_sim(profile_vectors, items).argmax(1)] == rows[own]).float().mean()
+            correct = (rows[cos_sim(profile_vectors, items).argmax(1)] == rows[places]).float().mean()
             means: Any = self.accelerator.gather(torch.stack([loss, correct]).unsqueeze(0))
         metrics = dict(zip(("loss", "accuracy"), means.mean(0).tolist(), strict=True))
         metrics |= {"learning_rate": rate, "update_tokens": float(profile_tokens + item_tokens)}
@@ -209,8 +207,8 @@ class TextRanker:
         """Return ``(n, f)`` ranks of the future items ``(n, f)`` (item_idx, all candidates), the best 1."""
         scores = self.scores(profiles, histories)
         begun = perf_counter()
-        own = scores.gather(1, torch.from_numpy(self.place[future]))
-        ranks = (scores.unsqueeze(1) >= own.unsqueeze(2)).sum(2)
+        relevant = scores.gather(1, torch.from_numpy(self.place[future]))
+        ranks = (scores.unsqueeze(1) >= relevant.unsqueeze(2)).sum(2)
         self.seconds["ranking"] += perf_counter() - begun
         return ranks
 

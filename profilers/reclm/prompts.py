@@ -207,26 +207,26 @@ class Histories:
         An item that several neighbours chose is as likely to be drawn as one of a single neighbour. ``lists``
         ``(n, 1 + N, h)`` are those of the prompt, the target's first.
 
-        Return ``(own, positive, negative)``: ``(n, h)`` the target's list without ``v+`` and items that read the same,
+        Return ``(histories, positive, negative)``: ``(n, h)`` the target's list without ``v+`` and items that read the same,
         at most ``history`` items, and ``(n,)`` items, -1 where there is none, or where nothing would be left.
         """
         train, items = self.view.train, len(self.view.items)
         text = np.unique(np.array(self.lines, object), return_inverse=True)[1]
-        theirs = np.sort(lists[:, 1:].reshape(len(rows), -1), axis=1)
-        candidate = (theirs >= 0) & (np.diff(theirs, axis=1, prepend=-1) != 0)
+        near_items = np.sort(lists[:, 1:].reshape(len(rows), -1), axis=1)
+        candidate = (near_items >= 0) & (np.diff(near_items, axis=1, prepend=-1) != 0)
         users, clickers = rows[:, None] * items, train.user_idx * items
-        touched = np.isin(users + theirs, clickers + train.item_idx)
-        alike = np.isin(users + text[theirs], clickers + text[train.item_idx])
+        touched = np.isin(users + near_items, clickers + train.item_idx)
+        alike = np.isin(users + text[near_items], clickers + text[train.item_idx])
 
         def drawn(allowed: np.ndarray) -> np.ndarray:
             at = np.where(allowed, generator.random(allowed.shape), -1.0).argmax(1)
-            return np.where(allowed.any(1), np.take_along_axis(theirs, at[:, None], 1)[:, 0], -1)
+            return np.where(allowed.any(1), np.take_along_axis(near_items, at[:, None], 1)[:, 0], -1)
 
         positive, negative = drawn(candidate & touched), drawn(candidate & ~alike)
         same = text[lists[:, 0]] == text[positive][:, None]
-        own = packed(np.where(same & (positive >= 0)[:, None], -1, lists[:, 0]))
-        own[:, self.config.history :] = -1
-        return own, np.where(own[:, 0] >= 0, positive, -1), negative
+        histories = packed(np.where(same & (positive >= 0)[:, None], -1, lists[:, 0]))
+        histories[:, self.config.history :] = -1
+        return histories, np.where(histories[:, 0] >= 0, positive, -1), negative
 
 
 def newest(

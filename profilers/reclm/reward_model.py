@@ -54,15 +54,15 @@ def reward_pairs(
     known = [sample for sample in samples if sample.subject in profiles]
     targets = [profiles[sample.subject] for sample in known]
     others = [
-        [profiles[near] for near in sample.neighbours if profiles.get(near, own) != own]
-        for sample, own in zip(known, targets, strict=True)
+        [profiles[near] for near in sample.neighbours if profiles.get(near, target) != target]
+        for sample, target in zip(known, targets, strict=True)
     ]
     lonely = np.fromiter((not texts for texts in others), bool, len(known))
     kinds = _kinds(lonely, config, generator)
-    for sample, own, texts, kind in zip(known, targets, others, kinds, strict=True):
+    for sample, target, texts, kind in zip(known, targets, others, kinds, strict=True):
         if kind is not None:
-            theirs = texts[int(generator.integers(len(texts)))] if texts else ""
-            yield Pair(sample.subject, sample.messages, own, rejected(kind, own, theirs), kind)
+            neighbour = texts[int(generator.integers(len(texts)))] if texts else ""
+            yield Pair(sample.subject, sample.messages, target, rejected(kind, target, neighbour), kind)
 
 
 def rejected(kind: Negative, own: str, neighbour: str = "") -> str:

@@ -83,9 +83,9 @@ class LogitHead:
     def check(self) -> None:
         """Raise BadInput where the logits of three tokens differ from those of the model itself."""
         ids = torch.arange(3, device=next(self._network.parameters()).device).unsqueeze(0)
-        ours = self.logits(self.hidden(ids, torch.ones_like(ids)))
+        logits = self.logits(self.hidden(ids, torch.ones_like(ids)))
         expected = self._network(input_ids=ids, use_cache=False).logits.float()
-        if not torch.allclose(ours, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             kind, how = type(self._network).__name__, "in an unknown way; use another model"
             raise BadInput(f"{kind} changes its logits behind the output layer {how}")
 
