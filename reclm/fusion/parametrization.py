@@ -53,8 +53,8 @@ class FusedSide(nn.Module):
         if self.in_order:
             return self._fuse(base, table_rows)
         place = self.place[table_rows]
-        mine = (place >= 0).nonzero().squeeze(1)
-        return base.index_copy(0, mine, self._fuse(base.index_select(0, mine), place[mine]))
+        covered = (place >= 0).nonzero().squeeze(1)
+        return base.index_copy(0, covered, self._fuse(base.index_select(0, covered), place[covered]))
 
     def _fuse(self, base: Tensor, rows: Tensor | None) -> Tensor:
         cold = self.cold if rows is None else self.cold[rows]

@@ -271,14 +271,14 @@ def _make_config(model_name: str, dataset: Dataset, folder: Path, settings: Mapp
     for kind, idx, ids in (("user", every.user_idx, dataset.users), ("item", every.item_idx, dataset.items)):
         if len(np.unique(idx)) < len(ids):  # some are in no interaction
             columns[kind] = [f"{kind}_id"]
-    ours = {
+    fixed = {
         "data_path": str(folder),
         "checkpoint_dir": str(folder / "saved"),
         "benchmark_filename": list(SPLITS),
         "load_col": columns,
     }
     for name in settings:
-        if name in (*ours, "USER_ID_FIELD", "ITEM_ID_FIELD"):
+        if name in (*fixed, "USER_ID_FIELD", "ITEM_ID_FIELD"):
             raise BadInput(f"RecBole setting {name!r} is the bridge's own; leave it out", value=name)
     topk = settings.get("topk", [20, 40])
     at = [topk] if isinstance(topk, int) else list(topk)
@@ -288,7 +288,7 @@ def _make_config(model_name: str, dataset: Dataset, folder: Path, settings: Mapp
         "metric_decimal_place": 10,
         "show_progress": False,
     }
-    config: Any = Config(model=model_name, dataset=NAME, config_dict=chosen | dict(settings) | ours)
+    config: Any = Config(model=model_name, dataset=NAME, config_dict=chosen | dict(settings) | fixed)
     computed = [f"{metric}@{k}".lower() for metric in config["metrics"] for k in config["topk"]]
     if config["valid_metric"].lower() not in computed:
         raise unknown("valid_metric among RecBole's metrics", config["valid_metric"].lower(), computed)

@@ -149,13 +149,13 @@ class Recommender:
             NotFound: for an unknown metric.
         """
         data = data or self.data
-        for ours, theirs in ((self.data.users, data.users), (self.data.items, data.items)):
-            if not ours.array.equals(theirs.array):
+        for trained, other in ((self.data.users, data.users), (self.data.items, data.items)):
+            if not trained.array.equals(other.array):
                 message = (
-                    f"data set {data.name!r} has other {ours.what}s than {self.data.name!r}, on which the model was "
+                    f"data set {data.name!r} has other {trained.what}s than {self.data.name!r}, on which the model was "
                     "trained; split the same data set, or fit another model"
                 )
-                raise BadInput(message, value=data.name, where=ours.what)
+                raise BadInput(message, value=data.name, where=trained.what)
         names = [name.lower() for name in metrics]
         tasks = test_tasks(data, "valid" in self.about.trained_on)
         values = {name: evaluate(self.model.scorer(), task, names) for name, task in tasks.items()}

@@ -255,12 +255,17 @@ def measure_steering(
     touched = data.joined(["train", "valid"]).matrix(len(idmap), len(data.items))[np.tile(chosen, 3)]
     scores[tuple(map(torch.from_numpy, touched.nonzero()))] = -torch.inf
     plain, loved, disliked = _shares(scores, k, np.tile(drawn, 3), keys, len(names)).reshape(3, -1)
-    effects = (
-        _effect(loves, loved - plain, loved > plain, plain < 1),
-        _effect(dislikes, disliked - plain, disliked < plain, plain > 0),
+    return Steering(
+        users=len(chosen),
+        described=len(described),
+        total=len(idmap),
+        topk=k,
+        categories=len(usable),
+        share=float(plain.mean()),
+        loves=_effect(loves, loved - plain, loved > plain, plain < 1),
+        dislikes=_effect(dislikes, disliked - plain, disliked < plain, plain > 0),
+        cut=encoder.truncated(edited),
     )
-    counts = len(chosen), len(described), len(idmap), k, len(usable)
-    return Steering(*counts, float(plain.mean()), *effects, encoder.truncated(edited))
 
 
 def item_categories(fields: pa.Table) -> tuple[list[str], np.ndarray]:

@@ -147,8 +147,8 @@ def _interactions(
     rows: Rows, malformed: MalformedLines
 ) -> tuple[pa.DictionaryArray, pa.DictionaryArray, np.ndarray, np.ndarray, np.ndarray]:
     """Return users, items, ratings, times in ms and lines; rows where one of them cannot be right are malformed."""
-    user, parent, own = (pc.utf8_trim_whitespace(pc.fill_null(rows[name], "")) for name in IDS)
-    item = pc.if_else(pc.equal(parent, ""), own, parent)
+    user, parent, variant = (pc.utf8_trim_whitespace(pc.fill_null(rows[name], "")) for name in IDS)
+    item = pc.if_else(pc.equal(parent, ""), variant, parent)
     (rating, no_rating), (time, no_time) = numbers(rows["rating"]), numbers(rows["timestamp"])
     wrong = {
         "no user_id": pc.equal(user, "").to_numpy(),
