@@ -33,7 +33,7 @@ from reclm.plugins import environment
 from reclm.recommend.evaluate import PerUser
 
 FORMAT = 3
-"""Of a record and its files; raised when they hold more."""
+"""Version of a record and its files; raised when they hold more."""
 WATCHED, TOP = 10, 10
 """Users, evenly spread over those of the first protocol, whose top lists are recorded, and items of each."""
 PAUSE = 0.2

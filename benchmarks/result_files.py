@@ -67,7 +67,7 @@ class Quality(Config):
     in_format: float | None = Field(default=None, ge=0, le=1)
     """The share that has the format asked for."""
     prompt_tokens: int | None = Field(default=None, ge=0)
-    """Of all prompts together, as ``new_tokens`` and ``seconds``."""
+    """Sum over all prompts, as ``new_tokens`` and ``seconds``."""
     new_tokens: int | None = Field(default=None, ge=0)
     seconds: float | None = Field(default=None, ge=0)
 

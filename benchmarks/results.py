@@ -47,7 +47,7 @@ class ResultRow(Config):
     against: tuple[str, ...] = ()
     """The rows that it is compared with. The first is its base: the same without profiles, say."""
     control: str | None = None
-    """What it gets in place of profiles by a language model (``shuffled``, ``random``, …); None: it is no control."""
+    """The control in place of the profiles (``shuffled``, ``random``, …); None: it is no control."""
     stands_for: str | None = None
     """The row that a control belongs to; None: every row of the same base."""
     writer: str | None = None
@@ -60,7 +60,7 @@ class ResultRow(Config):
     """Protocol and metric to the published number; ``published_seconds`` are those of an epoch."""
     published_seconds: float | None = None
     note: str = ""
-    """Where it differs from what was published."""
+    """Differences from the published setting."""
     absent: str = ""
     """Why it was not run here; it has no numbers then."""
     most_epochs: int = 0
@@ -95,13 +95,13 @@ class Failure(Config):
 
 
 class RunInfo(Config):
-    """How a run was made: everything that is not a measured value."""
+    """The settings and the origin of a run: everything that is not a measured value."""
 
     title: str
     dataset: str
     fingerprint: str
     source: str = ""
-    """Where the published numbers are from."""
+    """Source of the published numbers."""
     comparable: bool = True
     """Whether they are of the same data and protocol; if not, no differences to them are shown."""
     selected_on: str = ""

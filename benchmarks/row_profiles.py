@@ -26,7 +26,7 @@ FIRST_LOOK = 300
 """Users, and items, that a bench writes profiles of unless told otherwise: minutes on two CPU cores, not hours."""
 
 Rows = Mapping[ProfileKind, np.ndarray] | None
-"""Those of a side that need a profile; None: all."""
+"""Rows that need a profile, by side; None: all."""
 
 
 def key_of(definition: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ class Search(Config):
     """Trials of every row before its seeds run."""
 
     trials: int = Field(default=20, ge=0)
-    """Of a row; 0: none unless they are asked for (``--search``)."""
+    """Trials of each row; 0: none, unless ``--search`` asks for them."""
     space: Space | None = None
     """Option of backbones or training, or ``profiles.NAME`` of the profiler that a trial tunes, to its range or list of
     choices; :data:`DEFAULT_SPACE` if not given. A row searches those that it has."""

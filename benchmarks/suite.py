@@ -42,13 +42,13 @@ class Row(Config):
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Protocol and metric to the published number."""
     published_seconds: float | None = None
-    """Of an epoch."""
+    """Published seconds of an epoch."""
     note: str = ""
-    """Where this row differs from what was published."""
+    """Differences of this row from the published setting."""
     line: str = ""
     """The line of the suite's picture that this row is a point of; none if empty."""
     at: float | None = None
-    """Where on that line."""
+    """The place of the point on that line."""
 
     @field_validator("against", mode="before")
     @classmethod
@@ -74,18 +74,18 @@ class Suite(Config):
     """Rank the items that come next after a history (protocol ``next-item``): every seed draws held-out users of its
     own. None: the protocols of the data set, alike for all seeds."""
     source: str = ""
-    """Where the published numbers stand."""
+    """Source of the published numbers."""
     comparable: bool = True
     """Whether these are of this data and protocol; if not, no difference to them is shown."""
     note: str = ""
-    """Where all rows differ from what was published."""
+    """Differences of all rows from the published setting."""
     seeds: int = Field(default=1, ge=1)
     """Trials a row, seeded 0, 1, …"""
     metrics: tuple[str, ...] = Field(default=METRICS, min_length=1)
     select_on: SelectOn = "valid"
     """Chooses the epoch; ``test`` flatters."""
     encoder: str | None = None
-    """Of item text and profiles; by default the one that comes with the toolkit."""
+    """Text encoder of item text and profiles; by default the one that comes with the toolkit."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Options of all backbones that have them."""
     train: dict[str, Any] = Field(default_factory=dict)
@@ -95,7 +95,7 @@ class Suite(Config):
     search: Search | None = None
     """Search options for every row alike before its seeds run; None: they run with what the file says."""
     axis: str = ""
-    """Of the picture: what the rows' ``at`` is."""
+    """Label of the picture's horizontal axis, along which the rows' ``at`` lie."""
     rows: tuple[Row, ...] = Field(min_length=1)
 
     @model_validator(mode="before")

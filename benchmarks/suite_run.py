@@ -33,7 +33,7 @@ class SuiteRun:
     suite: Suite
     source: Dataset
     datasets: tuple[Dataset, ...]
-    """Those of the seeds: the same one but for sessions."""
+    """The data set of each seed: the same one, except where sessions are drawn."""
     cache: TrialCache
     trials: dict[str, list[Trial]]
     records: dict[str, list[TrialRecord]]

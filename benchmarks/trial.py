@@ -61,7 +61,7 @@ class ProfileOptions(Config):
     model: str | None = None
     engine: str | None = None
     adapter: Path | None = None
-    """Of a profiler that was tuned before; a relative path starts where the command runs."""
+    """Folder of a profiler that was tuned before; a relative path starts where the command runs."""
     tune: bool = True
     """Tune a tunable profiler without ``adapter`` in each trial, by the trial's seed."""
     limit: int | None = Field(default=None, ge=0)
@@ -190,11 +190,11 @@ class TrialRecord(Config):
     means: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     """Protocol and metric to the mean over users; null where there is no user."""
     best_epoch: dict[str, int] = Field(default_factory=dict)
-    """Of each protocol; 0 where nothing was trained."""
+    """Best epoch by protocol; 0 where nothing was trained."""
     history: list[dict[str, float]] = Field(default_factory=list)
     """Loss, seconds and selection metric of every epoch."""
     seconds: float = 0.0
-    """Of training and evaluation together."""
+    """Seconds of training and evaluation together."""
     top: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
     """Protocol and user_id, of a few users, to the item_ids ranked best."""
     environment: dict[str, Any] = Field(default_factory=dict)
