@@ -33,9 +33,9 @@ class ContrastiveConfig(Config):
     batch_size: int = Field(default=256, ge=2)
     """Profiles in a batch, and as many next items, of all processes together."""
     learning_rate: float = Field(default=1e-7, ge=0)
-    """Of AdamW where both are trained; falls to 0 along a line."""
+    """Learning rate of AdamW where encoder and LLM are trained; falls linearly to 0."""
     learning_rate_alone: float = Field(default=1e-5, ge=0)
-    """The same where nothing but the recommender is trained (variant ``cl``)."""
+    """Learning rate where the encoder alone is trained (variant ``cl``)."""
     weight_decay: float = Field(default=1e-6, ge=0)
     temperature: float = Field(default=0.1, gt=0)
     """Cosines are divided by it."""
@@ -56,7 +56,7 @@ class LangPTuneConfig(Config):
     """The profiler and its training. A part is set by its name: ``--set rlso.steps=100``."""
 
     variant: Variant = "full"
-    """What is trained: recommender and language model in turns, one of them (``cl``, ``rlso``), or neither."""
+    """The trained part: recommender and language model in turns, one of them (``cl``, ``rlso``), or neither."""
     source: Literal["profile", "history"] = "profile"
     """The text that is embedded for a user: the profile, or the history's own text without a language model (the
     paper's baselines EMB-0 and EMB-CL, by ``variant`` ``zero`` and ``cl``)."""
@@ -67,20 +67,20 @@ class LangPTuneConfig(Config):
     """Share of the training sessions that are learned from, drawn by the seed."""
     prompts: PromptConfig = PromptConfig()
     reward: Literal["ndcg", "mrr"] = "ndcg"
-    """Of the whole ranking of the candidates."""
+    """Metric of the ranking of all candidates that is the reward."""
     cl: ContrastiveConfig = ContrastiveConfig()
     rlso: RLSOConfig = RLSOConfig()
     """``steps`` are those of all rounds together; K = 5 of T = 200 in the paper."""
     lora: LoraOptions = LoraOptions(r=1024, alpha=2048)
-    """What RLSO trains; the paper's also has one on the output layer."""
+    """The adapter that RLSO trains; the paper's is on the output layer, too."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of a profile once tuned; None: as in training (``rlso.max_new_tokens``)."""
     temperature: float = Field(default=0.0, ge=0)
-    """Of profiles once tuned; 0 takes the most likely token each time."""
+    """Sampling temperature of profiles once tuned; 0 takes the most likely token each time."""
     measured: int = Field(default=0, ge=0)
     """Most test sessions that are measured; 0: all."""
     seed: int = 0
-    """Of all that is trained; added to ``rlso.seed``."""
+    """Seed of the whole training; added to ``rlso.seed``."""
 
     @model_validator(mode="after")
     def _even(self) -> "LangPTuneConfig":
@@ -117,7 +117,7 @@ class LangPTuneConfig(Config):
 
     @property
     def writing(self) -> SamplingParams:
-        """How profiles are written once tuned."""
+        """The sampling parameters of profiles once tuned."""
         length = self.max_new_tokens or self.rlso.max_new_tokens
         # the most likely token is the same whatever the seed
         seed = self.seed if self.temperature else 0

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CURVES = "curves.png"
 METRICS = ("ndcg@20", "mrr@20", "recall@20", "precision@20")
-"""Of the paper's tables."""
+"""Metrics of the paper's tables."""
 _LONGEST = 500
 _EXAMPLES = 5
 _SAMPLE = 8

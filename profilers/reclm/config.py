@@ -56,7 +56,7 @@ class InstructionConfig(Config):
     phrases: int = Field(default=3, ge=1, le=10)
     """Identities, and as many interests, of a user; section 2.2."""
     item_phrases: int = Field(default=5, ge=1, le=10)
-    """The same of an item; section 2.3."""
+    """Identities, and as many interests, of an item; section 2.3."""
 
     def phrases_of(self, kind: ProfileKind) -> int:
         """Return the number of identities, and of interests, in a profile of ``kind``."""
@@ -69,7 +69,7 @@ class TeacherConfig(Config):
     users: Path | None = None
     """A file of user profiles (CSV, TSV, Parquet, JSON lines), or a folder of profiles that ``reclm profile`` wrote."""
     items: Path | None = None
-    """The same of item profiles; without them there is no items stage."""
+    """A file or folder of item profiles; without them there is no items stage."""
     model: str | None = None
     """A chat model to be asked where there is no file."""
     engine: str | None = None
@@ -83,7 +83,7 @@ class TeacherConfig(Config):
     phrases: int | None = Field(default=3, ge=1)
     """Identities, and as many interests, of a user; 3 in the paper. None takes any number."""
     item_phrases: int | None = Field(default=5, ge=1)
-    """The same of an item; 5 in the paper."""
+    """Identities, and as many interests, of an item; 5 in the paper."""
     strict: bool = True
     """Refuse a file with ids that are not in the data set; otherwise they are left out and counted."""
 
@@ -139,7 +139,7 @@ class SupervisedConfig(Config):
     accumulate: int = Field(default=2, ge=1)
     """Gradient computations an update."""
     learning_rate: float = Field(default=2e-4, ge=0)
-    """Of AdamW, after warming up; falls to 0 along a cosine."""
+    """Learning rate of AdamW after the warm-up; falls to 0 along a cosine."""
     warmup: float = Field(default=0.03, ge=0, lt=1)
     """Share of the updates in which the rate rises."""
     max_gradient_norm: float = Field(default=1.0, gt=0)

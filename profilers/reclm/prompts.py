@@ -207,8 +207,8 @@ class Histories:
         An item that several neighbours chose is as likely to be drawn as one of a single neighbour. ``lists``
         ``(n, 1 + N, h)`` are those of the prompt, the target's first.
 
-        Return ``(histories, positive, negative)``: ``(n, h)`` the target's list without ``v+`` and items that read the same,
-        at most ``history`` items, and ``(n,)`` items, -1 where there is none, or where nothing would be left.
+        Return ``(histories, positive, negative)``: ``(n, h)`` the target's list without ``v+`` and items that read the
+        same, at most ``history`` items, and ``(n,)`` items, -1 where there is none, or where nothing would be left.
         """
         train, items = self.view.train, len(self.view.items)
         text = np.unique(np.array(self.lines, object), return_inverse=True)[1]

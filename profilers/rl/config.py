@@ -44,7 +44,7 @@ class OnPolicyConfig(Config):
     epochs: int = Field(default=4, ge=1)
     """Passes over a batch."""
     learning_rate: float = Field(ge=0)
-    """Of the adapter, with AdamW."""
+    """Learning rate of the adapter, by AdamW."""
     schedule: Literal["constant", "linear"] = "linear"
     """``linear`` falls to 0 behind the last step."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
@@ -53,7 +53,7 @@ class OnPolicyConfig(Config):
     max_new_tokens: int = Field(ge=1)
     """Most tokens of an answer."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of sampling; the probabilities of policy and reference are those at this temperature."""
+    """Temperature of sampling, and of the probabilities of policy and reference."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Answers are drawn from the most likely tokens that hold this share; probabilities are not cut."""
     stop: tuple[str, ...] = ()
@@ -66,11 +66,11 @@ class OnPolicyConfig(Config):
     chunk: int = Field(default=512, ge=1)
     """Tokens whose logits are in memory at once."""
     seed: int = 0
-    """Of the order of the prompts, the answers and the minibatches."""
+    """Seed of the order of the prompts, the answers and the minibatches."""
 
     @property
     def sampling(self) -> SamplingParams:
-        """How answers are drawn."""
+        """The sampling parameters of answers."""
         return SamplingParams(
             max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, stop=self.stop
         )
@@ -129,7 +129,7 @@ class RLSOConfig(OnPolicyConfig):
     """Prompts whose answers are in memory at once: gradients of a minibatch are added up, whatever this is."""
     learning_rate: float = Field(default=1e-7, ge=0)
     weight_decay: float = Field(default=1e-6, ge=0)
-    """Of the adapter's matrices."""
+    """Weight decay of the adapter's matrices."""
     epsilon: float = Field(default=1e-6, gt=0)
     """ε of AdamW, in the release: gradients that are not well above it move less than the learning rate."""
     max_gradient_norm: float = Field(default=1.0, gt=0)

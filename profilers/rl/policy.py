@@ -131,7 +131,7 @@ class TokenScores(NamedTuple):
 
     logprobs: Tensor
     entropy: Tensor
-    """Of the distribution that the token was drawn from, in nats."""
+    """Entropy of the distribution that the token was drawn from, in nats."""
     values: Tensor
     """V of the state in which it was drawn."""
 

@@ -49,9 +49,9 @@ class HeldOut:
     teacher: Mapping[str, str] = field(default_factory=dict)
     """The teacher's profiles by id."""
     histories: Mapping[str, str] = field(default_factory=dict)
-    """By id of subjects and neighbours: a line an item, newest first."""
+    """Histories by id, of subjects and neighbours: a line an item, newest first."""
     neighbours: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By subject the ids of similar ones."""
+    """Ids of similar subjects, by subject."""
     phrases: int | None = 3
     """Identities, and interests, of a profile in format; None for any number."""
 
@@ -191,7 +191,7 @@ class Comparison:
     texts: Mapping[str, Mapping[str, str]]
     quality: tuple[StageQuality, ...]
     teacher: StageQuality | None = None
-    """Of the teacher's own profiles of these subjects, the goal of the tuning; None where it wrote none."""
+    """Quality of the teacher's own profiles, the goal of the tuning; None where it wrote none of these subjects."""
 
     def malformed(self, stage: str) -> dict[str, tuple[str, str]]:
         """Return id and text of the first profile that has a fault, by fault, most frequent first."""

@@ -102,7 +102,7 @@ class ZeroShotConfig(Config):
     phrases: int = Field(default=3, ge=1, le=10)
     """Identities, and as many interests, in a user's profile; 3 in the paper."""
     item_phrases: int = Field(default=3, ge=1, le=10)
-    """The same of an item's profile; 5 in the paper, which takes half as long again."""
+    """Identities, and as many interests, in an item's profile; 5 in the paper, which takes half as long again."""
     constrain: bool = True
     """Let the model write nothing that is not in the profile format."""
     max_new_tokens: int = Field(default=80, ge=8)
