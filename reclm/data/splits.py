@@ -115,7 +115,7 @@ def pairs(user_idx: np.ndarray, item_idx: np.ndarray, items: int) -> np.ndarray:
 
 
 class SplitOptions(Config):
-    """How a log is filtered and split."""
+    """Options of filtering and splitting a log."""
 
     valid: Fraction = 0.1
     """Fraction of each user's interactions that chooses the model: those just before the test part."""

@@ -135,7 +135,7 @@ NEXT: dict[Format, str] = {
     "safetensors": "safetensors.numpy.load_file('{out}/profiles.safetensors'), rows as in user.ids.json",
     "recbole": "copy the files beside the data set's .inter, add recbole.yaml to config_file_list",
 }
-"""How to go on from the files of a format."""
+"""The next step with the files of a format."""
 
 _Ids = dict[ProfileKind, list[str]]
 _Matrices = dict[ProfileKind, np.ndarray]

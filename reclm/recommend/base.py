@@ -162,7 +162,7 @@ class EmbeddingBackbone(Backbone):
     trains = True
     serves_new = True
     history_by: ClassVar[str] = "its own vector fitted to the history by BPR, all else as trained"
-    """How :meth:`new_users` reads a history."""
+    """The use of a history by :meth:`new_users`, in words."""
     item_text: Tensor
     trained_users: Tensor
     trained_items: Tensor

@@ -51,7 +51,7 @@ class SavedModel(Config):
     dataset_folder: str | None = None
     """Folder of the data set; if it is gone, the workspace is searched for the name."""
     fingerprint: str
-    """Of the data set."""
+    """Fingerprint of the data set."""
     trained_on: tuple[Literal["train", "valid"], ...] = ("train",)
     encoder: str = ""
     """Name of the text encoder; equal names mean equal vectors. Empty: no text was read."""

@@ -70,7 +70,7 @@ class Amazon(Reader):
         longest_text: Longest = 1000
         """Characters of an item's features and of its description that are kept, at most; null for all."""
         text_template: str = TEMPLATE
-        """How an item's fields make one text; average_rating and price are fields, too."""
+        """Template that makes one text of an item's fields; average_rating and price are fields, too."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
         assert isinstance(config, self.Config)

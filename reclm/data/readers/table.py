@@ -76,11 +76,11 @@ class Table(Reader):
         text_columns: Annotated[tuple[str, ...], Names] = ()
         """Columns of item text, most telling first. Default: all columns but the id that hold strings."""
         delimiter: Annotated[str, Field(max_length=1)] = ""
-        """What parts the values of a line. Default: a comma in .csv, a tabulator in .tsv."""
+        """Separator of the values of a line. Default: a comma in .csv, a tab in .tsv."""
         encoding: str = "utf-8"
         """Encoding of CSV and TSV files: utf-8, utf-16, latin-1, …"""
         text_template: str = ""
-        """How they make one text, e.g. "{title}[. {genre}]". Default: all, joined by ". "."""
+        """Template that makes one text of these columns, e.g. "{title}[. {genre}]". Default: all, joined by ". "."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
         assert isinstance(config, self.Config)
