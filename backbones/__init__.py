@@ -1,0 +1,1 @@
+"""Recommenders, one a file; plug-ins of the group ``reclm.backbones``."""
