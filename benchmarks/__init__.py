@@ -1,0 +1,1 @@
+"""The experiment: suites, trials, controls, leak checks, statistics, verdict and report."""

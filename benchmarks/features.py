@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from reclm.text.encoder import TextEncoder
 
 TUNED = "tuned/"
-"""Begins the keys of profilers' trainings: their place among the cached trials."""
+"""Prefix of the keys of profilers' trainings among the cached trials."""
 LATEST = 8
-"""Tuned features that a process keeps in memory: the controls of a row are made of them."""
+"""Tuned features that a process holds in memory, since the controls of a row are made of them."""
 
 
 def default_encoder(name: str | None) -> "TextEncoder":

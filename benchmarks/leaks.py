@@ -1,4 +1,4 @@
-"""Checks that no profile and no split tells a model of the test part; the first leak found ends the run."""
+"""Checks that neither profiles nor splits carry information of the test part; the first leak ends the run."""
 
 from collections.abc import Iterator
 from pathlib import Path

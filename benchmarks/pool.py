@@ -42,7 +42,7 @@ LONG = 60
 """Seconds that all trials may take without a message after the first epoch."""
 
 Report = Callable[[int, tuple[int, int] | None], None]
-"""Called with the place of a trial, and its epoch of how many while it runs or None once it is finished."""
+"""Called with the place of a trial, and its epoch and number of epochs while it runs, or None once it is finished."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def run_trials(
     Killed at any time and called again, it goes on with the trials that were not finished. Several runs may share a
     cache: they divide the work between them. Equal trials run once. The cores are divided between ``jobs`` processes.
 
-    ``forgotten``: what is cached is forgotten first, but for these keys, and its keys are added. None: nothing is.
+    ``forgotten``: if given, cached results are removed first, except those of its keys; their keys are added to it.
     """
     if forgotten is not None:
         _forget(trials, cache, forgotten)
@@ -135,7 +135,7 @@ def run_trials(
 
 
 def _forget(trials: Sequence[Trial], cache: TrialCache, forgotten: set[str]) -> None:
-    """Remove results, trainings of profilers, and what these sampled; what another process works on is new."""
+    """Remove cached results, trainings of profilers and their samples, but for those that another process works on."""
     for key in dict.fromkeys(key for trial in trials for key in trial.locks if key not in forgotten):
         forgotten.add(key)
         with cache.claim(key) as ours:
@@ -186,7 +186,7 @@ def _in_processes(
 def _round(
     trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str, jobs: int, report: Report
 ) -> list[int | None]:
-    """Return the exit codes of processes that walked the trials until the last of them ended."""
+    """Run the trials in up to ``jobs`` processes, each over all trials, and return the exit codes of the processes."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     threads = max(1, torch.get_num_threads() // jobs)
     pipes: list[Any] = []

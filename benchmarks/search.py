@@ -85,7 +85,7 @@ class Search(Config):
 
 
 OF_PROFILER = "profiles."
-"""Begins the name of an option of the profiler that a trial tunes."""
+"""Prefix of the options of the profiler that a trial tunes."""
 BATCH = 5
 """Trials that a row asks for at a time. Fixed, so that the result does not depend on the number of processes."""
 
@@ -268,7 +268,7 @@ class _RowSearch:
                 known = trials.get(number)
                 if known and known.state != optuna.trial.TrialState.WAITING:
                     options = dict(known.params)
-                    if options.keys() != self.space.keys():  # killed while it was asked
+                    if options.keys() != self.space.keys():  # the run was killed between two suggestions
                         options = self._suggested(optuna.trial.Trial(self.study, known._trial_id))
                 else:
                     # a seed a trial: what is asked does not depend on where a run was killed
@@ -291,7 +291,7 @@ class _RowSearch:
         return trial.params
 
     def tell(self, asked: _Asked, record: TrialRecord | None) -> None:
-        """Note a trial's validation value, or its error; nothing else of it is looked at."""
+        """Report a trial's validation value, or its error, to the study; nothing else of the trial is used."""
         import optuna
 
         error = asked.error if record is None else record.error or ""
@@ -303,7 +303,7 @@ class _RowSearch:
         if not error and (value is None or math.isnan(value)):
             error = f"no valid {metric}"
         value, state = (None, optuna.trial.TrialState.FAIL) if error else (value, None)
-        with self._lock, suppress(ValueError, RuntimeError):  # another process may have told
+        with self._lock, suppress(ValueError, RuntimeError):  # another process may have reported it
             self.study.tell(asked.number, value, state)
         self._results[asked.number] = SearchTrial(options=asked.options, value=value, error=error)
 

@@ -26,7 +26,7 @@ LONGEST = 400
 TERMINAL_METRICS = 4
 """Metrics that a terminal of 80 columns has room for; published ones first."""
 FEW = 6
-"""Comparisons that the page says in a sentence each."""
+"""Most comparisons that the page lists as sentences; of more it has the tables alone."""
 UNBROKEN = "\N{NO-BREAK SPACE}%"
 
 _LATEX: dict[str, str] = {

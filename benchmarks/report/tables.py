@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row; without cells ``instead`` says why. One ``below`` belongs to the row above; ``first``: of a group."""
+    """A table row; without cells, ``instead`` is the reason. ``below``: of the row above; ``first``: begins a group."""
 
     name: str
     cells: tuple[Cell, ...] = ()
