@@ -1,1 +1,1 @@
-
+"""Profilers, one a folder (plug-ins of the group ``reclm.profilers``), and the parts that tuned ones share."""
