@@ -63,7 +63,7 @@ class MissingExtra(ReclmError, ImportError):
 
 
 class Leak(ReclmError):
-    """A profile, a split or a tuned model that tells of the test part."""
+    """A profile, a split or a tuned model that carries information of the test part."""
 
 
 def near(name: str, known: Sequence[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Profiles: planned, written, stored, embedded and exchanged; the base of profilers."""

@@ -1,0 +1,1 @@
+"""Texts of items, and the encoder that turns texts into vectors."""

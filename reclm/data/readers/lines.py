@@ -305,7 +305,7 @@ def _not_utf8(connection: duckdb.DuckDBPyConnection, source: Mapping[str, str]) 
 def quoted_rows(
     file: TextFile, width: int, places: Sequence[int], delimiter: str, header: bool, malformed: MalformedLines
 ) -> Rows:
-    """Return the rows of a file with quoted values, laid along its lines, as DuckDB tells neither lines nor the end."""
+    """Return the rows of a file with quoted values, with their line numbers, which DuckDB does not give."""
     names = [f"c{place}" for place in range(width)]
     breaks = " + ".join(
         f"CASE WHEN contains({name}, chr(10)) THEN len({name}) - len(replace({name}, chr(10), '')) ELSE 0 END"

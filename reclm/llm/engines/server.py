@@ -202,7 +202,7 @@ class ServerGenerator(TextGenerator):
         return read, new
 
     async def _explained(self, error: Exception, client: _Client, key: str) -> ReclmError:
-        """Return what the client raised for the prompt called ``key`` as an error that a user can mend."""
+        """Return what the client raised for the prompt called ``key`` as an error that a user can correct."""
         words = self._words(error) if isinstance(error, openai.APIError) else ""
         if isinstance(error, openai.NotFoundError):
             return NotFound(self._not_found(words, await _listed(client)), where=self._url)
