@@ -23,10 +23,10 @@ class BPRMF(EmbeddingBackbone):
         self.bias = table(1, config.dim, generator)
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``x_u + w`` and ``e_v``."""
+        """Return ``x_u + w`` ``(U, d)`` and ``e_v`` ``(I, d)``."""
         return users + self.bias, items
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return BPR and L2 of the batch's own rows."""
+        """Return BPR and L2 ``()`` of the rows of a batch, three ``(B,)``; no other row is computed."""
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
         return self.objective(*self.represent(user, items), (user, items))

@@ -132,7 +132,7 @@ class LightGCN(EmbeddingBackbone):
         self.graph = BipartiteGraph(inputs.train.matrix(inputs.users, inputs.items))
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the combined layers; of items known by their text alone, layer 0."""
+        """Return the combined layers, ``(U, d)`` and ``(I, d)``; of items known by their text alone, layer 0."""
         if self.config.items == "text":
             return self.combine(users, self.graph.users_from(self._item_layers(users, items))), items
         user, item = layer_sum([self.graph] * self.config.layers, users, items)
@@ -163,7 +163,7 @@ class LightGCN(EmbeddingBackbone):
 
     @torch.no_grad()
     def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return representations of items without neighbours: their layers 1 … K are zero."""
+        """Return representations ``(n, d)`` of items without neighbours: their layers 1 … K are zero."""
         features = self.new_item_features(text, profiles)
         return features if self.config.items == "text" else self.combine(features, torch.zeros_like(features))
 

@@ -56,7 +56,7 @@ class NCF(EmbeddingBackbone):
         self._random = generator
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features as they are; :meth:`score` takes pairs of them."""
+        """Return the features ``(U, 2d)`` and ``(I, 2d)`` as they are; :meth:`score` takes pairs of them."""
         return users, items
 
     def score(self, users: Tensor, items: Tensor, dropout: Tensor | None = None) -> Tensor:
@@ -68,7 +68,7 @@ class NCF(EmbeddingBackbone):
         return torch.linalg.vecdot(user * self.gmf, item) + (hidden @ self.out.T).squeeze(-1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return BPR and L2 of the batch's own rows; a triple's two pairs lose the same hidden units."""
+        """Return BPR and L2 ``()`` of the rows of a batch; both pairs of a triple lose the same hidden units."""
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
         dropout = self._dropout_mask(len(users)) if self.training and self.config.hidden_dropout else None
         loss = bpr_loss(*self.score(user, items.view(2, *user.shape), dropout))

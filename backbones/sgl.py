@@ -62,7 +62,7 @@ class SGL(LightGCN):
         return [drop(rate, generator)] * layers
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE."""
+        """Return LightGCN's loss plus ``λ`` times the InfoNCE of users and of items, ``()``."""
         if self.views is None:
             raise RuntimeError("SGL draws its views in begin_epoch, which was not called")
         layer0 = self.user_features(), self.item_features()

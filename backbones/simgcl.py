@@ -53,13 +53,13 @@ class SimGCL(LightGCN):
         self._random = np.random.Generator(np.random.SFC64(seed))
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return representations without noise."""
+        """Return representations without noise, ``(U, d)`` and ``(I, d)``."""
         if self.config.items == "text":
             return super().represent(users, items)
         return self._mean(self.layers(users, items))
 
     def combine(self, first: Tensor, later: Tensor) -> Tensor:
-        """Return the mean of layers 1 … K, BadInput without neighbours; of items known by text alone as in LightGCN."""
+        """Return the mean ``(n, d)`` of layers 1 … K, BadInput without neighbours; with text alone as in LightGCN."""
         if self.config.items == "text":
             return super().combine(first, later)
         if not later.any(dim=1).all():
@@ -111,7 +111,7 @@ class SimGCL(LightGCN):
         return noise + F.normalize(uniform, dim=-1).mul_(sign).mul_(self.config.noise).view_as(noise)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return LightGCN's loss plus ``λ`` times the users' and the items' InfoNCE."""
+        """Return LightGCN's loss plus ``λ`` times the InfoNCE of users and of items, ``()``."""
         layer0 = self.user_features(), self.item_features()
         layers = self.layers(*layer0)
         final = mean = self._mean(layers)

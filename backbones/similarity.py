@@ -57,12 +57,12 @@ class Similarity(Backbone):
     def add_users(
         self, profiles: ProfileMatrix | None, histories: sparse.csr_array | None, generator: torch.Generator
     ) -> Tensor:
-        """Return the profiles, of length one; histories are not read."""
+        """Return the profiles ``(n, t + 1)``; histories are not read, and BadInput without profiles."""
         if profiles is None:
             message = "backbone 'similarity' reads profiles and no histories; give a profile"
             raise BadInput(message, where="history")
         return self.ranker.profiles(np.where(profiles.present[:, None], profiles.vectors, 0))
 
     def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return the items' texts, of length one; their profiles are not read."""
+        """Return the items' texts ``(n, t + 1)``; their profiles are not read."""
         return item_vectors(text, torch.Generator().manual_seed(0))
