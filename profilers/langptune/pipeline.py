@@ -127,7 +127,7 @@ class LangPTunePipeline(Tuning):
 
     @cached_property
     def train_rows(self) -> np.ndarray:
-        """Sessions that are learned from."""
+        """``(n,)`` sessions that are learned from, ascending."""
         rows = self.sessions.rows("train")
         drawn = np.random.default_rng([self.config.seed, 1]).permutation(rows)
         return np.sort(drawn[: max(2, round(self.config.train_ratio * len(rows)))])

@@ -126,7 +126,7 @@ class UserNeighbours:
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """See :func:`user_vectors`."""
+        """``(U, d)`` float32 vectors of :func:`user_vectors`."""
         return self._cached("vectors", lambda: user_vectors(self.view, self.config, self.progress))
 
     @cached_property

@@ -285,7 +285,7 @@ class RecLMPipeline(Tuning):
 
     @cached_property
     def reward_users(self) -> dict[str, np.ndarray]:
-        """Ids of learned users in the parts of :class:`RewardDataConfig`."""
+        """Ids ``(n,)`` of learned users, by the parts of :attr:`RewardDataConfig.split`."""
         users, generator = self.split("user")["learned"], np.random.default_rng([self.config.seed, 3])
         return split_users(np.array(users), self.config.reward_data, generator)
 

@@ -179,7 +179,7 @@ class Histories:
         return rows, dict(zip(rows.tolist(), self.texts(kind, profiles, rows), strict=True))
 
     def with_history(self, rows: np.ndarray) -> np.ndarray:
-        """Return those of the users ``rows`` that have a history."""
+        """Return those of the users ``rows`` ``(n,)`` that have a history, ``(m,)``."""
         return rows[(self.of_users[rows] >= 0).any(1)]
 
     def named(self, items: np.ndarray) -> list[str]:
@@ -187,7 +187,7 @@ class Histories:
         return [self.lines[item] for item in items if item >= 0]
 
     def texts(self, kind: ProfileKind, profiles: Mapping[str, str], rows: np.ndarray) -> list[str]:
-        """Return the profiles of ``rows``, a line each."""
+        """Return the profiles of ``rows`` ``(n,)``, a line each."""
         return [plain(profiles[id]) for id in self.view.idmap(kind).ids(rows)]
 
     def lists(self, rows: np.ndarray, near: np.ndarray, limit: int) -> np.ndarray:

@@ -167,7 +167,7 @@ def batch_order(lengths: np.ndarray, config: Any, generator: np.random.Generator
 
 
 def evenly(total: int, most: int | None) -> np.ndarray:
-    """Return at most ``most`` of the numbers below ``total``, evenly spread."""
+    """Return at most ``most`` of the numbers below ``total``, evenly spread, ``(n,)`` int64."""
     return np.linspace(0, total - 1, total if most is None else min(most, total)).round().astype(np.int64)
 
 
