@@ -60,7 +60,7 @@ class IdMap:
         return (self.array if idx is None else self.array.take(pa.array(idx))).to_pylist()
 
     def take(self, rows: np.ndarray) -> "IdMap":
-        """Return the map of some rows, in their order."""
+        """Return the map of ``rows`` ``(n,)``, in their order."""
         return IdMap(self.array.take(pa.array(rows)), self.what)
 
     def find(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:

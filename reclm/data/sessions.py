@@ -90,7 +90,7 @@ class Sessions:
         return len(self.users)
 
     def rows(self, split: Split) -> np.ndarray:
-        """Return the positions of the sessions of a split, ascending."""
+        """Return the positions ``(m,)`` of the sessions of a split, ascending."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
     def reviews(self, row: int) -> list[str]:

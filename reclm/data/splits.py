@@ -210,7 +210,7 @@ def from_log(
 
 
 def ranked(idx: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct numbers below ``count`` that occur, ascending, and for each number its place among them."""
+    """Return the distinct numbers of ``idx`` ``(n,)``, below ``count`` and ascending, and each one's place ``(n,)``."""
     occurs = np.bincount(idx, minlength=count).astype(bool)
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[idx]
 

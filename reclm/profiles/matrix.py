@@ -153,7 +153,7 @@ def read_vectors(table: "Table", kind: ProfileKind) -> tuple[pa.Array, np.ndarra
 
 
 def nearest(table: "Table", query: np.ndarray, kind: ProfileKind, k: int) -> list[tuple[str, float]]:
-    """Return the ids of the ``k`` vectors nearest to ``query`` with their cosine similarity, nearest first."""
+    """Return the ids of the ``k`` vectors nearest to ``query`` ``(t,)`` with their cosine similarity, nearest first."""
     search = table.search(query).distance_type("cosine").where(f"kind = '{kind}'")  # pyright: ignore[reportAttributeAccessIssue]
     hits = search.select(["id", "_distance"]).limit(k).to_list()
     return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]

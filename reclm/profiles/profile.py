@@ -169,7 +169,7 @@ class Profiler(ABC):
         """Learn from the view; a profiler with nothing to learn returns itself."""
 
     def rounds(self, view: TrainingView, kind: ProfileKind) -> Sequence[np.ndarray]:
-        """Return the rows of ``kind`` round by round, each row once; by default all in one round.
+        """Return the rows of ``kind`` round by round, ``(n,)`` each, no row twice; by default all in one round.
 
         Prompts of a round may quote profiles of earlier rounds.
         """

@@ -100,7 +100,7 @@ class Backbone(nn.Module, ABC):
             return self.scorer_of(*self.representations())
 
     def rankable(self) -> Tensor:
-        """Return the item_idx that can be ranked, ascending: by default all."""
+        """Return the item_idx ``(n,)`` that can be ranked, ascending: by default all."""
         return torch.arange(self.n_items)
 
     def begin_epoch(self, generator: torch.Generator) -> None:
@@ -226,7 +226,7 @@ class EmbeddingBackbone(Backbone):
         """Return the vectors scored, ``(U, d')`` and ``(I, d')``, of layer-0 features ``(U, d)`` and ``(I, d)``."""
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return BPR of a batch of triples, and L2 of the layer-0 features."""
+        """Return BPR of a batch of triples plus L2 of the layer-0 features, ``()``."""
         layer0 = self.user_features(), self.item_features()
         return self.ranking_loss(layer0, self.represent(*layer0), users, torch.cat([positives, negatives]))
 
@@ -244,7 +244,7 @@ class EmbeddingBackbone(Backbone):
 
     @torch.no_grad()
     def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
-        """Return :meth:`represent` of all layer-0 features."""
+        """Return :meth:`represent` of all layer-0 features, ``(U, d')`` and ``(I, d')``."""
         users = self.user_features()
         if profile_of:
             rows = torch.tensor(list(profile_of))

@@ -1,6 +1,8 @@
 """Metrics of rankings: hits, share of the catalogue reached, popularity of the items.
 
-All take ``top (n, k)``, the places of each user's best candidates, best first, and -1 where none was left to rank.
+Accuracy metrics take ``hits`` ``(n, k)`` bool, the places of each user's list that hold a positive, best first, and
+``positives`` ``(n,)``, the number of the user's test items, and return ``(n,)``. The others take ``top`` ``(n, k)``,
+the places of each user's best candidates, best first, and -1 where none was left to rank.
 """
 
 from collections.abc import Callable

@@ -215,11 +215,11 @@ class Rows:
         return Rows(self.file, self.table.select(range(len(names))).rename_columns(list(names)), self.lines)
 
     def keep(self, mask: np.ndarray) -> "Rows":
-        """Return the rows where ``mask`` is true."""
+        """Return the rows where ``mask`` ``(n,)`` is True."""
         return self if mask.all() else Rows(self.file, self.table.filter(pa.array(mask)), self.lines[mask])
 
     def reject(self, bad: np.ndarray, why: str, malformed: MalformedLines) -> "Rows":
-        """Return the rows that are not ``bad``; the bad ones are reported as malformed."""
+        """Return the rows that are not ``bad`` ``(n,)`` bool; the bad ones are reported as malformed."""
         where = np.flatnonzero(bad)
         for row in where[:SHOWN]:
             text = "\t".join(str(column[int(row)]) for column in self.table.columns)
@@ -228,7 +228,7 @@ class Rows:
         return self.keep(~bad)
 
     def good(self, wrong: Mapping[str, np.ndarray], malformed: MalformedLines) -> np.ndarray:
-        """Mark the rows that are wrong for no reason; the others are reported as malformed, each with its first."""
+        """Return a mask ``(n,)`` of the rows without a fault; others are reported as malformed, each for its first."""
         good = np.ones(len(self), bool)
         for why, bad in wrong.items():
             self.reject(bad & good, why, malformed)
