@@ -64,11 +64,9 @@ def compare(
     """
     named = profiles if isinstance(profiles, Mapping) else {"augment": profiles}
     named = {} if profiles is None else named
-    rows = {name: _profile_options(source, kinds) for name, source in named.items()}
+    rows = {name: _profile_options(part, kinds) for name, part in named.items()}
     if encoder is None:
-        encoder = next(
-            (source.encoder.source for source in named.values() if isinstance(source, Profiles)), None
-        )
+        encoder = next((part.encoder.source for part in named.values() if isinstance(part, Profiles)), None)
     suite = comparison(backbone, options, data, rows, select_on, epochs, seeds=seeds, encoder=encoder)
     suite = changed(suite, search=search or None)
     controls = controls and bool(rows)

@@ -203,8 +203,9 @@ class FeatureMaker:
             target = (self.dataset, words, options, rows, self.progress)
             key = f"words {words} {rows is None}"
             self._once(key, lambda: row_profiles.write_row_profiles(profiler.fit(self.view), *target))
-        about = (name, encoder.name, training, self.workspace, words, with_text, self.progress)
-        return TunedFeatures(self.dataset, plan, seed, *about)
+        about: dict[str, Any] = {"encoder": name, "encoder_name": encoder.name, "training": training}
+        about |= {"workspace": self.workspace, "words": words, "with_text": with_text}
+        return TunedFeatures(self.dataset, plan, seed, **about, progress=self.progress)
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self._parts:

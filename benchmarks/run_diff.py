@@ -118,10 +118,8 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
     """
     a, b = (run if isinstance(run, Result) else Result.load(run) for run in (a, b))
     if a.about.fingerprint != b.about.fingerprint:
-        data_a, data_b = (f"{run.about.dataset} ({run.about.fingerprint})" for run in (a, b))
-        message = (
-            f"the runs are of different data, so their numbers cannot be compared: A {data_a}, B {data_b}"
-        )
+        left, right = (f"{run.about.dataset} ({run.about.fingerprint})" for run in (a, b))
+        message = f"the runs are of different data, so their numbers cannot be compared: A {left}, B {right}"
         raise BadInput(message, value=(a.about.fingerprint, b.about.fingerprint))
     alone = [
         *_alone("row", *([row.name for row in run.about.rows] for run in (a, b))),
