@@ -194,8 +194,9 @@ def next_item(
     valid, test = (log.take(future[part == which].ravel()) for which in (splits.VALID, splits.TEST))
     parts = (log.take(known[known != NONE]), valid, test)
     protocols = (Protocol("next-item", sessions.items, ("train",)),)
-    rest = (view.item_text, protocols, view.text_template, ReadReport(dropped=dict(report.dropped)), sessions)
-    return splits.finished(Dataset(f"{view.name}-next-item", view.users, view.items, *parts, *rest))
+    rest: dict[str, Any] = {"item_text": view.item_text, "text_template": view.text_template}
+    rest |= {"protocols": protocols, "report": ReadReport(dropped=dict(report.dropped)), "sessions": sessions}
+    return splits.finished(Dataset(f"{view.name}-next-item", view.users, view.items, *parts, **rest))
 
 
 def _oldest_first(parts: Sequence[Interactions], generator: np.random.Generator) -> Interactions:

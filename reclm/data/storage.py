@@ -100,8 +100,9 @@ def load_folder(folder: Path) -> Dataset:
             sessions = Sessions.from_table(table, protocols[0].candidates, head["sessions"])
         ids = (IdMap(tables["users"]["user_id"], "user"), IdMap(items["item_id"], "item"))
         train, valid, test = (Interactions.from_table(tables[name]) for name in SPLITS)
-        rest = (item_text, protocols, head["text_template"], ReadReport(**head["report"]), sessions, folder)
-        dataset = Dataset(head["name"], *ids, train, valid, test, *rest)
+        rest: dict[str, Any] = {"item_text": item_text, "text_template": head["text_template"]}
+        rest |= {"protocols": protocols, "report": ReadReport(**head["report"])}
+        dataset = Dataset(head["name"], *ids, train, valid, test, **rest, sessions=sessions, folder=folder)
     except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
         what = " ".join(str(error).split())
         raise Damaged(f"{folder} is a damaged data set: {what}; prepare it again") from error
