@@ -56,8 +56,7 @@ def tunable_profiler(
 
 def rows_to_describe(dataset: Dataset, backbone: str) -> Rows:
     """Return the users that need a profile, None for all: of sessions, those that a ranking without training has."""
-    trains = getattr(plugins.get("backbone", backbone), "trains", backbone != "similarity")
-    if dataset.sessions is None or trains:
+    if dataset.sessions is None or plugins.get("backbone", backbone).trains:
         return None
     return {"user": np.union1d(dataset.valid.user_idx, dataset.test.user_idx)}
 

@@ -75,7 +75,7 @@ class LangPTunePipeline(Tuning):
     def next_command(self) -> list[str]:
         """Return the command that uses the tuned profiler, without the data set."""
         if self.config.source == "profile":
-            return ["reclm", "profile", "--profiler", "langptune", "--adapter", str(self.folder)]
+            return ["reclm", "profile", "--profiler", str(self.folder)]
         encoder = ["--encoder", str(self.folder / ENCODER)] if self.config.trains[0] else []
         options = ["--backbone", "similarity", "--augment", "--profiler", "keywords", "--kind", "user"]
         return ["reclm", "bench", *options, *encoder]

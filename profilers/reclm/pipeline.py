@@ -202,7 +202,7 @@ class RecLMPipeline(Tuning):
 
     def next_command(self) -> list[str]:
         """Return the command that writes profiles with the tuned model, without the data set."""
-        return ["reclm", "profile", "--profiler", "reclm", "--adapter", str(self.folder)]
+        return ["reclm", "profile", "--profiler", str(self.folder)]
 
     def results(self) -> list[Table | str]:
         """Measure what is not measured yet; write report, curves and model card; return tables and lines to print."""

@@ -115,7 +115,7 @@ class RecLMProfiler(ChatProfiler):
             self._use(tuning.tuned, tuning.model)
         elif self.tuned is None and self.config.stages:
             raise BadInput(
-                "profiler 'reclm' is tuned first: give --adapter DIR, which reclm tune writes, "
+                "profiler 'reclm' is tuned first: give its folder, which reclm tune writes, as --profiler FOLDER, "
                 "or --set stages=[] to ask the model as it is",
                 where="stages",
                 remedy="stages=[]",

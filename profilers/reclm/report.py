@@ -237,7 +237,7 @@ def write_card(
         f"# RecLM profiler: {model} on {literal(view.name)}",
         f"A LoRA adapter that writes user and item profiles for recommenders, tuned as in [RecLM]({PAPER}).",
         "## Use",
-        fenced(f"reclm profile --profiler reclm --adapter DIR --dataset {dataset}", "bash"),
+        fenced(f"reclm profile --profiler DIR --dataset {dataset}", "bash"),
         "`DIR` is this folder. The base model is the one that it was tuned from.",
         "## Training data",
         table(["", ""], data, text=2),

@@ -140,7 +140,10 @@ class Profiler(ABC):
         """
         name = plugins.name_of("profiler", cls)
         if not (folder / CONFIG).is_file():
-            raise BadInput(f"profiler {name!r} is not tuned: leave --adapter out", value=str(folder))
+            raise BadInput(
+                f"profiler {name!r} is not tuned; leave the folder out",
+                value=str(folder),
+            )
         values = merged(read_yaml(folder / CONFIG), settings or {})
         return cls(cls.Config.build(values, where=f"profiler {name}"), model=model, engine=engine)
 

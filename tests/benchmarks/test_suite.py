@@ -393,7 +393,7 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
                     }
                 ]
             },
-            "profiler 'keywords' is not tuned: leave --adapter out",
+            "profiler 'keywords' is not tuned; leave the folder out",
         ),
         ({"dataset": "chekerboard"}, "did you mean 'checkerboard'"),
     ],

@@ -149,7 +149,7 @@ def test_tune_profile_bench(place: Path, run: Run, given: list[object], tuned: P
     assert {one: one.stat().st_mtime_ns for one in tuned.rglob("adapter_model.safetensors")} == times
     assert "samples to learn from" not in err
     home = f"--dataset tastes --home {place / 'home'}"
-    assert f"next: reclm profile --profiler reclm --adapter {tuned} {home}" in out
+    assert f"next: reclm profile --profiler {tuned} {home}" in out
     assert (tuned / "README.md").is_file()
     assert (tuned / "curves.png").stat().st_size > 10_000
 

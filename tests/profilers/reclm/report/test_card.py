@@ -63,7 +63,7 @@ def test_what_it_says(tuning, content):
     assert "- PPO ran away." in text
     assert "![curves](curves.png)" in text
     use, kd, ppo, where = body(text, "fence")
-    assert use == "reclm profile --profiler reclm --adapter DIR --dataset mind-release\n"
+    assert use == "reclm profile --profiler DIR --dataset mind-release\n"
     assert yaml.safe_load(kd) == {"learning_rate": 2e-4, "teacher": "users.csv"}
     assert yaml.safe_load(ppo) == {"steps": 100}
     assert "torch" in yaml.safe_load(where)  # of this machine
