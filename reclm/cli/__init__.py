@@ -1,6 +1,7 @@
 """The ``reclm`` command: a module a command, heavy imports inside the commands."""
 
 import sys
+import warnings
 from contextvars import copy_context
 
 import typer
@@ -34,6 +35,7 @@ app.command("steer")(steer.steer)
 
 def main() -> None:
     """Run the command line. A mistake in the input prints one line and exits with 2."""
+    warnings.showwarning = lambda message, *rest: _tell("warning", message)
     try:
         copy_context().run(app)  # the workspace that --home sets ends with the command
     except ReclmError as error:
@@ -49,8 +51,12 @@ def main() -> None:
 
 
 def _fail(error: ReclmError) -> None:
+    _tell("error", error)
+    sys.exit(2)
+
+
+def _tell(kind: str, text: object) -> None:
     from reclm.console import printable
 
     # it may quote data, or a server's answer
-    print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
-    sys.exit(2)
+    print(f"{kind}: {printable(' '.join(str(text).split()))}", file=sys.stderr)

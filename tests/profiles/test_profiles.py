@@ -216,10 +216,10 @@ def test_files_come_in_one_after_the_other(
     users, items = tmp_path / "users.csv", tmp_path / "items.jsonl"
     users.write_text('user_id,text\nu1,"aab, b"\nu2,cc\n')
     items.write_text('{"id": "i1", "text": "b"}\n')
-    frames = {"user": read_records(users)}
-    first = import_frames(view, frames, store=tmp_path / "store", encoder=encoder)
-    frames = {"item": read_records(items)}
-    both = import_frames(view, frames, origin="items.jsonl", store=tmp_path / "store", encoder=encoder)
+    first = import_frames(view, {"user": read_records(users)}, store=tmp_path / "store", encoder=encoder)
+    both = import_frames(
+        view, {"item": read_records(items)}, origin="items.jsonl", store=tmp_path / "store", encoder=encoder
+    )
     assert (first.kinds, both.kinds, len(both)) == (("user",), ("user", "item"), 3)
     assert both.get("u1").text == "aab, b"
     assert json.loads(both.get("i1", "item").settings) == {"origin": "items.jsonl"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 
 from reclm.profilers.reclm.samples import messages_of
 from reclm.profilers.reclm.stages import label_chat, yes_no_accuracy
@@ -12,7 +12,9 @@ from reclm.profilers.tuning.training import load_network
 
 @pytest.fixture(scope="module")
 def samples(tuned):
-    return load_from_disk(str(tuned / "collab" / "data")).select(range(30))
+    data = load_from_disk(str(tuned / "collab" / "data"))
+    assert isinstance(data, Dataset)
+    return data.select(range(30))
 
 
 @torch.no_grad()
