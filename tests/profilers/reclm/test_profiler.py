@@ -113,8 +113,9 @@ def test_the_format_is_that_of_the_config(untuned) -> None:
 
 
 def test_a_model_that_is_to_be_tuned_is_not_asked_as_it_is(tiny) -> None:
-    with pytest.raises(BadInput, match="--adapter"):
+    with pytest.raises(BadInput) as error:
         RecLMProfiler(tiny.config, model=Parrot()).fit(tiny.view)
+    assert (error.value.where, error.value.remedy) == ("stages", "stages=[]")
 
 
 @pytest.mark.parametrize(
