@@ -185,7 +185,7 @@ def markdown_table(table: Table) -> str:
         texts = [f"{mark}{literal(cell.text)}{mark}" for cell, mark in zip(row.cells, bold, strict=True)]
         cells = [text + "\\*" * cell.significant for text, cell in zip(texts, row.cells, strict=True)]
         cells = [literal(row.instead), *[""] * (len(table.head) - 2)] if row.instead else cells
-        body.append([f"*{name}*" if row.below else name, *cells])
+        body.append([f"*{name}*" if row.below and name else name, *cells])
     drawn = markdown.table([literal(name) for name in table.head], body, text=table.text)
     notes = "\n".join(f"- {literal(note)}" for note in table.notes)
     return f"{drawn}\n\n{notes}" if notes else drawn
