@@ -98,7 +98,8 @@ def pair_dataset(pairs: Iterable[Pair]) -> Any:
         }
         for pair in pairs
     ]
-    return Dataset.from_list(rows, features=Features(columns))
+    by_column = {name: [row[name] for row in rows] for name in columns}  # of no rows, too
+    return Dataset.from_dict(by_column, features=Features(columns))
 
 
 def tokenise_pairs(pairs: Any, prompts: PromptTokenizer) -> Any:

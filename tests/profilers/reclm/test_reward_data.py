@@ -143,3 +143,7 @@ def test_tokens_of_a_pair_are_those_of_the_chat_template(smollm):
         for name in ("chosen", "rejected"):
             theirs = smollm.tokenizer.apply_chat_template([*row["prompt"], *row[name]])["input_ids"]
             assert ids[f"{name}_ids"] == theirs
+
+
+def test_no_pairs_are_a_data_set_without_rows() -> None:
+    assert len(pair_dataset([])) == 0
