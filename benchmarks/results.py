@@ -103,7 +103,7 @@ class RunInfo(Config):
     source: str = ""
     """Source of the published numbers."""
     comparable: bool = True
-    """Whether they are of the same data and protocol; if not, no differences to them are shown."""
+    """True if they are of the same data and protocol; if not, no differences to them are shown."""
     selected_on: str = ""
     """The part that chose the best epoch, in words; empty: none did."""
     seeds: int = 1

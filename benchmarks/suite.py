@@ -76,7 +76,7 @@ class Suite(Config):
     source: str = ""
     """Source of the published numbers."""
     comparable: bool = True
-    """Whether these are of this data and protocol; if not, no difference to them is shown."""
+    """True if these are of this data and protocol; if not, no difference to them is shown."""
     note: str = ""
     """Differences of all rows from the published setting."""
     seeds: int = Field(default=1, ge=1)

@@ -33,7 +33,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the corrected p is below the level."""
+        """Return whether the corrected p is below the level."""
         return self.p_holm < LEVEL
 
     @property

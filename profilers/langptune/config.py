@@ -96,7 +96,7 @@ class LangPTuneConfig(Config):
 
     @property
     def trains(self) -> tuple[bool, bool]:
-        """Whether the recommender is trained, and whether the language model is."""
+        """Return whether the recommender is trained, and whether the language model is."""
         return self.variant in {"full", "cl"}, self.variant in {"full", "rlso"}
 
     def needed(self) -> "LangPTuneConfig":

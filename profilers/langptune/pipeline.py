@@ -88,7 +88,7 @@ class LangPTunePipeline(Tuning):
         with quiet(), writing(self.folder):
             return report.results(self)
 
-    def shown(self, count: int) -> Iterator[str]:
+    def sample_texts(self, count: int) -> Iterator[str]:
         """Yield ``count`` prompts as a person reads them, each with the items that come next."""
         histories, sessions = self.histories, self.sessions
         yield f"{len(sessions):,} sessions: {len(sessions.rows('train')):,} to train on"

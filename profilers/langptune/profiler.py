@@ -65,12 +65,12 @@ class Tuned(RunFolder):
 
     @property
     def learned(self) -> bool:
-        """Whether training was begun."""
+        """Return whether training was begun."""
         return any((self.folder / name).exists() for name in ("cl", "rlso", ENCODER, ADAPTER, _DONE))
 
     @property
     def done(self) -> bool:
-        """Whether training came to its end."""
+        """Return whether training came to its end."""
         return (self.folder / _DONE).is_file()
 
     def finish(self) -> None:

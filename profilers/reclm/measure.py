@@ -172,8 +172,8 @@ class Measurement:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def shown(tuning: "RecLMPipeline", count: int) -> Iterator[str]:
-    """Yield ``count`` samples of each stage (see :meth:`RecLMPipeline.shown`)."""
+def sample_texts(tuning: "RecLMPipeline", count: int) -> Iterator[str]:
+    """Yield ``count`` samples of each stage (see :meth:`RecLMPipeline.sample_texts`)."""
     for stage in tuning.stages:
         if stage == "reward":
             pairs = tuning.parts(stage)[0]

@@ -208,10 +208,10 @@ class RecLMPipeline(Tuning):
         """Measure what is not measured yet; write report, curves and model card; return tables and lines to print."""
         return measure.Measurement(self).run() if self.config.measured else []
 
-    def shown(self, count: int) -> Iterator[str]:
+    def sample_texts(self, count: int) -> Iterator[str]:
         """Yield ``count`` samples of each stage, and which tokens of a two-turn one carry loss."""
         with quiet():
-            yield from measure.shown(self, count)
+            yield from measure.sample_texts(self, count)
 
     def estimate(self) -> Table:
         """Return samples, tokens, updates and time of every stage, from the time of one update on this machine.

@@ -46,7 +46,7 @@ class RecLMFolder(RunFolder):
 
     @property
     def learned(self) -> bool:
-        """Whether the training of a stage was begun."""
+        """Return whether the training of a stage was begun."""
         traces = (FILE, "checkpoints", ADAPTER)
         return any((self.folder / stage / name).exists() for stage in ORDER for name in traces)
 

@@ -131,7 +131,7 @@ class RunFolder:
 
     @property
     def learned(self) -> bool:
-        """Whether the training of a stage was begun."""
+        """Return whether the training of a stage was begun."""
         raise NotImplementedError
 
     def adapter(self, stage: str) -> Path | None:
@@ -235,7 +235,7 @@ class Tuning(ABC):
         """Return a table of the work ahead, with times from a small batch on this machine; train nothing."""
 
     @abstractmethod
-    def shown(self, count: int) -> Iterator[str]:
+    def sample_texts(self, count: int) -> Iterator[str]:
         """Yield ``count`` samples of each stage in readable form."""
 
     @abstractmethod

@@ -43,7 +43,7 @@ def tune(
     tuner, folder = open_tuner(profiler, data, settings, out=out, model=model, encoder=encoder)
     if samples or dry_run:
         tuning = tuner.tuning(data.view())
-        for part in tuning.shown(samples) if samples else ():
+        for part in tuning.sample_texts(samples) if samples else ():
             say(part)
         if dry_run:
             show(tuning.estimate())

@@ -33,7 +33,7 @@ class SessionOptions(Config):
     min_history: Count | None = None
     """Users with fewer items than this before the future ones are left out. Default: ``history``."""
     take: Literal["oldest", "newest"] = "oldest"
-    """Whether a session is a user's first items, as in the paper, or the last ones."""
+    """The items that a session takes: a user's first ones, as in the paper, or the last ones."""
     min_user: Count = 5
     """Users with fewer interactions are left out (repeated with ``min_item`` until both hold)."""
     min_item: Count = 5

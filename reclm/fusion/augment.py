@@ -79,7 +79,7 @@ class Augmented:
 
     @property
     def enabled(self) -> bool:
-        """Whether profiles are fused; if not, the model computes to the bit what it did before."""
+        """Return whether profiles are fused; if not, the model computes to the bit what it did before."""
         return all(table.enabled for table in self.fusions)
 
     @enabled.setter

@@ -56,11 +56,11 @@ class Backbone(nn.Module, ABC):
 
     Config: ClassVar[Any] = BaseConfig
     trains: ClassVar[bool] = False
-    """Whether it has parameters to train; if not, it is ready once it is built."""
+    """True if it has parameters to train; if not, it is ready once it is built."""
     needs_profiles: ClassVar[ProfileKind | None] = None
     """The kind of profiles without which it cannot rank: it reads no others, and has no Base to compare with."""
     serves_new: ClassVar[bool] = False
-    """Whether it can rank for users, and rank items, that came after training."""
+    """True if it can rank for users, and rank items, that came after training."""
     config: Any
 
     def __init__(self, config: Any, inputs: Inputs, generator: torch.Generator) -> None:

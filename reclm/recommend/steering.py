@@ -163,7 +163,7 @@ class Effect:
 
 @dataclass(frozen=True, repr=False)
 class Steering:
-    """Whether rankings follow their profiles, measured over many users.
+    """A measurement of how rankings follow their profiles, over many users.
 
     Attributes:
         users: measured, out of ``described`` with a profile, out of ``total`` in the data set.

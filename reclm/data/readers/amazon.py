@@ -64,7 +64,7 @@ class Amazon(Reader):
         min_item: Annotated[int, Field(ge=1)] = 5
         """Items with fewer interactions are left out."""
         reviews: bool = True
-        """Whether to keep the texts of reviews."""
+        """Keep the texts of reviews."""
         longest_review: Longest = 2000
         """Characters of a review that are kept, at most; null for all."""
         longest_text: Longest = 1000

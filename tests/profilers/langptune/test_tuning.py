@@ -157,7 +157,7 @@ def test_another_data_set_or_encoder_in_the_same_folder(place, tuned):
 
 def test_what_was_only_looked_at_binds_nothing(place, tmp_path):
     first = tuning(place, tmp_path)
-    assert list(first.shown(1))
+    assert list(first.sample_texts(1))
     one = tuning(place, tmp_path, variant="zero", sessions={"history": 3})
     assert one.sessions.history.shape[1] == 3
     assert Tuned.read(tmp_path).config.variant == "zero"
