@@ -27,6 +27,21 @@ EXTRAS = {
 """Modules of each extra of the distribution: what the core does not install."""
 
 
+LONGEST = 1_200
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` as one printable line: a long one without its middle, for the remedy stands at the end.
+
+    Texts from data and from libraries are part of messages: what is not printable, and could turn the line round, clear
+    the screen or begin another line, is escaped.
+    """
+    line = "".join(
+        letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(text.split())
+    )
+    return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
+
+
 class ReclmError(Exception):
     """A mistake in the input. The message is one line: what, where, the value, the remedy; exit code 2.
 
@@ -38,7 +53,7 @@ class ReclmError(Exception):
     """
 
     def __init__(self, message: str, *, value: Any = None, where: Any = None, remedy: str = "") -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.value, self.where, self.remedy = value, where, remedy
 
 
