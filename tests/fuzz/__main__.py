@@ -1,25 +1,26 @@
 """Fuzzes everything that reads files: ``python -m tests.fuzz --cases 2000``. Exits with 1 where there is a fault."""
 
 import argparse
+import json
 import multiprocessing
+import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import TimeoutError as Late
+from itertools import repeat
+from pathlib import Path
 
 import coverage
 from pebble import ProcessExpired, ProcessPool
 
 from reclm.console import progress_bar
 
-from .harness import SECONDS, Outcome, run_case
-from .targets import TARGETS
+from .harness import SECONDS, Outcome
+from .targets import TARGETS, run
 
 OUTCOMES = ("read", "refused", "traceback", "wrong", "hangs", "memory", "died")
-
-
-def run(name: str, case: int) -> Outcome:
-    return run_case(TARGETS[name], case)
 
 
 def fuzz(names: list[str], cases: range, jobs: int) -> list[Outcome]:
@@ -29,8 +30,7 @@ def fuzz(names: list[str], cases: range, jobs: int) -> list[Outcome]:
     with ProcessPool(max_workers=jobs, max_tasks=2_000, context=context) as pool:
         for name in names:
             # the first one of a process writes the sound files, and imports
-            run = pool.map(_run_some, [(name, case) for case in cases], timeout=SECONDS + 50)
-            results, at = run.result(), 0
+            results, at = pool.map(run, repeat(name), cases, timeout=SECONDS + 50).result(), 0
             with progress_bar(f"fuzzing {name}", len(cases)) as advance:
                 while True:
                     try:
@@ -51,26 +51,19 @@ def fuzz(names: list[str], cases: range, jobs: int) -> list[Outcome]:
     return outcomes
 
 
-def _run_some(pair: tuple[str, int]) -> Outcome:
-    return run(*pair)
-
-
 def branches(names: list[str], cases: range) -> dict[str, float]:
-    """Return the share of branches and lines of each target's modules that these cases reach, in percent."""
+    """Return the share of the branches of each target's modules that these cases reach, in percent."""
     modules = sorted({module for name in names for module in TARGETS[name].modules})
     measured = coverage.Coverage(branch=True, data_file=None, source_pkgs=["reclm"], config_file=False)
-    measured.start()
-    for name in names:
-        for case in cases:
-            run(name, case)
-    measured.stop()
-    shares = {}
-    for module in modules:
-        file = sys.modules[module].__file__
-        assert file is not None
-        numbers = measured._analyze(file).numbers
-        shares[module] = 100 * numbers.n_executed_branches / max(1, numbers.n_branches)
-    return shares
+    with measured.collect():
+        for name in names:
+            for case in cases:
+                run(name, case)
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+        measured.json_report(outfile=file.name)
+        files = {Path(path).resolve(): about["summary"] for path, about in json.load(file)["files"].items()}
+    counts = {module: files[Path(str(sys.modules[module].__file__)).resolve()] for module in modules}
+    return {module: 100 * n["covered_branches"] / max(1, n["num_branches"]) for module, n in counts.items()}
 
 
 def main() -> int:
@@ -84,7 +77,14 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     names, start = arguments.target or list(TARGETS), time.monotonic()
-    outcomes = fuzz(names, range(arguments.first, arguments.first + arguments.cases), arguments.jobs)
+    cases = range(arguments.first, arguments.first + arguments.cases)
+    with tempfile.TemporaryDirectory() as folder:  # whatever a process that is killed leaves goes with it
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        return report(names, cases, fuzz(names, cases, arguments.jobs), arguments.branches, start)
+
+
+def report(names: list[str], cases: range, outcomes: list[Outcome], counted: int, start: float) -> int:
+    """Print the table, up to three faults of a kind, and the branches; return the exit code."""
     print(
         f"{'target':18}{'cases':>8}"
         + "".join(f"{kind:>11}" for kind in OUTCOMES)
@@ -103,9 +103,9 @@ def main() -> int:
         seen[place] += 1
         if seen[place] <= 3:
             print(f"{fault.kind}: {fault.target} --first {fault.case} --cases 1: {fault.detail}")
-    if arguments.branches:
+    if counted:
         print("branches reached:")
-        first = range(arguments.first, arguments.first + min(arguments.branches, arguments.cases))
+        first = cases[:counted]
         for module, share in branches([name for name in names if not _killed(name, faults)], first).items():
             print(f"  {module:36}{share:6.1f} %")
     minutes = (time.monotonic() - start) / 60

@@ -21,7 +21,7 @@ from reclm import plugins
 from reclm.config import parse_settings
 from reclm.data.dataset import SPLITS, Dataset
 
-from .harness import Target
+from .harness import Outcome, Target, run_case
 
 USERS, ITEMS = 12, 9
 LOG = [
@@ -605,3 +605,8 @@ TARGETS = {
         Target("answer", write_answer, read_answer, judge_answer, modules=("reclm.llm.engines.server",)),
     )
 }
+
+
+def run(name: str, case: int) -> Outcome:
+    """Run a case of the target called ``name``."""
+    return run_case(TARGETS[name], case)
