@@ -11,6 +11,7 @@ from collections import Counter
 from concurrent.futures import TimeoutError as Late
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import coverage
 from pebble import ProcessExpired, ProcessPool
@@ -26,7 +27,7 @@ OUTCOMES = ("read", "refused", "traceback", "wrong", "hangs", "memory", "died")
 def fuzz(names: list[str], cases: range, jobs: int) -> list[Outcome]:
     """Return the outcomes of those cases of each target; a case that hangs costs its process, which is replaced."""
     outcomes = []
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context("spawn")
     with ProcessPool(max_workers=jobs, max_tasks=2_000, context=context) as pool:
         for name in names:
             # the first one of a process writes the sound files, and imports

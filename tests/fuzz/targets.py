@@ -100,7 +100,7 @@ def delimited(name: str, delimiter: str, quoting: bool = True) -> Callable[[Path
             next(at for at, field in enumerate(head) if field.strip('"').startswith(side))
             for side in ("user_id", "item_id")
         ]
-        compare_pairs(dataset, [tuple(row[at] for at in places) for row in body if len(row) > max(places)])
+        compare_pairs(dataset, [(row[places[0]], row[places[1]]) for row in body if len(row) > max(places)])
 
     return judge
 
@@ -411,8 +411,12 @@ def write_settings(folder: Path) -> None:
 def read_settings(folder: Path) -> Any:
     text = (folder / "settings.txt").read_bytes().decode("utf-8", "replace")
     values = parse_settings(text.split("\n"))
-    for kind, name in (("backbone", "lightgcn"), ("profiler", "langptune"), ("dataset", "table")):
-        config = plugins.get(kind, name).Config
+    for plugin in (
+        plugins.get("backbone", "lightgcn"),
+        plugins.get("profiler", "langptune"),
+        plugins.get("dataset", "table"),
+    ):
+        config = plugin.Config
         known = {key: value for key, value in values.items() if key in config.model_fields}
         config.build(known, where="--set")
     return values
@@ -425,7 +429,12 @@ def write_language_model(folder: Path) -> None:
     from tests.text.tiny import TEMPLATE, tiny_tokenizer
 
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     LlamaForCausalLM(LlamaConfig(vocab_size=400, max_position_embeddings=64, **sizes)).save_pretrained(
         folder / "tiny"
     )
