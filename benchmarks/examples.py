@@ -94,7 +94,7 @@ def _quality(store: ProfileStore, profiler: Profiler | None, kind: ProfileKind) 
 def _texts(dataset: Dataset, rows: np.ndarray) -> list[str]:
     """Return the beginning of the items' text, or their id where there is none."""
     ids = dataset.items.ids(rows)
-    if not dataset.item_text.num_columns:
+    if not dataset.has_item_text:
         return ids
     texts = item_texts(dataset.item_text.take(pa.array(rows, pa.int64())), dataset.text_template)
     texts = [text or id for text, id in zip(texts, ids, strict=True)]

@@ -249,7 +249,7 @@ def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:
     def reason(row: Row) -> str:
         if (profiles := row.profiles) is None:
             return row.absent
-        if profiles.control in ("text", "keywords") and not dataset.item_text.num_columns:
+        if profiles.control in ("text", "keywords") and not dataset.has_item_text:
             return row.absent or "the data have no item text"
         folder = profiles.adapter
         if folder and not folder.is_dir() and plugins.get("profiler", profiles.profiler).needs_model:

@@ -154,7 +154,7 @@ class FeatureMaker:
         backbone = plugins.get("backbone", plan.backbone)
         backbone.check_profiles(plan.profiles.kinds if plan.profiles else (), plan.backbone)
         needed = backbone.reads_text(backbone.Config.build(dict(plan.model)))
-        if needed and not self.dataset.item_text.num_columns:
+        if needed and not self.dataset.has_item_text:
             name, remedy = self.dataset.name, "--set items=id"
             message = f"data set {name!r} has no item text, which backbone {plan.backbone} needs"
             message += f"; give it items: id ({remedy}), if it has that option"
@@ -183,6 +183,8 @@ class FeatureMaker:
 
         key = f"{rows is None} {options.model_copy(update={'control': None}).model_dump_json()}"
         sides = self._once(f"profiles {key}", matrices)
+        if not any(matrix.present.any() for matrix in sides.values()):
+            raise _nobody_described(self.dataset, store)
         text = self._text(encoder) if with_text else None
         known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
         features = Features.of(self.dataset, text, sides, encoder, **known)
@@ -231,6 +233,13 @@ class FeatureMaker:
         store = row_profiles.write_row_profiles(profiler, self.dataset, folder, options, rows, self.progress)
         checked = tuple(leaks.check(self.dataset, store, profiler))
         return store, profiler, checked, row_profiles.measures_of(profiler, self.dataset, store)
+
+
+def _nobody_described(dataset: Dataset, store: ProfileStore) -> NotFound:
+    """Return the error that there is nothing to augment with."""
+    message = f"profile store {store.folder} has no profile of any user or item of data set {dataset.name!r}"
+    remedy = f"reclm profile --dataset {dataset.name}"
+    return NotFound(f"{message}; write some: {remedy}", value=dataset.name, where=store.folder, remedy=remedy)
 
 
 def _keywords(options: ProfileOptions, limit: int | None = None) -> ProfileOptions:
@@ -312,6 +321,8 @@ class TunedFeatures:
         encoder = profiler.encoder or encoder
         kinds = self.options.kinds
         sides: dict[ProfileKind, ProfileMatrix] = {kind: self._matrix(store, kind, encoder) for kind in kinds}
+        if not any(matrix.present.any() for matrix in sides.values()):
+            raise _nobody_described(dataset, store)
         text = self._item_text(encoder) if self.with_text else None
         texts = list(store.texts("user").values()) if "user" in kinds else []
         truncated = {"truncated": encoder.truncated(texts)}

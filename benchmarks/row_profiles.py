@@ -82,7 +82,7 @@ def write_row_profiles(
 ) -> ProfileStore:
     """Write the missing profiles of a row into ``folder``; the profiler is fitted."""
     view = dataset.view()
-    if not view.item_text.num_columns and view.train.review is None:
+    if not view.has_item_text and view.train.review is None:
         message = f"data set {view.name!r} has no item text: there is nothing to write profiles from"
         raise NotFound(f"{message}; bench it without --augment")
     with ProfileStore.open(folder, view.fingerprint, profiler.writer, view.name) as store:

@@ -165,7 +165,7 @@ class Runner:
         for name, task in self.tasks.items():
             if self.on_test and name in trained.weights:
                 model.load_state_dict(trained.weights[name])
-            ranking = rank(model.scorer(), task, deepest(metrics))
+            ranking = rank(model.scorer(), task, deepest(metrics), seed=seed)
             for part, subtask in {name: task, **data.subgroups[name]}.items():
                 results[part] = measure(ranking, subtask, metrics, top)
                 best[part] = trained.best_epoch.get(name if self.on_test else "valid", 0)

@@ -77,7 +77,7 @@ class Verdict:
     ==================== ==========================================================================
     answer of a row      rule, the first that holds
     ==================== ==========================================================================
-    not decided          a comparison that it needs was not tested
+    not decided          a comparison that it needs was not tested, or nobody has a profile
     hurt                 significantly worse than its base
     helped               significantly better than its base and, where controls ran, the best control
     no difference shown  otherwise
@@ -153,7 +153,8 @@ def judge(result: Result) -> Verdict:
             base, control = by_base.get((row.name, protocol, metric)), by_control.get((row.name, protocol))
             base_has_profiles = row.base and result.row(row.base).kinds
             if row.kinds and not row.control and not base_has_profiles and (base or control):
-                rows[row.name, protocol] = _answer(base, control)
+                described = not row.coverage or any(count for count, _ in row.coverage.values())
+                rows[row.name, protocol] = _answer(base, control) if described else "not decided"
         answers[protocol] = _together([rows[key] for key in rows if key[1] == protocol])
     return Verdict(answers, rows, metric, tuple(tests), by_base, by_control, tuple(caveats(result)))
 
@@ -201,7 +202,12 @@ def against_controls(result: Result) -> list[Difference]:
 def caveats(result: Result) -> list[str]:
     """Return what limits the answer: rows not above a baseline, a single seed, trainings that were cut short."""
     one_seed = "with one seed, this holds for these trained models, not for the methods"
-    return [*_below_baseline(result), *[one_seed] * (result.about.seeds == 1), *_unfinished(result)]
+    return [
+        *_without_profiles(result),
+        *_below_baseline(result),
+        *[one_seed] * (result.about.seeds == 1),
+        *_unfinished(result),
+    ]
 
 
 def _family(result: Result, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
@@ -240,6 +246,13 @@ def _best_control(result: Result, row: ResultRow, protocol: str) -> str | None:
     of_row = [other for other in controls if other.stands_for == row.name or other.name in shared]
     means = _means(result, of_row, protocol)
     return max(means, key=lambda name: means[name]) if means else None
+
+
+def _without_profiles(result: Result) -> Iterator[str]:
+    """Say which rows have no profile at all."""
+    rows = [row for row in result.about.rows if row.coverage and not row.control]
+    if bare := [row.name for row in rows if not any(count for count, _ in row.coverage.values())]:
+        yield f"{_some(bare)} {'have' if len(bare) > 1 else 'has'} no profile of anyone: write some with reclm profile"
 
 
 def _below_baseline(result: Result) -> Iterator[str]:

@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reclm.errors import BadInput, NotFound, unknown
 
+NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""Errors of PyYAML for a text that is none: an impossible date is a ValueError, ``!!int ""`` an IndexError, …"""
+MOST_VALUES = 1_000_000
+"""Of a file of options, where a value that an alias repeats counts each time."""
+
 
 class Config(BaseModel):
     """A frozen set of options. Unknown keys are errors, with the nearest known key offered."""
@@ -61,11 +66,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror}", value=path) from error
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
-        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}", where=path) from error
+    except NOT_YAML as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{path} is not YAML: {reason[:300]}", where=path) from error
+    if not _is_tree(values):
+        raise BadInput(f"{path} holds a list or mapping that is a part of itself, or too much", where=path)
     if not isinstance(values, dict):
         raise BadInput(f"{path} must hold a mapping of options, found {type(values).__name__}", where=path)
     return values
+
+
+def _is_tree(value: Any) -> bool:
+    """Tell whether no list or mapping is a part of itself, and all of them together are of a size to be read."""
+    count = 0
+
+    def walk(value: Any, above: tuple[int, ...]) -> bool:
+        nonlocal count
+        count += 1
+        if not isinstance(value, dict | list | set):
+            return True
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        fits = id(value) not in above and count <= MOST_VALUES and len(above) < 100
+        return fits and all(walk(part, (*above, id(value))) for part in parts)
+
+    return walk(value, ())
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -99,9 +123,9 @@ def _twice(setting: str, clash: str) -> BadInput:
 def _value(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+    except NOT_YAML:
         return text
-    return text if isinstance(value, dict) else value
+    return text if isinstance(value, dict) or not _is_tree(value) else value
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

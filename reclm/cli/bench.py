@@ -179,7 +179,7 @@ def _next(result: "Result", data: "Dataset", controls: bool) -> None:
 
     same = shlex.join(["reclm", *sys.argv[1:]])
     writers = {row.writer for row in result.about.rows if row.writer}
-    if not writers and data.item_text.num_columns:
+    if not writers and data.has_item_text:
         say(f"next: {same} --augment")
     elif writers and not controls and not any("keywords" in writer for writer in writers):
         say(f"next: {same} --controls   (what the profiles must beat)")

@@ -115,7 +115,7 @@ def _show(dataset: "Dataset", name: str) -> None:
     say("kept: " + "; ".join(f"{count:,} {noun}" for noun, count in summary.kept.items()))
     for line in summary.malformed:
         say(f"  {line}")
-    if dataset.item_text.num_columns:
+    if dataset.has_item_text:
         return opt.next_step("reclm profile", dataset=name, dry_run=True)
     say("there is no item text: items are known by their ids alone, and no profile can be written")
     opt.next_step("reclm bench", dataset=name, set="items=id")

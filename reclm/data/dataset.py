@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from reclm.data.id_map import IdMap
+from reclm.data.item_text import any_text
 from reclm.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -121,6 +122,10 @@ class ReadReport:
         if count:
             self.dropped[why] = self.dropped.get(why, 0) + int(count)
 
+    def first_malformed(self) -> str:
+        """Return ``"; the first malformed line: …"``, nothing where there is none."""
+        return f"; the first malformed line: {self.malformed[0]}" if self.malformed else ""
+
     def keep(self, what: str, count: int) -> None:
         """Add to a count of what was kept; those that are 0 are not shown."""
         if count:
@@ -144,6 +149,11 @@ class TrainingView:
     text_template: str
     fingerprint: str
     sessions: "Sessions | None" = None
+
+    @cached_property
+    def has_item_text(self) -> bool:
+        """Tell whether any item has a text."""
+        return any_text(self.item_text)
 
     def idmap(self, kind: ProfileKind) -> IdMap:
         """Return the id map of ``kind``."""
@@ -199,6 +209,7 @@ class Dataset:
         item: str = "item_id",
         time: str | None = "timestamp",
         rating: str | None = None,
+        label: str | None = "label",
         text: Sequence[str] | str | None = None,
         split: Literal["per-user", "given", "sessions"] = "per-user",
         name: str = "mine",
@@ -213,9 +224,11 @@ class Dataset:
             interactions: one row an interaction.
             items: one row an item, with the same column of ids. Default: nothing is known of the items but their ids.
             user, item: columns of ids.
-            time: column of dates, timestamps, ISO strings, or numbers since 1970 (option ``time_unit``: s, ms, us).
+            time: column of dates, timestamps, ISO strings, or numbers since 1970 (option ``time_unit``: s, ms, us, ns).
                 None, or ``"timestamp"`` where there is no such column: without times, splits are random.
             rating: column of ratings.
+            label: column of 0 and 1; interactions labelled 0 are left out. None, or ``"label"`` where there is no such
+                column: all are positives.
             text: columns of item text, most telling first, or a template such as ``"{title}[. {genre}]"``. Default: all
                 columns of strings but the id.
             split: ``per-user``: each user's newest interactions are held out, and whole items for zero-shot (options:
@@ -231,7 +244,7 @@ class Dataset:
         """
         from reclm.data.readers.table import LogColumns, from_frames
 
-        columns = LogColumns(user, item, time, rating)
+        columns = LogColumns(user, item, time, rating, label=label)
         return from_frames(interactions, items, columns, text, split, name, options)
 
     def __post_init__(self) -> None:
@@ -244,6 +257,11 @@ class Dataset:
                 raise BadInput(f"{name} refers to rows beyond the {users} users × {items} items")
         if not len(self.train):
             raise BadInput(f"data set {self.name!r} has no training interactions", value=self.name)
+
+    @cached_property
+    def has_item_text(self) -> bool:
+        """Tell whether any item has a text; if none has, items are known by their ids alone."""
+        return any_text(self.item_text)
 
     @property
     def n_users(self) -> int:

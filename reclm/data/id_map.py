@@ -36,6 +36,15 @@ def id_strings(ids: Iterable[object] | pa.Array) -> pa.Array:
         raise unreadable(column.type, "string") from error
 
 
+def whole_numbers(ids: pa.Array) -> pa.Array:
+    """Write whole numbers among strings without a decimal point, as :func:`id_strings` writes them of floats.
+
+    >>> whole_numbers(pa.array(["104.0", "007", "1.50", "v2.0"])).to_pylist()
+    ['104', '007', '1.50', 'v2.0']
+    """
+    return pc.replace_substring_regex(ids, r"^(-?\d+)\.0+$", r"\1")
+
+
 def unreadable(kind: pa.DataType, wanted: object) -> BadInput:
     """Return the error for a column of a type that cannot be converted."""
     return BadInput(f"a column of type {kind} cannot be read as {wanted}; convert it first", value=str(kind))
@@ -64,9 +73,11 @@ class IdMap:
         return IdMap(self.array.take(pa.array(rows)), self.what)
 
     def find(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Return the rows ``(n,)`` int64 of some ids, -1 where an id is unknown."""
+        """Return the rows ``(n,)`` int64 of some ids, -1 where an id is unknown; ``104.0`` finds ``104``, too."""
         names = ids if isinstance(ids, pa.ChunkedArray) else id_strings(ids)
-        rows = pc.fill_null(pc.index_in(names, value_set=self.array), -1)
+        rows = pc.index_in(names, value_set=self.array)
+        if rows.null_count:
+            rows = pc.coalesce(rows, pc.index_in(whole_numbers(names), value_set=self.array), -1)
         return rows.to_numpy(zero_copy_only=False).astype(np.int64)
 
     def idx(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:

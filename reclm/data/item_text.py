@@ -21,6 +21,16 @@ def has_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     return pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), "")
 
 
+def any_text(fields: pa.Table) -> bool:
+    """Tell whether any text of a table of strings holds more than blanks."""
+    return any(pc.any(has_text(column)).as_py() for column in fields.columns if len(column))
+
+
+def take_rows(fields: pa.Table, rows: pa.Array) -> pa.Table:
+    """Return some rows of a table of texts, which keeps its number of rows also where it has no columns."""
+    return fields.take(rows) if fields.num_columns else pa.table({"row": rows}).select([])
+
+
 def item_texts(fields: pa.Table, template: str = "") -> list[str]:
     """Return one text an item, in row order, of ``fields``, a column of strings each.
 

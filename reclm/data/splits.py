@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from reclm.config import Config
 from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
-from reclm.data.item_text import has_text
+from reclm.data.item_text import has_text, take_rows
 from reclm.errors import BadInput
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -184,6 +184,8 @@ def from_log(
     log = log if len(rows) == len(log) else log.take(rows)
     generator = np.random.default_rng(options.seed)
     used = np.flatnonzero(np.bincount(log.item_idx, minlength=len(items)))
+    if log.timestamp is None:
+        report.keep("interactions without a time, split in random order", len(log))
     held_out = np.zeros(len(items), bool)
     held_out[used[hold_out_items(len(used), options.held_out_items, generator)]] = True
     part = np.full(len(log), TEST, np.int8)
@@ -195,13 +197,14 @@ def from_log(
     report.drop("of a user without training interactions", int((~trained).sum()))
     log = log if trained.all() else log.take(trained)
     if not (part == TRAIN).any():
-        raise BadInput(f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}")
+        message = f"data set {name!r}: no interactions are left to train on; dropped: {report.dropped}"
+        raise BadInput(message + report.first_malformed(), value=report.dropped, where=name)
     user_rows, user_idx = ranked(log.user_idx, len(users))
     item_rows, item_idx = ranked(log.item_idx, len(items))
     report.drop("user without interactions left", len(users) - len(user_rows))
     report.drop("item without interactions left", len(items) - len(item_rows))
     users, items = users.take(user_rows), items.take(item_rows)
-    item_text = item_text.take(pa.array(item_rows))
+    item_text = take_rows(item_text, pa.array(item_rows))
     log = replace(log, user_idx=user_idx, item_idx=item_idx)
     cold = held_out[item_rows]
     parts = (log.take(part == TRAIN), log.take(part == VALID), log.take(part == TEST))

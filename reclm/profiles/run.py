@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.data.item_text import take_rows
 from reclm.llm.models import LazyGenerator
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS, ProfileStore
@@ -253,6 +254,6 @@ def examples(
     result = []
     for row, id in zip(rows, view.idmap(kind).ids(rows), strict=True):
         history = view.train.item_idx[view.history("user", row)[::-1][:5]] if kind == "user" else [row]
-        fields = view.item_text.take(pa.array(history, pa.int64()))
+        fields = take_rows(view.item_text, pa.array(history, pa.int64()))
         result.append((id, item_texts(fields, view.text_template), texts[id]))
     return result

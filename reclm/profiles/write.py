@@ -193,7 +193,7 @@ class _Job:
         **settings: Any,
     ) -> "_Job":
         view = view_of(data)
-        if not view.item_text.num_columns and view.train.review is None:
+        if not view.has_item_text and view.train.review is None:
             message = f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
             raise BadInput(message + "bench it without --augment", value=view.name)
         if isinstance(prompts, Mapping):  # a group of settings, of profilers that have one of this name

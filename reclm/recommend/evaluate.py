@@ -177,23 +177,52 @@ def best_candidates(
     mask: sparse.csr_array,
     k: int,
     block: int = 1024,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return the scores and places ``(n, k)`` of each user's best candidates; -inf and -1 where none was left."""
+    """Return the scores and places ``(n, k)`` of each user's best candidates; -inf and -1 where none was left.
+
+    Candidates of equal scores stand in a random order, drawn by ``seed`` for each user anew. BadInput where a score is
+    not finite.
+    """
     best, places = torch.full((len(users), k), -torch.inf), torch.full((len(users), k), -1)
     width = min(k, len(candidates))
     for start in range(0, len(users), block):
         stop = min(start + block, len(users))
         scores = scorer(users[start:stop], candidates)
+        if not scores.isfinite().all():
+            count = int((~scores.isfinite()).sum())
+            message = (
+                f"{count:,} of {scores.numel():,} scores are not finite numbers, so that they order nothing"
+            )
+            raise BadInput(f"{message}; train the model again, with a lower lr", value=count, where="scores")
         scores[_entries(mask, start, stop)] = -torch.inf
-        highest, columns = scores.topk(width, dim=1)
+        highest, columns = scores.topk(min(width + 1, len(candidates)), dim=1)
+        tied = ((highest.diff(dim=1) == 0) & (highest[:, 1:] > -torch.inf)).any(1).nonzero()[:, 0]
+        highest, columns = highest[:, :width], columns[:, :width]
+        if len(tied):
+            lots = _lots(users[start:stop][tied], candidates, seed).argsort(dim=1)
+            order = scores[tied].gather(1, lots).argsort(dim=1, descending=True, stable=True)[:, :width]
+            columns[tied] = lots.gather(1, order)
         best[start:stop, :width] = highest
         places[start:stop, :width] = torch.where(highest > -torch.inf, columns, -1)
     return best, places
 
 
-def rank(scorer: Scorer, task: Task, k: int, block: int = 1024) -> Ranking:
+def _lots(users: Tensor, candidates: Tensor, seed: int) -> Tensor:
+    """Return a random number ``(n, c)`` int64 of each user and candidate; it depends on these and the seed alone."""
+    lots = (
+        users[:, None] * 0x1E3779B97F4A7C15
+        + candidates * 0x3F58476D1CE4E5B9
+        + (seed + 1) * 0x14D049BB133111EB
+    )
+    for shift in (29, 32, 31):  # rounds of a mixing function; products wrap around
+        lots = (lots ^ (lots >> shift)) * 0x2545F4914F6CDD1D
+    return lots
+
+
+def rank(scorer: Scorer, task: Task, k: int, block: int = 1024, seed: int = 0) -> Ranking:
     """Rank all candidates for every user of the task by ``block`` users, and hold the best ``k``."""
-    places = best_candidates(scorer, task.users, task.candidates, task.mask, k, block)[1]
+    places = best_candidates(scorer, task.users, task.candidates, task.mask, k, block, seed)[1]
     return Ranking(task.users, task.candidates, places)
 
 

@@ -116,7 +116,7 @@ def _inputs(
             )
     if reads_text:
         text_encoder = text_encoder or TextEncoder(encoder)
-        if not data.item_text.num_columns:
+        if not data.has_item_text:
             raise NotFound(
                 f"data set {data.name!r} has no item text, which backbone {name!r} reads; give it items='id' "
                 "(--set items=id), if it has that option",
@@ -142,4 +142,8 @@ def _matrices(
         )
     kinds: tuple[ProfileKind, ...] = ("user", "item") if cls.needs_profiles is None else (cls.needs_profiles,)
     matrices: dict[ProfileKind, ProfileMatrix] = {kind: profiles.matrix(kind) for kind in kinds}
-    return {kind: matrix for kind, matrix in matrices.items() if matrix.present.any()}
+    present = {kind: matrix for kind, matrix in matrices.items() if matrix.present.any()}
+    if not present:
+        message = f"there is no profile of any user or item of data set {data.name!r}"
+        raise NotFound(f"{message}; write some, or leave profiles out", value=data.name, where="profiles")
+    return present

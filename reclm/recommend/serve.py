@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
+from reclm.data.item_text import take_rows
 from reclm.data.readers.columns import strings
 from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, NotFound, near
@@ -139,7 +140,7 @@ def rank_items(
         "user": [ids[at] for at in row],
         "rank": rank + 1,
         "item": item_ids.take(chosen).to_pylist(),
-        "title": shown_titles(fields.take(chosen), data.text_template),
+        "title": shown_titles(take_rows(fields, chosen), data.text_template),
         "score": scores.numpy()[ranked],
     }
     if new_items is not None:

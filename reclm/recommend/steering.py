@@ -12,6 +12,7 @@ import torch
 
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset
+from reclm.data.item_text import take_rows
 from reclm.errors import BadInput, NotFound
 from reclm.intervals import mean
 from reclm.profiles.matrix import item_text_features
@@ -123,7 +124,7 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
 
 
 def _titles(data: Dataset, items: np.ndarray) -> list[str]:
-    return shown_titles(data.item_text.take(pa.array(items, pa.int64())), data.text_template)
+    return shown_titles(take_rows(data.item_text, pa.array(items, pa.int64())), data.text_template)
 
 
 def _lists(data: Dataset, items: np.ndarray, scores: np.ndarray, k: int) -> list[list[Ranked]]:

@@ -41,3 +41,15 @@ def test_floors_are_compared_without_training() -> None:
         run = Runner(Plan(backbone=name), data).run(Inputs(len(data.users), len(data.items), data.train), 0)
         assert run.fit.history == []
         assert 0 < run.results["full-shot"].mean()["recall@20"] <= 1
+
+
+def test_fault_11_popularity_breaks_ties_by_the_seed_and_nothing_else() -> None:
+    users = torch.zeros(1, dtype=torch.int64)
+
+    def order(seed: int) -> list[int]:
+        inputs = Inputs(1, 200, Interactions(np.array([0]), np.array([7])))
+        model = MostPopular(Config(), inputs, torch.Generator().manual_seed(seed))
+        return model.scorer()(users, torch.arange(200))[0].argsort(descending=True).tolist()
+
+    assert order(3)[0] == 7
+    assert order(3) == order(3) != order(4)

@@ -16,8 +16,9 @@ from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, ProfileOptions, Runner, TrialCache
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
-from reclm.errors import Leak, NotFound
+from reclm.errors import Leak, NotFound, ReclmError
 from reclm.folders import Workspace, workspace
+from reclm.profiles.store import ProfileStore
 from reclm.profiles.write import write_profiles
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
@@ -247,3 +248,28 @@ def test_what_is_trained_on_is_no_candidate_where_training_items_are_none() -> N
     assert (runner.tasks["full-shot"].mask != usual.mask).nnz == 0  # pyright: ignore[reportAttributeAccessIssue]
     on_valid = Runner(runner.plan.model_copy(update={"select_on": "valid"}), alone)
     assert on_valid.tasks["full-shot"].mask.nnz < usual.mask.nnz, "as the protocol says"
+
+
+def test_fault_1_a_row_whose_store_has_no_profile_is_an_error(tmp_path: Path) -> None:
+    workspace(tmp_path)
+    with ProfileStore.open(tmp_path / "store", DATA.fingerprint, "zero-shot") as store:
+        store.add([])
+    for options in ({}, {"backbone": "similarity"}):
+        plan = Plan(backbone="biasmf", profiles=ProfileOptions(store=tmp_path / "store")).model_copy(
+            update=options
+        )
+        with pytest.raises(NotFound) as error:
+            FeatureMaker(DATA, None, False).of(plan)
+        assert error.value.where == tmp_path / "store"
+
+
+@pytest.mark.parametrize("fields", [[], ["title"]])
+def test_fault_1_clicks_alone_are_known_by_their_ids(tmp_path: Path, fields: list[str]) -> None:
+    workspace(tmp_path)
+    blank = DATA.item_text.set_column(0, "title", [[""] * len(DATA.items)])
+    data = replace(DATA, item_text=blank.select(fields))
+    with pytest.raises(NotFound) as error:
+        compare("biasmf", data, epochs=1, progress=False)
+    assert error.value.remedy == "--set items=id"
+    with pytest.raises(ReclmError):
+        compare("biasmf", data, ProfileOptions(profiler="keywords"), epochs=1, progress=False, items="id")

@@ -282,3 +282,12 @@ def test_rows_whose_training_was_cut_short_are_a_caveat() -> None:
     assert caveat.startswith("1 of 2 rows")
     assert "base (1 of 2 seeds)" in caveat
     assert caveats(result([BASE], {})) == []
+
+
+def test_fault_1_no_verdict_on_no_profiles() -> None:
+    bare = row("augment").model_copy(update={"coverage": {"user": (0, USERS), "item": (0, 9)}})
+    verdict = result([BASE, bare], {"augment": 0.02}).verdict
+    assert verdict.answers == {"full-shot": "not decided"}
+    assert "no profile" in verdict.caveats[0]
+    some = bare.model_copy(update={"coverage": {"user": (1, USERS), "item": (0, 9)}})
+    assert result([BASE, some], {"augment": 0.02}).verdict.answers == {"full-shot": "helped"}

@@ -45,7 +45,7 @@ def test_prepare_show_list(reclm, log, tmp_path):
     # 8 items are left to each of 4 users: max(1, ⌊.8⌋) = 1 to test on; 2 items are held out with 4 users each
     assert ["full-shot", "8", "4", "4", "28"] in [line.split() for line in out.splitlines()]
     assert ["zero-shot", "2", "4", "8", "0"] in [line.split() for line in out.splitlines()]
-    assert "next: reclm profile --dataset books --dry-run" in out
+    assert "next: reclm bench --dataset books --set items=id" in out  # there is no item text
     code, shown, _ = reclm("show", "books")
     assert code == 0
     assert shown.splitlines()[1:] == out.splitlines()[1:]
@@ -72,7 +72,7 @@ def test_options_as_flags_and_another_home(reclm, log, tmp_path):
         "0.2",
     )
     assert code == 0
-    assert f"next: reclm profile --dataset table --dry-run --home '{home}'" in out
+    assert f"next: reclm bench --dataset table --set items=id --home '{home}'" in out
     dataset = load_folder(home / "datasets" / "table")
     assert [one.name for one in dataset.protocols] == ["full-shot"]
     assert len(dataset.test) == 8
@@ -81,7 +81,7 @@ def test_options_as_flags_and_another_home(reclm, log, tmp_path):
 def test_out_folder(reclm, log):
     code, out, _ = reclm("prepare", "table", "--source", log, "--out", "here")
     assert code == 0
-    assert "next: reclm profile --dataset here --dry-run" in out
+    assert "next: reclm bench --dataset here --set items=id" in out
     assert reclm("show", "here")[0] == 0
 
 

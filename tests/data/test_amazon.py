@@ -225,7 +225,7 @@ def test_sources_that_are_something_else(tmp_path):
         (without, {}, r"has no meta_Movies_and_TV\.jsonl or meta_Movies_and_TV\.jsonl\.gz beside it"),
         (books, {}, "several categories: Books, Movies_and_TV; choose one with --set category=NAME"),
         (books, {"category": "Boks"}, "'Boks'; did you mean 'Books'"),
-        (old, {}, r"holds no reviews: .* user_id, parent_asin, .* the first is .*jsonl:1: "),
+        (old, {}, r"holds no reviews: .* user_id, parent_asin, .* the first malformed line: .*jsonl:1: "),
         (few, {}, "min_user=5 and min_item=5; lower them"),
         (other, {}, "describes none of the 5 items"),
         (empty, {}, r"Movies_and_TV\.jsonl is empty"),

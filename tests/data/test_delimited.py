@@ -246,3 +246,19 @@ def test_small_tables_of_each_kind(tmp_path):
         with pytest.raises(ReclmError) as error:
             read_records(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x.csv.gz", "x.tsv.gz", "x.jsonl.gz", "x.ndjson.gz"])
+def test_fault_24_small_tables_may_be_gzipped(tmp_path, name):
+    rows = {"csv": "id,text\r1,a\r", "tsv": "id\ttext\n1\ta\n"}.get(
+        name.split(".")[1], '{"id": 1, "text": "a"}\n'
+    )
+    (tmp_path / name).write_bytes(gzip.compress(rows.encode()))
+    assert read_records(tmp_path / name).to_pylist() == [{"id": "1", "text": "a"}]
+
+
+def test_fault_24_another_delimiter_of_a_small_table_is_named(tmp_path):
+    (tmp_path / "x.csv").write_text("id;text\n1;a\n")
+    with pytest.raises(BadInput) as caught:
+        read_records(tmp_path / "x.csv")
+    assert caught.value.value == ";"

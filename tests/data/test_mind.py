@@ -205,3 +205,23 @@ def test_sources_that_cannot_be_read(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(BadInput, match="needs --source"):
         Mind().read(None, Mind.Config())
+
+
+def test_fault_25_the_reason_is_told_where_no_line_can_be_read(tmp_path):
+    (tmp_path / "news.tsv").write_text("N1\tnews\tx\tTitle\tAbstract\n")
+    (tmp_path / "behaviors.tsv").write_text("U1\t11/15/2019 8:55:22 AM\tN1\tN1-1 N2-0\n" * 20)
+    with pytest.raises(BadInput, match=r"behaviors\.tsv:1: .*4 fields, not 5") as caught:
+        Mind().read(tmp_path, Mind.Config())
+    assert caught.value.value == {"malformed line": 20}
+
+
+def test_fault_36_a_damaged_zip_is_one_line(tmp_path):
+    path = tmp_path / "mind.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("news.tsv", "N1\tnews\tx\tTitle\tAbstract\n" * 9)
+        archive.writestr("behaviors.tsv", "1\tU1\t11/15/2019 8:55:22 AM\tN1\tN1-1 N2-0\n" * 9)
+    whole = path.read_bytes()
+    for place in [*range(0, 34, 2), *range(len(whole) - 150, len(whole), 6)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(ReclmError):  # there is no second day to test on in the whole file either
+            Mind().read(path, Mind.Config())

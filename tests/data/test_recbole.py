@@ -1,5 +1,6 @@
 """RecBole's atomic files and ml-100k."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +232,76 @@ def test_ml_100k_without_recbole_says_what_to_install(monkeypatch):
     monkeypatch.setattr(recbole, "find_spec", lambda _: None)
     with pytest.raises(BadInput, match=r"recbole, which is not installed; pip install --no-deps recbole"):
         Ml100k().read(None, Ml100k.Config())
+
+
+def labelled(folder: Path, kind: str = "label:float") -> Path:
+    """Write 1,800 interactions, every tenth of which is positive, and ten positives twice."""
+    folder.mkdir()
+    rows = [(row % 60, row // 60 + 31 * (row % 3), int(row % 10 == 0), row) for row in range(1790)]
+    rows += [rows[10 * row] for row in range(10)]
+    lines = [
+        f"user_id:token\titem_id:token\t{kind}\ttimestamp:float",
+        *("\t".join(map(str, row)) for row in rows),
+    ]
+    (folder / f"{folder.name}.inter").write_text("\n".join([*lines, ""]))
+    return folder
+
+
+def kept(dataset: Dataset) -> int:
+    return sum(len(dataset.split(name)) for name in ("train", "valid", "test"))
+
+
+def test_fault_3_a_label_of_0_is_no_positive(tmp_path):
+    source, options = labelled(tmp_path / "x"), {"test": 0, "valid": 0, "held_out_items": 0}
+    dataset = RecBole().read(source, RecBole.Config.build(options))
+    ones = 179 + 10
+    assert dataset.report.dropped == {"label is 0": 1800 - ones, "repeated interaction": 10}
+    assert kept(dataset) == ones - 10
+    everything = RecBole().read(source, RecBole.Config.build(options | {"label_field": None}))
+    assert kept(everything) == 1790
+
+
+def test_fault_3_labels_of_ready_made_splits(tmp_path):
+    source = labelled(tmp_path / "x")
+    for split in ("train", "test"):
+        shutil.copy(source / "x.inter", source / f"x.{split}.inter")
+    (source / "x.inter").unlink()
+    assert len(RecBole().read(source, RecBole.Config()).test) == 189
+
+
+def test_fault_3_another_name_of_the_label(tmp_path):
+    source = labelled(tmp_path / "x", "click:token")
+    dataset = RecBole().read(source, RecBole.Config.build({"label_field": "click", "test": 0, "valid": 0}))
+    assert dataset.report.dropped["click is 0"] == 1800 - 189
+
+
+def test_fault_3_sequences_are_not_passed_over_in_silence(tmp_path):
+    rows = ["user_id:token\titem_id:token\titem_id_list:token_seq\tvector:float_seq"]
+    rows += [f"{row % 5}\t{row % 7}\t1 2 3\t0.1 0.2" for row in range(30)]
+    (tmp_path / "x.inter").write_text("\n".join([*rows, ""]))
+    report = RecBole().read(tmp_path, RecBole.Config()).report
+    assert report.kept["interactions whose item_id_list (token_seq) is not read"] == 30
+    assert report.kept["interactions whose vector (float_seq) is not read"] == 30
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_fault_4_atomic_files_whose_ids_do_not_meet(tmp_path, splits):
+    rows = "user_id:token\titem_id:token\n" + "".join(f"{row % 5}\t{row % 7}.0\n" for row in range(30))
+    for name in ("x.train.inter", "x.test.inter") if splits else ("x.inter",):
+        (tmp_path / name).write_text(rows)
+    (tmp_path / "x.item").write_text(
+        "item_id:token\ttitle:token_seq\n" + "".join(f"{n}\tA{n}\n" for n in range(7))
+    )
+    dataset = RecBole().read(tmp_path, RecBole.Config())
+    assert sorted(dataset.item_text["title"].to_pylist()) == [f"A{n}" for n in range(7)]
+    (tmp_path / "x.item").write_text("item_id:token\ttitle:token_seq\nm1\tA\n")
+    with pytest.raises(BadInput) as caught:
+        RecBole().read(tmp_path, RecBole.Config())
+    assert caught.value.value == "m1"
+
+
+def test_fault_25_a_time_called_otherwise(tmp_path):
+    (tmp_path / "x.inter").write_text("user_id:token\titem_id:token\ttime:float\n1\t1\t5\n1\t2\t6\n1\t3\t7\n")
+    with pytest.raises(BadInput) as caught:
+        RecBole().read(tmp_path, RecBole.Config())
+    assert caught.value.remedy == "--set time_field=time"

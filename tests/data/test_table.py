@@ -1,17 +1,22 @@
 """Tables that a user brings."""
 
+import gzip
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reclm.data.catalog import load_dataset
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.readers.columns import cast_or_null, seconds
+from reclm.data.readers.lines import TextFile
 from reclm.data.readers.table import Table
 from reclm.errors import BadInput, ReclmError
 from reclm.text.item_text import item_texts
@@ -98,7 +103,7 @@ def test_columns_that_are_not_there_may_be_left_out(tmp_path):
     path.write_text("user_id\titem_id\nu\ta\nu\tb\n")
     dataset = read(path)
     assert dataset.train.timestamp is None
-    assert dataset.item_text.column_names == ["title"]
+    assert (dataset.item_text.column_names, dataset.item_text.num_rows) == ([], dataset.n_items)
     assert (len(dataset.train), len(dataset.test)) == (1, 1)
 
 
@@ -219,3 +224,252 @@ def test_lists_with_gaps_and_times_finer_than_a_microsecond(tmp_path):
     column = pa.chunked_array([["2024-01-03T10:00:00.1234567Z", "2024-01-03T10:00:00.123456789Z"]])
     found, bad = seconds(column)
     assert (found.tolist(), bad.tolist()) == ([1_704_276_000] * 2, [False] * 2)
+
+
+TITLES = [f"Film {number}" for number in range(5)]
+
+
+def clicks(times: object = range(20), **columns: list) -> pa.Table:
+    """Return a log of 4 users and 5 items."""
+    log = {"user_id": [row % 4 for row in range(20)], "item_id": [row // 4 for row in range(20)]}
+    return pa.table({**log, "timestamp": [*times], **columns})
+
+
+def as_csv(
+    folder: Path, log: pa.Table, items: pa.Table | None = None, name: str = "interactions.csv"
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    pacsv.write_csv(log, folder / name, pacsv.WriteOptions(quoting_style="none"))
+    if items is not None:
+        pacsv.write_csv(items, folder / "items.csv")
+    return folder
+
+
+def test_fault_1_clicks_alone_are_items_without_text(tmp_path):
+    dataset = read(as_csv(tmp_path / "x", clicks()))
+    assert (dataset.item_text.num_columns, dataset.has_item_text, dataset.view().has_item_text) == (
+        0,
+        False,
+        False,
+    )
+    assert dataset.report.kept["items without any text"] == dataset.n_items == 5
+    blank = read(as_csv(tmp_path / "y", clicks(), pa.table({"item_id": range(5), "title": [" "] * 5})))
+    assert (blank.item_text.column_names, blank.has_item_text) == (["title"], False)
+
+
+@pytest.mark.parametrize("split", [{}, {"min_item": 2, "held_out_items": 0.3}])
+def test_fault_1_items_without_text_keep_their_number(tmp_path, split):
+    dataset = read(as_csv(tmp_path / "x", clicks()), **split)
+    assert dataset.item_text.num_rows == dataset.n_items
+    dataset.save(tmp_path / "saved")
+    assert load_dataset(tmp_path / "saved").item_text.num_rows == dataset.n_items
+
+
+@pytest.mark.parametrize("log_ids", [["0.0", "1.0", "2.00", "3.0", "4"], ["0", "1", "2", "3", "4"]])
+@pytest.mark.parametrize("item_ids", [["0.0", "1.0", "2.0", "3", "4.0"], ["0", "1", "2", "3", "4"]])
+def test_fault_4_whole_numbers_meet_in_text_too(tmp_path, log_ids, item_ids):
+    log = clicks().set_column(1, "item_id", [[log_ids[row // 4] for row in range(20)]])
+    dataset = read(as_csv(tmp_path / "x", log, pa.table({"item_id": item_ids, "title": TITLES})))
+    assert dataset.items.ids() == ["0", "1", "2", "3", "4"]
+    assert dataset.item_text["title"].to_pylist() == TITLES
+    assert dataset.items.idx(["3.0", 3.0, 3, "3"]).tolist() == [3] * 4
+
+
+def test_fault_4_no_item_described_is_an_error(tmp_path):
+    strangers = pa.table({"item_id": [f"m{number}" for number in range(5)], "title": TITLES})
+    with pytest.raises(BadInput) as caught:
+        read(as_csv(tmp_path / "x", clicks(), strangers))
+    assert (caught.value.value, caught.value.where) == ("m0", "item_id")
+    with pytest.raises(BadInput) as caught:
+        Dataset.from_frames(clicks(), strangers)
+    assert caught.value.value == "m0"
+
+
+def test_fault_4_a_part_of_the_items_may_be_described(tmp_path):
+    some = pa.table({"item_id": [4], "title": ["Film 4"]})
+    dataset = read(as_csv(tmp_path / "x", clicks(), some))
+    assert dataset.item_text["title"].to_pylist() == ["", "", "", "", "Film 4"]
+    assert dataset.report.kept["items without any text"] == 4
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.list_(pa.string())]
+)
+def test_fault_5_every_type_of_strings_is_text(tmp_path, kind):
+    genre = pa.array([["a"], ["b"], ["a"], ["b"], ["a"]] if pa.types.is_list(kind) else list("ababa"))
+    genre = genre.dictionary_encode() if pa.types.is_dictionary(kind) else genre.cast(kind)
+    codes = pa.array([1, 2, 1, 2, 1]).dictionary_encode()
+    items = pa.table({"item_id": range(5), "title": TITLES, "genre": genre, "code": codes, "year": range(5)})
+    pq.write_table(clicks(), tmp_path / "interactions.parquet")
+    pq.write_table(items, tmp_path / "items.parquet")
+    for dataset in (read(tmp_path), Dataset.from_frames(clicks(), items)):
+        assert dataset.item_text.column_names == ["title", "genre"]
+        assert dataset.item_text["genre"].to_pylist() == list("ababa")
+
+
+def test_fault_5_numbers_in_csv_are_no_text_unless_asked_for(tmp_path):
+    items = {"": range(5), "item_id": range(5), "title": TITLES, "year": [1990, None, 1992, 1993, 1994]}
+    source = as_csv(tmp_path / "x", clicks(), pa.table(items | {"price": [0.5, 1e-3, -2.0, 4.0, 1e9]}))
+    assert read(source).item_text.column_names == ["title"]
+    assert read(source, text_columns="title,year").item_text.column_names == ["title", "year"]
+    dated = read(source, text_template="{title}[ ({year})]")
+    assert item_texts(dated.item_text, dated.text_template)[:2] == ["Film 0 (1990)", "Film 1"]
+    items["title"] = ["300", "1984", "2012", "21", "Heat"]
+    assert read(as_csv(tmp_path / "x", clicks(), pa.table(items))).item_text.column_names == ["title"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("wide", ["", "x" * 140_000])
+@pytest.mark.parametrize("packed", [False, True])
+def test_fault_24_line_ends_wide_headers_and_gzip(tmp_path, end, wide, packed):
+    columns = {wide: [1] * 20} if wide else {}
+    source = as_csv(tmp_path / "x", clicks(**columns)) / "interactions.csv"
+    text = source.read_bytes().replace(b"\n", end.encode())
+    source = source.with_name("log.csv.gz" if packed else "log.csv")
+    source.write_bytes(gzip.compress(text) if packed else text)
+    dataset = read(source)
+    assert len(dataset.train) + len(dataset.valid) + len(dataset.test) == 20
+    assert dataset.report.dropped == {}
+
+
+def test_fault_24_quoted_names_in_a_header(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('"user_id","item_id","the ""time"", in s"\r1,2,3\r1,3,4\r')
+    assert TextFile.on_disk(path).first_row(",", quoting=True) == ["user_id", "item_id", 'the "time", in s']
+    assert read(path, time_column='the "time", in s').train.timestamp.tolist() == [3]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_fault_24_another_delimiter_is_named(tmp_path, delimiter):
+    source = as_csv(tmp_path / "x", clicks()) / "interactions.csv"
+    source.write_text(source.read_text().replace(",", delimiter))
+    with pytest.raises(BadInput) as caught:
+        read(source)
+    assert (caught.value.value, caught.value.remedy) == (delimiter, f"--set delimiter={delimiter!r}")
+    assert len(read(source, delimiter=delimiter).train) == 12
+
+
+@pytest.mark.parametrize(("encoding", "remedy"), [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le")])
+def test_fault_24_another_encoding_is_named(tmp_path, encoding, remedy):
+    source = as_csv(tmp_path / "x", clicks()) / "interactions.csv"
+    source.write_bytes(source.read_text().encode(encoding))
+    with pytest.raises(BadInput) as caught:
+        read(source)
+    assert caught.value.remedy.endswith(f"encoding={remedy}")
+    assert len(read(source, encoding=encoding).train) == 12
+
+
+@pytest.mark.parametrize("form", ["%m/%d/%Y %H:%M", "%d.%m.%Y", "%Y", "%s000000000"])
+def test_fault_25_the_reason_is_told_where_all_lines_are_malformed(tmp_path, form):
+    when = [datetime(2024, 1, 1 + row, tzinfo=UTC) for row in range(20)]
+    when = [time.strftime(form) if form != "%Y" else "soon" for time in when]
+    source = as_csv(tmp_path / "x", clicks(when))
+    with pytest.raises(BadInput, match=r"interactions\.csv:2: .*timestamp is neither .*time_unit") as caught:
+        read(source)
+    assert caught.value.value["malformed line"] == 20
+
+
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%dT%H:%M:%S.123456789", "%Y-%m-%d %H:%M:%SGMT"]
+)
+def test_fault_25_times_with_a_named_zone_or_nanoseconds(form):
+    when = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    values, bad = seconds(pa.chunked_array([["soon", when.strftime(form), ""]]))
+    assert values[1] == when.timestamp()
+    assert bad.tolist() == [True, False, True]
+
+
+def test_fault_25_nanoseconds_since_1970(tmp_path):
+    source = as_csv(tmp_path / "x", clicks([10**18 + row * 10**9 for row in range(20)]))
+    assert read(source, time_unit="ns").train.timestamp.min() == 10**9
+
+
+@pytest.mark.parametrize("name", ["time", "Date", "created_at"])
+def test_fault_25_a_column_of_times_called_otherwise_is_asked_for(tmp_path, name):
+    log = clicks().rename_columns(["user_id", "item_id", name])
+    source = as_csv(tmp_path / "x", log)
+    with pytest.raises(BadInput) as caught:
+        read(source)
+    assert (caught.value.value, caught.value.remedy) == (name, f"--set time_column={name}")
+    assert read(source, time_column=name).train.timestamp is not None
+    random = read(source, time_column=None)
+    assert random.report.kept["interactions without a time, split in random order"] == 20
+    with pytest.raises(BadInput) as caught:
+        Dataset.from_frames(log)
+    assert caught.value.remedy == f"time={name}"
+    assert Dataset.from_frames(log, time=None).train.timestamp is None
+
+
+def quoted_log(tmp_path: Path, *odd: tuple[int, str]) -> Path:
+    """Return a CSV of 1,000 records, whose ``odd`` ones end in another value than ``ok``."""
+    ends = dict(odd)
+    rows = [f"{row % 40},{row % 61},{row},{ends.get(row, 'ok')}" for row in range(1, 1001)]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["user_id,item_id,timestamp,review", *rows, ""]))
+    return path
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [(10, '"ok')],
+        [(10, '"ok'), (500, 'ok"')],  # a quote that is closed 490 records later
+        [(10, '"ok'), (500, 'o"k')],
+        [(10, 'ok"x"'), (20, '"ok')],
+        [(990, '"ok')],
+    ],
+)
+def test_fault_31_an_unclosed_quote_is_no_end_of_the_file(tmp_path, odd, strict):
+    with pytest.raises(BadInput) as caught:
+        read(quoted_log(tmp_path, *odd), strict=strict)
+    assert caught.value.where.endswith("log.csv")
+    assert isinstance(caught.value.value, int)
+
+
+def test_fault_31_values_of_several_lines_are_read(tmp_path):
+    text = "\n".join(["a", "two, of them", "", "and, so, on, as", "prose does"])
+    dataset = read(quoted_log(tmp_path, (10, f'"{text}"')))
+    kept = sum(len(dataset.split(name)) for name in ("train", "valid", "test"))
+    assert kept + sum(dataset.report.dropped.values()) == 1000
+    assert text in {*dataset.train.review.to_pylist(), *dataset.test.review.to_pylist()}
+
+
+def test_fault_31_an_unclosed_quote_in_the_items(tmp_path):
+    source = as_csv(tmp_path / "x", clicks())
+    (source / "items.csv").write_text('item_id,title\n0,Ay\n1,"Bee\n2,Cee\n3,Dee\n')
+    with pytest.raises(BadInput) as caught:
+        read(source)
+    assert caught.value.value == 3
+
+
+def test_fault_36_damaged_parquet_and_binary_ids(tmp_path):
+    path = tmp_path / "log.parquet"
+    pq.write_table(clicks(), path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 37):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with suppress(ReclmError):
+            read(path)
+    ids = pa.array([b"\xff%d" % (row // 4) for row in range(20)], pa.binary())
+    pq.write_table(clicks().set_column(1, "item_id", ids), path)
+    with pytest.raises(BadInput) as caught:
+        read(path)
+    assert caught.value.value == "binary"
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 1], [0.0, 1.0], [-1, 1], [False, True], ["0", "1"], ["false", "True"]]
+)
+def test_fault_3_interactions_labelled_0_are_no_positives(tmp_path, labels):
+    log = clicks(label=[labels[row % 3 == 0] for row in range(20)])
+    pq.write_table(log, tmp_path / "log.parquet")
+    for dataset in (
+        read(tmp_path / "log.parquet", test=0, valid=0),
+        Dataset.from_frames(log, test=0, valid=0),
+    ):
+        assert dataset.report.dropped["label is 0"] == 13
+        kept = sum(len(dataset.split(name)) for name in ("train", "valid", "test"))
+        assert kept == 7
+    assert len(read(tmp_path / "log.parquet", label_column=None, test=0, valid=0).train) == 20
+    assert len(Dataset.from_frames(log, label=None, test=0, valid=0, held_out_items=0).train) == 20

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from reclm.data.dataset import Interactions
+from reclm.errors import BadInput
 from reclm.recommend.evaluate import DEFAULT_METRICS, Task, evaluate, measure, rank
 
 
@@ -112,3 +113,52 @@ def test_a_part_of_a_task_is_measured_from_the_same_ranking() -> None:
         np.testing.assert_array_equal(ours.values[name], value, err_msg=name)
         np.testing.assert_array_equal(alone.values[name], value, err_msg=name)
     assert ours.overall == alone.overall == theirs.overall
+
+
+def everybody_tests(users: int, items: int, positives: int) -> Task:
+    """Return a task in which the positives are the first items of the rows, where an order of rows would find them."""
+    pairs = [(user, item) for user in range(users) for item in range(positives)]
+    return Task.of(interactions(*pairs), interactions(), np.arange(items), users, items)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0, -3.0])
+def test_fault_2_a_constant_scorer_ranks_by_chance(score: float) -> None:
+    task = everybody_tests(2000, 100, 2)
+    result = evaluate(
+        lambda users, items: torch.full((len(users), len(items)), score), task, ["recall@10", "hit@1"]
+    )
+    assert result.mean()["recall@10"] == pytest.approx(0.1, abs=0.02)
+    assert result.mean()["hit@1"] == pytest.approx(0.02, abs=0.01)
+
+
+def test_fault_2_only_equal_scores_change_places_and_a_seed_draws_them() -> None:
+    matrix = torch.tensor([[5.0, *[3.0] * 8, 1.0]] * 40)
+    task = Task.of(interactions(*((u, 9) for u in range(40))), interactions((0, 3)), np.arange(10), 40, 10)
+
+    def best(seed: int, block: int = 1024) -> torch.Tensor:
+        return rank(scores_of(matrix), task, 4, block, seed=seed).best
+
+    drawn = best(0)
+    assert drawn[:, 0].tolist() == [0] * 40
+    assert drawn[:, 1:].min() >= 1
+    assert drawn[:, 1:].max() <= 8
+    assert 3 not in drawn[0]
+    assert all(len(set(row)) == 4 for row in drawn.tolist())
+    assert len({tuple(row) for row in drawn.tolist()}) > 20, "each user has an order of its own"
+    assert torch.equal(drawn, best(0, block=7))
+    assert not torch.equal(drawn, best(1))
+
+
+def test_fault_2_ties_at_the_end_of_the_list_are_drawn_too() -> None:
+    matrix = torch.tensor([[2.0, 1.0, 1.0]] * 200)
+    second = rank(scores_of(matrix), everybody_tests(200, 3, 1), 2).best[:, 1]
+    assert 60 < int((second == 1).sum()) < 140
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_fault_2_scores_that_are_no_numbers_are_an_error(value: float) -> None:
+    matrix = torch.rand(3, 4)
+    matrix[1, 2] = value
+    with pytest.raises(BadInput) as caught:
+        evaluate(scores_of(matrix), everybody_tests(3, 4, 1), ["recall@1"])
+    assert (caught.value.value, caught.value.where) == (1, "scores")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from reclm.profiles.profiles import Profiles
 from reclm.recommend.fit import fit
 from reclm.recommend.recommender import Recommender
 from reclm.recommend.saved import HEAD, load_model
+from reclm.recommend.text_ranking import TextProfiles
 
 from .conftest import DATA, Parity
 
@@ -148,3 +150,35 @@ def test_what_is_missing_is_said(written: Profiles) -> None:
     with pytest.raises(NotFound) as error:
         fit("biasmf", replace(DATA, item_text=DATA.item_text.select([])), progress=False)
     assert error.value.where == "item_text"
+
+
+@pytest.mark.parametrize("blank", [True, False])
+def test_fault_1_models_of_text_need_one(workspace: Workspace, blank: bool) -> None:
+    """Every feature would be 0, and the order of the rows would decide."""
+    fields = pa.table({"title": [" "] * len(DATA.items)})
+    data = replace(DATA, item_text=fields if blank else fields.select([]))
+    for backbone in ("lightgcn", "biasmf", "ncf", "sgl", "simgcl"):
+        with pytest.raises(NotFound) as error:
+            fit(backbone, data, progress=False, epochs=1)
+        assert (error.value.where, error.value.remedy) == ("item_text", "--set items=id")
+    model = fit("biasmf", data, progress=False, epochs=1, items="id")
+    assert len(model.recommend("u1", k=3)) == 3
+    values = fit("lightgcn", data, progress=False, epochs=1, items="id").evaluate().values
+    assert values.keys() == {"full-shot", "zero-shot"}
+
+
+def test_fault_1_profiles_of_nobody_augment_nothing(written: Profiles) -> None:
+    bare = TextProfiles(DATA, {"a stranger": "likes even"}, written.encoder)
+    with pytest.raises(NotFound) as error:
+        fitted("biasmf", bare)
+    assert error.value.where == "profiles"
+
+
+def test_fault_2_a_model_whose_weights_are_no_numbers_recommends_nothing(written: Profiles) -> None:
+    model = fitted("biasmf")
+    with torch.no_grad():
+        model.model.user_embedding[3] = torch.nan  # pyright: ignore
+    for call in (lambda: model.recommend("u3"), model.evaluate):
+        with pytest.raises(BadInput) as error:
+            call()
+        assert error.value.where == "scores"

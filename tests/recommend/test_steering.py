@@ -328,3 +328,14 @@ def test_stored_profiles_are_measured() -> None:
     texts = replace(stored_profiles(EVEN, "keywords"), _encoder=Genres())  # pyright: ignore[reportArgumentType]
     found = measure_steering(EVEN, texts, k=2, progress=False)
     assert (found.users, found.total) == (3, 4)  # u3 has no history
+
+
+def test_fault_11_an_item_without_text_ranks_last_in_every_way() -> None:
+    """Below the items that the profile speaks against, and it can still be ranked."""
+    text = pa.table({"title": ["", *"bcdefghijkl"], "genre": ["", *["Horror"] * 11]})
+    model = by_text(replace(EVEN, item_text=text), {"u3": "comedy"})
+    steered = model.steer("u3", "horror", 12)
+    for frame in (steered.before, steered.after):
+        assert frame[-1].item_id == "i0"
+        assert np.isfinite([item.score for item in frame]).all()
+    assert model.recommend("u3", k=12)["item"].tolist()[-1] == "i0"

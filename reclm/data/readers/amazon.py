@@ -83,7 +83,7 @@ class Amazon(Reader):
         rows = rows_to_keep(log, config, report)
         if not len(rows):
             limits = f"min_user={config.min_user} and min_item={config.min_item}"
-            remedy = f"lower them with --set; dropped: {report.dropped}"
+            remedy = f"lower them with --set; dropped: {report.dropped}{report.first_malformed()}"
             raise BadInput(f"{reviews.label}: no users and items have enough reviews for {limits}; {remedy}")
         log, lines = log.take(rows), lines[rows]
         wanted = items.array.take(pa.array(np.unique(log.item_idx)))
@@ -131,9 +131,8 @@ def _read_log(file: TextFile, malformed: MalformedLines) -> tuple[IdMap, IdMap, 
     parts = [_interactions(rows, malformed) for rows in raw.rows()]
     report.keep("lines of reviews with a field of another type", raw.odd)
     if not any(len(lines) for *_, lines in parts):
-        first = f"; the first is {report.malformed[0]}" if report.malformed else ""
         wanted = "each line must be a JSON object with user_id, parent_asin, rating and timestamp"
-        raise BadInput(f"{file.label} holds no reviews: {wanted}{first}")
+        raise BadInput(f"{file.label} holds no reviews: {wanted}{report.first_malformed()}")
     user_parts, item_parts, ratings, times, lines = zip(*parts, strict=True)
     (users, user_idx), (items, item_idx) = numbered(user_parts, "user"), numbered(item_parts, "item")
     time = np.concatenate(times)

@@ -12,14 +12,24 @@ import pyarrow.compute as pc
 
 from reclm.config import Config
 from reclm.data.dataset import Interactions
-from reclm.data.id_map import IdMap, id_strings, unreadable
+from reclm.data.id_map import IdMap, id_strings, unreadable, whole_numbers
+from reclm.data.item_text import has_text
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.lines import Rows
 from reclm.errors import BadInput, unknown
 
 Column = pa.ChunkedArray
-TimeUnit = Literal["s", "ms", "us"]
-PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
+TimeUnit = Literal["s", "ms", "us", "ns"]
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "unix_time", "unix_timestamp", "created_at"}
+TIME_NAMES |= {
+    "event_time",
+    "review_time",
+    "unixreviewtime",
+    "rating_timestamp",
+    "event_timestamp",
+    "date_time",
+}
 # tags that may stand within a word; all others part words
 _INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"}
 _MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
@@ -34,10 +44,14 @@ class LogColumns:
     time: str | None = None
     rating: str | None = None
     review: str | None = None
+    label: str | None = None
 
     @classmethod
     def of(cls, file: str, names: Sequence[str], config: Config, ending: str) -> Self:
-        """Return the columns of ``file`` that the options ``user_ENDING``, ``item_ENDING``, … name."""
+        """Return the columns of ``file`` that the options ``user_ENDING``, ``item_ENDING``, … name.
+
+        BadInput if there is no column of times, and one that seems to be called otherwise.
+        """
 
         def find(role: str) -> Any:
             option = f"{role}_{ending}"
@@ -46,7 +60,20 @@ class LogColumns:
                 return None
             return find_column(file, name, names)
 
-        return cls(*map(find, ("user", "item", "time", "rating", "review")))
+        columns = cls(*map(find, ("user", "item", "time", "rating", "review", "label")))
+        if f"time_{ending}" not in config.model_fields_set:
+            columns.check_time(file, names, f"--set time_{ending}=", f"--set time_{ending}=null")
+        return columns
+
+    def check_time(self, file: str, names: Sequence[str], remedy: str, without: str) -> None:
+        """Raise BadInput where no column of times is known, and one of ``names`` seems to be one."""
+        other = next((name for name in names if name.lower() in TIME_NAMES), None)
+        if self.time is None and other is not None:
+            message = (
+                f"{file} has no column 'timestamp', and one called {other!r}; take it for the time of the "
+                f"interactions with {remedy}{other}, or split them in random order with {without}"
+            )
+            raise BadInput(message, value=other, where=file, remedy=f"{remedy}{other}")
 
     def names(self) -> list[str]:
         """Return the columns that are there."""
@@ -64,21 +91,30 @@ def read_log(
 
 
 def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit) -> pa.Table:
-    user, item = strings(rows[columns.user]), strings(rows[columns.item])
+    user, item = ids_of(rows[columns.user]), ids_of(rows[columns.item])
     log: dict[str, Any] = {"user": user, "item": item, "line": rows.lines}
     wrong = {
         f"no {name}": pc.fill_null(pc.equal(pc.binary_length(ids), 0), True).to_numpy()
         for name, ids in ((columns.user, user), (columns.item, item))
     }
     if columns.time:
-        log["timestamp"], wrong[f"{columns.time} is no time"] = seconds(rows[columns.time], unit)
+        log["timestamp"], bad = seconds(rows[columns.time], unit)
+        wrong[f"{columns.time} is neither an ISO timestamp nor a number of {unit} since 1970 (time_unit)"] = (
+            bad
+        )
     if columns.rating:
         rating, wrong[f"{columns.rating} is no number"] = numbers(rows[columns.rating])
         log["rating"] = rating.astype(np.float32)
     if columns.review:
         log["review"] = pc.fill_null(strings(rows[columns.review]), "")
+    negative = np.zeros(len(rows), bool)
+    if columns.label:
+        label, wrong[f"{columns.label} is neither 0 nor 1"] = labels(rows[columns.label])
+        negative = label <= 0
+    good = rows.good(wrong, malformed)
+    malformed.report.drop(f"{columns.label} is 0", int((good & negative).sum()))
     # a filtered column is a copy: a column of a block would hold on to the whole block
-    return pa.table(log).filter(pa.array(rows.good(wrong, malformed)))
+    return pa.table(log).filter(pa.array(good & ~negative))
 
 
 def interactions_of(log: pa.Table, users: IdMap, items: IdMap) -> Interactions:
@@ -106,7 +142,7 @@ def to_arrow(frame: Any, what: str) -> pa.Table:
 
 def id_map(what: str, *columns: Column) -> IdMap:
     """Return the distinct ids of all columns, in order of appearance."""
-    chunks = [chunk for column in columns for chunk in column.chunks]
+    chunks = [whole_numbers(chunk) for column in columns for chunk in column.chunks]
     return IdMap(pc.unique(pa.chunked_array(chunks, pa.string())), what)
 
 
@@ -121,11 +157,23 @@ def text_of(
 ) -> pa.Table:
     """Return columns ``fields`` for ``items``, in their order: strings, empty where ``table`` has no row or null.
 
-    Of several rows with the same id the first counts. Where nothing is known of the items, their ``title`` is empty.
+    Of several rows with the same id the first counts. Where nothing is known of the items there are no columns.
     """
     if table is None or not fields:
-        return pa.table({"title": pa.array([""] * len(items))})
-    row = pc.index_in(items.array, value_set=strings(table[id_column]).combine_chunks())
+        return pa.table({"item_id": items.array}).select([])
+    ids = ids_of(table[id_column]).combine_chunks()
+    row = pc.index_in(items.array, value_set=ids)
+    if len(items) and row.null_count == len(items):
+        first, described = items.array[0].as_py(), ids[0].as_py() if len(ids) else None
+        message = (
+            f"none of the {len(items):,} items of the interactions is described: their ids are like {first!r}"
+        )
+        message += (
+            f", those of the descriptions like {described!r}"
+            if len(ids)
+            else ", and there are no descriptions"
+        )
+        raise BadInput(f"{message}; mend the ids, or leave the items out", value=described, where=id_column)
     return pa.table({name: pc.fill_null(strings(table[name]).take(row), "") for name in fields})
 
 
@@ -135,7 +183,12 @@ def text_fields(schema: pa.Schema, id_column: str = "") -> list[str]:
 
 
 def _holds_strings(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    while pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return _is_string(kind)
+
+
+def _is_string(value: pa.DataType) -> bool:
     return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
 
 
@@ -144,6 +197,31 @@ def strings(column: Column) -> Column:
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return joined(_cast(column, pa.list_(pa.string())), ", ")
     return pa.chunked_array([id_strings(chunk) for chunk in column.chunks], pa.string())
+
+
+def ids_of(column: Column) -> Column:
+    """Return ids as strings; whole numbers have no decimal point, also where they are text: ``104.0`` is ``104``."""
+    return pa.chunked_array([whole_numbers(chunk) for chunk in strings(column).chunks], pa.string())
+
+
+def without_numbers(table: pa.Table, fields: Sequence[str]) -> list[str]:
+    """Return the ``fields`` of strings that hold more than numbers; empty ones and lists stay."""
+
+    def says(column: Column) -> bool:
+        filled = column.filter(has_text(column)) if _is_string(column.type) else column
+        return filled is column or not len(filled) or cast_or_null(filled, pa.float64()).null_count > 0
+
+    return [name for name in fields if says(table[name])]
+
+
+def labels(column: Column) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels ``(n,)``, 0 or less where an interaction is none, and a mask of those that are no number."""
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    elif _is_string(column.type):
+        truth = pc.index_in(pc.utf8_lower(column), value_set=pa.array(["false", "true"]))
+        column = pc.coalesce(truth.cast(pa.string()), column)
+    return numbers(column)
 
 
 def joined(lists: Column, between: str) -> Column:
@@ -182,11 +260,10 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
     They are numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or of a date or timestamp type.
     """
     if _holds_strings(column.type):
-        column = strings(column)
-        filled = column.filter(pc.greater(pc.binary_length(column), 0))
-        first = filled[0].as_py() if len(filled) else "0"
-        if re.match(r"\d{4}-\d\d-\d\d", first):
-            zoned = re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", first[10:])
+        column = pc.replace_substring_regex(strings(column), r" ?(UTC|GMT)$", "Z")
+        dated = column.filter(pc.match_substring_regex(column, r"^\d{4}-\d\d-\d\d"))
+        if len(dated):
+            zoned = re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", dated[0].as_py()[10:])
             column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
             column = cast_or_null(column, pa.timestamp("us", "UTC" if zoned else None))
     if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
@@ -195,12 +272,16 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
         bad = column.is_null().to_numpy()
         return pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // 1_000_000, bad
     values, bad = numbers(column)
-    bad |= np.abs(values) > 2**53
+    bad |= np.abs(values) > 2**53 * max(1, PER_SECOND[unit] // 1_000_000)
     return np.where(bad, 0, np.floor(values / PER_SECOND[unit])).astype(np.int64), bad
 
 
 def cast_or_null(column: Column, to: pa.DataType) -> Column:
     """Convert a column; values that cannot be converted become null."""
+    if pa.types.is_dictionary(column.type):
+        column = pa.chunked_array(
+            [chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type
+        )
 
     def convert(part: pa.Array) -> list[pa.Array]:
         try:

@@ -5,10 +5,9 @@ what follows an unclosed quote. So each file is surveyed first, and what DuckDB 
 """
 
 import codecs
-import csv
 import gzip
-import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,10 +122,12 @@ class TextFile:
             stream = self.opener()
         except (OSError, RuntimeError) as error:  # zipfile raises RuntimeError for a password
             raise BadInput(f"cannot open {self.label}: {error}", where=self.label) from error
+        except (zipfile.BadZipFile, ValueError, EOFError, struct.error) as error:
+            raise Damaged(f"{self.label} is damaged: {error}", where=self.label) from error
         try:
             with stream:
                 yield gzip.GzipFile(fileobj=stream) if self.label.endswith(".gz") else stream
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error) as error:
             raise Damaged(f"{self.label} is damaged: {error}", where=self.label) from error
 
     def blocks(self) -> Iterator[bytes]:
@@ -190,9 +191,19 @@ class TextFile:
     def first_row(self, delimiter: str, quoting: bool = False) -> list[str]:
         """Return the fields of the first line: the column names of a file with a header."""
         text = next(self.blocks(), b"").decode("utf-8-sig", errors="replace")
-        if quoting:
-            return next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
-        return re.split(r"[\r\n]", text, maxsplit=1)[0].split(delimiter)
+        if not quoting:
+            return re.split(r"[\r\n]", text, maxsplit=1)[0].split(delimiter)
+        text, fields, end = text.replace("\r\n", "\n").replace("\r", "\n"), [], 0
+        value = re.compile(
+            rf'(?:"([^"]*(?:""[^"]*)*)"|([^{re.escape(delimiter)}\n]*))({re.escape(delimiter)}|\n|$)'
+        )
+        while match := value.match(text, end):  # csv has a limit on the length of a value
+            quoted, plain, parted = match.groups()
+            fields.append(plain if quoted is None else quoted.replace('""', '"'))
+            end = match.end()
+            if parted != delimiter:
+                break
+        return fields
 
 
 @dataclass(frozen=True)
@@ -312,7 +323,9 @@ def quoted_rows(
         for name in names
     )
     values = ", ".join(f"coalesce(c{place}, '') AS c{place}" for place in places)
-    query = f"""SELECT {values}, {breaks} AS breaks, coalesce({", ".join(names)}) IS NULL AS blank
+    long = ", ".join(f"CASE WHEN contains({name}, chr(10)) THEN {name} END" for name in names)
+    query = f"""SELECT {values}, {breaks} AS breaks, coalesce({", ".join(names)}) IS NULL AS blank,
+        coalesce({long}) AS long
         FROM read_csv($path, delim=$delimiter, quote='"', escape='"', header=$header, {OPTIONS},
         compression=$compression, columns={{{", ".join(f"'{name}': 'VARCHAR'" for name in names)}}})"""
     with file.readable() as source, database(file) as connection:
@@ -325,10 +338,22 @@ def quoted_rows(
             raise BadInput(message, where=file.label) from error
     head = sum(name.count("\n") for name in file.first_row(delimiter, quoting=True)) + 1 if header else 0
     lines, bad = _laid_along(file, pc.fill_null(table["breaks"], 0).to_numpy(), bad, head)
+    for value, line in zip(
+        table["long"].drop_null().to_pylist(), lines[table["long"].is_valid().to_numpy()], strict=True
+    ):
+        if _holds_records(value, width, delimiter):
+            raise _unclosed(file, int(line), value)
     for reject in bad:
         malformed.add(file.label, *reject)
-    rows = Rows(file.label, table.drop_columns(["breaks", "blank"]), lines)
+    rows = Rows(file.label, table.drop_columns(["breaks", "blank", "long"]), lines)
     return rows.keep(~table["blank"].to_numpy())
+
+
+def _holds_records(value: str, width: int, delimiter: str) -> bool:
+    """Tell whether the lines within a quoted value seem to be records, since a quote was left open before them."""
+    inner = value.split("\n")[1:-1]  # the first and the last are pieces of a record
+    like = sum(line.count(delimiter) == width - 1 for line in inner)
+    return len(inner) >= (3 if width > 2 else 10) and like >= 0.9 * len(inner)
 
 
 def _laid_along(

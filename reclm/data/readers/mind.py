@@ -4,6 +4,7 @@ Paper: MIND: A Large-scale Dataset for News Recommendation, https://aclanthology
 files: https://msnews.github.io. The two-day protocol is RecLM's (https://arxiv.org/abs/2412.19302, section 6.1).
 """
 
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import date, timedelta
@@ -119,7 +120,8 @@ class Mind(Reader):
             parts = [_clicks(rows, malformed) for rows in chain.from_iterable(blocks)]
             news = pa.concat_tables([_news(file, malformed) for file in news])
         if not any(len(seconds) for *_, seconds in parts):
-            raise BadInput(f"no clicks in behaviors.tsv; dropped: {report.dropped}")
+            message = f"no clicks in behaviors.tsv; dropped: {report.dropped}{report.first_malformed()}"
+            raise BadInput(message, value=report.dropped, where="behaviors.tsv")
         user_parts, item_parts, seconds = zip(*parts, strict=True)
         (users, user_idx), (items, item_idx) = numbered(user_parts, "user"), numbered(item_parts, "item")
         time = np.concatenate(seconds)
@@ -227,7 +229,7 @@ def _places(source: Path, archives: ExitStack) -> Iterator[tuple[str, Mapping[st
     if source.is_file():
         try:
             archive = archives.enter_context(ZipFile(source))
-        except BadZipFile as error:
+        except (BadZipFile, NotImplementedError, ValueError, OSError, struct.error) as error:
             raise BadInput(f"{source} is no zip archive ({error}); --source must be {Mind.source}") from error
         folders: dict[str, dict[str, Callable[[], TextFile]]] = {}
         for member in archive.namelist():

@@ -128,8 +128,10 @@ class RecBole(Reader):
         """Column of item ids."""
         rating_field: str = "rating"
         """Column of ratings, if there is one."""
-        time_field: str = "timestamp"
-        """Column of times in seconds since 1970, if there is one."""
+        time_field: str | None = "timestamp"
+        """Column of times in seconds since 1970, if there is one; null takes none."""
+        label_field: str | None = "label"
+        """Column of 0 and 1, if there is one; interactions labelled 0 are left out. null takes all for positives."""
 
     def read(self, source: Path | None, config: BaseConfig, *, strict: bool = False) -> Dataset:
         assert isinstance(config, self.Config)
@@ -157,6 +159,9 @@ class RecBole(Reader):
         items = id_map("item", *item_ids, *(log["item"] for log in logs.values()))
         parts = {split: interactions_of(log, users, items) for split, log in logs.items()}
         interactions = [parts.get(split, Interactions.empty()) for split in SPLITS]
+        if described is not None:  # items may be described that nobody touched
+            touched = id_map("item", *(log["item"] for log in logs.values()))
+            _item_text(touched, described, config.item_field)
         text = _item_text(items, described, config.item_field)
         return from_given(self.name, users, items, interactions, text, malformed.report)
 
@@ -213,9 +218,13 @@ def _installed_ml_100k() -> Path:
 
 
 def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> pa.Table:
-    _, rows = read_atomic(path, malformed)
+    types, rows = read_atomic(path, malformed)
     columns = LogColumns.of(str(path), rows.table.column_names, config, "field")
-    return read_log([rows], columns, malformed)
+    log = read_log([rows], columns, malformed)
+    for name, kind in types.items():
+        if kind.endswith("_seq"):  # a history before the item, say, whose own times are not known
+            malformed.report.keep(f"interactions whose {name} ({kind}) is not read", len(log))
+    return log
 
 
 def _described(path: Path, id_field: str, malformed: MalformedLines) -> Rows | None:

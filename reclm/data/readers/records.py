@@ -60,6 +60,28 @@ def read_rows(
         yield good.keep(_filled(good.table)) if len(columns) > 1 else good
 
 
+def header(file: TextFile, delimiter: str, option: str = "") -> list[str]:
+    """Return the column names in the first line; BadInput where another delimiter parts them.
+
+    ``option`` is how the delimiter is chosen; without it the file must be converted.
+    """
+    names = file.first_row(delimiter, quoting=True)
+    if any("\0" in name for name in names):
+        message = f"{file.label} is not {file.encoding} (its first line holds NULs); convert it to utf-8"
+        remedy = "--set encoding=utf-16-le" if option else ""
+        raise BadInput(message + f", or say {remedy}" * bool(remedy), where=file.label, remedy=remedy)
+    others = (
+        [other for other in (",", ";", "\t", "|") if other != delimiter and other in names[0]]
+        if names
+        else []
+    )
+    if len(names) == 1 and others:
+        message = f"the first line of {file.label} is parted by {others[0]!r}, not by {delimiter!r}"
+        remedy = f"{option}{others[0]!r}" if option else "convert the file"
+        raise BadInput(f"{message}; {remedy}", value=others[0], where=file.label, remedy=remedy)
+    return names
+
+
 def _filled(table: pa.Table) -> np.ndarray:
     filled = np.zeros(table.num_rows, bool)
     for column in table.columns:
@@ -97,7 +119,12 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, rows: int | N
     with database(file) as connection:
         try:
             return connection.sql(query, params={"path": file.literal, "rows": rows}).to_arrow_table()
-        except (duckdb.Error, pa.ArrowException) as error:
+        except (
+            duckdb.Error,
+            pa.ArrowException,
+            RuntimeError,
+            ValueError,
+        ) as error:  # names that are not UTF-8
             raise BadInput(f"{path} is no Parquet file: {one_line(error)}", where=str(path)) from error
 
 
@@ -202,18 +229,20 @@ def _as(kind: pa.DataType, value: Any) -> Any:
 def read_records(path: Path) -> pa.Table:
     """Return the table in a small CSV or TSV file (with a header line), Parquet file or file of JSON lines.
 
-    Columns of CSV, TSV and JSON lines are strings; lists in JSON are joined by commas.
+    Text may be gzipped (``.csv.gz``). Columns of CSV, TSV and JSON lines are strings; lists in JSON are joined by
+    commas.
     """
-    if path.suffix in DELIMITERS:
-        file, delimiter = TextFile.on_disk(path), DELIMITERS[path.suffix]
-        names = file.first_row(delimiter, quoting=True)
+    ending = Path(path.name.removesuffix(".gz")).suffix
+    if ending in DELIMITERS:
+        file, delimiter = TextFile.on_disk(path), DELIMITERS[ending]
+        names = header(file, delimiter)
         malformed = MalformedLines(ReadReport(), strict=True)
         return read_all(file, names, malformed, delimiter=delimiter, header=True, quoting=True).table
-    if path.suffix in LINES_OF_JSON:
+    if ending in LINES_OF_JSON:
         return _json_records(path)
-    if path.suffix in PARQUET:
+    if ending in PARQUET:
         return read_parquet(path)
-    raise unknown(f"kind of table {path}: ending", path.suffix, [*DELIMITERS, *PARQUET, *LINES_OF_JSON])
+    raise unknown(f"kind of table {path}: ending", ending, [*DELIMITERS, *PARQUET, *LINES_OF_JSON])
 
 
 def _json_records(path: Path) -> pa.Table:

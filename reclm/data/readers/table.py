@@ -22,28 +22,30 @@ from reclm.data.readers.columns import (
     TimeUnit,
     find_column,
     id_map,
+    ids_of,
     interactions_of,
     read_log,
     strings,
     text_fields,
     text_of,
     to_arrow,
+    without_numbers,
 )
 from reclm.data.readers.lines import Rows, TextFile
-from reclm.data.readers.records import DELIMITERS, PARQUET, read_parquet, read_rows
+from reclm.data.readers.records import DELIMITERS, PARQUET, header, read_parquet, read_rows
 from reclm.data.sessions import SessionOptions, next_item
 from reclm.data.splits import SplitOptions
 from reclm.errors import BadInput, unknown
 
 KNOWN = (*DELIMITERS, *PARQUET)
-DEFAULT_TIME = "timestamp"
+DEFAULT_TIME, DEFAULT_LABEL = "timestamp", "label"
 
 
 class FrameOptions(SplitOptions):
     """Options of ``split="per-user"``."""
 
     time_unit: TimeUnit = "s"
-    """Unit of times that are numbers: since 1970, in s, ms or us."""
+    """Unit of times that are numbers: since 1970, in s, ms, us or ns."""
 
 
 class Table(Reader):
@@ -63,18 +65,21 @@ class Table(Reader):
         """Column of user ids."""
         item_column: str = "item_id"
         """Column of item ids."""
-        time_column: str = DEFAULT_TIME
-        """Column of times; without it the split is random."""
+        time_column: str | None = DEFAULT_TIME
+        """Column of times; without it, or with null, the split is random."""
         rating_column: str = "rating"
         """Column of ratings, if there is one."""
         review_column: str = "review"
         """Column of review texts, if there is one."""
+        label_column: str | None = DEFAULT_LABEL
+        """Column of 0 and 1, if there is one; interactions labelled 0 are left out. null takes all for positives."""
         items: Path | None = None
         """The table of items. Default: items.* beside the interactions, if it is there."""
         item_id_column: str = "item_id"
         """Column of item ids in the table of items."""
         text_columns: Annotated[tuple[str, ...], Names] = ()
-        """Columns of item text, most telling first. Default: all columns but the id that hold strings."""
+        """Columns of item text, most telling first. Default: all columns but the id that hold strings, not numbers
+        alone."""
         delimiter: Annotated[str, Field(max_length=1)] = ""
         """Separator of the values of a line. Default: a comma in .csv, a tab in .tsv."""
         encoding: str = "utf-8"
@@ -119,10 +124,13 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
     for name in (id_column, *config.text_columns):
         find_column(str(path), name, list(file.columns))
     texts = [name for name, is_text in file.columns.items() if is_text and name != id_column]
-    fields = config.text_columns or texts
+    asked = [name for name in template_fields(config.text_template) if name in file.columns]
+    fields = [*(config.text_columns or dict.fromkeys([*texts, *asked]))]
     blocks = [rows.table for rows in file.blocks([id_column, *fields], malformed)]
     table = pa.concat_tables(blocks) if blocks else pa.table({name: [] for name in (id_column, *fields)})
-    strangers = items.find(strings(table[id_column]).unique()) < 0
+    if not config.text_columns:
+        fields = [name for name in fields if name in asked or name in without_numbers(table, [name])]
+    strangers = items.find(ids_of(table[id_column]).unique()) < 0
     malformed.report.drop("described item without interactions", int(strangers.sum()))
     return text_of(items, table, id_column, fields)
 
@@ -158,7 +166,7 @@ class TableFile:
             schema = read_parquet(self.path, rows=0).schema
             names, texts = schema.names, text_fields(schema)
         else:
-            names = texts = self.file.first_row(self._separator, quoting=True)
+            names = texts = header(self.file, self._separator, "--set delimiter=")
         if len(set(names)) < len(names):
             message = f"{self.path}: two columns have the same name: {', '.join(names)}"
             raise BadInput(message, where=str(self.path))
@@ -190,6 +198,9 @@ def from_frames(
     table = to_arrow(interactions, "interactions")
     if columns.time == DEFAULT_TIME and columns.time not in table.column_names:
         columns = replace(columns, time=None)
+        columns.check_time("interactions", table.column_names, "time=", "time=None")
+    if columns.label == DEFAULT_LABEL and columns.label not in table.column_names:
+        columns = replace(columns, label=None)
     for column in columns.names():
         find_column("interactions", column, table.column_names)
     malformed = MalformedLines(ReadReport())

@@ -1,0 +1,42 @@
+"""Options read from YAML and from ``--set``."""
+
+import pytest
+
+from reclm.config import parse_settings, read_yaml
+from reclm.errors import BadInput
+
+BAD = [
+    '!!int ""',
+    "!!timestamp x",
+    "!!bool x",
+    "!!float x",
+    "!!binary x",
+    "[" * 3000,
+    "&a [*a]",
+    "&a {b: *a}",
+]
+LAUGHS = "&a [x, x, x, x, x, x, x, x, x]"
+for below, above in zip("abcdefg", "bcdefgh", strict=True):
+    LAUGHS = f"[{LAUGHS}, &{above} [{', '.join([f'*{below}'] * 9)}]]"
+
+
+@pytest.mark.parametrize("value", [*BAD, LAUGHS, "9" * 5000], ids=lambda value: value[:20])
+def test_fault_36_what_is_no_yaml_is_one_line(tmp_path, value):
+    path = tmp_path / "x.yaml"
+    path.write_text(f"key: {value}\n")
+    with pytest.raises(BadInput) as caught:
+        read_yaml(path)
+    assert caught.value.where == path
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("value", [*BAD, LAUGHS], ids=lambda value: value[:20])
+def test_fault_36_what_is_no_yaml_is_a_string_in_set(value):
+    assert parse_settings([f"key={value}"]) == {"key": value}
+
+
+def test_aliases_that_repeat_a_value_are_read(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &rows [1, 2]\nb: *rows\n")
+    assert read_yaml(path) == {"a": [1, 2], "b": [1, 2]}
