@@ -1,13 +1,15 @@
 """RecLM's profile format, ``User identity: a, b; User interests: x, y.``, and the base of profilers that ask for it."""
 
+import json
 import re
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from reclm.data.dataset import ProfileKind
-from reclm.llm.chat import Chat
+from reclm.llm.chat import Chat, Generation, Message, SamplingParams, cut_at_stop
 from reclm.profiles.profile import Profile, Profiler, Subject
 from reclm.profiles.store import KINDS
 
@@ -22,6 +24,13 @@ _PROFILE = re.compile(
 )
 _DANGLING = re.compile(
     r"(?:[\s'-]+(?:a|an|and|as|at|by|for|from|is|of|or|that|the|their|to|with))+$|[\s'-]+$", re.IGNORECASE
+)
+_KEYS = (("identity", "identities", "user_identity"), ("interests", "interest", "user_interests"))
+_EMPHASIS = re.compile(r"\*\*|__|`+|^[ \t]*#+[ \t]*", re.MULTILINE)
+_BULLET = re.compile(r"(?:\A|\n)\s*(?:[-*•]|\d+[.)])\s+")
+_MARKED = re.compile(
+    r"User identit(?:y|ies)\s*:\s*(.+?)[\s;.]*\bUser interests?\s*:\s*(.+?)(?=\n\s*\n|\n(?!\s*(?:[-*•]|\d+[.)])\s)|\Z)",
+    re.DOTALL | re.IGNORECASE,
 )
 _COMMON = {"and", "for", "from", "its", "that", "the", "their", "with", "you", "your"}
 
@@ -72,6 +81,76 @@ def parse(text: str, phrases: int | None = None) -> ProfileParts:
         if phrases is not None and len(listed) != phrases:
             raise ProfileFormatError(f"{len(listed)} {name} instead of {phrases}")
     return ProfileParts(**parts)
+
+
+def profile_schema(phrases: int) -> dict[str, Any]:
+    """Return the JSON schema of a profile of ``phrases`` identities and interests; :func:`read_answer` reads it.
+
+    Interests may be two more, as a model repeats itself.
+    """
+    text = {"type": "string"}
+    identity = {"type": "array", "items": text, "minItems": phrases, "maxItems": phrases}
+    return {
+        "type": "object",
+        "properties": {"identity": identity, "interests": {**identity, "maxItems": phrases + 2}},
+        "required": ["identity", "interests"],
+        "additionalProperties": False,
+    }
+
+
+def structured(chat: Chat) -> Chat:
+    """Return the chat for a model that is held to :func:`profile_schema`: its examples answer in JSON, too."""
+    task, *turns = chat.messages
+    example = '{"identity": ["…"], "interests": ["…"]}'
+    messages = [Message(task.role, f"{task.content} Answer in JSON: {example}")]
+    for turn in turns:
+        content = turn.content
+        if turn.role == "assistant" and fault(content) is None:
+            parts = parse(content)
+            listed = {"identity": parts.identities, "interests": parts.interests}
+            content = json.dumps(listed, ensure_ascii=False)
+        messages.append(Message(turn.role, content))
+    return Chat(tuple(messages))
+
+
+def read_answer(answer: Generation, params: SamplingParams) -> str:
+    """Return the profile in an answer, which may be JSON or Markdown, as text; else the answer up to a stop string.
+
+    >>> text = '{"identity": ["cook", "baker"], "interests": ["bread"]}'
+    >>> read_answer(Generation("", text, 0, 0, "stop"), SamplingParams())
+    'User identity: cook, baker; User interests: bread.'
+    """
+    if parts := _from_json(answer.text):
+        return str(parts)
+    first = cut_at_stop(answer.text, params)[0].strip()
+    unmarked = _EMPHASIS.sub("", answer.text).strip()
+    if unmarked == first or not (match := _MARKED.search(unmarked)):
+        return first
+    lists = (" ".join(_BULLET.sub(", ", listed).split()).strip(" ,;.") for listed in match.groups())
+    profile = f"{START} {MIDDLE.join(f' {listed}' for listed in lists).strip()}"
+    whole = answer.finish_reason == "stop" or match.end() < len(unmarked)
+    return f"{profile}." if whole else profile
+
+
+def _from_json(text: str) -> ProfileParts | None:
+    """Return the profile in a JSON object, alone or within other text; None where there is none."""
+    begin, end = text.find("{"), text.rfind("}")
+    try:
+        values = json.loads(text[begin : end + 1]) if 0 <= begin < end else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    lists = [_phrases(values, *names) for names in _KEYS]
+    return ProfileParts(*lists) if all(lists) else None
+
+
+def _phrases(values: Mapping[str, Any], *names: str) -> tuple[str, ...]:
+    listed = next((values[name] for name in names if values.get(name)), ())
+    listed = listed.split(",") if isinstance(listed, str) else listed
+    texts = (text for text in listed if isinstance(text, str)) if isinstance(listed, list) else ()
+    phrases = (" ".join(re.sub(r"[,;:]|User (?:identity|interests)", " ", text).split()) for text in texts)
+    return tuple(phrase for text in phrases if (phrase := text.strip(" .")))
 
 
 def fault(text: str, phrases: int | None = None) -> str | None:
@@ -135,11 +214,26 @@ def _distinct(phrases: list[str], seen: set[str]) -> tuple[str, ...]:
 
 
 class ChatProfiler(Profiler):
-    """Write profiles by a language model, which is asked each distinct prompt once."""
+    """Write profiles in the format by a language model, which is asked each distinct prompt once."""
 
     @abstractmethod
     def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
-        """Yield a profile without an ID of each chat; ``chats`` are by prompt hash."""
+        """Yield a profile without an ID of each chat that has an answer; ``chats`` are by prompt hash."""
+
+    def asked(self, params: SamplingParams, phrases: int) -> SamplingParams:
+        """Return the options as the model's engine takes them: with a schema, where it holds the model to one.
+
+        Nothing that a server might find within a thought or a list is then a stop string.
+        """
+        if not self.generator.structured:
+            return params
+        schema = profile_schema(phrases) if self.constrained else None
+        return params.model_copy(update={"json_schema": schema, "pattern": None, "stop": ()})
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a model that can be held to the format is."""
+        return True
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:
         """Yield each profile as soon as it is done; equal prompts are generated once."""
@@ -151,5 +245,8 @@ class ChatProfiler(Profiler):
                 ids[subject.kind, subject.prompt_hash].append(subject.id)
         for kind, prompts in chats.items():
             for profile in self.answers(kind, prompts) if prompts else ():
+                if profile.finish_reason == "length" and not self.in_format(kind, profile.text):
+                    self.faults[profile.prompt_hash] = "the answer was cut at the limit of new tokens"
+                    continue
                 for id in ids[kind, profile.prompt_hash]:
                     yield replace(profile, id=id)

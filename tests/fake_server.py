@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,6 +13,7 @@ SOON = {"retry-after-ms": "1"}
 """Asks a client to come again at once."""
 
 Reply = tuple[int, Any, dict[str, str]]
+"""Status, body (bytes, or sent as JSON) and headers; a body that is a function writes to the socket itself."""
 
 
 def completion(text: str | None, finish: str = "stop", usage: tuple[int, int] | None = (100, 20)) -> Reply:
@@ -96,6 +97,11 @@ def fake_server() -> Iterator[FakeServer]:
             self._send(*(fake.listing() if self.path == "/v1/models" else fault(404, "no such page")))
 
         def _send(self, status: int, body: Any, headers: dict[str, str]) -> None:
+            if callable(body):
+                self.close_connection = True
+                with suppress(OSError):
+                    body(self.wfile.write)
+                return
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()
             try:
                 self.send_response(status)

@@ -240,7 +240,7 @@ class LangPTuneProfiler(Profiler):
         part = 0
         while chats:
             longer = {}
-            for answer in self.generator.generate(chats, params):
+            for answer in self.ask(chats, params):
                 # one line with the begun words, as in training
                 text = finished(prompts, answer.text.removeprefix(prompts.begin))
                 later = self._later.get(answer.key, [])

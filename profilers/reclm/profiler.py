@@ -10,10 +10,10 @@ import numpy as np
 from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound
-from reclm.llm.chat import Chat, TextGenerator, plain, prompt_hash
+from reclm.llm.chat import Chat, SamplingParams, TextGenerator, plain, prompt_hash
 from reclm.llm.models import LanguageModel, find_model
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.profile_format import ChatProfiler, fault
+from reclm.profilers.profile_format import ChatProfiler, fault, read_answer, structured
 from reclm.profilers.reclm.config import ORDER, WRITERS, RecLMConfig, StageName
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.prompts import numbered
@@ -145,16 +145,17 @@ class RecLMProfiler(ChatProfiler):
         if kind == "user" and self.tuned and self.tuned.last("user") not in {None, "kd"}:
             histories = self.instructions(view).histories.of_users
             self.neighbours = UserNeighbours(view, histories, self.config.neighbours, self._cache).nearest
+        params = self._asked(kind)
         for sample in self._samples(view, kind, idx, known):
-            key = prompt_hash(sample.chat, self.generator.model, self._params(kind))
-            yield Subject(kind, sample.subject, key, sample.chat)
+            chat = structured(sample.chat) if params.json_schema else sample.chat
+            yield Subject(kind, sample.subject, prompt_hash(chat, self.generator.model, params), chat)
 
     def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
         """Yield one profile a chat."""
-        params = self._params(kind)
-        for answer in self.generator.generate(chats, params):
+        params = self._asked(kind)
+        for answer in self.ask(chats, params):
             # behind its number, where the histories of several users are shown
-            text = plain(answer.text).removeprefix(numbered([""]))
+            text = plain(read_answer(answer, self._params(kind))).removeprefix(numbered([""]))
             yield Profile.answered(kind, "", text, answer, self.generator.model, params)
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
@@ -184,8 +185,11 @@ class RecLMProfiler(ChatProfiler):
         near = similar_items(view, encoder, self._cache, count, rows[rows >= 0], idx)
         return instructions.cold_items(idx, near, items)
 
-    def _params(self, kind: ProfileKind) -> Any:
+    def _params(self, kind: ProfileKind) -> SamplingParams:
         return self.config.generation.params(self.config.instructions.phrases_of(kind))
+
+    def _asked(self, kind: ProfileKind) -> SamplingParams:
+        return self.asked(self._params(kind), self.config.instructions.phrases_of(kind))
 
     @property
     def _cache(self) -> Path | None:

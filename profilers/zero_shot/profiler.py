@@ -24,6 +24,8 @@ from reclm.profilers.profile_format import (
     answer_pattern,
     fault,
     parse,
+    read_answer,
+    structured,
     tidy,
 )
 from reclm.profiles.profile import Known, Profile, Subject
@@ -147,6 +149,7 @@ class ZeroShot(ChatProfiler):
         """Yield the prompt for each row of ``idx``. Users without a history and items without any text are left out."""
         config, params, users = self.config, self.config.sampling(kind), known.get("user", {})
         briefs = ItemBriefs(view.item_text, details_limit=config.text_chars)
+        asked = self.asked(params, config.phrases_of(kind))
         for row, subject in zip(idx, view.idmap(kind).ids(idx), strict=True):
             history = view.history(kind, int(row))[::-1]
             rows = view.train.item_idx[history[: config.history]] if kind == "user" else [row]
@@ -158,7 +161,8 @@ class ZeroShot(ChatProfiler):
                 users[user] for user in view.users.ids(view.train.user_idx[clickers]) if user in users
             ]
             chat = _chat(kind, items, common_phrases(profiles, config.quoted, items[0].title), config)
-            yield Subject(kind, subject, prompt_hash(chat, self.generator.model, params), chat)
+            chat = structured(chat) if asked.json_schema else chat
+            yield Subject(kind, subject, prompt_hash(chat, self.generator.model, asked), chat)
 
     def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
         """Yield one profile a chat.
@@ -181,15 +185,23 @@ class ZeroShot(ChatProfiler):
                 prompt_tokens=first.prompt_tokens + profile.prompt_tokens,
                 new_tokens=first.new_tokens + profile.new_tokens,
             )
+            del malformed[profile.prompt_hash]
+        yield from malformed.values()  # those whose second attempt was no answer
 
     def _generate(self, kind: ProfileKind, chats: Mapping[str, Chat], again: bool) -> Iterator[Profile]:
         if not chats:
             return
         params, phrases = self.config.sampling(kind, again), self.config.phrases_of(kind)
-        for answer in self.generator.generate(chats, params):
+        asked = self.asked(params, phrases)
+        for answer in self.ask(chats, asked):
             titles = chats[answer.key].messages[-1].content.rpartition(TITLES)[2]
-            text = tidy(answer.text, phrases, titles)
-            yield Profile.answered(kind, "", text, answer, self.generator.model, params)
+            text = tidy(read_answer(answer, params), phrases, titles)
+            yield Profile.answered(kind, "", text, answer, self.generator.model, asked)
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a model that can be held to the format is."""
+        return self.config.constrain
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
         """Return whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""

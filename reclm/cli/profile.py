@@ -66,6 +66,7 @@ def _show_run(run: "ProfileRun") -> None:
             "copied from an equal prompt": kind.copied,
             "prompts answered": kind.generated,
             "profiles written": kind.written,
+            "left without a profile": len(kind.faults),
             "tokens read": kind.prompt_tokens,
             "tokens written": kind.new_tokens,
             "seconds": f"{kind.seconds:.1f}",

@@ -7,11 +7,12 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_serializer
 
 from reclm.config import Config
+from reclm.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,45 @@ class SamplingParams(Config):
     """Generation ends behind the first of these strings; it is not part of the text."""
     pattern: str | None = None
     """A regular expression that the answer, after its given start, must match: no other token is allowed."""
+    json_schema: dict[str, Any] | None = None
+    """A JSON schema for the answer, for an engine that is :attr:`~TextGenerator.structured`."""
     seed: int = 0
+
+    @model_serializer(mode="wrap")
+    def _without_a_schema(self, dump: Any) -> dict[str, Any]:
+        # the hashes of stored prompts stay valid
+        return {name: value for name, value in dump(self).items() if name != "json_schema" or value}
 
 
 @dataclass(frozen=True)
 class Generation:
-    """The answer to the chat called ``key``, with its given start; the token that ends it is not counted."""
+    """The answer to the chat called ``key``, with its given start; the token that ends it is not counted.
+
+    ``fault`` says in one line why there is no answer, where there is none.
+    """
 
     key: str
     text: str
     prompt_tokens: int
     new_tokens: int
     finish_reason: Literal["stop", "length"]
+    fault: str = ""
+
+    @classmethod
+    def failed(cls, key: str, fault: str) -> "Generation":
+        """Return what stands for an answer that did not come."""
+        return cls(key, "", 0, 0, "stop", fault)
+
+
+class NoAnswers(BadInput):
+    """An engine got no answer at all; the message is the first prompt's fault."""
 
 
 def prompt_hash(chat: Chat, model: str, params: SamplingParams) -> str:
     """Return 32 hex digits that identify a generation: a prompt to a model."""
     parts = [model, asdict(chat), params.model_dump(mode="json")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
 
 
 class TextGenerator(ABC):
@@ -71,19 +93,23 @@ class TextGenerator(ABC):
     Attributes:
         local: whether the model is on this machine (:func:`~reclm.llm.models.find_model`), or else known by name only.
         unsupported: the sampling parameters that it ignores.
+        structured: whether it takes a JSON schema, and then no pattern.
         model: the name that goes into profiles and prompt hashes; equal names must mean equal weights.
     """
 
     local: ClassVar[bool] = True
     unsupported: frozenset[str] = frozenset()
+    structured: bool = False
     model: str
 
     @abstractmethod
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
         """Answer every chat, each once, in any order, each as soon as it is done.
 
+        A prompt that gets no answer (it is too long, or refused) has a generation with a ``fault``; it costs no other.
+
         Raises:
-            BadInput: if a prompt does not fit the model's context window (which key, how many tokens).
+            NoAnswers: if no prompt got an answer, now or before.
         """
 
     @abstractmethod
@@ -95,6 +121,58 @@ def cut_at_stop(text: str, params: SamplingParams) -> tuple[str, bool]:
     """Return ``text`` up to the first stop string in it, and whether there is one."""
     cuts = [at for at in map(text.find, params.stop) if at >= 0]
     return text[: min(cuts, default=len(text))], bool(cuts)
+
+
+_THINKING = re.compile(
+    # <think>, <thinking>, <seed:think>, [THINK], ◁think▷, <|begin_of_thought|>; gpt-oss: <|channel|>analysis
+    r"<(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad)>|\[THINK\]|◁think▷"
+    r"|<\|begin_of_thought\|>|<\|channel\|>\s*(?:analysis|commentary)|\Aanalysis(?=[A-Z])",
+    re.IGNORECASE,
+)
+_THOUGHT = re.compile(
+    r"</(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad)>|\[/THINK\]|◁/think▷"
+    r"|<\|end_of_thought\|>|<\|channel\|>\s*final\b[^<]*<\|message\|>|(?<=\W)assistantfinal(?=[A-Z{])",
+    re.IGNORECASE,
+)
+_ENDS = re.compile(r"<\|(?:end|return|im_end|eot_id|endoftext|call|start)\|>.*|</s>\s*\Z", re.DOTALL)
+_TURN = re.compile(r"\A(?:\s*<\|[^<>|]{1,40}\|>(?:\s*assistant\b)?)+")
+_MARKS = " \t\r\n*_#`~|<>()[]{}.,;:!?\"'-–—…"
+_REFUSAL = re.compile(
+    r"\W*(?:(?:i(?:['’]m| am) (?:very |so |really )?)?sorry\b|as an ai\b|(?:unfortunately,? )?i (?:can(?:not|['’]t)"
+    r"|am (?:unable|not able) to|['’]m (?:unable|not able) to|will not|won['’]t) (?:assist|help|comply|fulfil|provide"
+    r"|create|generate|write|answer|continue|do)\b)",
+    re.IGNORECASE,
+)
+
+
+def encodable(text: str) -> str:
+    """Return ``text`` with U+FFFD in place of lone surrogates, which no file and no tokenizer takes.
+
+    >>> encodable("caf\\ud83d")
+    'caf\ufffd'
+    """
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def said(text: str) -> str:
+    """Return an answer without the thinking before it; empty where the thinking does not end.
+
+    >>> said("<think>A cook?</think> User identity: cook")
+    'User identity: cook'
+    """
+    text = encodable(text).replace("\0", "")
+    for end in list(_THOUGHT.finditer(text))[-1:]:
+        text = text[end.end() :]
+    if begun := _THINKING.search(text):
+        text = text[: begun.start()]
+    return _TURN.sub("", _ENDS.sub("", text)).strip()
+
+
+def no_answer(text: str, written: str) -> str:
+    """Return why ``text``, what a model :func:`said` when it had ``written``, is no answer; empty where it is one."""
+    if not text.strip(_MARKS):
+        return "the model thought, and gave no answer" if _THINKING.search(written) else "the answer is empty"
+    return f"the model refused: {text[:80]}" if _REFUSAL.match(text) else ""
 
 
 _SPACES = {"Cc", "Zl", "Zp"}

@@ -3,7 +3,8 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,7 +15,7 @@ from reclm.config import Config as BaseConfig
 from reclm.config import merged, read_yaml
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import BadInput
-from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
+from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator, no_answer, said
 from reclm.llm.models import open_generator
 
 if TYPE_CHECKING:
@@ -166,6 +167,25 @@ class Profiler(ABC):
         if self._generator is None and self.needs_model and self.folder is None:
             self._generator = open_generator(self.model, self.engine)
         return self._generator
+
+    @cached_property
+    def faults(self) -> dict[str, str]:
+        """Why prompts got no answer, by prompt hash: of all that this profiler asked."""
+        return {}
+
+    def ask(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
+        """Yield the answers of the language model to chats by prompt hash, without the thinking before them.
+
+        A refusal, an empty answer or thinking alone is none: it is noted in :attr:`faults`.
+        """
+        for answer in self.generator.generate(chats, params):
+            text, begun = said(answer.text), chats[answer.key].answer_start.strip()
+            fault = answer.fault or no_answer(text.removeprefix(begun), answer.text)
+            if fault:
+                self.faults[answer.key] = fault
+            else:
+                self.faults.pop(answer.key, None)
+                yield replace(answer, text=text)
 
     @abstractmethod
     def fit(self, view: TrainingView) -> Self:

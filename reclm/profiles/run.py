@@ -1,9 +1,12 @@
 """Plan which profiles are missing, and write them into a store: round by round, resumable at any moment."""
 
+import re
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
@@ -13,6 +16,8 @@ import pyarrow as pa
 from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.data.item_text import take_rows
+from reclm.errors import ReclmError
+from reclm.llm.chat import NoAnswers
 from reclm.llm.models import LazyGenerator
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS, ProfileStore
@@ -31,6 +36,7 @@ class KindRun:
         stored: had their profile; ``copied``: got the profile of another with the same prompt.
         generated: prompts answered; ``written``: the profiles made of the answers; ``cut``: those at the token limit.
         in_store: profiles in the store afterwards; ``texts``: distinct texts; ``in_format``: profiles in the format.
+        faults: why prompts got no answer, by the users or items that have no profile for it.
     """
 
     kind: ProfileKind
@@ -47,6 +53,14 @@ class KindRun:
     in_store: int = 0
     texts: int = 0
     in_format: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Name some of those without a profile, and why."""
+        some = "; ".join(f"{id!r}: {fault}" for id, fault in list(self.faults.items())[:3])
+        more = f"; and {len(self.faults) - 3:,} more" if len(self.faults) > 3 else ""
+        asked = self.written + len(self.faults)
+        return f"no profile of {len(self.faults):,} of {asked:,} {self.kind}s: {some}{more}"
 
 
 @dataclass
@@ -212,6 +226,10 @@ def make_profiles(
             counts.in_store, counts.texts = len(texts), len(set(texts))
             counts.in_format = sum(profiler.in_format(kind, text) for text in texts)
             run.kinds.append(counts)
+            if counts.faults and not counts.in_store:
+                raise NoAnswers(f"{counts}", value=next(iter(counts.faults)))
+            if counts.faults:
+                warnings.warn(f"{counts}; run again to ask for what is missing", stacklevel=2)
     return run
 
 
@@ -227,21 +245,49 @@ def _carry_out(plan: Plan, profiler: Profiler, store: ProfileStore, counts: Kind
         profiler.generator.load()  # not part of the time that generating takes
     start = last = time.perf_counter()
     title = f"writing {plan.kind} profiles{', ' if plan.round else ''}{plan.round}"
-    with progress_bar(title, len(plan.prompts), progress) as advance:
-        for profile in chain.from_iterable(map(profiler.write, plan.batches())):
-            new = profile.prompt_hash not in seconds
-            if new:
-                now = time.perf_counter()
-                seconds[profile.prompt_hash], last = now - last, now
-            store.add([replace(profile, seconds=seconds[profile.prompt_hash])])
-            counts.written += 1
-            if new:
-                counts.prompt_tokens += profile.prompt_tokens
-                counts.new_tokens += profile.new_tokens
-                counts.cut += profile.finish_reason == "length"
-                advance(1)
+    blank: set[str] = set()
+    with named(plan), progress_bar(title, len(plan.prompts), progress) as advance:
+        for batch in plan.batches():
+            try:
+                for profile in profiler.write(batch):
+                    if not profile.text.strip():
+                        blank.add(profile.prompt_hash)
+                        continue
+                    new = profile.prompt_hash not in seconds
+                    if new:
+                        now = time.perf_counter()
+                        seconds[profile.prompt_hash], last = now - last, now
+                    store.add([replace(profile, seconds=seconds[profile.prompt_hash])])
+                    counts.written += 1
+                    if new:
+                        counts.prompt_tokens += profile.prompt_tokens
+                        counts.new_tokens += profile.new_tokens
+                        counts.cut += profile.finish_reason == "length"
+                        advance(1)
+            except NoAnswers:
+                # what was written before proves that the model answers: these prompts are the odd ones
+                if not store.count(plan.kind):
+                    raise
     counts.seconds += time.perf_counter() - start
     counts.generated += len(seconds)
+    faults = dict.fromkeys(blank, "the profile is empty") | profiler.faults
+    unanswered = (one for one in plan.missing if one.prompt_hash not in seconds)
+    counts.faults |= {one.id: faults.get(one.prompt_hash, "the profiler wrote none") for one in unanswered}
+
+
+_HASH = re.compile(r"'?\b([0-9a-f]{32})\b'?")
+
+
+@contextmanager
+def named(plan: Plan) -> Iterator[None]:
+    """Name users and items in errors that an engine raises for the hashes of their prompts."""
+    try:
+        yield
+    except ReclmError as error:
+        ids = {prompt: f"{plan.kind} {id!r}" for id, prompt in reversed(plan.prompt_hashes.items())}
+        message = _HASH.sub(lambda match: ids.get(match[1], match[0]), str(error))
+        error.args = (message, *error.args[1:])
+        raise
 
 
 def examples(
