@@ -109,7 +109,7 @@ class Journal:
         rows: list[dict[str, Any]] = []
         with suppress(FileNotFoundError):
             for line in self.path.read_bytes().splitlines():
-                with suppress(ValueError):
+                with suppress(ValueError, RecursionError):
                     rows.append(json.loads(line))
         return rows
 

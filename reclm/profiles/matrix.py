@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,15 @@ from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.data.item_text import item_texts
-from reclm.errors import BadInput, Busy
+from reclm.errors import BadInput, Busy, Damaged
 from reclm.files import Lock
 from reclm.folders import Workspace, current, slug
 from reclm.profiles.profile import Profile
+from reclm.profiles.salvage import LANCE_ERRORS
 from reclm.profiles.store import ITEM_TEXT, ProfileStore, compact, connect, open_table, upsert
 
 if TYPE_CHECKING:
+    from lancedb import DBConnection
     from lancedb.table import Table
 
     from reclm.text.encoder import TextEncoder
@@ -58,7 +61,17 @@ def profile_matrix(
     store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind, idmap: IdMap, progress: bool = True
 ) -> ProfileMatrix:
     """Return the embeddings of all profiles of ``kind``; new and changed texts are encoded, equal ones once."""
-    return ProfileMatrix.from_rows(*read_vectors(vector_table(store, encoder, kind, progress), kind), idmap)
+    return ProfileMatrix.from_rows(*profile_vectors(store, encoder, kind, progress), idmap)
+
+
+def profile_vectors(
+    store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind, progress: bool
+) -> tuple[pa.Array, np.ndarray]:
+    """Return the ids of all profiles of ``kind`` and their vectors ``(m, t)``; see :func:`vector_table`."""
+    ids, vectors = read_vectors(vector_table(store, encoder, kind, progress), kind)
+    # the table may have vectors of what is no profile any more
+    stored = pc.is_in(ids, pa.array(store.texts(kind), pa.string()))
+    return ids.filter(stored), vectors[stored.to_numpy(zero_copy_only=False)]
 
 
 def item_text_features(
@@ -72,7 +85,7 @@ def item_text_features(
         stored = store.texts("item")
         changed = [(id, text) for id, text in texts.items() if text != stored.get(id, "")]
         store.add(Profile("item", id, text, _hash(text), ITEM_TEXT) for id, text in changed)
-        features = profile_matrix(store, encoder, "item", view.items, progress).vectors
+    features = profile_matrix(store, encoder, "item", view.items, progress).vectors
     features[[not text for text in texts.values()]] = 0.0
     return features
 
@@ -86,17 +99,30 @@ def vector_table(store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind,
     name = f"embeddings-{slug(encoder.name)}"
     if slug(encoder.name) != encoder.name:  # two names may have one slug
         name += f"-{_hash(encoder.name)[:8]}"
-    stored = open_table(store.db, name)
+    stored = _intact(store.db, name)
     if stored is not None and not _changed(stored, kind, texts):
         return stored
     names = dict.fromkeys(("kind", "id", "text_hash"), pa.string())
     schema = pa.schema({**names, "vector": pa.list_(pa.float32(), encoder.dim)})
     with ExitStack() as stack:
-        db = connect(_lock_folder(store, stack) or "memory://")
+        folder = _lock_folder(store, stack)
+        db = connect(folder or "memory://")
+        if folder and _intact(db, name) is None:  # a cache: what is damaged is made again
+            shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)
         table = db.create_table(name, schema=schema, exist_ok=True)
         if changed := _changed(table, kind, texts):
             _fill(table, stored, kind, changed, encoder, progress)
         return table
+
+
+def _intact(db: "DBConnection", name: str) -> "Table | None":
+    """Return a table of vectors; None where there is none that can be read."""
+    with suppress(Damaged, *LANCE_ERRORS):
+        table = open_table(db, name)
+        if table is not None and {"kind", "id", "text_hash", "vector"} <= {*table.schema.names}:
+            table.to_arrow()
+            return table
+    return None
 
 
 def _lock_folder(store: ProfileStore, stack: ExitStack) -> Path | None:
@@ -186,4 +212,4 @@ def _write(
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]

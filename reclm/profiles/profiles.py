@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, near
-from reclm.profiles.matrix import ProfileMatrix, nearest, read_vectors, vector_table
+from reclm.profiles.matrix import ProfileMatrix, nearest, profile_vectors, vector_table
 from reclm.profiles.profile import Profile, view_of
 from reclm.profiles.store import KINDS, ProfileStore, stores
 
@@ -211,7 +211,7 @@ class Profiles:
 
     def embeddings(self, kind: ProfileKind = "user", progress: bool = True) -> tuple[list[str], np.ndarray]:
         """Return the ids of the profiles of ``kind`` and their vectors ``(N, t)`` float32."""
-        ids, vectors = read_vectors(vector_table(self.store, self.encoder, kind, progress), kind)
+        ids, vectors = profile_vectors(self.store, self.encoder, kind, progress)
         rows = dict(zip(ids.to_pylist(), vectors, strict=True)) | self._edited(kind)
         return list(rows), np.stack(list(rows.values())) if rows else vectors
 
@@ -232,7 +232,11 @@ class Profiles:
 
         query, edited = self.encoder.encode([text])[0], self._edited(kind)
         table = vector_table(self.store, self.encoder, kind, True)
-        hits = [hit for hit in nearest(table, query, kind, k + len(edited)) if hit[0] not in edited]
+        stored = self.store.hashes(kind)
+        more = len(edited) + table.count_rows(f"kind = '{kind}'") - len(stored)
+        hits = [
+            hit for hit in nearest(table, query, kind, k + more) if hit[0] in stored and hit[0] not in edited
+        ]
         for id, vector in edited.items():
             norm = float(np.linalg.norm(vector) * np.linalg.norm(query))
             hits.append((id, float(vector @ query) / norm if norm else 0.0))

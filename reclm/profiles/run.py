@@ -240,6 +240,11 @@ def _carry_out(plan: Plan, profiler: Profiler, store: ProfileStore, counts: Kind
         print(plan, file=sys.stderr)
     if not plan.missing:
         return
+    store.begin()
+    # another run may have written some while this one waited
+    again = _plan(store, plan.kind, plan.missing)
+    store.add(again.copies)
+    plan = replace(plan, missing=again.missing)
     seconds: dict[str, float] = {}
     if isinstance(profiler.generator, LazyGenerator):
         profiler.generator.load()  # not part of the time that generating takes

@@ -1,7 +1,9 @@
 """Profiles on disk: a LanceDB folder for each data set and writer. Reading changes nothing and takes no lock."""
 
 import time
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -13,10 +15,11 @@ import pyarrow.compute as pc
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import BadInput, Damaged, NotFound
+from reclm.errors import BadInput, Damaged, NotFound, ReclmError
 from reclm.files import Journal, Lock, atomic_file
 from reclm.folders import current, make_folder
 from reclm.profiles.profile import Profile
+from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, present, read_rows, typed
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds to wait for another process that writes to a store."""
 
 _NUMBERS = {"prompt_tokens": pa.int32(), "new_tokens": pa.int32(), "seconds": pa.float32()}
@@ -64,6 +67,7 @@ class ProfileStore:
         self._journal = Journal(folder / "journal.jsonl")
         self._pending: dict[tuple[str, str], dict[str, Any]] = {}
         self._writing = False
+        self._told: set[str] = set()
         self._flushed = time.monotonic()
 
     @staticmethod
@@ -109,7 +113,8 @@ class ProfileStore:
 
     @classmethod
     def _create(cls, folder: Path, info: StoreInfo) -> Self:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # another run may be creating it, too: its draft and lock are hidden files
+        if folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*"))) and not cls.at(folder):
             message = f"{folder} is not empty and no profile store; choose another --store"
             raise BadInput(message, where=folder)
         make_folder(folder, "--store or --home")
@@ -145,16 +150,19 @@ class ProfileStore:
     def _table(self) -> "Table | None":
         return open_table(self.db, "profiles")
 
-    def add(self, profiles: Iterable[Profile]) -> None:
-        """Store profiles, each as it comes, in the place of those with the same (kind, id).
+    def begin(self) -> None:
+        """Lock the store for other writers until :meth:`close`; :class:`Busy` if another process holds it."""
+        if not self._writing:
+            self.lock.acquire()
+            self._pending, self._writing = self._journalled(), True  # of a run that was killed
+            self._mend()
 
-        The store is locked for other writers until :meth:`close`; :class:`Busy` if another process holds it.
-        """
+    def add(self, profiles: Iterable[Profile]) -> None:
+        """Store profiles, each as it comes, in the place of those with the same (kind, id); see :meth:`begin`."""
         for profile in profiles:
-            if not self._writing:
-                self.lock.acquire()
-                self._pending, self._writing = self._journalled(), True  # of a run that was killed
-            row = vars(profile) | {"fingerprint": self.info.fingerprint, "created": time.time_ns() // 1000}
+            self.begin()
+            values = vars(profile) | {"fingerprint": self.info.fingerprint, "created": time.time_ns() // 1000}
+            row = {field.name: typed(values[field.name], field.type) for field in SCHEMA}
             self._journal.append(row)
             self._pending[profile.kind, profile.id] = row
             late = time.monotonic() - self._flushed > self.flush_seconds
@@ -176,6 +184,15 @@ class ProfileStore:
             table.add_columns(SCHEMA.field("seconds"))
         return table
 
+    def _mend(self) -> None:
+        """Set a damaged table aside, and put what is readable of it in its place."""
+        rows, damage = self._read(SCHEMA.names)
+        if damage:
+            table, mark = self.folder / "profiles.lance", f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+            table.rename(table.with_name(f"profiles.lance.damaged-{mark}"))
+            self.__dict__.pop("db", None)
+            upsert(self.db.create_table("profiles", schema=SCHEMA), rows)
+
     def close(self) -> None:
         """Put the added rows into the table and release the lock."""
         if self._writing:
@@ -189,31 +206,65 @@ class ProfileStore:
         """Return the rows that are not in the table yet, by (kind, id)."""
         if self._writing:
             return self._pending
-        return {(row["kind"], row["id"]): row for row in self._journal.rows()}
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        lines = self._journal.rows()
+        for line in lines:
+            values = line if isinstance(line, dict) else {}
+            row = {field.name: typed(values.get(field.name), field.type) for field in SCHEMA}
+            if row["kind"] in KINDS and row["id"] is not None and (row["text"] or "").strip():
+                rows[row["kind"], row["id"]] = row
+            else:
+                self._tell("a line of its journal is damaged and left out")
+        return rows
 
     def rows(self, kind: ProfileKind | None = None, columns: list[str] | None = None) -> pa.Table:
-        """Return the rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`."""
+        """Return the rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`.
+
+        What is damaged is left out, and named in a warning; so is a blank text, which is no profile.
+        """
         wanted = columns or SCHEMA.names
         # the journal is read first: a row that a writer moves meanwhile is then seen twice, not missed
         recent = {key: row for key, row in self._journalled().items() if kind in {None, row["kind"]}}
-        rows = self._stored(kind, [*dict.fromkeys([*wanted, "kind", "id"])] if recent else wanted)
+        rows, damage = self._read([*dict.fromkeys([*wanted, "kind", "id", "text"])])
+        if damage:
+            self._tell(damage)
+        rows = rows.filter(present(rows))
+        if kind is not None:
+            rows = rows.filter(pc.equal(rows["kind"], kind))
         if recent:
             keys = zip(rows["kind"].to_pylist(), rows["id"].to_pylist(), strict=True)
             older = rows.filter(pa.array([key not in recent for key in keys], pa.bool_()))
             rows = pa.concat_tables([older, pa.Table.from_pylist(list(recent.values()), rows.schema)])
         return rows.select(wanted)
 
-    def _stored(self, kind: ProfileKind | None, columns: list[str]) -> pa.Table:
-        """Return the table's rows; columns that an earlier version did not write are null."""
-        schema = pa.schema([SCHEMA.field(name) for name in columns])
-        if (table := self._table()) is None:
-            return schema.empty_table()
-        query = table.search().select([name for name in columns if name in table.schema.names])
-        rows = (query if kind is None else query.where(f"kind = '{kind}'")).to_arrow()
-        for field in schema:
-            if field.name not in rows.column_names:
-                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-        return rows.select(columns).cast(schema)
+    def _read(self, columns: list[str]) -> tuple[pa.Table, str]:
+        """Return the table's rows, and what is damaged; columns that an earlier version did not write are null."""
+        try:
+            table = self._table()
+            if table is None:
+                return pa.schema([SCHEMA.field(name) for name in columns]).empty_table(), ""
+            if {"kind", "id", "text"} <= {*table.schema.names}:
+                rows, lost = read_rows(table, columns, SCHEMA)
+                return rows, f"{lost:,} profiles of it cannot be read" if lost else ""
+        except (Damaged, *LANCE_ERRORS):
+            pass
+        with earlier_versions(self.folder, "profiles") as states:
+            for table in states:
+                with suppress(*LANCE_ERRORS):
+                    rows, lost = read_rows(table, columns, SCHEMA)
+                    return rows, "its latest state cannot be read, an earlier one is"
+        return pa.schema(
+            [SCHEMA.field(name) for name in columns]
+        ).empty_table(), "nothing of its table can be read"
+
+    def _tell(self, damage: str) -> None:
+        """Warn of damage, once."""
+        if damage not in self._told:
+            self._told.add(damage)
+            warnings.warn(
+                f"profile store {self.folder} is damaged: {damage}; run reclm profile again to write what is missing",
+                stacklevel=4,
+            )
 
     def texts(self, kind: ProfileKind) -> dict[str, str]:
         """Return ``{id: profile text}``."""
@@ -231,12 +282,16 @@ class ProfileStore:
         """Return the profile of one user or item, None where there is none."""
         if row := self._journalled().get((kind, id)):
             return _profile({name: row.get(name) for name in _PROFILE_COLUMNS})
-        if (table := self._table()) is None:
-            return None
-        columns = [name for name in _PROFILE_COLUMNS if name in table.schema.names]
-        quoted = id.replace("'", "''")
-        query = table.search().where(f"kind = '{kind}' AND id = '{quoted}'").select(columns)
-        return next(map(_profile, query.to_list()), None)
+        with suppress(Damaged, *LANCE_ERRORS):
+            if (table := self._table()) is None:
+                return None
+            columns = [name for name in _PROFILE_COLUMNS if name in table.schema.names]
+            quoted = id.replace("'", "''")
+            query = table.search().where(f"kind = '{kind}' AND id = '{quoted}'").select(columns)
+            if (row := next(iter(query.to_list()), None)) and table.schema.field("text").type == pa.string():
+                return _profile(row) if row["text"].strip() else None
+        rows = self.rows(kind, _PROFILE_COLUMNS)
+        return next(map(_profile, rows.filter(pc.equal(rows["id"], id)).to_pylist()), None)
 
     def by_hash(self, hashes: Iterable[str]) -> dict[str, Profile]:
         """Return one profile for each prompt hash that was answered, here or in the earlier store."""
@@ -251,7 +306,8 @@ class ProfileStore:
 
 def _profile(row: dict[str, Any]) -> Profile:
     """Return a row as a profile; a row of an earlier version has no seconds."""
-    return Profile(**{**row, "seconds": row.get("seconds") or 0.0})
+    numbers = {name: row.get(name) or 0 for name in _NUMBERS}
+    return Profile(**{name: "" if value is None else value for name, value in row.items()} | numbers)
 
 
 def connect(folder: Path | str) -> "DBConnection":
@@ -267,7 +323,7 @@ def open_table(db: "DBConnection", name: str) -> "Table | None":
         return None
     try:
         return db.open_table(name)
-    except ValueError as error:
+    except LANCE_ERRORS as error:
         if "was not found" in str(error):
             return None
         raise Damaged(f"table {name} of {db.uri} is damaged: {error}", where=db.uri) from error
@@ -292,5 +348,11 @@ def _set_aside(folder: Path) -> Path:
 def stores() -> list[tuple[Path, StoreInfo]]:
     """Return the profile stores of the workspace, sorted by folder, without those that were set aside."""
     files = sorted((current().root / "profiles").glob("*/*/store.yaml"))
-    known = [(file.parent, StoreInfo.from_yaml(file)) for file in files if ".old-" not in file.parent.name]
+    known: list[tuple[Path, StoreInfo]] = []
+    for file in files:
+        if ".old-" not in file.parent.name:
+            try:
+                known.append((file.parent, StoreInfo.from_yaml(file)))
+            except ReclmError as error:
+                warnings.warn(f"profile store {file.parent} is left out: {error}", stacklevel=2)
     return [(folder, info) for folder, info in known if info.writer != ITEM_TEXT]
