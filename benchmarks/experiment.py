@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reclm import plugins
-from reclm.benchmarks.features import FeatureMaker
+from reclm.benchmarks.features import FeatureMaker, Shared
 from reclm.benchmarks.pool import Trial, run_trials
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Searched, run_search, spaces
@@ -18,9 +18,12 @@ from reclm.data.dataset import Dataset, ProfileKind
 from reclm.data.sessions import next_item
 from reclm.errors import NotFound, unknown
 from reclm.folders import current
+from reclm.llm.models import find_model, load_tokenizer
 from reclm.profiles.profiles import Profiles
 from reclm.recommend.evaluate import validation_task
+from reclm.recommend.fit import split_options
 from reclm.recommend.training import TrainConfig
+from reclm.text.encoder import TextEncoder
 
 
 def compare(
@@ -140,16 +143,10 @@ def comparison(
     names = [backbone] if isinstance(backbone, str) else list(backbone)
     named = {"augment": profiles} if isinstance(profiles, ProfileOptions) else dict(profiles or {})
     configs = {name: plugins.get("backbone", name).Config for name in names}
-    of_backbones = {field for config in configs.values() for field in config.model_fields}
-    known = of_backbones | {*TrainConfig.model_fields}
-    for key in settings:
-        if key not in known:
-            raise unknown(f"option of backbone {', '.join(names)} and its training", key, known)
-    model = {key: value for key, value in settings.items() if key in of_backbones}
+    model, train = split_options(configs, settings)
     for name, config in configs.items():
         own_model = {key: value for key, value in model.items() if key in config.model_fields}
         config.build(own_model, where=f"backbone {name}")
-    train = {key: value for key, value in settings.items() if key in TrainConfig.model_fields}
     train |= {} if epochs is None else {"epochs": epochs}
     most = TrainConfig.build(train, where="training").epochs
     if select_on == "test":
@@ -202,7 +199,8 @@ def execute(
         datasets[0].protocol(protocol)
     if suite.select_on == "valid":
         validation_task(datasets[0])
-    makers = {data: FeatureMaker(data, suite.encoder, progress) for data in datasets}
+    shared = Shared(suite.encoder)
+    makers = {data: FeatureMaker(data, shared, progress) for data in datasets}
 
     def trial_of(plan: Plan, seed: int = 0) -> Trial:
         return Trial(plan, seed, datasets[seed], makers[datasets[seed]].of(plan, seed))
@@ -211,10 +209,10 @@ def execute(
     searched: dict[str, Searched] = {}
     if search:
         # trials of a search save no weights: where weights are wanted, the best ones are trained once more
-        cache = TrialCache(current().cells())
+        cache = TrialCache(current().trials())
         searched = run_search(search, plans, trial_of, cache, title=source.name, fresh=fresh, **running)
         plans = {row: result.plan for row, result in searched.items()}
-    cache = TrialCache(current().cells(), weights=weights)
+    cache = TrialCache(current().trials(), weights=weights)
     trials = {row: [trial_of(plan, seed) for seed in range(suite.seeds)] for row, plan in plans.items()}
     labels = [f"{row} seed {trial.seed}" for row, row_trials in trials.items() for trial in row_trials]
     flat = [trial for row_trials in trials.values() for trial in row_trials]
@@ -229,12 +227,8 @@ def _datasets(suite: Suite, source: Dataset, progress: bool) -> tuple[Dataset, .
         return (source,) * suite.seeds
     counters: dict[str, Any] = {}
     if suite.sessions.max_item_tokens is not None:
-        from reclm.text.encoder import TextEncoder
-
         counters["encoder_tokens"] = TextEncoder(suite.encoder).tokens
     if suite.sessions.max_history_tokens is not None:
-        from reclm.llm.models import find_model, load_tokenizer
-
         names = [row.profiles.model for row in suite.rows if row.profiles]
         tokenizer = load_tokenizer(find_model(names[0] if names else None))
         ids = partial(tokenizer, add_special_tokens=False)

@@ -22,9 +22,6 @@ from reclm.intervals import rise
 from reclm.plugins import environment
 from reclm.recommend.saved import SavedModel, build_model, save_model
 
-BASELINES = ("popularity", "random")
-"""Backbones that do not learn."""
-
 
 @dataclass(frozen=True, eq=False)
 class SuiteRun:
@@ -134,7 +131,7 @@ class SuiteRun:
         learns = bool(trials) and any(record.history for record in self.records[row.name])
         return results.ResultRow(
             **row.model_dump(include={"name", "backbone", "published", "published_seconds", "note"}),
-            baseline=row.backbone in BASELINES,
+            baseline=bool(row.backbone) and plugins.get("backbone", row.backbone).baseline,
             against=self.suite.against(row),
             control=row.profiles.control if row.profiles else None,
             stands_for=self.suite.stands_for(row),

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 if "_FACE" not in vars(sys.modules["reclm"]):
@@ -68,8 +69,6 @@ class Leak(ReclmError):
 
 def near(name: str, known: Sequence[str]) -> list[str]:
     """Return up to three names like ``name``, best first; none among so many that the search takes over a second."""
-    from difflib import get_close_matches
-
     return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= 20_000 else []
 
 

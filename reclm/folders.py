@@ -49,7 +49,7 @@ class Workspace:
         """Return the folder of a profiler that is tuned on ``dataset``."""
         return self.root / "tuned" / slug(dataset) / slug(name)
 
-    def cells(self) -> Path:
+    def trials(self) -> Path:
         """Return the folder of cached trials, each under the hash of what defines it."""
         return self.root / "cells"
 

@@ -11,12 +11,11 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from reclm import console as markdown
 from reclm.benchmarks.report import tables
 from reclm.benchmarks.report.tables import MARKS, Table
 from reclm.benchmarks.result_files import Example
 from reclm.benchmarks.results import Result, ResultRow
-from reclm.console import fenced, literal, printable, progress_bar
+from reclm.console import fenced, literal, pipe_table, printable, progress_bar
 from reclm.errors import ReclmError
 from reclm.intervals import NONE, number
 from reclm.recommend.metrics import title
@@ -186,7 +185,7 @@ def markdown_table(table: Table) -> str:
         cells = [text + "\\*" * cell.significant for text, cell in zip(texts, row.cells, strict=True)]
         cells = [literal(row.instead), *[""] * (len(table.head) - 2)] if row.instead else cells
         body.append([f"*{name}*" if row.below and name else name, *cells])
-    drawn = markdown.table([literal(name) for name in table.head], body, text=table.text)
+    drawn = pipe_table([literal(name) for name in table.head], body, text=table.text)
     notes = "\n".join(f"- {literal(note)}" for note in table.notes)
     return f"{drawn}\n\n{notes}" if notes else drawn
 

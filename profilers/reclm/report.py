@@ -15,7 +15,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from reclm.console import fenced, literal, printable, table
+from reclm.console import fenced, literal, pipe_table, printable
 from reclm.files import atomic_file
 from reclm.folders import slug
 from reclm.intervals import NONE, Estimate, number
@@ -122,7 +122,7 @@ def quality_table(comparison: Comparison) -> str:
         [literal(name), *(mean + f" [{interval}]" * bool(interval) for mean, interval in cells)]
         for name, cells in _rows(comparison).items()
     ]
-    return table(["", *MEASURES], body)
+    return pipe_table(["", *MEASURES], body)
 
 
 def report_page(comparison: Comparison, title: str, remarks: Sequence[str] = ()) -> str:
@@ -177,7 +177,7 @@ def _failures(comparison: Comparison, measured: StageQuality) -> str:
         for reason, number in measured.faults.items()
     ]
     head = ["fault", "first of them", "text", "profiles"]
-    return f"**{name}**: {count:,} of {measured.subjects:,}.\n\n{table(head, body, text=3)}"
+    return f"**{name}**: {count:,} of {measured.subjects:,}.\n\n{pipe_table(head, body, text=3)}"
 
 
 def _side_by_side(comparison: Comparison, id: str) -> str:
@@ -192,7 +192,7 @@ def _side_by_side(comparison: Comparison, id: str) -> str:
         [literal(stage), _text(texts[id]) if id in texts else NONE]
         for stage, texts in {**teacher, **comparison.texts}.items()
     ]
-    return "\n\n".join([*parts, table(["", "profile"], rows, text=2)])
+    return "\n\n".join([*parts, pipe_table(["", "profile"], rows, text=2)])
 
 
 def _text(text: str) -> str:
@@ -231,7 +231,7 @@ def write_card(
     ]
     for kind, teacher in tuning.teachers.items():
         report = teacher.report
-        data.append([f"teacher's {literal(kind)} profiles", f"{sum(report.kept.values()):,}"])
+        data.append([f"teacher's {literal(kind)} profiles", f"{sum(report.counts.values()):,}"])
         data += [[f"left out: {literal(reason)}", f"{count:,}"] for reason, count in report.dropped.items()]
     parts = [
         f"# RecLM profiler: {model} on {literal(view.name)}",
@@ -240,7 +240,7 @@ def write_card(
         fenced(f"reclm profile --profiler DIR --dataset {dataset}", "bash"),
         "`DIR` is this folder. The base model is the one that it was tuned from.",
         "## Training data",
-        table(["", ""], data, text=2),
+        pipe_table(["", ""], data, text=2),
     ]
     parts += ["## Quality by stage"] if comparisons else []
     for comparison in comparisons:

@@ -20,7 +20,10 @@ OF_SUITES |= {"jobs", "fresh", "home", "out"}
 OF_PROFILES = {"profiler", "model", "engine", "adapter", "kinds", "limit", "store", "controls"}
 OF_PROFILES |= {"profiler_set"}
 """Options that do nothing without ``--augment``."""
-BACKBONES = "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class."
+BACKBONES = (
+    "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class; "
+    "may be repeated."
+)
 SELECT_ON = "The part that chooses the epoch; test is the papers' choice, and flatters."
 LIMIT = (
     "Write missing profiles of the first so many users, and items, 0 for all; default 300 with a language model, all "
@@ -86,7 +89,7 @@ def compare(
 @app.callback()
 def bench(
     context: typer.Context,
-    backbone: Annotated[str, opt.option(BACKBONES)] = "lightgcn",
+    backbone: Annotated[list[str], opt.option(BACKBONES)] = ["lightgcn"],  # noqa: B006
     augment: Annotated[bool, opt.option("Train it with profiles too, and compare.", "--augment")] = False,
     dataset: opt.DatasetName = "ml-100k",
     profiler: opt.ProfilerName = "zero-shot",

@@ -112,7 +112,7 @@ def _show(dataset: "Dataset", name: str) -> None:
     for title, (head, *body) in summary.tables.items():
         rows = [[printable(cell, LONGEST) if isinstance(cell, str) else cell for cell in row] for row in body]
         show_table(head, rows, title)
-    say("kept: " + "; ".join(f"{count:,} {noun}" for noun, count in summary.kept.items()))
+    say("kept: " + "; ".join(f"{count:,} {noun}" for noun, count in summary.counts.items()))
     for line in summary.malformed:
         say(f"  {line}")
     if dataset.item_text.num_columns:

@@ -32,7 +32,8 @@ def steer(
     import reclm
     from reclm.config import parse_settings
     from reclm.console import say
-    from reclm.recommend.text_ranking import TextProfiles, stored_profiles, user_profile
+    from reclm.profiles.profiles import TextProfiles
+    from reclm.profiles.write import stored_profiles, user_profile
     from reclm.text.encoder import TextEncoder
 
     if edit is not None and user is None:

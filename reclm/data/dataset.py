@@ -110,9 +110,9 @@ class Protocol:
 
 @dataclass
 class ReadReport:
-    """Counts of the records that a reader kept and dropped, by reason, and the first few malformed lines."""
+    """Counts of what a reader found and of the records it dropped, by reason, and the first few malformed lines."""
 
-    kept: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
 
@@ -121,10 +121,10 @@ class ReadReport:
         if count:
             self.dropped[why] = self.dropped.get(why, 0) + int(count)
 
-    def keep(self, what: str, count: int) -> None:
-        """Add to a count of what was kept; those that are 0 are not shown."""
+    def count(self, what: str, count: int = 1) -> None:
+        """Add to a count of what was found; those that are 0 are not shown."""
         if count:
-            self.kept[what] = self.kept.get(what, 0) + int(count)
+            self.counts[what] = self.counts.get(what, 0) + int(count)
 
 
 @dataclass(frozen=True, eq=False)

@@ -243,7 +243,7 @@ def from_given(
 
 def finished(dataset: Dataset) -> Dataset:
     """Note the counts of a data set in its report, and return it."""
-    counts = dataset.report.kept
+    counts = dataset.report.counts
     counts["users"], counts["items"] = len(dataset.users), len(dataset.items)
     for split in SPLITS:
         counts[f"{split} interactions"] = len(dataset.split(split))

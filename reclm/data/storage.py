@@ -20,6 +20,8 @@ from reclm.files import atomic_folder
 FORMAT = 1
 HEAD = "dataset.yaml"
 SESSIONS = "sessions.parquet"
+_REPORT = ("kept", "dropped", "malformed")
+"""Names of the fields of the reader's report on disk."""
 
 
 def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:
@@ -61,7 +63,7 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
         "text_template": dataset.text_template,
         "text_fields": dataset.item_text.column_names,
         "protocols": [{"name": protocol.name, "mask": list(protocol.mask)} for protocol in dataset.protocols],
-        "report": vars(dataset.report),
+        "report": dict(zip(_REPORT, vars(dataset.report).values(), strict=True)),
         "prepared": dict(prepared),
     }
     if dataset.sessions is not None:
@@ -101,7 +103,7 @@ def load_folder(folder: Path) -> Dataset:
         ids = (IdMap(tables["users"]["user_id"], "user"), IdMap(items["item_id"], "item"))
         train, valid, test = (Interactions.from_table(tables[name]) for name in SPLITS)
         rest: dict[str, Any] = {"item_text": item_text, "text_template": head["text_template"]}
-        rest |= {"protocols": protocols, "report": ReadReport(**head["report"])}
+        rest |= {"protocols": protocols, "report": ReadReport(*(head["report"][name] for name in _REPORT))}
         dataset = Dataset(head["name"], *ids, train, valid, test, **rest, sessions=sessions, folder=folder)
     except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
         what = " ".join(str(error).split())

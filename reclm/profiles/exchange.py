@@ -5,13 +5,14 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
+from safetensors.numpy import save_file
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap, id_strings
@@ -22,9 +23,7 @@ from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profile, view_of
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import KINDS, ProfileStore
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 IMPORTED = "imported"
 """Model of a profile that has no other origin, and the start of the writer's name."""
@@ -36,7 +35,7 @@ def import_frames(
     *,
     text: str = "text",
     id: str | None = None,
-    encoder: "str | TextEncoder | None" = None,
+    encoder: str | TextEncoder | None = None,
     origin: str = "frame",
     store: Path | None = None,
 ) -> Profiles:
@@ -192,8 +191,6 @@ def _vectors(format: str, store: ProfileStore, folder: Path, ids: _Ids, matrices
         for file, matrix in zip(files, matrices.values(), strict=True):
             np.save(file, matrix)
     else:
-        from safetensors.numpy import save_file
-
         files = [folder / "profiles.safetensors"]
         tensors: dict[str, np.ndarray] = {**matrices}
         save_file(tensors, files[0], metadata={"fingerprint": store.info.fingerprint})

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.llm.models import open_generator
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 CONFIG = "config.yaml"
 
@@ -112,7 +110,7 @@ class Profiler(ABC):
         engine: str | None = None,
         generator: TextGenerator | None = None,
         folder: Path | None = None,
-        encoder: "TextEncoder | None" = None,
+        encoder: TextEncoder | None = None,
     ) -> None:
         if isinstance(model, TextGenerator):
             model, generator = None, model

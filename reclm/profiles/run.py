@@ -9,9 +9,12 @@ from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind, TrainingView
+from reclm.data.item_text import has_text
+from reclm.errors import BadInput
 from reclm.llm.models import LazyGenerator
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.store import KINDS, ProfileStore
@@ -178,6 +181,14 @@ def written(store: ProfileStore, plan: Plan) -> dict[str, str]:
     """Return ``{id: profile text}`` of the plan's subjects that have a profile in the store."""
     texts = store.texts(plan.kind)
     return {id: texts[id] for id in plan.prompt_hashes if id in texts}
+
+
+def check_text(view: TrainingView) -> None:
+    """Raise BadInput where no item has a text, and no interaction a review: nothing can be written from that."""
+    texts = (pc.any(has_text(column)).as_py() for column in view.item_text.columns)
+    if view.train.review is None and not any(texts):
+        message = f"data set {view.name!r} has no item text: there is nothing to write profiles from"
+        raise BadInput(f"{message}; bench it without --augment", value=view.name)
 
 
 def make_profiles(

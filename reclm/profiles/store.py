@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
@@ -45,6 +46,8 @@ class StoreInfo(Config):
     """Folder, beside this one, of the store whose answers to equal prompts are taken over; none if empty."""
     encoder: str = ""
     """Name or folder of the text encoder that the profiles are to be read with; the default one if empty."""
+    profiler: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of ``open_profiler`` that open the profiler of the last run; empty where it is not known."""
 
 
 class ProfileStore:
@@ -125,9 +128,12 @@ class ProfileStore:
             raise NotFound(message, value=folder, remedy="reclm profiles list")
         return cls(folder, StoreInfo.from_yaml(folder / "store.yaml"))
 
-    def describe(self, **changes: str) -> None:
-        """Write ``store.yaml``, with ``changes`` of its fields."""
-        self.info = self.info.model_copy(update=changes)
+    def describe(self, **changes: Any) -> None:
+        """Write ``store.yaml`` with ``changes`` of its fields, where there are any."""
+        info = self.info.model_copy(update=changes)
+        if info == self.info and self.at(self.folder):
+            return
+        self.info = info
         with atomic_file(self.folder / "store.yaml") as draft:
             self.info.to_yaml(draft)
 

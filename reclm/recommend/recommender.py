@@ -5,24 +5,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from reclm.data.dataset import Dataset
 from reclm.errors import BadInput, NotFound, unknown
-from reclm.profiles.profiles import Profiles
+from reclm.profiles.profiles import Profiles, TextProfiles
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, evaluate, test_tasks
 from reclm.recommend.metrics import title
 from reclm.recommend.saved import SavedModel, save_model
 from reclm.recommend.serve import NewItems, rank_items
 from reclm.recommend.steering import Steered, steer
-from reclm.recommend.text_ranking import TextProfiles
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +78,8 @@ class Recommender:
     history: list[dict[str, float]] = field(default_factory=list)
 
     @cached_property
-    def encoder(self) -> "TextEncoder":
+    def encoder(self) -> TextEncoder:
         """The text encoder of the training; NotFound without text, BadInput if the encoder is another by now."""
-        from reclm.text.encoder import TextEncoder
-
         if self.profiles is not None:
             return self.profiles.encoder
         if not self.about.encoder:

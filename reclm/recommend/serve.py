@@ -17,7 +17,7 @@ from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
 from reclm.data.readers.columns import strings
 from reclm.data.readers.records import read_records
-from reclm.errors import BadInput, NotFound, near
+from reclm.errors import BadInput, NotFound
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import best_candidates
@@ -110,7 +110,7 @@ def rank_items(
         user, touched, built_from = _new_user(fitted, history, profile)
     else:
         ids = [users] if np.isscalar(users) else list(users)
-        rows = rows_of(data.users, ids, data.name)
+        rows = data.users.idx(ids, data.name)
         user = torch.from_numpy(rows)
         touched = data.joined(["train", "valid"]).matrix(len(data.users), len(data.items))[rows]
         built_from = _built_from(fitted, ids, rows)
@@ -177,7 +177,7 @@ def _new_user(
     parts = []
     touched, histories = np.empty(0, np.int64), None
     if history is not None:
-        touched = useful = np.unique(rows_of(data.items, list(history), data.name))
+        touched = useful = np.unique(data.items.idx(list(history), data.name))
         if learns and model.config.items != "text":
             # the ID vector of an item that training never saw is as it was drawn
             useful = np.intersect1d(touched, model.trained_items.numpy())
@@ -191,7 +191,7 @@ def _new_user(
             parts.append(f"without {_items(len(touched) - len(useful))} of it that training never saw")
     if profile is not None:
         parts.append(f"a profile of {len(profile.split()):,} words (embedded by {fitted.about.encoder})")
-    matrix = None if profile is None else profile_matrix(fitted, [profile])
+    matrix = None if profile is None else embedded(fitted, [profile])
     user = model.add_users(matrix, histories, torch.Generator().manual_seed(0))
     if learns:
         parts.append("the mean of the trained users to begin with")
@@ -210,11 +210,11 @@ def _new_items(fitted: "Recommender", new_items: NewItems) -> Tensor:
     if not model.reads_text(model.config):
         model.add_items(torch.empty(0, 0), None)  # says why not, before any text is encoded
     texts = new_items.texts(fitted.data.text_template)
-    profiles = None if new_items.profiles is None else profile_matrix(fitted, new_items.profiles)
+    profiles = None if new_items.profiles is None else embedded(fitted, new_items.profiles)
     return model.add_items(torch.from_numpy(fitted.encoder.encode(texts)), profiles)
 
 
-def profile_matrix(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
+def embedded(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
     """Return the embeddings of profile texts by the model's encoder."""
     present = np.array([bool(text) for text in texts])
     return ProfileMatrix(fitted.encoder.encode([text or "" for text in texts]), present)
@@ -226,22 +226,6 @@ def _built_from(fitted: "Recommender", ids: Sequence[Any], rows: np.ndarray) -> 
     seen = fitted.data.joined(fitted.about.trained_on)
     count = len(np.unique(seen.item_idx[seen.user_idx == rows[0]]))
     return f"user {ids[0]}, trained on {_items(count)}"
-
-
-def rows_of(idmap: IdMap, ids: Sequence[Any], dataset: str) -> np.ndarray:
-    """Return the rows ``(n,)`` of ids; NotFound for an unknown one, with ids near it, and how many there are."""
-    rows = idmap.find(ids)
-    if (rows >= 0).all():
-        return rows
-    id = ids[int(np.flatnonzero(rows < 0)[0])]
-    offered = near(str(id), idmap.ids()) or idmap.ids(np.arange(min(3, len(idmap))))
-    raise NotFound(
-        f"unknown {idmap.what} {id!r} among the {len(idmap):,} {idmap.what}s of data set {dataset!r}; ids near it, or "
-        f"like it: {', '.join(map(str, offered))}",
-        value=id,
-        where=dataset,
-        remedy=str(offered[0]),
-    )
 
 
 def shown_titles(fields: pa.Table, template: str) -> list[str]:

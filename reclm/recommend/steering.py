@@ -16,8 +16,9 @@ from reclm.errors import BadInput, NotFound
 from reclm.intervals import mean
 from reclm.profiles.matrix import item_text_features
 from reclm.profiles.profiles import Profiles
-from reclm.recommend.serve import rows_of, shown_titles
-from reclm.recommend.text_ranking import NO_TEXT, TextRanker, no_profiles
+from reclm.profiles.write import no_profiles
+from reclm.recommend.serve import shown_titles
+from reclm.recommend.text_ranking import NO_TEXT, TextRanker
 from reclm.text.item_text import SEPARATORS, ItemBriefs
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
     All else stays as trained; where users and items are propagated over a graph, that is done anew.
     """
     model, data = fitted.model, fitted.data
-    row = int(rows_of(data.users, [user], data.name)[0])
+    row = int(data.users.idx([user], data.name)[0])
     if fitted.inputs.user_profiles is None:
         name = fitted.about.backbone
         message = (

@@ -46,7 +46,7 @@ def test_a_log_is_split_by_time(tmp_path):
     assert dataset.test.timestamp.tolist() == [30, 2]
     assert dataset.test.rating.tolist() == [1.0, 2.0]
     assert dataset.item_text.to_pydict() == {"title": ["Air  2", "", "Sea"], "year": ["", "", "1999"]}
-    assert dataset.report.kept["items without any text"] == 1
+    assert dataset.report.counts["items without any text"] == 1
     assert [one.name for one in dataset.protocols] == ["full-shot"]
 
 

@@ -56,7 +56,7 @@ def test_a_folder_of_csv_by_hand(tmp_path):
     assert dataset.train.rating.tolist() == [5, 1]
     assert dataset.train.review.to_pylist() == ['good, "really"', "y"]
     assert item_texts(dataset.item_text, dataset.text_template) == ["Ay", "Bee, the (2001)", ""]
-    assert dataset.report.kept["items without any text"] == 1
+    assert dataset.report.counts["items without any text"] == 1
 
 
 def test_described_items_that_nobody_touched_are_counted(tmp_path):

@@ -18,7 +18,7 @@ from reclm.errors import BadInput, ReclmError
 from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.recommender import Recommender
-from reclm.recommend.serve import NewItems, profile_matrix
+from reclm.recommend.serve import NewItems, embedded
 
 from .conftest import AUGMENTED, DATA, PLAIN, Parity
 
@@ -110,11 +110,11 @@ def test_several_new_users_at_once_are_as_one_by_one(trained: Make, name: str) -
     assert isinstance(model, EmbeddingBackbone)
     texts = ["even", None, "odd"]
     draw = torch.Generator()
-    together = model.add_users(profile_matrix(one, texts), None, draw)
+    together = model.add_users(embedded(one, texts), None, draw)
     for row, text in enumerate(texts):
-        torch.testing.assert_close(model.add_users(profile_matrix(one, [text]), None, draw)[0], together[row])
+        torch.testing.assert_close(model.add_users(embedded(one, [text]), None, draw)[0], together[row])
     histories = sparse.csr_array(np.eye(3, PLAIN.items, dtype=np.float32))
-    assert model.add_users(profile_matrix(one, texts), histories, draw).shape == together.shape
+    assert model.add_users(embedded(one, texts), histories, draw).shape == together.shape
 
 
 def test_a_profile_alone_and_with_a_history(trained: Make) -> None:
