@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from reclm.console import say
 from reclm.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
@@ -125,8 +126,6 @@ def is_default(context: typer.Context, name: str) -> bool:
 
 def next_step(command: str, note: str = "", **options: Any) -> None:
     """Name a command that may come next."""
-    from reclm.console import say
-
     say(f"next: {command}{flags(**options)}{f'   ({note})' * bool(note)}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reclm.cli.options import next_step
+from reclm.console import say, show
 
 if TYPE_CHECKING:
     from reclm.benchmarks.results import Result
@@ -20,7 +21,6 @@ def report(
 ) -> None:
     """Write a run's report: one HTML page with verdict, tables and pictures; Markdown, LaTeX and CSV."""
     from reclm.benchmarks.report import write_report
-    from reclm.console import say
 
     page, *others = write_report(run, out)
     say(f"report in {page.parent} ({', '.join(file.name for file in (page, *others))})")
@@ -43,7 +43,6 @@ def check(track: Sequence[str] | None, out: Path | None) -> None:
 def show_run(result: "Result", trackers: Sequence[str] | None) -> None:
     """Show a run's tables and verdict, write it to trackers, and name the command that reports it."""
     from reclm.benchmarks.tracking import track
-    from reclm.console import say, show
 
     folder = result.folder
     assert folder is not None

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import reclm
 from reclm.cli import options as opt
+from reclm.console import printable, say, show_frame, show_table
 from reclm.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,9 +31,7 @@ def steer(
     home: opt.Home = None,
 ) -> None:
     """Rank items by a user's profile, and see what an edit of it moves."""
-    import reclm
     from reclm.config import parse_settings
-    from reclm.console import say
     from reclm.profiles.profiles import TextProfiles
     from reclm.profiles.write import stored_profiles, user_profile
     from reclm.text.encoder import TextEncoder
@@ -78,7 +78,6 @@ def _in_editor(profile: str) -> str:
 
 
 def _show(steered: "Steered") -> None:
-    from reclm.console import printable, say, show_table
 
     if steered.edited is not None:
         say(f"\nedited profile:\n{steered.edited}")
@@ -112,7 +111,6 @@ def _moved(item: "Ranked", length: int) -> str:
 
 
 def _show_measure(steering: "Steering") -> None:
-    from reclm.console import say, show_frame
 
     title = "change of the share of a category, its 95 % interval, and the users that moved so"
     show_frame(steering.table(), title)
