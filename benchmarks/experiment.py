@@ -8,18 +8,20 @@ from typing import Any
 from reclm import plugins
 from reclm.benchmarks.features import FeatureMaker, Shared
 from reclm.benchmarks.pool import Trial, run_trials
+from reclm.benchmarks.result_files import check_place
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Searched, run_search, spaces
 from reclm.benchmarks.suite import Row, Suite, changed, load_suite, row_plan, with_controls
 from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, ProfileOptions, SelectOn, TrialCache
 from reclm.data.catalog import load_dataset
-from reclm.data.dataset import Dataset, ProfileKind
+from reclm.data.dataset import Dataset, ProfileKind, check_dataset
 from reclm.data.sessions import next_item
 from reclm.errors import NotFound, unknown
 from reclm.folders import current
 from reclm.llm.models import find_model, load_tokenizer
 from reclm.profiles.profiles import Profiles
+from reclm.profiles.store import kinds_of
 from reclm.recommend.evaluate import validation_task
 from reclm.recommend.fit import split_options
 from reclm.recommend.training import TrainConfig
@@ -65,6 +67,8 @@ def compare(
     Raises NotFound for an unknown backbone or option, and BadInput for a value that an option cannot have, or where
     there is nothing to select on.
     """
+    check_dataset(data)
+    check_place(out)
     named = profiles if isinstance(profiles, Mapping) else {"augment": profiles}
     named = {} if profiles is None else named
     rows = {name: _profile_options(part, kinds) for name, part in named.items()}
@@ -75,7 +79,7 @@ def compare(
     controls = controls and bool(rows)
     run = execute(suite, data, jobs=jobs, fresh=fresh, controls=controls, weights=True, progress=progress)
     names = dict.fromkeys(row.backbone for row in suite.rows)
-    return run.save(Path(out) if out else current().new_run(data.name, *names))
+    return run.save(Path(out) if out is not None else current().new_run(data.name, *names))
 
 
 def _profile_options(profiles: Any, kinds: Sequence[ProfileKind]) -> ProfileOptions:
@@ -83,11 +87,11 @@ def _profile_options(profiles: Any, kinds: Sequence[ProfileKind]) -> ProfileOpti
     if isinstance(profiles, ProfileOptions):
         return profiles
     if not isinstance(profiles, Profiles):
-        return ProfileOptions(store=Path(profiles), kinds=tuple(kinds))
+        return ProfileOptions(store=Path(profiles), kinds=kinds_of(kinds))
     edits: dict[ProfileKind, dict[str, str]] = {}
     for (kind, id), text in profiles.edits.items():
         edits.setdefault(kind, {})[id] = text
-    return ProfileOptions(store=profiles.folder, kinds=tuple(kinds), edits=edits)
+    return ProfileOptions(store=profiles.folder, kinds=kinds_of(kinds), edits=edits)
 
 
 def run_suite(
@@ -118,11 +122,12 @@ def run_suite(
     Raises NotFound for an unknown suite or row and, before anything slow, BadInput for a suite that does not fit its
     backbones or its data.
     """
+    check_place(out)
     chosen = suite if isinstance(suite, Suite) else load_suite(suite)
     chosen = changed(chosen, dataset, seeds, epochs, search, rows, kind)
     run = execute(chosen, controls=controls, jobs=jobs, fresh=fresh, progress=progress)
     name = chosen.title if isinstance(suite, Suite) else Path(suite).stem
-    return run.save(Path(out) if out else current().new_run(name))
+    return run.save(Path(out) if out is not None else current().new_run(name))
 
 
 def comparison(
@@ -163,8 +168,8 @@ def comparison(
             only = {"kinds": (needed,)} if needed in options.kinds else {}
             rows.append(Row(name=f"{prefix}{label}", backbone=name, profiles=options.model_copy(update=only)))
     title = f"{', '.join(names)} on {dataset.name}"
-    about |= {"dataset": dataset.name, "select_on": select_on}
-    return Suite(title=title, **about, model=model, train=train, rows=tuple(rows))
+    about |= {"dataset": dataset.name, "select_on": select_on, "model": model, "train": train}
+    return Suite.build({"title": title, "rows": tuple(rows), **about}, where="experiment")
 
 
 def execute(

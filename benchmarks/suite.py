@@ -194,7 +194,7 @@ def changed(
         trains = [{key: row.train[key] for key in row.train if key != "epochs"} for row in suite.rows]
         pairs = zip(suite.rows, trains, strict=True)
         update["rows"] = tuple(row.model_copy(update={"train": train}) for row, train in pairs)
-    return suite.model_copy(update=update)
+    return Suite.build({**dict(suite), **update}, where=f"suite {suite.title!r}")
 
 
 def _with_rows(suite: Suite, patterns: Collection[str]) -> Suite:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 if "_FACE" not in vars(sys.modules["reclm"]):
@@ -74,11 +75,19 @@ def near(name: str, known: Sequence[str]) -> list[str]:
 
 def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     """Return the error for a name that is not among ``known``, offering the nearest one."""
-    known = sorted(known)
-    nearest = (*near(name, known), "")[0]
+    known = sorted(map(str, known))
+    nearest = (*near(str(name), known), "")[0]
     hint = f"did you mean {nearest!r}? " if nearest else ""
     message = f"unknown {what} {name!r}; {hint}known: {', '.join(known)}"
     return NotFound(message, value=name, where=what, remedy=nearest)
+
+
+def at_least(least: int, **options: Any) -> None:
+    """Check that options are whole numbers of at least ``least``, or None."""
+    for name, value in options.items():
+        if value is not None and (not isinstance(value, Integral) or value < least):
+            message = f"{name} = {value!r}: give a whole number of at least {least}"
+            raise BadInput(message, value=value, where=name)
 
 
 def missing_extra(

@@ -26,6 +26,13 @@ def make_folder(folder: Path, option: str) -> None:
         raise BadInput(message, value=folder, where=option) from error
 
 
+def check_folder(folder: Path, mark: str, what: str, option: str) -> None:
+    """Refuse a folder, named by ``option``, that holds something else than ``what``, which has a file ``mark``."""
+    if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        message = f"{folder} holds something else than {what}; choose another {option}"
+        raise BadInput(message, value=folder, where=folder)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folder that holds a user's work."""

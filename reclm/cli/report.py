@@ -30,14 +30,13 @@ def report(
 
 def check(track: Sequence[str] | None, out: Path | None) -> None:
     """Check the places that results go to, before anything is trained for them."""
-    from reclm.folders import make_folder
+    from reclm.benchmarks.result_files import check_place
 
     if track:
         from reclm.benchmarks.tracking import check_trackers
 
         check_trackers(track)
-    if out is not None:
-        make_folder(out, "--out")
+    check_place(out)
 
 
 def show_run(result: "Result", trackers: Sequence[str] | None) -> None:

@@ -327,6 +327,14 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
+def check_dataset(data: Any) -> Dataset:
+    """Return ``data``, or raise BadInput where it is no data set but its name, a frame or anything else."""
+    if not isinstance(data, Dataset):
+        remedy = "load it: reclm.load_dataset(NAME), or make it: reclm.Dataset.from_frames(FRAME, ITEMS)"
+        raise BadInput(f"data is a {type(data).__name__}, no data set; {remedy}", value=data, where="data")
+    return data
+
+
 def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:
     """Hash the strings of a column, each after its length, so that no two columns are alike; null counts as empty."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]

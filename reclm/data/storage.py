@@ -14,8 +14,9 @@ from reclm.config import read_yaml
 from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.sessions import Sessions
-from reclm.errors import BadInput, Damaged
+from reclm.errors import Damaged
 from reclm.files import atomic_folder
+from reclm.folders import check_folder
 
 FORMAT = 1
 HEAD = "dataset.yaml"
@@ -31,9 +32,7 @@ def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = No
     in row order; ``train``, ``valid`` and ``test.parquet`` refer to those rows, and so does ``sessions.parquet`` where
     there are sessions. ``prepared`` records how it was made (reader, source, options).
     """
-    if folder.exists() and not is_dataset(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        message = f"{folder} holds something else than a data set; choose another folder with --out"
-        raise BadInput(message, value=folder)
+    check_folder(folder, HEAD, "a data set", "--out")
     with atomic_folder(folder) as draft:
         _write(dataset, draft, prepared or {})
 

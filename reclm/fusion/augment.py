@@ -101,7 +101,7 @@ class Augmented:
             bake: write the fused rows into them, so that the model scores as in evaluation without reclm. Otherwise
                 the base rows return as they are now (trained, if they were trained).
         """
-        for module in self.tables.values():
+        for module in Augmented(self.model).tables.values():  # an error where it is plain by now
             detach(module, bake=bake)
         return self.model
 

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap, id_strings
-from reclm.data.readers.columns import to_arrow
+from reclm.data.readers.columns import strings, to_arrow
 from reclm.errors import BadInput, NotFound, unknown
 from reclm.folders import current, make_folder, slug
 from reclm.profiles.matrix import ProfileMatrix
@@ -45,6 +45,9 @@ def import_frames(
     imported profiles already; ``origin`` is for the record.
     """
     view = view_of(data)
+    if isinstance(encoder, str):
+        encoder = TextEncoder(encoder)
+        encoder.model  # noqa: B018 - a store must not name one that cannot be loaded
     profiles = [
         profile
         for kind, frame in frames.items()
@@ -62,8 +65,8 @@ def import_frames(
     folder = store or current().store(view.name, writer)
     with ProfileStore.open(folder, view.fingerprint, writer, view.name) as opened:
         opened.add(profiles)
-        if isinstance(encoder, str):
-            opened.describe(encoder=encoder)
+        if encoder is not None:
+            opened.describe(encoder=encoder.source)
     return Profiles.open(folder, data, encoder=encoder)
 
 
@@ -83,7 +86,7 @@ def _read(
             raise unknown(f"column of {origin}", column, names)
     id = id or _id_column(names, kind, text, origin)
     ids = pc.fill_null(id_strings(table[id].combine_chunks()), "").to_pylist()
-    texts = pc.fill_null(table[text].cast(pa.string()), "").to_pylist()
+    texts = pc.fill_null(strings(table[text]), "").to_pylist()
     models = table["model"].cast(pa.string()).to_pylist() if "model" in names else [None] * len(ids)
     settings = json.dumps({"origin": origin})
     profiles: dict[str, Profile] = {}

@@ -12,7 +12,7 @@ import numpy as np
 from reclm import plugins
 from reclm.config import Config as BaseConfig
 from reclm.config import merged, read_yaml
-from reclm.data.dataset import Dataset, ProfileKind, TrainingView
+from reclm.data.dataset import Dataset, ProfileKind, TrainingView, check_dataset
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.llm.models import open_generator
@@ -26,7 +26,7 @@ Known = Mapping[ProfileKind, Mapping[str, str]]
 
 def view_of(data: Dataset | TrainingView) -> TrainingView:
     """Return the training part of a data set: all that a profiler may read."""
-    return data if isinstance(data, TrainingView) else data.view()
+    return data if isinstance(data, TrainingView) else check_dataset(data).view()
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
-from reclm.errors import BadInput, NotFound, near
+from reclm.errors import BadInput, NotFound, at_least, near
 from reclm.profiles.matrix import ProfileMatrix, nearest, read_vectors, vector_table
 from reclm.profiles.profile import Profile, view_of
 from reclm.profiles.run import ProfileRun
-from reclm.profiles.store import KINDS, ProfileStore, stores
+from reclm.profiles.store import KINDS, ProfileStore, kinds_of, stores
 from reclm.text.encoder import TextEncoder
 
 EDITED = "edited"
@@ -68,7 +68,7 @@ class Profiles:
         if view is not None and view.fingerprint != opened.info.fingerprint:
             raise _of_other_data(opened, view)
         stored: tuple[ProfileKind, ...] = tuple(kind for kind in KINDS if opened.count(kind))
-        return cls(opened.folder, stored if kinds is None else tuple(kinds), _data=data, _encoder=encoder)
+        return cls(opened.folder, stored if kinds is None else kinds_of(kinds), _data=data, _encoder=encoder)
 
     @classmethod
     def find(
@@ -223,6 +223,7 @@ class Profiles:
 
     def search(self, text: str, kind: ProfileKind = "user", k: int = 10) -> pd.DataFrame:
         """Return the ``k`` profiles nearest in meaning to ``text``, nearest first: id, similarity (cosine), text."""
+        at_least(1, k=k)
         query, edited = self.encoder.encode([text])[0], self._edited(kind)
         table = vector_table(self.store, self.encoder, kind, True)
         hits = [hit for hit in nearest(table, query, kind, k + len(edited)) if hit[0] not in edited]
@@ -257,7 +258,7 @@ class Profiles:
         """Write files for other programs: texts (``parquet``) or vectors (``npy``, ``safetensors``, ``recbole``)."""
         from reclm.profiles.exchange import export
 
-        return export(self, format, Path(folder), kinds or self.kinds)
+        return export(self, format, Path(folder), kinds_of(kinds) if kinds else self.kinds)
 
     @property
     def coverage(self) -> dict[ProfileKind, tuple[int, int]]:

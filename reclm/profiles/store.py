@@ -16,7 +16,7 @@ from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, Damaged, NotFound
 from reclm.files import Journal, Lock, atomic_file
-from reclm.folders import current, make_folder
+from reclm.folders import check_folder, current, make_folder
 from reclm.profiles.profile import Profile
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
+
+
+def kinds_of(kinds: Iterable[str]) -> tuple[ProfileKind, ...]:
+    """Return one kind or several in the order of :data:`KINDS`; BadInput for none, and for another name."""
+    chosen = {kinds} if isinstance(kinds, str) else {*kinds}
+    if not chosen or chosen - {*KINDS}:
+        raise BadInput(f"kinds = {kinds!r}: give 'user', 'item' or both", value=kinds, where="kinds")
+    return tuple(kind for kind in KINDS if kind in chosen)
+
 
 PATIENCE = 5.0
 """Seconds to wait for another process that writes to a store."""
@@ -112,9 +121,7 @@ class ProfileStore:
 
     @classmethod
     def _create(cls, folder: Path, info: StoreInfo) -> Self:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            message = f"{folder} is not empty and no profile store; choose another --store"
-            raise BadInput(message, where=folder)
+        check_folder(folder, "store.yaml", "a profile store", "--store")
         make_folder(folder, "--store or --home")
         store = cls(folder, info)
         store.describe()
@@ -199,6 +206,8 @@ class ProfileStore:
 
     def rows(self, kind: ProfileKind | None = None, columns: list[str] | None = None) -> pa.Table:
         """Return the rows of ``kind`` (of both by default); columns as in :data:`SCHEMA`."""
+        if kind is not None:
+            kinds_of([kind])
         wanted = columns or SCHEMA.names
         # the journal is read first: a row that a writer moves meanwhile is then seen twice, not missed
         recent = {key: row for key, row in self._journalled().items() if kind in {None, row["kind"]}}

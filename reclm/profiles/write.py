@@ -11,13 +11,13 @@ import pandas as pd
 from reclm import plugins
 from reclm.config import read_yaml
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
-from reclm.errors import BadInput, NotFound, ReclmError
+from reclm.errors import NotFound, ReclmError, at_least
 from reclm.folders import current
 from reclm.profiles.estimate import Estimate, dry_run
 from reclm.profiles.profile import Profiler, view_of
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.run import check_text, make_profiles
-from reclm.profiles.store import KINDS, ProfileStore, stores
+from reclm.profiles.store import KINDS, ProfileStore, kinds_of, stores
 from reclm.text.encoder import TextEncoder
 
 
@@ -65,6 +65,7 @@ def write_profiles(
         BadInput: for a data set without item text, and a store that was written for other data.
         Busy: if another process is writing to the store.
     """
+    at_least(0, limit=limit)
     options = {"model": model, "engine": engine, "kinds": kinds, "prompts": prompts, "encoder": encoder}
     job = _Job.prepare(data, profiler, store=store, **options, **settings)
     fitted = job.profiler.fit(job.view)
@@ -97,6 +98,7 @@ def estimate_profiles(
 
     A few prompts are answered and timed for it; nothing is stored.
     """
+    at_least(0, limit=limit)
     job = _Job.prepare(data, profiler, **options)
     opened = None
     if ProfileStore.at(job.folder) and not fresh:
@@ -209,15 +211,13 @@ class _Job:
         check_text(view)
         if isinstance(prompts, Mapping):  # a group of settings, of profilers that have one of this name
             settings, prompts = {**settings, "prompts": prompts}, None
-        chosen = {kinds} if isinstance(kinds, str) else set(kinds)
-        if not chosen or chosen - {*KINDS}:
-            wrong = min(chosen - {*KINDS}, default=None)
-            raise BadInput(f"kinds = {sorted(chosen)}: give 'user', 'item' or both", value=wrong)
+        at_least(0, prompts=prompts)
+        ordered = kinds_of(kinds)
         if isinstance(encoder, str):
-            encoder = TextEncoder(encoder)  # a wrong name fails now, not after hours of generation
+            encoder = TextEncoder(encoder)
+            encoder.model  # noqa: B018 - a wrong one fails now, not after hours of generation
         opened, writer = open_profiler(profiler, settings, model, engine)
         folder = Path(store) if store else current().store(view.name, writer)
-        ordered: tuple[ProfileKind, ...] = tuple(kind for kind in KINDS if kind in chosen)
         named = not isinstance(profiler, Profiler) and (model is None or isinstance(model, str))
         name = str(profiler if opened.folder is None else opened.folder.resolve())
         opener = {"profiler": name, "settings": settings, "model": model, "engine": engine} if named else {}

@@ -6,8 +6,8 @@ from typing import Any
 from reclm import plugins
 from reclm.config import Config
 from reclm.console import progress_bar
-from reclm.data.dataset import Dataset, ProfileKind
-from reclm.errors import BadInput, unknown
+from reclm.data.dataset import Dataset, ProfileKind, check_dataset
+from reclm.errors import BadInput, at_least, unknown
 from reclm.plugins import environment
 from reclm.profiles.matrix import ProfileMatrix, item_text_features
 from reclm.profiles.profiles import Profiles, TextProfiles
@@ -46,6 +46,8 @@ def fit(
         NotFound: for an unknown backbone or option, and where text or profiles are needed and there are none.
         BadInput: for a value out of bounds, and if the training diverges.
     """
+    at_least(0, seed=seed)
+    check_dataset(data)
     cls = plugins.get("backbone", backbone)
     model_options, train_options = split_options({backbone: cls.Config}, options)
     config = cls.Config.build(model_options, where=f"backbone {backbone}")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, check_dataset
 from reclm.errors import BadInput, NotFound, unknown
 from reclm.profiles.profiles import Profiles, TextProfiles
 from reclm.recommend.base import Backbone, Inputs
@@ -29,15 +29,20 @@ class Evaluation:
     data: Dataset
     values: dict[str, PerUser]
 
-    def table(self, metrics: Sequence[str] = ("NDCG@20", "Recall@20")) -> pd.DataFrame:
-        """Return the means over users: a row a protocol, a column a metric; NotFound for one that was not measured."""
+    def table(self, metrics: Sequence[str] = ()) -> pd.DataFrame:
+        """Return the means over users: a row a protocol, a column a metric; NotFound for one that was not measured.
+
+        By default NDCG@20 and Recall@20 are shown, or all where neither was measured.
+        """
         rows = {}
         for protocol, result in self.values.items():
             means = result.mean()
-            for name in metrics:
-                if name.lower() not in means:
+            usual = [name for name in ("ndcg@20", "recall@20") if name in means]
+            names = [name.lower() for name in metrics] or usual or list(means)
+            for name in names:
+                if name not in means:
                     raise unknown("metric", name, map(title, means))
-            columns = {title(name.lower()): means[name.lower()] for name in metrics}
+            columns = {title(name): means[name] for name in names}
             rows[protocol] = {"users": len(result.users)} | columns
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("protocol")
 
@@ -143,7 +148,7 @@ class Recommender:
             BadInput: for a data set of other users or items.
             NotFound: for an unknown metric.
         """
-        data = data or self.data
+        data = self.data if data is None else check_dataset(data)
         for trained, other in ((self.data.users, data.users), (self.data.items, data.items)):
             if not trained.array.equals(other.array):
                 message = (

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -15,9 +14,9 @@ from torch import Tensor
 
 from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
-from reclm.data.readers.columns import strings
+from reclm.data.readers.columns import strings, to_arrow
 from reclm.data.readers.records import read_records
-from reclm.errors import BadInput, NotFound
+from reclm.errors import BadInput, NotFound, at_least
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import best_candidates
@@ -55,7 +54,7 @@ class NewItems:
         if isinstance(source, str | Path):
             where, table = str(source), read_records(Path(source))
         else:
-            where, table = "new_items", nw.from_native(source, eager_only=True).to_arrow()
+            where, table = "new_items", to_arrow(source, "new_items")
         fields = data.item_text.column_names
         for name in (ID, *fields):
             if name not in table.column_names:
@@ -99,6 +98,8 @@ def rank_items(
     k: int,
 ) -> pd.DataFrame:
     """Return the best items of each user: see :meth:`reclm.recommend.recommender.Recommender.recommend`."""
+    at_least(1, k=k)
+    users, history = _as_list(users) or None, _as_list(history)
     model, data = fitted.model, fitted.data
     newcomer = _is_new(users, history, profile)
     if (newcomer or new_items is not None) and not model.serves_new:
@@ -109,7 +110,7 @@ def rank_items(
         ids: list[Any] = ["new user"]
         user, touched, built_from = _new_user(fitted, history, profile)
     else:
-        ids = [users] if np.isscalar(users) else list(users)
+        ids = users or []
         rows = data.users.idx(ids, data.name)
         user = torch.from_numpy(rows)
         touched = data.joined(["train", "valid"]).matrix(len(data.users), len(data.items))[rows]
@@ -151,6 +152,11 @@ def rank_items(
     return frame
 
 
+def _as_list(ids: Any) -> list[Any] | None:
+    """Return one id or several as a list; None for None."""
+    return None if ids is None else [ids] if np.isscalar(ids) else list(ids)
+
+
 def _is_new(users: Any, history: Sequence[Any] | None, profile: str | None) -> bool:
     """Return whether it is a new user, and check that it is one or the other."""
     newcomer = history is not None or profile is not None
@@ -159,8 +165,8 @@ def _is_new(users: Any, history: Sequence[Any] | None, profile: str | None) -> b
             "give --user ID for a user of the data set, or --profile TEXT, --history ID,ID,… for a new one"
         )
         raise BadInput(message, where="users")
-    if profile is not None and not profile.strip():
-        message = "--profile is empty; describe the user in a sentence or two"
+    if profile is not None and not (isinstance(profile, str) and profile.strip()):
+        message = "--profile is empty or no text; describe the user in a sentence or two"
         raise BadInput(message, value=profile, where="profile")
     if history is not None and not len(history):
         message = "--history names no item; give item ids, as in --history 50,172,181"

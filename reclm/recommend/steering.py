@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import torch
 
 from reclm.console import progress_bar
-from reclm.data.dataset import Dataset
-from reclm.errors import BadInput, NotFound
+from reclm.data.dataset import Dataset, check_dataset
+from reclm.errors import BadInput, NotFound, at_least
 from reclm.intervals import mean
 from reclm.profiles.matrix import item_text_features
 from reclm.profiles.profiles import Profiles
@@ -90,6 +90,7 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
 
     All else stays as trained; where users and items are propagated over a graph, that is done anew.
     """
+    at_least(1, k=k)
     model, data = fitted.model, fitted.data
     row = int(data.users.idx([user], data.name)[0])
     if fitted.inputs.user_profiles is None:
@@ -225,7 +226,8 @@ def measure_steering(
     Raises:
         NotFound: if no user has a profile, no item a text, or there is no such category.
     """
-    frame, idmap = profiles.texts("user"), data.users
+    at_least(1, users=users, k=k)
+    frame, idmap = profiles.texts("user"), check_dataset(data).users
     texts = {id: text for id, text in zip(frame["id"], frame["text"], strict=True) if text.strip()}
     rows = idmap.find(texts)
     described = np.sort(rows[rows >= 0])

@@ -150,7 +150,7 @@ def test_a_tuned_profiler_is_opened_from_its_folder(
         (("--adapter", "./a"), "there is no folder a"),
         (("--profiler", "./empty"), "empty holds no tuned profiler"),
         (("--profiler", "zero-shot", "--model", "./empty"), "the model folder empty has no weights"),
-        (("--store", "."), "is not empty and no profile store"),
+        (("--store", "."), "holds something else than a profile store"),
     ],
 )
 def test_bad_input_is_told_in_one_line(run: Any, arguments: tuple[str, ...], told: str) -> None:

@@ -165,3 +165,25 @@ def test_what_cannot_be_done_is_said(
 def test_a_floor_has_no_place_for_anybody_new(trained: Make) -> None:
     with pytest.raises(BadInput, match="'popularity' has no place"):
         trained("popularity").recommend(history=["i1"])
+
+
+def test_one_id_is_one_item_of_a_history(trained: Make) -> None:
+    model = trained("lightgcn")
+    listed = model.recommend(history=["i1"], k=3)
+    for history in ("i1", (name for name in ["i1"]), pd.Series(["i1"], index=[7])):
+        pd.testing.assert_frame_equal(model.recommend(history=history, k=3), listed)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        *(({"users": "u1", "k": k}, "k") for k in (0, -1, 1.5, "3")),
+        ({"users": []}, "users"),
+        ({"profile": ["likes films"]}, "profile"),
+        ({"users": "u1", "new_items": 7}, "new_items"),
+    ],
+)
+def test_a_question_that_cannot_be_is_bad_input(trained: Make, given: Any, where: str) -> None:
+    with pytest.raises(BadInput) as error:
+        trained("lightgcn").recommend(**given)
+    assert error.value.where == where

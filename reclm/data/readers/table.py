@@ -190,7 +190,7 @@ def from_frames(
     table = to_arrow(interactions, "interactions")
     if columns.time == DEFAULT_TIME and columns.time not in table.column_names:
         columns = replace(columns, time=None)
-    for column in columns.names():
+    for column in (columns.user, columns.item, *columns.names()):
         find_column("interactions", column, table.column_names)
     malformed = MalformedLines(ReadReport())
     rows = Rows("interactions", table, np.arange(1, len(table) + 1))
