@@ -30,7 +30,8 @@ def kinds_of(kinds: Iterable[str]) -> tuple[ProfileKind, ...]:
     """Return one kind or several in the order of :data:`KINDS`; BadInput for none, and for another name."""
     chosen = {kinds} if isinstance(kinds, str) else {*kinds}
     if not chosen or chosen - {*KINDS}:
-        raise BadInput(f"kinds = {kinds!r}: give 'user', 'item' or both", value=kinds, where="kinds")
+        wrong = next(iter(chosen - {*KINDS}), None)
+        raise BadInput(f"kinds = {kinds!r}: give 'user', 'item' or both", value=wrong, where="kinds")
     return tuple(kind for kind in KINDS if kind in chosen)
 
 

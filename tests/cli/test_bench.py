@@ -106,7 +106,7 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--controls"], "--controls is about profiles, which this trains without; add --augment"),
         (["--profiler-set", "terms=3"], "add --augment"),
         (["--select-on", "test", "--set", "batch_size=abc"], "batch_size = 'abc'"),
-        (["--out", __file__], "cannot be made (File exists); choose another --out"),
+        (["--out", __file__], "holds something else than a run; choose another --out"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
