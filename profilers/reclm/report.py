@@ -15,6 +15,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from reclm.config import read_yaml
 from reclm.console import fenced, literal, pipe_table, printable
 from reclm.files import atomic_file
 from reclm.folders import slug
@@ -29,14 +30,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 PAPER = "https://arxiv.org/abs/2412.19302"
 TAGS = ("reclm", "recommender-systems", "user-profiles", "lora")
-LIMITS = (
-    "A profile is a guess from what somebody chose. It may be wrong about a person, or say what that person would "
-    "not want said; treat it as personal data.",
-    "The model imitates its teacher, with the teacher's mistakes and biases.",
-    "Quality was measured on subjects of this data set. Other items, other languages and other prompts were not tried.",
-    "Close to the teacher is not the same as useful to a recommender: compare the recommender with and without "
-    "profiles (reclm bench --augment).",
-)
+_PROSE = read_yaml(Path(__file__).parent / "report.yaml")
 _EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The embedded model's name on the hub."""
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -59,17 +53,7 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "strangers": ("strangers", _cosine),
 }
 """Column: the field of :class:`StageQuality`, and how it is written."""
-NOTES = """\
-- **n**: subjects that have a profile. Brackets hold 95 % intervals: Wilson's of shares, Student's of means.
-- **in format**: profiles of the form asked for, with as many phrases as asked for.
-- **distinct-1**, **distinct-2**: different words, and different pairs of successive words, over all of them; the \
-headings of the format are left out.
-- **repeated**: profiles that say a phrase twice.
-- **teacher**: cosine to the teacher's profile of the same subject. **another's teacher**: cosine to the teacher's \
-profiles of the others, the value of a profile of nobody in particular.
-- **neighbours**: cosine to the profiles that the same stage wrote for a subject's neighbours. **strangers**: to all \
-others. The profiles of a stage are over-smoothed where neighbours are closer than they are by the teacher's own \
-profiles and by their histories."""
+NOTES = "\n".join(f"- {note}" for note in _PROSE["notes"])
 
 
 def _rows(comparison: Comparison) -> dict[str, list[tuple[str, str]]]:
@@ -248,7 +232,7 @@ def write_card(
         parts += [f"{len(held_out.subjects):,} held-out {held_out.kind}s:", quality_table(comparison)]
     parts += [NOTES] if comparisons else []
     parts += [f"![curves]({picture})"] if picture else []
-    parts += ["## Limits", _bullets([*LIMITS, *remarks]), "## Settings"]
+    parts += ["## Limits", _bullets([*_PROSE["limits"], *remarks]), "## Settings"]
     parts += [f"### {literal(stage)}\n\n{_yaml(values)}" for stage, values in settings.items()]
     text = "\n\n".join([*parts, "## Environment", _yaml(environment())]) + "\n"
     with atomic_file(path) as draft:
