@@ -242,9 +242,8 @@ class FeatureMaker:
         else:
             profiler = row_profiles.row_profiler(options).fit(self.view)
             folder = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
-            store = row_profiles.write_row_profiles(
-                profiler, self.dataset, folder, options, rows, self.progress
-            )
+            target = (self.dataset, folder, options, rows, self.progress)
+            store = row_profiles.write_row_profiles(profiler, *target)
             store.describe(profiler=options.opener)
         checked = tuple(leaks.check(self.dataset, store, profiler))
         measures = row_profiles.measures_of(profiler, self.dataset, store) if profiler else {}

@@ -14,6 +14,7 @@ from reclm import plugins
 from reclm.benchmarks import results
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import Trial
+from reclm.benchmarks.result_files import write_extras
 from reclm.benchmarks.search import Searched, sentence
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
@@ -72,7 +73,6 @@ class SuiteRun:
     def save(self, folder: Path) -> results.Result:
         """Write the result to ``folder``, with picture, examples, suite and, where they were saved, models."""
         from reclm.benchmarks import examples
-        from reclm.benchmarks.result_files import write_extras
         from reclm.charts import save as save_picture
 
         result = self.result()

@@ -10,6 +10,7 @@ import typer
 
 from reclm.console import say
 from reclm.errors import BadInput, NotFound
+from reclm.folders import workspace
 
 if TYPE_CHECKING:
     from reclm.data.dataset import ProfileKind
@@ -25,8 +26,6 @@ _HOME: ContextVar[Path | None] = ContextVar("home", default=None)
 def _set_home(home: Path | None) -> Path | None:
     """Make the folder of ``--home`` the workspace of this command."""
     if home is not None:
-        from reclm.folders import workspace
-
         _HOME.set(home)
         workspace(home)
     return home

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
+
 import reclm
 from reclm.cli import options as opt
 from reclm.console import printable, say, show_frame, show_table
@@ -67,8 +69,6 @@ def steer(
 
 def _in_editor(profile: str) -> str:
     """Return the profile as it is saved in $VISUAL or $EDITOR, else unchanged."""
-    import click
-
     try:
         saved = click.edit(profile)
     except click.ClickException as error:

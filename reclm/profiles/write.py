@@ -79,9 +79,8 @@ def write_profiles(
                 f"{job.writer} found nothing to write profiles of {who} from in data set {job.view.name!r}"
             )
             raise NotFound(message, value=job.view.name, where=job.writer)
-        opened.describe(
-            profiler=job.opener, **({"encoder": job.encoder.source} if job.encoder is not None else {})
-        )
+        reader = {} if job.encoder is None else {"encoder": job.encoder.source}
+        opened.describe(profiler=job.opener, **reader)
     return Profiles(job.folder, job.kinds, run, _data=data, _encoder=job.encoder).embed(progress)
 
 
@@ -151,11 +150,12 @@ def open_profiler(
 
 def opened_by(store: ProfileStore, view: TrainingView) -> Profiler | None:
     """Return the profiler that wrote the profiles of a store, fitted; None where that is not known by now."""
-    if not store.info.profiler:
-        return None
-    with suppress(ReclmError):
-        profiler, writer = open_profiler(**store.info.profiler)
-        return profiler.fit(view) if writer == store.info.writer else None
+    name = store.info.profiler.get("profiler")
+    # a file of data does not say which code is run, as module:Class would
+    if name and (name in plugins.names("profiler") or Path(name).is_dir()):
+        with suppress(ReclmError):
+            profiler, writer = open_profiler(**store.info.profiler)
+            return profiler.fit(view) if writer == store.info.writer else None
     return None
 
 

@@ -1,5 +1,6 @@
 """A backbone with and without profiles, on data whose answer is known: profiles that tell it must be found to help."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -271,14 +272,20 @@ def test_a_stores_profiles_get_the_controls_and_remarks_of_the_profiler_that_wro
     assert "profiles were looked at" in " ".join(by_name.about.remarks)
 
 
-def test_a_store_whose_profiler_is_not_known_is_not_compared_with_its_prompts(tmp_path: Path) -> None:
+def test_a_store_whose_profiler_is_not_known_is_not_compared_with_its_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_code.py").write_text("class Profiler: pass")
     written = write_profiles(DATA, "keywords", progress=False)
-    written.store.describe(profiler={})
-    maker = FeatureMaker(DATA, Shared(None), False)
-    _, profiler, checked, _ = maker._store(ProfileOptions(store=written.folder), None)
-    assert profiler is None
-    assert "not known what wrote" in checked[-1]
+    for name in ("", "gone", "own_code:Profiler"):
+        written.store.describe(profiler={"profiler": name})
+        maker = FeatureMaker(DATA, Shared(None), False)
+        _, profiler, checked, _ = maker._store(ProfileOptions(store=written.folder), None)
+        assert profiler is None
+        assert "not known what wrote" in checked[-1]
+    assert "own_code" not in sys.modules
 
 
 def test_a_plug_ins_baseline_counts_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
