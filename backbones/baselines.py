@@ -14,6 +14,7 @@ class MostPopular(Backbone):
     New items have none: their order is random, and not that of the rows, in which popularity may hide.
     """
 
+    baseline = True
     counts: Tensor
 
     def __init__(self, config: Config, inputs: Inputs, generator: torch.Generator) -> None:
@@ -29,6 +30,7 @@ class MostPopular(Backbone):
 class Random(Backbone):
     """Rank items in a random order for each user."""
 
+    baseline = True
     seed: Tensor
 
     def __init__(self, config: Config, inputs: Inputs, generator: torch.Generator) -> None:

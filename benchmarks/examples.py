@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.result_files import Example, Quality
 from reclm.benchmarks.results import Result
-from reclm.benchmarks.row_profiles import open_row_profiler
+from reclm.benchmarks.row_profiles import row_profiler
 from reclm.benchmarks.significance import over_users
 from reclm.benchmarks.suite import Suite
 from reclm.benchmarks.suite_run import SuiteRun
@@ -68,7 +68,7 @@ def _stores(run: SuiteRun) -> Iterator[tuple[ProfileOptions, ProfileStore, Profi
             if trial.features.store:
                 yield options, trial.features.store, trial.features.profiler
         elif record.store:
-            profiler = open_row_profiler(options.model_copy(update={"engine": None}))
+            profiler = row_profiler(options.model_copy(update={"engine": None}))
             yield options, ProfileStore.read(record.store), profiler
 
 

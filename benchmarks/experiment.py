@@ -6,21 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from reclm import plugins
-from reclm.benchmarks.features import FeatureMaker
+from reclm.benchmarks.features import FeatureMaker, Shared
 from reclm.benchmarks.pool import Trial, run_trials
+from reclm.benchmarks.result_files import check_place
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Searched, run_search, spaces
 from reclm.benchmarks.suite import Row, Suite, changed, load_suite, row_plan, with_controls
 from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, ProfileOptions, SelectOn, TrialCache
 from reclm.data.catalog import load_dataset
-from reclm.data.dataset import Dataset, ProfileKind
+from reclm.data.dataset import Dataset, ProfileKind, check_dataset
 from reclm.data.sessions import next_item
 from reclm.errors import NotFound, unknown
 from reclm.folders import current
+from reclm.llm.models import find_model, load_tokenizer
 from reclm.profiles.profiles import Profiles
+from reclm.profiles.store import kinds_of
 from reclm.recommend.evaluate import validation_task
+from reclm.recommend.fit import split_options
 from reclm.recommend.training import TrainConfig
+from reclm.text.encoder import TextEncoder
 
 
 def compare(
@@ -62,6 +67,8 @@ def compare(
     Raises NotFound for an unknown backbone or option, and BadInput for a value that an option cannot have, or where
     there is nothing to select on.
     """
+    check_dataset(data)
+    check_place(out)
     named = profiles if isinstance(profiles, Mapping) else {"augment": profiles}
     named = {} if profiles is None else named
     rows = {name: _profile_options(part, kinds) for name, part in named.items()}
@@ -72,7 +79,7 @@ def compare(
     controls = controls and bool(rows)
     run = execute(suite, data, jobs=jobs, fresh=fresh, controls=controls, weights=True, progress=progress)
     names = dict.fromkeys(row.backbone for row in suite.rows)
-    return run.save(Path(out) if out else current().new_run(data.name, *names))
+    return run.save(Path(out) if out is not None else current().new_run(data.name, *names))
 
 
 def _profile_options(profiles: Any, kinds: Sequence[ProfileKind]) -> ProfileOptions:
@@ -80,11 +87,11 @@ def _profile_options(profiles: Any, kinds: Sequence[ProfileKind]) -> ProfileOpti
     if isinstance(profiles, ProfileOptions):
         return profiles
     if not isinstance(profiles, Profiles):
-        return ProfileOptions(store=Path(profiles), kinds=tuple(kinds))
+        return ProfileOptions(store=Path(profiles), kinds=kinds_of(kinds))
     edits: dict[ProfileKind, dict[str, str]] = {}
     for (kind, id), text in profiles.edits.items():
         edits.setdefault(kind, {})[id] = text
-    return ProfileOptions(store=profiles.folder, kinds=tuple(kinds), edits=edits)
+    return ProfileOptions(store=profiles.folder, kinds=kinds_of(kinds), edits=edits)
 
 
 def run_suite(
@@ -115,11 +122,12 @@ def run_suite(
     Raises NotFound for an unknown suite or row and, before anything slow, BadInput for a suite that does not fit its
     backbones or its data.
     """
+    check_place(out)
     chosen = suite if isinstance(suite, Suite) else load_suite(suite)
     chosen = changed(chosen, dataset, seeds, epochs, search, rows, kind)
     run = execute(chosen, controls=controls, jobs=jobs, fresh=fresh, progress=progress)
     name = chosen.title if isinstance(suite, Suite) else Path(suite).stem
-    return run.save(Path(out) if out else current().new_run(name))
+    return run.save(Path(out) if out is not None else current().new_run(name))
 
 
 def comparison(
@@ -140,16 +148,10 @@ def comparison(
     names = [backbone] if isinstance(backbone, str) else list(backbone)
     named = {"augment": profiles} if isinstance(profiles, ProfileOptions) else dict(profiles or {})
     configs = {name: plugins.get("backbone", name).Config for name in names}
-    of_backbones = {field for config in configs.values() for field in config.model_fields}
-    known = of_backbones | {*TrainConfig.model_fields}
-    for key in settings:
-        if key not in known:
-            raise unknown(f"option of backbone {', '.join(names)} and its training", key, known)
-    model = {key: value for key, value in settings.items() if key in of_backbones}
+    model, train = split_options(configs, settings)
     for name, config in configs.items():
         own_model = {key: value for key, value in model.items() if key in config.model_fields}
         config.build(own_model, where=f"backbone {name}")
-    train = {key: value for key, value in settings.items() if key in TrainConfig.model_fields}
     train |= {} if epochs is None else {"epochs": epochs}
     most = TrainConfig.build(train, where="training").epochs
     if select_on == "test":
@@ -166,8 +168,8 @@ def comparison(
             only = {"kinds": (needed,)} if needed in options.kinds else {}
             rows.append(Row(name=f"{prefix}{label}", backbone=name, profiles=options.model_copy(update=only)))
     title = f"{', '.join(names)} on {dataset.name}"
-    about |= {"dataset": dataset.name, "select_on": select_on}
-    return Suite(title=title, **about, model=model, train=train, rows=tuple(rows))
+    about |= {"dataset": dataset.name, "select_on": select_on, "model": model, "train": train}
+    return Suite.build({"title": title, "rows": tuple(rows), **about}, where="experiment")
 
 
 def execute(
@@ -202,7 +204,8 @@ def execute(
         datasets[0].protocol(protocol)
     if suite.select_on == "valid":
         validation_task(datasets[0])
-    makers = {data: FeatureMaker(data, suite.encoder, progress) for data in datasets}
+    shared = Shared(suite.encoder)
+    makers = {data: FeatureMaker(data, shared, progress) for data in datasets}
 
     def trial_of(plan: Plan, seed: int = 0) -> Trial:
         return Trial(plan, seed, datasets[seed], makers[datasets[seed]].of(plan, seed))
@@ -211,10 +214,10 @@ def execute(
     searched: dict[str, Searched] = {}
     if search:
         # trials of a search save no weights: where weights are wanted, the best ones are trained once more
-        cache = TrialCache(current().cells())
+        cache = TrialCache(current().trials())
         searched = run_search(search, plans, trial_of, cache, title=source.name, fresh=fresh, **running)
         plans = {row: result.plan for row, result in searched.items()}
-    cache = TrialCache(current().cells(), weights=weights)
+    cache = TrialCache(current().trials(), weights=weights)
     trials = {row: [trial_of(plan, seed) for seed in range(suite.seeds)] for row, plan in plans.items()}
     labels = [f"{row} seed {trial.seed}" for row, row_trials in trials.items() for trial in row_trials]
     flat = [trial for row_trials in trials.values() for trial in row_trials]
@@ -229,12 +232,8 @@ def _datasets(suite: Suite, source: Dataset, progress: bool) -> tuple[Dataset, .
         return (source,) * suite.seeds
     counters: dict[str, Any] = {}
     if suite.sessions.max_item_tokens is not None:
-        from reclm.text.encoder import TextEncoder
-
         counters["encoder_tokens"] = TextEncoder(suite.encoder).tokens
     if suite.sessions.max_history_tokens is not None:
-        from reclm.llm.models import find_model, load_tokenizer
-
         names = [row.profiles.model for row in suite.rows if row.profiles]
         tokenizer = load_tokenizer(find_model(names[0] if names else None))
         ids = partial(tokenizer, add_special_tokens=False)

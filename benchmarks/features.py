@@ -4,10 +4,10 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +23,9 @@ from reclm.profiles.matrix import ProfileMatrix, item_text_features, profile_mat
 from reclm.profiles.profile import Profiler
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import KINDS, ProfileStore
+from reclm.profiles.write import opened_by
 from reclm.recommend.base import Inputs
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 TUNED = "tuned/"
 """Prefix of the keys of profilers' trainings among the cached trials."""
@@ -34,14 +33,35 @@ LATEST = 8
 """Tuned features that a process holds in memory, since the controls of a row are made of them."""
 
 
-def default_encoder(name: str | None) -> "TextEncoder":
-    """Return the encoder of an experiment, loaded once."""
-    from reclm.text.encoder import TextEncoder  # slow to import, and not needed where items are IDs
+class Shared:
+    """The parts that the trials of an experiment share in one process: the text encoder, and the latest tuned features.
 
-    return _loaded(TextEncoder, name)
+    Each worker process begins with none of them.
+    """
 
+    def __init__(self, encoder: str | None) -> None:
+        self.name = encoder
+        self._latest: dict[str, Features] = {}
 
-_loaded = lru_cache(maxsize=4)(lambda cls, name: cls(name))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shared, (self.name,)
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The experiment's text encoder."""
+        return TextEncoder(self.name)
+
+    def tuned(self, key: str, make: "Callable[[], Features]") -> "Features":
+        """Return the features under ``key``, made now unless they are among the latest."""
+        if key not in self._latest:
+            while len(self._latest) >= LATEST:
+                self._latest.pop(next(iter(self._latest)))
+            self._latest[key] = make()
+        return self._latest[key]
+
+    def forget(self) -> None:
+        """Forget the tuned features: their training was removed."""
+        self._latest.clear()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +86,7 @@ class Features:
         dataset: Dataset,
         text: np.ndarray | None,
         sides: Mapping[ProfileKind, ProfileMatrix],
-        encoder: "TextEncoder | None",
+        encoder: TextEncoder | None,
         **known: Any,
     ) -> "Features":
         """Return the features of item text ``(I, t)`` and of profiles by side, without interactions."""
@@ -125,10 +145,10 @@ Written = tuple[ProfileStore, Profiler | None, tuple[str, ...], dict[str, float]
 
 
 class FeatureMaker:
-    """Makes the features of rows on one data set, each part once; ``encoder`` is that of the suite."""
+    """Makes the features of rows on one data set, each part once."""
 
-    def __init__(self, dataset: Dataset, encoder: str | None, progress: bool) -> None:
-        self.dataset, self.encoder_name, self.progress = dataset, encoder, progress
+    def __init__(self, dataset: Dataset, shared: Shared, progress: bool) -> None:
+        self.dataset, self.shared, self.progress = dataset, shared, progress
         self.view, self.workspace = dataset.view(), current()
         self._parts: dict[str, Any] = {}
 
@@ -148,27 +168,22 @@ class FeatureMaker:
         cls = plugins.get("profiler", options.profiler)
         if options.adapter or options.store or not options.tune or not cls.tunable:
             return None
-        return row_profiles.tunable_profiler(options, seed).training(self.view)
+        return row_profiles.row_profiler(options, seed).training(self.view)
 
     def _needs_text(self, plan: Plan) -> bool:
         backbone = plugins.get("backbone", plan.backbone)
         backbone.check_profiles(plan.profiles.kinds if plan.profiles else (), plan.backbone)
-        needed = backbone.reads_text(backbone.Config.build(dict(plan.model)))
-        if needed and not self.dataset.has_item_text:
-            name, remedy = self.dataset.name, "--set items=id"
-            message = f"data set {name!r} has no item text, which backbone {plan.backbone} needs"
-            message += f"; give it items: id ({remedy}), if it has that option"
-            raise NotFound(message, value=name, where="item_text", remedy=remedy)
-        return needed
+        return backbone.needs_text(backbone.Config.build(dict(plan.model)), self.dataset, plan.backbone)
 
     def _plain(self, with_text: bool) -> Features:
         checked = tuple(leaks.check(self.dataset))
-        encoder = default_encoder(self.encoder_name) if with_text else None
+        encoder = self.shared.encoder if with_text else None
         return Features.of(self.dataset, encoder and self._text(encoder), {}, encoder, checked=checked)
 
     def _augmented(self, options: ProfileOptions, rows: Rows, with_text: bool) -> Features:
         store, profiler, checked, measures = self._store(options, rows)
-        encoder = (profiler and profiler.encoder) or default_encoder(self.encoder_name)
+        encoder = None if options.store and self.shared.name else profiler and profiler.encoder
+        encoder = encoder or self.shared.encoder
 
         def matrices() -> dict[ProfileKind, ProfileMatrix]:
             profiles = Profiles.open(store.folder, self.view, encoder=encoder)
@@ -194,27 +209,26 @@ class FeatureMaker:
         self, plan: Plan, options: ProfileOptions, seed: int, training: Mapping[str, Any], with_text: bool
     ) -> "TunedFeatures":
         rows = rows_to_describe(self.dataset, plan.backbone)
-        name, encoder = self.encoder_name, default_encoder(self.encoder_name)
         if with_text:  # workers find it in the workspace
-            self._text(encoder)
+            self._text(self.shared.encoder)
         if options.control == "keywords":
             self._store(_keywords(options, row_profiles.limit_of(options, rows)), rows)
-        profiler, words = row_profiles.tunable_profiler(options, seed), None
+        profiler, words = row_profiles.row_profiler(options, seed), None
         if profiler.wording(self.view) is not None:  # no training changes its words
             words = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
             target = (self.dataset, words, options, rows, self.progress)
             key = f"words {words} {rows is None}"
             self._once(key, lambda: row_profiles.write_row_profiles(profiler.fit(self.view), *target))
-        about: dict[str, Any] = {"encoder": name, "encoder_name": encoder.name, "training": training}
-        about |= {"workspace": self.workspace, "words": words, "with_text": with_text}
-        return TunedFeatures(self.dataset, plan, seed, **about, progress=self.progress)
+        about = {"training": training, "words": words, "with_text": with_text}
+        shared = {"shared": self.shared, "workspace": self.workspace, "progress": self.progress}
+        return TunedFeatures(self.dataset, plan, seed, **about, **shared)
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self._parts:
             self._parts[key] = make()
         return self._parts[key]
 
-    def _text(self, encoder: "TextEncoder") -> np.ndarray:
+    def _text(self, encoder: TextEncoder) -> np.ndarray:
         arguments = (self.view, encoder, self.workspace, self.progress)
         return self._once(f"text {encoder.name}", lambda: item_text_features(*arguments))
 
@@ -227,12 +241,16 @@ class FeatureMaker:
         if options.store:
             writer = ProfileStore.read(options.store).info.writer
             store = ProfileStore.open(options.store, self.view.fingerprint, writer)
-            return store, None, tuple(leaks.check(self.dataset, store)), {}
-        profiler = row_profiles.open_row_profiler(options).fit(self.view)
-        folder = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
-        store = row_profiles.write_row_profiles(profiler, self.dataset, folder, options, rows, self.progress)
+            profiler = opened_by(store, self.view)
+        else:
+            profiler = row_profiles.row_profiler(options).fit(self.view)
+            folder = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
+            target = (self.dataset, folder, options, rows, self.progress)
+            store = row_profiles.write_row_profiles(profiler, *target)
+            store.describe(profiler=options.opener)
         checked = tuple(leaks.check(self.dataset, store, profiler))
-        return store, profiler, checked, row_profiles.measures_of(profiler, self.dataset, store)
+        measures = row_profiles.measures_of(profiler, self.dataset, store) if profiler else {}
+        return store, profiler, checked, measures
 
 
 def _nobody_described(dataset: Dataset, store: ProfileStore) -> NotFound:
@@ -250,16 +268,14 @@ def _keywords(options: ProfileOptions, limit: int | None = None) -> ProfileOptio
 class TunedFeatures:
     """Features by a profiler that the trial tunes in the process that runs it.
 
-    ``encoder`` is the name that loads the experiment's encoder, ``encoder_name`` the name of its weights. ``training``
-    is all that the tuning depends on, in canonical form. ``words`` is the folder of the profiles where training does
-    not change their words, else None.
+    ``training`` is all that the tuning depends on, in canonical form. ``words`` is the folder of the profiles where
+    training does not change their words, or None.
     """
 
     dataset: Dataset
     plan: Plan
     seed: int
-    encoder: str | None
-    encoder_name: str
+    shared: Shared
     training: Mapping[str, Any]
     workspace: Workspace
     words: Path | None
@@ -274,7 +290,11 @@ class TunedFeatures:
     @cached_property
     def training_key(self) -> str:
         """Hash of all that defines the training: rows of equal training share it."""
-        parts = {"encoder": self.encoder_name, "profiler": self.options.profiler, "training": self.training}
+        parts = {
+            "encoder": self.shared.encoder.name,
+            "profiler": self.options.profiler,
+            "training": self.training,
+        }
         toolkit = version("reclm-toolkit")
         return key_of({"toolkit": toolkit, "dataset": self.dataset.fingerprint, **parts})
 
@@ -285,25 +305,21 @@ class TunedFeatures:
 
     @property
     def folder(self) -> Path:
-        return self.workspace.cells() / TUNED / self.training_key
+        return self.workspace.trials() / TUNED / self.training_key
 
     def make(self) -> Features:
         """Tune what is not tuned yet, write the profiles, and embed all; controls are made of the latest in memory."""
         options = self.options.model_dump(mode="json", exclude={"control"})
         key = key_of({**self.definition, "profiles": options, "folder": str(self.folder)})
-        if key not in _LATEST:
-            while len(_LATEST) >= LATEST:
-                _LATEST.pop(next(iter(_LATEST)))
-            _LATEST[key] = self._uncontrolled()
-        features = _LATEST[key]
-        encoder = (features.profiler and features.profiler.encoder) or default_encoder(self.encoder)
+        features = self.shared.tuned(key, self._uncontrolled)
+        encoder = (features.profiler and features.profiler.encoder) or self.shared.encoder
 
         def item_text() -> np.ndarray:
             text = features.inputs.item_text
             return self._item_text(encoder) if text is None else text
 
         def keywords(kind: ProfileKind) -> ProfileMatrix:
-            profiler = row_profiles.open_row_profiler(_keywords(self.options))
+            profiler = row_profiles.row_profiler(_keywords(self.options))
             store = ProfileStore.read(row_profiles.profile_folder(profiler, self.dataset, self.workspace))
             return self._matrix(store, kind, encoder)
 
@@ -311,8 +327,8 @@ class TunedFeatures:
 
     def _uncontrolled(self) -> Features:
         dataset, progress = self.dataset, self.progress and multiprocessing.parent_process() is None
-        encoder = default_encoder(self.encoder)
-        profiler = row_profiles.tunable_profiler(self.options, self.seed, self.folder, encoder)
+        encoder = self.shared.encoder
+        profiler = row_profiles.row_profiler(self.options, self.seed, self.folder, encoder)
         profiler.progress = progress
         profiler.fit(dataset.view())
         folder, rows = self.words or self.folder / "profiles", rows_to_describe(dataset, self.plan.backbone)
@@ -330,19 +346,13 @@ class TunedFeatures:
         known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
         return Features.of(dataset, text, sides, encoder, **known, log=tuple(profiler.log()))
 
-    def _matrix(self, store: ProfileStore, kind: ProfileKind, encoder: "TextEncoder") -> ProfileMatrix:
-        texts = store.texts(kind)
-        vectors = encoder.encode(list(texts.values()))
-        return ProfileMatrix.from_rows(list(texts), vectors, self.dataset.view().idmap(kind))
+    def _matrix(self, store: ProfileStore, kind: ProfileKind, encoder: TextEncoder) -> ProfileMatrix:
+        return ProfileMatrix.of_texts(store.texts(kind), encoder, self.dataset.view().idmap(kind))
 
-    def _item_text(self, encoder: "TextEncoder") -> np.ndarray:
-        if encoder.name == self.encoder_name:
+    def _item_text(self, encoder: TextEncoder) -> np.ndarray:
+        if encoder.name == self.shared.encoder.name:
             return item_text_features(self.dataset.view(), encoder, self.workspace, False)
         texts = item_texts(self.dataset.item_text, self.dataset.text_template)
         vectors = encoder.encode(texts)
         vectors[[not text for text in texts]] = 0
         return vectors
-
-
-_LATEST: dict[str, Features] = {}
-forget_features = _LATEST.clear

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from reclm import plugins
-from reclm.benchmarks.features import TUNED, Features, TunedFeatures, forget_features
+from reclm.benchmarks.features import TUNED, Features, TunedFeatures
 from reclm.benchmarks.row_profiles import key_of
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.console import progress_bar
@@ -142,9 +142,11 @@ def _forget(trials: Sequence[Trial], cache: TrialCache, forgotten: set[str]) -> 
             if ours:
                 cache.remove(key)
         if key.startswith(TUNED):
-            forget_features()
             for samples in cache.folder.glob("samples/*.jsonl"):
                 samples.unlink(missing_ok=True)
+    for trial in trials:
+        if isinstance(trial.features, TunedFeatures):
+            trial.features.shared.forget()
 
 
 def _work(trials: Sequence[tuple[int, Trial]], cache: TrialCache, run: str, report: Report) -> None:

@@ -18,6 +18,7 @@ from reclm.benchmarks.results import Result, RunInfo, TrialResult
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import Damaged, NotFound
+from reclm.folders import check_folder, make_folder
 
 EXAMPLES, PROFILES = "examples.json", "profiles.json"
 
@@ -78,9 +79,16 @@ Users = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 Extra = TypeVar("Extra", Example, Quality)
 
 
+def check_place(folder: str | Path | None) -> None:
+    """Make the folder of a run, if one is named, or refuse one that cannot be made or holds something else."""
+    if folder is not None:
+        check_folder(Path(folder), "about.json", "a run", "--out")
+        make_folder(Path(folder), "--out")
+
+
 def save(result: Result, folder: Path) -> None:
     """Write a run."""
-    folder.mkdir(parents=True, exist_ok=True)
+    check_place(folder)
     _write_json(folder / "about.json", result.about.model_dump(mode="json"))
     write_extras(folder, result.examples, result.quality)
     numbers, users = [], []

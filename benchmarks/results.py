@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from reclm.config import Config
@@ -16,7 +17,6 @@ from reclm.errors import BadInput, NotFound, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from pandas import DataFrame
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from reclm.benchmarks.result_files import Example, Quality
@@ -185,7 +185,7 @@ class Result:
 
         return judge(self)
 
-    def table(self, metrics: Sequence[str] = SHOWN) -> "DataFrame":
+    def table(self, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
         """Return a row for each protocol and row: means with 95 % intervals, and the change against the base.
 
         ``change`` is that of the headline metric, ``p`` its p-value, corrected by Holm. A metric that was not measured
@@ -200,10 +200,8 @@ class Result:
         names = [name for name in names if name not in missing] or [self.headline]
         return frame(results(self, protocol, names, ("change", "p")) for protocol in self.about.protocols)
 
-    def per_user(self) -> "DataFrame":
+    def per_user(self) -> pd.DataFrame:
         """Return a row for each row, seed, protocol and user: ``activity``, and a column for each metric."""
-        import pandas as pd
-
         columns = ["row", "seed", "protocol", "user_id", "activity"]
         shared = [(*key, trial.user_ids, trial.activity) for key, trial in self.trials.items()]
         pairs = zip(shared, self.trials.values(), strict=True)

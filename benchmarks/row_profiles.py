@@ -4,23 +4,21 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from reclm import plugins
 from reclm.benchmarks.trial import Control, ProfileOptions
 from reclm.config import merged
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
-from reclm.errors import NotFound
 from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profiler
-from reclm.profiles.run import make_profiles
+from reclm.profiles.run import check_text, make_profiles
 from reclm.profiles.store import ProfileStore
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 FIRST_LOOK = 300
 """Users, and items, that a bench writes profiles of unless told otherwise: minutes on two CPU cores, not hours."""
@@ -34,21 +32,20 @@ def key_of(definition: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def open_row_profiler(options: ProfileOptions) -> Profiler:
-    """Return the profiler of a row as it is: tuned before (``adapter``), or not tuned."""
+def row_profiler(
+    options: ProfileOptions,
+    seed: int | None = None,
+    folder: Path | None = None,
+    encoder: TextEncoder | None = None,
+) -> Profiler:
+    """Return the profiler of a row: tuned before (``adapter``), or as it is; with ``seed``, one that a trial tunes.
+
+    It has the trial's seed, where it has one, and is tuned in ``folder``.
+    """
     cls = plugins.get("profiler", options.profiler)
     if options.adapter:
         return cls.open(options.adapter, options.settings, options.model, options.engine)
-    config = cls.Config.build(dict(options.settings), where=f"profiler {options.profiler}")
-    return cls(config, model=options.model, engine=options.engine)
-
-
-def tunable_profiler(
-    options: ProfileOptions, seed: int, folder: Path | None = None, encoder: "TextEncoder | None" = None
-) -> Profiler:
-    """Return the profiler of a row that is tuned in ``folder`` by the trial's seed, where it has one."""
-    cls = plugins.get("profiler", options.profiler)
-    seeded = {"seed": seed} if "seed" in cls.Config.model_fields else {}
+    seeded = {"seed": seed} if seed is not None and "seed" in cls.Config.model_fields else {}
     config = cls.Config.build(merged(options.settings, seeded), where=f"profiler {options.profiler}")
     engine = None if folder else options.engine
     return cls(config, model=options.model, engine=engine, folder=folder, encoder=encoder)
@@ -82,9 +79,7 @@ def write_row_profiles(
 ) -> ProfileStore:
     """Write the missing profiles of a row into ``folder``; the profiler is fitted."""
     view = dataset.view()
-    if not view.has_item_text and view.train.review is None:
-        message = f"data set {view.name!r} has no item text: there is nothing to write profiles from"
-        raise NotFound(f"{message}; bench it without --augment")
+    check_text(view)
     with ProfileStore.open(folder, view.fingerprint, profiler.writer, view.name) as store:
         make_profiles(view, profiler, store, options.kinds, limit_of(options, rows), progress, rows=rows)
     return store
@@ -132,9 +127,7 @@ def controlled(
 
 def _history_means(view: TrainingView, item_text: np.ndarray) -> np.ndarray:
     """Return ``(U, t)`` means over each user's training interactions; zero where there is none."""
-    import scipy.sparse as sp  # slow to import, and only this control needs it
-
     users, items = view.train.user_idx, view.train.item_idx
     weights = (1.0 / np.bincount(users, minlength=len(view.users))[users]).astype(np.float32)
-    shares = sp.csr_array((weights, (users, items)), shape=(len(view.users), len(item_text)))
+    shares = sparse.csr_array((weights, (users, items)), shape=(len(view.users), len(item_text)))
     return np.asarray(shares @ item_text, np.float32)

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
@@ -18,9 +19,6 @@ from reclm.console import printable
 from reclm.errors import BadInput
 from reclm.intervals import between, number, p_value
 from reclm.recommend.metrics import title
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,9 @@ class RunDiff:
     """Two runs compared. ``str()`` is the outcome in a sentence."""
 
     changes: tuple[Change, ...]
-    alone: tuple[str, ...]
+    unmatched: tuple[str, ...]
     """Sentences on what only one of them has, or of what they share no seed."""
-    made: tuple[str, ...]
+    differences: tuple[str, ...]
     """Sentences on what differs in how they were made."""
 
     @cached_property
@@ -61,7 +59,7 @@ class RunDiff:
         """The changes that were tested."""
         return [(change, change.test) for change in self.changes if change.test is not None]
 
-    def table(self) -> "DataFrame":
+    def table(self) -> pd.DataFrame:
         """Return a row for each change: both means, the difference with its 95 % interval, and p."""
         return frame(self.tables())
 
@@ -107,7 +105,7 @@ class RunDiff:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for table in self.tables():
             yield terminal_table(table, f"{table.title}: B against A")
-        for text in (*self.alone, *self.made, "", str(self)):
+        for text in (*self.unmatched, *self.differences, "", str(self)):
             yield Text(printable(text))
 
 
@@ -121,10 +119,10 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
         left, right = (f"{run.about.dataset} ({run.about.fingerprint})" for run in (a, b))
         message = f"the runs are of different data, so their numbers cannot be compared: A {left}, B {right}"
         raise BadInput(message, value=(a.about.fingerprint, b.about.fingerprint))
-    alone = [
-        *_alone("row", *([row.name for row in run.about.rows] for run in (a, b))),
-        *_alone("protocol", *([protocol.name for protocol in run.about.whole] for run in (a, b))),
-        *_alone("metric", *(list(run.about.metrics) for run in (a, b))),
+    unmatched = [
+        *_only_in("row", *([row.name for row in run.about.rows] for run in (a, b))),
+        *_only_in("protocol", *([protocol.name for protocol in run.about.whole] for run in (a, b))),
+        *_only_in("metric", *(list(run.about.metrics) for run in (a, b))),
     ]
     names = {row.name for row in b.about.rows}
     sizes = {(protocol.name, protocol.candidates) for protocol in b.about.whole}
@@ -136,7 +134,7 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
             seeds = [run.seeds(row, protocol) for run in (a, b)]
             if any(seeds) and not set(seeds[0]) & set(seeds[1]):
                 ran = [", ".join(map(str, numbers)) or "none" for numbers in seeds]
-                alone.append(f"{row}, {protocol}: no seed ran in both (A: {ran[0]}; B: {ran[1]})")
+                unmatched.append(f"{row}, {protocol}: no seed ran in both (A: {ran[0]}; B: {ran[1]})")
             both, metrics = _both(a, b, row, protocol), a.about.metrics
             metrics = [
                 name for name in metrics if all(len(both.values(side, protocol, name)) for side in "AB")
@@ -144,10 +142,10 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
             changes += [_change(both, row, protocol, metric) for metric in metrics]
     corrected = holm([change.test.p if change.test else float("nan") for change in changes]).tolist()
     changes = [replace(change, p=p) for change, p in zip(changes, corrected, strict=True)]
-    return RunDiff(tuple(changes), tuple(alone), tuple(_made(a, b, rows)))
+    return RunDiff(tuple(changes), tuple(unmatched), tuple(_differences(a, b, rows)))
 
 
-def _alone(kind: str, a: list[str], b: list[str]) -> Iterator[str]:
+def _only_in(kind: str, a: list[str], b: list[str]) -> Iterator[str]:
     for side, names, others in (("A", a, b), ("B", b, a)):
         for name in names:
             if name not in others:
@@ -170,7 +168,7 @@ def _change(both: Result, row: str, protocol: str, metric: str) -> Change:
     return Change(row, protocol, metric, average(before), average(after), paired(before, after), equal=equal)
 
 
-def _made(a: Result, b: Result, rows: list[str]) -> Iterator[str]:
+def _differences(a: Result, b: Result, rows: list[str]) -> Iterator[str]:
     """Say what differs in suite, rows, protocols and environment."""
     runs = (a.about, b.about)
     yield from _differ("", *({"dataset": about.dataset} for about in runs))

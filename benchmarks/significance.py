@@ -3,16 +3,13 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from reclm import intervals
-
-if TYPE_CHECKING:
-    from reclm.benchmarks.results import Result
+from reclm.benchmarks.results import Result
 
 LEVEL = 0.05
 """Significance level of every test; intervals hold ``1 - LEVEL``."""
@@ -204,7 +201,7 @@ class ActivityGroup:
     difference: intervals.Estimate | None
 
 
-def by_activity(result: "Result", row: str, protocol: str, metric: str) -> list[ActivityGroup]:
+def by_activity(result: Result, row: str, protocol: str, metric: str) -> list[ActivityGroup]:
     """Compare a row with its base for users of more and more training interactions; of a row that did not run, nothing.
 
     The groups are :data:`ACTIVITY` without empty ones. Where fewer than three are left (all users are active, say),

@@ -14,6 +14,7 @@ from reclm.config import Config, merged
 from reclm.data.dataset import ProfileKind
 from reclm.data.sessions import SessionOptions
 from reclm.errors import BadInput, unknown
+from reclm.profiles.store import ProfileStore
 from reclm.recommend.evaluate import DEFAULT_METRICS
 from reclm.recommend.metrics import BEYOND, parse
 from reclm.recommend.training import TrainConfig
@@ -193,7 +194,7 @@ def changed(
         trains = [{key: row.train[key] for key in row.train if key != "epochs"} for row in suite.rows]
         pairs = zip(suite.rows, trains, strict=True)
         update["rows"] = tuple(row.model_copy(update={"train": train}) for row, train in pairs)
-    return suite.model_copy(update=update)
+    return Suite.build({**dict(suite), **update}, where=f"suite {suite.title!r}")
 
 
 def _with_rows(suite: Suite, patterns: Collection[str]) -> Suite:
@@ -230,10 +231,15 @@ def with_controls(suite: Suite) -> Suite:
         profiles = None if row.absent else row.profiles
         for control in CONTROLS if profiles and not profiles.control else ():
             name = f"{row.name}, {control}"
-            if profiles and control != profiles.profiler and name not in names:
+            if profiles and control != _writer(profiles) and name not in names:
                 controlled = profiles.model_copy(update={"control": control})
                 rows.append(Row(name=name, **shared, profiles=controlled, against=suite.against(row)[:1]))
     return suite.model_copy(update={"rows": tuple(rows)})
+
+
+def _writer(profiles: ProfileOptions) -> str:
+    """Return the profiler of a row, or the writer of the store that it takes."""
+    return ProfileStore.read(profiles.store).info.writer if profiles.store else profiles.profiler
 
 
 def row_plan(suite: Suite, row: Row) -> Plan:

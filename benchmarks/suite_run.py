@@ -14,6 +14,7 @@ from reclm import plugins
 from reclm.benchmarks import results
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import Trial
+from reclm.benchmarks.result_files import write_extras
 from reclm.benchmarks.search import Searched, sentence
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
@@ -21,9 +22,6 @@ from reclm.data.dataset import Dataset
 from reclm.intervals import rise
 from reclm.plugins import environment
 from reclm.recommend.saved import SavedModel, build_model, save_model
-
-BASELINES = ("popularity", "random")
-"""Backbones that do not learn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +73,6 @@ class SuiteRun:
     def save(self, folder: Path) -> results.Result:
         """Write the result to ``folder``, with picture, examples, suite and, where they were saved, models."""
         from reclm.benchmarks import examples
-        from reclm.benchmarks.result_files import write_extras
         from reclm.charts import save as save_picture
 
         result = self.result()
@@ -134,7 +131,7 @@ class SuiteRun:
         learns = bool(trials) and any(record.history for record in self.records[row.name])
         return results.ResultRow(
             **row.model_dump(include={"name", "backbone", "published", "published_seconds", "note"}),
-            baseline=row.backbone in BASELINES,
+            baseline=bool(row.backbone) and plugins.get("backbone", row.backbone).baseline,
             against=self.suite.against(row),
             control=row.profiles.control if row.profiles else None,
             stands_for=self.suite.stands_for(row),

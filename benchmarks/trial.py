@@ -76,6 +76,13 @@ class ProfileOptions(Config):
     control: Control | None = None
     """Replaces the profiles."""
 
+    @property
+    def opener(self) -> dict[str, Any]:
+        """The arguments of :func:`~reclm.profiles.write.open_profiler` that open the profiler."""
+        values = self.model_dump(mode="json", include={"profiler", "settings", "model", "engine"})
+        values |= {"adapter": str(self.adapter.resolve())} if self.adapter else {}
+        return {name: value for name, value in values.items() if value}
+
 
 class Plan(Config):
     """A training and its measures; together with data, features and seed it determines every number."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -37,9 +39,6 @@ def show(value: object) -> None:
 
 def show_table(head: Sequence[str], body: Iterable[Any], title: str = "", lines: bool = False) -> None:
     """Print a table, unless it has no rows; None is an empty cell, ``lines`` draws a line between rows."""
-    from rich import box
-    from rich.table import Table
-
     rows = [[_cell(value) for value in row] for row in body]
     if not rows:
         return
@@ -122,7 +121,7 @@ def literal(text: str, longest: int | None = None) -> str:
     return _LINE_START.sub(lambda match: f"{match[2] or ''}\\{match[1] or match[3]}", line)
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]], text: int = 1) -> str:
+def pipe_table(head: Sequence[str], body: Sequence[Sequence[str]], text: int = 1) -> str:
     """Return a Markdown table of Markdown cells: the first columns, ``text`` in number, are aligned to the left."""
     rule = ["---"] * min(text, len(head)) + ["---:"] * (len(head) - text)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 if "_FACE" not in vars(sys.modules["reclm"]):
@@ -83,18 +85,24 @@ class Leak(ReclmError):
 
 def near(name: str, known: Sequence[str]) -> list[str]:
     """Return up to three names like ``name``, best first; none among so many that the search takes over a second."""
-    from difflib import get_close_matches
-
     return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= 20_000 else []
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     """Return the error for a name that is not among ``known``, offering the nearest one."""
-    known = sorted(known)
-    nearest = (*near(name, known), "")[0]
+    known = sorted(map(str, known))
+    nearest = (*near(str(name), known), "")[0]
     hint = f"did you mean {nearest!r}? " if nearest else ""
     message = f"unknown {what} {name!r}; {hint}known: {', '.join(known)}"
     return NotFound(message, value=name, where=what, remedy=nearest)
+
+
+def at_least(least: int, **options: Any) -> None:
+    """Check that options are whole numbers of at least ``least``, or None."""
+    for name, value in options.items():
+        if value is not None and (not isinstance(value, Integral) or value < least):
+            message = f"{name} = {value!r}: give a whole number of at least {least}"
+            raise BadInput(message, value=value, where=name)
 
 
 def missing_extra(

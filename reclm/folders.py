@@ -26,6 +26,20 @@ def make_folder(folder: Path, option: str) -> None:
         raise BadInput(message, value=folder, where=option) from error
 
 
+def check_folder(folder: Path, mark: str, what: str, option: str) -> None:
+    """Refuse a folder, named by ``option``, that holds something else than ``what``, which has a file ``mark``.
+
+    Hidden files may be the draft and the lock of a process that writes it now.
+    """
+    if (
+        folder.exists()
+        and not (folder / mark).is_file()
+        and (not folder.is_dir() or any(folder.glob("[!.]*")))
+    ):
+        message = f"{folder} holds something else than {what}; choose another {option}"
+        raise BadInput(message, value=folder, where=folder)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folder that holds a user's work."""
@@ -49,7 +63,7 @@ class Workspace:
         """Return the folder of a profiler that is tuned on ``dataset``."""
         return self.root / "tuned" / slug(dataset) / slug(name)
 
-    def cells(self) -> Path:
+    def trials(self) -> Path:
         """Return the folder of cached trials, each under the hash of what defines it."""
         return self.root / "cells"
 

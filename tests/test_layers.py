@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,12 @@ def test_a_module_imports_lower_layers_only(path: Path) -> None:
 
 def test_the_list_of_exceptions_is_current() -> None:
     assert set().union(*map(broken, FILES)) >= TO_MEND
+
+
+def test_the_rooms_of_the_profilers_do_not_import_each_other_in_a_circle() -> None:
+    rooms: dict[str, set[str]] = {}
+    for path in (ROOT / "profilers").glob("*/*.py"):
+        targets = {module.split(".")[2] for module in imports(path) if module.startswith("reclm.profilers.")}
+        rooms.setdefault(path.parent.name, set()).update(targets - {path.parent.name})
+    order = list(TopologicalSorter(rooms).static_order())
+    assert order.index("tuning") < order.index("rl") < order.index("reclm")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from reclm.console import fenced, literal, printable, table
+from reclm.console import fenced, literal, pipe_table, printable
 
 PARSER = MarkdownIt("gfm-like", {"linkify": False, "html": True})
 FORGED = [
@@ -69,14 +69,14 @@ def test_forged_text(text):
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=3))
 def test_a_cell_stays_one_cell(rows):
-    rendered = PARSER.render(table(["a", "b"], [[literal(one), literal(other)] for one, other in rows]))
+    rendered = PARSER.render(pipe_table(["a", "b"], [[literal(one), literal(other)] for one, other in rows]))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", rendered)
     assert [html.unescape(cell) for cell in cells] == [same(text) for row in rows for text in row]
 
 
 def test_a_table_aligns_numbers():
-    assert table(["", "n"], [["x", "1"]]) == "|  | n |\n| --- | ---: |\n| x | 1 |"
-    assert table(["a", "b"], [], text=2) == "| a | b |\n| --- | --- |"
+    assert pipe_table(["", "n"], [["x", "1"]]) == "|  | n |\n| --- | ---: |\n| x | 1 |"
+    assert pipe_table(["a", "b"], [], text=2) == "| a | b |\n| --- | --- |"
 
 
 def test_a_long_text_is_cut():

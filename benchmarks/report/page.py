@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from reclm import console as markdown
 from reclm.benchmarks.report import tables
 from reclm.benchmarks.report.tables import MARKS, Table
 from reclm.benchmarks.result_files import Example
 from reclm.benchmarks.results import Result, ResultRow
-from reclm.console import fenced, literal, printable, progress_bar
-from reclm.errors import ReclmError
+from reclm.console import fenced, literal, pipe_table, printable, progress_bar
+from reclm.files import atomic_file
+from reclm.folders import make_folder
 from reclm.intervals import NONE, number
 from reclm.recommend.metrics import title
 
@@ -43,22 +43,19 @@ _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 def write_report(run: Path, out: Path | None = None, progress: bool = True) -> list[Path]:
     """Write :data:`FILES` of the run in ``run`` to ``out``, or beside it; return their paths, or raise ReclmError."""
     result, folder = Result.load(run), out or run
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with progress_bar("report", total=len(_PAGES), show=progress) as advance:
-            for name, page in _PAGES.items():
-                advance(0, name)
-                write_text(folder / name, page(result))
-                advance(1)
-    except OSError as error:
-        message = f"cannot write the report in {folder}: {error.strerror or error}"
-        raise ReclmError(message, where=folder) from error
+    make_folder(folder, "--out")
+    with progress_bar("report", total=len(_PAGES), show=progress) as advance:
+        for name, page in _PAGES.items():
+            advance(0, name)
+            write_text(folder / name, page(result))
+            advance(1)
     return [folder / name for name in _PAGES]
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8; half a surrogate pair in a text of data is written as an escape."""
-    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    with atomic_file(path) as draft:
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def provenance(result: Result) -> list[tuple[str, str]]:
@@ -186,7 +183,7 @@ def markdown_table(table: Table) -> str:
         cells = [text + "\\*" * cell.significant for text, cell in zip(texts, row.cells, strict=True)]
         cells = [literal(row.instead), *[""] * (len(table.head) - 2)] if row.instead else cells
         body.append([f"*{name}*" if row.below and name else name, *cells])
-    drawn = markdown.table([literal(name) for name in table.head], body, text=table.text)
+    drawn = pipe_table([literal(name) for name in table.head], body, text=table.text)
     notes = "\n".join(f"- {literal(note)}" for note in table.notes)
     return f"{drawn}\n\n{notes}" if notes else drawn
 

@@ -2,18 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow
 from reclm.benchmarks.significance import ActivityGroup, by_activity, over_users
 from reclm.benchmarks.verdict import Difference
 from reclm.intervals import NONE, Estimate, between, duration, number, p_value, percent
 from reclm.recommend.metrics import title
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 ACCURACY = ("recall", "ndcg", "mrr", "precision", "hit", "map")
 """Metrics of which more is better; of others none is called the best."""
@@ -68,13 +65,11 @@ class Table:
         return replace(self, head=head, rows=tuple(rows), text=1 + sum(at < self.text - 1 for at in places))
 
 
-def frame(tables: Iterable[Table]) -> "DataFrame":
+def frame(tables: Iterable[Table]) -> pd.DataFrame:
     """Return tables below each other: a column for the title, the name and each number, three for one with an interval.
 
     Rows below others, and without numbers, are left out.
     """
-    import pandas as pd
-
     records = []
     for table, row in ((part, row) for part in tables for row in part.rows if row.cells and not row.below):
         record: dict[str, str | float | None] = {"protocol": table.title, "row": row.name}

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 from reclm.config import Config
 from reclm.data.sessions import SessionOptions
 from reclm.llm.chat import SamplingParams
-from reclm.profilers.rl.config import LoraOptions, RLSOConfig
+from reclm.profilers.rl.config import RLSOConfig
+from reclm.profilers.tuning.training import LoraOptions
 
 Variant = Literal["full", "cl", "rlso", "zero"]
 

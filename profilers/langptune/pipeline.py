@@ -22,17 +22,18 @@ from reclm.data.sessions import Sessions, next_item
 from reclm.data.storage import is_dataset, load_folder
 from reclm.files import atomic_file, atomic_folder
 from reclm.folders import current
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.langptune import report
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.profiler import ENCODER, Tuned
-from reclm.profilers.langptune.prompts import Histories, Samples, SessionWriter, Written, profile_chat
+from reclm.profilers.langptune.prompts import Samples, SessionHistories, SessionWriter, Written, profile_chat
 from reclm.profilers.langptune.readability import interpretability
-from reclm.profilers.langptune.recommender import Contrastive, SystemReward, TextRanker
+from reclm.profilers.langptune.recommender import CandidateRanker, Contrastive, SystemReward
 from reclm.profilers.rl.loop import batch_rows
-from reclm.profilers.rl.policy import Policy, PolicyGenerator
+from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
-from reclm.profilers.tuning.run_folder import Tuning
+from reclm.profilers.tuning.pipeline import Tuning
 from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
@@ -45,7 +46,7 @@ class LangPTunePipeline(Tuning):
     """A run of the variant that ``config`` names, on one process or many (``accelerate launch``).
 
     Of many, the first writes what they share, and alone measures. The sessions of ``view`` are learned from, or those
-    made of it. See :class:`~reclm.profilers.tuning.run_folder.Tuning`.
+    made of it. See :class:`~reclm.profilers.tuning.pipeline.Tuning`.
     """
 
     Folder = Tuned
@@ -121,9 +122,9 @@ class LangPTunePipeline(Tuning):
         return self.view.sessions or self.dataset.sessions  # pyright: ignore[reportReturnType]
 
     @cached_property
-    def histories(self) -> Histories:
+    def histories(self) -> SessionHistories:
         """The histories of the sessions, as prompts show them."""
-        return Histories(self.view, self.sessions, self.config.prompts)
+        return SessionHistories(self.view, self.sessions, self.config.prompts)
 
     @cached_property
     def train_rows(self) -> np.ndarray:
@@ -179,7 +180,7 @@ class Alternation:
         if recommends:
             encoder = TextEncoder(encoder.source, encoder.device)
         self.item_texts = item_texts(tuning.view.item_text, tuning.view.text_template)
-        self.ranker = TextRanker(encoder, self.item_texts, tuning.sessions.items)
+        self.ranker = CandidateRanker(encoder, self.item_texts, tuning.sessions.items)
         self.reward = SystemReward(self.ranker, tuning.histories, tuning.train_rows, config.reward)
         self.cl = self.rlso = None
         if recommends:
@@ -190,7 +191,7 @@ class Alternation:
             self.cl.resume(folder / "cl" / "checkpoints")
         if config.source == "profile":
             network = load_network(tuning.model, full=config.lora.whole and writes)
-            sampler = PolicyGenerator(network, tuning.model)
+            sampler = NetworkGenerator(network, tuning.model)
             self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
             if writes:
                 parts = map(tuning.histories.parts, tuning.train_rows.tolist())
@@ -304,7 +305,7 @@ class Alternation:
             return Samples(tuning.folder / "cl" / "samples", [number, config.writing.model_dump_json()])
         precision = "float32" if config.lora.whole and config.trains[1] else ""
         key = [tuning.prompt_key, config.rlso.sampling.model_dump_json(), config.writing.model_dump_json()]
-        return Samples(current().cells() / "samples", [*key, config.seed, precision])
+        return Samples(current().trials() / "samples", [*key, config.seed, precision])
 
     def _reinforce(self, rlso: RLSO, until: int, number: int) -> None:
         """Update the policy, with the recommender as contrastive learning left it."""
@@ -316,12 +317,8 @@ class Alternation:
             rlso.prompts = self._round_prompts(number)
         title = f"RLSO, round {number} of {config.rounds}"
         with self._logged("rlso", title, rlso.step, begun, until) as (log, advance):
-            before = dict(self.ranker.seconds)
             for metrics in islice(rlso.run(), until - rlso.step):
-                after = dict(self.ranker.seconds)
-                parts = {f"{name}_seconds": after[name] - seconds for name, seconds in before.items()}
-                before = after
-                log(rlso.step, metrics | parts)
+                log(rlso.step, metrics)
                 rlso.save(self.tuning.folder / "rlso" / "checkpoints", newest=1)
                 advance(1, f"{title}: reward {metrics['reward']:.3f}, KL {metrics['kl']:.1f}")
 

@@ -16,8 +16,8 @@ from reclm.llm.chat import Chat, TextGenerator, prompt_hash
 from reclm.llm.models import find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.prompts import (
-    Histories,
     HistoryItem,
+    SessionHistories,
     finished,
     history_text,
     profile_chat,
@@ -260,8 +260,8 @@ class LangPTuneProfiler(Profiler):
         ended = [profile.finish_reason == "stop" for profile in profiles]
         return interpretability([profile.text for profile in profiles], sources, ended)
 
-    def _histories(self, view: TrainingView) -> Histories:
-        return Histories(view, view.sessions, self.config.prompts, self.config.sessions.history)
+    def _histories(self, view: TrainingView) -> SessionHistories:
+        return SessionHistories(view, view.sessions, self.config.prompts, self.config.sessions.history)
 
 
 def by_pass(rewards: np.ndarray, prompts: int, batch: int) -> tuple[np.ndarray, str]:

@@ -20,9 +20,10 @@ from reclm.data.dataset import TrainingView
 from reclm.data.sessions import NONE, Sessions
 from reclm.files import Journal
 from reclm.llm.chat import Chat, Message, SamplingParams, plain
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
-from reclm.profilers.rl.policy import PolicyGenerator, sample_all
+from reclm.profilers.rl.policy import sample_all
 from reclm.text.item_text import item_lines
 
 _ASK = (
@@ -66,7 +67,7 @@ def finished(config: PromptConfig, text: str) -> str:
     return plain(f"{config.begin} {text}")
 
 
-class Histories:
+class SessionHistories:
     """The histories that profiles are written from: those of ``sessions`` go before those of the view.
 
     A history from the view is its newest ``length`` items with text; 0: all.
@@ -157,7 +158,9 @@ class Written:
 class SessionWriter:
     """Writes profiles of sessions with a loaded model, whose weights may change between calls."""
 
-    def __init__(self, histories: Histories, prompts: PromptTokenizer, sampler: PolicyGenerator) -> None:
+    def __init__(
+        self, histories: SessionHistories, prompts: PromptTokenizer, sampler: NetworkGenerator
+    ) -> None:
         self.histories, self.prompts, self.sampler = histories, prompts, sampler
 
     def _write(

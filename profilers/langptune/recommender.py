@@ -20,7 +20,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from reclm.data.sessions import NONE
 from reclm.profilers.langptune.config import ContrastiveConfig
-from reclm.profilers.langptune.prompts import Histories, finished
+from reclm.profilers.langptune.prompts import SessionHistories, finished
 from reclm.profilers.langptune.readability import interpretability
 from reclm.profilers.rl.loop import Metrics, check_batch, checkpoints, save_checkpoint
 from reclm.profilers.rl.policy import Rollout
@@ -28,7 +28,7 @@ from reclm.profilers.tuning.metrics_log import reading
 from reclm.text.encoder import TextEncoder
 
 
-def info_nce(
+def contrastive_loss(
     profiles: Tensor,
     items: Tensor,
     own: Tensor,
@@ -114,7 +114,9 @@ class Contrastive:
         places = torch.arange(place, place + len(profiles), device=items.device)
         next_items = torch.from_numpy(item_idx[:, None] if chosen is None else chosen).to(items.device)
         frequency = None if self.log_frequency is None else self.log_frequency[rows]
-        loss = info_nce(profile_vectors, items, places, next_items, rows, self.config.temperature, frequency)
+        loss = contrastive_loss(
+            profile_vectors, items, places, next_items, rows, self.config.temperature, frequency
+        )
         self.optimizer.zero_grad()
         loss.backward()
         self._average_gradients()
@@ -166,19 +168,18 @@ class Contrastive:
             vector_to_parameters(whole, gradients)
 
 
-class TextRanker:
+class CandidateRanker:
     """Ranks candidate items for a text by cosine, while the encoder is trained.
 
     The backbone ``similarity`` evaluates by the same cosines. A reward must not pay for an empty profile: among equal
     scores the relevant item ranks last, not in a random order. ``texts`` are those of all items, ``candidates (c,)``
-    the item_idx, ascending, that are ranked; ``seconds`` were spent on ``embedding`` and on ``ranking`` so far.
+    the item_idx, ascending, that are ranked.
     """
 
     def __init__(self, encoder: TextEncoder, texts: Sequence[str], candidates: np.ndarray) -> None:
         self.encoder, self.texts, self.candidates = encoder, texts, candidates
         self.place = np.full(len(texts) + 1, NONE)
         self.place[candidates] = np.arange(len(candidates))
-        self.seconds = {"embedding": 0.0, "ranking": 0.0}
         self._items: Tensor | None = None
 
     def changed(self) -> None:
@@ -189,34 +190,26 @@ class TextRanker:
     def items(self) -> Tensor:
         """``(c, t)`` embeddings of the candidates, of length one."""
         if self._items is None:
-            self._items = self._embed([self.texts[int(item)] for item in self.candidates])
+            self._items = self.embed([self.texts[int(item)] for item in self.candidates])
         return self._items
 
     def scores(self, profiles: Sequence[str], histories: np.ndarray) -> Tensor:
         """Return ``(n, c)`` cosines, -inf for the items of the history ``(n, h)`` (item_idx, -1: none)."""
-        vectors, items = self._embed(profiles), self.items
-        begun = perf_counter()
-        scores = vectors @ items.T
+        scores = self.embed(profiles) @ self.items.T
         known = self.place[histories]
         rows, columns = np.nonzero(known != NONE)
         scores[torch.from_numpy(rows), torch.from_numpy(known[rows, columns])] = -torch.inf
-        self.seconds["ranking"] += perf_counter() - begun
         return scores
 
     def ranks(self, profiles: Sequence[str], histories: np.ndarray, future: np.ndarray) -> Tensor:
         """Return ``(n, f)`` ranks of the future items ``(n, f)`` (item_idx, all candidates), the best 1."""
         scores = self.scores(profiles, histories)
-        begun = perf_counter()
         relevant = scores.gather(1, torch.from_numpy(self.place[future]))
-        ranks = (scores.unsqueeze(1) >= relevant.unsqueeze(2)).sum(2)
-        self.seconds["ranking"] += perf_counter() - begun
-        return ranks
+        return (scores.unsqueeze(1) >= relevant.unsqueeze(2)).sum(2)
 
-    def _embed(self, texts: Sequence[str]) -> Tensor:
-        begun = perf_counter()
-        vectors = torch.nn.functional.normalize(torch.from_numpy(self.encoder.encode(texts)), dim=1)
-        self.seconds["embedding"] += perf_counter() - begun
-        return vectors
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Return ``(n, t)`` embeddings of texts, of length one."""
+        return torch.nn.functional.normalize(torch.from_numpy(self.encoder.encode(texts)), dim=1)
 
 
 def ndcg(ranks: Tensor) -> Tensor:
@@ -243,7 +236,9 @@ class SystemReward:
     ``rows`` ``(n,)`` are the sessions that the prompts are of.
     """
 
-    def __init__(self, ranker: TextRanker, histories: Histories, rows: np.ndarray, name: str) -> None:
+    def __init__(
+        self, ranker: CandidateRanker, histories: SessionHistories, rows: np.ndarray, name: str
+    ) -> None:
         self.ranker, self.histories, self.rows = ranker, histories, rows
         self.measure = REWARDS[name]
 

@@ -1,33 +1,30 @@
 """Results and cost of a tuning, as tables, a page and a picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from rich.table import Column, Table
+from rich.table import Table
 
-from reclm import console as markdown
-from reclm import plugins
-from reclm.console import literal
+from reclm.console import fenced, literal, pipe_table
 from reclm.data.dataset import Dataset
 from reclm.intervals import Estimate, duration, mean, rise
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.langptune.profiler import LangPTuneProfiler, by_pass
 from reclm.profilers.langptune.prompts import SessionWriter
 from reclm.profilers.langptune.recommender import Contrastive
-from reclm.profilers.rl.policy import Policy, PolicyGenerator
+from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.tuning.metrics_log import Metrics, draw, read_metrics
+from reclm.profilers.tuning.pipeline import work_table
 from reclm.profilers.tuning.training import load_network
-from reclm.profiles.matrix import ProfileMatrix
+from reclm.profiles.profiles import TextProfiles
 from reclm.profiles.run import make_profiles
 from reclm.profiles.store import ProfileStore
-from reclm.recommend.base import Inputs
-from reclm.recommend.evaluate import evaluate, test_tasks
+from reclm.recommend.fit import fit
 from reclm.text.encoder import TextEncoder
-from reclm.text.item_text import item_texts
 
 if TYPE_CHECKING:
     from reclm.profilers.langptune.pipeline import LangPTunePipeline
@@ -69,11 +66,12 @@ def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
         profiles = [profile for user_id in ids if (profile := store.get("user", user_id))]
     texts = {profile.id: profile.text for profile in profiles}
     encoder = profiler.encoder or tuning.encoder
+    untrained, tuned = TextProfiles(dataset, histories, tuning.encoder), TextProfiles(dataset, texts, encoder)
     rankings = {
         "Random": _ranked("random", dataset, config.seed),
         "MostPopular": _ranked("popularity", dataset, config.seed),
-        "history, untrained": _ranked("similarity", dataset, config.seed, histories, tuning.encoder),
-        _NAMES[config.source][config.variant]: _ranked("similarity", dataset, config.seed, texts, encoder),
+        "history, untrained": _ranked("similarity", dataset, config.seed, untrained),
+        _NAMES[config.source][config.variant]: _ranked("similarity", dataset, config.seed, tuned),
     }
     stages = {part: metrics for part in ("cl", "rlso") if (metrics := read_metrics(tuning.folder / part))}
     drawn = draw(stages, tuning.folder / CURVES, f"LangPTune on {tuning.view.name}")
@@ -90,9 +88,8 @@ def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
         f"Variant `{config.variant}`, source `{config.source}`, model `{tuning.model.name}`, encoder "
         f"`{tuning.encoder.name}`, data {tuning.view.fingerprint}. Means with half of their 95 % intervals (Student's) "
         f"over {len(users):,} test sessions; {len(tuning.sessions.items):,} items are ranked, the history left out.",
-        markdown.table(["ranking by", *METRICS], measured),
+        pipe_table(["ranking by", *METRICS], measured),
         *[f"- {literal(remark)}" for remark in remarks],
-        *_costs(stages),
     ]
     lines += [f"![Loss, reward and how profiles read, step by step]({CURVES})"] if drawn else []
     if config.source == "profile":
@@ -100,39 +97,17 @@ def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
     (tuning.folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
     title = f"{len(users):,} test sessions, {len(tuning.sessions.items):,} items"
-    table = _table(title, ("ranking by", *METRICS), measured)
+    table = work_table(title, ("ranking by", *METRICS), measured)
     return [table, *remarks, f"report: {tuning.folder / 'report.md'}"]
 
 
-def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(head[0], *(Column(name, justify="right") for name in head[1:]), title=title)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _ranked(
-    backbone: str,
-    dataset: Dataset,
-    seed: int,
-    texts: Mapping[str, str] | None = None,
-    encoder: TextEncoder | None = None,
-) -> list[str]:
+def _ranked(backbone: str, dataset: Dataset, seed: int, texts: TextProfiles | None = None) -> list[str]:
     """Return the metrics of a backbone without parameters, each with half its 95 % interval."""
     if not len(dataset.test):
         return ["–"] * len(METRICS)
-    matrix = item_text = None
-    if texts is not None and encoder is not None:
-        words = item_texts(dataset.item_text, dataset.text_template)
-        item_text = encoder.encode(words)
-        item_text[[not text for text in words]] = 0
-        matrix = ProfileMatrix.from_rows(list(texts), encoder.encode(list(texts.values())), dataset.users)
-    cls = plugins.get("backbone", backbone)
-    inputs = Inputs(len(dataset.users), len(dataset.items), dataset.train, item_text, matrix)
-    model = cls(cls.Config(), inputs, torch.Generator().manual_seed(2 * seed))
-    (task,) = test_tasks(dataset).values()
-    values = evaluate(model.scorer(), task, METRICS).values
-    return [_interval(mean(values[metric])) for metric in METRICS]
+    fitted = fit(backbone, dataset, texts, seed=seed, progress=False)
+    (measured,) = fitted.evaluate(metrics=METRICS).values.values()
+    return [_interval(mean(measured.values[metric])) for metric in METRICS]
 
 
 def _interval(estimate: Estimate | None) -> str:
@@ -158,22 +133,6 @@ def _reward_remarks(tuning: "LangPTunePipeline", stages: Mapping[str, Metrics]) 
     ]
 
 
-def _costs(stages: Mapping[str, Metrics]) -> list[str]:
-    """Return a table of where the time of each stage went, the greatest part first."""
-    rows = []
-    for stage, metrics in stages.items():
-        seconds = {
-            name: float(metrics[f"{name}_seconds"].values.mean())
-            for name in ("rollout", "embedding", "ranking", "update")
-            if f"{name}_seconds" in metrics
-        }
-        total = sum(seconds.values())
-        parts = sorted(seconds.items(), key=lambda part: -part[1])
-        rows += [[stage, name, f"{value:.2f}", f"{value / total:.0%}"] for name, value in parts]
-    head = ["stage", "part", "seconds a step", "share"]
-    return ["## Where the time went", markdown.table(head, rows, text=2)] if rows else []
-
-
 def _examples(
     tuning: "LangPTunePipeline", dataset: Dataset, texts: Mapping[str, str], histories: Mapping[str, str]
 ) -> list[str]:
@@ -184,7 +143,7 @@ def _examples(
         wanted = "; ".join(tuning.histories.lines[item] for item in rows.tolist())
         lines += [
             f"### {literal(user_id)}",
-            markdown.fenced(histories[user_id]),
+            fenced(histories[user_id]),
             f"Profile: {literal(texts[user_id], _LONGEST)}",
             f"Next: {literal(wanted, _LONGEST)}",
         ]
@@ -200,7 +159,7 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
     if config.source == "profile":
         network = load_network(tuning.model, full=config.lora.whole)
         policy = Policy.adapt(network, config.lora, seed=config.seed)
-        sampler = PolicyGenerator(policy.base, tuning.model)
+        sampler = NetworkGenerator(policy.base, tuning.model)
         writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
         profile_seconds = writer.profiles(rows, config.rlso.sampling).seconds / len(rows)
         if writes:
@@ -229,13 +188,12 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
     lines = [(part, f"{steps:,}", f"{count:,}", duration(seconds)) for part, steps, count, seconds in parts]
     lines.append(("all", "", "", duration(sum(seconds for *_, seconds in parts))))
     head = ("part", "steps", "profiles", "time (estimate)")
-    table = _table("dry run: nothing is trained", head, lines)
-    table.caption = f"{len(tuning.sessions):,} sessions; measured on {len(rows)} of them"
-    return table
+    caption = f"{len(tuning.sessions):,} sessions; measured on {len(rows)} of them"
+    return work_table("dry run: nothing is trained", head, lines, caption)
 
 
 def _update_seconds(
-    tuning: "LangPTunePipeline", policy: Policy, sampler: PolicyGenerator, prompts: list[list[int]]
+    tuning: "LangPTunePipeline", policy: Policy, sampler: NetworkGenerator, prompts: list[list[int]]
 ) -> float:
     """Return the seconds of an RLSO update for a prompt, timed on two: on a CPU it is by far the slowest part."""
     size = len(prompts[:2])

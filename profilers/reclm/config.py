@@ -9,7 +9,8 @@ from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.llm.chat import SamplingParams
 from reclm.profilers.profile_format import answer_pattern
-from reclm.profilers.rl.config import LoraOptions, PPOConfig
+from reclm.profilers.rl.config import PPOConfig
+from reclm.profilers.tuning.training import LoraOptions
 
 StageName = Literal["kd", "collab", "reward", "ppo", "items"]
 ORDER: tuple[StageName, ...] = ("kd", "collab", "reward", "ppo", "items")

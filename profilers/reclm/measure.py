@@ -22,6 +22,7 @@ from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, token
 from reclm.profilers.reclm.samples import formatted, messages_of
 from reclm.profilers.reclm.stages import label_samples, token_table, yes_no_accuracy
 from reclm.profilers.tuning.metrics_log import draw, read_metrics, writing
+from reclm.profilers.tuning.pipeline import work_table
 from reclm.profilers.tuning.quality import Comparison, HeldOut, Vectors, compare_stages
 from reclm.profilers.tuning.training import add_adapter, evenly, load_network, quiet
 from reclm.profiles.estimate import Estimate as ProfilesEstimate
@@ -194,28 +195,22 @@ def sample_texts(tuning: "RecLMPipeline", count: int) -> Iterator[str]:
 def estimate(tuning: "RecLMPipeline") -> Table:
     """Return a table of the cost of every stage; the rate is that of one update of the model on this machine."""
     rate = _tokens_a_second(tuning)
-    table = Table(
-        "stage", "samples", "tokens", "updates", "time (estimate)", title="dry run: nothing is tuned"
-    )
-    total = 0.0
-    for stage in tuning.stages:
-        samples, tokens, updates = _cost(tuning, stage)
-        total += tokens / rate
-        table.add_row(stage, f"{samples:,}", f"{tokens:,}", f"{updates:,}", duration(tokens / rate))
-    table.add_row("all", "", "", "", duration(total))
-    table.caption = f"{rate:,.0f} tokens a second, measured on one update; data and measurements not counted"
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+    costs = {stage: _cost(tuning, stage) for stage in tuning.stages}
+    rows = [
+        (stage, f"{samples:,}", f"{tokens:,}", f"{updates:,}", duration(tokens / rate))
+        for stage, (samples, tokens, updates) in costs.items()
+    ]
+    rows.append(("all", "", "", "", duration(sum(tokens / rate for _, tokens, _ in costs.values()))))
+    head = ("stage", "samples", "tokens", "updates", "time (estimate)")
+    caption = f"{rate:,.0f} tokens a second, measured on one update; data and measurements not counted"
+    return work_table("dry run: nothing is tuned", head, rows, caption)
 
 
 def teacher_estimate(parts: Sequence[KindEstimate]) -> Table:
     """Return a table of the cost of the teacher's profiles."""
-    table = Table("teacher's profiles", "work", title="dry run: nothing is asked")
-    for part in parts:
-        table.add_row(f"of {part.plan.kind}s", str(ProfilesEstimate((part,))))
-    table.caption = "the stages can be estimated once it has written"
-    return table
+    rows = [(f"of {part.plan.kind}s", str(ProfilesEstimate((part,)))) for part in parts]
+    caption = "the stages can be estimated once it has written"
+    return work_table("dry run: nothing is asked", ("teacher's profiles", "work"), rows, caption)
 
 
 def _cost(tuning: "RecLMPipeline", stage: StageName) -> tuple[int, int, int]:

@@ -34,7 +34,7 @@ from reclm.profilers.reclm.profiler import RecLMFolder, RecLMProfiler
 from reclm.profilers.reclm.reward_model import RewardModel, pair_dataset, reward_pairs, split_users
 from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, subset
 from reclm.profilers.reclm.stages import StageRun, train_ppo, tune, tune_reward
-from reclm.profilers.tuning.run_folder import Tuning
+from reclm.profilers.tuning.pipeline import Tuning
 from reclm.profilers.tuning.training import quiet
 from reclm.profiles.estimate import dry_run
 from reclm.profiles.run import make_profiles, plans, written
@@ -83,7 +83,7 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
             report.drop(reason or "another profile of the same id")
         else:
             profiles[id] = text
-    report.kept[kind] = len(profiles)
+    report.counts[kind] = len(profiles)
     if not profiles:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
         raise BadInput(
@@ -124,7 +124,7 @@ def _column(path: Path, table: pa.Table, named: str | None, what: str) -> str:
 
 
 class RecLMPipeline(Tuning):
-    """A run of the stages that ``config`` names; see :class:`~reclm.profilers.tuning.run_folder.Tuning`."""
+    """A run of the stages that ``config`` names; see :class:`~reclm.profilers.tuning.pipeline.Tuning`."""
 
     Folder = RecLMFolder
     config: RecLMConfig

@@ -15,7 +15,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from reclm.console import fenced, literal, printable, table
+from reclm.config import read_yaml
+from reclm.console import fenced, literal, pipe_table, printable
 from reclm.files import atomic_file
 from reclm.folders import slug
 from reclm.intervals import NONE, Estimate, number
@@ -29,14 +30,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 PAPER = "https://arxiv.org/abs/2412.19302"
 TAGS = ("reclm", "recommender-systems", "user-profiles", "lora")
-LIMITS = (
-    "A profile is a guess from what somebody chose. It may be wrong about a person, or say what that person would "
-    "not want said; treat it as personal data.",
-    "The model imitates its teacher, with the teacher's mistakes and biases.",
-    "Quality was measured on subjects of this data set. Other items, other languages and other prompts were not tried.",
-    "Close to the teacher is not the same as useful to a recommender: compare the recommender with and without "
-    "profiles (reclm bench --augment).",
-)
+_PROSE = read_yaml(Path(__file__).parent / "report.yaml")
 _EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The embedded model's name on the hub."""
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -59,17 +53,7 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "strangers": ("strangers", _cosine),
 }
 """Column: the field of :class:`StageQuality`, and how it is written."""
-NOTES = """\
-- **n**: subjects that have a profile. Brackets hold 95 % intervals: Wilson's of shares, Student's of means.
-- **in format**: profiles of the form asked for, with as many phrases as asked for.
-- **distinct-1**, **distinct-2**: different words, and different pairs of successive words, over all of them; the \
-headings of the format are left out.
-- **repeated**: profiles that say a phrase twice.
-- **teacher**: cosine to the teacher's profile of the same subject. **another's teacher**: cosine to the teacher's \
-profiles of the others, the value of a profile of nobody in particular.
-- **neighbours**: cosine to the profiles that the same stage wrote for a subject's neighbours. **strangers**: to all \
-others. The profiles of a stage are over-smoothed where neighbours are closer than they are by the teacher's own \
-profiles and by their histories."""
+NOTES = "\n".join(f"- {note}" for note in _PROSE["notes"])
 
 
 def _rows(comparison: Comparison) -> dict[str, list[tuple[str, str]]]:
@@ -122,7 +106,7 @@ def quality_table(comparison: Comparison) -> str:
         [literal(name), *(mean + f" [{interval}]" * bool(interval) for mean, interval in cells)]
         for name, cells in _rows(comparison).items()
     ]
-    return table(["", *MEASURES], body)
+    return pipe_table(["", *MEASURES], body)
 
 
 def report_page(comparison: Comparison, title: str, remarks: Sequence[str] = ()) -> str:
@@ -177,7 +161,7 @@ def _failures(comparison: Comparison, measured: StageQuality) -> str:
         for reason, number in measured.faults.items()
     ]
     head = ["fault", "first of them", "text", "profiles"]
-    return f"**{name}**: {count:,} of {measured.subjects:,}.\n\n{table(head, body, text=3)}"
+    return f"**{name}**: {count:,} of {measured.subjects:,}.\n\n{pipe_table(head, body, text=3)}"
 
 
 def _side_by_side(comparison: Comparison, id: str) -> str:
@@ -192,7 +176,7 @@ def _side_by_side(comparison: Comparison, id: str) -> str:
         [literal(stage), _text(texts[id]) if id in texts else NONE]
         for stage, texts in {**teacher, **comparison.texts}.items()
     ]
-    return "\n\n".join([*parts, table(["", "profile"], rows, text=2)])
+    return "\n\n".join([*parts, pipe_table(["", "profile"], rows, text=2)])
 
 
 def _text(text: str) -> str:
@@ -231,7 +215,7 @@ def write_card(
     ]
     for kind, teacher in tuning.teachers.items():
         report = teacher.report
-        data.append([f"teacher's {literal(kind)} profiles", f"{sum(report.kept.values()):,}"])
+        data.append([f"teacher's {literal(kind)} profiles", f"{sum(report.counts.values()):,}"])
         data += [[f"left out: {literal(reason)}", f"{count:,}"] for reason, count in report.dropped.items()]
     parts = [
         f"# RecLM profiler: {model} on {literal(view.name)}",
@@ -240,7 +224,7 @@ def write_card(
         fenced(f"reclm profile --profiler DIR --dataset {dataset}", "bash"),
         "`DIR` is this folder. The base model is the one that it was tuned from.",
         "## Training data",
-        table(["", ""], data, text=2),
+        pipe_table(["", ""], data, text=2),
     ]
     parts += ["## Quality by stage"] if comparisons else []
     for comparison in comparisons:
@@ -248,7 +232,7 @@ def write_card(
         parts += [f"{len(held_out.subjects):,} held-out {held_out.kind}s:", quality_table(comparison)]
     parts += [NOTES] if comparisons else []
     parts += [f"![curves]({picture})"] if picture else []
-    parts += ["## Limits", _bullets([*LIMITS, *remarks]), "## Settings"]
+    parts += ["## Limits", _bullets([*_PROSE["limits"], *remarks]), "## Settings"]
     parts += [f"### {literal(stage)}\n\n{_yaml(values)}" for stage, values in settings.items()]
     text = "\n\n".join([*parts, "## Environment", _yaml(environment())]) + "\n"
     with atomic_file(path) as draft:

@@ -213,7 +213,7 @@ class Instructions:
         label: str = "",
         item: int = -1,
     ) -> Sample:
-        self.report.kept[stage] = self.report.kept.get(stage, 0) + 1
+        self.report.count(stage)
         (subject,) = self.view.idmap(kind).ids(np.array([row]))
         others = self.view.items if stage == "cold-item" else self.view.users
         judged = self.view.items.ids(np.array([item]))[0] if item >= 0 else ""
@@ -260,7 +260,7 @@ class Instructions:
                 "dataset": self.view.name,
                 "fingerprint": self.view.fingerprint,
                 "samples": count,
-                "kept": self.report.kept,
+                "kept": self.report.counts,
                 "dropped": self.report.dropped,
                 "config": self.config.model_dump(mode="json"),
             }

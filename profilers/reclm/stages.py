@@ -20,19 +20,21 @@ from reclm.console import progress_bar
 from reclm.errors import BadInput
 from reclm.files import atomic_folder
 from reclm.llm.chat import Chat, Message
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.models import LanguageModel
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.config import SupervisedConfig
 from reclm.profilers.reclm.prompts import NO, YES
 from reclm.profilers.reclm.reward_model import padded, tokenise_pairs
 from reclm.profilers.reclm.samples import messages_of
-from reclm.profilers.rl.config import LoraOptions, PPOConfig
+from reclm.profilers.rl.config import PPOConfig
 from reclm.profilers.rl.loop import Reward, checkpoints
-from reclm.profilers.rl.policy import LogitHead, Policy, PolicyGenerator
+from reclm.profilers.rl.policy import LogitHead, Policy
 from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.training import (
     ADAPTER,
+    LoraOptions,
     add_adapter,
     batch_order,
     evenly,
@@ -197,7 +199,7 @@ def train_ppo(
     if start is not None:
         network = PeftModel.from_pretrained(network, str(start))
     policy = Policy.adapt(network, lora, seed=config.seed)
-    ppo = PPO(policy, PolicyGenerator(policy.base, run.model), prompts, reward, config)
+    ppo = PPO(policy, NetworkGenerator(policy.base, run.model), prompts, reward, config)
     steps, first = folder / "checkpoints", ppo.accelerator.is_main_process
     with progress_bar("PPO", config.steps, run.progress and first) as advance, writing(folder):
         if not ppo.resume(steps):

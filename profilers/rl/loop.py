@@ -25,9 +25,10 @@ from torch import Tensor
 
 from reclm.errors import BadInput
 from reclm.files import atomic_folder
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl.config import OnPolicyConfig
 from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean
-from reclm.profilers.rl.policy import Policy, PolicyGenerator, Rollout, TokenScores, roll_out
+from reclm.profilers.rl.policy import Policy, Rollout, TokenScores, roll_out
 from reclm.profilers.tuning.metrics_log import reading, writing
 
 Metrics = dict[str, float]
@@ -130,7 +131,7 @@ class OnPolicy(ABC):
     def __init__(
         self,
         policy: Policy,
-        sampler: PolicyGenerator,
+        sampler: NetworkGenerator,
         prompts: Sequence[list[int]],
         reward: Reward,
         config: OnPolicyConfig,

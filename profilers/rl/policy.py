@@ -1,6 +1,6 @@
 """The policy: a language model with trained layers, its reference and value function, token scores and rollouts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import SamplingParams
-from reclm.llm.engines import LocalGenerator
-from reclm.llm.engines.transformers import TransformersGenerator
-from reclm.llm.models import LanguageModel
-from reclm.profilers.rl.config import LoraOptions
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl.losses import entropy
 from reclm.profilers.tuning.metrics_log import reading
-from reclm.profilers.tuning.training import add_adapter
+from reclm.profilers.tuning.training import LoraOptions, add_adapter
 
 _ADAPTER_FILE, _VALUE_FILE = "adapter_model.safetensors", "value_head.safetensors"
 
@@ -234,32 +231,6 @@ class Policy(nn.Module):
             self.value_head.load_state_dict(load_file(folder / _VALUE_FILE, device=device))
 
 
-class PolicyGenerator(TransformersGenerator):
-    """The transformers engine around a loaded network (``Policy.base``): it samples from the policy as it is now.
-
-    ``model``, the files that the network was loaded from, gives tokenizer, context window and end tokens.
-    """
-
-    def __init__(self, network: Any, model: LanguageModel, batch_size: int = 32) -> None:
-        LocalGenerator.__init__(self, model)
-        self.model = f"{model.name}+policy"
-        self.precision = "bf16" if network.dtype == torch.bfloat16 else "f32"
-        self.batch_size = batch_size
-        self._run(network)
-
-    def sample(
-        self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
-    ) -> Iterator[tuple[int, list[int], bool]]:
-        """Yield row, new tokens (the one that ends it included) and whether it ended by itself, for each prompt."""
-        longest, new, context = max(map(len, prompts), default=0), params.max_new_tokens, self.prompts.context
-        if longest + new > context:
-            tokens = f"{longest} tokens and up to {new} new ones, {self.model} takes {context}"
-            raise BadInput(f"a prompt is too long: {tokens}; shorten the history or the item text")
-        # accelerate may have moved the network
-        self.device = self.network.device
-        return super().sample(prompts, params, seeds)
-
-
 @dataclass(frozen=True)
 class Rollout:
     """``B`` prompts of up to ``P`` tokens and their answers of up to ``T``."""
@@ -304,7 +275,7 @@ class Rollout:
 
 
 def sample_all(
-    sampler: PolicyGenerator,
+    sampler: NetworkGenerator,
     prompts: Sequence[list[int]],
     params: SamplingParams,
     seeds: Sequence[int] | None = None,
@@ -319,7 +290,7 @@ def sample_all(
 
 
 def roll_out(
-    sampler: PolicyGenerator, prompts: Sequence[list[int]], params: SamplingParams, seeds: Sequence[int]
+    sampler: NetworkGenerator, prompts: Sequence[list[int]], params: SamplingParams, seeds: Sequence[int]
 ) -> Rollout:
     """Answer each prompt (token ids) once, drawn by its seed: equal prompts get different answers."""
     if not prompts or not all(prompts):

@@ -1,30 +1,23 @@
-"""The run folder of a tuned profiler (config, origin, adapters), and the base of its tuning."""
+"""The run folder of a tuned profiler: config, origin, adapters."""
 
 import shutil
-import sys
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from peft import PeftModel
-from rich.table import Table
 
 from reclm.config import Config as BaseConfig
 from reclm.config import merged
 from reclm.data.dataset import TrainingView
 from reclm.errors import BadInput, NotFound
 from reclm.files import atomic_file
-from reclm.folders import current
 from reclm.llm.chat import TextGenerator
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
-from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.rl.policy import PolicyGenerator
 from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
-from reclm.profiles.profile import Profiler
-from reclm.text.encoder import TextEncoder
 
 ABOUT, CONFIG = "about.yaml", "config.yaml"
 
@@ -161,7 +154,7 @@ class RunFolder:
                 network = load_network(model)
                 if adapter:
                     network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()  # pyright: ignore[reportCallIssue]
-                generator = PolicyGenerator(network, model)
+                generator = NetworkGenerator(network, model)
             generator.model = name
             return generator
 
@@ -178,70 +171,3 @@ def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], withi
             message = f"{folder} was tuned with {within}{name} = {before}, not {value}"
             remedy = "go on with the same options, or begin in another folder (--out)"
             raise BadInput(f"{message}; {remedy}", value=value, where=f"{within}{name}")
-
-
-class Tuning(ABC):
-    """The training of a profiler on one data set, in one run folder; a run that was interrupted goes on there.
-
-    ``requested_model`` is the name that ``model`` was found by, ``encoder`` the text encoder to begin with;
-    ``progress`` shows bars, and prints the steps on stderr.
-    """
-
-    Folder: ClassVar[type[RunFolder]]
-    config: Any
-
-    def __init__(
-        self,
-        view: TrainingView,
-        config: Any,
-        model: LanguageModel,
-        folder: Path,
-        *,
-        requested_model: str | None = None,
-        encoder: TextEncoder | None = None,
-        progress: bool = True,
-    ) -> None:
-        self.view, self.config, self.model, self.folder, self.progress = view, config, model, folder, progress
-        self.requested_model, self.encoder = requested_model, encoder or TextEncoder()
-        self.prompts = PromptTokenizer.of(model)
-
-    @classmethod
-    def of(cls, profiler: Profiler, view: TrainingView, config: BaseConfig | None = None) -> Self:
-        """Return the tuning of ``profiler``, in its folder or a new one of the workspace."""
-        model = find_model(profiler.model)
-        if profiler.folder is None:
-            profiler.folder = current().tuned(view.name, f"{cls.Folder.profiler}-{model.name}")
-        options = {"encoder": profiler.encoder, "progress": profiler.progress}
-        config = config or profiler.config
-        return cls(view, config, model, profiler.folder, requested_model=profiler.model, **options)
-
-    def begin(self, **about: Any) -> Any:
-        """Return the run folder, new or as an earlier run left it (see :meth:`RunFolder.begin`)."""
-        return self.Folder.begin(
-            self.folder, self.config, self.view, self.model, self.requested_model, **about
-        )
-
-    def say(self, text: str) -> None:
-        """Print a step, on stderr."""
-        if self.progress:
-            print(text, file=sys.stderr)
-
-    @abstractmethod
-    def run(self) -> None:
-        """Train every stage that is not finished."""
-
-    @abstractmethod
-    def estimate(self) -> Table:
-        """Return a table of the work ahead, with times from a small batch on this machine; train nothing."""
-
-    @abstractmethod
-    def sample_texts(self, count: int) -> Iterator[str]:
-        """Yield ``count`` samples of each stage in readable form."""
-
-    @abstractmethod
-    def results(self) -> list[Table | str]:
-        """Measure the finished tuning, write its report and curves, and return tables and lines to print."""
-
-    @abstractmethod
-    def next_command(self) -> list[str]:
-        """Return the command that uses the tuned profiler, without the data set."""

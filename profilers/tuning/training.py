@@ -15,6 +15,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.constants import DUMMY_TARGET_MODULES
+from pydantic import Field, model_validator
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -26,17 +27,41 @@ from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from reclm.config import Config
 from reclm.console import progress_bar
 from reclm.errors import BadInput, MissingExtra
 from reclm.files import atomic_folder
 from reclm.llm.models import LanguageModel, transformers_folder
-from reclm.profilers.rl.config import LoraOptions
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 
 ADAPTER = "adapter"
 """Folder of a stage's adapter."""
 _POOL = 16
 """Batches whose samples are sorted by length together."""
+
+
+class LoraOptions(Config):
+    """The trained part of a model: an adapter, or its last layers."""
+
+    r: int = Field(default=4, ge=1)
+    """Rank; RecLM's release has 4 for PPO."""
+    alpha: int = Field(default=8, ge=1)
+    """The update is scaled by alpha / r; RecLM's release has 8."""
+    modules: str | list[str] = "all-linear"
+    """Layers that get one; ``all-linear`` is all but the output layer."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that are dropped in supervised training."""
+    last_layers: int | None = Field(default=None, ge=1)
+    """Only so many of the layers, the last, get an adapter; all by default. LangPTune has 4 for Llama-3-8B-it."""
+    whole: bool = False
+    """These layers are trained themselves, in float32, as in LangPTune; there is no adapter, whatever its size. The
+    reference's layers are held beside them."""
+
+    @model_validator(mode="after")
+    def _of_some_layers(self) -> "LoraOptions":
+        if self.whole and self.last_layers is None:
+            raise ValueError("whole = true trains the last layers themselves; say how many by last_layers")
+        return self
 
 
 def load_network(

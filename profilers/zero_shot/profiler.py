@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from pydantic import Field
 
-from reclm.config import Config
+from reclm.config import Config, read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash
 from reclm.profilers.profile_format import (
@@ -32,60 +33,11 @@ from reclm.profiles.profile import Known, Profile, Subject
 from reclm.text.item_text import ItemBrief, ItemBriefs
 
 TITLES = "Titles"
-TASKS = {
-    "user": "You describe a user of a recommender from what the user chose, in one line: who the user probably is, "
-    "then what interests the user. Go by the topics and titles given.",
-    "item": "You describe the users whom an item of a recommender is for, in one line: who they probably are, then "
-    "what interests them. Go by the topics and the title given.",
-}
-# Identities of two words, interests that name what the titles name: with topics alone a small model tells users of one
-# genre hardly apart. One example shows a list of titles, or a bare one, for data without descriptions.
-_PLANTER = """\
-Topics: gardening, diy
-Titles: Build a Cedar Planter in One Day. Plans, tools and a cutting list for a raised bed
-User identity: home gardener, weekend builder, wood worker; \
-User interests: cedar planters, raised beds, cutting lists."""
-_PASSWORD = """\
-Topics: software, security
-Titles: How a Stolen Password Emptied a Bank Account. Criminals used a leaked list of passwords
-User identity: software engineer, security reader, bank customer; \
-User interests: stolen passwords, data leaks, online crime."""
-_TAPES = """\
-Topics: music, jazz
-Titles: The Lost Tapes of a Cologne Pianist. A recording of his most famous night was found in an attic
-User identity: jazz listener, piano lover, record collector; \
-User interests: lost tapes, famous concerts, attic finds."""
-_SOUPS = """\
-Topics: gardening, diy, cooking
-Titles: Growing Tomatoes in Small Pots; Build a Cedar Planter in One Day; Ten Soups from Your Own Beds
-User identity: home gardener, weekend builder, keen cook; \
-User interests: tomatoes in pots, cedar planters, homemade soups."""
-_GAMES = """\
-Topics: strategy, fantasy, family
-Titles: The Settlers of Catan; Root; Ticket to Ride; Gloomhaven
-User identity: strategy gamer, fantasy fan, family host; \
-User interests: Settlers of Catan, train journeys, Gloomhaven quests."""
-_JAZZ = """\
-Topics: jazz, piano, live
-Titles: Kind of Blue; The Koln Concert; Waltz for Debby; A Love Supreme
-User identity: jazz listener, piano lover, record collector; \
-User interests: Kind of Blue, The Koln Concert, A Love Supreme."""
-_GAME = """\
-Chosen by: board gamer, family host
-They like: trading goods, Ticket to Ride, long evenings
-Topics: strategy, family
-Titles: The Settlers of Catan
-User identity: strategy gamer, board gamer, family host; \
-User interests: Settlers of Catan, trading goods, family strategy games."""
-_CONCERT = """\
-Chosen by: record collector, concert goer
-They like: jazz standards, Kind of Blue
-Topics: piano, live
-Titles: The Koln Concert
-User identity: piano lover, concert goer, record collector; User interests: Koln Concert, live piano, jazz standards."""
-LISTED = (_SOUPS, _PASSWORD, _GAMES, _JAZZ)
-DESCRIBED = (_GAME, _PLANTER, _TAPES, _PASSWORD)
-BARE = (_PLANTER, _PASSWORD, _CONCERT, _GAME)
+_WORDS = read_yaml(Path(__file__).parent / "prompts.yaml")
+TASKS: dict[ProfileKind, str] = _WORDS["tasks"]
+LISTED, DESCRIBED, BARE = (
+    tuple(_WORDS["examples"][name] for name in _WORDS[shown]) for shown in ("listed", "described", "bare")
+)
 
 
 class ZeroShotConfig(Config):

@@ -13,6 +13,7 @@ except ImportError as error:  # another project's package of the same name overw
     sys.exit(2)
 
 from reclm.cli import bench, data, profile, profiles, recommend, report, steer, tune
+from reclm.console import printable
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
@@ -56,7 +57,6 @@ def _fail(error: ReclmError) -> None:
 
 
 def _tell(kind: str, text: object) -> None:
-    from reclm.console import printable
 
     # it may quote data, or a server's answer
     print(f"{kind}: {printable(' '.join(str(text).split()))}", file=sys.stderr)

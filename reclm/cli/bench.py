@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import reclm
 from reclm.cli import options as opt
 from reclm.cli import report
+from reclm.console import say, show
 
 if TYPE_CHECKING:
     from reclm.benchmarks.results import Result
@@ -20,7 +22,10 @@ OF_SUITES |= {"jobs", "fresh", "home", "out"}
 OF_PROFILES = {"profiler", "model", "engine", "adapter", "kinds", "limit", "store", "controls"}
 OF_PROFILES |= {"profiler_set"}
 """Options that do nothing without ``--augment``."""
-BACKBONES = "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class."
+BACKBONES = (
+    "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class; "
+    "may be repeated."
+)
 SELECT_ON = "The part that chooses the epoch; test is the papers' choice, and flatters."
 LIMIT = (
     "Write missing profiles of the first so many users, and items, 0 for all; default 300 with a language model, all "
@@ -48,8 +53,6 @@ def suite(
     home: opt.Home = None,
 ) -> None:
     """Run a suite, and show its results beside the published numbers."""
-    import reclm
-
     report.check(track, out)
     result = reclm.run_suite(
         suite,
@@ -75,9 +78,6 @@ def compare(
     b: Annotated[Path, typer.Argument(help="Folder of the run that is compared with it.")],
 ) -> None:
     """Compare two runs row by row and user by user; nothing is trained."""
-    import reclm
-    from reclm.console import say, show
-
     changes = reclm.compare_runs(a, b)
     say(f"A: {a}\nB: {b}\n")
     show(changes)
@@ -86,7 +86,7 @@ def compare(
 @app.callback()
 def bench(
     context: typer.Context,
-    backbone: Annotated[str, opt.option(BACKBONES)] = "lightgcn",
+    backbone: Annotated[list[str], opt.option(BACKBONES)] = ["lightgcn"],  # noqa: B006
     augment: Annotated[bool, opt.option("Train it with profiles too, and compare.", "--augment")] = False,
     dataset: opt.DatasetName = "ml-100k",
     profiler: opt.ProfilerName = "zero-shot",
@@ -133,7 +133,6 @@ def bench(
     if not augment:
         reason = "is about profiles, which this trains without; add --augment"
         opt.refuse(context, names - OF_PROFILES, reason)
-    import reclm
     from reclm.benchmarks.trial import ProfileOptions
     from reclm.config import parse_settings
     from reclm.profiles.write import named_or_tuned
@@ -175,8 +174,6 @@ def bench(
 
 def _next(result: "Result", data: "Dataset", controls: bool) -> None:
     """Name the same command with what it lacks, and the command that recommends."""
-    from reclm.console import say
-
     same = shlex.join(["reclm", *sys.argv[1:]])
     writers = {row.writer for row in result.about.rows if row.writer}
     if not writers and data.has_item_text:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import reclm
 from reclm.cli import options as opt
+from reclm.console import printable, say, show_frame, show_table
 from reclm.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,9 +22,6 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Prepare dat
 @app.command("list")
 def list_(home: opt.Home = None) -> None:
     """List the data sets prepared so far, and the readers that are installed with their options."""
-    import reclm
-    from reclm.console import show_frame
-
     frame = reclm.list_datasets()
     frame["options"] = [_options(values) for values in frame.options]
     prepared, readers = frame.query("kind == 'prepared'"), frame.query("kind != 'prepared'")
@@ -54,7 +53,6 @@ def prepare(
 
     Options of the reader can also be written as flags: --train-day 2019-11-14 is --set train_day=2019-11-14.
     """
-    import reclm
     from reclm.config import parse_settings
 
     options = parse_settings([*(set_ or []), *_as_settings(context.args)])
@@ -67,8 +65,6 @@ def prepare(
 @app.command()
 def show(name: opt.DatasetArgument, home: opt.Home = None) -> None:
     """Show the contents of a data set: counts, splits, protocols, item text, what was dropped and why."""
-    import reclm
-
     _show(reclm.load_dataset(name), name)
 
 
@@ -80,8 +76,6 @@ def export(
     home: opt.Home = None,
 ) -> None:
     """Write a data set for another library: splits, ids and item text."""
-    import reclm
-    from reclm.console import say
     from reclm.data.readers.recbole import write_atomic
 
     write_atomic(reclm.load_dataset(name), out)
@@ -105,14 +99,13 @@ def _as_settings(words: list[str]) -> list[str]:
 
 
 def _show(dataset: "Dataset", name: str) -> None:
-    from reclm.console import printable, say, show_table
 
     summary = dataset.summary()
     say(summary.title + (f", in {dataset.folder}" if dataset.folder else ""))
     for title, (head, *body) in summary.tables.items():
         rows = [[printable(cell, LONGEST) if isinstance(cell, str) else cell for cell in row] for row in body]
         show_table(head, rows, title)
-    say("kept: " + "; ".join(f"{count:,} {noun}" for noun, count in summary.kept.items()))
+    say("kept: " + "; ".join(f"{count:,} {noun}" for noun, count in summary.counts.items()))
     for line in summary.malformed:
         say(f"  {line}")
     if dataset.has_item_text:

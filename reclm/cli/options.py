@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from reclm.console import say
 from reclm.errors import BadInput, NotFound
+from reclm.folders import workspace
 
 if TYPE_CHECKING:
     from reclm.data.dataset import ProfileKind
@@ -24,8 +26,6 @@ _HOME: ContextVar[Path | None] = ContextVar("home", default=None)
 def _set_home(home: Path | None) -> Path | None:
     """Make the folder of ``--home`` the workspace of this command."""
     if home is not None:
-        from reclm.folders import workspace
-
         _HOME.set(home)
         workspace(home)
     return home
@@ -125,8 +125,6 @@ def is_default(context: typer.Context, name: str) -> bool:
 
 def next_step(command: str, note: str = "", **options: Any) -> None:
     """Name a command that may come next."""
-    from reclm.console import say
-
     say(f"next: {command}{flags(**options)}{f'   ({note})' * bool(note)}")
 
 

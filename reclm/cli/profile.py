@@ -3,7 +3,9 @@
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
+import reclm
 from reclm.cli import options as opt
+from reclm.console import printable, say, show_table
 
 if TYPE_CHECKING:
     from reclm.profiles.profiles import Profiles
@@ -30,9 +32,7 @@ def profile(
     home: opt.Home = None,
 ) -> None:
     """Write a profile of every user and item, and embed it. Run again, it resumes."""
-    import reclm
     from reclm.config import parse_settings
-    from reclm.console import say, show_table
 
     profiler = opt.tuned(profiler, adapter)
     data = reclm.load_dataset(dataset)
@@ -56,7 +56,6 @@ def profile(
 
 
 def _show_run(run: "ProfileRun") -> None:
-    from reclm.console import show_table
 
     columns = {
         f"{kind.kind}s": {
@@ -85,7 +84,6 @@ def _show_run(run: "ProfileRun") -> None:
 
 def _show_examples(profiles: "Profiles") -> str | None:
     """Show three profiles of each kind beside their sources; return the first one's id."""
-    from reclm.console import printable, show_table
     from reclm.profiles.run import examples
 
     first = None

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import reclm
 from reclm.cli import options as opt
+from reclm.console import say, show_frame, show_table
 
 if TYPE_CHECKING:
     from reclm.data.dataset import ProfileKind
@@ -25,9 +27,6 @@ def list_(
     home: opt.Home = None,
 ) -> None:
     """List the profiles written so far."""
-    import reclm
-    from reclm.console import show_frame
-
     stores = reclm.list_profiles(dataset)
     show_frame(stores)
     if len(stores):
@@ -46,8 +45,6 @@ def show(
     home: opt.Home = None,
 ) -> None:
     """Print one profile and its origin."""
-    from reclm.console import say
-
     profiles, sides = _open(dataset, profiler, model, store), opt.sides(kinds)
     stored: list[ProfileKind] = [kind for kind in sides if profiles.store.get(kind, id)]
     described = stored or sides[-1:]
@@ -72,8 +69,6 @@ def search(
     home: opt.Home = None,
 ) -> None:
     """Print the profiles nearest in meaning."""
-    from reclm.console import show_table
-
     profiles = _open(dataset, profiler, model, store, encoder)
     rows = [
         (kind, id, f"{similarity:.3f}", profile)
@@ -97,7 +92,6 @@ def export(
     home: opt.Home = None,
 ) -> None:
     """Write profiles for other programs: texts (parquet) or vectors (npy, safetensors, recbole)."""
-    from reclm.console import say
     from reclm.profiles.exchange import NEXT
 
     profiles = _open(dataset, profiler, model, store, encoder)
@@ -118,8 +112,6 @@ def import_(
     home: opt.Home = None,
 ) -> None:
     """Take over profiles that somebody else wrote."""
-    import reclm
-    from reclm.console import say
     from reclm.data.readers.records import read_records
     from reclm.errors import BadInput
     from reclm.profiles.exchange import import_frames
@@ -137,7 +129,6 @@ def _open(
     dataset: str, profiler: str | None, model: str | None, store: Path | None, encoder: str | None = None
 ) -> "Profiles":
     """Open the profiles in ``store``, or those of a data set in the workspace."""
-    import reclm
     from reclm.data.storage import is_dataset, read_head
 
     if store is not None:

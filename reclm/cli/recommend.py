@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any
 
+import reclm
 from reclm.cli import options as opt
+from reclm.console import printable, say, show_table
 
 LONGEST = 90  # characters of a title that are shown
 
@@ -25,8 +27,6 @@ def recommend(
     home: opt.Home = None,
 ) -> None:
     """Recommend items to a user of the data set, or to a new one."""
-    import reclm
-    from reclm.console import printable, say, show_table
     from reclm.recommend.saved import find_model
 
     items = None if history is None else [id for part in history.split(",") if (id := part.strip())]

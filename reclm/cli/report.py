@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reclm.cli.options import next_step
+from reclm.console import say, show
 
 if TYPE_CHECKING:
     from reclm.benchmarks.results import Result
@@ -20,7 +21,6 @@ def report(
 ) -> None:
     """Write a run's report: one HTML page with verdict, tables and pictures; Markdown, LaTeX and CSV."""
     from reclm.benchmarks.report import write_report
-    from reclm.console import say
 
     page, *others = write_report(run, out)
     say(f"report in {page.parent} ({', '.join(file.name for file in (page, *others))})")
@@ -30,20 +30,18 @@ def report(
 
 def check(track: Sequence[str] | None, out: Path | None) -> None:
     """Check the places that results go to, before anything is trained for them."""
-    from reclm.folders import make_folder
+    from reclm.benchmarks.result_files import check_place
 
     if track:
         from reclm.benchmarks.tracking import check_trackers
 
         check_trackers(track)
-    if out is not None:
-        make_folder(out, "--out")
+    check_place(out)
 
 
 def show_run(result: "Result", trackers: Sequence[str] | None) -> None:
     """Show a run's tables and verdict, write it to trackers, and name the command that reports it."""
     from reclm.benchmarks.tracking import track
-    from reclm.console import say, show
 
     folder = result.folder
     assert folder is not None

@@ -2,7 +2,11 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
+
+import reclm
 from reclm.cli import options as opt
+from reclm.console import printable, say, show_frame, show_table
 from reclm.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,10 +33,9 @@ def steer(
     home: opt.Home = None,
 ) -> None:
     """Rank items by a user's profile, and see what an edit of it moves."""
-    import reclm
     from reclm.config import parse_settings
-    from reclm.console import say
-    from reclm.recommend.text_ranking import TextProfiles, stored_profiles, user_profile
+    from reclm.profiles.profiles import TextProfiles
+    from reclm.profiles.write import stored_profiles, user_profile
     from reclm.text.encoder import TextEncoder
 
     if edit is not None and user is None:
@@ -66,8 +69,6 @@ def steer(
 
 def _in_editor(profile: str) -> str:
     """Return the profile as it is saved in $VISUAL or $EDITOR, else unchanged."""
-    import click
-
     try:
         saved = click.edit(profile)
     except click.ClickException as error:
@@ -77,7 +78,6 @@ def _in_editor(profile: str) -> str:
 
 
 def _show(steered: "Steered") -> None:
-    from reclm.console import printable, say, show_table
 
     if steered.edited is not None:
         say(f"\nedited profile:\n{steered.edited}")
@@ -111,7 +111,6 @@ def _moved(item: "Ranked", length: int) -> str:
 
 
 def _show_measure(steering: "Steering") -> None:
-    from reclm.console import say, show_frame
 
     title = "change of the share of a category, its 95 % interval, and the users that moved so"
     show_frame(steering.table(), title)

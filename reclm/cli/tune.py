@@ -3,7 +3,9 @@
 import shlex
 from typing import Annotated
 
+import reclm
 from reclm.cli import options as opt
+from reclm.console import say, show
 
 TEACHER = "User profiles to learn from: CSV, TSV, Parquet, JSON lines, or a profile store."
 
@@ -29,9 +31,7 @@ def tune(
     home: opt.Home = None,
 ) -> None:
     """Tune a language model to write profiles, from a teacher's. Run again, it resumes."""
-    import reclm
     from reclm.config import parse_settings
-    from reclm.console import say, show
     from reclm.profiles.tune import open_tuner, tuning_lock, tuning_settings
 
     changes = parse_settings(set_ or []) | ({} if variant is None else {"variant": variant})

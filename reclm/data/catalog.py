@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace as with_fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from reclm import plugins
 from reclm.data.dataset import Dataset
@@ -11,9 +13,6 @@ from reclm.data.readers.base import Reader, RemotePath
 from reclm.data.storage import is_dataset, load_folder, read_head, save
 from reclm.errors import BadInput, NotFound, ReclmError, unknown
 from reclm.folders import current, slug
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = "name kind summary options users items train fingerprint folder source"
 
@@ -117,15 +116,13 @@ def load_dataset(name: str | Path) -> Dataset:
     raise unknown("data set", text, {*readers, *prepared()})
 
 
-def list_datasets() -> "pd.DataFrame":
+def list_datasets() -> pd.DataFrame:
     """Return a table of the data sets prepared so far and of the readers that can prepare more.
 
     Columns: ``name``; ``kind`` (``prepared``, ``embedded`` reader or ``reader``); ``summary``; ``options`` of a reader
     with their defaults, or those that a data set was prepared with; ``users``, ``items``, ``train``; ``fingerprint``;
     ``folder``, or the ``source`` that a reader needs. A plug-in or data set that cannot be read says so in ``summary``.
     """
-    import pandas as pd
-
     rows = [_prepared_row(name, folder) for name, folder in prepared().items()]
     rows += [_reader_row(name) for name in plugins.names("dataset")]
     frame = pd.DataFrame(rows, columns=COLUMNS.split())

@@ -111,9 +111,9 @@ class Protocol:
 
 @dataclass
 class ReadReport:
-    """Counts of the records that a reader kept and dropped, by reason, and the first few malformed lines."""
+    """Counts of what a reader found and of the records it dropped, by reason, and the first few malformed lines."""
 
-    kept: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
 
@@ -126,10 +126,10 @@ class ReadReport:
         """Return ``"; the first malformed line: …"``, nothing where there is none."""
         return f"; the first malformed line: {self.malformed[0]}" if self.malformed else ""
 
-    def keep(self, what: str, count: int) -> None:
-        """Add to a count of what was kept; those that are 0 are not shown."""
+    def count(self, what: str, count: int = 1) -> None:
+        """Add to a count of what was found; those that are 0 are not shown."""
         if count:
-            self.kept[what] = self.kept.get(what, 0) + int(count)
+            self.counts[what] = self.counts.get(what, 0) + int(count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,6 +343,14 @@ class Dataset:
             for array in (sessions.users, sessions.history, sessions.future, sessions.split):
                 digest.update(f"{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()[:16]
+
+
+def check_dataset(data: Any) -> Dataset:
+    """Return ``data``, or raise BadInput where it is no data set but its name, a frame or anything else."""
+    if not isinstance(data, Dataset):
+        remedy = "load it: reclm.load_dataset(NAME), or make it: reclm.Dataset.from_frames(FRAME, ITEMS)"
+        raise BadInput(f"data is a {type(data).__name__}, no data set; {remedy}", value=data, where="data")
+    return data
 
 
 def _add_strings(digest: Any, column: pa.Array | pa.ChunkedArray) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reclm.errors import BadInput, NotFound, unknown
+from reclm.errors import BadInput, NotFound, near
 
 
 def id_strings(ids: Iterable[object] | pa.Array) -> pa.Array:
@@ -80,14 +80,16 @@ class IdMap:
             rows = pc.coalesce(rows, pc.index_in(whole_numbers(names), value_set=self.array), -1)
         return rows.to_numpy(zero_copy_only=False).astype(np.int64)
 
-    def idx(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Return the rows ``(n,)`` int64 of some ids; the first one that is not known is a :class:`NotFound`."""
+    def idx(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray, dataset: str = "") -> np.ndarray:
+        """Return the rows ``(n,)`` int64 of some ids (of ``dataset``); NotFound for the first one that is unknown."""
         wanted = ids if isinstance(ids, pa.ChunkedArray) else id_strings(ids)
         rows = self.find(wanted)
         if (rows < 0).any():
             name = str(wanted[int(np.flatnonzero(rows < 0)[0])])
-            if len(self) <= 20:
-                raise unknown(self.what, name, self.ids())
-            message = f"unknown {self.what} {name!r}; ids look like {', '.join(self.ids(np.arange(5)))}"
-            raise NotFound(message, value=name, where=self.what)
+            offered = near(name, self.ids()) or self.ids(np.arange(min(3, len(self))))
+            among = f"the {len(self):,} {self.what}s" + f" of data set {dataset!r}" * bool(dataset)
+            message = (
+                f"unknown {self.what} {name!r} among {among}; ids near it, or like it: {', '.join(offered)}"
+            )
+            raise NotFound(message, value=name, where=dataset or self.what, remedy=(*offered, "")[0])
         return rows

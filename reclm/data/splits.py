@@ -185,7 +185,7 @@ def from_log(
     generator = np.random.default_rng(options.seed)
     used = np.flatnonzero(np.bincount(log.item_idx, minlength=len(items)))
     if log.timestamp is None:
-        report.keep("interactions without a time, split in random order", len(log))
+        report.count("interactions without a time, split in random order", len(log))
     held_out = np.zeros(len(items), bool)
     held_out[used[hold_out_items(len(used), options.held_out_items, generator)]] = True
     part = np.full(len(log), TEST, np.int8)
@@ -246,7 +246,7 @@ def from_given(
 
 def finished(dataset: Dataset) -> Dataset:
     """Note the counts of a data set in its report, and return it."""
-    counts = dataset.report.kept
+    counts = dataset.report.counts
     counts["users"], counts["items"] = len(dataset.users), len(dataset.items)
     for split in SPLITS:
         counts[f"{split} interactions"] = len(dataset.split(split))

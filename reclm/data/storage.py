@@ -14,12 +14,15 @@ from reclm.config import read_yaml
 from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.sessions import Sessions
-from reclm.errors import BadInput, Damaged
+from reclm.errors import Damaged
 from reclm.files import atomic_folder
+from reclm.folders import check_folder
 
 FORMAT = 1
 HEAD = "dataset.yaml"
 SESSIONS = "sessions.parquet"
+_REPORT = ("kept", "dropped", "malformed")
+"""Names of the fields of the reader's report on disk."""
 
 
 def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:
@@ -29,9 +32,7 @@ def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = No
     in row order; ``train``, ``valid`` and ``test.parquet`` refer to those rows, and so does ``sessions.parquet`` where
     there are sessions. ``prepared`` records how it was made (reader, source, options).
     """
-    if folder.exists() and not is_dataset(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        message = f"{folder} holds something else than a data set; choose another folder with --out"
-        raise BadInput(message, value=folder)
+    check_folder(folder, HEAD, "a data set", "--out")
     with atomic_folder(folder) as draft:
         _write(dataset, draft, prepared or {})
 
@@ -61,7 +62,7 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
         "text_template": dataset.text_template,
         "text_fields": dataset.item_text.column_names,
         "protocols": [{"name": protocol.name, "mask": list(protocol.mask)} for protocol in dataset.protocols],
-        "report": vars(dataset.report),
+        "report": dict(zip(_REPORT, vars(dataset.report).values(), strict=True)),
         "prepared": dict(prepared),
     }
     if dataset.sessions is not None:
@@ -101,7 +102,7 @@ def load_folder(folder: Path) -> Dataset:
         ids = (IdMap(tables["users"]["user_id"], "user"), IdMap(items["item_id"], "item"))
         train, valid, test = (Interactions.from_table(tables[name]) for name in SPLITS)
         rest: dict[str, Any] = {"item_text": item_text, "text_template": head["text_template"]}
-        rest |= {"protocols": protocols, "report": ReadReport(**head["report"])}
+        rest |= {"protocols": protocols, "report": ReadReport(*(head["report"][name] for name in _REPORT))}
         dataset = Dataset(head["name"], *ids, train, valid, test, **rest, sessions=sessions, folder=folder)
     except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
         what = " ".join(str(error).split())

@@ -20,13 +20,13 @@ class Summary:
 
     Attributes:
         tables: the rows of each table by its title, the column names first; there is none without rows.
-        kept: the reader's counts of what it kept.
+        counts: of what the reader found.
         malformed: the first few malformed lines.
     """
 
     title: str
     tables: dict[str, list[tuple[Any, ...]]]
-    kept: dict[str, int]
+    counts: dict[str, int]
     malformed: list[str]
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ def summarise(dataset: Dataset) -> Summary:
     density = sum(len(dataset.split(name)) for name in SPLITS) / (users * items)
     size = f"{users:,} users × {items:,} items, density {density:.4%}, fingerprint {dataset.fingerprint}"
     tables = {title: body for title, body in tables.items() if len(body) > 1}
-    return Summary(f"{dataset.name}: {size}", tables, dict(report.kept), list(report.malformed))
+    return Summary(f"{dataset.name}: {size}", tables, dict(report.counts), list(report.malformed))
 
 
 def _split(dataset: Dataset, name: Split) -> tuple[Any, ...]:

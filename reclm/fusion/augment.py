@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,7 @@ from reclm.fusion.rows import (
 )
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import view_of
-
-if TYPE_CHECKING:
-    from reclm.profiles.profiles import Profiles
+from reclm.profiles.profiles import Profiles
 
 
 class Augmented:
@@ -103,7 +101,7 @@ class Augmented:
             bake: write the fused rows into them, so that the model scores as in evaluation without reclm. Otherwise
                 the base rows return as they are now (trained, if they were trained).
         """
-        for module in self.tables.values():
+        for module in Augmented(self.model).tables.values():  # an error where it is plain by now
             detach(module, bake=bake)
         return self.model
 
@@ -115,7 +113,7 @@ def remove(model: nn.Module, *, bake: bool = True) -> nn.Module:
 
 def augment(
     model: nn.Module,
-    profiles: "Profiles | Mapping[ProfileKind, ProfileMatrix]",
+    profiles: Profiles | Mapping[ProfileKind, ProfileMatrix],
     *,
     users: str | None = "user_embedding",
     items: str | None = "item_embedding",

@@ -92,6 +92,8 @@ def place(
     _check_matrix(kind, profiles, view)
     is_cold = _cold_rows(cold, view, kind, len(profiles))
     owners = np.arange(len(profiles))
+    if ids is not None and rows is not None:
+        raise BadInput(f"give {kind}_ids= or {kind}_rows=, not both", where=f"{kind}_rows")
     if ids is not None:
         owners, rows = _rows_by_id(kind, path, ids, embedding, view)
         profiles = ProfileMatrix(profiles.vectors[owners], profiles.present[owners])
@@ -211,6 +213,7 @@ def _rows_by_id(
     what = f"{kind}_ids"
     if view is None:
         raise BadInput(f"{what} go with the ids of a data set; give data=, too, or {kind}_rows=", where=what)
+    ids = list(ids)  # a series of pandas goes by its labels, not by its order
     if len(ids) != embedding.num_embeddings:
         message = (
             f"{what} has {len(ids)} entries and embedding {path!r} {embedding.num_embeddings} rows; give an id for "

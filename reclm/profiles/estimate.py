@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.intervals import duration
@@ -13,11 +13,7 @@ from reclm.llm.chat import Chat
 from reclm.profiles.profile import Profile, Profiler, Subject
 from reclm.profiles.run import Plan, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,8 @@ class Estimate:
 
     kinds: tuple[KindEstimate, ...]
 
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> pd.DataFrame:
         """Return a frame with a column a kind."""
-        import pandas as pd
-
         rows = {
             "subjects": lambda kind: kind.plan.subjects,
             "left out by prompts": lambda kind: kind.plan.left_out,
@@ -78,7 +72,7 @@ def dry_run(
     kinds: Sequence[ProfileKind] = KINDS,
     limit: int | None = None,
     sample: int = 24,
-    encoder: "TextEncoder | None" = None,
+    encoder: TextEncoder | None = None,
     prompts: int | None = None,
 ) -> list[KindEstimate]:
     """Estimate a run, and store nothing.
@@ -110,7 +104,7 @@ def _stand_ins(store: ProfileStore | None, plan: Plan, answers: list[Profile]) -
 
 
 def _calibrate(
-    profiler: Profiler, plan: Plan, sample: int, encoder: "TextEncoder | None"
+    profiler: Profiler, plan: Plan, sample: int, encoder: TextEncoder | None
 ) -> tuple[KindEstimate, list[Profile]]:
     prompts = plan.prompts
     if not prompts:

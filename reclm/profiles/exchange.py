@@ -5,26 +5,25 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
+from safetensors.numpy import save_file
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap, id_strings
-from reclm.data.readers.columns import to_arrow
+from reclm.data.readers.columns import strings, to_arrow
 from reclm.errors import BadInput, NotFound, unknown
 from reclm.folders import current, make_folder, slug
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profile, view_of
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import KINDS, ProfileStore
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 IMPORTED = "imported"
 """Model of a profile that has no other origin, and the start of the writer's name."""
@@ -36,7 +35,7 @@ def import_frames(
     *,
     text: str = "text",
     id: str | None = None,
-    encoder: "str | TextEncoder | None" = None,
+    encoder: str | TextEncoder | None = None,
     origin: str = "frame",
     store: Path | None = None,
 ) -> Profiles:
@@ -46,6 +45,9 @@ def import_frames(
     imported profiles already; ``origin`` is for the record.
     """
     view = view_of(data)
+    if isinstance(encoder, str):
+        encoder = TextEncoder(encoder)
+        encoder.model  # noqa: B018 - a store must not name one that cannot be loaded
     profiles = [
         profile
         for kind, frame in frames.items()
@@ -63,8 +65,8 @@ def import_frames(
     folder = store or current().store(view.name, writer)
     with ProfileStore.open(folder, view.fingerprint, writer, view.name) as opened:
         opened.add(profiles)
-        if isinstance(encoder, str):
-            opened.describe(encoder=encoder)
+        if encoder is not None:
+            opened.describe(encoder=encoder.source)
     return Profiles.open(folder, data, encoder=encoder)
 
 
@@ -84,7 +86,7 @@ def _read(
             raise unknown(f"column of {origin}", column, names)
     id = id or _id_column(names, kind, text, origin)
     ids = pc.fill_null(id_strings(table[id].combine_chunks()), "").to_pylist()
-    texts = pc.fill_null(table[text].cast(pa.string()), "").to_pylist()
+    texts = pc.fill_null(strings(table[text]), "").to_pylist()
     models = table["model"].cast(pa.string()).to_pylist() if "model" in names else [None] * len(ids)
     settings = json.dumps({"origin": origin})
     profiles: dict[str, Profile] = {}
@@ -192,8 +194,6 @@ def _vectors(format: str, store: ProfileStore, folder: Path, ids: _Ids, matrices
         for file, matrix in zip(files, matrices.values(), strict=True):
             np.save(file, matrix)
     else:
-        from safetensors.numpy import save_file
-
         files = [folder / "profiles.safetensors"]
         tensors: dict[str, np.ndarray] = {**matrices}
         save_file(tensors, files[0], metadata={"fingerprint": store.info.fingerprint})

@@ -22,12 +22,11 @@ from reclm.folders import Workspace, current, slug
 from reclm.profiles.profile import Profile
 from reclm.profiles.salvage import LANCE_ERRORS
 from reclm.profiles.store import ITEM_TEXT, ProfileStore, compact, connect, open_table, upsert
+from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
     from lancedb.table import Table
-
-    from reclm.text.encoder import TextEncoder
 
 CHUNK = 256
 """Texts that are encoded before their vectors are stored."""
@@ -56,9 +55,14 @@ class ProfileMatrix:
         matrix[rows[known]], present[rows[known]] = vectors[known], True
         return cls(matrix, present)
 
+    @classmethod
+    def of_texts(cls, texts: dict[str, str], encoder: TextEncoder, idmap: IdMap) -> "ProfileMatrix":
+        """Encode texts by id, all anew, into the row order of ``idmap``."""
+        return cls.from_rows(list(texts), encoder.encode(list(texts.values())), idmap)
+
 
 def profile_matrix(
-    store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind, idmap: IdMap, progress: bool = True
+    store: ProfileStore, encoder: TextEncoder, kind: ProfileKind, idmap: IdMap, progress: bool = True
 ) -> ProfileMatrix:
     """Return the embeddings of all profiles of ``kind``; new and changed texts are encoded, equal ones once."""
     return ProfileMatrix.from_rows(*profile_vectors(store, encoder, kind, progress), idmap)
@@ -75,7 +79,7 @@ def profile_vectors(
 
 
 def item_text_features(
-    view: TrainingView, encoder: "TextEncoder", workspace: Workspace | None = None, progress: bool = True
+    view: TrainingView, encoder: TextEncoder, workspace: Workspace | None = None, progress: bool = True
 ) -> np.ndarray:
     """Return the item text features ``f_v`` ``(I, t)`` float32 in row order, zero without text; they are cached."""
     texts = dict(zip(view.items.ids(), item_texts(view.item_text, view.text_template), strict=True))
@@ -90,7 +94,7 @@ def item_text_features(
     return features
 
 
-def vector_table(store: ProfileStore, encoder: "TextEncoder", kind: ProfileKind, progress: bool) -> "Table":
+def vector_table(store: ProfileStore, encoder: TextEncoder, kind: ProfileKind, progress: bool) -> "Table":
     """Return a table of vectors that has every profile of ``kind``, after encoding new and changed ones.
 
     It lies in the store; where the store cannot be written, in the workspace's cache; else in memory.
@@ -153,7 +157,7 @@ def _fill(
     stored: "Table | None",
     kind: ProfileKind,
     changed: dict[str, list[str]],
-    encoder: "TextEncoder",
+    encoder: TextEncoder,
     progress: bool,
 ) -> None:
     """Store the vectors of ``changed`` texts; those of equal texts come from ``table`` or ``stored``."""

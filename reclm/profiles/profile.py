@@ -6,20 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from reclm import plugins
 from reclm.config import Config as BaseConfig
 from reclm.config import merged, read_yaml
-from reclm.data.dataset import Dataset, ProfileKind, TrainingView
+from reclm.data.dataset import Dataset, ProfileKind, TrainingView, check_dataset
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator, no_answer, said
 from reclm.llm.models import open_generator
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 CONFIG = "config.yaml"
 
@@ -29,7 +27,7 @@ Known = Mapping[ProfileKind, Mapping[str, str]]
 
 def view_of(data: Dataset | TrainingView) -> TrainingView:
     """Return the training part of a data set: all that a profiler may read."""
-    return data if isinstance(data, TrainingView) else data.view()
+    return data if isinstance(data, TrainingView) else check_dataset(data).view()
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Profiler(ABC):
         engine: str | None = None,
         generator: TextGenerator | None = None,
         folder: Path | None = None,
-        encoder: "TextEncoder | None" = None,
+        encoder: TextEncoder | None = None,
     ) -> None:
         if isinstance(model, TextGenerator):
             model, generator = None, model

@@ -5,24 +5,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
-from reclm.errors import BadInput, NotFound, near
+from reclm.errors import BadInput, NotFound, at_least, near
 from reclm.profiles.matrix import ProfileMatrix, nearest, profile_vectors, vector_table
 from reclm.profiles.profile import Profile, view_of
-from reclm.profiles.store import KINDS, ProfileStore, stores
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from reclm.profiles.run import ProfileRun
-    from reclm.text.encoder import TextEncoder
+from reclm.profiles.run import ProfileRun
+from reclm.profiles.store import KINDS, ProfileStore, kinds_of, stores
+from reclm.text.encoder import TextEncoder
 
 EDITED = "edited"
 """Model of a profile that :meth:`Profiles.edit` changed."""
@@ -41,10 +38,10 @@ class Profiles:
 
     folder: Path
     kinds: tuple[ProfileKind, ...] = KINDS
-    run: "ProfileRun | None" = None
+    run: ProfileRun | None = None
     edits: Mapping[tuple[ProfileKind, str], str] = field(default_factory=dict)
     _data: Dataset | TrainingView | None = None
-    _encoder: "TextEncoder | str | None" = None
+    _encoder: TextEncoder | str | None = None
 
     @classmethod
     def open(
@@ -53,7 +50,7 @@ class Profiles:
         data: Dataset | TrainingView | None = None,
         *,
         kinds: Iterable[ProfileKind] | None = None,
-        encoder: "str | TextEncoder | None" = None,
+        encoder: str | TextEncoder | None = None,
     ) -> "Profiles":
         """Open the profiles in the folder ``store``. Reading changes nothing there.
 
@@ -71,7 +68,7 @@ class Profiles:
         if view is not None and view.fingerprint != opened.info.fingerprint:
             raise _of_other_data(opened, view)
         stored: tuple[ProfileKind, ...] = tuple(kind for kind in KINDS if opened.count(kind))
-        return cls(opened.folder, stored if kinds is None else tuple(kinds), _data=data, _encoder=encoder)
+        return cls(opened.folder, stored if kinds is None else kinds_of(kinds), _data=data, _encoder=encoder)
 
     @classmethod
     def find(
@@ -80,7 +77,7 @@ class Profiles:
         profiler: str | None = None,
         model: str | None = None,
         *,
-        encoder: "str | TextEncoder | None" = None,
+        encoder: str | TextEncoder | None = None,
     ) -> "Profiles":
         """Find the profiles of a data set in the workspace; ``profiler`` and ``model`` are needed where several exist.
 
@@ -108,7 +105,7 @@ class Profiles:
         items: Any = None,
         *,
         text: str = "text",
-        encoder: "str | TextEncoder | None" = None,
+        encoder: str | TextEncoder | None = None,
     ) -> "Profiles":
         """Take over profiles that somebody else wrote, and put them into a store of the workspace.
 
@@ -147,10 +144,8 @@ class Profiles:
         return self.store.info.writer
 
     @cached_property
-    def encoder(self) -> "TextEncoder":
+    def encoder(self) -> TextEncoder:
         """The text encoder that the profiles are read with."""
-        from reclm.text.encoder import TextEncoder
-
         chosen = self._encoder or self.store.info.encoder or None
         return TextEncoder(chosen) if chosen is None or isinstance(chosen, str) else chosen
 
@@ -180,7 +175,7 @@ class Profiles:
             rows = pa.concat_tables([rows, pa.Table.from_pylist(new, rows.schema)])
         return rows.sort_by("id")
 
-    def texts(self, kind: ProfileKind = "user") -> "pd.DataFrame":
+    def texts(self, kind: ProfileKind = "user") -> pd.DataFrame:
         """Return the profiles of ``kind`` as a frame: id, text, model, written at."""
         rows = self.rows(kind).select(["id", "text", "model", "created"])
         return rows.rename_columns(["id", "text", "model", "written at"]).to_pandas()
@@ -226,10 +221,9 @@ class Profiles:
         """Return the embeddings of all users (or items) in row order of the data set."""
         return ProfileMatrix.from_rows(*self.embeddings(kind, progress), self.view.idmap(kind))
 
-    def search(self, text: str, kind: ProfileKind = "user", k: int = 10) -> "pd.DataFrame":
+    def search(self, text: str, kind: ProfileKind = "user", k: int = 10) -> pd.DataFrame:
         """Return the ``k`` profiles nearest in meaning to ``text``, nearest first: id, similarity (cosine), text."""
-        import pandas as pd
-
+        at_least(1, k=k)
         query, edited = self.encoder.encode([text])[0], self._edited(kind)
         table = vector_table(self.store, self.encoder, kind, True)
         stored = self.store.hashes(kind)
@@ -268,7 +262,7 @@ class Profiles:
         """Write files for other programs: texts (``parquet``) or vectors (``npy``, ``safetensors``, ``recbole``)."""
         from reclm.profiles.exchange import export
 
-        return export(self, format, Path(folder), kinds or self.kinds)
+        return export(self, format, Path(folder), kinds_of(kinds) if kinds else self.kinds)
 
     @property
     def coverage(self) -> dict[ProfileKind, tuple[int, int]]:
@@ -292,6 +286,26 @@ class Profiles:
         head = f"<b>{escape(repr(self))}</b>"
         frames = (self.texts(kind).head(3)[["id", "text"]].assign(kind=kind) for kind in self.kinds)
         return head + "".join(frame.to_html(index=False, escape=True, border=0) for frame in frames)
+
+
+class TextProfiles:
+    """Profile texts of some users that lie in no store, as :func:`reclm.recommend.fit.fit` takes them."""
+
+    def __init__(self, data: Dataset, texts: dict[str, str], encoder: TextEncoder) -> None:
+        self.encoder, self.fingerprint = encoder, data.fingerprint
+        self._data, self._texts = data, texts
+
+    def get(self, id: Any, kind: ProfileKind = "user") -> Profile:
+        """Return the profile of a user; NotFound if it has none."""
+        if kind != "user" or str(id) not in self._texts:
+            raise NotFound(f"no profile of {kind} {id!r}", value=id)
+        return Profile("user", str(id), self._texts[str(id)], "", "")
+
+    def matrix(self, kind: ProfileKind) -> ProfileMatrix:
+        """Return the embeddings of all users in row order of the data set; of items there are none."""
+        texts = self._texts if kind == "user" else {}
+        idmap = self._data.users if kind == "user" else self._data.items
+        return ProfileMatrix.of_texts(texts, self.encoder, idmap)
 
 
 def _is_by(writer: str, profiler: str | None, model: str | None) -> bool:

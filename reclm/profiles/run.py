@@ -16,7 +16,7 @@ import pyarrow as pa
 from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.data.item_text import take_rows
-from reclm.errors import ReclmError
+from reclm.errors import BadInput, ReclmError
 from reclm.llm.chat import NoAnswers
 from reclm.llm.models import LazyGenerator
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
@@ -193,6 +193,13 @@ def written(store: ProfileStore, plan: Plan) -> dict[str, str]:
     """Return ``{id: profile text}`` of the plan's subjects that have a profile in the store."""
     texts = store.texts(plan.kind)
     return {id: texts[id] for id in plan.prompt_hashes if id in texts}
+
+
+def check_text(view: TrainingView) -> None:
+    """Raise BadInput where no item has a text, and no interaction a review: nothing can be written from that."""
+    if view.train.review is None and not view.has_item_text:
+        message = f"data set {view.name!r} has no item text: there is nothing to write profiles from"
+        raise BadInput(f"{message}; bench it without --augment", value=view.name)
 
 
 def make_profiles(

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, Damaged, NotFound, ReclmError
 from reclm.files import Journal, Lock, atomic_file
-from reclm.folders import current, make_folder
+from reclm.folders import check_folder, current, make_folder
 from reclm.profiles.profile import Profile
 from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, present, read_rows, typed
 
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
+
+
+def kinds_of(kinds: Iterable[str]) -> tuple[ProfileKind, ...]:
+    """Return one kind or several in the order of :data:`KINDS`; BadInput for none, and for another name."""
+    chosen = {kinds} if isinstance(kinds, str) else {*kinds}
+    if not chosen or chosen - {*KINDS}:
+        wrong = next(iter(chosen - {*KINDS}), None)
+        raise BadInput(f"kinds = {kinds!r}: give 'user', 'item' or both", value=wrong, where="kinds")
+    return tuple(kind for kind in KINDS if kind in chosen)
+
 
 PATIENCE = 30.0
 """Seconds to wait for another process that writes to a store."""
@@ -48,6 +59,8 @@ class StoreInfo(Config):
     """Folder, beside this one, of the store whose answers to equal prompts are taken over; none if empty."""
     encoder: str = ""
     """Name or folder of the text encoder that the profiles are to be read with; the default one if empty."""
+    profiler: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of ``open_profiler`` that open the profiler of the last run; empty where it is not known."""
 
 
 class ProfileStore:
@@ -113,10 +126,7 @@ class ProfileStore:
 
     @classmethod
     def _create(cls, folder: Path, info: StoreInfo) -> Self:
-        # another run may be creating it, too: its draft and lock are hidden files
-        if folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*"))) and not cls.at(folder):
-            message = f"{folder} is not empty and no profile store; choose another --store"
-            raise BadInput(message, where=folder)
+        check_folder(folder, "store.yaml", "a profile store", "--store")
         make_folder(folder, "--store or --home")
         store = cls(folder, info)
         store.describe()
@@ -130,9 +140,12 @@ class ProfileStore:
             raise NotFound(message, value=folder, remedy="reclm profiles list")
         return cls(folder, StoreInfo.from_yaml(folder / "store.yaml"))
 
-    def describe(self, **changes: str) -> None:
-        """Write ``store.yaml``, with ``changes`` of its fields."""
-        self.info = self.info.model_copy(update=changes)
+    def describe(self, **changes: Any) -> None:
+        """Write ``store.yaml`` with ``changes`` of its fields, where there are any."""
+        info = self.info.model_copy(update=changes)
+        if info == self.info and self.at(self.folder):
+            return
+        self.info = info
         with atomic_file(self.folder / "store.yaml") as draft:
             self.info.to_yaml(draft)
 
@@ -222,6 +235,10 @@ class ProfileStore:
 
         What is damaged is left out, and named in a warning; so is a blank text, which is no profile.
         """
+        if kind is not None:
+            kinds_of([kind])
+        if kind is not None:
+            kinds_of([kind])
         wanted = columns or SCHEMA.names
         # the journal is read first: a row that a writer moves meanwhile is then seen twice, not missed
         recent = {key: row for key, row in self._journalled().items() if kind in {None, row["kind"]}}

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reclm import plugins
 from reclm.config import merged, read_yaml
@@ -12,11 +12,10 @@ from reclm.data.dataset import Dataset, TrainingView
 from reclm.errors import BadInput, unknown
 from reclm.files import Lock
 from reclm.folders import current
+from reclm.llm.models import find_model
 from reclm.profiles.profile import view_of
 from reclm.profiles.profiles import Profiles
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 
 def tune(
@@ -28,7 +27,7 @@ def tune(
     model: str | None = None,
     config: str | Path | Mapping[str, Any] = "auto",
     stages: Sequence[str] | None = None,
-    encoder: "str | TextEncoder | None" = None,
+    encoder: str | TextEncoder | None = None,
     progress: bool = True,
 ) -> Path:
     """Tune a language model to write profiles, and return the folder of the tuned profiler. It resumes.
@@ -110,12 +109,9 @@ def open_tuner(
     *,
     out: str | Path | None = None,
     model: str | None = None,
-    encoder: "str | TextEncoder | None" = None,
+    encoder: str | TextEncoder | None = None,
 ) -> tuple[Any, Path]:
     """Return the profiler to tune, and its folder; ``tuning(view)`` of it shows, estimates or does the work."""
-    from reclm.llm.models import find_model
-    from reclm.text.encoder import TextEncoder
-
     cls = plugins.get("profiler", profiler)
     options = cls.Config.build(dict(settings), where=f"profiler {profiler}")
     folder = Path(out) if out else current().tuned(data.name, f"{profiler}-{find_model(model).name}")

@@ -4,23 +4,21 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from reclm import plugins
 from reclm.config import read_yaml
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
-from reclm.errors import BadInput, NotFound, ReclmError
+from reclm.errors import NotFound, ReclmError, at_least
 from reclm.folders import current
 from reclm.profiles.estimate import Estimate, dry_run
 from reclm.profiles.profile import Profiler, view_of
 from reclm.profiles.profiles import Profiles
-from reclm.profiles.run import make_profiles
-from reclm.profiles.store import KINDS, ProfileStore, stores
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from reclm.text.encoder import TextEncoder
+from reclm.profiles.run import check_text, make_profiles
+from reclm.profiles.store import KINDS, ProfileStore, kinds_of, stores
+from reclm.text.encoder import TextEncoder
 
 
 def write_profiles(
@@ -32,7 +30,7 @@ def write_profiles(
     kinds: Iterable[ProfileKind] = KINDS,
     limit: int | None = None,
     prompts: int | None = None,
-    encoder: "str | TextEncoder | None" = None,
+    encoder: str | TextEncoder | None = None,
     store: str | Path | None = None,
     fresh: bool = False,
     carry_over: bool = False,
@@ -67,6 +65,7 @@ def write_profiles(
         BadInput: for a data set without item text, and a store that was written for other data.
         Busy: if another process is writing to the store.
     """
+    at_least(0, limit=limit)
     options = {"model": model, "engine": engine, "kinds": kinds, "prompts": prompts, "encoder": encoder}
     job = _Job.prepare(data, profiler, store=store, **options, **settings)
     fitted = job.profiler.fit(job.view)
@@ -74,8 +73,14 @@ def write_profiles(
         job.folder, job.view.fingerprint, job.writer, job.view.name, fresh=fresh, carry_over=carry_over
     ) as opened:
         run = make_profiles(job.view, fitted, opened, job.kinds, limit, progress, job.prompts)
-        if job.encoder is not None and opened.info.encoder != job.encoder.source:
-            opened.describe(encoder=job.encoder.source)
+        if not any(kind.in_store for kind in run.kinds):
+            who = " and ".join(f"{kind}s" for kind in job.kinds)
+            message = (
+                f"{job.writer} found nothing to write profiles of {who} from in data set {job.view.name!r}"
+            )
+            raise NotFound(message, value=job.view.name, where=job.writer)
+        reader = {} if job.encoder is None else {"encoder": job.encoder.source}
+        opened.describe(profiler=job.opener, **reader)
     return Profiles(job.folder, job.kinds, run, _data=data, _encoder=job.encoder).embed(progress)
 
 
@@ -92,8 +97,7 @@ def estimate_profiles(
 
     A few prompts are answered and timed for it; nothing is stored.
     """
-    from reclm.text.encoder import TextEncoder
-
+    at_least(0, limit=limit)
     job = _Job.prepare(data, profiler, **options)
     opened = None
     if ProfileStore.at(job.folder) and not fresh:
@@ -107,10 +111,8 @@ def estimate_profiles(
     return Estimate(tuple(parts))
 
 
-def list_profiles(data: Dataset | TrainingView | str | None = None) -> "pd.DataFrame":
+def list_profiles(data: Dataset | TrainingView | str | None = None) -> pd.DataFrame:
     """Return the profile stores of the workspace, those of ``data`` alone where it is given, as a frame."""
-    import pandas as pd
-
     name = data if isinstance(data, str) or data is None else data.name
     rows = [
         (info.dataset, info.writer, *(ProfileStore.read(folder).count(kind) for kind in KINDS), str(folder))
@@ -125,7 +127,7 @@ def open_profiler(
     settings: Mapping[str, Any] | None = None,
     model: str | None = None,
     engine: str | None = None,
-    adapter: Path | None = None,
+    adapter: str | Path | None = None,
 ) -> tuple[Profiler, str]:
     """Return a profiler, and the writer's name that its profiles are stored under: its name and its model's.
 
@@ -136,7 +138,7 @@ def open_profiler(
     if isinstance(profiler, Profiler):
         name, opened = profiler.name, profiler
     else:
-        name, folder = (str(profiler), adapter) if adapter else named_or_tuned(profiler)
+        name, folder = (str(profiler), Path(adapter)) if adapter else named_or_tuned(profiler)
         cls = plugins.get("profiler", name)
         if folder:
             opened = cls.open(folder, settings, model, engine)
@@ -144,6 +146,17 @@ def open_profiler(
         config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
         opened = cls(config, model=model, engine=engine)
     return opened, f"{name}-{opened.generator.model}" if opened.needs_model else name
+
+
+def opened_by(store: ProfileStore, view: TrainingView) -> Profiler | None:
+    """Return the profiler that wrote the profiles of a store, fitted; None where that is not known by now."""
+    name = store.info.profiler.get("profiler")
+    # a file of data does not say which code is run, as module:Class would
+    if name and (name in plugins.names("profiler") or Path(name).is_dir()):
+        with suppress(ReclmError):
+            profiler, writer = open_profiler(**store.info.profiler)
+            return profiler.fit(view) if writer == store.info.writer else None
+    return None
 
 
 def named_or_tuned(profiler: str | Path) -> tuple[str, Path | None]:
@@ -175,8 +188,10 @@ class _Job:
     folder: Path
     kinds: tuple[ProfileKind, ...]
     prompts: int | None
-    encoder: "TextEncoder | None"
+    encoder: TextEncoder | None
     """None for that of the store, or the default one."""
+    opener: dict[str, Any]
+    """Arguments of :func:`open_profiler`; empty where the profiler or its model came open."""
 
     @classmethod
     def prepare(
@@ -188,25 +203,69 @@ class _Job:
         engine: str | None = None,
         kinds: Iterable[ProfileKind] = KINDS,
         prompts: Any = None,
-        encoder: "str | TextEncoder | None" = None,
+        encoder: str | TextEncoder | None = None,
         store: str | Path | None = None,
         **settings: Any,
     ) -> "_Job":
         view = view_of(data)
-        if not view.has_item_text and view.train.review is None:
-            message = f"data set {view.name!r} has no item text: there is nothing to write profiles from; "
-            raise BadInput(message + "bench it without --augment", value=view.name)
+        check_text(view)
         if isinstance(prompts, Mapping):  # a group of settings, of profilers that have one of this name
             settings, prompts = {**settings, "prompts": prompts}, None
-        chosen = {kinds} if isinstance(kinds, str) else set(kinds)
-        if not chosen or chosen - {*KINDS}:
-            wrong = min(chosen - {*KINDS}, default=None)
-            raise BadInput(f"kinds = {sorted(chosen)}: give 'user', 'item' or both", value=wrong)
+        at_least(0, prompts=prompts)
+        ordered = kinds_of(kinds)
         if isinstance(encoder, str):
-            from reclm.text.encoder import TextEncoder
-
-            encoder = TextEncoder(encoder)  # a wrong name fails now, not after hours of generation
+            encoder = TextEncoder(encoder)
+            encoder.model  # noqa: B018 - a wrong one fails now, not after hours of generation
         opened, writer = open_profiler(profiler, settings, model, engine)
         folder = Path(store) if store else current().store(view.name, writer)
-        ordered: tuple[ProfileKind, ...] = tuple(kind for kind in KINDS if kind in chosen)
-        return cls(view, opened, writer, folder, ordered, prompts, encoder or opened.encoder)
+        named = not isinstance(profiler, Profiler) and (model is None or isinstance(model, str))
+        name = str(profiler if opened.folder is None else opened.folder.resolve())
+        opener = {"profiler": name, "settings": settings, "model": model, "engine": engine} if named else {}
+        opener = {key: value for key, value in opener.items() if value}
+        return cls(view, opened, writer, folder, ordered, prompts, encoder or opened.encoder, opener)
+
+
+class UserProfile(NamedTuple):
+    """A user's profile and its writer; ``store`` is the folder it lies in, None if it was written now."""
+
+    text: str
+    writer: str
+    store: Path | None
+
+
+def stored_profiles(
+    data: Dataset, profiler: str = "zero-shot", *, encoder: str | None = None, **options: Any
+) -> Profiles:
+    """Return the profiles of users that a profiler (:func:`open_profiler`) wrote into the workspace, or NotFound."""
+    folder = current().store(data.name, open_profiler(profiler, **options)[1])
+    if not ProfileStore.at(folder):
+        raise no_profiles(data.name, f" --profiler {profiler}")
+    return Profiles.open(folder, data, kinds=("user",), encoder=encoder)
+
+
+def no_profiles(dataset: str, writer: str = "") -> NotFound:
+    """Return the error that no user has a stored profile."""
+    command = f"reclm profile --dataset {dataset}{writer} --kind user"
+    message = f"no user of data set {dataset!r} has a stored profile by this profiler; write some: {command}"
+    return NotFound(message, value=dataset, remedy=command)
+
+
+def user_profile(data: Dataset, user: Any, profiler: str = "zero-shot", **options: Any) -> UserProfile:
+    """Return the stored profile of a user of the data set, else one that is written now and not stored.
+
+    The profiler is opened by :func:`open_profiler`; NotFound if it finds nothing to write from.
+    """
+    user, view = str(user), data.view()
+    row = data.users.idx([user], data.name)
+    opened, writer = open_profiler(profiler, **options)
+    folder = current().store(view.name, writer)
+    store = ProfileStore.open(folder, view.fingerprint, writer) if ProfileStore.at(folder) else None
+    if store and (stored := store.get("user", user)):
+        return UserProfile(stored.text, writer, store.folder)
+    known: dict[ProfileKind, dict[str, str]] = {"user": store.texts("user") if store else {}}
+    subjects = opened.fit(view).subjects(view, "user", row, known)
+    written = next(iter(opened.write(list(subjects))), None)
+    if written is None or not written.text.strip():
+        message = f"profiler {profiler!r} has nothing to say of user {user!r}; name another user"
+        raise NotFound(message, value=user, where=profiler)
+    return UserProfile(written.text, writer, None)

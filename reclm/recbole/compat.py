@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from scipy import sparse
 
 from reclm.errors import MissingExtra
@@ -141,8 +142,6 @@ def _load(file: Any, map_location: Any = None, **options: Any) -> Any:
 
 def _checkpoint_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Return the classes in a checkpoint: RecBole's ``Config``, its enumerations and models, NumPy scalars."""
-    import yaml
-
     enums = vars(sys.modules["recbole.utils.enum_type"]).values()
     general = vars(sys.modules["recbole.model.general_recommender"]).values()
     return [

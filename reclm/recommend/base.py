@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reclm.config import Config as BaseConfig
-from reclm.data.dataset import Interactions, ProfileKind
+from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import BadInput, NotFound
 from reclm.fusion.dual_mlp import DualMLP, ProfileFusion, transform
 from reclm.profiles.matrix import ProfileMatrix
@@ -61,6 +61,8 @@ class Backbone(nn.Module, ABC):
     """The kind of profiles without which it cannot rank: it reads no others, and has no Base to compare with."""
     serves_new: ClassVar[bool] = False
     """True if it can rank for users, and rank items, that came after training."""
+    baseline: ClassVar[bool] = False
+    """True if a recommender must be above it to have learned anything."""
     config: Any
 
     def __init__(self, config: Any, inputs: Inputs, generator: torch.Generator) -> None:
@@ -72,6 +74,17 @@ class Backbone(nn.Module, ABC):
     def reads_text(cls, config: Any) -> bool:
         """Return whether a model with these options needs the items' text."""
         return False
+
+    @classmethod
+    def needs_text(cls, config: Any, data: Dataset, name: str) -> bool:
+        """Return whether a model with these options :meth:`reads_text`; NotFound where the data set has none."""
+        needed = cls.reads_text(config)
+        if needed and not data.has_item_text:
+            remedy = "--set items=id"
+            message = f"data set {data.name!r} has no item text, which backbone {name!r} reads"
+            message += f"; give it items='id' ({remedy}), if it has that option"
+            raise NotFound(message, value=data.name, where="item_text", remedy=remedy)
+        return needed
 
     @classmethod
     def check_profiles(cls, kinds: Container[ProfileKind], name: str) -> None:

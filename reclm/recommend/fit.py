@@ -1,25 +1,22 @@
 """Fit a backbone to a data set, with profiles or without."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reclm import plugins
 from reclm.config import Config
 from reclm.console import progress_bar
-from reclm.data.dataset import Dataset, ProfileKind
-from reclm.errors import BadInput, NotFound, unknown
+from reclm.data.dataset import Dataset, ProfileKind, check_dataset
+from reclm.errors import BadInput, NotFound, at_least, unknown
 from reclm.plugins import environment
 from reclm.profiles.matrix import ProfileMatrix, item_text_features
-from reclm.profiles.profiles import Profiles
+from reclm.profiles.profiles import Profiles, TextProfiles
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import Task, validation_task
 from reclm.recommend.recommender import Recommender
 from reclm.recommend.saved import SavedModel
-from reclm.recommend.text_ranking import TextProfiles
 from reclm.recommend.training import TrainConfig, TripleSampler, train_backbone
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 
 def fit(
@@ -49,8 +46,13 @@ def fit(
         NotFound: for an unknown backbone or option, and where text or profiles are needed and there are none.
         BadInput: for a value out of bounds, and if the training diverges.
     """
+    at_least(0, seed=seed)
+    check_dataset(data)
     cls = plugins.get("backbone", backbone)
-    config, schedule = _split(cls, backbone, options | ({} if epochs is None else {"epochs": epochs}))
+    model_options, train_options = split_options({backbone: cls.Config}, options)
+    config = cls.Config.build(model_options, where=f"backbone {backbone}")
+    train_options |= {} if epochs is None else {"epochs": epochs}
+    schedule = TrainConfig.build(train_options, where="training")
     inputs, text_encoder = _inputs(cls, backbone, config, data, profiles, encoder, progress)
     sampler = TripleSampler(data.train, inputs.users, inputs.items) if cls.trains else None
     select: dict[str, Task] = {"valid": validation_task(data)} if len(data.valid) else {}
@@ -74,18 +76,18 @@ def fit(
     return Recommender(about, model, data, inputs, profiles, result.history)
 
 
-def _split(cls: type[Backbone], name: str, options: Mapping[str, Any]) -> tuple[Config, TrainConfig]:
-    """Return the options of a backbone and those of its training; NotFound for one that neither has."""
-    known = {*cls.Config.model_fields, *TrainConfig.model_fields}
+def split_options(
+    configs: Mapping[str, type[Config]], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of backbones, whose ``configs`` are by name, and of the training; NotFound for any other."""
+    fields = {field for config in configs.values() for field in config.model_fields}
     for option in options:
-        if option not in known:
-            raise unknown(f"option of backbone {name} and its training", option, known)
-    model_options, train_options = (
-        {option: value for option, value in options.items() if option in config.model_fields}
-        for config in (cls.Config, TrainConfig)
-    )
-    config = cls.Config.build(model_options, where=f"backbone {name}")
-    return config, TrainConfig.build(train_options, where="training")
+        if option not in fields | {*TrainConfig.model_fields}:
+            what = f"option of backbone {', '.join(configs)} and its training"
+            raise unknown(what, option, fields | {*TrainConfig.model_fields})
+    parts = (fields, TrainConfig.model_fields)
+    model, train = ({key: options[key] for key in options if key in part} for part in parts)
+    return model, train
 
 
 def _inputs(
@@ -96,13 +98,10 @@ def _inputs(
     profiles: Profiles | TextProfiles | None,
     encoder: str | None,
     progress: bool,
-) -> tuple[Inputs, "TextEncoder | None"]:
+) -> tuple[Inputs, TextEncoder | None]:
     """Return the inputs of a backbone, and the encoder of its texts (None: it reads none)."""
-    from reclm.text.encoder import TextEncoder
-
     sides = {} if profiles is None else _matrices(cls, profiles, data)
     cls.check_profiles(sides, name)
-    reads_text = cls.reads_text(config)
     text = text_encoder = None
     if profiles is not None:
         text_encoder = profiles.encoder
@@ -114,16 +113,8 @@ def _inputs(
                 where="encoder",
                 remedy=text_encoder.name,
             )
-    if reads_text:
+    if cls.needs_text(config, data, name):
         text_encoder = text_encoder or TextEncoder(encoder)
-        if not data.has_item_text:
-            raise NotFound(
-                f"data set {data.name!r} has no item text, which backbone {name!r} reads; give it items='id' "
-                "(--set items=id), if it has that option",
-                value=data.name,
-                where="item_text",
-                remedy="--set items=id",
-            )
         text = item_text_features(data.view(), text_encoder, progress=progress)
     inputs = Inputs(len(data.users), len(data.items), data.train, text, sides.get("user"), sides.get("item"))
     return inputs, text_encoder

@@ -5,24 +5,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, check_dataset
 from reclm.errors import BadInput, NotFound, unknown
-from reclm.profiles.profiles import Profiles
+from reclm.profiles.profiles import Profiles, TextProfiles
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, evaluate, test_tasks
 from reclm.recommend.metrics import title
 from reclm.recommend.saved import SavedModel, save_model
 from reclm.recommend.serve import NewItems, rank_items
 from reclm.recommend.steering import Steered, steer
-from reclm.recommend.text_ranking import TextProfiles
-
-if TYPE_CHECKING:
-    from reclm.text.encoder import TextEncoder
+from reclm.text.encoder import TextEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +29,20 @@ class Evaluation:
     data: Dataset
     values: dict[str, PerUser]
 
-    def table(self, metrics: Sequence[str] = ("NDCG@20", "Recall@20")) -> pd.DataFrame:
-        """Return the means over users: a row a protocol, a column a metric; NotFound for one that was not measured."""
+    def table(self, metrics: Sequence[str] = ()) -> pd.DataFrame:
+        """Return the means over users: a row a protocol, a column a metric; NotFound for one that was not measured.
+
+        By default NDCG@20 and Recall@20 are shown, or all where neither was measured.
+        """
         rows = {}
         for protocol, result in self.values.items():
             means = result.mean()
-            for name in metrics:
-                if name.lower() not in means:
+            usual = [name for name in ("ndcg@20", "recall@20") if name in means]
+            names = [name.lower() for name in metrics] or usual or list(means)
+            for name in names:
+                if name not in means:
                     raise unknown("metric", name, map(title, means))
-            columns = {title(name.lower()): means[name.lower()] for name in metrics}
+            columns = {title(name): means[name] for name in names}
             rows[protocol] = {"users": len(result.users)} | columns
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("protocol")
 
@@ -81,10 +83,8 @@ class Recommender:
     history: list[dict[str, float]] = field(default_factory=list)
 
     @cached_property
-    def encoder(self) -> "TextEncoder":
+    def encoder(self) -> TextEncoder:
         """The text encoder of the training; NotFound without text, BadInput if the encoder is another by now."""
-        from reclm.text.encoder import TextEncoder
-
         if self.profiles is not None:
             return self.profiles.encoder
         if not self.about.encoder:
@@ -148,7 +148,7 @@ class Recommender:
             BadInput: for a data set of other users or items.
             NotFound: for an unknown metric.
         """
-        data = data or self.data
+        data = self.data if data is None else check_dataset(data)
         for trained, other in ((self.data.users, data.users), (self.data.items, data.items)):
             if not trained.array.equals(other.array):
                 message = (

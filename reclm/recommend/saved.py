@@ -25,7 +25,7 @@ from reclm.data.storage import is_dataset
 from reclm.data.storage import save as save_dataset
 from reclm.errors import BadInput, Damaged, NotFound
 from reclm.files import atomic_folder
-from reclm.folders import Workspace, current
+from reclm.folders import Workspace, check_folder, current
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
 
@@ -76,9 +76,7 @@ def save_model(
         if side is not None:  # rows without a profile are never read
             tensors[f"{kind}_profiles"] = side.vectors[side.present].astype(np.float32)
             tensors[f"{kind}_present"] = side.present
-    if folder.exists() and not (folder / HEAD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        message = f"{folder} holds something else than a model; choose another folder"
-        raise BadInput(message, value=str(folder))
+    check_folder(folder, HEAD, "a model", "folder")
     with atomic_folder(folder) as scratch:
         save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, scratch / INPUTS)
         save_weights(model, str(scratch / WEIGHTS))

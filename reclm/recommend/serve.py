@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,9 +15,9 @@ from torch import Tensor
 from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
 from reclm.data.item_text import take_rows
-from reclm.data.readers.columns import strings
+from reclm.data.readers.columns import strings, to_arrow
 from reclm.data.readers.records import read_records
-from reclm.errors import BadInput, NotFound, near
+from reclm.errors import BadInput, NotFound, at_least
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import best_candidates
@@ -56,7 +55,7 @@ class NewItems:
         if isinstance(source, str | Path):
             where, table = str(source), read_records(Path(source))
         else:
-            where, table = "new_items", nw.from_native(source, eager_only=True).to_arrow()
+            where, table = "new_items", to_arrow(source, "new_items")
         fields = data.item_text.column_names
         for name in (ID, *fields):
             if name not in table.column_names:
@@ -100,6 +99,8 @@ def rank_items(
     k: int,
 ) -> pd.DataFrame:
     """Return the best items of each user: see :meth:`reclm.recommend.recommender.Recommender.recommend`."""
+    at_least(1, k=k)
+    users, history = _as_list(users) or None, _as_list(history)
     model, data = fitted.model, fitted.data
     newcomer = _is_new(users, history, profile)
     if (newcomer or new_items is not None) and not model.serves_new:
@@ -110,8 +111,8 @@ def rank_items(
         ids: list[Any] = ["new user"]
         user, touched, built_from = _new_user(fitted, history, profile)
     else:
-        ids = [users] if np.isscalar(users) else list(users)
-        rows = rows_of(data.users, ids, data.name)
+        ids = users or []
+        rows = data.users.idx(ids, data.name)
         user = torch.from_numpy(rows)
         touched = data.joined(["train", "valid"]).matrix(len(data.users), len(data.items))[rows]
         built_from = _built_from(fitted, ids, rows)
@@ -152,6 +153,11 @@ def rank_items(
     return frame
 
 
+def _as_list(ids: Any) -> list[Any] | None:
+    """Return one id or several as a list; None for None."""
+    return None if ids is None else [ids] if np.isscalar(ids) else list(ids)
+
+
 def _is_new(users: Any, history: Sequence[Any] | None, profile: str | None) -> bool:
     """Return whether it is a new user, and check that it is one or the other."""
     newcomer = history is not None or profile is not None
@@ -160,8 +166,8 @@ def _is_new(users: Any, history: Sequence[Any] | None, profile: str | None) -> b
             "give --user ID for a user of the data set, or --profile TEXT, --history ID,ID,… for a new one"
         )
         raise BadInput(message, where="users")
-    if profile is not None and not profile.strip():
-        message = "--profile is empty; describe the user in a sentence or two"
+    if profile is not None and not (isinstance(profile, str) and profile.strip()):
+        message = "--profile is empty or no text; describe the user in a sentence or two"
         raise BadInput(message, value=profile, where="profile")
     if history is not None and not len(history):
         message = "--history names no item; give item ids, as in --history 50,172,181"
@@ -178,7 +184,7 @@ def _new_user(
     parts = []
     touched, histories = np.empty(0, np.int64), None
     if history is not None:
-        touched = useful = np.unique(rows_of(data.items, list(history), data.name))
+        touched = useful = np.unique(data.items.idx(list(history), data.name))
         if learns and model.config.items != "text":
             # the ID vector of an item that training never saw is as it was drawn
             useful = np.intersect1d(touched, model.trained_items.numpy())
@@ -192,7 +198,7 @@ def _new_user(
             parts.append(f"without {_items(len(touched) - len(useful))} of it that training never saw")
     if profile is not None:
         parts.append(f"a profile of {len(profile.split()):,} words (embedded by {fitted.about.encoder})")
-    matrix = None if profile is None else profile_matrix(fitted, [profile])
+    matrix = None if profile is None else embedded(fitted, [profile])
     user = model.add_users(matrix, histories, torch.Generator().manual_seed(0))
     if learns:
         parts.append("the mean of the trained users to begin with")
@@ -211,11 +217,11 @@ def _new_items(fitted: "Recommender", new_items: NewItems) -> Tensor:
     if not model.reads_text(model.config):
         model.add_items(torch.empty(0, 0), None)  # says why not, before any text is encoded
     texts = new_items.texts(fitted.data.text_template)
-    profiles = None if new_items.profiles is None else profile_matrix(fitted, new_items.profiles)
+    profiles = None if new_items.profiles is None else embedded(fitted, new_items.profiles)
     return model.add_items(torch.from_numpy(fitted.encoder.encode(texts)), profiles)
 
 
-def profile_matrix(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
+def embedded(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
     """Return the embeddings of profile texts by the model's encoder."""
     present = np.array([bool(text) for text in texts])
     return ProfileMatrix(fitted.encoder.encode([text or "" for text in texts]), present)
@@ -227,22 +233,6 @@ def _built_from(fitted: "Recommender", ids: Sequence[Any], rows: np.ndarray) -> 
     seen = fitted.data.joined(fitted.about.trained_on)
     count = len(np.unique(seen.item_idx[seen.user_idx == rows[0]]))
     return f"user {ids[0]}, trained on {_items(count)}"
-
-
-def rows_of(idmap: IdMap, ids: Sequence[Any], dataset: str) -> np.ndarray:
-    """Return the rows ``(n,)`` of ids; NotFound for an unknown one, with ids near it, and how many there are."""
-    rows = idmap.find(ids)
-    if (rows >= 0).all():
-        return rows
-    id = ids[int(np.flatnonzero(rows < 0)[0])]
-    offered = near(str(id), idmap.ids()) or idmap.ids(np.arange(min(3, len(idmap))))
-    raise NotFound(
-        f"unknown {idmap.what} {id!r} among the {len(idmap):,} {idmap.what}s of data set {dataset!r}; ids near it, or "
-        f"like it: {', '.join(map(str, offered))}",
-        value=id,
-        where=dataset,
-        remedy=str(offered[0]),
-    )
 
 
 def shown_titles(fields: pa.Table, template: str) -> list[str]:

@@ -11,14 +11,15 @@ import pyarrow.compute as pc
 import torch
 
 from reclm.console import progress_bar
-from reclm.data.dataset import Dataset
+from reclm.data.dataset import Dataset, check_dataset
 from reclm.data.item_text import take_rows
-from reclm.errors import BadInput, NotFound
+from reclm.errors import BadInput, NotFound, at_least
 from reclm.intervals import mean
 from reclm.profiles.matrix import item_text_features
 from reclm.profiles.profiles import Profiles
-from reclm.recommend.serve import rows_of, shown_titles
-from reclm.recommend.text_ranking import NO_TEXT, TextRanker, no_profiles
+from reclm.profiles.write import no_profiles
+from reclm.recommend.serve import shown_titles
+from reclm.recommend.text_ranking import NO_TEXT, TextRanker
 from reclm.text.item_text import SEPARATORS, ItemBriefs
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
 
     All else stays as trained; where users and items are propagated over a graph, that is done anew.
     """
+    at_least(1, k=k)
     model, data = fitted.model, fitted.data
-    row = int(rows_of(data.users, [user], data.name)[0])
+    row = int(data.users.idx([user], data.name)[0])
     if fitted.inputs.user_profiles is None:
         name = fitted.about.backbone
         message = (
@@ -225,7 +227,8 @@ def measure_steering(
     Raises:
         NotFound: if no user has a profile, no item a text, or there is no such category.
     """
-    frame, idmap = profiles.texts("user"), data.users
+    at_least(1, users=users, k=k)
+    frame, idmap = profiles.texts("user"), check_dataset(data).users
     texts = {id: text for id, text in zip(frame["id"], frame["text"], strict=True) if text.strip()}
     rows = idmap.find(texts)
     described = np.sort(rows[rows >= 0])

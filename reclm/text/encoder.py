@@ -25,7 +25,6 @@ class TextEncoder:
     Args:
         name: a directory, or a model of the Hugging Face hub; by default all-MiniLM-L6-v2, which needs no hub.
         device: as torch names it; by default the accelerator where there is one.
-        normalize: scale every vector to length 1, also where the model does not.
 
     Attributes:
         name: equal names mean equal vectors; a directory's name carries a digest of its weights.
@@ -36,10 +35,8 @@ class TextEncoder:
         MissingExtra: if a package is missing.
     """
 
-    def __init__(
-        self, name: str | None = None, device: str | None = None, *, normalize: bool = False
-    ) -> None:
-        self.device, self.normalize = device, normalize
+    def __init__(self, name: str | None = None, device: str | None = None) -> None:
+        self.device = device
         name = name or DEFAULT_ENCODER
         folder = Path(name).expanduser()
         if name in _EMBEDDED:
@@ -53,8 +50,6 @@ class TextEncoder:
         else:
             self.name = self.source = self._source = name
             self.model  # noqa: B018 - a name that the hub lacks must fail now, not after hours of generation
-        if normalize:
-            self.name += "-normalized"
 
     @cached_property
     def model(self) -> "SentenceTransformer":
@@ -95,12 +90,8 @@ class TextEncoder:
         parts = []
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            vectors = self.model.encode(
-                list(distinct[batch]),
-                batch_size=batch_size,
-                normalize_embeddings=self.normalize,
-                show_progress_bar=False,
-            )
+            rows = list(distinct[batch])
+            vectors = self.model.encode(rows, batch_size=batch_size, show_progress_bar=False)
             parts.append(np.asarray(vectors, np.float32))
             if progress:
                 progress(int(counts[batch].sum()))

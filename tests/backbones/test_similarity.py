@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_encoder import use_encoder
 
 import reclm.cli
 from reclm.backbones.similarity import Similarity
@@ -118,7 +119,7 @@ Command = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs ``reclm …`` on the checkerboard: exit code, stdout, stderr."""
-    monkeypatch.setattr("reclm.text.encoder.TextEncoder", Parity)
+    use_encoder(monkeypatch, Parity)
     monkeypatch.setenv("COLUMNS", "160")
     save(checkerboard(), tmp_path / "datasets" / "checkerboard")
 

@@ -1,7 +1,9 @@
 """A backbone with and without profiles, on data whose answer is known: profiles that tell it must be found to help."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from reclm.benchmarks.examples import qualities
 from reclm.benchmarks.experiment import compare, comparison, execute, run_suite
-from reclm.benchmarks.features import FeatureMaker, Features
+from reclm.benchmarks.features import FeatureMaker, Features, Shared
 from reclm.benchmarks.pool import Trial, run_trials
 from reclm.benchmarks.suite import Row, row_plan, with_controls
 from reclm.benchmarks.suite_run import SuiteRun
@@ -18,10 +20,11 @@ from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save as save_dataset
 from reclm.errors import Leak, NotFound, ReclmError
 from reclm.folders import Workspace, workspace
+from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import ProfileStore
 from reclm.profiles.write import write_profiles
-from reclm.recommend.base import Inputs
-from reclm.recommend.evaluate import evaluate
+from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.evaluate import Scorer, evaluate
 from reclm.recommend.evaluate import test_tasks as tasks_of
 from reclm.recommend.saved import load_model
 from reclm.recommend.training import TrainConfig
@@ -178,7 +181,9 @@ def test_a_leaking_split_ends_a_run_without_profiles_too(tmp_path: Path) -> None
 
 def test_what_profiles_are_like_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace(tmp_path)
-    store, profiler, *_ = FeatureMaker(DATA, None, False)._store(ProfileOptions(profiler="keywords"), None)
+    store, profiler, *_ = FeatureMaker(DATA, Shared(None), False)._store(
+        ProfileOptions(profiler="keywords"), None
+    )
     told = ran(tmp_path)
     told.trials["augment"] = [
         replace(trial, features=Features(TOLD, store, profiler=profiler)) for trial in told.trials["augment"]
@@ -206,7 +211,7 @@ def test_edited_profiles_are_compared_as_they_read_and_controls_cover_the_same_u
     run = compare("biasmf", DATA, edited, seeds=1, controls=False, epochs=1, progress=False, dim=4)
     edits = run.about.suite["rows"][1]["profiles"]["edits"]
     assert list(edits["user"].values()) == ["prefers silence"]
-    maker = FeatureMaker(DATA, None, False)
+    maker = FeatureMaker(DATA, Shared(None), False)
     plans = {name: Plan(backbone="biasmf", profiles=chosen) for name, chosen in options.items()}
     plans["edited"] = Plan(
         backbone="biasmf", profiles=ProfileOptions(store=written.folder, edits={"user": edits["user"]})
@@ -259,7 +264,7 @@ def test_fault_1_a_row_whose_store_has_no_profile_is_an_error(tmp_path: Path) ->
             update=options
         )
         with pytest.raises(NotFound) as error:
-            FeatureMaker(DATA, None, False).of(plan)
+            FeatureMaker(DATA, Shared(None), False).of(plan)
         assert error.value.where == tmp_path / "store"
 
 
@@ -273,3 +278,54 @@ def test_fault_1_clicks_alone_are_known_by_their_ids(tmp_path: Path, fields: lis
     assert error.value.remedy == "--set items=id"
     with pytest.raises(ReclmError):
         compare("biasmf", data, ProfileOptions(profiler="keywords"), epochs=1, progress=False, items="id")
+
+
+def test_a_stores_profiles_get_the_controls_and_remarks_of_the_profiler_that_wrote_them(
+    tmp_path: Path,
+) -> None:
+    workspace(tmp_path)
+    options: dict[str, Any] = {"seeds": 1, "epochs": 1, "progress": False, "dim": 4}
+    written = write_profiles(DATA, "keywords", terms=3, progress=False)
+    by_name = compare(
+        "biasmf", DATA, ProfileOptions(profiler="keywords", settings={"terms": 3}, tune=False), **options
+    )
+    for stored in (written, written.folder, Profiles.open(written.folder, DATA)):
+        by_store = compare("biasmf", DATA, stored, **options)
+        names = [[row.name for row in run.about.rows] for run in (by_name, by_store)]
+        assert names[0] == names[1]
+        assert "augment, keywords" not in names[0]
+        assert by_store.about.remarks == by_name.about.remarks
+    assert "profiles were looked at" in " ".join(by_name.about.remarks)
+
+
+def test_a_store_whose_profiler_is_not_known_is_not_compared_with_its_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_code.py").write_text("class Profiler: pass")
+    written = write_profiles(DATA, "keywords", progress=False)
+    for name in ("", "gone", "own_code:Profiler"):
+        written.store.describe(profiler={"profiler": name})
+        maker = FeatureMaker(DATA, Shared(None), False)
+        _, profiler, checked, _ = maker._store(ProfileOptions(store=written.folder), None)
+        assert profiler is None
+        assert "not known what wrote" in checked[-1]
+    assert "own_code" not in sys.modules
+
+
+def test_a_plug_ins_baseline_counts_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    own = f"{Path(__file__).stem}:Recent"
+    run = compare([own, "popularity", "biasmf"], DATA, seeds=1, epochs=1, progress=False, items="id", dim=4)
+    assert [row.baseline for row in run.about.rows] == [True, True, False]
+
+
+class Recent(Backbone):
+    """Ranks the items by their row."""
+
+    baseline = True
+
+    def scorer(self) -> Scorer:
+        return lambda user_idx, item_idx: item_idx.float().repeat(len(user_idx), 1)

@@ -101,7 +101,7 @@ def test_what_one_run_alone_has_is_named() -> None:
         ProtocolInfo(name=name, users=30, candidates=9) for name in ("full-shot", "zero-shot")
     ]
     two = compare_runs(run(), run(**more))
-    assert two.alone == (
+    assert two.unmatched == (
         "only in A: row augment",
         "only in B: row shuffled",
         "only in B: protocol zero-shot",
@@ -109,7 +109,7 @@ def test_what_one_run_alone_has_is_named() -> None:
         "only in B: metric mrr@5",
     )
     two = compare_runs(run(seeds=range(1)), run(seeds=range(1, 3)))
-    assert two.alone[0] == "base, full-shot: no seed ran in both (A: 0; B: 1, 2)"
+    assert two.unmatched[0] == "base, full-shot: no seed ran in both (A: 0; B: 1, 2)"
     assert two.changes == ()
     assert "nothing in common" in str(two)
 
@@ -121,7 +121,7 @@ def test_what_was_made_otherwise_is_said() -> None:
     a = run(suite=suite, environment={"torch": "2.12", "numpy": "2"})
     chosen = [ResultRow(name="base"), ResultRow(name="augment", chosen={"l2": 0.1})]
     b = run(suite=other, environment={"torch": "2.13", "numpy": "2", "gpus": ["H"]}, rows=chosen)
-    assert compare_runs(a, b).made == (
+    assert compare_runs(a, b).differences == (
         "suite: train.lr: 0.01 → 0.1",
         "suite: rows.base.model.dim: not set → 8",
         "row augment: chosen: {} → {'l2': 0.1}",
@@ -141,7 +141,7 @@ def test_a_ranking_among_other_items_is_not_compared() -> None:
     other = run(protocols=[ProtocolInfo(name="full-shot", users=30, candidates=5)])
     two = compare_runs(run(), other)
     assert two.changes == ()
-    assert two.made == ("protocols: full-shot: 30 users × 9 items → 30 users × 5 items",)
+    assert two.differences == ("protocols: full-shot: 30 users × 9 items → 30 users × 5 items",)
 
 
 def test_the_tables_fit_eighty_columns_and_mark_what_is_significant() -> None:

@@ -264,11 +264,11 @@ def test_equal_cells_run_once(tmp_path: Path, trained: list[tuple[int, int]]) ->
 def test_a_cell_whose_values_are_gone_is_no_result_without_them(tmp_path: Path) -> None:
     space = workspace(tmp_path)
     run = execute(load_suite(write(tmp_path)), progress=False)
-    store = TrialCache(space.cells())
+    store = TrialCache(space.trials())
     key = run.trials["plain"][0].key
     store.remove(key)
     assert store.get(key) is None
-    assert not list(space.cells().glob(f"*{key}*.old"))
+    assert not list(space.trials().glob(f"*{key}*.old"))
     with pytest.raises(Damaged, match=f"{key}/users.parquet is gone"):
         run.result()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from fake_encoder import use_encoder
 
 from reclm import plugins
 from reclm.cli import main
@@ -102,7 +103,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     points = plugins._points
     extra = {"profiler": {"titles": Found}}
     monkeypatch.setattr(plugins, "_points", lambda kind: points(kind) | extra.get(kind, {}))
-    monkeypatch.setattr("reclm.text.encoder.TextEncoder", Letters)
+    use_encoder(monkeypatch, Letters)
     return tmp_path / "home"
 
 

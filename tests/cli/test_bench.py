@@ -68,6 +68,12 @@ def test_base_and_augment_side_by_side_with_files_and_the_next_command(
     ).read_bytes()
 
 
+def test_several_backbones_make_one_table(home: Path, tmp_path: Path) -> None:
+    assert run(home, "--backbone", "popularity", "--backbone", "random", "--out", str(tmp_path / "run")) == 0
+    rows = Result.load(tmp_path / "run").about.rows
+    assert [(row.backbone, row.baseline) for row in rows] == [("popularity", True), ("random", True)]
+
+
 @pytest.mark.real_model
 def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = home / "profiles" / "checkerboard" / "keywords"
@@ -100,7 +106,7 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--controls"], "--controls is about profiles, which this trains without; add --augment"),
         (["--profiler-set", "terms=3"], "add --augment"),
         (["--select-on", "test", "--set", "batch_size=abc"], "batch_size = 'abc'"),
-        (["--out", __file__], "cannot be made (File exists); choose another --out"),
+        (["--out", __file__], "holds something else than a run; choose another --out"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from reclm import plugins
+from reclm.data.storage import save
 from reclm.profiles.store import ProfileStore
+
+from .conftest import Titles, dataset
 
 BASIC = ("profile", "--dataset", "films", "--profiler", "titles")
 
@@ -147,7 +150,7 @@ def test_a_tuned_profiler_is_opened_from_its_folder(
         (("--adapter", "./a"), "there is no folder a"),
         (("--profiler", "./empty"), "empty holds no tuned profiler"),
         (("--profiler", "zero-shot", "--model", "./empty"), "the model folder empty has no weights"),
-        (("--store", "."), "is not empty and no profile store"),
+        (("--store", "."), "holds something else than a profile store"),
     ],
 )
 def test_bad_input_is_told_in_one_line(run: Any, arguments: tuple[str, ...], told: str) -> None:
@@ -157,3 +160,20 @@ def test_bad_input_is_told_in_one_line(run: Any, arguments: tuple[str, ...], tol
     assert err.count("\n") == 1
     assert err.startswith("error: ")
     assert told in err
+
+
+def test_data_without_item_text_are_told_and_nothing_is_stored(run: Any, home: Path) -> None:
+    save(dataset(["", " ", ""]), home / "datasets" / "blank")
+    code, out, err = run("profile", "--dataset", "blank", "--profiler", "titles")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "no item text" in err
+    assert not (home / "profiles" / "blank").exists()
+
+
+def test_a_profiler_that_finds_nothing_to_write_from_is_told(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Titles, "subjects", lambda *_: iter(()))
+    code, out, err = run(*BASIC)
+    assert (code, out) == (2, "")
+    assert "found nothing to write profiles of users and items from" in err.splitlines()[-1]

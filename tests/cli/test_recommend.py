@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from fake_encoder import use_encoder
 
 import reclm.cli
 from reclm.data.storage import save
@@ -51,7 +52,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     titles = [f"[bold]{title}[/bold]\x1b[31m" for title in data.item_text["title"].to_pylist()]
     save(replace(data, item_text=pa.table({"title": titles})), home / "datasets" / "checkerboard")
     with pytest.MonkeyPatch.context() as patch, (home / "out").open("w") as out:
-        patch.setattr("reclm.text.encoder.TextEncoder", Parity)
+        use_encoder(patch, Parity)
         patch.setattr(sys, "stdout", out)
         settings = [f"--set={one}" for one in ("dim=8", "lr=0.05", "batch_size=64", "patience=40")]
         plain = ["bench", "--dataset", "checkerboard", "--home", home, "--epochs", "40", *settings]
@@ -67,7 +68,7 @@ def ask(
     """Runs ``reclm recommend …``: exit code, stdout, stderr."""
 
     def ask(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("reclm.text.encoder.TextEncoder", Parity)
+        use_encoder(monkeypatch, Parity)
         monkeypatch.setenv("COLUMNS", "120")
         code = command("recommend", *words, "--home", bench[0])
         output = capsys.readouterr()

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fake_encoder import use_encoder
 from filelock import FileLock
 from safetensors.torch import save_file
 
@@ -75,7 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def patch() -> Iterator[pytest.MonkeyPatch]:
     """An encoder that needs no model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reclm.text.encoder.TextEncoder", Letters)
+        use_encoder(patch, Letters)
         patch.setenv("COLUMNS", "160")
         yield patch
 

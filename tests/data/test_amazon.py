@@ -122,7 +122,7 @@ def test_missing_and_odd_metadata(tmp_path):
     assert text["features"][row[0]] == "Blu-ray"
     assert text["categories"][row[2]] == "Movies & TV"
     assert text["average_rating"][row[3]] == ""
-    counts = {what: count for what, count in dataset.report.kept.items() if count < 5}
+    counts = {what: count for what, count in dataset.report.counts.items() if count < 5}
     assert counts == {
         "items with HTML in their text": 2,
         "items whose text was shortened": 1,
@@ -188,7 +188,7 @@ def test_each_review_stays_with_its_interaction(tmp_path):
     assert found.pop(("A0", "B4")) == "long long long long…"
     assert len(found) == 21
     assert all(text == f"user {user[1:]} on film {item[1:]}" for (user, item), text in found.items())
-    kept = dataset.report.kept
+    kept = dataset.report.counts
     assert (kept["reviews with HTML"], kept["reviews without text"], kept["reviews that were shortened"]) == (
         2,
         1,

@@ -1,5 +1,7 @@
 """Data sets of frames: each kind of frame gives the same data set, and what cannot be used is one line."""
 
+from typing import Any
+
 import duckdb
 import pandas as pd
 import polars as pl
@@ -98,3 +100,11 @@ def test_what_is_no_frame_of_interactions_is_one_line(frame):
     with pytest.raises(BadInput) as caught:
         Dataset.from_frames(frame)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, "", 3])
+def test_a_column_that_is_none_is_not_found(name: Any):
+    for role in ("user", "item"):
+        with pytest.raises(NotFound) as error:
+            Dataset.from_frames(CLICKS.rename(columns={"stars": 7}), FILMS, **{role: name})
+        assert error.value.value == name

@@ -58,8 +58,8 @@ def test_the_last_two_whole_days_by_hand(tmp_path):
     assert sorted(dataset.items.ids()) == ["N1", "N2", "N3", "N4"]
     assert sorted(dataset.items.ids(dataset.protocol("full-shot").candidates)) == ["N1", "N3", "N4"]
     assert dataset.items.ids(dataset.protocol("zero-shot").candidates) == ["N4"]
-    assert dataset.report.kept["clicks read on 2019-11-14, the train day"] == 5
-    assert dataset.report.kept["clicks read on 2019-11-15, the test day"] == 4
+    assert dataset.report.counts["clicks read on 2019-11-14, the train day"] == 5
+    assert dataset.report.counts["clicks read on 2019-11-15, the test day"] == 4
     assert dataset.report.dropped == {
         "click on another day": 2,
         "click repeated on the same day": 1,

@@ -47,7 +47,7 @@ def test_a_log_is_split_by_time(tmp_path):
     assert dataset.test.timestamp.tolist() == [30, 2]
     assert dataset.test.rating.tolist() == [1.0, 2.0]
     assert dataset.item_text.to_pydict() == {"title": ["Air  2", "", "Sea"], "year": ["", "", "1999"]}
-    assert dataset.report.kept["items without any text"] == 1
+    assert dataset.report.counts["items without any text"] == 1
     assert [one.name for one in dataset.protocols] == ["full-shot"]
 
 
@@ -280,8 +280,8 @@ def test_fault_3_sequences_are_not_passed_over_in_silence(tmp_path):
     rows += [f"{row % 5}\t{row % 7}\t1 2 3\t0.1 0.2" for row in range(30)]
     (tmp_path / "x.inter").write_text("\n".join([*rows, ""]))
     report = RecBole().read(tmp_path, RecBole.Config()).report
-    assert report.kept["interactions whose item_id_list (token_seq) is not read"] == 30
-    assert report.kept["interactions whose vector (float_seq) is not read"] == 30
+    assert report.counts["interactions whose item_id_list (token_seq) is not read"] == 30
+    assert report.counts["interactions whose vector (float_seq) is not read"] == 30
 
 
 @pytest.mark.parametrize("splits", [False, True])

@@ -61,7 +61,7 @@ def test_a_folder_of_csv_by_hand(tmp_path):
     assert dataset.train.rating.tolist() == [5, 1]
     assert dataset.train.review.to_pylist() == ['good, "really"', "y"]
     assert item_texts(dataset.item_text, dataset.text_template) == ["Ay", "Bee, the (2001)", ""]
-    assert dataset.report.kept["items without any text"] == 1
+    assert dataset.report.counts["items without any text"] == 1
 
 
 def test_described_items_that_nobody_touched_are_counted(tmp_path):
@@ -252,7 +252,7 @@ def test_fault_1_clicks_alone_are_items_without_text(tmp_path):
         False,
         False,
     )
-    assert dataset.report.kept["items without any text"] == dataset.n_items == 5
+    assert dataset.report.counts["items without any text"] == dataset.n_items == 5
     blank = read(as_csv(tmp_path / "y", clicks(), pa.table({"item_id": range(5), "title": [" "] * 5})))
     assert (blank.item_text.column_names, blank.has_item_text) == (["title"], False)
 
@@ -289,7 +289,7 @@ def test_fault_4_a_part_of_the_items_may_be_described(tmp_path):
     some = pa.table({"item_id": [4], "title": ["Film 4"]})
     dataset = read(as_csv(tmp_path / "x", clicks(), some))
     assert dataset.item_text["title"].to_pylist() == ["", "", "", "", "Film 4"]
-    assert dataset.report.kept["items without any text"] == 4
+    assert dataset.report.counts["items without any text"] == 4
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_fault_25_a_column_of_times_called_otherwise_is_asked_for(tmp_path, name
     assert (caught.value.value, caught.value.remedy) == (name, f"--set time_column={name}")
     assert read(source, time_column=name).train.timestamp is not None
     random = read(source, time_column=None)
-    assert random.report.kept["interactions without a time, split in random order"] == 20
+    assert random.report.counts["interactions without a time, split in random order"] == 20
     with pytest.raises(BadInput) as caught:
         Dataset.from_frames(log)
     assert caught.value.remedy == f"time={name}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from made import DIM, EVERYONE, ITEMS, MF, USERS, Joint, augment, augmented, mlp_of
@@ -169,3 +170,14 @@ def test_bad_ids(matrices: Any, small: Dataset) -> None:
     matrices["item"].present[0] = False
     with pytest.warns(UserWarning, match="1 without"):
         augment(MF(), matrices, data=small, cold="error")
+
+
+def test_ids_go_by_their_order_whatever_the_labels_of_a_series(matrices: Any, small: Dataset) -> None:
+    shuffled = pd.Series(small.users.ids()).sample(frac=1, random_state=0)
+    listed, labelled = MF(), MF()
+    for model, ids in ((listed, shuffled.tolist()), (labelled, shuffled)):
+        augment(model, {"user": matrices["user"]}, user_ids=ids, data=small)
+    assert torch.equal(labelled.user_embedding.weight, listed.user_embedding.weight)
+    with pytest.raises(BadInput) as error:
+        augment(MF(), matrices, user_ids=shuffled, user_rows=EVERYONE.numpy(), data=small)
+    assert error.value.where == "user_rows"

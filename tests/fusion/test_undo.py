@@ -34,6 +34,13 @@ def test_baked_is_a_plain_embedding_that_scores_the_same(matrices: Any) -> None:
         reclm.remove(model)
 
 
+def test_a_handle_of_a_plain_model_removes_nothing(matrices: Any) -> None:
+    handle = augment(MF(), matrices)
+    handle.remove()
+    with pytest.raises(BadInput):
+        handle.remove()
+
+
 def test_removed_without_baking_is_the_model_as_it_was(matrices: Any) -> None:
     model = augmented(matrices)
     reclm.remove(model, bake=False)

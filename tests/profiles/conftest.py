@@ -74,7 +74,8 @@ class RoundsProfiler(HistoryProfiler):
 class LetterEncoder:
     """Counts the letters a, b, c of a text; notes the texts it encoded."""
 
-    name, dim = "letters/abc", 3
+    name = source = "letters/abc"
+    dim = 3
 
     def __init__(self) -> None:
         self.encoded: list[str] = []

@@ -35,7 +35,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def profiles(view: TrainingView, profiler: Any, encoder: Any) -> Profiles:
-    encoder.source = encoder.name
     return write_profiles(view, profiler, encoder=encoder, progress=False)
 
 
@@ -76,7 +75,6 @@ def test_a_second_call_writes_nothing(
 
 
 def test_only_the_kinds_asked_for_are_in_use(view: TrainingView, profiler: Any, encoder: Any) -> None:
-    encoder.source = encoder.name
     users = write_profiles(view, profiler, kinds=["user"], limit=1, encoder=encoder, progress=False)
     assert (users.kinds, len(users)) == (("user",), 1)
     assert Profiles.open(users.folder).kinds == ("user",)
@@ -225,7 +223,6 @@ def test_files_come_in_one_after_the_other(
     assert json.loads(both.get("i1", "item").settings) == {"origin": "items.jsonl"}
     with pytest.raises(NotFound):
         read_records(tmp_path / "none.csv")
-    encoder.source = encoder.name
     written = write_profiles(view, profiler, store=tmp_path / "own", encoder=encoder, progress=False)
     with pytest.raises(BadInput) as error:
         import_frames(view, {"user": read_records(users)}, store=written.folder)
@@ -245,3 +242,44 @@ def test_a_notebook_shows_texts_as_they_are(view: TrainingView) -> None:
     html = Profiles.from_frames(view, {"u1": "<script>"})._repr_html_()
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
+
+
+def test_a_kind_that_is_none_is_not_an_empty_answer(profiles: Profiles, tmp_path: Path) -> None:
+    assert Profiles.open(profiles.folder, kinds="user").kinds == ("user",)  # pyright: ignore[reportArgumentType]
+    profiles.export(tmp_path / "out", kinds="user")  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "out" / "item.parquet").exists()
+    wrong: Any = "users"
+    calls = [
+        lambda: profiles.texts(wrong),
+        lambda: profiles.matrix(wrong),
+        lambda: profiles.search("a", wrong),
+    ]
+    for call in [*calls, lambda: Profiles.open(profiles.folder, kinds=[wrong])]:
+        with pytest.raises(BadInput) as error:
+            call()
+        assert error.value.where == "kinds"
+
+
+def test_an_encoder_that_cannot_be_loaded_is_not_stored(
+    view: TrainingView, profiler: Any, home: Path
+) -> None:
+    (home / "model").mkdir(parents=True)
+    (home / "model" / "model.safetensors").write_bytes(b"not an encoder")
+    for write in (
+        lambda: write_profiles(view, profiler, encoder=str(home / "model"), progress=False),
+        lambda: Profiles.from_frames(view, {"u1": "a"}, encoder=str(home / "model")),
+    ):
+        with pytest.raises(NotFound):
+            write()
+    assert not (home / "profiles").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"limit": -1}, {"limit": 1.5}, {"prompts": -1}, {"prompts": "x"}])
+def test_a_number_that_cannot_be_writes_nothing(
+    view: TrainingView, profiler: Any, home: Path, wrong: Any
+) -> None:
+    for call in (write_profiles, estimate_profiles):
+        with pytest.raises(BadInput) as error:
+            call(view, profiler, **wrong)
+        assert [error.value.where] == list(wrong)
+    assert not home.exists()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_encoder import use_encoder
 
 from reclm import plugins
 from reclm.data.storage import save
@@ -43,7 +44,7 @@ class Parity:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Holds the checkerboard; texts are read by :class:`Parity`."""
-    monkeypatch.setattr("reclm.text.encoder.TextEncoder", Parity)
+    use_encoder(monkeypatch, Parity)
     save(DATA, tmp_path / "home" / "datasets" / "checkerboard")
     return Workspace(tmp_path / "home")
 

@@ -10,15 +10,16 @@ import pyarrow as pa
 import pytest
 import torch
 
+from reclm.benchmarks.experiment import compare
 from reclm.data.dataset import Interactions
 from reclm.data.storage import save
 from reclm.errors import BadInput, NotFound
 from reclm.folders import Workspace
-from reclm.profiles.profiles import Profiles
+from reclm.profiles.profiles import Profiles, TextProfiles
+from reclm.profiles.write import write_profiles
 from reclm.recommend.fit import fit
 from reclm.recommend.recommender import Recommender
 from reclm.recommend.saved import HEAD, load_model
-from reclm.recommend.text_ranking import TextProfiles
 
 from .conftest import DATA, Parity
 
@@ -182,3 +183,21 @@ def test_fault_2_a_model_whose_weights_are_no_numbers_recommends_nothing(written
         with pytest.raises(BadInput) as error:
             call()
         assert error.value.where == "scores"
+
+
+def test_metrics_other_than_the_usual_ones_are_shown_all() -> None:
+    done = fit("popularity", DATA).evaluate(metrics=["recall@5", "mrr@10"])
+    assert done.table().columns.tolist() == ["users", "Recall@5", "MRR@10"]
+    assert "MRR@10" in repr(done)
+    assert "MRR@10" in done._repr_html_()
+
+
+@pytest.mark.parametrize("data", ["ml-100k", None, pd.DataFrame()])
+def test_what_is_no_data_set_is_said_to_be_none(data: Any) -> None:
+    fitted = fit("popularity", DATA)
+    calls = [lambda: fit("popularity", data), lambda: write_profiles(data, "keywords")]
+    calls += [lambda: compare("popularity", data), lambda: Profiles.from_frames(data, {"u1": "a"})]
+    for call in [*calls, *([] if data is None else [lambda: fitted.evaluate(data)])]:
+        with pytest.raises(BadInput) as error:
+            call()
+        assert error.value.where == "data"

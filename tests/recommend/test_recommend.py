@@ -18,7 +18,7 @@ from reclm.errors import BadInput, ReclmError
 from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.recommender import Recommender
-from reclm.recommend.serve import NewItems, profile_matrix
+from reclm.recommend.serve import NewItems, embedded
 
 from .conftest import AUGMENTED, DATA, PLAIN, Parity
 
@@ -110,11 +110,11 @@ def test_several_new_users_at_once_are_as_one_by_one(trained: Make, name: str) -
     assert isinstance(model, EmbeddingBackbone)
     texts = ["even", None, "odd"]
     draw = torch.Generator()
-    together = model.add_users(profile_matrix(one, texts), None, draw)
+    together = model.add_users(embedded(one, texts), None, draw)
     for row, text in enumerate(texts):
-        torch.testing.assert_close(model.add_users(profile_matrix(one, [text]), None, draw)[0], together[row])
+        torch.testing.assert_close(model.add_users(embedded(one, [text]), None, draw)[0], together[row])
     histories = sparse.csr_array(np.eye(3, PLAIN.items, dtype=np.float32))
-    assert model.add_users(profile_matrix(one, texts), histories, draw).shape == together.shape
+    assert model.add_users(embedded(one, texts), histories, draw).shape == together.shape
 
 
 def test_a_profile_alone_and_with_a_history(trained: Make) -> None:
@@ -165,3 +165,25 @@ def test_what_cannot_be_done_is_said(
 def test_a_floor_has_no_place_for_anybody_new(trained: Make) -> None:
     with pytest.raises(BadInput, match="'popularity' has no place"):
         trained("popularity").recommend(history=["i1"])
+
+
+def test_one_id_is_one_item_of_a_history(trained: Make) -> None:
+    model = trained("lightgcn")
+    listed = model.recommend(history=["i1"], k=3)
+    for history in ("i1", (name for name in ["i1"]), pd.Series(["i1"], index=[7])):
+        pd.testing.assert_frame_equal(model.recommend(history=history, k=3), listed)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        *(({"users": "u1", "k": k}, "k") for k in (0, -1, 1.5, "3")),
+        ({"users": []}, "users"),
+        ({"profile": ["likes films"]}, "profile"),
+        ({"users": "u1", "new_items": 7}, "new_items"),
+    ],
+)
+def test_a_question_that_cannot_be_is_bad_input(trained: Make, given: Any, where: str) -> None:
+    with pytest.raises(BadInput) as error:
+        trained("lightgcn").recommend(**given)
+    assert error.value.where == where

@@ -17,13 +17,12 @@ from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, ReclmError
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.profiles.profiles import Profiles
-from reclm.profiles.write import write_profiles
+from reclm.profiles.profiles import Profiles, TextProfiles
+from reclm.profiles.write import stored_profiles, user_profile, write_profiles
 from reclm.recommend.base import Inputs
 from reclm.recommend.fit import fit
 from reclm.recommend.recommender import Recommender
 from reclm.recommend.steering import Steered, Steering, item_categories, measure_steering
-from reclm.recommend.text_ranking import TextProfiles, stored_profiles, user_profile
 from reclm.testing import checkerboard, features, profiles
 
 GENRES = ("comedy", "drama", "horror")

@@ -77,12 +77,6 @@ def test_equal_texts_are_encoded_once_longest_first(
     assert steps == [2, 3, 1], "jazz stands there twice"
 
 
-def test_normalised_on_demand(folder: Path, encoder: TextEncoder) -> None:
-    plain, unit = encoder.encode(["jazz"])[0], TextEncoder(str(folder), normalize=True).encode(["jazz"])[0]
-    assert np.linalg.norm(plain) != pytest.approx(1, abs=1e-3)
-    np.testing.assert_allclose(unit, plain / np.linalg.norm(plain), atol=1e-6)
-
-
 def test_texts_beyond_the_window_are_counted(encoder: TextEncoder) -> None:
     # with [CLS] and [SEP]: 4, 3, 8, 3, 2, 3 tokens for a window of 6
     assert encoder.truncated(TEXTS) == pytest.approx(1 / 6)
@@ -95,7 +89,6 @@ def test_a_directory_is_named_by_its_weights(folder: Path, tmp_path: Path) -> No
     copy = shutil.copytree(folder, tmp_path / "tiny")
     assert TextEncoder(str(copy)).name == TextEncoder(str(folder)).name
     assert TextEncoder(str(copy)).name.startswith("tiny@")
-    assert TextEncoder(str(copy), normalize=True).name != TextEncoder(str(folder)).name
     weights = next(copy.rglob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert TextEncoder(str(copy)).name != TextEncoder(str(folder)).name

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from reclm.llm.chat import SamplingParams
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.models import find_model, transformers_folder
-from reclm.profilers.rl.policy import Policy, PolicyGenerator, roll_out
+from reclm.profilers.rl.policy import Policy, roll_out
 from tools.perf.common import machine, side_by_side
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     folder = transformers_folder(model, weights=True)
     bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     policy = Policy.adapt(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
-    sampler = PolicyGenerator(policy.base, model, options.prompts)
+    sampler = NetworkGenerator(policy.base, model, options.prompts)
     prompts = _prompts(options.prompts, options.prompt_tokens, bare.config.vocab_size)
     params = SamplingParams(max_new_tokens=options.new_tokens, temperature=0.9, top_p=0.9)
     tokens: dict[str, list[int]] = {}

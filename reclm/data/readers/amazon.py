@@ -129,7 +129,7 @@ def _read_log(file: TextFile, malformed: MalformedLines) -> tuple[IdMap, IdMap, 
     """Return users, items, interactions without reviews, oldest first, and the lines they stood in."""
     raw, report = JsonLines(file, LOG, malformed), malformed.report
     parts = [_interactions(rows, malformed) for rows in raw.rows()]
-    report.keep("lines of reviews with a field of another type", raw.odd)
+    report.count("lines of reviews with a field of another type", raw.odd)
     if not any(len(lines) for *_, lines in parts):
         wanted = "each line must be a JSON object with user_id, parent_asin, rating and timestamp"
         raise BadInput(f"{file.label} holds no reviews: {wanted}{report.first_malformed()}")
@@ -170,13 +170,13 @@ def _read_items(file: TextFile, wanted: pa.Array, longest: int | None, malformed
         described = rows.keep(pc.is_in(rows["parent_asin"], value_set=wanted).to_numpy())
         if len(described):
             parts.append(_item_fields(described.table, longest, report))
-    report.keep("lines of metadata with a field of another type", lines.odd)
+    report.count("lines of metadata with a field of another type", lines.odd)
     if not parts:
         raise BadInput(f"{file.label} describes none of the {len(wanted)} items reviewed often enough")
     table = pa.concat_tables(parts)
     count = pc.count_distinct(table["parent_asin"]).as_py()
     report.drop("further line of metadata of the same item", len(table) - count)
-    report.keep("items without metadata", len(wanted) - count)
+    report.count("items without metadata", len(wanted) - count)
     return table
 
 
@@ -195,11 +195,11 @@ def _item_fields(raw: pa.Table, longest: int | None, report: ReadReport) -> pa.T
         columns[name], html, cut = text, html | marked, cut | long
     price = prices(raw["price"])
     without_number = pc.and_(pc.equal(price, ""), pc.is_valid(raw["price"]))
-    report.keep("items with HTML in their text", html.sum())
-    report.keep("items whose text was shortened", cut.sum())
-    report.keep("items without description", pc.sum(pc.equal(columns["description"], "")).as_py())
-    report.keep("items without price", pc.sum(pc.is_null(raw["price"])).as_py())
-    report.keep("items whose price is no number", pc.sum(without_number).as_py())
+    report.count("items with HTML in their text", html.sum())
+    report.count("items whose text was shortened", cut.sum())
+    report.count("items without description", pc.sum(pc.equal(columns["description"], "")).as_py())
+    report.count("items without price", pc.sum(pc.is_null(raw["price"])).as_py())
+    report.count("items whose price is no number", pc.sum(without_number).as_py())
     rating = pc.fill_null(raw["average_rating"].cast(pa.string()), "")
     return pa.table({"parent_asin": raw["parent_asin"], **columns, "average_rating": rating, "price": price})
 
@@ -219,9 +219,9 @@ def _read_reviews(file: TextFile, lines: np.ndarray, longest: int | None, report
         blank = pc.equal(pc.utf8_trim_whitespace(text), "")
         column, marked = plain(pc.if_else(blank, title, text))
         column, cut = shortened(column, longest)
-        report.keep("reviews with HTML", marked.sum())
-        report.keep("reviews that were shortened", cut.sum())
-        report.keep("reviews without text", pc.sum(pc.equal(column, "")).as_py() or 0)
+        report.count("reviews with HTML", marked.sum())
+        report.count("reviews that were shortened", cut.sum())
+        report.count("reviews without text", pc.sum(pc.equal(column, "")).as_py() or 0)
         texts += column.chunks
         places.append(rows.lines)
     # more than 2 GiB of text are no Arrow string array, but a large one

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any, Literal, Self
 
+import narwhals as nw
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -125,8 +126,6 @@ def interactions_of(log: pa.Table, users: IdMap, items: IdMap) -> Interactions:
 
 def to_arrow(frame: Any, what: str) -> pa.Table:
     """Return a frame of pandas, polars, Arrow or DuckDB as an Arrow table."""
-    import narwhals as nw
-
     try:
         wrapped = nw.from_native(frame)
         eager = wrapped.collect("pyarrow") if isinstance(wrapped, nw.LazyFrame) else wrapped

@@ -129,7 +129,7 @@ class Mind(Reader):
         train_day, test_day = two_days(time, config.train_day, config.test_day)
 
         for part, number in (("train", train_day), ("test", test_day)):
-            report.kept[f"clicks read on {iso(number)}, the {part} day"] = int((day == number).sum())
+            report.counts[f"clicks read on {iso(number)}, the {part} day"] = int((day == number).sum())
         rows = np.flatnonzero((day == train_day) | (day == test_day))
         report.drop("click on another day", len(day) - len(rows))
         user_day = 2 * user_idx[rows] + (day[rows] == test_day)

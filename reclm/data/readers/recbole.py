@@ -223,7 +223,7 @@ def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> pa.Ta
     log = read_log([rows], columns, malformed)
     for name, kind in types.items():
         if kind.endswith("_seq"):  # a history before the item, say, whose own times are not known
-            malformed.report.keep(f"interactions whose {name} ({kind}) is not read", len(log))
+            malformed.report.count(f"interactions whose {name} ({kind}) is not read", len(log))
     return log
 
 

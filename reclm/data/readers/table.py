@@ -201,7 +201,7 @@ def from_frames(
         columns.check_time("interactions", table.column_names, "time=", "time=None")
     if columns.label == DEFAULT_LABEL and columns.label not in table.column_names:
         columns = replace(columns, label=None)
-    for column in columns.names():
+    for column in (columns.user, columns.item, *columns.names()):
         find_column("interactions", column, table.column_names)
     malformed = MalformedLines(ReadReport())
     rows = Rows("interactions", table, np.arange(1, len(table) + 1))

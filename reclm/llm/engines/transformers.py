@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 
+from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Generation, SamplingParams, cut_at_stop
 from reclm.llm.engines import LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, transformers_folder
@@ -308,6 +309,32 @@ class TransformersGenerator(LocalGenerator):
                 finished.clear()
                 if not left:
                     return
+
+
+class NetworkGenerator(TransformersGenerator):
+    """Runs a loaded network, as it is now: one that is being trained, or that has an adapter.
+
+    ``model``, the files that the network was loaded from, gives tokenizer, context window and end tokens.
+    """
+
+    def __init__(self, network: Any, model: LanguageModel, batch_size: int = 32) -> None:
+        LocalGenerator.__init__(self, model)
+        self.model = f"{model.name}+policy"
+        self.precision = "bf16" if network.dtype == torch.bfloat16 else "f32"
+        self.batch_size = batch_size
+        self._run(network)
+
+    def sample(
+        self, prompts: list[list[int]], params: SamplingParams, seeds: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, list[int], bool]]:
+        """Yield row, new tokens (the one that ends it included) and whether it ended by itself, for each prompt."""
+        longest, new, context = max(map(len, prompts), default=0), params.max_new_tokens, self.prompts.context
+        if longest + new > context:
+            tokens = f"{longest} tokens and up to {new} new ones, {self.model} takes {context}"
+            raise BadInput(f"a prompt is too long: {tokens}; shorten the history or the item text")
+        # accelerate may have moved the network
+        self.device = self.network.device
+        return super().sample(prompts, params, seeds)
 
 
 def _left_padded(rows: list[list[int]], shared: int) -> tuple[torch.Tensor, torch.Tensor]:

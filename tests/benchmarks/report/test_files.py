@@ -8,11 +8,14 @@ from xml.etree import ElementTree
 import pytest
 from made_runs import made_examples, made_quality, made_result
 
+from reclm.benchmarks.experiment import compare
 from reclm.benchmarks.report import FILES, figures, write_report
 from reclm.benchmarks.report.page import html_page
 from reclm.benchmarks.result_files import Example
 from reclm.benchmarks.results import Result
-from reclm.errors import Damaged, NotFound
+from reclm.data.storage import load_folder
+from reclm.errors import BadInput, Damaged, NotFound
+from reclm.testing import checkerboard
 
 
 def empty() -> Result:
@@ -174,3 +177,28 @@ def test_a_result_says_what_it_holds(written):
     users = result.per_user()
     assert list(users.columns[:5]) == ["row", "seed", "protocol", "user_id", "activity"]
     assert len(users) == sum(len(trial.user_ids) for trial in result.trials.values())
+
+
+def test_a_run_is_not_written_over_the_files_of_something_else(result, tmp_path):
+    checkerboard(users=8, items=8).save(tmp_path / "data")
+    (tmp_path / "file").write_text("mine")
+    for name in ("data", "file", "file/below"):
+        with pytest.raises(BadInput) as error:
+            result.save(tmp_path / name)
+        assert error.value.value == tmp_path / name
+        with pytest.raises(BadInput):
+            compare("popularity", checkerboard(users=8, items=8), out=tmp_path / name)
+    load_folder(tmp_path / "data")
+    assert (tmp_path / "file").read_text() == "mine"
+    result.save(tmp_path / "run")
+    result.save(tmp_path / "run")
+    with pytest.raises(BadInput):
+        result.to_html(tmp_path / "run")
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 1.5, None])
+def test_a_number_of_seeds_that_cannot_be_is_bad_input(seeds):
+    with pytest.raises(BadInput) as error:
+        compare("popularity", checkerboard(users=8, items=8), seeds=seeds, select_on="test")
+    assert error.value.where == "seeds"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reclm.errors import BadInput, Damaged
 from reclm.profilers.langptune.config import ContrastiveConfig
-from reclm.profilers.langptune.recommender import Contrastive, info_nce
+from reclm.profilers.langptune.recommender import Contrastive, contrastive_loss
 from reclm.text.encoder import TextEncoder
 
 PROFILES = ["the user likes jazz", "loud games", "the user likes tea music", "quiet tea"]
@@ -28,7 +28,9 @@ def test_the_loss_by_hand():
     profiles, items = torch.tensor([[1.0, 0], [0, 2]]), torch.tensor([[3.0, 0], [1, 1]])
     half = math.exp(math.sqrt(0.5) / 0.5)
     own, other = -math.log(math.exp(2) / (math.exp(2) + half)), -math.log(half / (1 + half))
-    loss = info_nce(profiles, items, torch.arange(2), torch.tensor([[4], [9]]), torch.tensor([4, 9]), 0.5)
+    loss = contrastive_loss(
+        profiles, items, torch.arange(2), torch.tensor([[4], [9]]), torch.tensor([4, 9]), 0.5
+    )
     assert loss.item() == pytest.approx((own + other) / 2)
 
 
@@ -38,7 +40,9 @@ def test_popularity_is_taken_off_by_hand():
     first = math.exp(2) / 3 / (math.exp(2) / 3 + math.exp(math.sqrt(2)))
     second = math.exp(math.sqrt(2)) / (1 / 3 + math.exp(math.sqrt(2)))
     idx = torch.tensor([4, 9])
-    loss = info_nce(profiles, items, torch.arange(2), idx[:, None], idx, 0.5, torch.tensor([6.0, 2.0]).log())
+    loss = contrastive_loss(
+        profiles, items, torch.arange(2), idx[:, None], idx, 0.5, torch.tensor([6.0, 2.0]).log()
+    )
     assert loss.item() == pytest.approx(-(math.log(first) + math.log(second)) / 2)
 
 
@@ -48,7 +52,7 @@ def test_where_no_item_repeats_it_is_that_of_sentence_transformers():
     other: Any = MultipleNegativesRankingLoss(model, scale=1 / 0.1)
     wanted = other.compute_loss_from_embeddings([profiles, items], None)
     idx = torch.arange(6)
-    torch.testing.assert_close(info_nce(profiles, items, idx, idx[:, None], idx, 0.1), wanted)
+    torch.testing.assert_close(contrastive_loss(profiles, items, idx, idx[:, None], idx, 0.1), wanted)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +69,16 @@ def test_what_a_user_chose_next_is_no_negative(chosen: list[list[int]], left: li
     for row, kept in enumerate(left):
         place = torch.tensor([kept.index(row)])
         # no two items are equal here
-        alone.append(info_nce(profiles[[row]], items[kept], place, place[None], torch.arange(len(kept)), 0.2))
-    loss = info_nce(profiles, items, torch.arange(4), torch.tensor(chosen), idx, 0.2)
+        alone.append(
+            contrastive_loss(profiles[[row]], items[kept], place, place[None], torch.arange(len(kept)), 0.2)
+        )
+    loss = contrastive_loss(profiles, items, torch.arange(4), torch.tensor(chosen), idx, 0.2)
     torch.testing.assert_close(loss, torch.stack(alone).mean())
 
 
 def test_nothing_is_learned_from_a_batch_of_one_item():
     profiles, items, idx = random(4, 5).requires_grad_(), random(1, 5, seed=1), torch.tensor([7] * 4)
-    same = info_nce(profiles, items.expand(4, -1), torch.arange(4), idx[:, None], idx, 0.2)
+    same = contrastive_loss(profiles, items.expand(4, -1), torch.arange(4), idx[:, None], idx, 0.2)
     same.backward()
     assert (same.item(), profiles.grad.abs().max().item()) == (0, 0)
 
@@ -82,7 +88,9 @@ def test_the_gradient():
     inputs = (profiles.requires_grad_(), items.requires_grad_())
     own, idx = torch.tensor([2, 0, 4]), torch.tensor([1, 2, 3, 3, 1])
     chosen = torch.tensor([[3, 9], [1, 2], [1, 9]])
-    assert torch.autograd.gradcheck(lambda one, other: info_nce(one, other, own, chosen, idx, 0.3), inputs)
+    assert torch.autograd.gradcheck(
+        lambda one, other: contrastive_loss(one, other, own, chosen, idx, 0.3), inputs
+    )
 
 
 def learner(place, steps: int = 4, counts: np.ndarray | None = None, **changes: Any) -> Contrastive:
@@ -189,7 +197,7 @@ def test_frequencies_are_those_of_the_items_of_the_batch(place):
         (ours, _), (theirs, _) = corrected._embed(PROFILES), corrected._embed(TEXTS)
     idx = torch.from_numpy(IDX)
     frequency = torch.tensor([2.0, 1, 5, 1]).log()  # of items 3, 1, 8 and 1
-    wanted = info_nce(ours, theirs, torch.arange(4), idx[:, None], idx, 0.2, frequency).item()
+    wanted = contrastive_loss(ours, theirs, torch.arange(4), idx[:, None], idx, 0.2, frequency).item()
     assert corrected.train_step(PROFILES, TEXTS, IDX)["loss"] == pytest.approx(wanted)
     assert plain.train_step(PROFILES, TEXTS, IDX)["loss"] == pytest.approx(off)
     assert wanted != pytest.approx(off)

@@ -16,8 +16,8 @@ from reclm.llm.models import find_model
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
 from reclm.profilers.langptune.prompts import (
-    Histories,
     HistoryItem,
+    SessionHistories,
     SessionWriter,
     finished,
     profile_chat,
@@ -34,7 +34,7 @@ def view(titles: Sequence[str] = ("Alien", "Heat", "Up", "Jaws")) -> TrainingVie
 
 def histories(
     config: PromptConfig = BEGIN, reviews: bool = True, ratings: bool = True, **titles: Any
-) -> Histories:
+) -> SessionHistories:
     """Two users: of four items, and of one."""
     said = ["Fine.", "", EVIL, "Wet", "Wet", "", "", ""]
     sessions = Sessions(
@@ -48,10 +48,10 @@ def histories(
         "fingerprint",
         SessionOptions(),
     )
-    return Histories(view(**titles), sessions, config)
+    return SessionHistories(view(**titles), sessions, config)
 
 
-def prompt(some: Histories, row: int = 0) -> list[str]:
+def prompt(some: SessionHistories, row: int = 0) -> list[str]:
     """The lines of the only question."""
     (items,) = some.parts(row)
     (message,) = profile_chat(items, some.config).messages
@@ -133,9 +133,9 @@ def test_the_newest_items_with_text():
     )
     lines = ["Alien", "", "Up", "Jaws"]
     data = replace(view(lines), train=train)
-    found = Histories(data, None, BEGIN, 2).of_user(0)
+    found = SessionHistories(data, None, BEGIN, 2).of_user(0)
     assert found == [HistoryItem("Up", 3.0), HistoryItem("Jaws", 4.0, "four")]
-    long = Histories(data, None, PromptConfig(fold=2), 3)
+    long = SessionHistories(data, None, PromptConfig(fold=2), 3)
     folds = long.folded(long.of_user(0))
     assert folds == [
         [HistoryItem("Alien", 1.0, "one"), HistoryItem("Up", 3.0)],

@@ -38,7 +38,6 @@ def test_results(tuning):
         "over 12 test sessions; 24 items are ranked",
         "| LangPTune |",
         "![",
-        "| rlso | rollout |",
         "### u",
     ):
         assert words in report

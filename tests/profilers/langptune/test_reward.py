@@ -11,8 +11,8 @@ import torch
 from reclm.data.sessions import SessionOptions, Sessions
 from reclm.profilers.langptune.config import PromptConfig
 from reclm.profilers.langptune.profiler import by_pass
-from reclm.profilers.langptune.prompts import Histories
-from reclm.profilers.langptune.recommender import SystemReward, TextRanker, mrr, ndcg
+from reclm.profilers.langptune.prompts import SessionHistories
+from reclm.profilers.langptune.recommender import CandidateRanker, SystemReward, mrr, ndcg
 
 VECTORS = {
     "jazz": (1, 0),
@@ -38,9 +38,9 @@ class Lookup:
         return np.array([VECTORS[text] for text in texts], np.float32)
 
 
-def ranker(candidates=(0, 1, 2, 3, 4)) -> TextRanker:
+def ranker(candidates=(0, 1, 2, 3, 4)) -> CandidateRanker:
     encoder: Any = Lookup()
-    return TextRanker(encoder, ITEMS, np.array(candidates))
+    return CandidateRanker(encoder, ITEMS, np.array(candidates))
 
 
 def ranks(
@@ -119,7 +119,7 @@ def sessions() -> Sessions:
 def test_the_reward_is_of_the_session_that_was_asked(name, third, monkeypatch):
     monkeypatch.setitem(VECTORS, "The user likes far away", (-1, 0))
     monkeypatch.setitem(VECTORS, "The user likes", (3, 2))
-    histories = Histories(tiny_langptune.view(), sessions(), PromptConfig(begin="The user likes"))
+    histories = SessionHistories(tiny_langptune.view(), sessions(), PromptConfig(begin="The user likes"))
     reward = SystemReward(ranker(), histories, np.array([1, 0]), name)
     # prompt 0 is session 1: of jazz, tea and far, the last is wanted; prompt 1 is session 0: "both" is
     assert reward([" far  away", "", ""], [0, 0, 1]) == pytest.approx([1, third, 1])

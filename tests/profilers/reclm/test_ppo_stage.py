@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from reclm.errors import BadInput
 from reclm.profilers.reclm import stages
 from reclm.profilers.reclm.stages import StageRun, combine_adapters
-from reclm.profilers.rl.config import LoraOptions, PPOConfig
+from reclm.profilers.rl.config import PPOConfig
 from reclm.profilers.rl.ppo import PPO
-from reclm.profilers.tuning.training import add_adapter, load_network
+from reclm.profilers.tuning.training import LoraOptions, add_adapter, load_network
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 LORA = LoraOptions(r=2, alpha=6)

@@ -22,11 +22,11 @@ def release(shared_data):
 def test_the_teacher_files_as_they_are(release):
     files, view = release
     users = read_teacher(files / "mind_fine_tune.csv", view, "user", TeacherConfig())
-    assert users.report.kept == {"user": 1466}
+    assert users.report.counts == {"user": 1466}
     assert users.report.dropped["2 identities instead of 3"] == 150
     assert sum(users.report.dropped.values()) == 1694 - 1466
     items = read_teacher(files / "item_side_instruction_data.csv", view, "item", TeacherConfig())
-    assert (items.report.kept, items.report.dropped) == ({"item": 892}, {})
+    assert (items.report.counts, items.report.dropped) == ({"item": 892}, {})
 
 
 def test_samples_fit_and_do_not_leak(release, smollm):

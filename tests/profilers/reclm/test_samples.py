@@ -131,7 +131,7 @@ def test_labels_are_balanced_and_the_first_turn_tells_nothing(made, profiles, ne
         assert yes.messages[:3] == no.messages[:3]
         assert yes.messages[3] != no.messages[3]
     # Dan has one film, which nobody else saw; Eve has no history
-    assert instructions.report.kept == {"collab": 6}
+    assert instructions.report.counts == {"collab": 6}
     assert instructions.report.dropped == {"collab: no item to ask for": 1}
 
 

@@ -41,7 +41,7 @@ def test_malformed_profiles_are_left_out_and_counted(tmp_path, view, suffix):
         "ada": GOOD,
         "dan": "User identity: a, b, c; User interests: x, y, (im_end)z.",
     }
-    assert teacher.report.kept == {"user": 2}
+    assert teacher.report.counts == {"user": 2}
     assert teacher.report.dropped == {
         "2 identities instead of 3": 1,
         "no text": 1,

@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from reclm.llm.models import LanguageModel, find_model
-from reclm.profilers.rl.policy import LoraOptions, Policy  # pyright: ignore[reportPrivateImportUsage]
+from reclm.profilers.rl.policy import Policy
+from reclm.profilers.tuning.training import LoraOptions
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "text"))
 sys.path.insert(0, str(Path(__file__).parent))

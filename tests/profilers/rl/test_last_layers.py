@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from reclm.errors import BadInput, Damaged
 from reclm.profilers.reclm.config import RecLMConfig
-from reclm.profilers.rl.config import LoraOptions, PPOConfig, RLSOConfig
+from reclm.profilers.rl.config import PPOConfig, RLSOConfig
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.tuning.training import LoraOptions
 
 IDS = torch.tensor([[3, 4, 5, 6, 7, 9]])
 ADAPTER = LoraOptions(r=4, alpha=8, last_layers=1)

@@ -12,11 +12,12 @@ from toy_policy import (  # pyright: ignore[reportMissingImports]
 )
 
 from reclm.errors import BadInput, Damaged
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl import loop as on_policy
 from reclm.profilers.rl import ppo as ppo_module
 from reclm.profilers.rl.config import PPOConfig
 from reclm.profilers.rl.loop import batch_rows, checkpoints
-from reclm.profilers.rl.policy import PolicyGenerator, roll_out
+from reclm.profilers.rl.policy import roll_out
 from reclm.profilers.rl.ppo import PPO
 
 TOY = PPOConfig(
@@ -225,7 +226,7 @@ def test_bad_rewards(llama, reward, message):
 
 def test_no_prompts(policy, llama):
     with pytest.raises(BadInput):
-        PPO(policy, PolicyGenerator(policy.base, llama), [], count_e, TOY, Accelerator(cpu=True))
+        PPO(policy, NetworkGenerator(policy.base, llama), [], count_e, TOY, Accelerator(cpu=True))
 
 
 def test_every_metric_is_named(llama):

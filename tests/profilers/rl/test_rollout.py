@@ -5,8 +5,9 @@ import torch
 
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message, SamplingParams
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl.config import PPOConfig
-from reclm.profilers.rl.policy import PolicyGenerator, Rollout, roll_out
+from reclm.profilers.rl.policy import Rollout, roll_out
 
 PROMPTS = [[1, 40], [1, 40, 50], [1, 40, 50, 60], [1, 40, 50, 60, 70]]
 SAMPLED = SamplingParams(max_new_tokens=12, temperature=1.0, top_p=1.0)
@@ -30,7 +31,7 @@ class _Recorder:
         self.rows = [self.rows[place] for place in left]
 
 
-class Recording(PolicyGenerator):
+class Recording(NetworkGenerator):
     """Keeps the log-probabilities of sampling, row by row."""
 
     def chooser(self, prompts, params, seeds=None):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -63,7 +64,7 @@ def test_recomputed_log_probabilities_are_those_of_sampling(moved, llama):
 
 
 def test_greedy_answers_are_those_of_generate(moved, llama):
-    sampler = PolicyGenerator(moved.base, llama)
+    sampler = NetworkGenerator(moved.base, llama)
     rollout = roll_out(sampler, PROMPTS, SamplingParams(max_new_tokens=6), seeds=[0] * 4)
     for row, prompt in enumerate(PROMPTS):
         ids = torch.tensor([prompt])
@@ -74,10 +75,10 @@ def test_greedy_answers_are_those_of_generate(moved, llama):
 
 
 def test_an_answer_depends_on_its_prompt_and_seed_alone(moved, llama):
-    sampler = PolicyGenerator(moved.base, llama)
+    sampler = NetworkGenerator(moved.base, llama)
     four = roll_out(sampler, PROMPTS, SAMPLED, seeds=[7, 8, 9, 10])
     other_way = roll_out(sampler, PROMPTS[::-1], SAMPLED, seeds=[10, 9, 8, 7])
-    small = PolicyGenerator(moved.base, llama, batch_size=2)
+    small = NetworkGenerator(moved.base, llama, batch_size=2)
     assert other_way.texts == four.texts[::-1]
     assert roll_out(small, PROMPTS, SAMPLED, seeds=[7, 8, 9, 10]).texts == four.texts
     torch.manual_seed(3)
@@ -86,7 +87,7 @@ def test_an_answer_depends_on_its_prompt_and_seed_alone(moved, llama):
 
 def test_equal_prompts_are_read_once(moved, llama, monkeypatch):
     prompts, seeds = [PROMPTS[0], PROMPTS[0], PROMPTS[2], PROMPTS[3], PROMPTS[2]], [5, 6, 7, 8, 9]
-    sampler, rows = PolicyGenerator(moved.base, llama), []
+    sampler, rows = NetworkGenerator(moved.base, llama), []
     alone = {
         at: next(iter(sampler.sample([prompt], SAMPLED, [seed])))[1]
         for at, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
@@ -102,7 +103,7 @@ def test_equal_prompts_are_read_once(moved, llama, monkeypatch):
 
 
 def test_equal_prompts_with_unlike_seeds_get_unlike_answers(moved, llama):
-    sampler = PolicyGenerator(moved.base, llama)
+    sampler = NetworkGenerator(moved.base, llama)
     rollout = roll_out(sampler, [PROMPTS[0]] * 3, SAMPLED, seeds=[1, 2, 1])
     assert rollout.texts[0] == rollout.texts[2] != rollout.texts[1]
 
@@ -111,7 +112,7 @@ def test_the_token_that_ends_an_answer_belongs_to_it(moved, llama):
     end = 2
     with torch.no_grad():
         moved.base.lm_head.weight.mul_(0.1)
-    sampler = PolicyGenerator(moved.base, llama)
+    sampler = NetworkGenerator(moved.base, llama)
     long = SAMPLED.model_copy(update={"max_new_tokens": 100})
     rollout = roll_out(sampler, [PROMPTS[0]] * 32, long, seeds=range(32))
     lengths = rollout.answers.sum(1).tolist()
@@ -124,7 +125,7 @@ def test_the_token_that_ends_an_answer_belongs_to_it(moved, llama):
 
 
 def test_an_answer_ends_behind_a_stop_string(moved, llama):
-    sampler = PolicyGenerator(moved.base, llama)
+    sampler = NetworkGenerator(moved.base, llama)
     config = PPOConfig(max_new_tokens=60, stop=("e",))
     free = roll_out(sampler, [PROMPTS[0]] * 16, config.sampling.model_copy(update={"stop": ()}), range(16))
     rollout = roll_out(sampler, [PROMPTS[0]] * 16, config.sampling, range(16))
@@ -139,7 +140,7 @@ def test_an_answer_ends_behind_a_stop_string(moved, llama):
 
 
 def test_sampling_follows_the_policy_as_it_changes(policy, llama):
-    sampler = PolicyGenerator(policy.base, llama)
+    sampler = NetworkGenerator(policy.base, llama)
     before = roll_out(sampler, PROMPTS, SAMPLED, seeds=range(4)).texts
     with torch.no_grad():
         for name, one in policy.named_parameters():
@@ -151,14 +152,14 @@ def test_sampling_follows_the_policy_as_it_changes(policy, llama):
 
 
 def test_it_is_a_text_generator_too(policy, llama):
-    sampler = PolicyGenerator(policy.base, llama)
+    sampler = NetworkGenerator(policy.base, llama)
     (one,) = sampler.generate({"ada": Chat((Message("user", "the films"),))}, SAMPLED)
     assert one.key == "ada"
     assert sampler.model == f"{llama.name}+policy"
 
 
 def test_bad_input(policy, llama):
-    sampler = PolicyGenerator(policy.base, llama)
+    sampler = NetworkGenerator(policy.base, llama)
     with pytest.raises(BadInput):
         roll_out(sampler, [], SAMPLED, seeds=[])
     with pytest.raises(BadInput):

@@ -6,8 +6,10 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM
 
+from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl.loop import OnPolicy
-from reclm.profilers.rl.policy import LoraOptions, Policy, PolicyGenerator  # pyright: ignore[reportPrivateImportUsage]
+from reclm.profilers.rl.policy import Policy
+from reclm.profilers.tuning.training import LoraOptions
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 
@@ -20,7 +22,7 @@ def make_loop(kind: Any, llama, config, reward, lora: LoraOptions | None = None)
     """A PPO or an RLSO on a new policy."""
     network = AutoModelForCausalLM.from_pretrained(llama.path, dtype=torch.float32)
     policy = Policy.adapt(network, lora or LoraOptions(r=4, alpha=8), seed=config.seed)
-    sampler = PolicyGenerator(policy.base, llama, batch_size=16)
+    sampler = NetworkGenerator(policy.base, llama, batch_size=16)
     return kind(policy, sampler, PROMPTS, reward, config, Accelerator(cpu=True))
 
 
