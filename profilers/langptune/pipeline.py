@@ -63,12 +63,11 @@ class LangPTunePipeline(Tuning):
 
     def run(self) -> None:
         """Train what is not trained yet."""
-        if self.tuned.done:
-            return
         with quiet(), writing(self.folder):
-            self.warn_truncation()
-            if any(self.config.trains):
-                Alternation(self).run()
+            if not self.tuned.done:
+                self.warn_truncation()
+                if any(self.config.trains):
+                    Alternation(self).run()
             if self.accelerator.is_main_process:
                 self.tuned.finish()
             self.accelerator.wait_for_everyone()

@@ -74,8 +74,12 @@ class Tuned(RunFolder):
         return (self.folder / _DONE).is_file()
 
     def finish(self) -> None:
-        """Mark the training as done, and delete what it would have gone on with."""
-        (self.folder / _DONE).write_text(f"variant: {self.config.variant}\n", encoding="utf-8")
+        """Mark the training as done, and delete what it would have gone on with.
+
+        The run of a training that is done does so, too: it may have been killed amid this.
+        """
+        if not self.done:
+            (self.folder / _DONE).write_text(f"variant: {self.config.variant}\n", encoding="utf-8")
         for part in ("cl/checkpoints", "cl/samples", "rlso/checkpoints"):
             shutil.rmtree(self.folder / part, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 Data, adapters and measurements lie in the folder of their stage; an interrupted run goes on from there.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,7 @@ from reclm.profilers.reclm.reward_model import RewardModel, pair_dataset, reward
 from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, subset
 from reclm.profilers.reclm.stages import StageRun, train_ppo, tune, tune_reward
 from reclm.profilers.tuning.pipeline import Tuning
-from reclm.profilers.tuning.training import quiet
+from reclm.profilers.tuning.training import CHECKPOINTS, quiet
 from reclm.profiles.estimate import dry_run
 from reclm.profiles.run import make_profiles, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
@@ -197,7 +198,9 @@ class RecLMPipeline(Tuning):
         self.tuned.write()
         with quiet():
             for stage in self.stages:
-                if not self.tuned.adapter(stage):
+                if self.tuned.adapter(stage):  # its run may have been killed before it deleted them
+                    shutil.rmtree(self.folder / stage / CHECKPOINTS, ignore_errors=True)
+                else:
                     self.train(stage)
 
     def next_command(self) -> list[str]:

@@ -108,7 +108,8 @@ def tokenise_pairs(pairs: Any, prompts: PromptTokenizer) -> Any:
     def tokens(row: Mapping[str, Any]) -> dict[str, list[int]]:
         return {f"{side}_ids": prompts.training_ids(_chat(row, side))[0] for side in ("chosen", "rejected")}
 
-    return pairs.map(tokens, remove_columns=pairs.column_names, load_from_cache_file=False)
+    options = {"remove_columns": pairs.column_names, "load_from_cache_file": False}
+    return pairs.map(tokens, keep_in_memory=True, **options)
 
 
 def _chat(pair: Mapping[str, Any], side: str) -> tuple[Message, ...]:

@@ -34,6 +34,7 @@ from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.training import (
     ADAPTER,
+    CHECKPOINTS,
     LoraOptions,
     add_adapter,
     batch_order,
@@ -75,7 +76,9 @@ def label_samples(samples: Any, prompts: PromptTokenizer, variant: Variant = "ma
             )
         return chat
 
-    return samples.map(labelled, remove_columns=samples.column_names, load_from_cache_file=False)
+    # in memory: each run would leave a file of them beside the samples
+    options = {"remove_columns": samples.column_names, "load_from_cache_file": False}
+    return samples.map(labelled, keep_in_memory=True, **options)
 
 
 def token_table(prompts: PromptTokenizer, messages: Sequence[Message]) -> str:
@@ -200,7 +203,7 @@ def train_ppo(
         network = PeftModel.from_pretrained(network, str(start))
     policy = Policy.adapt(network, lora, seed=config.seed)
     ppo = PPO(policy, NetworkGenerator(policy.base, run.model), prompts, reward, config)
-    steps, first = folder / "checkpoints", ppo.accelerator.is_main_process
+    steps, first = folder / CHECKPOINTS, ppo.accelerator.is_main_process
     with progress_bar("PPO", config.steps, run.progress and first) as advance, writing(folder):
         if not ppo.resume(steps):
             ppo.save(steps)

@@ -36,6 +36,10 @@ from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 
 ADAPTER = "adapter"
 """Folder of a stage's adapter."""
+CHECKPOINTS = "checkpoints"
+"""Folder of what a stage goes on from when it is interrupted."""
+_OF_A_RUN = {"num_tokens", "eval_num_tokens", "train_loss", "total_flos"}
+"""Metrics that a trainer counts from where it was begun, or begun again; they are not logged."""
 _POOL = 16
 """Batches whose samples are sorted by length together."""
 
@@ -212,7 +216,7 @@ def trainer_arguments(
     updates = int(np.ceil(samples / (config.batch_size * config.accumulate)))
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return kind(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=1,
         train_sampling_strategy="sequential",
         per_device_train_batch_size=config.batch_size,
@@ -249,12 +253,12 @@ def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
         if first:
             trainer.add_callback(_LogCallback(folder, advance))
         with writing(folder), quiet():
-            trainer.train(resume_from_checkpoint=_latest(folder / "checkpoints"))
+            trainer.train(resume_from_checkpoint=_latest(folder / CHECKPOINTS))
             if first:
                 # the embeddings are not trained, whether or not their vocabulary can be looked up
                 with atomic_folder(folder / ADAPTER) as draft:
                     trainer.model.save_pretrained(str(draft), save_embedding_layers=False)
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+                shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
             trainer.accelerator.wait_for_everyone()
     return folder / ADAPTER
 
@@ -294,4 +298,6 @@ class _LogCallback(TrainerCallback):
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if isinstance(value, int | float)}
+    return {
+        name: value for name, value in row.items() if isinstance(value, int | float) and name not in _OF_A_RUN
+    }

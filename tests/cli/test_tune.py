@@ -143,6 +143,7 @@ def test_tune_profile_bench(place: Path, run: Run, given: list[object], tuned: P
     for stage in ("kd", "collab", "reward", "ppo", "items"):
         assert (tuned / stage / "adapter" / "adapter_model.safetensors").is_file()
         assert (tuned / stage / "metrics.jsonl").is_file()
+    assert not list(tuned.rglob("cache-*")), "tokenised samples that a run would leave, each time anew"
     times = {one: one.stat().st_mtime_ns for one in tuned.rglob("adapter_model.safetensors")}
     code, out, err = run("tune", *given)
     assert code == 0

@@ -122,6 +122,9 @@ def test_a_run_that_was_broken_at_its_very_end(place, tmp_path, monkeypatch):
     tuning(place, tmp_path, variant="cl", source="history").run()
     assert (tmp_path / ENCODER).read_bytes() == before
     assert Tuned.read(tmp_path).done
+    (tmp_path / "cl" / "checkpoints" / "step-000004").mkdir(parents=True)  # killed before it was deleted
+    tuning(place, tmp_path, variant="cl", source="history").run()
+    assert not (tmp_path / "cl" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(

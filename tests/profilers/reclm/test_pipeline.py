@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny_tuning import apart  # pyright: ignore[reportMissingImports]
+from tiny_tuning import apart, tune  # pyright: ignore[reportMissingImports]
 
 from reclm.profilers.reclm.config import ORDER, RecLMConfig
 from reclm.profilers.reclm.pipeline import RecLMPipeline
@@ -17,10 +17,16 @@ def adapter(out: Path, stage: str) -> Path:
     return out / stage / "adapter" / "adapter_model.safetensors"
 
 
+def metrics(out: Path, stage: str) -> list[dict[str, float]]:
+    """The lines of a stage's metrics, without those that tell its speed."""
+    lines = map(json.loads, (out / stage / "metrics.jsonl").read_text().splitlines())
+    speed = ("runtime", "per_second", "seconds", "rollout_tokens")
+    return [{name: one[name] for name in one if not name.endswith(speed)} for one in lines]
+
+
 def steps(out: Path, stage: str) -> list[int]:
     """The training steps that a stage's metrics have a line of."""
-    lines = map(json.loads, (out / stage / "metrics.jsonl").read_text().splitlines())
-    return [one["step"] for one in lines if "loss" in one or "reward" in one]
+    return [one["step"] for one in metrics(out, stage) if "loss" in one or "reward" in one]
 
 
 @pytest.mark.parametrize("stage", ORDER)
@@ -40,9 +46,20 @@ def test_a_killed_run_goes_on_to_the_same_adapter(tiny, tuned, tmp_path, stage) 
 
     assert adapter(out, stage).read_bytes() == adapter(tuned, stage).read_bytes()
     assert steps(out, stage) == steps(tuned, stage) == list(range(1, len(steps(tuned, stage)) + 1))
+    assert metrics(out, stage) == metrics(tuned, stage)
     assert {one: adapter(out, one).stat().st_mtime_ns for one in before} == done
     assert not (out / stage / "checkpoints").exists()
     assert any(one.any() for one in load_file(adapter(out, stage)).values())
+
+
+def test_checkpoints_of_a_run_that_was_killed_at_the_end_of_a_stage_are_deleted(
+    tiny, tuned, tmp_path
+) -> None:
+    shutil.copytree(tuned, tmp_path / "out")
+    left = tmp_path / "out" / "collab" / "checkpoints" / "checkpoint-3"
+    left.mkdir(parents=True)
+    tune(tiny.folder, tmp_path / "out")
+    assert not left.parent.exists()
 
 
 def test_a_profile_that_ppo_writes_ends_with_its_line(tiny, tuned, tmp_path, monkeypatch) -> None:
