@@ -179,7 +179,7 @@ def load_tokenizer(model: LanguageModel) -> Any:
     folder = transformers_folder(model)
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of many classes: tokenizers raises plain ones
         needs = "tokenizer that transformers can read (tokenizer.json, tokenizer_config.json)"
         reason = " ".join(str(error).split())[:200]
         raise Damaged(f"the model {model.path} has no {needs}: {reason}", where=model.path) from error
@@ -187,8 +187,25 @@ def load_tokenizer(model: LanguageModel) -> Any:
 
 def context_length(model: LanguageModel) -> int:
     """Return the most tokens that the model takes, prompt and answer together."""
-    config = json.loads((transformers_folder(model) / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("max_position_embeddings") or config.get("n_positions") or 2048)
+    config = read_json(model, "config.json")
+    texts = config.get("text_config")  # of a model that sees, too
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+    values = (part.get(name) for part in (config, texts) if isinstance(part, dict) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), 2048)
+
+
+def read_json(model: LanguageModel, name: str) -> dict[str, Any]:
+    """Return the content of a JSON file of a model, empty where there is no such file."""
+    path = transformers_folder(model) / name
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is no JSON: {' '.join(str(error).split())}", where=path) from error
+    if not isinstance(values, dict):
+        raise Damaged(f"{path} must hold a mapping, found {type(values).__name__}", where=path)
+    return values
 
 
 def transformers_folder(model: LanguageModel, weights: bool = False) -> Path:

@@ -1,10 +1,9 @@
 """Chats as token ids, the same for every engine: text from data cannot become a special token, and so forge a role."""
 
 import re
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Self
-
-from jinja2 import TemplateError
 
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Message
@@ -14,11 +13,25 @@ _SLOT = re.compile("\ue000(\\d+)\ue001")
 _AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
 
 
+_THAT_DAY = datetime(2024, 7, 26)
+_FORMS = ("%d %b %Y", "%d %B %Y", "%B %d, %Y", "%b %d %Y", "%Y-%m-%d", "%d/%m/%Y", "%Y")
+_DATED = (
+    "{%- macro strftime_now(form) -%}{{ "
+    f"{ {form: _THAT_DAY.strftime(form) for form in _FORMS} }"
+    ".get(form, '2024-07-26') }}{%- endmacro -%}"
+)
+"""Makes a template that writes today's date write the same every day, so that equal prompts stay equal."""
+
+
+class TooLong(BadInput):
+    """A prompt that does not fit the model."""
+
+
 class PromptTokenizer:
     """Turns a chat into token ids, for a model that takes ``context`` of them, prompt and answer together."""
 
     def __init__(self, tokenizer: Any, context: int, model: str) -> None:
-        if not tokenizer.chat_template:
+        if not getattr(tokenizer, "chat_template", None):
             remedy = "use an instruction-tuned one (…-Instruct, …-chat)"
             raise BadInput(f"model {model!r} has no chat template; {remedy}", value=model)
         self.tokenizer, self.context, self.model = tokenizer, context, model
@@ -51,14 +64,14 @@ class PromptTokenizer:
         return [*ids, *self._text_ids(run + chat.answer_start)]
 
     def checked(self, key: str, chat: Chat, new_tokens: int) -> list[int]:
-        """Return :meth:`ids`; :class:`BadInput` if they and ``new_tokens`` more do not fit the model."""
+        """Return :meth:`ids`; :class:`TooLong` if they and ``new_tokens`` more do not fit the model."""
         ids = self.ids(chat)
         if len(ids) + new_tokens > self.context:
             message = (
                 f"the prompt of {key!r} is too long: {len(ids)} tokens and up to {new_tokens} new ones, "
                 f"{self.model} takes {self.context}; shorten the history or the item text"
             )
-            raise BadInput(message, value=len(ids), where=key)
+            raise TooLong(message, value=len(ids), where=key)
         return ids
 
     def training_ids(self, messages: tuple[Message, ...]) -> tuple[list[int], list[int]]:
@@ -124,25 +137,46 @@ class PromptTokenizer:
     def _template(
         self, messages: tuple[Message, ...], finished: bool = False
     ) -> tuple[tuple[Message, ...], tuple[tuple[str, Any], ...]]:
-        """Return messages and layout; the system message joins the first user message if the template knows none."""
+        """Return messages and layout; the system message joins the first user message if the template knows none.
+
+        A template that leaves a message out, or changes their order, loses what was asked: it is used with all messages
+        or not at all.
+        """
+        roles = tuple(message.role for message in messages)
         try:
-            return messages, self._layout(tuple(message.role for message in messages), finished)
-        except TemplateError as error:
-            if messages[0].role != "system":
-                message = f"the chat template of {self.model!r} refuses the prompt: {error}"
-                raise BadInput(message, value=self.model) from error
-        system, first, *rest = messages
-        return self._template((Message(first.role, f"{system.content}\n\n{first.content}"), *rest), finished)
+            layout = self._layout(roles, finished)
+            slots = [value for kind, value in layout if kind == "slot"]
+            if slots == list(range(len(roles))):
+                return messages, layout
+            lost = next((at for at in range(len(roles)) if slots.count(at) != 1), None)
+            reason = (
+                "it changes the order"
+                if lost is None
+                else f"its {roles[lost]} message is left out or repeated"
+            )
+        except Exception as error:  # templates are programs: any error may come of one
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            cause: Exception | None = error
+        else:
+            cause = None
+        if roles[0] == "system" and roles[1:2] == ("user",):
+            system, first, *rest = messages
+            joined = Message(first.role, f"{system.content}\n\n{first.content}")
+            return self._template((joined, *rest), finished)
+        message = f"the chat template of {self.model!r} refuses the prompt: {reason}"
+        raise BadInput(message, value=self.model) from cause
 
     def _render(self, roles: tuple[str, ...], finished: bool = False) -> tuple[tuple[str, Any], ...]:
         """Render the template of these roles as ``("text", str)``, ``("token", id)`` and ``("slot", number)``."""
+        template = str(self.tokenizer.chat_template)
         rendered = self.tokenizer.apply_chat_template(
             [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)],
             tokenize=False,
             add_generation_prompt=not finished,
-            # some templates begin a reasoning or write today's date, which would make equal prompts differ
+            # some templates begin a reasoning
             enable_thinking=False,
-            date_string="26 Jul 2024",
+            date_string=f"{_THAT_DAY:%d %b %Y}",
+            chat_template=_DATED + template if "strftime_now" in template else None,
         )
         layout: list[tuple[str, Any]] = []
         for number, part in enumerate(_SLOT.split(rendered)):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from reclm.errors import BadInput
-from reclm.llm.chat import Chat, Message, SamplingParams
+from reclm.llm.chat import Chat, Message, NoAnswers, SamplingParams
 from reclm.llm.engines.openvino import OpenVINOGenerator
 from reclm.llm.engines.transformers import TransformersGenerator
 
@@ -110,9 +110,13 @@ def test_the_token_limit_cuts_with_the_reason_length(engine):
     assert (answer.new_tokens, answer.finish_reason) == (2, "length")
 
 
-def test_a_prompt_too_long_is_refused_before_anything_is_generated(engine):
-    long = chats(1) | {"long": Chat((Message("user", "films " * 300),))}
-    with pytest.raises(BadInput, match="'long' is too long"):
+def test_fault_14_a_prompt_too_long_costs_no_other(engine):
+    long = {"long": Chat((Message("user", "films " * 300),))}
+    found = {one.key: one for one in engine.generate(long | chats(1), GREEDY)}
+    assert found["u0"].new_tokens
+    assert not found["u0"].fault
+    assert "'long' is too long" in found["long"].fault
+    with pytest.raises(NoAnswers, match="'long' is too long"):
         next(engine.generate(long, GREEDY))
 
 

@@ -92,3 +92,64 @@ def test_a_template_that_refuses_the_chat_is_one_line(prompts):
     own = with_template(prompts, "{{ raise_exception('never') }}")
     with pytest.raises(BadInput, match="refuses the prompt: never"):
         own.ids(Chat((Message("user", "films"),)))
+
+
+DROPS = TEMPLATE.replace(
+    "{% for message in messages %}", "{% for message in messages if message['role'] != 'system' %}"
+)
+LAST = TEMPLATE.replace("{% for message in messages %}", "{% for message in messages[-1:] %}")
+BACKWARDS = TEMPLATE.replace("in messages %}", "in messages | reverse %}")
+TWICE = TEMPLATE.replace("message['content']", "message['content'] + message['content']")
+SYSTEM_LAST = (  # as Mistral's
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set rest = messages[1:] %}"
+    "{% else %}{% set rest = messages %}{% endif %}"
+) + TEMPLATE.replace("in messages", "in rest").replace(
+    "message['content']", "(system + '\n\n' if loop.last and system is defined else '') + message['content']"
+)
+CASED = TEMPLATE.replace("message['content']", "message['content'][:1]")
+TURNS = (
+    Message("system", "Describe."),
+    Message("user", "a"),
+    Message("assistant", "b"),
+    Message("user", "films"),
+)
+
+
+@pytest.mark.parametrize("template", [DROPS, SYSTEM_LAST])
+def test_fault_16_a_system_message_that_a_template_passes_over_joins_the_first_user_message(
+    prompts, template
+):
+    own = with_template(prompts, template)
+    merged = (Message("user", "Describe.\n\na"), *TURNS[2:])
+    text = prompts.tokenizer.decode(own.ids(Chat(TURNS, "User")))
+    assert [text.count(word) for word in ("Describe.", "films", "User")] == [1, 1, 1]
+    assert own.ids(Chat(TURNS)) == prompts.ids(Chat(merged))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *(
+            LAST,
+            BACKWARDS,
+            TWICE,
+            CASED,
+            "Hello",
+            "{{ 1 / 0 }}",
+            "{{ messages[0].tool.name }}",
+            "{{ 'a' + 1 }}",
+        ),
+        *("{% for %}", "{% if messages %}", "{{ undefined_function() }}", "{% include 'x' %}"),
+        "{{ messages['a']['b'] }}",
+    ],
+)
+def test_fault_16_a_template_that_loses_a_message_or_fails_is_one_line(prompts, template):
+    with pytest.raises(BadInput, match="the chat template of 'm' refuses the prompt") as error:
+        with_template(prompts, template).ids(Chat(TURNS))
+    assert "\n" not in str(error.value)
+    assert error.value.value == "m"
+
+
+def test_fault_16_a_template_that_writes_the_date_writes_the_same_every_day(prompts):
+    dated = with_template(prompts, "{{ strftime_now('%d %B %Y') }}" + TEMPLATE)
+    assert "26 July 2024" in prompts.tokenizer.decode(dated.ids(Chat(TURNS)))

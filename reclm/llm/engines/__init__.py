@@ -1,14 +1,13 @@
 """Engines that run a language model: on this machine (a :class:`LocalGenerator`), or at a server."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from reclm import plugins
 from reclm.errors import BadInput
-from reclm.llm.chat import Chat, Generation, Message, SamplingParams, TextGenerator, cut_at_stop
-from reclm.llm.models import Format, LanguageModel, transformers_folder
-from reclm.llm.tokens import PromptTokenizer
+from reclm.llm.chat import Chat, Generation, Message, NoAnswers, SamplingParams, TextGenerator, cut_at_stop
+from reclm.llm.models import Format, LanguageModel, read_json
+from reclm.llm.tokens import PromptTokenizer, TooLong
 
 Precision = Literal["auto", "f32", "bf16"]
 
@@ -33,8 +32,13 @@ class LocalGenerator(TextGenerator):
         """Count the prompt tokens of each chat, the given start of the answer included."""
         return {key: len(self.prompts.ids(chat)) for key, chat in chats.items()}
 
-    def encode(self, chats: Mapping[str, Chat], params: SamplingParams) -> list[dict[str, list[int]]]:
-        """Return prompt ids by key, shortest first, in groups of chats that differ in their last message only."""
+    def encode(
+        self, chats: Mapping[str, Chat], params: SamplingParams
+    ) -> tuple[list[dict[str, list[int]]], list[Generation]]:
+        """Return prompt ids by key, shortest first, in groups of chats that differ in their last message only.
+
+        The second value stands for the answers to prompts that are too long; NoAnswers if all are.
+        """
         if params.pattern is not None:
             from llguidance import LLMatcher
 
@@ -42,10 +46,18 @@ class LocalGenerator(TextGenerator):
                 message = f"pattern {params.pattern!r} is no regular expression: {' '.join(fault.split())}"
                 raise BadInput(message, value=params.pattern)
         groups: dict[tuple[Message, ...], dict[str, list[int]]] = {}
+        too_long: list[Generation] = []
         for key, chat in chats.items():
-            ids = self.prompts.checked(key, chat, params.max_new_tokens)
-            groups.setdefault(chat.messages[:-1], {})[key] = ids
-        return [dict(sorted(group.items(), key=lambda item: len(item[1]))) for group in groups.values()]
+            try:
+                ids = self.prompts.checked(key, chat, params.max_new_tokens)
+            except TooLong as error:
+                too_long.append(Generation.failed(key, str(error)))
+            else:
+                groups.setdefault(chat.messages[:-1], {})[key] = ids
+        if too_long and not groups:
+            raise NoAnswers(too_long[0].fault, value=too_long[0].key)
+        ordered = [dict(sorted(group.items(), key=lambda item: len(item[1]))) for group in groups.values()]
+        return ordered, too_long
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return new tokens as text, special tokens left out."""
@@ -62,6 +74,6 @@ class LocalGenerator(TextGenerator):
 
 
 def _end_ids(model: LanguageModel, eos: int | None) -> frozenset[int]:
-    path = transformers_folder(model) / "generation_config.json"
-    named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    return frozenset({*(named if isinstance(named, list) else [named]), eos} - {None})
+    named = read_json(model, "generation_config.json").get("eos_token_id")
+    ids = named if isinstance(named, list) else [named]
+    return frozenset({*(id for id in ids if isinstance(id, int)), eos} - {None})

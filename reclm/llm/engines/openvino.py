@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reclm.errors import BadInput, Damaged
+from reclm.errors import Damaged
 from reclm.llm.chat import Chat, Generation, SamplingParams
 from reclm.llm.engines import LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, half_copy
@@ -74,7 +74,9 @@ class OpenVINOGenerator(LocalGenerator):
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
         """Answer every chat, each once and as soon as it is done; at most ``in_flight`` are begun and not done."""
-        prompts = {key: ids for group in self.encode(chats, params) for key, ids in group.items()}
+        groups, too_long = self.encode(chats, params)
+        yield from too_long
+        prompts = {key: ids for group in groups for key, ids in group.items()}
         config = self._config(params)
         waiting = enumerate(prompts.items())
         running: dict[str, Any] = {}
@@ -107,8 +109,8 @@ class OpenVINOGenerator(LocalGenerator):
         self, key: str, chat: Chat, prompt: list[int], handle: Any, params: SamplingParams
     ) -> Generation:
         if handle.get_status() == genai.GenerationStatus.IGNORED:
-            message = f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache"
-            raise BadInput(f"{message}; raise cache_gb", value=key, remedy="cache_gb")
+            fault = f"the prompt of {key!r} ({len(prompt)} tokens) does not fit the KV cache; raise cache_gb"
+            return Generation.failed(key, fault)
         # where the answer begins with a stop string, nothing is left to read
         answers = handle.read_all()
         new = list(answers[0].generated_ids) if answers else []

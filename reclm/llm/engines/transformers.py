@@ -209,7 +209,9 @@ class TransformersGenerator(LocalGenerator):
 
     def generate(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
         """Answer every chat, each once and as soon as it is done."""
-        for prompts in self.encode(chats, params):
+        groups, too_long = self.encode(chats, params)
+        yield from too_long
+        for prompts in groups:
             keys = list(prompts)
             for row, new, ended in self.sample(list(prompts.values()), params):
                 yield self.read(keys[row], chats[keys[row]], prompts[keys[row]], new, ended, params)
