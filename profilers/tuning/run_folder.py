@@ -94,6 +94,8 @@ class RunFolder:
         run = cls(folder, config, cls.About(**about))
         if (folder / ABOUT).is_file():
             earlier = cls.read(folder)
+            if model.is_called(earlier.about.weights):
+                run = replace(run, about=run.about.model_copy(update={"weights": earlier.about.weights}))
             try:
                 _compare(folder, earlier._definition, run._definition)
             except BadInput:
@@ -135,12 +137,12 @@ class RunFolder:
     def model(self, name: str | None = None) -> LanguageModel:
         """Return the model that was tuned; ``name``, or the requested name, must still be that of its weights."""
         model, tuned = find_model(name or self.about.model), self.about.weights
-        if model.name != tuned:
+        if not model.is_called(tuned):
             message = (
                 f"{self.folder} was tuned from {tuned}, not from {model.name}; give that one with --model"
             )
             raise BadInput(message, value=model.name, remedy=tuned)
-        return model
+        return replace(model, name=tuned)
 
     def generator(self, stage: str | None, model: LanguageModel) -> LazyGenerator:
         """Return the model as ``stage`` left it, loaded at its first prompt; None: the untuned model."""

@@ -94,10 +94,12 @@ class TextGenerator(ABC):
         local: whether the model is on this machine (:func:`~reclm.llm.models.find_model`), or else known by name only.
         unsupported: the sampling parameters that it ignores.
         structured: whether it takes a JSON schema, and then no pattern.
+        neutral: options of its constructor that do not change answers.
         model: the name that goes into profiles and prompt hashes; equal names must mean equal weights.
     """
 
     local: ClassVar[bool] = True
+    neutral: ClassVar[frozenset[str]] = frozenset()
     unsupported: frozenset[str] = frozenset()
     structured: bool = False
     model: str

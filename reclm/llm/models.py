@@ -5,32 +5,52 @@ import importlib.util
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stderr
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
+from pydantic import create_model
 
 from reclm import plugins
+from reclm.config import Config
 from reclm.errors import BadInput, Damaged, MissingExtra, NotFound, needs_extra
-from reclm.files import Lock, atomic_folder
+from reclm.files import Lock, atomic_file, atomic_folder
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 
 Format = Literal["gguf", "openvino", "safetensors"]
 _FORMS = "a .gguf file, a model folder or a name on the hub"
+_ABOUT = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+"""Files of a model folder that change what its weights are asked and answer."""
+_LARGE = 2**22
+"""Bytes of a file whose hash is worth to be cached."""
+_SETTLED = 3.0
+"""Seconds after which a file counts as written."""
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt"]
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model on this machine: a ``.gguf`` file or a folder. Equal names mean equal weights: they end in a hash."""
+    """A model on this machine: a ``.gguf`` file or a folder.
+
+    Attributes:
+        name: ends in a hash: equal names mean equal weights, tokenizers and chat templates.
+        weights: a hash of the weights alone; empty where the name has no other.
+    """
 
     name: str
     path: Path
     format: Format
+    weights: str = ""
+
+    def is_called(self, name: str) -> bool:
+        """Return whether ``name`` is one of this model's: its folder may be another, and 0.1 hashed weights alone."""
+        return name.rpartition("@")[2] in {self.name.rpartition("@")[2], self.weights}
 
 
 def find_model(name: str | None = None) -> LanguageModel:
@@ -62,21 +82,55 @@ def embedded(module: str, pattern: str, what: str, command: str) -> Path:
     return files[0]
 
 
-def open_generator(model: str | None = None, engine: str | None = None) -> TextGenerator:
+def open_generator(
+    model: str | None = None, engine: str | None = None, options: Mapping[str, Any] | None = None
+) -> TextGenerator:
     """Return a text generator that runs ``model``; one of this machine is loaded when it is first asked.
 
     Args:
         model: as in :func:`find_model`; for an engine that is not local, the server's name of it.
         engine: a plug-in of kind ``generator``; by default ``openvino`` for OpenVINO folders and, where it is
             installed, for GGUF files on a machine without a GPU; else ``transformers``.
+        options: of the engine. Those that change its answers become part of the generator's name.
     """
     if engine is not None and not (plugin := plugins.get("generator", engine)).local:
-        return plugin(model)
+        given, mark = _engine_options(plugin, engine, options or {})
+        generator = plugin(model, **given)
+        generator.model += mark
+        return generator
     language_model = find_model(model)
+    given, mark = {}, ""
+    if options:
+        engine = engine or _default_engine(language_model)
+        given, mark = _engine_options(plugins.get("generator", engine), engine, options)
     return LazyGenerator(
-        language_model.name,
-        lambda: plugins.get("generator", engine or _default_engine(language_model))(language_model),
+        language_model.name + mark,
+        lambda: plugins.get("generator", engine or _default_engine(language_model))(language_model, **given),
     )
+
+
+_SECRETS = {"api_key": "OPENAI_API_KEY", "base_url": "OPENAI_BASE_URL"}
+"""Options that belong to the environment: what is typed or written into a suite is shown to others."""
+
+
+def _engine_options(plugin: Any, name: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return options of an engine, checked, and the mark that they set behind the model's name."""
+    for key in values.keys() & _SECRETS.keys():
+        remedy = f"set {_SECRETS[key]} in the environment"
+        raise BadInput(f"{key} is no option to be written down; {remedy}", where=key, remedy=remedy)
+    parameters = list(signature(plugin.__init__).parameters.values())[2:]
+    hints = get_type_hints(plugin.__init__, include_extras=True)
+    known: dict[str, Any] = {
+        one.name: (hints.get(one.name, Any), one.default)
+        for one in parameters
+        if one.kind not in {one.VAR_KEYWORD, one.VAR_POSITIONAL} and one.name not in _SECRETS
+    }
+    built = create_model("EngineOptions", __base__=Config, **known).build(
+        dict(values), where=f"engine {name}"
+    )
+    given = {key: getattr(built, key) for key in values}
+    changed = (key for key in sorted(given) if key not in plugin.neutral and given[key] != known[key][1])
+    return given, "".join(f"+{key}={given[key]}" for key in changed)
 
 
 def _default_engine(model: LanguageModel) -> str:
@@ -111,8 +165,11 @@ class LazyGenerator(TextGenerator):
 
 def _local(path: Path) -> LanguageModel:
     path, form, weights = _weights(path)
-    name = path.stem if form == "gguf" else path.resolve().name
-    return LanguageModel(f"{name}@{digest(weights)}", path, form)
+    hashed = digest(weights)
+    if form == "gguf":
+        return LanguageModel(f"{path.stem}@{hashed}", path, form)
+    about = sorted(file for pattern in _ABOUT for file in path.glob(pattern))
+    return LanguageModel(f"{path.resolve().name}@{digest([*weights, *about])}", path, form, hashed)
 
 
 def _weights(path: Path) -> tuple[Path, Format, list[Path]]:
@@ -137,16 +194,33 @@ def _weights(path: Path) -> tuple[Path, Format, list[Path]]:
     raise NotFound(f"the model folder {path} has no weights; {needs}", value=str(path))
 
 
-def digest(files: list[Path]) -> str:
+def digest(files: Iterable[Path]) -> str:
     """Return eight hex digits of the files' content."""
     whole = hashlib.sha256()
     for path in files:
-        try:
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise Damaged(f"cannot read {path}: {error.strerror}", where=path) from error
+        whole.update(_file_hash(path))
     return whole.hexdigest()[:8]
+
+
+def _file_hash(path: Path) -> bytes:
+    """Return the SHA-256 of a file; that of a large one is cached for as long as the file is untouched."""
+    try:
+        about = path.stat()
+        key = f"{path.resolve()} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino}"
+        cached = _cache() / "hashes" / hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+        large = about.st_size >= _LARGE
+        if large:
+            with suppress(OSError, ValueError):
+                return bytes.fromhex(cached.read_text("ascii"))
+        with path.open("rb") as file:
+            hashed = hashlib.file_digest(file, "sha256").digest()
+        # a file that was just written may change again within the clock's resolution
+        if large and time.time() - about.st_mtime > _SETTLED:
+            with suppress(BadInput), atomic_file(cached) as draft:
+                draft.write_text(hashed.hex(), encoding="ascii")
+    except OSError as error:
+        raise Damaged(f"cannot read {path}: {error.strerror}", where=path) from error
+    return hashed
 
 
 def _from_hub(name: str) -> LanguageModel:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 _EMBEDDED = {DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}"}
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_ABOUT = ("*.json", "*.txt", "*.model", "*.jinja")
+"""Modules, pooling, prompts, length and tokenizer."""
 
 
 class TextEncoder:
@@ -136,9 +138,10 @@ def _embedded() -> Path:
 
 
 def _digest(folder: Path) -> str:
-    """Return eight hex digits of the weights in ``folder``."""
+    """Return eight hex digits of the weights in ``folder``, and of all that changes how they read a text."""
     files = sorted(file for pattern in _WEIGHTS for file in folder.rglob(pattern))
     if not files:
         message = f"encoder directory {folder} has no weights ({' or '.join(_WEIGHTS)})"
         raise NotFound(message, value=str(folder))
-    return digest(files)
+    about = {file for pattern in _ABOUT for file in folder.rglob(pattern)}
+    return digest([*files, *sorted(about)])

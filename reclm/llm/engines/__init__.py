@@ -1,7 +1,9 @@
 """Engines that run a language model: on this machine (a :class:`LocalGenerator`), or at a server."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from reclm import plugins
 from reclm.errors import BadInput
@@ -10,6 +12,7 @@ from reclm.llm.models import Format, LanguageModel, read_json
 from reclm.llm.tokens import PromptTokenizer, TooLong
 
 Precision = Literal["auto", "f32", "bf16"]
+Count = Annotated[int, Field(ge=1)]
 
 
 class LocalGenerator(TextGenerator):

@@ -8,7 +8,7 @@ import numpy as np
 
 from reclm.errors import Damaged
 from reclm.llm.chat import Chat, Generation, SamplingParams
-from reclm.llm.engines import LocalGenerator, Precision
+from reclm.llm.engines import Count, LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, half_copy
 
 # without its telemetry package OpenVINO sends no usage report when it is imported
@@ -38,14 +38,15 @@ class OpenVINOGenerator(LocalGenerator):
     """
 
     refuses = ("safetensors", "transformers")
+    neutral = frozenset({"in_flight", "cache_gb", "batched_tokens"})
 
     def __init__(
         self,
         model: LanguageModel,
         precision: Precision = "auto",
-        in_flight: int = 64,
-        cache_gb: int = 2,
-        batched_tokens: int = 256,
+        in_flight: Count = 64,
+        cache_gb: Count = 2,
+        batched_tokens: Count = 256,
     ) -> None:
         super().__init__(model)
         self.in_flight = in_flight

@@ -4,7 +4,9 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from reclm.errors import BadInput, Busy, ReclmError, needs_extra
 from reclm.llm.chat import (
@@ -18,8 +20,10 @@ from reclm.llm.chat import (
     no_answer,
     said,
 )
+from reclm.llm.engines import Count
 from reclm.llm.engines.host import (
     DEFAULTS,
+    FAILED,
     TIMEOUT,
     Client,
     Host,
@@ -63,15 +67,16 @@ class ServerGenerator(TextGenerator):
     """
 
     local = False
+    neutral = frozenset({"in_flight", "retries", "timeout"})
 
     def __init__(
         self,
         model: str | None,
         base_url: str | None = None,
         api_key: str | None = None,
-        in_flight: int = 16,
-        retries: int = 4,
-        timeout: float = 600.0,
+        in_flight: Count = 16,
+        retries: Annotated[int, Field(ge=0)] = 4,
+        timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0,
         extensions: bool = False,
     ) -> None:
         if not isinstance(model, str) or not model.strip():
@@ -138,7 +143,8 @@ class ServerGenerator(TextGenerator):
             finally:
                 for future in running:
                     future.cancel()
-        if failed is None and not answered:
+        few = len(chats) * FAILED < _PATIENCE and failed is self._error
+        if not answered and (failed is None or few):
             failed = NoAnswers(str(self._error), where=self._host.url)
         if failed is not None:
             raise failed
@@ -155,7 +161,9 @@ class ServerGenerator(TextGenerator):
                 with fail_after(self._host.timeout):
                     answer = await self._ask(client, key, chat, params)
             except TimeoutError as error:
-                raise self._host.failing(TIMEOUT, Busy, key) from error
+                # a server that has not answered yet is not waited for once more
+                weight = FAILED if self._reached else _PATIENCE
+                raise self._host.failing(TIMEOUT, Busy, key, weight=weight) from error
         except PassedOverError as passed:
             self._in_row += passed.weight
             self._error = passed.error

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from reclm.errors import BadInput
 from reclm.llm.chat import Chat, Generation, SamplingParams, cut_at_stop
-from reclm.llm.engines import LocalGenerator, Precision
+from reclm.llm.engines import Count, LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, transformers_folder
 
 _ROOM = 64
@@ -175,12 +175,13 @@ class TransformersGenerator(LocalGenerator):
     """
 
     refuses = ("openvino", "openvino")
+    neutral = frozenset({"batch_size", "device"})
 
     def __init__(
         self,
         model: LanguageModel,
         precision: Precision = "auto",
-        batch_size: int = 32,
+        batch_size: Count = 32,
         device: str | None = None,
     ) -> None:
         super().__init__(model)
