@@ -68,7 +68,7 @@ def _stores(run: SuiteRun) -> Iterator[tuple[ProfileOptions, ProfileStore, Profi
             if trial.features.store:
                 yield options, trial.features.store, trial.features.profiler
         elif record.store:
-            profiler = row_profiler(options.model_copy(update={"engine": None}))
+            profiler = row_profiler(options.model_copy(update={"engine": None, "engine_options": {}}))
             yield options, ProfileStore.read(record.store), profiler
 
 

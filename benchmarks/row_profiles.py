@@ -43,12 +43,14 @@ def row_profiler(
     It has the trial's seed, where it has one, and is tuned in ``folder``.
     """
     cls = plugins.get("profiler", options.profiler)
+    more = {"engine_options": options.engine_options} if options.engine_options else {}
     if options.adapter:
-        return cls.open(options.adapter, options.settings, options.model, options.engine)
+        return cls.open(options.adapter, options.settings, options.model, options.engine, **more)
     seeded = {"seed": seed} if seed is not None and "seed" in cls.Config.model_fields else {}
     config = cls.Config.build(merged(options.settings, seeded), where=f"profiler {options.profiler}")
     engine = None if folder else options.engine
-    return cls(config, model=options.model, engine=engine, folder=folder, encoder=encoder)
+    more = {"engine_options": options.engine_options} if options.engine_options and not folder else {}
+    return cls(config, model=options.model, engine=engine, folder=folder, encoder=encoder, **more)
 
 
 def rows_to_describe(dataset: Dataset, backbone: str) -> Rows:

@@ -60,6 +60,8 @@ class ProfileOptions(Config):
     settings: dict[str, Any] = Field(default_factory=dict)
     model: str | None = None
     engine: str | None = None
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the engine, such as ``in_flight``."""
     adapter: Path | None = None
     """Folder of a profiler that was tuned before; a relative path starts where the command runs."""
     tune: bool = True

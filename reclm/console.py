@@ -137,4 +137,4 @@ def printable(text: str, longest: int | None = None) -> str:
     """Escape the control characters of ``text``, which a terminal would obey; cut it to ``longest`` characters."""
     if longest is not None and len(text) > longest:
         text = text[: longest - 1] + "…"
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match.group())[1:-1], text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match.group())[1:-1], text)

@@ -133,9 +133,10 @@ class LangPTuneProfiler(Profiler):
         settings: Mapping[str, Any] | None = None,
         model: str | TextGenerator | None = None,
         engine: str | None = None,
+        engine_options: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the profiler that was tuned, to its end, in ``folder``; ``settings`` change how it writes."""
-        tuned = Tuned.read(folder).reopened(settings, engine)
+        tuned = Tuned.read(folder).reopened(settings, engine, engine_options)
         if not tuned.done:
             message = f"{folder} is not finished; run the same reclm tune again, it goes on"
             raise BadInput(message, value=folder)

@@ -75,6 +75,8 @@ class TeacherConfig(Config):
     """A chat model to be asked where there is no file."""
     engine: str | None = None
     """The engine that runs it; ``server`` for an OpenAI-compatible server."""
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the engine, such as ``in_flight``."""
     limit: int = Field(default=1000, ge=1)
     """Users, and items, that it is asked about at most."""
     id_column: str | None = None

@@ -163,7 +163,8 @@ class RecLMPipeline(Tuning):
     def _teacher_model(self) -> RecLMProfiler:
         parts = {name: getattr(self.config, name) for name in ("instructions", "generation", "neighbours")}
         teacher = self.config.teacher
-        return RecLMProfiler(RecLMConfig(**parts, stages=()), model=teacher.model, engine=teacher.engine)
+        engine = {"engine": teacher.engine, "engine_options": teacher.engine_options}
+        return RecLMProfiler(RecLMConfig(**parts, stages=()), model=teacher.model, **engine)
 
     def _ask_teacher(self) -> None:
         """Write the teacher's missing profiles, and print beforehand how many tokens that takes.

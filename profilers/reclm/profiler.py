@@ -91,6 +91,7 @@ class RecLMProfiler(ChatProfiler):
         settings: Mapping[str, Any] | None = None,
         model: str | TextGenerator | None = None,
         engine: str | None = None,
+        engine_options: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the profiler that was tuned in ``folder``; ``settings`` change how it writes.
 
@@ -98,7 +99,7 @@ class RecLMProfiler(ChatProfiler):
             NotFound: if no stage is finished there.
             BadInput: if a setting belongs to the tuning, or the model or the engine is another one.
         """
-        tuned = RecLMFolder.read(folder).reopened(settings, engine)
+        tuned = RecLMFolder.read(folder).reopened(settings, engine, engine_options)
         if not (tuned.last("user") or tuned.last("item")):
             raise NotFound(
                 f"{folder} has no finished stage; run the same reclm tune again, it goes on", value=folder

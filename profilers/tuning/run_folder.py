@@ -60,11 +60,18 @@ class RunFolder:
             raise NotFound(message, value=folder)
         return cls(folder, cls.Config.from_yaml(folder / CONFIG), cls.About.from_yaml(folder / ABOUT))
 
-    def reopened(self, settings: Mapping[str, Any] | None, engine: str | None) -> Self:
+    def reopened(
+        self,
+        settings: Mapping[str, Any] | None,
+        engine: str | None,
+        engine_options: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Return the run with ``settings`` over its own, for a profiler that is opened to write."""
         if engine not in {None, "transformers"}:
             message = f"a tuned model runs on transformers, not on {engine!r}; leave --engine out"
             raise BadInput(message, value=engine)
+        if engine_options:
+            raise BadInput("a tuned model has no options of an engine; leave them out", value=engine_options)
         settings, where = settings or {}, f"profiler {self.profiler}"
         config = self.Config.build(merged(self.config.model_dump(mode="json"), settings), where=where)
         for name in sorted(settings.keys() - set(self.writes)):

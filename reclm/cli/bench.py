@@ -20,7 +20,7 @@ OF_SUITES = {"row", "dataset", "seeds", "epochs", "kinds", "controls", "search",
 OF_SUITES |= {"jobs", "fresh", "home", "out"}
 """Options that also go with ``--suite``."""
 OF_PROFILES = {"profiler", "model", "engine", "adapter", "kinds", "limit", "store", "controls"}
-OF_PROFILES |= {"profiler_set"}
+OF_PROFILES |= {"profiler_set", "engine_set"}
 """Options that do nothing without ``--augment``."""
 BACKBONES = (
     "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class; "
@@ -92,6 +92,7 @@ def bench(
     profiler: opt.ProfilerName = "zero-shot",
     model: opt.ModelName = None,
     engine: opt.EngineName = None,
+    engine_set: opt.EngineSet = None,
     adapter: opt.AdapterFolder = None,
     encoder: opt.EncoderName = None,
     kinds: opt.KindsOption = "both",
@@ -146,6 +147,7 @@ def bench(
         settings=parse_settings(profiler_set or []),
         model=model,
         engine=engine,
+        engine_options=parse_settings(engine_set or []),
         limit=limit,
         kinds=opt.sides(kinds),
         store=store,

@@ -55,6 +55,9 @@ EngineName = Annotated[
     Text,
     option("openvino, transformers, or server (OpenAI-compatible, at $OPENAI_BASE_URL); default what fits."),
 ]
+EngineSet = Annotated[
+    Texts, setting("Option of the engine, such as in_flight, timeout, batch_size, precision.", "--engine-set")
+]
 EncoderName = Annotated[
     Text, option("Text encoder: hub name or directory; default all-MiniLM-L6-v2, or a tuned profiler's.")
 ]

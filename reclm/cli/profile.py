@@ -19,6 +19,7 @@ def profile(
     profiler: opt.ProfilerName = "zero-shot",
     model: opt.ModelName = None,
     engine: opt.EngineName = None,
+    engine_set: opt.EngineSet = None,
     adapter: opt.AdapterFolder = None,
     encoder: opt.EncoderName = None,
     kinds: opt.KindsOption = "both",
@@ -40,7 +41,15 @@ def profile(
     shared |= {"encoder": encoder, "limit": limit}
     selection: dict[str, Any] = {"prompts": prompts, "carry_over": carry_over, "fresh": fresh}
     same = {"dataset": dataset, "profiler": profiler, **shared, "kinds": None if kinds == "both" else kinds}
-    options = {**shared, **selection, "kinds": opt.sides(kinds), **parse_settings(set_ or [])}
+    engine_options = parse_settings(engine_set or [])
+    same["engine_set"] = engine_set
+    options = {
+        **shared,
+        "engine_options": engine_options,
+        **selection,
+        "kinds": opt.sides(kinds),
+        **parse_settings(set_ or []),
+    }
     if dry_run:
         table = reclm.estimate_profiles(data, profiler, **options).table()
         show_table(["", *table.columns], table.itertuples(), "dry run: nothing is written")

@@ -21,6 +21,7 @@ def steer(
     profiler: opt.ProfilerName = "zero-shot",
     model: opt.ModelName = None,
     engine: opt.EngineName = None,
+    engine_set: opt.EngineSet = None,
     adapter: opt.AdapterFolder = None,
     encoder: opt.EncoderName = None,
     edit: Annotated[opt.Text, opt.option("The edited profile; - opens $EDITOR.", metavar="TEXT")] = None,
@@ -45,7 +46,9 @@ def steer(
     profiler = opt.tuned(profiler, adapter)
     data = reclm.load_dataset(dataset)
     options: dict[str, Any] = {"model": model, "engine": engine, "settings": parse_settings(set_ or [])}
+    options["engine_options"] = parse_settings(engine_set or [])
     same: dict[str, Any] = {"dataset": dataset, "profiler": profiler, "model": model, "engine": engine}
+    same["engine_set"] = engine_set
     if measure is not None:
         profiles = stored_profiles(data, profiler, encoder=encoder, **options)
         _show_measure(reclm.measure_steering(data, profiles, users=measure, k=k))

@@ -84,6 +84,7 @@ class Profiler(ABC):
         config: its options; None: the defaults of its ``Config``.
         model: the language model: a name (see :func:`~reclm.llm.models.find_model`), or an open generator.
         engine: runs the model; None chooses.
+        engine_options: of the engine, by name.
         generator: an open generator, in place of ``model`` and ``engine``.
         folder: where a tunable profiler is tuned, or was.
         encoder: the text encoder that a tunable profiler compares texts with.
@@ -109,17 +110,19 @@ class Profiler(ABC):
         *,
         model: str | TextGenerator | None = None,
         engine: str | None = None,
+        engine_options: Mapping[str, Any] | None = None,
         generator: TextGenerator | None = None,
         folder: Path | None = None,
         encoder: TextEncoder | None = None,
     ) -> None:
         if isinstance(model, TextGenerator):
             model, generator = None, model
-        if not self.needs_model and (model or engine):
+        if not self.needs_model and (model or engine or engine_options):
             message = f"profiler {self.name!r} uses no language model; leave --model and --engine out"
-            raise BadInput(message, value=model or engine)
+            raise BadInput(message, value=model or engine or engine_options)
         self.config = config or self.Config()
         self.model, self.engine, self.folder, self.encoder = model, engine, folder, encoder
+        self.engine_options = dict(engine_options or {})
         self._generator = generator
 
     @classmethod
@@ -129,6 +132,7 @@ class Profiler(ABC):
         settings: Mapping[str, Any] | None = None,
         model: str | TextGenerator | None = None,
         engine: str | None = None,
+        engine_options: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the profiler that was tuned or saved in ``folder``, with ``settings`` over those saved there.
 
@@ -144,7 +148,8 @@ class Profiler(ABC):
                 value=str(folder),
             )
         values = merged(read_yaml(folder / CONFIG), settings or {})
-        return cls(cls.Config.build(values, where=f"profiler {name}"), model=model, engine=engine)
+        config = cls.Config.build(values, where=f"profiler {name}")
+        return cls(config, model=model, engine=engine, engine_options=engine_options)
 
     @property
     def name(self) -> str:
@@ -163,7 +168,7 @@ class Profiler(ABC):
         None for a profiler that uses none, and for one that is to be tuned in its folder and is not yet.
         """
         if self._generator is None and self.needs_model and self.folder is None:
-            self._generator = open_generator(self.model, self.engine)
+            self._generator = open_generator(self.model, self.engine, self.engine_options)
         return self._generator
 
     @cached_property

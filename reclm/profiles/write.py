@@ -27,6 +27,7 @@ def write_profiles(
     *,
     model: str | None = None,
     engine: str | None = None,
+    engine_options: Mapping[str, Any] | None = None,
     kinds: Iterable[ProfileKind] = KINDS,
     limit: int | None = None,
     prompts: int | None = None,
@@ -45,6 +46,7 @@ def write_profiles(
         model: the language model: a name on the hub, a folder, a GGUF file; by default the embedded one.
         engine: ``openvino``, ``transformers``, ``server`` or a plug-in; chosen by model and machine by default
             (``auto``).
+        engine_options: of the engine, such as ``{"in_flight": 4}``; see :mod:`reclm.llm.engines`.
         kinds: ``user``, ``item`` or both.
         limit: only the first so many users, and so many items.
         prompts: only users (items) that share one of the so many commonest prompts.
@@ -66,7 +68,14 @@ def write_profiles(
         Busy: if another process is writing to the store.
     """
     at_least(0, limit=limit)
-    options = {"model": model, "engine": engine, "kinds": kinds, "prompts": prompts, "encoder": encoder}
+    options = {
+        "model": model,
+        "engine": engine,
+        "engine_options": engine_options,
+        "kinds": kinds,
+        "prompts": prompts,
+        "encoder": encoder,
+    }
     job = _Job.prepare(data, profiler, store=store, **options, **settings)
     fitted = job.profiler.fit(job.view)
     with ProfileStore.open(
@@ -128,6 +137,7 @@ def open_profiler(
     model: str | None = None,
     engine: str | None = None,
     adapter: str | Path | None = None,
+    engine_options: Mapping[str, Any] | None = None,
 ) -> tuple[Profiler, str]:
     """Return a profiler, and the writer's name that its profiles are stored under: its name and its model's.
 
@@ -140,11 +150,12 @@ def open_profiler(
     else:
         name, folder = (str(profiler), Path(adapter)) if adapter else named_or_tuned(profiler)
         cls = plugins.get("profiler", name)
+        more = {"engine_options": engine_options} if engine_options else {}
         if folder:
-            opened = cls.open(folder, settings, model, engine)
+            opened = cls.open(folder, settings, model, engine, **more)
             return opened, opened.writer
         config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
-        opened = cls(config, model=model, engine=engine)
+        opened = cls(config, model=model, engine=engine, **more)
     return opened, f"{name}-{opened.generator.model}" if opened.needs_model else name
 
 
@@ -201,6 +212,7 @@ class _Job:
         *,
         model: str | None = None,
         engine: str | None = None,
+        engine_options: Mapping[str, Any] | None = None,
         kinds: Iterable[ProfileKind] = KINDS,
         prompts: Any = None,
         encoder: str | TextEncoder | None = None,
@@ -216,11 +228,12 @@ class _Job:
         if isinstance(encoder, str):
             encoder = TextEncoder(encoder)
             encoder.model  # noqa: B018 - a wrong one fails now, not after hours of generation
-        opened, writer = open_profiler(profiler, settings, model, engine)
+        opened, writer = open_profiler(profiler, settings, model, engine, engine_options=engine_options)
         folder = Path(store) if store else current().store(view.name, writer)
         named = not isinstance(profiler, Profiler) and (model is None or isinstance(model, str))
         name = str(profiler if opened.folder is None else opened.folder.resolve())
         opener = {"profiler": name, "settings": settings, "model": model, "engine": engine} if named else {}
+        opener |= {"engine_options": engine_options} if named else {}
         opener = {key: value for key, value in opener.items() if value}
         return cls(view, opened, writer, folder, ordered, prompts, encoder or opened.encoder, opener)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reclm.errors import MissingExtra, NotFound, needs_extra
+from reclm.llm.chat import encodable
 from reclm.llm.models import digest, embedded
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class TextEncoder:
 
         The end of a text beyond the model's window is not read. ``progress`` is called with the texts of each batch.
         """
+        texts = list(map(encodable, texts))
         distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
         counts = np.bincount(place, minlength=len(distinct))
         order = np.argsort([-len(text) for text in distinct], kind="stable")
@@ -108,6 +110,7 @@ class TextEncoder:
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, however many the model reads."""
         tokenizer: Any = self.model.tokenizer
+        texts = list(map(encodable, texts))
         if hasattr(tokenizer, "encode_batch"):  # that of a static embedding model
             return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
         return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]

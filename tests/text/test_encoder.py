@@ -1,5 +1,6 @@
 """Texts become the model's vectors, each once, whatever the order and the batches."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,31 @@ def test_the_embedded_encoder_knows_what_is_alike() -> None:
     noir, crime, cooking = TextEncoder().encode(["a film noir", "a dark crime movie", "how to bake bread"])
     assert np.linalg.norm(noir) == pytest.approx(1, abs=1e-5)
     assert noir @ crime > noir @ cooking + 0.2
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("1_Pooling/config.json", ('"pooling_mode": "mean"', '"pooling_mode": "cls"')),
+        ("config_sentence_transformers.json", ('"default_prompt_name": null', '"default_prompt_name": "q"')),
+        ("sentence_bert_config.json", ("}", " }")),
+        ("tokenizer.json", ('"noir"', '"nair"')),
+        ("modules.json", ("]", " ]")),
+    ],
+)
+def test_fault_6_another_pooling_prompt_length_or_tokenizer_is_another_encoder(
+    folder: Path, tmp_path: Path, file: str, change: tuple[str, str]
+) -> None:
+    other = shutil.copytree(folder, tmp_path / folder.name)
+    (other / "README.md").write_text("Another text.")
+    assert TextEncoder(str(other)).name == TextEncoder(str(folder)).name
+    before = (other / file).read_text()
+    (other / file).write_text(before.replace(*change))
+    assert (other / file).read_text() != before, "else this shows nothing"
+    assert TextEncoder(str(other)).name != TextEncoder(str(folder)).name
+
+
+def test_fault_12_any_text_can_be_encoded(encoder: TextEncoder) -> None:
+    vectors = encoder.encode(["noir \ud83d", "noir \ufffd", "\udce9", ""])
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    assert encoder.tokens(["\udce9"]) == encoder.tokens(["\ufffd"])

@@ -123,3 +123,86 @@ def test_engines_say_what_they_cannot_read(tmp_path, tiny_model):
         open_generator(str(tmp_path), "transformers").count_tokens({})
     with pytest.raises(NotFound, match="did you mean 'openvino'"):
         open_generator(None, "openvin")
+
+
+def test_fault_6_a_mended_chat_template_or_tokenizer_is_another_model(tmp_path, tiny_model):
+    folder = shutil.copytree(transformers_folder(tiny_model, weights=True), tmp_path / "tiny")
+    names = {find_model(str(folder)).name}
+    for name in ("chat_template.jinja", "tokenizer_config.json", "generation_config.json", "tokenizer.json"):
+        file = folder / name
+        file.write_text((file.read_text() if file.is_file() else "{}") + " ")
+        names.add(find_model(str(folder)).name)
+    assert len(names) == 5
+    (folder / "README.md").write_text("Tiny.")
+    assert find_model(str(folder)).name in names
+
+
+def test_fault_30_a_model_in_a_renamed_folder_is_called_as_before(tmp_path, tiny_model):
+    source = transformers_folder(tiny_model, weights=True)
+    one = find_model(str(shutil.copytree(source, tmp_path / "one")))
+    other = find_model(str(shutil.copytree(source, tmp_path / "other")))
+    assert other.is_called(one.name)
+    assert other.is_called(f"one@{models.digest([source / 'model.safetensors'])}"), "as version 0.1 called it"
+    assert not other.is_called("other@01234567")
+    assert not tiny_model.is_called("embedded")
+
+
+def test_fault_26_a_large_file_is_hashed_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(models, "_LARGE", 1)
+    monkeypatch.setattr(models, "_SETTLED", -1.0)
+    file, read = tmp_path / "model.gguf", []
+    hashing = models.hashlib.file_digest
+    monkeypatch.setattr(models.hashlib, "file_digest", lambda *of: read.append(1) or hashing(*of))
+    names = []
+    for content in (b"a", b"b", b"a"):
+        file.write_bytes(content)
+        names += [find_model(str(file)).name for _ in range(3)]
+    assert names[:3] == names[6:] == [names[0]] * 3
+    assert names[3:6] == [names[3]] * 3 != names[:3]
+    assert len(read) == 3
+    (tmp_path / "cache" / "hashes").rename(tmp_path / "gone")
+    (tmp_path / "cache" / "hashes").write_text("not a folder")
+    assert find_model(str(file)).name == names[0], "a cache that cannot be written costs time alone"
+
+
+def test_fault_26_looking_for_profiles_downloads_and_hashes_nothing(tmp_path, monkeypatch):
+    from reclm.folders import workspace
+    from reclm.profiles.profiles import Profiles
+    from reclm.profiles.store import ProfileStore
+
+    workspace(tmp_path)
+    writer = "zero-shot-org/model@01234567"
+    ProfileStore.open(tmp_path / "profiles" / "toy" / "a", "f00d", writer, "toy")
+    monkeypatch.setattr(models, "find_model", None)
+    monkeypatch.setattr(models, "digest", None)
+    assert Profiles.find("toy", model="org/model").writer == writer
+    with pytest.raises(NotFound):
+        Profiles.find("toy", model="org/other")
+
+
+def test_fault_27_engine_options_are_checked_and_part_of_the_name_where_they_change_words(
+    tiny_gguf, tiny_model
+):
+    def opened(engine=None, **options):
+        return open_generator(str(tiny_gguf), engine, options)
+
+    assert opened().model == opened("openvino", in_flight=1, precision="auto").model == tiny_model.name
+    assert opened("openvino", precision="f32").model == f"{tiny_model.name}+precision=f32"
+    assert opened("transformers", batch_size="2").load().batch_size == 2
+    assert opened("openvino", in_flight=3, precision="f32").load().in_flight == 3
+    assert open_generator("m", "server", {"extensions": True, "timeout": 3}).model.endswith(
+        "+extensions=True"
+    )
+    with pytest.raises(NotFound, match="did you mean 'in_flight'") as unknown:
+        opened("openvino", in_fligth=1)
+    assert unknown.value.remedy == "in_flight"
+    wrong = [("openvino", "in_flight", 0), ("transformers", "batch_size", "many"), ("server", "timeout", -1)]
+    wrong += [("openvino", "cache_gb", -1), ("transformers", "precision", "f8"), ("server", "retries", "inf")]
+    for engine, name, value in wrong:
+        with pytest.raises(BadInput) as error:
+            opened(engine, **{name: value})
+        assert (error.value.where, error.value.value) == (name, value)
+    with pytest.raises(BadInput, match="OPENAI_API_KEY") as secret:
+        opened("server", api_key="sk-secret")
+    assert "sk-secret" not in str(secret.value)
