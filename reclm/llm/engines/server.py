@@ -28,10 +28,13 @@ from reclm.llm.engines.host import (
     Client,
     Host,
     PassedOverError,
+    Reply,
     all_words_of,
+    is_about_the_prompt,
     is_refusal,
+    names_field,
+    read_reply,
 )
-from reclm.llm.engines.replies import Reply, is_about_the_prompt, names_field, read_reply
 
 with needs_extra("engine 'server'"):
     import openai
