@@ -3,7 +3,7 @@
 seed and epoch) and, where there are any, ``examples.json`` and ``profiles.json`` for the report."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +19,12 @@ from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import Damaged, NotFound
 from reclm.folders import check_folder, make_folder
+from reclm.files import check_files, write_checksums
+from reclm.recommend.metrics import METRICS, parse
 
-EXAMPLES, PROFILES = "examples.json", "profiles.json"
+ABOUT, EXAMPLES, PROFILES = "about.json", "examples.json", "profiles.json"
+FILES = (ABOUT, "results.parquet", "users.parquet", "history.parquet", EXAMPLES, PROFILES)
+"""The files that are read again; ``checksums.json`` tells whether they are as they were written."""
 
 _TRIAL = ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
 _COLUMNS = {
@@ -111,6 +115,7 @@ def save(result: Result, folder: Path) -> None:
     names = dict.fromkeys(name for epoch in epochs for name in epoch)
     history = pa.table({name: [epoch.get(name) for epoch in epochs] for name in names})
     pq.write_table(history, folder / "history.parquet")
+    write_checksums(folder, FILES)
 
 
 def write_extras(folder: Path, examples: Sequence[Example], quality: Sequence[Quality]) -> None:
@@ -119,6 +124,7 @@ def write_extras(folder: Path, examples: Sequence[Example], quality: Sequence[Qu
         (folder / name).unlink(missing_ok=True)
         if rows:
             _write_json(folder / name, [row.model_dump(mode="json") for row in rows])
+    write_checksums(folder, FILES)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -131,6 +137,7 @@ def load(folder: Path) -> Result:
     if not path.is_file():
         message = f"no run in {folder} (it has no about.json); reclm bench writes one"
         raise NotFound(message, value=folder, where=path)
+    check_files(folder, "run", "run reclm bench again")
     try:
         about = RunInfo.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
         path = folder / "users.parquet"
@@ -146,11 +153,31 @@ def load(folder: Path) -> Result:
         examples = _read_list(path, Example)
         path = folder / PROFILES
         quality = _read_list(path, Quality)
-    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
-        reason = f"no {error}" if type(error) is KeyError else error
+        path = folder / "results.parquet"
+        _check_complete(about, trials, users)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        pa.ArrowException,
+        RecursionError,
+    ) as error:
+        reason = f"no {error}" if type(error) is KeyError else " ".join(str(error).split())[:300]
         message = f"{path} is damaged, or of another version ({reason}); run reclm bench again"
         raise Damaged(message, where=path) from error
     return Result(about, trials, history, examples, quality, folder)
+
+
+def _check_complete(about: RunInfo, trials: dict[Key, TrialResult], users_of: Mapping[Key, Any]) -> None:
+    """Raise ValueError where users have no results, or a result has no users."""
+    if lost := sorted(users_of.keys() - trials.keys()):
+        raise ValueError(f"no results of row {lost[0][0]!r}")
+    for (row, seed, protocol), trial in trials.items():
+        means = [trial.overall.get(metric, np.nan) for metric in about.metrics if parse(metric)[0] in METRICS]
+        if not len(trial.user_ids) and np.isfinite(means).any():
+            raise ValueError(f"no users of row {row!r}, seed {seed}, {protocol}")
 
 
 def _read_list(path: Path, kind: type[Extra]) -> tuple[Extra, ...]:

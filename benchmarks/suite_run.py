@@ -14,11 +14,12 @@ from reclm import plugins
 from reclm.benchmarks import results
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import Trial
-from reclm.benchmarks.result_files import write_extras
+from reclm.benchmarks.result_files import check_place, write_extras
 from reclm.benchmarks.search import Searched, sentence
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
 from reclm.data.dataset import Dataset
+from reclm.files import atomic_folder
 from reclm.intervals import rise
 from reclm.plugins import environment
 from reclm.recommend.saved import SavedModel, build_model, save_model
@@ -71,7 +72,17 @@ class SuiteRun:
         return results.Result(about, trials, {key: steps for key, steps in histories.items() if steps})
 
     def save(self, folder: Path) -> results.Result:
-        """Write the result to ``folder``, with picture, examples, suite and, where they were saved, models."""
+        """Write the result to ``folder``, with picture, examples, suite and, where they were saved, models.
+
+        The folder appears, or is replaced, as a whole.
+        """
+        check_place(folder)
+        with atomic_folder(folder) as draft:
+            result = self._save(draft)
+        object.__setattr__(result, "folder", folder)
+        return result
+
+    def _save(self, folder: Path) -> results.Result:
         from reclm.benchmarks import examples
         from reclm.charts import save as save_picture
 

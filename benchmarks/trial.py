@@ -1,10 +1,8 @@
 """Trials: one training of a backbone and its evaluation, and the cache of their results."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +20,7 @@ from reclm import plugins
 from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import Busy, Damaged
-from reclm.files import Lock, atomic_folder
+from reclm.files import Lock, atomic_folder, remove_folder
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import (
     DEFAULT_METRICS,
@@ -272,12 +270,7 @@ class TrialCache:
 
     def remove(self, key: str) -> None:
         """Forget what is cached under ``key``: as a whole, wherever the process is killed."""
-        folder = self.folder / key
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        shutil.rmtree(aside, ignore_errors=True)
-        with suppress(FileNotFoundError):
-            folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_folder(self.folder / key)
 
     @contextmanager
     def claim(self, *keys: str) -> Iterator[bool]:

@@ -1,10 +1,16 @@
 """Files and folders that are written whole or not at all, an append-only journal, and a lock between processes."""
 
+import ctypes
+import hashlib
 import itertools
 import json
 import os
+import platform
+import re
 import shutil
-from collections.abc import Iterator
+import sys
+import zlib
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -12,17 +18,54 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from reclm.errors import BadInput, Busy
+from reclm.errors import BadInput, Busy, Damaged
 
 _NUMBER = itertools.count()
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_DRAFT = re.compile(rf"\.(?P<name>.+)-{_HOST}-(?P<pid>\d+)-\d+(?P<end>\.new|\.old|\.[^.]*)")
+CHECKSUMS = "checksums.json"
+
+
+def _draft(path: Path, end: str) -> Path:
+    """Return a new name beside ``path`` that tells the process it belongs to."""
+    return path.with_name(f".{path.name}-{_HOST}-{os.getpid()}-{next(_NUMBER)}{end}")
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # there, asking would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def clean(folder: Path) -> None:
+    """Remove the drafts that killed processes of this machine left in ``folder``; what they set aside comes back."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            match = _DRAFT.fullmatch(path.name)
+            if match is None or _alive(int(match["pid"])):
+                continue
+            with suppress(OSError):
+                if match["end"] == ".old" and not (target := folder / match["name"]).exists():
+                    path.rename(target)
+                elif path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a draft of the same suffix, which takes the place of ``path`` if the block ends without an exception."""
-    draft = path.with_name(f".{path.stem}-{os.getpid()}-{next(_NUMBER)}{path.suffix}")
+    draft = _draft(path.with_suffix(""), path.suffix or ".draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clean(path.parent)
         try:
             yield draft
             draft.replace(path)
@@ -35,16 +78,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, which replaces ``folder`` as a whole if the block ends without an exception."""
-    draft, before = (
-        folder.with_name(f".{folder.name}-{os.getpid()}-{next(_NUMBER)}.{part}") for part in ("new", "old")
-    )
+    draft, before = _draft(folder, ".new"), _draft(folder, ".old")
     try:
+        clean(folder.parent)
         draft.mkdir(parents=True)
         try:
             yield draft
-            if folder.exists():
-                folder.rename(before)
-            draft.rename(folder)
+            if not swap(draft, folder):
+                if folder.exists():
+                    folder.rename(before)
+                draft.rename(folder)
         finally:
             if before.exists() and not folder.exists():
                 before.rename(folder)
@@ -52,6 +95,82 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(leftover, ignore_errors=True)
     except OSError as error:
         raise _refused(folder, error) from error
+
+
+@contextmanager
+def atomic_files(folder: Path, earlier: Collection[str], last: str) -> Iterator[Path]:
+    """Yield an empty folder to fill, whose files replace the ``earlier`` ones in ``folder``.
+
+    Where ``folder`` holds nothing else it is replaced as a whole. Otherwise the earlier files are deleted, the file
+    ``last``, which says that all are there, first; then the new ones are moved in, and it comes last.
+    """
+    if not folder.exists() or {path.name for path in folder.iterdir()} <= set(earlier):
+        with atomic_folder(folder) as draft:
+            yield draft
+        return
+    draft = _draft(folder / "files", ".new")
+    try:
+        clean(folder)
+        draft.mkdir()
+        try:
+            yield draft
+            names = sorted(path.name for path in draft.iterdir() if path.name != last)
+            for name in (last, *sorted({*earlier, *names})):
+                (folder / name).unlink(missing_ok=True)
+            for name in (*names, last):
+                (draft / name).rename(folder / name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def swap(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; return False where one is missing, or the file system cannot."""
+    if sys.platform != "linux" or not (one.exists() and other.exists()):
+        return False
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return exchange is not None and exchange(here, os.fsencode(one), here, os.fsencode(other), both) == 0
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, if it is there: as a whole, wherever the process is killed."""
+    aside = _draft(folder, ".new")
+    with suppress(FileNotFoundError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Write the SHA-256 of the files ``names`` that are in ``folder``, for :func:`check_files`."""
+    files = [folder / name for name in names if (folder / name).is_file()]
+    with atomic_file(folder / CHECKSUMS) as draft:
+        draft.write_text(json.dumps({path.name: _sha256(path) for path in files}, indent=1), encoding="utf-8")
+
+
+def check_files(folder: Path, what: str, remedy: str) -> None:
+    """Raise Damaged if a file in ``folder`` is missing or not as :func:`write_checksums` found it.
+
+    A folder without checksums, of an earlier version, is not checked.
+    """
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return
+    try:
+        sums = json.loads(path.read_text(encoding="utf-8"))
+        changed = next((name for name, known in sums.items() if _sha256(folder / name) != known), None)
+    except (ValueError, AttributeError, OSError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise Damaged(f"{folder} is a damaged {what}: {reason}; {remedy}", where=path) from error
+    if changed is not None:
+        message = f"{folder} is a damaged {what}: the checksum of {changed} is not what was written; {remedy}"
+        raise Damaged(message, value=changed, where=folder / changed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refused(path: Path, error: OSError) -> BadInput:

@@ -18,6 +18,7 @@ from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap, id_strings
 from reclm.data.readers.columns import strings, to_arrow
 from reclm.errors import BadInput, NotFound, unknown
+from reclm.files import atomic_files
 from reclm.folders import current, make_folder, slug
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profile, view_of
@@ -138,6 +139,7 @@ NEXT: dict[Format, str] = {
     "recbole": "copy the files beside the data set's .inter, add recbole.yaml to config_file_list",
 }
 """The next step with the files of a format."""
+MANIFEST = "manifest.json"
 
 _Ids = dict[ProfileKind, list[str]]
 _Matrices = dict[ProfileKind, np.ndarray]
@@ -146,6 +148,8 @@ _RECBOLE = {"user": ("useremb", "uid", "user_emb"), "item": ("itememb", "iid", "
 
 def export(profiles: Profiles, format: str, folder: Path, kinds: Sequence[ProfileKind] = KINDS) -> list[Path]:
     """Write all profiles into a folder, sorted by id, and ``manifest.json``: what they are and were made from.
+
+    They replace an earlier export in the folder. The manifest is there only if all other files are.
 
     - ``parquet``: ``<kind>.parquet``, the rows of the store, texts and how they came about; no vectors.
     - ``npy``: ``<kind>.npy`` ``(n, t)`` float32 and ``<kind>.ids.json``, the ids in row order.
@@ -160,6 +164,22 @@ def export(profiles: Profiles, format: str, folder: Path, kinds: Sequence[Profil
         message = f"profile store {store.folder} has nothing to export; run: reclm profile"
         raise NotFound(message, where=store.folder)
     make_folder(folder, "--out")
+    with atomic_files(folder, _exported(folder), MANIFEST) as draft:
+        files = _write(profiles, format, draft, tables)
+    return [folder / file.name for file in files]
+
+
+def _exported(folder: Path) -> list[str]:
+    """Return the names of the files of an earlier export into a folder, as its manifest has them."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return [MANIFEST, *(name for name in files if Path(name).name == name)]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _write(profiles: Profiles, format: str, folder: Path, tables: dict[ProfileKind, pa.Table]) -> list[Path]:
+    store = profiles.store
     if format == "parquet":
         files = [folder / f"{kind}.parquet" for kind in tables]
         for rows, file in zip(tables.values(), files, strict=True):
@@ -183,7 +203,7 @@ def export(profiles: Profiles, format: str, folder: Path, kinds: Sequence[Profil
         "profiles": {kind: len(rows) for kind, rows in tables.items()},
         "files": [file.name for file in files],
     }
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return [*files, path]
 

@@ -89,6 +89,7 @@ def item_text_features(
         stored = store.texts("item")
         changed = [(id, text) for id, text in texts.items() if text != stored.get(id, "")]
         store.add(Profile("item", id, text, _hash(text), ITEM_TEXT) for id, text in changed)
+    # the lock is released: another process may need these texts, too
     features = profile_matrix(store, encoder, "item", view.items, progress).vectors
     features[[not text for text in texts.values()]] = 0.0
     return features

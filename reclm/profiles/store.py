@@ -1,5 +1,7 @@
 """Profiles on disk: a LanceDB folder for each data set and writer. Reading changes nothing and takes no lock."""
 
+import glob
+import shutil
 import time
 import warnings
 from collections.abc import Iterable
@@ -17,7 +19,7 @@ from pydantic import Field
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, Damaged, NotFound, ReclmError
-from reclm.files import Journal, Lock, atomic_file
+from reclm.files import Journal, Lock, atomic_file, swap
 from reclm.folders import check_folder, current, make_folder
 from reclm.profiles.profile import Profile
 from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, present, read_rows, typed
@@ -108,10 +110,13 @@ class ProfileStore:
         if fresh and cls.at(folder):
             _set_aside(folder)
         if not cls.at(folder):
-            return cls._create(folder, info)
+            earlier = (
+                _last_set_aside(folder, writer) if carry_over else ""
+            )  # a killed run may have set it aside
+            return cls._create(folder, info.model_copy(update={"earlier": earlier}))
         store = cls.read(folder)
         if carry_over and store.info.fingerprint != fingerprint and store.info.writer == writer:
-            return cls._create(folder, info.model_copy(update={"earlier": _set_aside(folder).name}))
+            return cls._carried_over(folder, info)
         stored, wanted = (store.info.fingerprint, store.info.writer), (fingerprint, writer)
         if stored != wanted:
             by, needed = (" by ".join(pair) for pair in (stored, wanted))
@@ -123,6 +128,18 @@ class ProfileStore:
                 remedy="--carry-over",
             )
         return store
+
+    @classmethod
+    def _carried_over(cls, folder: Path, info: StoreInfo) -> Self:
+        """Set the store in ``folder`` aside, and return a new one that looks there for answers."""
+        aside = _aside(folder)
+        with cls.read(folder).lock:
+            cls._create(aside, info.model_copy(update={"earlier": aside.name}))
+            if swap(aside, folder):
+                return cls.read(folder)
+            shutil.rmtree(aside)
+        _set_aside(folder, aside)
+        return cls._create(folder, info.model_copy(update={"earlier": aside.name}))
 
     @classmethod
     def _create(cls, folder: Path, info: StoreInfo) -> Self:
@@ -357,9 +374,20 @@ def compact(table: "Table") -> None:
     table.optimize(cleanup_older_than=timedelta(minutes=5))
 
 
-def _set_aside(folder: Path) -> Path:
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}")
+
+
+def _set_aside(folder: Path, aside: Path | None = None) -> Path:
     with ProfileStore.read(folder).lock:
-        return folder.rename(folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}"))
+        return folder.rename(aside or _aside(folder))
+
+
+def _last_set_aside(folder: Path, writer: str) -> str:
+    """Return the name of the store of a writer that was set aside last, empty where there is none."""
+    others = sorted(folder.parent.glob(f"{glob.escape(folder.name)}.old-*"), reverse=True)
+    stores = (other for other in others if ProfileStore.at(other))
+    return next((other.name for other in stores if ProfileStore.read(other).info.writer == writer), "")
 
 
 def stores() -> list[tuple[Path, StoreInfo]]:

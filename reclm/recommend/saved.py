@@ -4,6 +4,8 @@ Item text features and profile vectors lie beside the weights: a model gives the
 changed. The data set is found by folder or name, and checked by fingerprint.
 """
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
@@ -24,7 +26,7 @@ from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import is_dataset
 from reclm.data.storage import save as save_dataset
 from reclm.errors import BadInput, Damaged, NotFound
-from reclm.files import atomic_folder
+from reclm.files import atomic_folder, check_files, write_checksums
 from reclm.folders import Workspace, check_folder, current
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
@@ -62,6 +64,13 @@ class SavedModel(Config):
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine and versions."""
 
+    @property
+    def digest(self) -> str:
+        """Hash of the settings that decide what the model computes; places and the record are left out."""
+        settings = {"backbone", "config", "fingerprint", "trained_on", "encoder"}
+        text = json.dumps(self.model_dump(mode="json", include=settings), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def save_model(
     folder: Path, about: SavedModel, model: nn.Module, inputs: Inputs, dataset: Dataset | None = None
@@ -78,11 +87,13 @@ def save_model(
             tensors[f"{kind}_present"] = side.present
     check_folder(folder, HEAD, "a model", "folder")
     with atomic_folder(folder) as scratch:
-        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, scratch / INPUTS)
+        arrays = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+        save_file(arrays, scratch / INPUTS, metadata={"settings": about.digest})
         save_weights(model, str(scratch / WEIGHTS))
         if dataset is not None:
             save_dataset(dataset, scratch / DATASET)
         about.to_yaml(scratch / HEAD)
+        write_checksums(scratch, (WEIGHTS, INPUTS))
 
 
 def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> Backbone:
@@ -109,6 +120,7 @@ def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recom
     folder = Path(folder)
     if not (folder / HEAD).is_file():
         raise NotFound(f"no trained model in {folder}: it has no {HEAD}", value=str(folder))
+    check_files(folder, "model", "train it again")
     about = SavedModel.from_yaml(folder / HEAD)
     if about.format != FORMAT:
         message = f"{folder / HEAD} has format {about.format}, this reclm reads {FORMAT}; fit the model again"
@@ -121,7 +133,11 @@ def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recom
         inputs = Inputs(*sizes, Interactions.empty(), tensors.get("item_text"), *sides)
         model = build_model(about, inputs, dataset)
         load_weights(model, folder / WEIGHTS)
-    except (OSError, SafetensorError, LookupError, ValueError, RuntimeError) as error:
+        with safe_open(folder / INPUTS, "numpy") as file:
+            written = (file.metadata() or {}).get("settings", about.digest)  # a model of 0.1 has none
+        if written != about.digest:
+            raise ValueError(f"{HEAD} holds other settings than the model was saved with")
+    except (OSError, SafetensorError, LookupError, ValueError, RuntimeError, TypeError) as error:
         cause = " ".join(str(error).split())[:200]
         raise Damaged(f"{folder} is a damaged model: {cause}; train it again", where=str(folder)) from error
     return Recommender(about, model.eval(), dataset, inputs)

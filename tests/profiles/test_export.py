@@ -1,6 +1,7 @@
 """Exports hold every profile, in files that others read."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from reclm import files
 from reclm.errors import BadInput, NotFound
 from reclm.profiles.profile import Profile
 from reclm.profiles.profiles import Profiles
@@ -96,3 +98,48 @@ def test_an_edited_profile_is_exported_as_it_reads_now(
     ]
     profiles.export(tmp_path, "npy")
     assert np.load(tmp_path / "user.npy").tolist() == [[2, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_fault_33_a_killed_export_leaves_the_old_one_or_no_manifest(
+    store: ProfileStore, tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    """Never the old manifest, or old ids, beside new vectors."""
+    profiles, out = Profiles.open(store.folder, kinds=["user"], encoder=encoder), tmp_path / "out"
+    profiles.export(out, "npy")
+    if beside:
+        (out / "mine.txt").touch()
+    store.add([Profile("user", f"v{n}", "abc", f"g{n}", "m") for n in range(5)])
+    store.close()
+    rename, moved = Path.rename, []
+
+    def dies(self: Path, target: Path) -> Path:
+        moved.append(target)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", dies)
+    monkeypatch.setattr(files, "swap", lambda *_: False)
+    with suppress(KeyboardInterrupt):
+        Profiles.open(store.folder, kinds=["user"], encoder=encoder).export(out, "npy")
+    assert len(moved) >= 2
+    monkeypatch.undo()
+    if (out / "manifest.json").exists():
+        count = json.loads((out / "manifest.json").read_text())["profiles"]["user"]
+        assert len(json.loads((out / "user.ids.json").read_text())) == len(np.load(out / "user.npy")) == count
+    else:
+        assert beside
+    written = Profiles.open(store.folder, kinds=["user"], encoder=encoder).export(out, "npy")
+    assert len(np.load(out / "user.npy")) == len(json.loads((out / "user.ids.json").read_text())) == 7
+    assert {path.name for path in out.iterdir()} == {*(path.name for path in written), *["mine.txt"] * beside}
+
+
+def test_fault_33_an_export_of_fewer_kinds_leaves_no_file_of_the_earlier(
+    store: ProfileStore, tmp_path: Path, encoder: Any
+) -> None:
+    for kinds, expected in ((None, 4), (["user"], 2)):
+        Profiles.open(store.folder, **({"kinds": kinds} if kinds else {}), encoder=encoder).export(
+            tmp_path / "out", "npy"
+        )
+        assert len(list((tmp_path / "out").iterdir())) == expected + 1

@@ -1,15 +1,19 @@
 """The store keeps what it is given, once, and says whose it is."""
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from reclm import files
 from reclm.errors import BadInput, Busy, NotFound
 from reclm.files import Journal
+from reclm.profiles import store
 from reclm.profiles.profile import Profile
 from reclm.profiles.store import ProfileStore
 
@@ -180,3 +184,54 @@ def test_other_folders_are_left_alone(folder: Path) -> None:
     with pytest.raises(NotFound, match="no profile store at"):
         ProfileStore.read(folder)
     assert [one.name for one in folder.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_fault_34_a_carry_over_that_was_killed_forgets_no_store(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as opened:
+        opened.add([ANNE])
+    if exchange:
+
+        def killed(one: Path, other: Path) -> bool:
+            files.swap(one, other)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(store, "swap", killed)
+    else:
+        monkeypatch.setattr(store, "swap", lambda *_: False)
+        monkeypatch.setattr(store, "_set_aside", lambda folder, aside: folder.rename(aside) and sys.exit())
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        ProfileStore.open(folder, "beef", "zero-shot", carry_over=True)
+    monkeypatch.undo()
+    again = ProfileStore.open(folder, "beef", "zero-shot", carry_over=True)
+    assert again.info.earlier.startswith("store.old-")
+    assert again.by_hash({ANNE.prompt_hash}) == {ANNE.prompt_hash: ANNE}
+
+
+def test_fault_19_two_processes_may_create_a_store_at_once(folder: Path) -> None:
+    folder.mkdir()
+    for name in (".lock", ".embeddings.lock", ".store-12345678-1-0.yaml"):
+        (folder / name).touch()
+    with ProfileStore.open(folder, "f00d", "zero-shot") as opened:
+        opened.add([ANNE])
+    assert ProfileStore.read(folder).count() == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_fault_19_a_store_that_cannot_be_written_is_read(folder: Path, tmp_path: Path) -> None:
+    with ProfileStore.open(folder, "f00d", "zero-shot") as opened:
+        opened.add([ANNE])
+    lock = folder / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # whatever takes the lock now fails, for root as well
+    reader = ProfileStore.open(folder, "f00d", "zero-shot")
+    assert (reader.count(), reader.get("user", "anne"), reader.texts("user")) == (
+        1,
+        ANNE,
+        {"anne": ANNE.text},
+    )
+    assert reader.by_hash({ANNE.prompt_hash}) == {ANNE.prompt_hash: ANNE}
+    with pytest.raises(BadInput):
+        reader.add([ANNE])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 
 from reclm import plugins
 from reclm.data.storage import save
-from reclm.errors import BadInput, Damaged, NotFound
+from reclm.errors import BadInput, Damaged, NotFound, ReclmError
+from reclm.files import CHECKSUMS
 from reclm.folders import Workspace
 from reclm.recommend.base import Inputs
 from reclm.recommend.recommender import Recommender
-from reclm.recommend.saved import HEAD, find_model, load_model
+from reclm.recommend.saved import HEAD, INPUTS, WEIGHTS, find_model, load_model
 from reclm.testing import checkerboard
 
 from .conftest import AUGMENTED, DATA, PLAIN, Keep, make
@@ -111,3 +113,37 @@ def test_profiles_of_some_are_kept_as_they_were(trained: Callable[..., Recommend
     assert AUGMENTED.user_profiles is not None
     own = model.new_user_features(model.user_embedding, AUGMENTED.user_profiles)
     torch.testing.assert_close(model.user_features(), own)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, INPUTS])
+@pytest.mark.parametrize("sums", [True, False])
+def test_fault_35_a_changed_byte_is_noticed(keep: Keep, workspace: Workspace, name: str, sums: bool) -> None:
+    path = keep("biasmf", AUGMENTED) / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 0x40]) + whole[-8:])
+    if sums:
+        with pytest.raises(Damaged) as error:
+            load_model(path.parent, workspace)
+        assert error.value.value == name
+        return
+    path.with_name(CHECKSUMS).unlink()  # a model of 0.1
+    for place in range(0, 400, 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with suppress(ReclmError):
+            load_model(path.parent, workspace)
+
+
+def test_fault_35_settings_that_decide_the_scores_are_noticed_too(keep: Keep, workspace: Workspace) -> None:
+    folder = keep("lightgcn")
+    head = (folder / HEAD).read_text()
+    for old, new in (
+        ("layers: 2", "layers: 1"),
+        ("encoder: parity", "encoder: other"),
+        ("- train", "- valid"),
+    ):
+        assert old in head
+        (folder / HEAD).write_text(head.replace(old, new))
+        with pytest.raises(Damaged):
+            load_model(folder, workspace)
+    (folder / HEAD).write_text(head.replace("encoder_source: parity", "encoder_source: elsewhere"))
+    load_model(folder, workspace)

@@ -2,9 +2,13 @@
 
 import csv
 import json
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_runs import made_examples, made_quality, made_result
 
@@ -14,7 +18,8 @@ from reclm.benchmarks.report.page import html_page
 from reclm.benchmarks.result_files import Example
 from reclm.benchmarks.results import Result
 from reclm.data.storage import load_folder
-from reclm.errors import BadInput, Damaged, NotFound
+from reclm.errors import BadInput, Damaged, NotFound, ReclmError
+from reclm.files import CHECKSUMS
 from reclm.testing import checkerboard
 
 
@@ -202,3 +207,58 @@ def test_a_number_of_seeds_that_cannot_be_is_bad_input(seeds):
     with pytest.raises(BadInput) as error:
         compare("popularity", checkerboard(users=8, items=8), seeds=seeds, select_on="test")
     assert error.value.where == "seeds"
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    result = made_result(users=6, seeds=1, backbones=("LightGCN",))
+    replace(result, examples=made_examples(), quality=made_quality()).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["about.json", "results.parquet", "users.parquet", "history.parquet", "examples.json"]
+)
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+@pytest.mark.parametrize("sums", [True, False])
+def test_fault_35_a_damaged_run_is_one_line_and_no_empty_report(saved_run, tmp_path, name, damage, sums):
+    folder = tmp_path / "run"
+    shutil.copytree(saved_run, folder)
+    if not sums:  # a run of an earlier version
+        (folder / CHECKSUMS).unlink()
+    whole = (folder / name).read_bytes()
+    middle = len(whole) // 2
+    changes = {
+        "cut": lambda path: path.write_bytes(whole[:middle]),
+        "changed": lambda path: path.write_bytes(
+            whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
+        ),
+        "gone": lambda path: path.unlink(),
+    }
+    changes[damage](folder / name)
+    if sums:
+        with pytest.raises((Damaged, NotFound)):
+            Result.load(folder)
+    else:
+        with suppress(ReclmError):
+            Result.load(folder)
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "users.parquet", "history.parquet"])
+def test_fault_35_columns_of_another_type_or_no_rows_at_all(saved_run, tmp_path, name):
+    """Also where there are no checksums."""
+    folder = tmp_path / "run"
+    shutil.copytree(saved_run, folder)
+    (folder / CHECKSUMS).unlink()
+    table = pq.read_table(folder / name)
+    for column in range(table.num_columns):
+        for odd in (b"\xff", [1], {"a": 1}, None):
+            values = pa.array([odd] * len(table))
+            pq.write_table(table.set_column(column, table.column_names[column], values), folder / name)
+            with suppress(ReclmError):
+                Result.load(folder)
+    pq.write_table(table.slice(0, 0), folder / name)
+    if name != "history.parquet":
+        with pytest.raises(Damaged):
+            Result.load(folder)
