@@ -108,6 +108,7 @@ def run_suite(
     fresh: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
+    trust: bool = False,
 ) -> Result:
     """Run a suite and return its result.
 
@@ -118,12 +119,13 @@ def run_suite(
         controls: with a row for each control of each row that has profiles.
         jobs: processes. ``fresh``: forget cached trials, and what they tuned.
         out: folder of the run; by default a new one in the workspace.
+        trust: run the code of classes ``module:Class`` that the file names.
 
     Raises NotFound for an unknown suite or row and, before anything slow, BadInput for a suite that does not fit its
     backbones or its data.
     """
     check_place(out)
-    chosen = suite if isinstance(suite, Suite) else load_suite(suite)
+    chosen = suite if isinstance(suite, Suite) else load_suite(suite, trust=trust)
     chosen = changed(chosen, dataset, seeds, epochs, search, rows, kind)
     run = execute(chosen, controls=controls, jobs=jobs, fresh=fresh, progress=progress)
     name = chosen.title if isinstance(suite, Suite) else Path(suite).stem

@@ -18,8 +18,8 @@ from reclm.benchmarks.results import Result, RunInfo, TrialResult
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import Damaged, NotFound
-from reclm.folders import check_folder, make_folder
 from reclm.files import check_files, write_checksums
+from reclm.folders import check_folder, make_folder
 from reclm.recommend.metrics import METRICS, parse
 
 ABOUT, EXAMPLES, PROFILES = "about.json", "examples.json", "profiles.json"

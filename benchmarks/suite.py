@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from reclm import plugins
 from reclm.benchmarks.search import Search
 from reclm.benchmarks.trial import CONTROLS, Plan, ProfileOptions, SelectOn
-from reclm.config import Config, merged
+from reclm.config import Config, merged, read_yaml
 from reclm.data.dataset import ProfileKind
 from reclm.data.sessions import SessionOptions
 from reclm.errors import BadInput, unknown
@@ -154,14 +154,20 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_suite(name_or_path: str | Path) -> Suite:
-    """Return a suite of the toolkit by name, or any by the path of its file."""
+def load_suite(name_or_path: str | Path, *, trust: bool = False) -> Suite:
+    """Return a suite of the toolkit by name, or any by the path of its file.
+
+    BadInput where the file names a class ``module:Class``, unless its code is to be ``trust``\\ ed.
+    """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_path) not in suite_names():
             raise unknown("suite", str(name_or_path), suite_names())
         path = FOLDER / f"{name_or_path}.yaml"
-    return Suite.from_yaml(path)
+    values = read_yaml(path)
+    if not trust:
+        plugins.check_trusted(values, path)
+    return Suite.build(values, where=str(path))
 
 
 def changed(

@@ -4,7 +4,9 @@ import os
 import platform
 import sys
 import tomllib
+from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points, version
 from pathlib import Path
@@ -63,8 +65,39 @@ def get(kind: Kind, name: str) -> Any:
         raise missing_extra(error, f"{kind} {name!r}", {"llm": "tune"} if tunable else {}) from error
 
 
+CODE = {"backbone", "profiler", "engine", "generator", "reader"}
+"""Keys of files under which a plug-in is named."""
+_TRUST: ContextVar[bool] = ContextVar("trust", default=False)
+_TYPED: set[str] = set()
+"""Classes ``module:Class`` that this process was asked for by name: they are trusted."""
+
+
+def trust_files() -> None:
+    """Let files name ``module:Class``, whose code is then run: suites, options in YAML, folders of models."""
+    _TRUST.set(True)
+
+
+def check_trusted(values: Any, where: object) -> None:
+    """Raise BadInput if the content of a file names a class ``module:Class``, before its code is run.
+
+    Classes that were asked for by name before, and all after :func:`trust_files`, are trusted.
+    """
+    if _TRUST.get():
+        return
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key in CODE and isinstance(value, str) and ":" in value and value not in _TYPED:
+                message = f"{where} names the {key} {value!r}, whose code would be run; if you trust it, add --trust"
+                raise BadInput(f"{message} (trust=True)", value=value, where=where, remedy="--trust")
+            check_trusted(value, where)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            check_trusted(value, where)
+
+
 def _own(kind: Kind, name: str) -> Any:
     """Import ``module:Class``."""
+    _TYPED.add(name)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reclm.data.dataset import Dataset
 
 OF_SUITES = {"row", "dataset", "seeds", "epochs", "kinds", "controls", "search", "track"}
-OF_SUITES |= {"jobs", "fresh", "home", "out"}
+OF_SUITES |= {"jobs", "fresh", "home", "out", "trust"}
 """Options that also go with ``--suite``."""
 OF_PROFILES = {"profiler", "model", "engine", "adapter", "kinds", "limit", "store", "controls"}
 OF_PROFILES |= {"profiler_set", "engine_set"}
@@ -50,6 +50,7 @@ def suite(
     fresh: opt.Fresh = False,
     track: opt.Track = None,
     out: opt.Out = None,
+    trust: opt.Trust = False,
     home: opt.Home = None,
 ) -> None:
     """Run a suite, and show its results beside the published numbers."""
@@ -112,6 +113,7 @@ def bench(
     compare_: Annotated[tuple[Path, Path] | None, typer.Option("--compare", hidden=True)] = None,
     suite_: Annotated[str | None, typer.Option("--suite", hidden=True)] = None,
     row: Annotated[opt.Texts, typer.Option("--row", hidden=True)] = None,
+    trust: opt.Trust = False,
     home: opt.Home = None,
 ) -> None:
     """Train a backbone with and without profiles, and say whether they helped."""
@@ -184,5 +186,8 @@ def _next(result: "Result", data: "Dataset", controls: bool) -> None:
         say(f"next: {same} --controls   (what the profiles must beat)")
     elif writers and result.about.seeds < 3 and len(result.about.rows) > 1:
         say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
+    if result.about.failures or result.folder is None or not (result.folder / "models").is_dir():
+        return  # there may be no model to recommend
     user = data.users.ids(data.train.user_idx[:1])[0]
-    opt.next_step("reclm recommend", users=user, run=result.folder)
+    own = any(":" in row.backbone for row in result.about.rows)
+    opt.next_step("reclm recommend", users=user, run=result.folder, trust=own)

@@ -41,8 +41,19 @@ def setting(text: str, name: str = "--set") -> Any:
     return option(text, name, metavar="KEY=VALUE")
 
 
+def _set_trust(trust: bool) -> bool:
+    """Let files name code to run, in this command."""
+    if trust:
+        from reclm.plugins import trust_files
+
+        trust_files()
+    return trust
+
+
 _home = {"callback": _set_home, "is_eager": True, "show_default": False}
 Home = Annotated[File, option("Folder of your work; default $RECLM_HOME, else ./reclm-home.", **_home)]
+_trust = "Run the code of module:Class that a suite, a file of options or a model's folder names."
+Trust = Annotated[bool, option(_trust, "--trust", callback=_set_trust, is_eager=True)]
 DatasetName = Annotated[str, option("A prepared data set, an embedded one, or a folder.")]
 DatasetArgument = Annotated[str, typer.Argument(help="A prepared data set: its name or folder.")]
 ProfilerName = Annotated[

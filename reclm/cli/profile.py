@@ -30,6 +30,7 @@ def profile(
     fresh: Annotated[bool, opt.option("Set profiles that are there aside, begin anew.", "--fresh")] = False,
     carry_over: Annotated[bool, opt.option(CARRY_OVER, "--carry-over")] = False,
     set_: opt.Settings = None,
+    trust: opt.Trust = False,
     home: opt.Home = None,
 ) -> None:
     """Write a profile of every user and item, and embed it. Run again, it resumes."""

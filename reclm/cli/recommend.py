@@ -24,6 +24,7 @@ def recommend(
         opt.option("Items to rank too: CSV, TSV, Parquet, JSON lines with item_id and text.", metavar="FILE"),
     ] = None,
     json: Annotated[bool, opt.option("Print JSON.", "--json")] = False,
+    trust: opt.Trust = False,
     home: opt.Home = None,
 ) -> None:
     """Recommend items to a user of the data set, or to a new one."""

@@ -31,6 +31,7 @@ def steer(
         opt.option("Without a user: what 'Loves …' and 'Dislikes …' move, over N users.", metavar="N", min=1),
     ] = None,
     set_: opt.Settings = None,
+    trust: opt.Trust = False,
     home: opt.Home = None,
 ) -> None:
     """Rank items by a user's profile, and see what an edit of it moves."""

@@ -28,6 +28,7 @@ def tune(
     encoder: opt.EncoderName = None,
     config: Annotated[str, opt.option("A preset, or a YAML file; other options go first.")] = "auto",
     set_: Annotated[opt.Texts, opt.setting("Setting, as in kd.epochs=1.")] = None,
+    trust: opt.Trust = False,
     home: opt.Home = None,
 ) -> None:
     """Tune a language model to write profiles, from a teacher's. Run again, it resumes."""

@@ -80,6 +80,7 @@ def tuning_settings(
         settings = dict(cls.presets.get(str(config), {}))
     elif Path(config).suffix or Path(config).exists():
         settings = read_yaml(Path(config))
+        plugins.check_trusted(settings, config)
     else:
         raise unknown(f"preset of profiler {profiler}", str(config), {"auto", *cls.presets})
     settings = merged(settings, changes or {})

@@ -175,10 +175,13 @@ def named_or_tuned(profiler: str | Path) -> tuple[str, Path | None]:
     folder = Path(profiler)
     if str(profiler) in plugins.names("profiler") or not folder.is_dir():
         return str(profiler), None
+    about: dict[str, Any] = {}
     with suppress(ReclmError):
         about = read_yaml(folder / "about.yaml")
-        if "profiler" in about:
-            return str(about["profiler"]), folder
+    if "profiler" in about:
+        plugins.check_trusted({"profiler": about["profiler"]}, folder / "about.yaml")
+        return str(about["profiler"]), folder
+    with suppress(ReclmError):
         # version 0.1 does not name it: the options do
         options = read_yaml(folder / "config.yaml").keys()
         for name in plugins.names("profiler"):

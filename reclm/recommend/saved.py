@@ -104,11 +104,14 @@ def build_model(about: SavedModel, inputs: Inputs, dataset: Dataset) -> Backbone
     return backbone(config, inputs, torch.Generator().manual_seed(0))
 
 
-def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recommender":
+def load_model(
+    folder: str | Path, workspace: Workspace | None = None, *, trust: bool = False
+) -> "Recommender":
     """Load the model that :meth:`Recommender.save <reclm.recommend.recommender.Recommender.save>` wrote to ``folder``.
 
     Its data set is the one saved with the model, or else the one at the place that it was trained on, or of that name
-    in ``workspace``, by default the one in use.
+    in ``workspace``, by default the one in use. A backbone ``module:Class`` runs its code: one that was not asked for
+    by name in this process needs ``trust``.
 
     Raises:
         NotFound: if there is no model, or its data set is gone.
@@ -125,6 +128,8 @@ def load_model(folder: str | Path, workspace: Workspace | None = None) -> "Recom
     if about.format != FORMAT:
         message = f"{folder / HEAD} has format {about.format}, this reclm reads {FORMAT}; fit the model again"
         raise Damaged(message, value=about.format, where=str(folder / HEAD))
+    if not trust:
+        plugins.check_trusted({"backbone": about.backbone}, folder / HEAD)
     dataset = _dataset(about, folder, workspace or current())
     sizes = len(dataset.users), len(dataset.items)
     try:
