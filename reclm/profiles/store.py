@@ -110,9 +110,7 @@ class ProfileStore:
         if fresh and cls.at(folder):
             _set_aside(folder)
         if not cls.at(folder):
-            earlier = (
-                _last_set_aside(folder, writer) if carry_over else ""
-            )  # a killed run may have set it aside
+            earlier = _last_set_aside(folder, writer) if carry_over else ""
             return cls._create(folder, info.model_copy(update={"earlier": earlier}))
         store = cls.read(folder)
         if carry_over and store.info.fingerprint != fingerprint and store.info.writer == writer:
@@ -132,14 +130,13 @@ class ProfileStore:
     @classmethod
     def _carried_over(cls, folder: Path, info: StoreInfo) -> Self:
         """Set the store in ``folder`` aside, and return a new one that looks there for answers."""
-        aside = _aside(folder)
+        new = info.model_copy(update={"earlier": (aside := _aside(folder)).name})
         with cls.read(folder).lock:
-            cls._create(aside, info.model_copy(update={"earlier": aside.name}))
-            if swap(aside, folder):
-                return cls.read(folder)
-            shutil.rmtree(aside)
-        _set_aside(folder, aside)
-        return cls._create(folder, info.model_copy(update={"earlier": aside.name}))
+            cls._create(aside, new)
+            if not swap(aside, folder):
+                shutil.rmtree(aside)
+                folder.rename(aside)
+        return cls.read(folder) if cls.at(folder) else cls._create(folder, new)
 
     @classmethod
     def _create(cls, folder: Path, info: StoreInfo) -> Self:
@@ -378,16 +375,16 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}")
 
 
-def _set_aside(folder: Path, aside: Path | None = None) -> Path:
+def _set_aside(folder: Path) -> Path:
     with ProfileStore.read(folder).lock:
-        return folder.rename(aside or _aside(folder))
+        return folder.rename(_aside(folder))
 
 
 def _last_set_aside(folder: Path, writer: str) -> str:
     """Return the name of the store of a writer that was set aside last, empty where there is none."""
     others = sorted(folder.parent.glob(f"{glob.escape(folder.name)}.old-*"), reverse=True)
-    stores = (other for other in others if ProfileStore.at(other))
-    return next((other.name for other in stores if ProfileStore.read(other).info.writer == writer), "")
+    stores = [ProfileStore.read(other) for other in others if ProfileStore.at(other)]
+    return next((store.folder.name for store in stores if store.info.writer == writer), "")
 
 
 def stores() -> list[tuple[Path, StoreInfo]]:

@@ -201,7 +201,8 @@ def test_fault_34_a_carry_over_that_was_killed_forgets_no_store(
         monkeypatch.setattr(store, "swap", killed)
     else:
         monkeypatch.setattr(store, "swap", lambda *_: False)
-        monkeypatch.setattr(store, "_set_aside", lambda folder, aside: folder.rename(aside) and sys.exit())
+        rename = Path.rename
+        monkeypatch.setattr(Path, "rename", lambda folder, aside: rename(folder, aside) and sys.exit())
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         ProfileStore.open(folder, "beef", "zero-shot", carry_over=True)
     monkeypatch.undo()

@@ -120,10 +120,8 @@ class TextFile:
         """Open the file for reading bytes, unpacked."""
         try:
             stream = self.opener()
-        except (OSError, RuntimeError) as error:  # zipfile raises RuntimeError for a password
+        except (OSError, RuntimeError, zipfile.BadZipFile, ValueError, EOFError, struct.error) as error:
             raise BadInput(f"cannot open {self.label}: {error}", where=self.label) from error
-        except (zipfile.BadZipFile, ValueError, EOFError, struct.error) as error:
-            raise Damaged(f"{self.label} is damaged: {error}", where=self.label) from error
         try:
             with stream:
                 yield gzip.GzipFile(fileobj=stream) if self.label.endswith(".gz") else stream
@@ -193,14 +191,12 @@ class TextFile:
         text = next(self.blocks(), b"").decode("utf-8-sig", errors="replace")
         if not quoting:
             return re.split(r"[\r\n]", text, maxsplit=1)[0].split(delimiter)
-        text, fields, end = text.replace("\r\n", "\n").replace("\r", "\n"), [], 0
-        value = re.compile(
-            rf'(?:"([^"]*(?:""[^"]*)*)"|([^{re.escape(delimiter)}\n]*))({re.escape(delimiter)}|\n|$)'
-        )
-        while match := value.match(text, end):  # csv has a limit on the length of a value
+        text, fields = re.sub(r"\r\n?", "\n", text), []
+        one = re.escape(delimiter)  # not by csv, which has a limit on the length of a value
+        value = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^{one}\n]*))({one}|\n|$)')
+        for match in iter(value.scanner(text).match, None):
             quoted, plain, parted = match.groups()
             fields.append(plain if quoted is None else quoted.replace('""', '"'))
-            end = match.end()
             if parted != delimiter:
                 break
         return fields
@@ -323,9 +319,8 @@ def quoted_rows(
         for name in names
     )
     values = ", ".join(f"coalesce(c{place}, '') AS c{place}" for place in places)
-    long = ", ".join(f"CASE WHEN contains({name}, chr(10)) THEN {name} END" for name in names)
     query = f"""SELECT {values}, {breaks} AS breaks, coalesce({", ".join(names)}) IS NULL AS blank,
-        coalesce({long}) AS long
+        coalesce({", ".join(f"CASE WHEN contains({name}, chr(10)) THEN {name} END" for name in names)}) AS long
         FROM read_csv($path, delim=$delimiter, quote='"', escape='"', header=$header, {OPTIONS},
         compression=$compression, columns={{{", ".join(f"'{name}': 'VARCHAR'" for name in names)}}})"""
     with file.readable() as source, database(file) as connection:
@@ -338,11 +333,9 @@ def quoted_rows(
             raise BadInput(message, where=file.label) from error
     head = sum(name.count("\n") for name in file.first_row(delimiter, quoting=True)) + 1 if header else 0
     lines, bad = _laid_along(file, pc.fill_null(table["breaks"], 0).to_numpy(), bad, head)
-    for value, line in zip(
-        table["long"].drop_null().to_pylist(), lines[table["long"].is_valid().to_numpy()], strict=True
-    ):
-        if _holds_records(value, width, delimiter):
-            raise _unclosed(file, int(line), value)
+    for row in pc.indices_nonzero(table["long"].is_valid()).to_pylist():
+        if _holds_records(value := table["long"][row].as_py(), width, delimiter):
+            raise _unclosed(file, int(lines[row]), value)
     for reject in bad:
         malformed.add(file.label, *reject)
     rows = Rows(file.label, table.drop_columns(["breaks", "blank", "long"]), lines)
@@ -351,9 +344,8 @@ def quoted_rows(
 
 def _holds_records(value: str, width: int, delimiter: str) -> bool:
     """Tell whether the lines within a quoted value seem to be records, since a quote was left open before them."""
-    inner = value.split("\n")[1:-1]  # the first and the last are pieces of a record
-    like = sum(line.count(delimiter) == width - 1 for line in inner)
-    return len(inner) >= (3 if width > 2 else 10) and like >= 0.9 * len(inner)
+    inner = [line.count(delimiter) == width - 1 for line in value.split("\n")[1:-1]]
+    return len(inner) >= (3 if width > 2 else 10) and sum(inner) >= 0.9 * len(inner)
 
 
 def _laid_along(
@@ -403,6 +395,6 @@ def _laid_along(
 
 
 def _unclosed(file: TextFile, line: int, text: str) -> BadInput:
-    what = "a quoted value does not end where it should, so that records cannot be told apart from here on"
-    start = f"{printable(text.partition(chr(10))[0], 80)}; close the quote, or double one that belongs to the text"
-    return BadInput(f"{file.label}:{line}: {what}: {start}", value=line, where=file.label)
+    what = "a quoted value does not end where it should, so that records cannot be told apart from here on: "
+    what += f"{printable(text.partition(chr(10))[0], 80)}; close the quote, or double one that belongs to the text"
+    return BadInput(f"{file.label}:{line}: {what}", value=line, where=file.label)
