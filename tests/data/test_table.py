@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.catalog import load_dataset
+from reclm.data.catalog import load_dataset, prepare_dataset
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.readers.columns import cast_or_null, seconds
 from reclm.data.readers.lines import TextFile
@@ -202,8 +202,9 @@ def test_lists_become_text_and_records_are_refused(tmp_path):
     assert read(tmp_path, text_columns="tags").item_text["tags"].to_pylist() == ["x, y", ""]
     records = pa.table({"user_id": [{"a": 1}], "item_id": ["a"]})
     pq.write_table(records, tmp_path / "interactions.parquet")
-    with pytest.raises(BadInput, match="a column of type struct<a: int64> cannot be read as string"):
+    with pytest.raises(BadInput) as error:
         read(tmp_path)
+    assert error.value.value == "struct<a: int64>"
 
 
 def test_large_integers_stay_themselves_as_ids(tmp_path):
@@ -473,3 +474,28 @@ def test_fault_3_interactions_labelled_0_are_no_positives(tmp_path, labels):
         assert kept == 7
     assert len(read(tmp_path / "log.parquet", label_column=None, test=0, valid=0).train) == 20
     assert len(Dataset.from_frames(log, label=None, test=0, valid=0, held_out_items=0).train) == 20
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_fault_36_a_nul_byte_ends_no_line_in_silence(tmp_path, packed):
+    text = b"user_id,item_id\r\nu1,i1\r\nu1,i2\0x\r\nu2,i1\r\n"
+    path = tmp_path / ("interactions.csv.gz" if packed else "interactions.csv")
+    path.write_bytes(gzip.compress(text) if packed else text)
+    with pytest.raises(BadInput) as error:
+        prepare_dataset("table", path, name=tmp_path / "out", time_column=None)
+    assert error.value.value == 3
+
+
+@pytest.mark.parametrize("values", [[["a", "b"]] * 3, [{"a": 1}] * 3])
+def test_fault_36_lists_and_mappings_are_no_ids(values):
+    with pytest.raises(BadInput):
+        Dataset.from_frames(pa.table({"user_id": values, "item_id": ["i1", "i2", "i3"]}), time=None)
+
+
+def test_fault_36_two_columns_of_one_name_in_parquet_are_refused(tmp_path):
+    users, items = pa.array(["u1", "u2"]), pa.array(["i1", "i2"])
+    table = pa.Table.from_arrays([users, items, items], ["user_id", "item_id", "user_id"])
+    pq.write_table(table, tmp_path / "interactions.parquet")
+    with pytest.raises(BadInput) as error:
+        prepare_dataset("table", tmp_path, name=tmp_path / "out", time_column=None)
+    assert error.value.where == str(tmp_path / "interactions.parquet")

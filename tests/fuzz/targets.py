@@ -20,6 +20,7 @@ import reclm
 from reclm import plugins
 from reclm.config import parse_settings
 from reclm.data.dataset import SPLITS, Dataset
+from reclm.errors import BadInput
 
 from .harness import Outcome, Target, run_case
 
@@ -67,12 +68,8 @@ def same_id(text: str) -> str:
     return head if point and head.lstrip("-").isdigit() and not tail.strip("0") else text
 
 
-def _written(id: Any) -> str:
-    return str(id).lower() if isinstance(id, bool) else str(id)
-
-
 def compare_pairs(dataset: Dataset, pairs: Iterable[tuple[Any, Any]]) -> None:
-    known = {(same_id(_written(user)), same_id(_written(item))) for user, item in pairs}
+    known = {(same_id(str(user)), same_id(str(item))) for user, item in pairs}
     strange = {(same_id(user), same_id(item)) for user, item in named_pairs(dataset)} - known
     assert not strange, f"pairs that no other reader sees: {sorted(strange)[:3]}"
 
@@ -137,14 +134,22 @@ def write_parquet(folder: Path) -> None:
 
 
 def judge_parquet(folder: Path, dataset: Dataset, sound: Any) -> None:
-    table = pq.read_table(folder / "interactions.parquet", columns=["user_id", "item_id"])
+    table = pq.ParquetFile(folder / "interactions.parquet").read(columns=["user_id", "item_id"])
+    assert table.column_names == ["user_id", "item_id"], "two columns have the same name"
     kept, left_out = interactions(dataset)
     assert kept + left_out == len(table), f"{kept} kept + {left_out} left out of {len(table)} rows"
-    compare_pairs(dataset, zip(*table.to_pydict().values(), strict=True))
+    compare_pairs(
+        dataset, zip(*(column.cast(pa.string()).to_pylist() for column in table.columns), strict=True)
+    )
 
 
 def read_frames(folder: Path) -> Dataset:
-    return reclm.Dataset.from_frames(pq.read_table(folder / "interactions.parquet"))
+    """Read the table as a frame in memory; a file that pyarrow cannot read is no frame."""
+    try:
+        frame = pq.ParquetFile(folder / "interactions.parquet").read()
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(str(error)) from error
+    return reclm.Dataset.from_frames(frame)
 
 
 def write_recbole(folder: Path) -> None:
@@ -497,6 +502,8 @@ def judge_answer(folder: Path, value: Any, sound: Any) -> None:
     content = json.loads((folder / "answer.json").read_bytes().decode("utf-8", "replace"))["choices"][0][
         "message"
     ]["content"]
+    if isinstance(content, list):  # the parts of an answer
+        content = "".join(part if isinstance(part, str) else part.get("text", "") for part in content)
     assert isinstance(content, str), f"an answer {text!r} where the content is {content!r}"
     assert text.strip(), "an empty answer"
     plain = content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -134,8 +134,7 @@ def to_arrow(frame: Any, what: str) -> pa.Table:
         kind, reason = type(frame).__name__, " ".join(str(error).split())[:200]
         message = f"{what}: {kind} cannot be read as a frame of pandas, polars, Arrow or DuckDB: {reason}"
         raise BadInput(message, where=what) from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise BadInput(f"{what}: two columns have the same name: {', '.join(table.column_names)}", where=what)
+    check_names(table.column_names, what)
     return table
 
 
@@ -199,7 +198,13 @@ def strings(column: Column) -> Column:
 
 
 def ids_of(column: Column) -> Column:
-    """Return ids as strings; whole numbers have no decimal point, also where they are text: ``104.0`` is ``104``."""
+    """Return ids as strings; whole numbers have no decimal point, also where they are text: ``104.0`` is ``104``.
+
+    BadInput for a column of lists or of mappings: nothing says which of their values is the id.
+    """
+    if pa.types.is_nested(column.type):
+        message = f"ids must be texts or numbers, not {column.type}; name another column"
+        raise BadInput(message, value=str(column.type))
     return pa.chunked_array([whole_numbers(chunk) for chunk in strings(column).chunks], pa.string())
 
 
@@ -292,6 +297,12 @@ def cast_or_null(column: Column, to: pa.DataType) -> Column:
             return convert(part.slice(0, half)) + convert(part.slice(half))
 
     return pa.chunked_array([piece for chunk in column.chunks for piece in convert(chunk)], to)
+
+
+def check_names(names: Sequence[str], file: str) -> None:
+    """Refuse a table in which two columns have the same name."""
+    if len(set(names)) < len(names):
+        raise BadInput(f"{file}: two columns have the same name: {', '.join(names)}", where=file)
 
 
 def find_column(file: str, name: str, names: Sequence[str]) -> str:

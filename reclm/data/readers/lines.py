@@ -154,6 +154,10 @@ class TextFile:
         quotes, utf8, last = False, True, b""
         decoder = codecs.getincrementaldecoder("utf-8")()
         for block in self.blocks():
+            if (at := block.find(b"\0")) >= 0:  # DuckDB ends a line there
+                line = 1 + feeds + pairs + returns + len(re.findall(rb"\r\n|\n|\r", block[:at]))
+                message = f"{self.label}:{line}: a NUL byte, which no text has; remove it, or name the file's encoding"
+                raise BadInput(f"{message} (--set encoding=utf-16)", value=line, where=self.label)
             both = block.count(b"\r\n") if b"\r" in block else 0
             pairs, feeds = pairs + both, feeds + block.count(b"\n") - both
             returns += (block.count(b"\r") if b"\r" in block else 0) - both

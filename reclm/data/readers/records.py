@@ -11,9 +11,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from reclm.data.dataset import ReadReport
 from reclm.data.readers.base import MalformedLines
+from reclm.data.readers.columns import check_names
 from reclm.data.readers.lines import LINES, Rows, TextFile, database, numbered_rows, one_line, quoted_rows
 from reclm.errors import BadInput, unknown
 
@@ -118,13 +120,12 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, rows: int | N
     query = f"SELECT {names} FROM read_parquet($path) LIMIT $rows"
     with database(file) as connection:
         try:
+            with file.open() as stream:  # of two columns with one name DuckDB renames the second
+                check_names(pq.read_schema(stream).names, str(path))
             return connection.sql(query, params={"path": file.literal, "rows": rows}).to_arrow_table()
-        except (
-            duckdb.Error,
-            pa.ArrowException,
-            RuntimeError,
-            ValueError,
-        ) as error:  # names that are not UTF-8
+        except BadInput:
+            raise
+        except (duckdb.Error, pa.ArrowException, RuntimeError, ValueError, OSError) as error:
             raise BadInput(f"{path} is no Parquet file: {one_line(error)}", where=str(path)) from error
 
 

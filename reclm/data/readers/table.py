@@ -20,6 +20,7 @@ from reclm.data.readers.base import MalformedLines, Names, Reader, existing
 from reclm.data.readers.columns import (
     LogColumns,
     TimeUnit,
+    check_names,
     find_column,
     id_map,
     ids_of,
@@ -167,9 +168,7 @@ class TableFile:
             names, texts = schema.names, text_fields(schema)
         else:
             names = texts = header(self.file, self._separator, "--set delimiter=")
-        if len(set(names)) < len(names):
-            message = f"{self.path}: two columns have the same name: {', '.join(names)}"
-            raise BadInput(message, where=str(self.path))
+        check_names(names, str(self.path))
         return {name: name in texts for name in names}
 
     def blocks(self, columns: Sequence[str], malformed: MalformedLines) -> Iterator[Rows]:
