@@ -108,7 +108,10 @@ class Measurement:
         return {id: "\n".join(histories.named(items)) for id, items in zip(ids, lists, strict=True)}
 
     def _profiles(self, kind: ProfileKind, stage: str, ids: list[str]) -> dict[str, str]:
-        """Return the profiles of a stage's model by id; each is stored as soon as it is written."""
+        """Return the profiles of a stage's model by id; each is stored as soon as it is written.
+
+        A subject whose answer is no profile is left out.
+        """
         tuning = self.tuning
         generator = tuning.tuned.generator(None if stage == BEFORE else stage, tuning.model)
         profiler = RecLMProfiler(
@@ -127,7 +130,7 @@ class Measurement:
                     store.add([profile])
                     advance(1)
             texts = store.texts(kind)
-        return {prompt.id: texts[prompt.id] for prompt in prompts}
+        return {prompt.id: texts[prompt.id] for prompt in prompts if prompt.id in texts}
 
     def _yes_no(self) -> dict[str, Estimate | None]:
         """Return the shares of right answers to held-out questions (equation 4), before and after the stage."""

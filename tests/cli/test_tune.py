@@ -114,7 +114,9 @@ def run(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Run:
 def given(place: Path) -> list[object]:
     """The tiny model, the teacher, and few steps of everything."""
     files = ["--teacher", place / "users.csv", "--teacher-items", place / "items.csv"]
-    return ["--model", place / "model", *files, *flat(tiny_tuning.settings())]
+    # room for a profile in format: one that is cut is none
+    settings = tiny_tuning.settings() | {"generation": {"constrain": True, "max_new_tokens": 160}}
+    return ["--model", place / "model", *files, *flat(settings)]
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,8 @@ def _reclm(folder: Path) -> None:
     _models(folder)
     _of_view(tiny_tuning.view(), folder)
     tiny_tuning.teachers(folder)
-    (folder / "few.yaml").write_text(yaml.safe_dump(tiny_tuning.settings()), encoding="utf-8")
+    settings = tiny_tuning.settings() | {"generation": {"constrain": True, "max_new_tokens": 160}}
+    (folder / "few.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 def _langptune(folder: Path) -> None:

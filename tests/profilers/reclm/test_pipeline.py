@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny_tuning import apart, tune  # pyright: ignore[reportMissingImports]
+from tiny_tuning import Letters, apart, config, tune, view  # pyright: ignore[reportMissingImports]
 
 from reclm.profilers.reclm.config import ORDER, RecLMConfig
+from reclm.profilers.reclm.measure import BEFORE, Measurement
 from reclm.profilers.reclm.pipeline import RecLMPipeline
+from reclm.profilers.reclm.profiler import RecLMProfiler
 
 
 def adapter(out: Path, stage: str) -> Path:
@@ -60,6 +62,13 @@ def test_checkpoints_of_a_run_that_was_killed_at_the_end_of_a_stage_are_deleted(
     left.mkdir(parents=True)
     tune(tiny.folder, tmp_path / "out")
     assert not left.parent.exists()
+
+
+def test_a_subject_without_an_answer_is_left_out_of_the_measurement(tiny, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(RecLMProfiler, "write", lambda self, subjects: iter(()))
+    options = {"model": str(tiny.folder / "model"), "folder": tmp_path / "out", "encoder": Letters()}
+    tuning = RecLMProfiler(config(tiny.folder), **options).tuning(view())
+    assert Measurement(tuning)._profiles("user", BEFORE, ["u0", "u1"]) == {}
 
 
 def test_a_profile_that_ppo_writes_ends_with_its_line(tiny, tuned, tmp_path, monkeypatch) -> None:
