@@ -15,7 +15,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(tmp_path_factory.mktemp("kills"), COMMANDS, forked=False)
 
 
-@pytest.mark.xfail(reason="drafts of killed runs are not removed yet")
 @pytest.mark.parametrize("name", ["prepare", "prepare again"])
 def test_a_killed_command_ends_as_one_that_was_not(place: Place, name: str) -> None:
     last = Moment("operation", place.unbroken(name).operations - 1)
