@@ -19,7 +19,7 @@ from pydantic import create_model
 
 from reclm import plugins
 from reclm.config import Config
-from reclm.errors import BadInput, Damaged, MissingExtra, NotFound, needs_extra
+from reclm.errors import BadInput, Damaged, MissingExtra, NotFound, ReclmError, needs_extra
 from reclm.files import Lock, atomic_file, atomic_folder
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 
@@ -314,9 +314,9 @@ def _converted(path: Path, key: str, write: Callable[[Path], None]) -> Path:
         try:
             with atomic_folder(folder) as draft:
                 write(draft)
-        except (ValueError, IndexError, KeyError, NotImplementedError) as error:
-            if isinstance(error, BadInput):
-                raise
+        except (ReclmError, OSError, MemoryError):
+            raise
+        except Exception as error:  # of many classes: the header is read as what it says of itself
             reason = " ".join(str(error).split())
             raise Damaged(f"{path} is no GGUF file that can be read: {reason}", where=path) from error
     return folder

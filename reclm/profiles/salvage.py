@@ -16,8 +16,8 @@ from reclm.llm.chat import encodable
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-LANCE_ERRORS = (RuntimeError, ValueError, OSError)
-"""What LanceDB raises for files that are damaged or gone."""
+LANCE_ERRORS = (Exception,)
+"""What LanceDB raises for files that are damaged or gone: many classes, a panic of its Rust code among them."""
 _COUNTS = 2**31
 _LATEST = 253_402_300_799_000_000
 """Microseconds to the end of year 9999."""

@@ -10,7 +10,6 @@ from .targets import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.xfail(reason="under way")
 def test_damaged_files_are_read_rightly_or_refused_in_one_line(name: str) -> None:
     outcomes = [run_case(TARGETS[name], case) for case in range(8)]
     assert [outcome for outcome in outcomes if outcome.fault] == []

@@ -131,6 +131,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "zeros": lambda data: bytes(len(data)),
     "other bytes": lambda data: b"x" * len(data),
+    "lengths beyond its end": lambda data: b"\xff\xff\xff\x0f" + data[4:],
 }
 
 

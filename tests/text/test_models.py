@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -5,6 +6,7 @@ from tiny import CONTEXT, write_tiny_gguf
 
 from reclm.errors import BadInput, Damaged, MissingExtra, NotFound, ReclmError
 from reclm.llm import models
+from reclm.llm.chat import Chat, Message, SamplingParams
 from reclm.llm.models import (
     LanguageModel,
     context_length,
@@ -14,6 +16,8 @@ from reclm.llm.models import (
     open_generator,
     transformers_folder,
 )
+
+CHATS = {"a": Chat((Message("user", "hello"),))}
 
 
 def test_the_embedded_model_is_found_without_importing_its_package():
@@ -206,3 +210,42 @@ def test_fault_27_engine_options_are_checked_and_part_of_the_name_where_they_cha
     with pytest.raises(BadInput, match="OPENAI_API_KEY") as secret:
         opened("server", api_key="sk-secret")
     assert "sk-secret" not in str(secret.value)
+
+
+def cut(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def no_header(folder):
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+
+
+def another_shape(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 9}))
+
+
+def another_type(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"initializer_range": [None]}))
+
+
+@pytest.mark.parametrize("damage", [cut, no_header, another_shape, another_type])
+def test_fault_36_weights_that_do_not_fit_their_config_are_not_run(tmp_path, tiny_model, damage):
+    folder = tmp_path / "model"
+    shutil.copytree(transformers_folder(tiny_model, weights=True), folder)
+    damage(folder)
+    with pytest.raises(Damaged) as error:
+        list(open_generator(str(folder), "transformers").generate(CHATS, SamplingParams(max_new_tokens=1)))
+    assert error.value.where == folder
+
+
+@pytest.mark.parametrize("size", [2**61, 2**63 - 1, 2**64 - 1])
+def test_fault_36_a_gguf_header_that_lies_of_its_size_is_damaged(own_cache, tmp_path, tiny_gguf, size):
+    token, lengths = "Ğ".encode(), [number.to_bytes(8, "little") for number in (2, size)]
+    content = tiny_gguf.read_bytes()
+    assert lengths[0] + token in content
+    (tmp_path / "tiny.gguf").write_bytes(content.replace(lengths[0] + token, lengths[1] + token))
+    with pytest.raises(Damaged):
+        transformers_folder(find_model(str(tmp_path / "tiny.gguf")))

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 
-from reclm.errors import BadInput
+from reclm.errors import BadInput, Damaged, ReclmError
 from reclm.llm.chat import Chat, Generation, SamplingParams, cut_at_stop
 from reclm.llm.engines import Count, LocalGenerator, Precision
 from reclm.llm.models import LanguageModel, transformers_folder
@@ -191,14 +191,25 @@ class TransformersGenerator(LocalGenerator):
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            network = AutoModelForCausalLM.from_pretrained(
+            network, report = AutoModelForCausalLM.from_pretrained(
                 transformers_folder(model, weights=True),
                 dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
                 use_safetensors=True,
+                output_loading_info=True,
             )
+        except (ReclmError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of many classes: config, safetensors, torch
+            message = f"transformers cannot read {model.path}: {error or type(error).__name__}"
+            raise Damaged(message, where=model.path) from error
         finally:
             if bars:
                 logging.enable_progress_bar()
+        if missing := sorted(report["missing_keys"]):  # they would be random numbers
+            message = (
+                f"{model.path} lacks {len(missing)} weights that its config.json names, such as {missing[0]}"
+            )
+            raise Damaged(message, value=missing[0], where=model.path)
         self._run(network.to(self.device))  # pyright: ignore[reportArgumentType]
 
     def _run(self, network: Any) -> None:
