@@ -217,13 +217,34 @@ def _fused(
     """Return the parametrization of each embedding; sides of the same widths, type and device share the dual MLP."""
     mlps: dict[Any, DualMLP] = {}
     tables: dict[nn.Embedding, FusedTable] = {}
+    alike: dict[Any, list[nn.Embedding]] = {}
     for placement in placements:
         weight = placement.embedding.weight
         widths = placement.profiles.vectors.shape[1], placement.embedding.embedding_dim
         key = (*widths, weight.dtype, weight.device)
         if key not in mlps:
             mlps[key] = DualMLP(*widths, dropout=dropout, generator=generator)
+        alike.setdefault(key, []).append(placement.embedding)
         placed = placement.with_profile() if missing == "plain" else placement
         side = FusedSide(placed, mlps[key], residual=residual, zero_cold=zero_cold)
         tables.setdefault(placement.embedding, FusedTable()).add(side, placement.coverage(missing))
+    for key, embeddings in alike.items():
+        _scale(mlps[key], [embedding.weight for embedding in embeddings])
     return tables
+
+
+@torch.no_grad()
+def _scale(mlp: DualMLP, tables: list[torch.Tensor]) -> None:
+    """Scale the half of ``Ψ`` that reads profiles to the rows of the tables, where these are longer than one.
+
+    ``nn.Embedding`` draws rows of length ``√d``, of Xavier's they are shorter than one. Beside such rows the profile is
+    noise, and a cold row, which is its profile alone, next to nothing. Lengths are rounded to powers of ``√2``, so that
+    a few rows more or less make no difference; that of ``T_pro(p)`` is the one of random vectors ``p`` of length one.
+    """
+    lengths = torch.cat([table.float().norm(dim=1) for table in tables]).cpu()
+    length = 2 ** ((2 * lengths[lengths > 0].mean().log2()).round() / 2)
+    if length > 1:
+        width = mlp.t_pro[0].weight.shape[1]  # pyright: ignore[reportAttributeAccessIssue]
+        drawn = torch.randn(256, int(width), generator=torch.Generator().manual_seed(0))
+        mlp.t_pro[-1].weight /= mlp.t_pro(nn.functional.normalize(drawn)).norm(dim=1).mean()  # pyright: ignore
+        mlp.psi.weight[:, mlp.psi.out_features :] *= length

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made import DIM, EVERYTHING, ITEMS, MF, USERS, Joint, augment, augmented, mlp_of, plain_weights
+from made import DIM, EVERYTHING, ITEMS, MF, TEXT, USERS, Joint, augment, augmented, mlp_of, plain_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -15,6 +15,7 @@ from reclm.data.dataset import Dataset
 from reclm.fusion.augment import Augmented
 from reclm.fusion.parametrization import base_table, fused_table
 from reclm.profiles.matrix import ProfileMatrix
+from reclm.testing import checkerboard, profiles
 
 
 def test_the_fused_table_is_what_the_equation_says(matrices: Any) -> None:
@@ -209,3 +210,67 @@ def test_tables_of_unlike_types_have_a_dual_mlp_each(matrices: Any) -> None:
     augment(model, matrices)
     assert model.user_embedding(EVERYTHING).dtype == torch.float32
     assert model.item_embedding(EVERYTHING).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("std", [1.0, 5.0])
+@pytest.mark.parametrize("dim", [8, 64])
+def test_fault_7_a_profile_weighs_as_much_as_a_row_of_any_length(
+    small: Dataset, std: float, dim: int
+) -> None:
+    model = nn.Module()
+    torch.manual_seed(0)
+    model.user_embedding, model.item_embedding = nn.Embedding(USERS, dim), nn.Embedding(ITEMS, dim)
+    for table in (model.user_embedding, model.item_embedding):
+        nn.init.normal_(table.weight, std=std)
+    reclm.augment(model, profiles(small, TEXT), data=small, generator=torch.Generator().manual_seed(1))
+    for module in (model.user_embedding, model.item_embedding):
+        side = fused_table(module).sides[0]  # pyright: ignore[reportOptionalMemberAccess]
+        mlp, base = side.fusion.mlp, base_table(module)
+        encoded = mlp.t_pro(side.fusion.vectors)
+        encoded = F.normalize(encoded, dim=-1) if side.fusion.normalize else encoded
+        of_base, of_profile = mlp.psi.weight.chunk(2, dim=1)
+        ratio = (encoded @ of_profile.T).norm(dim=1).mean() / (base @ of_base.T).norm(dim=1).mean()
+        assert 0.4 < float(ratio) < 2.5
+
+
+def test_fault_7_shorter_rows_are_fused_as_before(small: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = []
+    for scaled in (True, False):
+        model = MF()
+        for module in (model.user_embedding, model.item_embedding):
+            nn.init.xavier_uniform_(module.weight, generator=torch.Generator().manual_seed(3))
+        if not scaled:
+            monkeypatch.setattr("reclm.fusion.augment._scale", lambda *_: None)
+        augment(model, profiles(small, TEXT), data=small, cold="text")
+        tables.append(model.scores())
+    assert torch.equal(*tables)
+
+
+def test_fault_7_users_of_default_tables_get_lists_of_their_own(plain_mf: Any) -> None:
+    """From the first epochs, for items that nobody has touched: chance is a half."""
+    data = checkerboard(users=40, items=40, cold=12)
+    torch.manual_seed(0)
+    model = plain_mf.MF(40, 40, 64)
+    for table in (model.user_embedding, model.item_embedding):
+        table.reset_parameters()  # N(0, 1), as PyTorch makes it
+    reclm.augment(model, profiles(data), data=data, generator=torch.Generator().manual_seed(1))
+    plain_mf.train(model, data, epochs=2)
+    assert plain_mf.recall(model, data, "zero-shot") > 0.9
+    with torch.no_grad():
+        scores = model.user_embedding.weight @ model.item_embedding.weight[28:].T
+    assert len({tuple(sorted(row)) for row in scores.topk(6, dim=1).indices.tolist()}) > 1
+
+
+def test_fault_21_tables_of_two_types_have_their_own_mlps(small: Dataset) -> None:
+    model = MF()
+    model.item_embedding.to(torch.bfloat16)
+    augment(model, profiles(small, TEXT), data=small)
+    mlps = [
+        fused_table(module).sides[0].fusion.mlp for module in (model.user_embedding, model.item_embedding)
+    ]
+    assert [mlp.psi.weight.dtype for mlp in mlps] == [torch.float32, torch.bfloat16]
+    for module, kind in ((model.user_embedding, torch.float32), (model.item_embedding, torch.bfloat16)):
+        for rows in (module(torch.arange(3)), module.weight):
+            assert rows.dtype == kind
+            rows.float().sum().backward()
+        assert all(weights.grad is not None for weights in fused_table(module).parameters())
