@@ -105,3 +105,30 @@ def test_mistakes_are_told_in_one_line(
     assert err.splitlines()[-1].startswith("error: ")
     assert told in err.splitlines()[-1]
     assert KEY not in err
+
+
+def test_fault_27_engine_options_are_taken_by_the_command_line(run: Any, server: FakeServer) -> None:
+    code, out, err = run("profile", *ASKED, "--engine-set", "in_flight=1", "--engine-set", "timeout=5")
+    assert code == 0, err
+    assert server.peak == 1
+    assert "--engine-set in_flight=1 --engine-set timeout=5" in out, "the next command has them, too"
+    for wrong, told in (("in_fligth=1", "did you mean 'in_flight'?"), (f"api_key={KEY}", "OPENAI_API_KEY")):
+        code, out, err = run("profile", *ASKED, "--engine-set", wrong)
+        assert (code, told in err, KEY in err) == (2, True, False)
+
+
+def test_fault_14_a_run_that_leaves_some_out_says_whom(run: Any, server: FakeServer) -> None:
+    def reply(request: Any) -> Any:
+        return (
+            fault(400, "content filter")
+            if "Jaws" in request["messages"][-1]["content"]
+            else completion(PROFILE)
+        )
+
+    server.reply = reply
+    code, out, err = run("profile", *ASKED)
+    assert code == 0
+    assert ["left without a profile", "1", "1"] in cells(out)
+    warnings = [line for line in err.splitlines() if line.startswith("warning: no profile of 1 of 3")]
+    assert len(warnings) == 2
+    assert KEY not in out + err

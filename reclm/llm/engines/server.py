@@ -168,8 +168,8 @@ class ServerGenerator(TextGenerator):
                 weight = FAILED if self._reached else _PATIENCE
                 raise self._host.failing(TIMEOUT, Busy, key, weight=weight) from error
         except PassedOverError as passed:
+            self._error = self._error if self._in_row and self._error else passed.error
             self._in_row += passed.weight
-            self._error = passed.error
             return Generation.failed(key, str(passed.error))
         self._in_row, self._reached = 0, True
         return answer

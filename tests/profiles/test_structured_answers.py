@@ -1,0 +1,221 @@
+"""A server is asked for JSON of a schema, and in steps for less; what it answers is stored as text."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_server import KEY, PROFILE, FakeServer, completion, fake_server, fault
+from hostile_modes import JSON
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from server_run import view
+
+from reclm.errors import BadInput
+from reclm.llm.chat import Generation, TextGenerator
+from reclm.llm.engines.server import ServerGenerator
+from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
+from reclm.profiles.run import ProfileRun, make_profiles
+from reclm.profiles.store import ProfileStore
+
+USERS = 3
+
+
+def profiler(server: FakeServer, extensions: bool = False, **settings: Any) -> ZeroShot:
+    engine = ServerGenerator("teacher", server.url, KEY, retries=0, extensions=extensions)
+    return ZeroShot(ZeroShotConfig.build(settings), generator=engine)
+
+
+def run(zero_shot: ZeroShot, folder: Path, users: int = USERS) -> ProfileRun:
+    with ProfileStore.open(folder, "f00d", zero_shot.writer, "toy") as store:
+        return make_profiles(view(), zero_shot, store, ["user"], users, progress=False)
+
+
+def formats(server: FakeServer) -> list[str | None]:
+    return [request.get("response_format", {}).get("type") for request in server.asked]
+
+
+def test_a_schema_is_sent_and_the_answer_is_stored_as_text(server: FakeServer, tmp_path: Path) -> None:
+    server.reply = lambda request: completion(JSON)
+    run(profiler(server, phrases=3), tmp_path / "store")
+    for request in server.asked:
+        schema = request["response_format"]["json_schema"]
+        assert (schema["name"], schema["strict"]) == ("profile", True)
+        assert (
+            list(schema["schema"]["properties"]) == schema["schema"]["required"] == ["identity", "interests"]
+        )
+        assert schema["schema"]["properties"]["identity"]["maxItems"] == 3
+        assert "stop" not in request
+        examples = [
+            json.loads(turn["content"]) for turn in request["messages"] if turn["role"] == "assistant"
+        ]
+        assert {tuple(example) for example in examples} == {("identity", "interests")}
+    assert set(ProfileStore.read(tmp_path / "store").texts("user").values()) == {PROFILE}
+
+
+def test_the_schema_belongs_to_the_hash_of_the_prompt(server: FakeServer) -> None:
+    def hashes(**settings: Any) -> set[str]:
+        zero_shot = profiler(server, **settings)
+        return {one.prompt_hash for one in zero_shot.subjects(view(), "user", range(USERS), {})}
+
+    assert len(hashes() | hashes(phrases=4) | hashes(constrain=False) | hashes(extensions=True)) == 4 * USERS
+    assert hashes() == hashes()
+
+
+def test_free_text_and_a_pattern_send_no_schema(server: FakeServer, tmp_path: Path) -> None:
+    run(profiler(server, constrain=False), tmp_path / "free")
+    server.reply = lambda request: completion(PROFILE.removeprefix("User identity:"))
+    run(profiler(server, extensions=True), tmp_path / "pattern")
+    assert formats(server) == [None] * 2 * USERS
+    assert "structured_outputs" in server.asked[-1]
+    assert set(ProfileStore.read(tmp_path / "pattern").texts("user").values()) == {PROFILE}
+
+
+@pytest.mark.parametrize(
+    ("takes", "steps"),
+    [
+        ({"json_object", None}, ["json_schema", "json_object", "json_object", "json_object"]),
+        ({None}, ["json_schema", "json_object", None, None, None]),
+    ],
+)
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        fault(
+            400,
+            "Invalid parameter: 'response_format' of type 'json_schema' is not supported",
+            param="response_format",
+        ),
+        fault(400, "json_schema and json_object are not available for this model"),
+        fault(422, "Bad request"),
+        (400, b"", {}),
+        (200, {"error": {"message": "structured outputs are off (response_format)"}}, {}),
+    ],
+)
+def test_the_format_falls_back_in_steps_and_each_is_said(
+    server: FakeServer, tmp_path: Path, refusal: Any, takes: set[str | None], steps: list[str | None]
+) -> None:
+    server.reply = lambda request: (
+        completion(PROFILE) if request.get("response_format", {}).get("type") in takes else refusal
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert run(profiler(server), tmp_path / "store").generated == USERS
+    assert formats(server) == steps, "learnt with the first"
+    assert len(caught) == len(steps) - USERS
+    assert all("teacher@127.0.0.1 does not take" in str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Argument not supported on this model: {}",
+        "Unrecognized request argument supplied: {}",
+        "unexpected keyword argument '{}'",
+        "`{}`: Extra inputs are not permitted",
+        'Unknown name \\"{}\\": cannot find field',
+        "{} wird von diesem Modell nicht unterstützt",
+        "Bad request",
+        "",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_fault_15_refused_parameters_are_left_out_one_after_the_other(
+    server: FakeServer, tmp_path: Path, words: str, status: int
+) -> None:
+    refused = ["seed", "top_p", "presence_penalty", "max_tokens"]
+
+    def reply(request: dict[str, Any]) -> Any:
+        for name in refused:
+            if name in request:
+                return fault(status, words.format(name))
+        return completion(PROFILE)
+
+    server.reply = reply
+    with pytest.warns(UserWarning, match="does not take top_p"):
+        done = run(profiler(server, temperature=0.7), tmp_path / "store")
+    assert done.generated == USERS, "within one run"
+    last = server.asked[-1]
+    assert not {*refused} & last.keys()
+    assert last["max_completion_tokens"] > 0
+    assert last["temperature"] == 0.7
+    assert len(server.asked) <= USERS + len(refused) + 2
+
+
+def test_fault_14_a_refused_prompt_is_counted_named_and_asked_again(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    def filtered(request: dict[str, Any]) -> Any:
+        if request["messages"][-1]["content"].endswith("number 7"):
+            return fault(400, "The response was filtered", code="content_filter")
+        return completion(PROFILE)
+
+    server.reply = filtered
+    zero_shot = profiler(server)
+    with pytest.warns(UserWarning, match="no profile of 1 of 60 users: 'u7': .*filtered"):
+        (users,) = run(zero_shot, tmp_path / "store", 60).kinds
+    assert (users.generated, users.in_store, [*users.faults]) == (59, 59, ["u7"])
+    asked = len(server.asked)
+    with pytest.warns(UserWarning, match="no profile of 1 of 1 users"):
+        (users,) = run(profiler(server), tmp_path / "store", 60).kinds
+    assert (users.generated, users.stored, len(server.asked)) == (0, 59, asked + 1)
+    server.reply = lambda request: completion(PROFILE)
+    assert run(profiler(server), tmp_path / "store", 60).kinds[0].in_store == 60
+
+
+def test_fault_13_nothing_is_stored_of_a_model_that_thinks(server: FakeServer, tmp_path: Path) -> None:
+    server.reply = lambda request: completion("<think>\n", finish="stop")
+    with pytest.raises(BadInput, match="user 'u0'") as error:
+        run(profiler(server), tmp_path / "store", 20)
+    assert "\n" not in str(error.value)
+    assert not ProfileStore.read(tmp_path / "store").count()
+    server.reply = lambda request: completion(f"<think>\nhm\n</think>\n\n{PROFILE}")
+    (users,) = run(profiler(server), tmp_path / "store", 20).kinds
+    assert (users.stored, users.generated, users.in_format) == (0, 20, 20)
+
+
+def test_fault_13_a_server_that_gives_nothing_is_not_asked_about_everybody(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    server.reply = lambda request: completion(None, finish="content_filter")
+    with pytest.raises(BadInput):
+        run(profiler(server), tmp_path / "store", 60)
+    assert len(server.asked) < 40
+
+
+def test_fault_30_a_server_on_another_port_is_asked_nothing_again(server: FakeServer, tmp_path: Path) -> None:
+    run(profiler(server), tmp_path / "store")
+    with fake_server() as moved:
+        for address in (moved.url, moved.url.replace("127.0.0.1", "localhost")):
+            engine = ServerGenerator("teacher", address, KEY)
+            (users,) = run(ZeroShot(generator=engine), tmp_path / "store").kinds
+            assert (users.stored, users.generated) == (USERS, 0)
+        assert moved.asked == []
+
+
+class Scripted(TextGenerator):
+    """A model of this machine that gives these answers."""
+
+    model = "scripted"
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = answers
+
+    def generate(self, chats: Any, params: Any) -> Any:
+        for key, text in zip(chats, self.answers, strict=True):
+            yield Generation(key, text, 9, 9, "stop")
+
+    def count_tokens(self, chats: Any) -> dict[str, int]:
+        return dict.fromkeys(chats, 9)
+
+
+def test_fault_13_an_answer_of_any_engine_is_no_profile_where_it_says_nothing(tmp_path: Path) -> None:
+    generator = Scripted(f"<think>a</think>{PROFILE}", "User identity:", "<think>film fan")
+    with pytest.warns(
+        UserWarning, match="no profile of 2 of 3 users: 'u1': the answer is empty; 'u2': .*thought"
+    ):
+        run(ZeroShot(ZeroShotConfig(second_penalty=None), generator=generator), tmp_path / "store")
+    assert ProfileStore.read(tmp_path / "store").texts("user") == {"u0": PROFILE}
