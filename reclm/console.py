@@ -133,8 +133,14 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
+_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def printable(text: str, longest: int | None = None) -> str:
-    """Escape the control characters of ``text``, which a terminal would obey; cut it to ``longest`` characters."""
+    """Escape the characters of ``text`` that a terminal would obey; cut it to ``longest`` characters.
+
+    These are control characters, marks that turn the direction of a line around, and lone surrogates.
+    """
     if longest is not None and len(text) > longest:
         text = text[: longest - 1] + "…"
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match.group())[1:-1], text)
+    return _OBEYED.sub(lambda match: repr(match.group())[1:-1], text)

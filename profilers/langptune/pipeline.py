@@ -318,7 +318,8 @@ class Alternation:
         with self._logged("rlso", title, rlso.step, begun, until) as (log, advance):
             for metrics in islice(rlso.run(), until - rlso.step):
                 log(rlso.step, metrics)
-                rlso.save(self.tuning.folder / "rlso" / "checkpoints", newest=1)
+                place = self.tuning.folder / "rlso" / "checkpoints"
+                rlso.save(place, newest=1, last=rlso.step >= until)
                 advance(1, f"{title}: reward {metrics['reward']:.3f}, KL {metrics['kl']:.1f}")
 
     def _round_prompts(self, number: int) -> list[list[int]]:

@@ -32,6 +32,10 @@ from reclm.profilers.rl.policy import Policy, Rollout, TokenScores, roll_out
 from reclm.profilers.tuning.metrics_log import reading, writing
 
 Metrics = dict[str, float]
+_QUICK = 1.0
+"""Seconds of a checkpoint that is written after every update."""
+_SPARED = 10
+"""A slower one is written when so many times as long has passed: a tenth of the time at most."""
 
 
 class Reward(Protocol):
@@ -91,11 +95,18 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(
-    folder: Path, step: int, write: Callable[[Path], None], accelerator: Accelerator, newest: int | None
+    folder: Path,
+    step: int,
+    write: Callable[[Path], None] | None,
+    accelerator: Accelerator,
+    newest: int | None,
 ) -> Path:
-    """Write the checkpoint of a step, complete or not at all; delete all but the ``newest``; return its path."""
+    """Write the checkpoint of a step, complete or not at all; delete all but the ``newest``; return its path.
+
+    Without ``write`` the processes only wait for each other.
+    """
     path = folder / f"step-{step:06d}"
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and write:
         with writing(path), atomic_folder(path) as draft:
             write(draft)
         for old in checkpoints(folder)[:-newest] if newest else ():
@@ -150,6 +161,7 @@ class OnPolicy(ABC):
         self.watch: Callable[[Rollout, Sequence[int]], Metrics] | None = None
         self.step = 0
         self.stopped = False
+        self._cost = self._saved = 0.0
 
     def run(self) -> Iterator[Metrics]:
         """Train to the last step; yield each step's metrics when it is done."""
@@ -180,9 +192,18 @@ class OnPolicy(ABC):
             "rollout_tokens": float(rollout.answers.sum()) / (sampled - started),
         }
 
-    def save(self, folder: Path, newest: int | None = None) -> Path:
-        """Write a checkpoint, complete or not at all, and delete all but the ``newest``; return its path."""
-        return save_checkpoint(folder, self.step, self._write, self.accelerator, newest)
+    def save(self, folder: Path, newest: int | None = None, last: bool = True) -> Path:
+        """Write a checkpoint, complete or not at all, and delete all but the ``newest``; return its path.
+
+        One that is not the ``last`` is left out where the one before took long, and not long ago.
+        """
+        begun = perf_counter()
+        due = last or self._cost < _QUICK or begun - self._saved >= _SPARED * self._cost
+        path = save_checkpoint(folder, self.step, self._write if due else None, self.accelerator, newest)
+        if due:
+            self._saved = perf_counter()
+            self._cost = self._saved - begun
+        return path
 
     def _write(self, folder: Path) -> None:
         random = {f"cuda{at}": torch.cuda.get_rng_state(at) for at in range(torch.cuda.device_count())}

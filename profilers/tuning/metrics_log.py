@@ -85,6 +85,9 @@ def reading(path: Path, message: str = "") -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
+        if "out of memory" in str(error).lower():
+            remedy = "it is whole; free memory, or take smaller batches"
+            raise BadInput(f"there is not enough memory to read {path}: {remedy}", where=path) from error
         message = message or f"the checkpoint {path} is damaged; delete it to go on from the one before"
         raise Damaged(f"{message} ({' '.join(str(error).split())[:200]})", value=path) from error
 

@@ -183,7 +183,11 @@ _MARKERS = (
     # <s>, </s>, <|im_start|>, <start_of_turn>, <<SYS>>, [INST], [/INST]: the brackets become round
     (re.compile(r"<+(?=[^\W\d]|[|/])[|/]*"), "("),
     (re.compile(r"(?<=[\w|/])[|/]*>+"), ")"),
-    (re.compile(r"\[(/?[A-Z][A-Z_]+)\]"), r"(\1)"),
+    # [gMASK], [UNUSED_TOKEN_146], [/INST], [start_of_turn], [|user|], [/|user|]
+    (re.compile(r"\[(/?\w*[A-Z]{2}\w*|/?[a-z]+(?:_[a-z]+)+)\]"), r"(\1)"),
+    (re.compile(r"\[[/|]*\|([^\[\]|]{0,40})\|?\]"), r"(\1)"),
+    (re.compile("◁+/?"), "("),
+    (re.compile("▷+"), ")"),
     # "### Instruction:", "USER: … ASSISTANT: …"
     (re.compile(r"#{2,}"), "#"),
     (re.compile(r"\b(user|assistant|system|human)\s*:", re.IGNORECASE), r"\1 -"),

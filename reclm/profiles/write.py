@@ -165,6 +165,7 @@ def opened_by(store: ProfileStore, view: TrainingView) -> Profiler | None:
     # a file of data does not say which code is run, as module:Class would
     if name and (name in plugins.names("profiler") or Path(name).is_dir()):
         with suppress(ReclmError):
+            plugins.check_trusted(store.info.profiler, store.folder)
             profiler, writer = open_profiler(**store.info.profiler)
             return profiler.fit(view) if writer == store.info.writer else None
     return None
