@@ -72,7 +72,7 @@ class SuiteRun:
         return results.Result(about, trials, {key: steps for key, steps in histories.items() if steps})
 
     def save(self, folder: Path) -> results.Result:
-        """Write the result to ``folder``, with picture, examples, suite and, where they were saved, models.
+        """Write the result to ``folder``, with table, picture, examples, suite and, where they were saved, models.
 
         The folder appears, or is replaced, as a whole.
         """
@@ -94,6 +94,7 @@ class SuiteRun:
             save_picture(result.plot(), folder / "comparison.png")
         write_extras(folder, examples.examples(self), examples.qualities(self))
         self.suite.to_yaml(folder / "suite.yaml")
+        (folder / "table.md").write_text(result.to_markdown(), encoding="utf-8")
         if self.cache.weights:
             self.save_models(folder / "models")
         return result

@@ -184,11 +184,11 @@ class Lock:
         self.path, self.busy, self.timeout = path, busy, timeout
         self._lock = FileLock(path)
 
-    def acquire(self) -> None:
-        """Take the lock, or take it once more; :class:`Busy` if another process holds it."""
+    def acquire(self, timeout: float | None = None) -> None:
+        """Take the lock, or take it once more; :class:`Busy` if another process holds it, after ``timeout`` s, too."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=self.timeout)
+            self._lock.acquire(timeout=self.timeout if timeout is None else timeout)
         except Timeout as error:
             raise Busy(self.busy, where=self.path) from error
         except OSError as error:

@@ -45,7 +45,6 @@ def show_run(result: "Result", trackers: Sequence[str] | None) -> None:
 
     folder = result.folder
     assert folder is not None
-    (folder / "table.md").write_text(result.to_markdown(), encoding="utf-8")
     show(result)
     say(f"\nresults in {folder} ({', '.join(sorted(path.name for path in folder.iterdir()))})")
     for place in track(result, folder, [str(name) for name in trackers or ()]):

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
-from reclm.errors import BadInput, Damaged, NotFound, ReclmError
+from reclm.errors import BadInput, Busy, Damaged, NotFound, ReclmError
 from reclm.files import Journal, Lock, atomic_file, swap
 from reclm.folders import check_folder, current, make_folder
 from reclm.profiles.profile import Profile
@@ -177,10 +177,10 @@ class ProfileStore:
     def _table(self) -> "Table | None":
         return open_table(self.db, "profiles")
 
-    def begin(self) -> None:
+    def begin(self, timeout: float | None = None) -> None:
         """Lock the store for other writers until :meth:`close`; :class:`Busy` if another process holds it."""
         if not self._writing:
-            self.lock.acquire()
+            self.lock.acquire(timeout)
             self._pending, self._writing = self._journalled(), True  # of a run that was killed
             self._mend()
 
@@ -201,6 +201,7 @@ class ProfileStore:
         if self._pending:
             upsert(self._writable(), pa.Table.from_pylist(list(self._pending.values()), SCHEMA))
             self._pending = {}
+        if self._writing:
             self._journal.clear()
         self._flushed = time.monotonic()
 
@@ -221,7 +222,10 @@ class ProfileStore:
             upsert(self.db.create_table("profiles", schema=SCHEMA), rows)
 
     def close(self) -> None:
-        """Put the added rows into the table and release the lock."""
+        """Put the added rows, and those that a killed run left, into the table, and release the lock."""
+        if self._journal.path.is_file():
+            with suppress(Busy, BadInput):  # another run writes to it, or nobody may
+                self.begin(timeout=0.0)
         if self._writing:
             self.flush()
             if table := self._table():
@@ -249,8 +253,6 @@ class ProfileStore:
 
         What is damaged is left out, and named in a warning; so is a blank text, which is no profile.
         """
-        if kind is not None:
-            kinds_of([kind])
         if kind is not None:
             kinds_of([kind])
         wanted = columns or SCHEMA.names

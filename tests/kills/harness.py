@@ -175,10 +175,9 @@ class Place:
                 outcome.torn.append(f"killed at {moment}: {torn}")
         outcome.failure = self._finish(self._start(name), name)
         end = contents(work)
-        for file, digests in unbroken.end.items():
-            if sorted(set(digests) - set(end.get(file, []))):
-                outcome.differs.append(file)
-        outcome.litter = [file for file in end if len(end[file]) > len(unbroken.end.get(file, []))]
+        outcome.differs = [file for file in unbroken.end if set(unbroken.end[file]) - set(end.get(file, []))]
+        # a run's folder that appeared before the kill is there twice, and is a result
+        outcome.litter = [file for file in end if set(end[file]) - set(unbroken.end.get(file, []))]
         outcome.torn += [f"at the end: {what}"] if (what := fault(work)) else []
         outcome.seconds = time.monotonic() - start
         return outcome

@@ -107,7 +107,9 @@ class Process(Protocol):
     """A process that leads a group of its own."""
 
     pid: int
-    returncode: int | None
+
+    @property
+    def returncode(self) -> int | None: ...
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit code, or raise subprocess.TimeoutExpired."""

@@ -32,6 +32,23 @@ def test_a_profile_comes_back_as_it_was(folder: Path) -> None:
     assert ProfileStore.read(folder).get("item", "anne") is None
 
 
+def test_what_a_killed_run_left_in_the_journal_is_put_into_the_table_by_one_with_nothing_to_add(
+    folder: Path,
+) -> None:
+    ProfileStore.open(folder, "f00d", "zero-shot")
+    journal = folder / "journal.jsonl"
+    journal.write_text(
+        json.dumps(vars(ANNE) | {"fingerprint": "f00d", "created": 1_700_000_000_000_000}) + "\n"
+    )
+    with ProfileStore.open(folder, "f00d", "zero-shot") as other:
+        other.begin()
+        with ProfileStore.open(folder, "f00d", "zero-shot"):
+            pass  # the other one writes: its journal stays
+        assert journal.exists()
+    assert not journal.exists()
+    assert ProfileStore.read(folder)._table().count_rows() == 1
+
+
 def test_rows_carry_fingerprint_and_time(folder: Path) -> None:
     with ProfileStore.open(folder, "f00d", "zero-shot") as store:
         store.add([ANNE])
