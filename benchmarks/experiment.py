@@ -79,7 +79,7 @@ def compare(
     controls = controls and bool(rows)
     run = execute(suite, data, jobs=jobs, fresh=fresh, controls=controls, weights=True, progress=progress)
     names = dict.fromkeys(row.backbone for row in suite.rows)
-    return run.save(Path(out) if out is not None else current().new_run(data.name, *names))
+    return run.save(out, data.name, *names)
 
 
 def _profile_options(profiles: Any, kinds: Sequence[ProfileKind]) -> ProfileOptions:
@@ -129,7 +129,7 @@ def run_suite(
     chosen = changed(chosen, dataset, seeds, epochs, search, rows, kind)
     run = execute(chosen, controls=controls, jobs=jobs, fresh=fresh, progress=progress)
     name = chosen.title if isinstance(suite, Suite) else Path(suite).stem
-    return run.save(Path(out) if out is not None else current().new_run(name))
+    return run.save(out, name)
 
 
 def comparison(

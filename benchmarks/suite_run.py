@@ -19,7 +19,8 @@ from reclm.benchmarks.search import Searched, sentence
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
 from reclm.data.dataset import Dataset
-from reclm.files import atomic_folder
+from reclm.files import atomic_folder, draft_folder, move_to_free
+from reclm.folders import current
 from reclm.intervals import rise
 from reclm.plugins import environment
 from reclm.recommend.saved import SavedModel, build_model, save_model
@@ -71,15 +72,22 @@ class SuiteRun:
         histories = {(row, trial.seed): record.log + record.history for row, trial, record in self.pairs()}
         return results.Result(about, trials, {key: steps for key, steps in histories.items() if steps})
 
-    def save(self, folder: Path) -> results.Result:
-        """Write the result to ``folder``, with table, picture, examples, suite and, where they were saved, models.
+    def save(self, folder: str | Path | None, *names: str) -> results.Result:
+        """Write the result with table, picture, examples, suite and, where they were saved, models.
 
-        The folder appears, or is replaced, as a whole.
+        The folder appears, or is replaced, as a whole; None: a new one of the workspace, named by time and ``names``.
         """
         check_place(folder)
-        with atomic_folder(folder) as draft:
-            result = self._save(draft)
-        object.__setattr__(result, "folder", folder)
+        if folder is None:
+            place = current().new_run(*names)
+            with draft_folder(place) as draft:
+                result = self._save(draft)
+                place = move_to_free(draft, place)
+        else:
+            place = Path(folder)
+            with atomic_folder(place) as draft:
+                result = self._save(draft)
+        object.__setattr__(result, "folder", place)
         return result
 
     def _save(self, folder: Path) -> results.Result:

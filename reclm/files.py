@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, an append-only journal, and a lock between processes."""
 
 import ctypes
+import errno
 import hashlib
 import itertools
 import json
@@ -95,6 +96,33 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(leftover, ignore_errors=True)
     except OSError as error:
         raise _refused(folder, error) from error
+
+
+@contextmanager
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill beside ``folder``, for :func:`move_to_free`; what is left of it is deleted."""
+    draft = _draft(folder, ".new")
+    try:
+        clean(folder.parent)
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def move_to_free(draft: Path, folder: Path) -> Path:
+    """Move a filled folder to ``folder``, or ``folder-2`` … where that is taken, in one step; return its new place."""
+    for number in itertools.count(1):
+        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            return draft.rename(place)
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+                raise
+    raise AssertionError
 
 
 @contextmanager

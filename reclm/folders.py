@@ -1,9 +1,7 @@
 """Folders: the workspace that holds prepared data sets, profile stores and results."""
 
-import itertools
 import os
 import re
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,14 +70,8 @@ class Workspace:
         return self.root / "runs"
 
     def new_run(self, *names: str) -> Path:
-        """Make the folder of a run, ``runs/TIME-NAMES``: a new one, even if two are made in the same second."""
-        stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *map(slug, names)])
-        for again in itertools.count(1):
-            folder = self.runs() / (stem if again == 1 else f"{stem}-{again}")
-            with suppress(FileExistsError):
-                folder.mkdir(parents=True)
-                return folder
-        raise AssertionError
+        """Return the folder for a run that is saved now, ``runs/TIME-NAMES``; it may be taken. Creates nothing."""
+        return self.runs() / "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *map(slug, names)])
 
 
 _CURRENT: ContextVar[Workspace | None] = ContextVar("workspace", default=None)

@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+from reclm.files import draft_folder, move_to_free
 from reclm.folders import Workspace
 
 
 def test_runs_that_end_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
-    space = Workspace(tmp_path)
-    folders = [space.new_run("ml-100k", "../sgl") for _ in range(5)]
-    assert len(set(folders)) == 5
-    assert all(one.is_dir() and one.parent == space.runs() for one in folders)
+    space, folders = Workspace(tmp_path), []
+    name = space.new_run("ml-100k", "../sgl")
+    assert not space.root.joinpath("runs").exists(), "a run that is killed would leave it"
+    for number in range(3):
+        with draft_folder(name) as draft:
+            (draft / "number").write_text(str(number))
+            folders.append(move_to_free(draft, name))
+    assert folders == [name, name.with_name(f"{name.name}-2"), name.with_name(f"{name.name}-3")]
+    assert [(folder / "number").read_text() for folder in folders] == ["0", "1", "2"]
+    assert sorted(space.runs().iterdir()) == folders

@@ -261,9 +261,8 @@ class ProfileStore:
         rows, damage = self._read([*dict.fromkeys([*wanted, "kind", "id", "text"])])
         if damage:
             self._tell(damage)
-        rows = rows.filter(present(rows))
-        if kind is not None:
-            rows = rows.filter(pc.equal(rows["kind"], kind))
+        of_kind = True if kind is None else pc.equal(rows["kind"], kind)
+        rows = rows.filter(pc.and_(present(rows), of_kind))
         if recent:
             keys = zip(rows["kind"].to_pylist(), rows["id"].to_pylist(), strict=True)
             older = rows.filter(pa.array([key not in recent for key in keys], pa.bool_()))
@@ -393,10 +392,9 @@ def stores() -> list[tuple[Path, StoreInfo]]:
     """Return the profile stores of the workspace, sorted by folder, without those that were set aside."""
     files = sorted((current().root / "profiles").glob("*/*/store.yaml"))
     known: list[tuple[Path, StoreInfo]] = []
-    for file in files:
-        if ".old-" not in file.parent.name:
-            try:
-                known.append((file.parent, StoreInfo.from_yaml(file)))
-            except ReclmError as error:
-                warnings.warn(f"profile store {file.parent} is left out: {error}", stacklevel=2)
+    for file in (file for file in files if ".old-" not in file.parent.name):
+        try:
+            known.append((file.parent, StoreInfo.from_yaml(file)))
+        except ReclmError as error:
+            warnings.warn(f"profile store {file.parent} is left out: {error}", stacklevel=2)
     return [(folder, info) for folder, info in known if info.writer != ITEM_TEXT]
