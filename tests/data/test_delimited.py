@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from reclm.data.dataset import ReadReport
 from reclm.data.readers.base import SHOWN, MalformedLines
-from reclm.data.readers.lines import LONGEST, TextFile
 from reclm.data.readers.records import read_all, read_records
+from reclm.data.readers.text_file import LONGEST, TextFile
 from reclm.errors import BadInput, Damaged, NotFound, ReclmError
 
 COLUMNS = ["a", "b", "c"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from reclm.data.dataset import ReadReport
 from reclm.data.readers.base import MalformedLines
-from reclm.data.readers.lines import TextFile
 from reclm.data.readers.records import JsonLines
+from reclm.data.readers.text_file import TextFile
 from reclm.errors import BadInput, Damaged
 
 SCHEMA = pa.schema(

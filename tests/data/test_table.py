@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from reclm.data.catalog import load_dataset, prepare_dataset
 from reclm.data.dataset import Dataset, Interactions
 from reclm.data.readers.columns import cast_or_null, seconds
-from reclm.data.readers.lines import TextFile
 from reclm.data.readers.table import Table
+from reclm.data.readers.text_file import TextFile
 from reclm.errors import BadInput, ReclmError
 from reclm.text.item_text import item_texts
 

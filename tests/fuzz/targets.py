@@ -515,6 +515,7 @@ def judge_answer(folder: Path, value: Any, sound: Any) -> None:
 DELIMITED = (
     "reclm.data.readers.table",
     "reclm.data.readers.lines",
+    "reclm.data.readers.text_file",
     "reclm.data.readers.records",
     "reclm.data.readers.columns",
 )

@@ -13,8 +13,9 @@ from reclm.data import splits
 from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Names, Reader, existing
-from reclm.data.readers.lines import Rows, TextFile
+from reclm.data.readers.lines import Rows
 from reclm.data.readers.records import read_rows
+from reclm.data.readers.text_file import TextFile
 from reclm.data.splits import Fraction, Seed, finished
 from reclm.errors import BadInput, NotFound
 

@@ -24,8 +24,9 @@ from reclm.data import splits
 from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import numbered, text_of
-from reclm.data.readers.lines import Rows, TextFile
+from reclm.data.readers.lines import Rows
 from reclm.data.readers.records import read_all, read_rows
+from reclm.data.readers.text_file import TextFile
 from reclm.data.splits import Fraction, Seed
 from reclm.errors import BadInput, NotFound
 

@@ -12,8 +12,9 @@ from reclm.data.dataset import SPLITS, Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import LogColumns, find_column, id_map, interactions_of, read_log, text_of
-from reclm.data.readers.lines import Rows, TextFile
+from reclm.data.readers.lines import Rows
 from reclm.data.readers.records import read_all
+from reclm.data.readers.text_file import TextFile
 from reclm.data.splits import SplitOptions, from_given, from_log
 from reclm.errors import BadInput, NotFound
 from reclm.folders import make_folder

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from reclm.data.dataset import ReadReport
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.columns import check_names
-from reclm.data.readers.lines import LINES, Rows, TextFile, database, numbered_rows, one_line, quoted_rows
+from reclm.data.readers.lines import LINES, Rows, database, numbered_rows, one_line, quoted_rows
+from reclm.data.readers.text_file import TextFile
 from reclm.errors import BadInput, unknown
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}

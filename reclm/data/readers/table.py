@@ -32,8 +32,9 @@ from reclm.data.readers.columns import (
     to_arrow,
     without_numbers,
 )
-from reclm.data.readers.lines import Rows, TextFile
+from reclm.data.readers.lines import Rows
 from reclm.data.readers.records import DELIMITERS, PARQUET, header, read_parquet, read_rows
+from reclm.data.readers.text_file import TextFile
 from reclm.data.sessions import SessionOptions, next_item
 from reclm.data.splits import SplitOptions
 from reclm.errors import BadInput, unknown
