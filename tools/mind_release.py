@@ -140,11 +140,22 @@ class _Unpickler(pickle.Unpickler):
         return self.ALLOWED[module, name]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_plain(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
+_OPEN = object()
+
+
+def _plain(value: Any, seen: dict[int, Any] | None = None) -> Any:
+    seen = {} if seen is None else seen
+    if isinstance(value, dict | list):
+        # what is named in many places is read once: a few bytes can name 2^30 lists
+        if id(value) not in seen:
+            seen[id(value)] = _OPEN
+            if isinstance(value, dict):
+                seen[id(value)] = {_plain(key, seen): _plain(one, seen) for key, one in value.items()}
+            else:
+                seen[id(value)] = [_plain(one, seen) for one in value]
+        if seen[id(value)] is _OPEN:
+            raise ValueError("a list or dict that holds itself")
+        return seen[id(value)]
     if isinstance(value, (_Array, _Buffer, _Coo, _Scalar)):
         return value.plain()
     if isinstance(value, (str, int, float)):

@@ -116,3 +116,15 @@ def test_entries_outside_the_matrix_are_refused(tmp_path):
 def test_a_missing_file(tmp_path):
     with pytest.raises(BadInput, match=r"cannot read .*x\.pkl: No such file"):
         read_pickle(tmp_path / "x.pkl")
+
+
+def test_fault_39_a_few_bytes_that_name_very_many_lists_are_read_at_once(tmp_path):
+    nested = []
+    for _ in range(200):
+        nested = [nested, nested]
+    read = read_pickle(dumped(tmp_path / "nested.pkl", nested))
+    assert (len(read), read[0] is read[1]) == (2, True)
+    itself = {"a": []}
+    itself["a"].append(itself)
+    with pytest.raises(BadInput, match="holds itself"):
+        read_pickle(dumped(tmp_path / "itself.pkl", itself))
