@@ -18,7 +18,13 @@ MIDDLE = "; User interests:"
 
 # no capital behind a small letter, no number within a word: a model that may not begin another word would write on
 # without a space
-_WORD = r"[A-Z]{0,6}[a-z]{1,14}(?:['-][A-Za-z][a-z]{0,11})?|[A-Z]{1,6}|[0-9]{1,4}(?:st|nd|rd|th|s)?"
+_UPPER, _LOWER = "A-ZÀ-ÖØ-ÞĀ-ɏΆ-ΏΑ-ΫЀ-Я", "a-zß-öø-ÿĀ-ɏΐά-ώа-џ"  # of Ā-ɏ both, which alternate
+# letters without case and the marks that belong to them, Armenian to Thai, Georgian, kana, Chinese, Hangul, …
+_OTHER = "\u0531-\u1cff\u2c00-\u2dff\u3005\u3041-\u30fa\u30fc-\u318e\u3400-\u4dbf\u4e00-\u9fff\ua4d0-\ud7a3"
+_WORD = (
+    rf"[{_UPPER}]{{0,6}}[{_LOWER}]{{1,14}}(?:['’-][{_UPPER}{_LOWER}][{_LOWER}]{{0,11}})?|[{_UPPER}]{{1,6}}|"
+    rf"[{_OTHER}]{{1,14}}|[0-9]{{1,4}}(?:st|nd|rd|th|s)?"
+)
 _PROFILE = re.compile(
     r"User identity:\s*(?P<identities>.+?);\s*User interests:\s*(?P<interests>.+?)\.?\s*", re.DOTALL
 )

@@ -85,3 +85,26 @@ def test_the_pattern_is_the_format(answer, fits):
     assert bool(re.fullmatch(answer_pattern(2, spare=1), answer)) == fits
     if fits:
         assert parse(tidy("User identity:" + answer, 2), 2)
+
+
+PHRASES = ["Nørd XL Chew Toy", "Solé", "Ελληνική Ταινία", "Русский роман", "Čeští hrdinové", "Été à Paris"]
+PHRASES += ["猫 好き", "ホラー 映画", "한국 드라마", "أفلام رعب", "हिन्दी फ़िल्में", "סרטי אימה", "หนังผี ไทย"]
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_fault_10_the_pattern_has_letters_of_any_script(phrase):
+    answer = f" film fan, night owl; User interests: {phrase}, Heat, 1984."
+    assert re.fullmatch(answer_pattern(2), answer)
+    assert str(parse(f"User identity:{answer}", None)) == f"User identity:{answer}"
+    assert tidy(f"User identity:{answer}") == f"User identity:{answer}"
+    two = " ".join(f"{phrase} {phrase}".split()[:2])
+    assert re.fullmatch(answer_pattern(1), f" {two}; User interests: Heat, 1984.")
+    matcher = pytest.importorskip("llguidance").LLMatcher
+    assert not matcher.validate_grammar(matcher.grammar_from_regex(answer_pattern(2)))
+
+
+@pytest.mark.parametrize(
+    "word", ["a.b", "a;b", "[x]", "a_b", "<b>", "\u202ex", "\u200b", "1e400", "\U0001f600", "a\nb"]
+)
+def test_fault_10_and_nothing_else(word):
+    assert not re.fullmatch(answer_pattern(1), f" film {word}; User interests: x, y.")
