@@ -22,7 +22,7 @@ from reclm.folders import current
 from reclm.llm.models import find_model, load_tokenizer
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import kinds_of
-from reclm.recommend.evaluate import validation_task
+from reclm.recommend.evaluate import check_tested, validation_task
 from reclm.recommend.fit import split_options
 from reclm.recommend.training import TrainConfig
 from reclm.text.encoder import TextEncoder
@@ -202,6 +202,7 @@ def execute(
     if search:
         spaces(search, plans)
     datasets = _datasets(suite, source, progress)
+    check_tested(datasets[0])
     for protocol in dict.fromkeys(name for row in suite.rows for name in row.published):
         datasets[0].protocol(protocol)
     if suite.select_on == "valid":

@@ -140,9 +140,17 @@ def compare_runs(a: Result | str | Path, b: Result | str | Path) -> RunDiff:
                 name for name in metrics if all(len(both.values(side, protocol, name)) for side in "AB")
             ]
             changes += [_change(both, row, protocol, metric) for metric in metrics]
-    corrected = holm([change.test.p if change.test else float("nan") for change in changes]).tolist()
-    changes = [replace(change, p=p) for change, p in zip(changes, corrected, strict=True)]
+    changes = _corrected(changes)
     return RunDiff(tuple(changes), tuple(unmatched), tuple(_differences(a, b, rows)))
+
+
+def _corrected(changes: list[Change]) -> list[Change]:
+    """Correct by Holm within each metric, as verdicts do: the metrics of one run nearly repeat each other."""
+    p = np.array([change.test.p if change.test else np.nan for change in changes])
+    metrics = np.array([change.metric for change in changes])
+    for metric in set(metrics):
+        p[metrics == metric] = holm(p[metrics == metric])
+    return [replace(change, p=float(value)) for change, value in zip(changes, p, strict=True)]
 
 
 def _only_in(kind: str, a: list[str], b: list[str]) -> Iterator[str]:

@@ -17,6 +17,7 @@ def slug(name: str) -> str:
 
 def make_folder(folder: Path, option: str) -> None:
     """Make the folder that an option names, and its parents, where they are missing."""
+    check_local(folder, option)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -24,11 +25,19 @@ def make_folder(folder: Path, option: str) -> None:
         raise BadInput(message, value=folder, where=option) from error
 
 
+def check_local(folder: Path, option: str) -> None:
+    """Refuse an address, such as ``s3://bucket/x``, in place of a folder: it would be a folder called ``s3:``."""
+    if match := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(folder)):
+        message = f"{folder} is an address ({match[0]}), and {option} takes a folder of this machine"
+        raise BadInput(message, value=folder, where=option)
+
+
 def check_folder(folder: Path, mark: str, what: str, option: str) -> None:
     """Refuse a folder, named by ``option``, that holds something else than ``what``, which has a file ``mark``.
 
     Hidden files may be the draft and the lock of a process that writes it now.
     """
+    check_local(folder, option)
     if (
         folder.exists()
         and not (folder / mark).is_file()

@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
+from reclm.errors import BadInput
 from reclm.files import draft_folder, move_to_free
-from reclm.folders import Workspace
+from reclm.folders import Workspace, make_folder
+from reclm.profiles.store import ProfileStore
+from reclm.testing import checkerboard
 
 
 def test_runs_that_end_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
@@ -17,3 +22,19 @@ def test_runs_that_end_in_the_same_second_have_folders_of_their_own(tmp_path: Pa
     assert folders == [name, name.with_name(f"{name.name}-2"), name.with_name(f"{name.name}-3")]
     assert [(folder / "number").read_text() for folder in folders] == ["0", "1", "2"]
     assert sorted(space.runs().iterdir()) == folders
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x", "s3:/bucket/x", "gs://b", "hf://datasets/x"])
+def test_fault_29_an_address_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for write in (
+        lambda place: ProfileStore.open(place, "f", "w"),
+        lambda place: checkerboard().save(place),
+        lambda place: make_folder(place, "--out"),
+    ):
+        with pytest.raises(BadInput) as error:
+            write(Path(address))
+        assert error.value.value == Path(address)
+    assert list(tmp_path.iterdir()) == []

@@ -30,6 +30,7 @@ app.add_typer(profiles.app, name="profiles")
 app.command("tune")(tune.tune)
 app.add_typer(bench.app, name="bench")
 app.command("report")(report.report)
+app.command("fit")(recommend.fit)
 app.command("recommend")(recommend.recommend)
 app.command("steer")(steer.steer)
 

@@ -54,6 +54,8 @@ def prepare_dataset(
     recipe = {"reader": reader, "source": place and str(place), "options": config.model_dump(mode="json")}
     if not replace and is_dataset(folder):
         _check_same_recipe(folder, recipe)
+    elif not replace and name != reader:
+        _check_not_embedded(name)
     dataset = plugin.read(place, config, strict=strict)
     dataset = with_fields(dataset, name=reader if isinstance(name, Path) else name or reader, folder=folder)
     save(dataset, folder, recipe | {"strict": strict})
@@ -65,6 +67,14 @@ def _named_folder(name: str) -> Path:
         message = f"a data set cannot be called {name!r}: no folder can; take {slug(name)!r}, or a folder with --out"
         raise BadInput(message, value=name, remedy=slug(name))
     return current().dataset(name)
+
+
+def _check_not_embedded(name: str | Path | None) -> None:
+    """Refuse a name under which an embedded data set would be found no more."""
+    if isinstance(name, str) and name in plugins.names("dataset") and plugins.get("dataset", name).embedded:
+        message = f"{name} is a data set that comes with the toolkit, and would be found no more"
+        remedy = "prepare this one under another --name, or add --replace"
+        raise BadInput(f"{message}; {remedy}", value=name, where="--name", remedy="--replace")
 
 
 def _check_same_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:

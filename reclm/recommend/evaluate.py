@@ -100,11 +100,23 @@ def trained_on(dataset: Dataset, on_test: bool) -> Interactions:
     return dataset.joined(["train", "valid"]) if on_test else dataset.train
 
 
+def check_tested(dataset: Dataset) -> None:
+    """Raise NotFound for a data set without a test part: nothing can be measured on it."""
+    if not len(dataset.test):
+        remedy = f"reclm fit --dataset {dataset.name} --epochs N"
+        message = f"data set {dataset.name!r} has no test interactions, so nothing can be measured on it"
+        message += (
+            f"; to train on all that there is and to recommend: {remedy}, with the N that another split chose"
+        )
+        raise NotFound(message, value="test", where=dataset.name, remedy=remedy)
+
+
 def validation_task(dataset: Dataset) -> Task:
     """Return the task of ranking validation items among all of training or validation; training items are masked.
 
     In a ``next-item`` data set the candidates are those of its protocol. NotFound without a validation part.
     """
+    check_tested(dataset)
     if not len(dataset.valid):
         raise NotFound(
             f"data set {dataset.name!r} has no validation interactions to select on; prepare it with --set valid=0.1, "

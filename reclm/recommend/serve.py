@@ -15,7 +15,7 @@ from torch import Tensor
 from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
 from reclm.data.item_text import take_rows
-from reclm.data.readers.columns import strings, to_arrow
+from reclm.data.readers.columns import readable, strings, to_arrow
 from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, NotFound, at_least
 from reclm.profiles.matrix import ProfileMatrix
@@ -77,7 +77,7 @@ class NewItems:
                 raise BadInput(message, value=id, where=where)
         has_profiles = PROFILE in columns and PROFILE not in fields and any(columns[PROFILE].to_pylist())
         profiles = columns[PROFILE].to_pylist() if has_profiles else None
-        return cls(ids, pa.table({name: columns[name] for name in fields}), profiles)
+        return cls(ids, pa.table({name: readable(columns[name]) for name in fields}), profiles)
 
     def texts(self, template: str) -> list[str]:
         """Return one text an item, as the model reads it; BadInput for an item without text."""

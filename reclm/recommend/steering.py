@@ -237,6 +237,12 @@ def measure_steering(
     names, keys = item_categories(data.item_text)
     counts = np.bincount(keys % max(len(names), 1), minlength=len(names))
     usable = np.flatnonzero((counts >= k) & (2 * counts <= len(data.items)))
+    if not names:
+        message = (
+            f"data set {data.name!r} has no category: no field of its item text holds topics, such as genres"
+        )
+        remedy = "prepare it with a text column of few distinct short values"
+        raise NotFound(f"{message}; {remedy}", value=data.name, where="item_text", remedy=remedy)
     if not len(usable):
         message = (
             f"data set {data.name!r} has no category that at least {k} and at most half of its items have"

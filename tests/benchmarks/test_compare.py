@@ -173,3 +173,24 @@ def test_the_command_reads_two_folders_and_takes_nothing_else(tmp_path: Path) ->
     for more in (["--seeds", "3"], ["--augment"]):
         refused = CliRunner().invoke(app, [*asked, *more])
         assert f"{more[0]} does not go with --compare" in str(refused.exception)
+
+
+def test_fault_30_a_difference_is_corrected_within_its_metric() -> None:
+    """26 metrics that nearly repeat each other do not make a halved NDCG "no difference"."""
+    names = [f"ndcg@{k}" for k in range(1, 27)]
+    rng = np.random.default_rng(0)
+    runs = []
+    for side in range(2):
+        made = run(metrics=names)
+        for key, trial in list(made.trials.items()):
+            loss = 0.1 if side and key[0] == "augment" else 0.0
+            values = {name: (0.2 - loss + rng.normal(0, 0.15, 30)).astype(np.float32) for name in names}
+            made.trials[key] = TrialResult(USERS, trial.activity, values)
+        runs.append(made)
+    compared = compare_runs(*runs)
+    assert len(compared.tested) == 52
+    for change, test in compared.tested:
+        other = next(
+            test for one, test in compared.tested if one.metric == change.metric and one.row != change.row
+        )
+        assert change.p == pytest.approx(min(1, max(2 * min(test.p, other.p), test.p)))

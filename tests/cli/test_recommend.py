@@ -164,3 +164,63 @@ def test_without_a_run_the_command_that_makes_one_is_named(
 ) -> None:
     assert command("recommend", "--user", "u1", "--home", tmp_path) == 2
     assert "train one: reclm bench" in capsys.readouterr().err
+
+
+@pytest.fixture
+def comma_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace whose data set has ids with commas, no item text, and nothing to validate or to test on."""
+    home = tmp_path / "home"
+    log = "user_id,item_id,timestamp\n" + "".join(
+        f'"u, {user}","i, {item}",{item}\n' for user in range(8) for item in range(9) if (user + item) % 3
+    )
+    (tmp_path / "log.csv").write_text(log)
+    words = ["--valid", 0, "--test", 0, "--held-out-items", 0]
+    source = ["--source", tmp_path / "log.csv", "--as", "all", "--home", home]
+    assert command("data", "prepare", "table", *source, *words) == 0
+    return home
+
+
+def test_fault_18_a_model_of_everything_is_trained_and_serves(
+    comma_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--dataset", "all", "--home", comma_home]
+    for select_on in ("valid", "test"):
+        assert command("bench", *common, "--set", "items=id", "--select-on", select_on) == 2
+        assert "reclm fit --dataset all --epochs N" in capsys.readouterr().err
+    options = ["--epochs", 3, "--set", "items=id", "--set", "dim=4"]
+    assert command("fit", *common, "--backbone", "biasmf", *options) == 0
+    assert "trained 3 epochs on 48 interactions" in capsys.readouterr().out
+    assert command("recommend", "--user", "u, 1", "--home", comma_home, "--k", 2, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["items"]) == 2
+
+
+def test_fault_29_ids_with_commas_and_several_users(
+    comma_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--epochs", 1, "--set", "items=id", "--set", "dim=4", "--home", comma_home]
+    assert command("fit", "--dataset", "all", "--backbone", "biasmf", *options) == 0
+    capsys.readouterr()
+    same = ["recommend", "--home", comma_home, "--k", 2, "--json"]
+    for history, count in ((["i, 1"], 1), (["i, 1", "i, 2"], 2), (['"i, 1","i, 2", "i, 3"'], 3)):
+        assert command(*same, *(word for one in history for word in ("--history", one))) == 0
+        assert f"a history of {count} item" in json.loads(capsys.readouterr().out)["built_from"]
+    assert command(*same, "--user", "u, 1", "--user", "u, 2") == 0
+    assert [item["user"] for item in json.loads(capsys.readouterr().out)["items"]] == ["u, 1"] * 2 + [
+        "u, 2"
+    ] * 2
+
+
+def test_fault_30_a_failed_bench_names_no_model(
+    comma_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reclm.backbones.bprmf import BPRMF
+
+    save(checkerboard(), comma_home / "datasets" / "checkerboard")
+
+    def broken(*given: object) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(BPRMF, "__init__", broken)
+    bench = ["bench", "--dataset", "checkerboard", "--backbone", "biasmf", "--set", "items=id", "--epochs", 1]
+    assert command(*bench, "--home", comma_home) == 1
+    assert "reclm recommend" not in capsys.readouterr().out

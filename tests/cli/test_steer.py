@@ -148,3 +148,4 @@ def test_a_data_set_without_categories_cannot_be_measured(run: Run) -> None:
     code, _, err = run("steer", "--measure", "3", "--dataset", "films", "--profiler", "titles")
     assert code == 2
     assert "error: data set 'films' has no category" in err
+    assert "--topk" not in err  # fault_29: lower k would not help

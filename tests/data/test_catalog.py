@@ -146,3 +146,25 @@ def test_summary_by_hand():
     assert "density 88.8889%" in summary.title
     assert tables["item text"] == [("title", "66.7%"), ("year", "33.3%")]
     assert tables["items as a model reads them"] == [("x", "X"), ("y", ""), ("z", "Z")]
+
+
+def test_fault_17_a_data_set_is_not_written_over_without_a_word(source, tmp_path):
+    prepare_dataset("table", source, name="shop", held_out_items=0)
+    other = tmp_path / "other.csv"
+    other.write_text(source.read_text() if source.is_file() else (source / "interactions.csv").read_text())
+    before = load_dataset("shop").fingerprint
+    for changes in ({"source": other}, {"source": source, "seed": 7}):
+        with pytest.raises(BadInput) as error:
+            prepare_dataset("table", name="shop", **({"held_out_items": 0} | changes))
+        assert error.value.remedy == "--replace"
+        assert load_dataset("shop").fingerprint == before
+    prepare_dataset("table", other, name="shop", replace=True, held_out_items=0)
+    prepare_dataset("table", other, name="shop", held_out_items=0)  # the same again
+
+
+def test_fault_17_no_data_set_stands_before_an_embedded_one(source):
+    with pytest.raises(BadInput) as error:
+        prepare_dataset("table", source, name="ml-100k")
+    assert (error.value.value, error.value.remedy) == ("ml-100k", "--replace")
+    assert prepare_dataset("table", source, name="ml-100k", replace=True).name == "ml-100k"
+    assert prepare_dataset("table", source, name="amazon").name == "amazon"  # it comes with no data

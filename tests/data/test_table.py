@@ -499,3 +499,18 @@ def test_fault_36_two_columns_of_one_name_in_parquet_are_refused(tmp_path):
     with pytest.raises(BadInput) as error:
         prepare_dataset("table", tmp_path, name=tmp_path / "out", time_column=None)
     assert error.value.where == str(tmp_path / "interactions.parquet")
+
+
+def test_fault_29_html_does_not_go_into_texts(tmp_path):
+    texts = ["<p>Tom &amp; <b>J</b>erry</p>", "&nbsp;R&B", "a<b and b>c", "x &#8212; <br/>y", "<3 <Heat>"]
+    items = pa.table({"item_id": range(5), "title": texts})
+    pq.write_table(clicks(), tmp_path / "interactions.parquet")
+    pq.write_table(items, tmp_path / "items.parquet")
+    for dataset in (read(tmp_path), Dataset.from_frames(clicks(), items)):
+        assert dataset.item_text["title"].to_pylist() == [
+            "Tom & Jerry",
+            "R&B",
+            "a<b and b>c",
+            "x — y",
+            "<3 <Heat>",
+        ]

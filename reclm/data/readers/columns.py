@@ -34,6 +34,9 @@ TIME_NAMES |= {
 # tags that may stand within a word; all others part words
 _INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"}
 _MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
+_TAGS = "a|b|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|img|li|ol|p|script|small|span|strong"
+_TAGS += "|style|sub|sup|table|tbody|td|th|tr|u|ul"
+_HTML = rf"(?i)</?({_TAGS})(\s[^<>]*)?/?>|&(#\d+|#x[0-9a-f]+|[a-z]{{2,8}}\d?);|<!--"
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def text_of(
             else ", and there are no descriptions"
         )
         raise BadInput(f"{message}; mend the ids, or leave the items out", value=described, where=id_column)
-    return pa.table({name: pc.fill_null(strings(table[name]).take(row), "") for name in fields})
+    return pa.table({name: readable(pc.fill_null(strings(table[name]).take(row), "")) for name in fields})
 
 
 def text_fields(schema: pa.Schema, id_column: str = "") -> list[str]:
@@ -363,6 +366,19 @@ def plain(column: Column) -> tuple[Column, np.ndarray]:
         column = pa.chunked_array([pc.replace_with_mask(whole, mask, parsed)])
     column = pc.replace_substring_regex(column, r"[\x00-\x20\x7f]{2,}|[\x00-\x1f\x7f]", " ")
     return pc.utf8_trim_whitespace(column), marked
+
+
+def readable(column: Column) -> Column:
+    """Return texts without HTML, where they hold tags or entities of it; all others are as they were.
+
+    >>> readable(pa.chunked_array([["<p>Tom &amp; Jerry</p>", "R&B", "a<b", "&nbsp;x"]])).to_pylist()
+    ['Tom & Jerry', 'R&B', 'a<b', 'x']
+    """
+    marked = pc.match_substring_regex(column, _HTML)
+    if not pc.any(marked).as_py():
+        return column
+    texts = zip(column.to_pylist(), marked.to_pylist(), strict=True)
+    return pa.chunked_array([[without_html(text) if html else text for text, html in texts]], pa.string())
 
 
 def shortened(column: Column, longest: int | None) -> tuple[Column, np.ndarray]:
