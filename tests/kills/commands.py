@@ -135,6 +135,7 @@ _ALL = (
     ),
     Command("export", _EXPORT, "export/*", "profile keywords", _older_export),
     Command("bench", f"bench {_BENCH} {_KEYWORDS}", "home/runs/*/*", "prepare", _models),
+    Command("bench jobs", f"bench {_BENCH} --jobs 2 {_KEYWORDS}", "home/runs/*/*", "prepare", _models),
     Command("report", "report run", "run/report.html", "bench", _run_folder),
     Command("tune kd", f"{_RECLM} kd", "tuned/kd/**/*", state=_reclm),
     Command("tune collab", f"{_RECLM} kd,collab", "tuned/collab/**/*", "tune kd"),
@@ -142,7 +143,10 @@ _ALL = (
     Command("tune ppo", f"{_RECLM} kd,collab,reward,ppo", "tuned/ppo/**/*", "tune reward"),
     Command("tune items", f"{_RECLM} kd,collab,reward,ppo,items", "tuned/items/**/*", "tune ppo"),
     Command(
-        "tune, measured", f"{_RECLM} kd,collab,reward,ppo,items --set measured=3", "tuned/*", "tune items"
+        "tune, measured",
+        f"{_RECLM} kd,collab,reward,ppo,items --set measured=3",
+        "tuned/report/**/*",
+        "tune items",
     ),
     Command("tune cl", f"{_LANGPTUNE} --set variant=cl", "tuned/**/*", state=_langptune),
     Command("tune rlso", f"{_LANGPTUNE} --set variant=full", "tuned/**/*", state=_langptune),
