@@ -307,3 +307,24 @@ class Silent(TextGenerator):
 
     def count_tokens(self, chats: Mapping[str, Chat]) -> dict[str, int]:
         return dict.fromkeys(chats, 5)
+
+
+def test_fault_19_what_another_run_wrote_while_this_one_waited_is_not_written_again(
+    view: TrainingView, profiler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = type(profiler)()
+    begin = ProfileStore.begin
+
+    def wait(store: ProfileStore, **options: Any) -> None:
+        if other not in waited:
+            waited.append(other)
+            with ProfileStore.open(store.folder, "f00d", "history") as first:
+                make_profiles(view, other, first, progress=False)
+        begin(store, **options)
+
+    waited: list[Any] = []
+    monkeypatch.setattr(ProfileStore, "begin", wait)
+    with ProfileStore.open(tmp_path / "store", "f00d", "history") as store:
+        make_profiles(view, profiler, store, progress=False)
+        assert store.count() == 6
+    assert (len(other.answered), profiler.answered) == (5, [])
