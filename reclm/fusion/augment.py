@@ -244,7 +244,7 @@ def _scale(mlp: DualMLP, tables: list[torch.Tensor]) -> None:
     lengths = torch.cat([table.float().norm(dim=1) for table in tables]).cpu()
     length = 2 ** ((2 * lengths[lengths > 0].mean().log2()).round() / 2)
     if length > 1:
-        width = mlp.t_pro[0].weight.shape[1]  # pyright: ignore[reportAttributeAccessIssue]
-        drawn = torch.randn(256, int(width), generator=torch.Generator().manual_seed(0))
-        mlp.t_pro[-1].weight /= mlp.t_pro(nn.functional.normalize(drawn)).norm(dim=1).mean()  # pyright: ignore
+        first, *_, last = (layer for layer in mlp.t_pro.children() if isinstance(layer, nn.Linear))
+        drawn = torch.randn(256, first.in_features, generator=torch.Generator().manual_seed(0))
+        last.weight /= mlp.t_pro(nn.functional.normalize(drawn)).norm(dim=1).mean()
         mlp.psi.weight[:, mlp.psi.out_features :] *= length

@@ -156,7 +156,7 @@ class TextFile:
         text, fields = re.sub(r"\r\n?", "\n", text), []
         one = re.escape(delimiter)  # not by csv, which has a limit on the length of a value
         value = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^{one}\n]*))({one}|\n|$)')
-        for match in iter(value.scanner(text).match, None):
+        for match in value.finditer(text):
             quoted, plain, parted = match.groups()
             fields.append(plain if quoted is None else quoted.replace('""', '"'))
             if parted != delimiter:
