@@ -74,7 +74,8 @@ class _Bounded(_Http):
 
     async def send(self, request: Any, **options: Any) -> Any:
         request.headers["Accept-Encoding"] = "identity"
-        response = await super().send(request, **options | {"stream": True})
+        options["stream"] = True
+        response = await super().send(request, **options)
         body = bytearray()
         try:
             async for chunk in response.aiter_raw():
@@ -319,8 +320,9 @@ def _count(value: Any) -> int | None:
     """Return a token count; None for what cannot be one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _COUNT_LIMIT
-    return value if fits else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < _COUNT_LIMIT else None
 
 
 def words(body: Any) -> str:
