@@ -156,6 +156,7 @@ def comparison(
         config.build(own_model, where=f"backbone {name}")
     train |= {} if epochs is None else {"epochs": epochs}
     most = TrainConfig.build(train, where="training").epochs
+    check_tested(dataset)
     if select_on == "test":
         train = {"metric": "recall@20", "patience": max(most, 1), **train}
     else:

@@ -116,7 +116,6 @@ def validation_task(dataset: Dataset) -> Task:
 
     In a ``next-item`` data set the candidates are those of its protocol. NotFound without a validation part.
     """
-    check_tested(dataset)
     if not len(dataset.valid):
         raise NotFound(
             f"data set {dataset.name!r} has no validation interactions to select on; prepare it with --set valid=0.1, "

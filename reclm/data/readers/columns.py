@@ -36,7 +36,8 @@ _INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "
 _MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
 _TAGS = "a|b|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|img|li|ol|p|script|small|span|strong"
 _TAGS += "|style|sub|sup|table|tbody|td|th|tr|u|ul"
-_HTML = rf"(?i)</?({_TAGS})(\s[^<>]*)?/?>|&(#\d+|#x[0-9a-f]+|[a-z]{{2,8}}\d?);|<!--"
+_ATTRIBUTES = r"""(\s+[\w:-]+\s*=\s*("[^"]*"|'[^']*'|[^\s<>"']+))*\s*"""  # "a<b and b>c" is no tag
+_HTML = rf"(?i)</?({_TAGS}){_ATTRIBUTES}/?>|&(#\d+|#x[0-9a-f]+|[a-z]{{2,8}}\d?);|<!--"
 
 
 @dataclass(frozen=True)
