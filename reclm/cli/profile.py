@@ -56,7 +56,6 @@ def profile(
 
 
 def _show_run(run: "ProfileRun") -> None:
-
     columns = {
         f"{kind.kind}s": {
             "subjects": kind.subjects,

@@ -197,7 +197,7 @@ def _new_user(
             parts.append(f"without {_items(len(touched) - len(useful))} of it that training never saw")
     if profile is not None:
         parts.append(f"a profile of {len(profile.split()):,} words (embedded by {fitted.about.encoder})")
-    matrix = None if profile is None else embedded(fitted, [profile])
+    matrix = None if profile is None else encode_profiles(fitted, [profile])
     user = model.add_users(matrix, histories, torch.Generator().manual_seed(0))
     if learns:
         parts.append("the mean of the trained users to begin with")
@@ -216,11 +216,11 @@ def _new_items(fitted: "Recommender", new_items: NewItems) -> Tensor:
     if not model.reads_text(model.config):
         model.add_items(torch.empty(0, 0), None)  # says why not, before any text is encoded
     texts = new_items.texts(fitted.data.text_template)
-    profiles = None if new_items.profiles is None else embedded(fitted, new_items.profiles)
+    profiles = None if new_items.profiles is None else encode_profiles(fitted, new_items.profiles)
     return model.add_items(torch.from_numpy(fitted.encoder.encode(texts)), profiles)
 
 
-def embedded(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
+def encode_profiles(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
     """Return the embeddings of profile texts by the model's encoder."""
     present = np.array([bool(text) for text in texts])
     return ProfileMatrix(fitted.encoder.encode([text or "" for text in texts]), present)
