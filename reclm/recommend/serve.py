@@ -140,7 +140,7 @@ def rank_items(
         "user": [ids[at] for at in row],
         "rank": rank + 1,
         "item": item_ids.take(chosen).to_pylist(),
-        "title": shown_titles(fields.take(chosen), data.text_template),
+        "title": item_titles(fields.take(chosen), data.text_template),
         "score": scores.numpy()[ranked],
     }
     if new_items is not None:
@@ -234,8 +234,8 @@ def _built_from(fitted: "Recommender", ids: Sequence[Any], rows: np.ndarray) -> 
     return f"user {ids[0]}, trained on {_items(count)}"
 
 
-def shown_titles(fields: pa.Table, template: str) -> list[str]:
-    """Return a title an item: the field called so where there is one, else all its text."""
+def item_titles(fields: pa.Table, template: str) -> list[str]:
+    """Return a title for each item: its title field where there is one, else all its text."""
     name = next((name for name in TITLES if name in fields.column_names), None)
     return item_texts(fields, template) if name is None else fields.column(name).to_pylist()
 
