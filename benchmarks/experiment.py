@@ -8,7 +8,7 @@ from typing import Any
 from reclm import plugins
 from reclm.benchmarks.features import FeatureMaker, Shared
 from reclm.benchmarks.pool import Trial, run_trials
-from reclm.benchmarks.result_files import check_place
+from reclm.benchmarks.result_files import make_run_folder
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Searched, run_search, spaces
 from reclm.benchmarks.suite import Row, Suite, changed, load_suite, row_plan, with_controls
@@ -65,10 +65,10 @@ def compare(
         options: of the backbones and of training, by name.
 
     Raises NotFound for an unknown backbone or option, and BadInput for a value that an option cannot have, or where
-    there is nothing to select on.
+    there is nothing to select on, or ``out`` holds something else than a run.
     """
     check_dataset(data)
-    check_place(out)
+    make_run_folder(out)
     named = profiles if isinstance(profiles, Mapping) else {"augment": profiles}
     named = {} if profiles is None else named
     rows = {name: _profile_options(part, kinds) for name, part in named.items()}
@@ -122,9 +122,9 @@ def run_suite(
         trust: run the code of classes ``module:Class`` that the file names.
 
     Raises NotFound for an unknown suite or row and, before anything slow, BadInput for a suite that does not fit its
-    backbones or its data.
+    backbones or its data, and for a folder ``out`` that holds something else than a run.
     """
-    check_place(out)
+    make_run_folder(out)
     chosen = suite if isinstance(suite, Suite) else load_suite(suite, trust=trust)
     chosen = changed(chosen, dataset, seeds, epochs, search, rows, kind)
     run = execute(chosen, controls=controls, jobs=jobs, fresh=fresh, progress=progress)

@@ -23,7 +23,7 @@ from reclm.profiles.matrix import ProfileMatrix, item_text_features, profile_mat
 from reclm.profiles.profile import Profiler
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import KINDS, ProfileStore
-from reclm.profiles.write import opened_by
+from reclm.profiles.write import reopen_profiler
 from reclm.recommend.base import Inputs
 from reclm.text.encoder import TextEncoder
 
@@ -182,6 +182,7 @@ class FeatureMaker:
 
     def _augmented(self, options: ProfileOptions, rows: Rows, with_text: bool) -> Features:
         store, profiler, checked, measures = self._store(options, rows)
+        # the encoder that the experiment names comes before that of a store's profiler
         encoder = None if options.store and self.shared.name else profiler and profiler.encoder
         encoder = encoder or self.shared.encoder
 
@@ -241,7 +242,7 @@ class FeatureMaker:
         if options.store:
             writer = ProfileStore.read(options.store).info.writer
             store = ProfileStore.open(options.store, self.view.fingerprint, writer)
-            profiler = opened_by(store, self.view)
+            profiler = reopen_profiler(store, self.view)
         else:
             profiler = row_profiles.row_profiler(options).fit(self.view)
             folder = row_profiles.profile_folder(profiler, self.dataset, self.workspace)

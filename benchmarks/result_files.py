@@ -83,7 +83,7 @@ Users = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 Extra = TypeVar("Extra", Example, Quality)
 
 
-def check_place(folder: str | Path | None) -> None:
+def make_run_folder(folder: str | Path | None) -> None:
     """Make the folder of a run, if one is named, or refuse one that cannot be made or holds something else."""
     if folder is not None:
         check_folder(Path(folder), "about.json", "a run", "--out")
@@ -92,7 +92,7 @@ def check_place(folder: str | Path | None) -> None:
 
 def save(result: Result, folder: Path) -> None:
     """Write a run."""
-    check_place(folder)
+    make_run_folder(folder)
     _write_json(folder / "about.json", result.about.model_dump(mode="json"))
     write_extras(folder, result.examples, result.quality)
     numbers, users = [], []

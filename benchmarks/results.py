@@ -172,7 +172,7 @@ class Result:
         return load(Path(folder))
 
     def save(self, folder: str | Path) -> None:
-        """Write the run to ``folder`` (:mod:`reclm.benchmarks.result_files`)."""
+        """Write the run to ``folder`` (:mod:`reclm.benchmarks.result_files`); BadInput if that holds something else."""
         from reclm.benchmarks.result_files import save
 
         save(self, Path(folder))

@@ -40,7 +40,7 @@ def row_profiler(
 ) -> Profiler:
     """Return the profiler of a row: tuned before (``adapter``), or as it is; with ``seed``, one that a trial tunes.
 
-    It has the trial's seed, where it has one, and is tuned in ``folder``.
+    That one is tuned in ``folder``; its config takes the seed if it has a field ``seed``.
     """
     cls = plugins.get("profiler", options.profiler)
     more = {"engine_options": options.engine_options} if options.engine_options else {}

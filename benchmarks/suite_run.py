@@ -14,7 +14,7 @@ from reclm import plugins
 from reclm.benchmarks import results
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import Trial
-from reclm.benchmarks.result_files import check_place, write_extras
+from reclm.benchmarks.result_files import make_run_folder, write_extras
 from reclm.benchmarks.search import Searched, sentence
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
@@ -77,7 +77,7 @@ class SuiteRun:
 
         The folder appears, or is replaced, as a whole; None: a new one of the workspace, named by time and ``names``.
         """
-        check_place(folder)
+        make_run_folder(folder)
         if folder is None:
             place = current().new_run(*names)
             with draft_folder(place) as draft:

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -51,6 +51,15 @@ def show_table(head: Sequence[str], body: Iterable[Any], title: str = "", lines:
     for row in rows:
         table.add_row(*map(Text, row))
     show(table)
+
+
+def rich_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> Table:
+    """Return a table of texts: the first column is aligned to the left, the others to the right."""
+    numbers = (Column(name, justify="right") for name in head[1:])
+    table = Table(head[0], *numbers, title=title, caption=caption or None)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def show_frame(frame: "pd.DataFrame", title: str = "", columns: Sequence[str] = ()) -> None:

@@ -98,7 +98,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
 
 
 def at_least(least: int, **options: Any) -> None:
-    """Check that options are whole numbers of at least ``least``, or None."""
+    """Raise BadInput unless each option is a whole number of at least ``least``, or None."""
     for name, value in options.items():
         if value is not None and (not isinstance(value, Integral) or value < least):
             message = f"{name} = {value!r}: give a whole number of at least {least}"

@@ -61,7 +61,7 @@ class _Dtype:
 
 
 class _Array:
-    """What ``numpy._reconstruct`` begins and its state completes."""
+    """An array that ``numpy._reconstruct`` begins and its state completes."""
 
     def __init__(self, *_: object) -> None:
         self.state: tuple = ()
@@ -164,7 +164,7 @@ def _plain(value: Any, seen: dict[int, Any] | None = None) -> Any:
 
 
 def read_pickle(path: Path) -> Any:
-    """What a pickle holds: arrays, COO matrices (:class:`CooMatrix`), dicts, lists, strings and numbers.
+    """Return the content of a pickle: arrays, COO matrices (:class:`CooMatrix`), dicts, lists, strings and numbers.
 
     Raises:
         BadInput: if the file is missing or broken, or names any other class or function: which file, which class.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
-from reclm.console import fenced, literal, pipe_table
+from reclm.console import fenced, literal, pipe_table, rich_table
 from reclm.data.dataset import Dataset
 from reclm.intervals import Estimate, duration, mean, rise
 from reclm.llm.engines.transformers import NetworkGenerator
@@ -18,7 +18,6 @@ from reclm.profilers.langptune.recommender import Contrastive
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.tuning.metrics_log import Metrics, draw, read_metrics
-from reclm.profilers.tuning.pipeline import work_table
 from reclm.profilers.tuning.training import load_network
 from reclm.profiles.profiles import TextProfiles
 from reclm.profiles.run import make_profiles
@@ -97,7 +96,7 @@ def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
     (tuning.folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
     title = f"{len(users):,} test sessions, {len(tuning.sessions.items):,} items"
-    table = work_table(title, ("ranking by", *METRICS), measured)
+    table = rich_table(title, ("ranking by", *METRICS), measured)
     return [table, *remarks, f"report: {tuning.folder / 'report.md'}"]
 
 
@@ -189,7 +188,7 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
     lines.append(("all", "", "", duration(sum(seconds for *_, seconds in parts))))
     head = ("part", "steps", "profiles", "time (estimate)")
     caption = f"{len(tuning.sessions):,} sessions; measured on {len(rows)} of them"
-    return work_table("dry run: nothing is trained", head, lines, caption)
+    return rich_table("dry run: nothing is trained", head, lines, caption)
 
 
 def _update_seconds(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from reclm.console import progress_bar
+from reclm.console import progress_bar, rich_table
 from reclm.data.dataset import ProfileKind
 from reclm.files import atomic_file
 from reclm.intervals import Estimate, duration, share
@@ -22,7 +22,6 @@ from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, token
 from reclm.profilers.reclm.samples import formatted, messages_of
 from reclm.profilers.reclm.stages import label_samples, token_table, yes_no_accuracy
 from reclm.profilers.tuning.metrics_log import draw, read_metrics, writing
-from reclm.profilers.tuning.pipeline import work_table
 from reclm.profilers.tuning.quality import Comparison, HeldOut, Vectors, compare_stages
 from reclm.profilers.tuning.training import add_adapter, evenly, load_network, quiet
 from reclm.profiles.estimate import Estimate as ProfilesEstimate
@@ -206,14 +205,14 @@ def estimate(tuning: "RecLMPipeline") -> Table:
     rows.append(("all", "", "", "", duration(sum(tokens / rate for _, tokens, _ in costs.values()))))
     head = ("stage", "samples", "tokens", "updates", "time (estimate)")
     caption = f"{rate:,.0f} tokens a second, measured on one update; data and measurements not counted"
-    return work_table("dry run: nothing is tuned", head, rows, caption)
+    return rich_table("dry run: nothing is tuned", head, rows, caption)
 
 
 def teacher_estimate(parts: Sequence[KindEstimate]) -> Table:
     """Return a table of the cost of the teacher's profiles."""
     rows = [(f"of {part.plan.kind}s", str(ProfilesEstimate((part,)))) for part in parts]
     caption = "the stages can be estimated once it has written"
-    return work_table("dry run: nothing is asked", ("teacher's profiles", "work"), rows, caption)
+    return rich_table("dry run: nothing is asked", ("teacher's profiles", "work"), rows, caption)
 
 
 def _cost(tuning: "RecLMPipeline", stage: StageName) -> tuple[int, int, int]:

@@ -2,11 +2,11 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from rich.table import Column, Table
+from rich.table import Table
 
 from reclm.config import Config
 from reclm.data.dataset import TrainingView
@@ -16,15 +16,6 @@ from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.tuning.run_folder import RunFolder
 from reclm.profiles.profile import Profiler
 from reclm.text.encoder import TextEncoder
-
-
-def work_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> Table:
-    """Return a table of texts: the first column is aligned to the left, the others to the right."""
-    numbers = (Column(name, justify="right") for name in head[1:])
-    table = Table(head[0], *numbers, title=title, caption=caption or None)
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 class Tuning(ABC):

@@ -58,6 +58,5 @@ def _fail(error: ReclmError) -> None:
 
 
 def _tell(kind: str, text: object) -> None:
-
     # it may quote data, or a server's answer
     print(f"{kind}: {printable(' '.join(str(text).split()))}", file=sys.stderr)

@@ -99,13 +99,12 @@ def _as_settings(words: list[str]) -> list[str]:
 
 
 def _show(dataset: "Dataset", name: str) -> None:
-
     summary = dataset.summary()
     say(summary.title + (f", in {dataset.folder}" if dataset.folder else ""))
     for title, (head, *body) in summary.tables.items():
         rows = [[printable(cell, LONGEST) if isinstance(cell, str) else cell for cell in row] for row in body]
         show_table(head, rows, title)
-    say("kept: " + "; ".join(f"{count:,} {noun}" for noun, count in summary.counts.items()))
+    say("found: " + "; ".join(f"{count:,} {noun}" for noun, count in summary.counts.items()))
     for line in summary.malformed:
         say(f"  {line}")
     if dataset.has_item_text:

@@ -66,7 +66,6 @@ def profile(
 
 
 def _show_run(run: "ProfileRun") -> None:
-
     columns = {
         f"{kind.kind}s": {
             "subjects": kind.subjects,

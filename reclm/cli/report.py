@@ -30,13 +30,13 @@ def report(
 
 def check(track: Sequence[str] | None, out: Path | None) -> None:
     """Check the places that results go to, before anything is trained for them."""
-    from reclm.benchmarks.result_files import check_place
+    from reclm.benchmarks.result_files import make_run_folder
 
     if track:
         from reclm.benchmarks.tracking import check_trackers
 
         check_trackers(track)
-    check_place(out)
+    make_run_folder(out)
 
 
 def show_run(result: "Result", trackers: Sequence[str] | None) -> None:

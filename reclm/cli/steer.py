@@ -82,7 +82,6 @@ def _in_editor(profile: str) -> str:
 
 
 def _show(steered: "Steered") -> None:
-
     if steered.edited is not None:
         say(f"\nedited profile:\n{steered.edited}")
     head = [f"history of user {steered.user}, newest first"]
@@ -115,7 +114,6 @@ def _moved(item: "Ranked", length: int) -> str:
 
 
 def _show_measure(steering: "Steering") -> None:
-
     title = "change of the share of a category, its 95 % interval, and the users that moved so"
     show_frame(steering.table(), title)
     say(

@@ -111,7 +111,7 @@ class Protocol:
 
 @dataclass
 class ReadReport:
-    """Counts of what a reader found and of the records it dropped, by reason, and the first few malformed lines."""
+    """Holds counts of what a reader found and of the records it dropped, by reason, and the first malformed lines."""
 
     counts: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
@@ -346,10 +346,11 @@ class Dataset:
 
 
 def check_dataset(data: Any) -> Dataset:
-    """Return ``data``, or raise BadInput where it is no data set but its name, a frame or anything else."""
+    """Return ``data``, or raise BadInput if it is anything else, such as a name or a frame."""
     if not isinstance(data, Dataset):
         remedy = "load it: reclm.load_dataset(NAME), or make it: reclm.Dataset.from_frames(FRAME, ITEMS)"
-        raise BadInput(f"data is a {type(data).__name__}, no data set; {remedy}", value=data, where="data")
+        message = f"data is a {type(data).__name__}, no data set; {remedy}"
+        raise BadInput(message, value=data, where="data", remedy=remedy)
     return data
 
 

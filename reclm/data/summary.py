@@ -20,7 +20,7 @@ class Summary:
 
     Attributes:
         tables: the rows of each table by its title, the column names first; there is none without rows.
-        counts: of what the reader found.
+        counts: the reader's counts of what it found.
         malformed: the first few malformed lines.
     """
 

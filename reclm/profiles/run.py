@@ -196,10 +196,10 @@ def written(store: ProfileStore, plan: Plan) -> dict[str, str]:
 
 
 def check_text(view: TrainingView) -> None:
-    """Raise BadInput where no item has a text, and no interaction a review: nothing can be written from that."""
+    """Raise BadInput if no item has a text, and no interaction a review: nothing can be written from that."""
     if view.train.review is None and not view.has_item_text:
         message = f"data set {view.name!r} has no item text: there is nothing to write profiles from"
-        raise BadInput(f"{message}; bench it without --augment", value=view.name)
+        raise BadInput(f"{message}; prepare it with item text, or compare without profiles", value=view.name)
 
 
 def make_profiles(

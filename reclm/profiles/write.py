@@ -63,8 +63,8 @@ def write_profiles(
         The profiles, with the counts of the run as ``run``.
 
     Raises:
-        NotFound: for an unknown profiler, setting or model.
-        BadInput: for a data set without item text, and a store that was written for other data.
+        NotFound: for an unknown profiler, setting, model or encoder, and if there is nothing to write from.
+        BadInput: for a data set without item text, a wrong kind or number, and a store that was written for other data.
         Busy: if another process is writing to the store.
     """
     at_least(0, limit=limit)
@@ -159,10 +159,10 @@ def open_profiler(
     return opened, f"{name}-{opened.generator.model}" if opened.needs_model else name
 
 
-def opened_by(store: ProfileStore, view: TrainingView) -> Profiler | None:
-    """Return the profiler that wrote the profiles of a store, fitted; None where that is not known by now."""
+def reopen_profiler(store: ProfileStore, view: TrainingView) -> Profiler | None:
+    """Return the profiler that wrote the profiles of a store, fitted; None if it cannot be opened any more."""
     name = store.info.profiler.get("profiler")
-    # a file of data does not say which code is run, as module:Class would
+    # no module:Class: a file of data must not choose the code that is run
     if name and (name in plugins.names("profiler") or Path(name).is_dir()):
         with suppress(ReclmError):
             plugins.check_trusted(store.info.profiler, store.folder)

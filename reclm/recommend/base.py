@@ -62,7 +62,7 @@ class Backbone(nn.Module, ABC):
     serves_new: ClassVar[bool] = False
     """True if it can rank for users, and rank items, that came after training."""
     baseline: ClassVar[bool] = False
-    """True if a recommender must be above it to have learned anything."""
+    """True if it learns nothing about the user: tables name the rows that do not beat it."""
     config: Any
 
     def __init__(self, config: Any, inputs: Inputs, generator: torch.Generator) -> None:

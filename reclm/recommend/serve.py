@@ -141,7 +141,7 @@ def rank_items(
         "user": [ids[at] for at in row],
         "rank": rank + 1,
         "item": item_ids.take(chosen).to_pylist(),
-        "title": shown_titles(take_rows(fields, chosen), data.text_template),
+        "title": item_titles(take_rows(fields, chosen), data.text_template),
         "score": scores.numpy()[ranked],
     }
     if new_items is not None:
@@ -198,7 +198,7 @@ def _new_user(
             parts.append(f"without {_items(len(touched) - len(useful))} of it that training never saw")
     if profile is not None:
         parts.append(f"a profile of {len(profile.split()):,} words (embedded by {fitted.about.encoder})")
-    matrix = None if profile is None else embedded(fitted, [profile])
+    matrix = None if profile is None else encode_profiles(fitted, [profile])
     user = model.add_users(matrix, histories, torch.Generator().manual_seed(0))
     if learns:
         parts.append("the mean of the trained users to begin with")
@@ -217,11 +217,11 @@ def _new_items(fitted: "Recommender", new_items: NewItems) -> Tensor:
     if not model.reads_text(model.config):
         model.add_items(torch.empty(0, 0), None)  # says why not, before any text is encoded
     texts = new_items.texts(fitted.data.text_template)
-    profiles = None if new_items.profiles is None else embedded(fitted, new_items.profiles)
+    profiles = None if new_items.profiles is None else encode_profiles(fitted, new_items.profiles)
     return model.add_items(torch.from_numpy(fitted.encoder.encode(texts)), profiles)
 
 
-def embedded(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
+def encode_profiles(fitted: "Recommender", texts: Sequence[str | None]) -> ProfileMatrix:
     """Return the embeddings of profile texts by the model's encoder."""
     present = np.array([bool(text) for text in texts])
     return ProfileMatrix(fitted.encoder.encode([text or "" for text in texts]), present)
@@ -235,8 +235,8 @@ def _built_from(fitted: "Recommender", ids: Sequence[Any], rows: np.ndarray) -> 
     return f"user {ids[0]}, trained on {_items(count)}"
 
 
-def shown_titles(fields: pa.Table, template: str) -> list[str]:
-    """Return a title an item: the field called so where there is one, else all its text."""
+def item_titles(fields: pa.Table, template: str) -> list[str]:
+    """Return a title for each item: its title field where there is one, else all its text."""
     name = next((name for name in TITLES if name in fields.column_names), None)
     return item_texts(fields, template) if name is None else fields.column(name).to_pylist()
 

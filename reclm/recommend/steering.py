@@ -18,7 +18,7 @@ from reclm.intervals import mean
 from reclm.profiles.matrix import item_text_features
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.write import no_profiles
-from reclm.recommend.serve import shown_titles
+from reclm.recommend.serve import item_titles
 from reclm.recommend.text_ranking import NO_TEXT, TextRanker
 from reclm.text.item_text import SEPARATORS, ItemBriefs
 
@@ -126,7 +126,7 @@ def steer(fitted: "Recommender", user: Any, edit: str | None, k: int) -> Steered
 
 
 def _titles(data: Dataset, items: np.ndarray) -> list[str]:
-    return shown_titles(take_rows(data.item_text, pa.array(items, pa.int64())), data.text_template)
+    return item_titles(take_rows(data.item_text, pa.array(items, pa.int64())), data.text_template)
 
 
 def _lists(data: Dataset, items: np.ndarray, scores: np.ndarray, k: int) -> list[list[Ranked]]:

@@ -35,7 +35,7 @@ def test_random_is_the_seeds_alone() -> None:
     assert not torch.equal(draw(1), draw(2))
 
 
-def test_floors_are_compared_without_training() -> None:
+def test_baselines_are_compared_without_training() -> None:
     data = checkerboard()
     for name in ("popularity", "random"):
         run = Runner(Plan(backbone=name), data).run(Inputs(len(data.users), len(data.items), data.train), 0)

@@ -18,7 +18,7 @@ from reclm.errors import BadInput, ReclmError
 from reclm.recommend.base import EmbeddingBackbone
 from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.recommender import Recommender
-from reclm.recommend.serve import NewItems, embedded
+from reclm.recommend.serve import NewItems, encode_profiles
 
 from .conftest import AUGMENTED, DATA, PLAIN, Parity
 
@@ -110,11 +110,13 @@ def test_several_new_users_at_once_are_as_one_by_one(trained: Make, name: str) -
     assert isinstance(model, EmbeddingBackbone)
     texts = ["even", None, "odd"]
     draw = torch.Generator()
-    together = model.add_users(embedded(one, texts), None, draw)
+    together = model.add_users(encode_profiles(one, texts), None, draw)
     for row, text in enumerate(texts):
-        torch.testing.assert_close(model.add_users(embedded(one, [text]), None, draw)[0], together[row])
+        torch.testing.assert_close(
+            model.add_users(encode_profiles(one, [text]), None, draw)[0], together[row]
+        )
     histories = sparse.csr_array(np.eye(3, PLAIN.items, dtype=np.float32))
-    assert model.add_users(embedded(one, texts), histories, draw).shape == together.shape
+    assert model.add_users(encode_profiles(one, texts), histories, draw).shape == together.shape
 
 
 def test_a_profile_alone_and_with_a_history(trained: Make) -> None:
@@ -162,7 +164,7 @@ def test_what_cannot_be_done_is_said(
         trained("biasmf", **options).recommend(**who, new_items=new)
 
 
-def test_a_floor_has_no_place_for_anybody_new(trained: Make) -> None:
+def test_a_baseline_has_no_place_for_anybody_new(trained: Make) -> None:
     with pytest.raises(BadInput, match="'popularity' has no place"):
         trained("popularity").recommend(history=["i1"])
 

@@ -1,4 +1,4 @@
-"""What the speed commands share: side-by-side timing, and a line about the machine."""
+"""Side-by-side timing and a line about the machine, for all speed commands."""
 
 import argparse
 import platform

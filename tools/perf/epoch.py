@@ -1,6 +1,6 @@
-"""An epoch of training against its floor: ``python -m tools.perf.epoch --dataset mind-release``.
+"""An epoch of training against its bound: ``python -m tools.perf.epoch --dataset mind-release``.
 
-The floor moves the same tensors through the bare matrix products of a step, forward and backward, and takes one
+The bound moves the same tensors through the bare matrix products of a step, forward and backward, and takes one
 optimiser step: no autograd, no loss, no sampling, no shuffling. Text features are random (speed does not depend on
 their values), 384 wide as MiniLM's.
 """
@@ -21,7 +21,7 @@ from tools.perf.common import arguments, machine, side_by_side
 TEXT_DIM = 384
 
 
-def floor(model: Backbone, sampler: TripleSampler, config: TrainConfig) -> Callable[[], None]:
+def bound(model: Backbone, sampler: TripleSampler, config: TrainConfig) -> Callable[[], None]:
     """The bare products and optimiser steps of one epoch."""
     optimizer = make_optimizer(model, config)
     gradients = {parameter: torch.zeros_like(parameter) for parameter in model.parameters()}
@@ -69,8 +69,8 @@ def inputs(dataset: Dataset) -> Inputs:
 
 
 def main() -> None:
-    """Print seconds an epoch, the floor's, and their ratio."""
-    options = arguments("an epoch against its floor").parse_args()
+    """Print seconds an epoch, the bound's, and their ratio."""
+    options = arguments("an epoch against its bound").parse_args()
     reclm.workspace(options.home)
     dataset = reclm.load_dataset(options.dataset)
     given, config = inputs(dataset), TrainConfig()
@@ -84,9 +84,9 @@ def main() -> None:
         def epoch(model: Backbone = model, optimizer=optimizer, draw: torch.Generator = draw) -> None:
             train_epoch(model, optimizer, sampler, config.batch_size, draw)
 
-        times = side_by_side({"epoch": epoch, "floor": floor(bare, sampler, config)}, options.repeats)
-        ratio = times["epoch"] / times["floor"]
-        print(f"{name:9} epoch {times['epoch']:.3f} s   floor {times['floor']:.3f} s   ratio {ratio:.2f}")
+        times = side_by_side({"epoch": epoch, "bound": bound(bare, sampler, config)}, options.repeats)
+        ratio = times["epoch"] / times["bound"]
+        print(f"{name:9} epoch {times['epoch']:.3f} s   bound {times['bound']:.3f} s   ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the harness costs beside training and scoring: ``python -m tools.perf.harness --dataset ml-100k``.
+"""Measure the cost of the harness beside training and scoring: ``python -m tools.perf.harness --dataset ml-100k``.
 
 A suite with controls runs from nothing to its files (cells, record, table, picture, examples, report). Training epochs
 and rankings are timed where they are called, all else is the harness.

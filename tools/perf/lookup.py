@@ -2,7 +2,7 @@
 
 A matrix factorisation with augmented users and items takes BPR steps: as it is, looking rows up; and reading the same
 rows out of ``embedding.weight``, as a parametrization alone would have it. Every row has a profile of its own (equal
-ones would be transformed once). The plain model, without profiles, is the floor.
+ones would be transformed once). The plain model, without profiles, is the bound.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What profiles add to an epoch: ``python -m tools.perf.overhead --dataset mind-release``.
+"""Measure the time that profiles add to an epoch: ``python -m tools.perf.overhead --dataset mind-release``.
 
 Each backbone with and without profiles on both sides, in turns. Embeddings are random (speed does not depend on their
 values) and 384 wide as MiniLM's; users with equal histories share a profile, as they do where a language model writes

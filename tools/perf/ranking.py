@@ -1,6 +1,6 @@
-"""All-rank evaluation against its floor: ``python -m tools.perf.ranking --dataset mind-release``.
+"""All-rank evaluation against its bound: ``python -m tools.perf.ranking --dataset mind-release``.
 
-The floor is the bare blocked matrix product, mask and top-k of the same users and items; what we add to it is the
+The bound is the bare blocked matrix product, mask and top-k of the same users and items; what we add to it is the
 gathering of rows, the look-up of hits and every metric of every user.
 """
 
@@ -17,8 +17,8 @@ BLOCK, K = 1024, 40
 
 
 def main() -> None:
-    """Print seconds of an evaluation, the floor's, and their ratio."""
-    options = arguments("all-rank evaluation against its floor").parse_args()
+    """Print seconds of an evaluation, the bound's, and their ratio."""
+    options = arguments("all-rank evaluation against its bound").parse_args()
     reclm.workspace(options.home)
     dataset = reclm.load_dataset(options.dataset)
     task = test_tasks(dataset)["full-shot"]
@@ -30,7 +30,7 @@ def main() -> None:
     rows = torch.from_numpy(task.mask.nonzero()[0])
 
     @torch.inference_mode()
-    def floor() -> None:
+    def bound() -> None:
         for start in range(0, len(users), BLOCK):
             stop = min(start + BLOCK, len(users))
             scores = users[start:stop] @ items.T
@@ -40,11 +40,11 @@ def main() -> None:
 
     scorer = model.scorer()
     times = side_by_side(
-        {"ours": lambda: evaluate(scorer, task, block=BLOCK), "floor": floor}, options.repeats
+        {"ours": lambda: evaluate(scorer, task, block=BLOCK), "bound": bound}, options.repeats
     )
     print(f"{dataset.name}: {len(users):,} users × {len(items):,} items; {machine()}")
-    ratio = times["ours"] / times["floor"]
-    print(f"evaluation {times['ours']:.3f} s   floor {times['floor']:.3f} s   ratio {ratio:.2f}")
+    ratio = times["ours"] / times["bound"]
+    print(f"evaluation {times['ours']:.3f} s   bound {times['bound']:.3f} s   ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

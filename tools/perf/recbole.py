@@ -35,7 +35,7 @@ from tools.perf.common import arguments, machine, peak_memory, side_by_side
 
 @dataclass(frozen=True)
 class Sizes:
-    """What both sides are given."""
+    """The width, layers and batch size of both models."""
 
     dim: int
     layers: int
@@ -44,7 +44,7 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is timed: an epoch of training, and an evaluation of the test part."""
+    """The calls that are timed: an epoch of training, and an evaluation of the test part."""
 
     epoch: Callable[[], object]
     evaluation: Callable[[], object]
