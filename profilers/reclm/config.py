@@ -174,9 +174,9 @@ class GenerationConfig(Config):
     """Let the model write nothing that is not in the profile format, tuned or not."""
     seed: int = 0
 
-    def params(self, phrases: int) -> SamplingParams:
+    def params(self, phrases: int, *, every_script: bool = False) -> SamplingParams:
         """Return how profiles of ``phrases`` identities and interests are generated."""
-        pattern = answer_pattern(phrases, 0) if self.constrain else None
+        pattern = answer_pattern(phrases, 0, every_script=every_script) if self.constrain else None
         return SamplingParams(**self.model_dump(exclude={"constrain"}), stop=ENDS, pattern=pattern)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput, NotFound
-from reclm.llm.chat import Chat, SamplingParams, TextGenerator, plain, prompt_hash
+from reclm.llm.chat import Chat, SamplingParams, TextGenerator, plain
 from reclm.llm.models import LanguageModel, find_model
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.profile_format import ChatProfiler, fault, read_answer, structured
+from reclm.profilers.profile_format import ChatProfiler, fault, read_answer
 from reclm.profilers.reclm.config import ORDER, WRITERS, RecLMConfig, StageName
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.prompts import numbered
@@ -146,22 +146,20 @@ class RecLMProfiler(ChatProfiler):
         if kind == "user" and self.tuned and self.tuned.last("user") not in {None, "kd"}:
             histories = self.instructions(view).histories.of_users
             self.neighbours = UserNeighbours(view, histories, self.config.neighbours, self._cache).nearest
-        params = self._asked(kind)
-        for sample in self._samples(view, kind, idx, known):
-            chat = structured(sample.chat) if params.json_schema else sample.chat
-            yield Subject(kind, sample.subject, prompt_hash(chat, self.generator.model, params), chat)
+        samples = self._samples(view, kind, idx, known)
+        return self.as_subjects(kind, ((sample.subject, sample.chat) for sample in samples))
 
     def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
         """Yield one profile a chat."""
-        params = self._asked(kind)
-        for answer in self.ask(chats, params):
+        params = self.sampling(kind)
+        for answer, asked in self.ask_for(kind, chats):
             # behind its number, where the histories of several users are shown
-            text = plain(read_answer(answer, self._params(kind))).removeprefix(numbered([""]))
-            yield Profile.answered(kind, "", text, answer, self.generator.model, params)
+            text = plain(read_answer(answer, params)).removeprefix(numbered([""]))
+            yield Profile.answered(kind, "", text, answer, self.generator.model, asked)
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
         """Return whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""
-        return fault(text, self.config.instructions.phrases_of(kind)) is None
+        return fault(text, self.phrases_of(kind)) is None
 
     def instructions(self, view: TrainingView) -> Instructions:
         """Return the maker of a view's prompts, made once."""
@@ -186,11 +184,15 @@ class RecLMProfiler(ChatProfiler):
         near = similar_items(view, encoder, self._cache, count, rows[rows >= 0], idx)
         return instructions.cold_items(idx, near, items)
 
-    def _params(self, kind: ProfileKind) -> SamplingParams:
-        return self.config.generation.params(self.config.instructions.phrases_of(kind))
+    def sampling(
+        self, kind: ProfileKind, *, every_script: bool = False, again: bool = False
+    ) -> SamplingParams:
+        """Return how profiles of a kind are generated; a second try is as the first."""
+        return self.config.generation.params(self.phrases_of(kind), every_script=every_script)
 
-    def _asked(self, kind: ProfileKind) -> SamplingParams:
-        return self.asked(self._params(kind), self.config.instructions.phrases_of(kind))
+    def phrases_of(self, kind: ProfileKind) -> int:
+        """Return the number of identities, and of interests, in a profile of ``kind``."""
+        return self.config.instructions.phrases_of(kind)
 
     @property
     def _cache(self) -> Path | None:

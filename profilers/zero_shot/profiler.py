@@ -17,7 +17,7 @@ from pydantic import Field
 
 from reclm.config import Config, read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash
+from reclm.llm.chat import Chat, Message, SamplingParams, plain
 from reclm.profilers.profile_format import (
     START,
     ChatProfiler,
@@ -26,7 +26,6 @@ from reclm.profilers.profile_format import (
     fault,
     parse,
     read_answer,
-    structured,
     tidy,
 )
 from reclm.profiles.profile import Known, Profile, Subject
@@ -75,14 +74,16 @@ class ZeroShotConfig(Config):
         """Return the number of identities, and of interests, in a profile of ``kind``."""
         return self.phrases if kind == "user" else self.item_phrases
 
-    def sampling(self, kind: ProfileKind, again: bool = False) -> SamplingParams:
-        """Return how profiles of a kind are generated; ``again``: at the second try."""
+    def sampling(
+        self, kind: ProfileKind, *, every_script: bool = False, again: bool = False
+    ) -> SamplingParams:
+        """Return how profiles of a kind are generated, see :meth:`ChatProfiler.sampling`."""
         # an item's prompt says less than a history, and more of the answer is repeated
         spare = 1 if kind == "user" else 2
         options = self.model_dump(include=set(SamplingParams.model_fields))
         options["repetition_penalty"] = (again and self.second_penalty) or self.repetition_penalty
-        pattern = answer_pattern(self.phrases_of(kind), spare) if self.constrain else None
-        return SamplingParams(**options, stop=("\n",), pattern=pattern)
+        pattern = answer_pattern(self.phrases_of(kind), spare, every_script=every_script)
+        return SamplingParams(**options, stop=("\n",), pattern=pattern if self.constrain else None)
 
 
 class ZeroShot(ChatProfiler):
@@ -99,9 +100,13 @@ class ZeroShot(ChatProfiler):
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[Subject]:
         """Yield the prompt for each row of ``idx``. Users without a history and items without any text are left out."""
-        config, params, users = self.config, self.config.sampling(kind), known.get("user", {})
+        return self.as_subjects(kind, self._chats(view, kind, idx, known))
+
+    def _chats(
+        self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
+    ) -> Iterator[tuple[str, Chat]]:
+        config, users = self.config, known.get("user", {})
         briefs = ItemBriefs(view.item_text, details_limit=config.text_chars)
-        asked = self.asked(params, config.phrases_of(kind))
         for row, subject in zip(idx, view.idmap(kind).ids(idx), strict=True):
             history = view.history(kind, int(row))[::-1]
             rows = view.train.item_idx[history[: config.history]] if kind == "user" else [row]
@@ -112,9 +117,7 @@ class ZeroShot(ChatProfiler):
             profiles = [
                 users[user] for user in view.users.ids(view.train.user_idx[clickers]) if user in users
             ]
-            chat = _chat(kind, items, common_phrases(profiles, config.quoted, items[0].title), config)
-            chat = structured(chat) if asked.json_schema else chat
-            yield Subject(kind, subject, prompt_hash(chat, self.generator.model, asked), chat)
+            yield subject, _chat(kind, items, common_phrases(profiles, config.quoted, items[0].title), config)
 
     def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
         """Yield one profile a chat.
@@ -143,12 +146,21 @@ class ZeroShot(ChatProfiler):
     def _generate(self, kind: ProfileKind, chats: Mapping[str, Chat], again: bool) -> Iterator[Profile]:
         if not chats:
             return
-        params, phrases = self.config.sampling(kind, again), self.config.phrases_of(kind)
-        asked = self.asked(params, phrases)
-        for answer in self.ask(chats, asked):
+        params, phrases = self.sampling(kind), self.config.phrases_of(kind)
+        for answer, asked in self.ask_for(kind, chats, again=again):
             titles = chats[answer.key].messages[-1].content.rpartition(TITLES)[2]
             text = tidy(read_answer(answer, params), phrases, titles)
             yield Profile.answered(kind, "", text, answer, self.generator.model, asked)
+
+    def sampling(
+        self, kind: ProfileKind, *, every_script: bool = False, again: bool = False
+    ) -> SamplingParams:
+        """Return how profiles of a kind are generated."""
+        return self.config.sampling(kind, every_script=every_script, again=again)
+
+    def phrases_of(self, kind: ProfileKind) -> int:
+        """Return the number of identities, and of interests, in a profile of ``kind``."""
+        return self.config.phrases_of(kind)
 
     @property
     def constrained(self) -> bool:

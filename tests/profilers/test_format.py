@@ -94,17 +94,17 @@ PHRASES += ["猫 好き", "ホラー 映画", "한국 드라마", "أفلام ر
 @pytest.mark.parametrize("phrase", PHRASES)
 def test_fault_10_the_pattern_has_letters_of_any_script(phrase):
     answer = f" film fan, night owl; User interests: {phrase}, Heat, 1984."
-    assert re.fullmatch(answer_pattern(2), answer)
+    assert re.fullmatch(answer_pattern(2, every_script=True), answer)
     assert str(parse(f"User identity:{answer}", None)) == f"User identity:{answer}"
     assert tidy(f"User identity:{answer}") == f"User identity:{answer}"
     two = " ".join(f"{phrase} {phrase}".split()[:2])
-    assert re.fullmatch(answer_pattern(1), f" {two}; User interests: Heat, 1984.")
+    assert re.fullmatch(answer_pattern(1, every_script=True), f" {two}; User interests: Heat, 1984.")
     matcher = pytest.importorskip("llguidance").LLMatcher
-    assert not matcher.validate_grammar(matcher.grammar_from_regex(answer_pattern(2)))
+    assert not matcher.validate_grammar(matcher.grammar_from_regex(answer_pattern(2, every_script=True)))
 
 
 @pytest.mark.parametrize(
     "word", ["a.b", "a;b", "[x]", "a_b", "<b>", "\u202ex", "\u200b", "1e400", "\U0001f600", "a\nb"]
 )
 def test_fault_10_and_nothing_else(word):
-    assert not re.fullmatch(answer_pattern(1), f" film {word}; User interests: x, y.")
+    assert not re.fullmatch(answer_pattern(1, every_script=True), f" film {word}; User interests: x, y.")
