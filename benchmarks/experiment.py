@@ -17,8 +17,8 @@ from reclm.benchmarks.trial import Plan, ProfileOptions, SelectOn, TrialCache
 from reclm.data.catalog import load_dataset
 from reclm.data.dataset import Dataset, ProfileKind, check_dataset
 from reclm.data.sessions import next_item
-from reclm.errors import NotFound, unknown
-from reclm.folders import current
+from reclm.errors import NotFound, at_least, check_type, unknown
+from reclm.folders import current, to_path
 from reclm.llm.models import find_model, load_tokenizer
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import kinds_of
@@ -68,10 +68,13 @@ def compare(
     there is nothing to select on, or ``out`` holds something else than a run.
     """
     check_dataset(data)
+    at_least(1, jobs=jobs)
+    at_least(0, search=search)
     make_run_folder(out)
+    chosen = kinds_of(kinds)
     named = profiles if isinstance(profiles, Mapping) else {"augment": profiles}
     named = {} if profiles is None else named
-    rows = {name: _profile_options(part, kinds) for name, part in named.items()}
+    rows = {name: _profile_options(part, chosen) for name, part in named.items()}
     if encoder is None:
         encoder = next((part.encoder.source for part in named.values() if isinstance(part, Profiles)), None)
     suite = comparison(backbone, options, data, rows, select_on, epochs, seeds=seeds, encoder=encoder)
@@ -82,16 +85,16 @@ def compare(
     return run.save(out, data.name, *names)
 
 
-def _profile_options(profiles: Any, kinds: Sequence[ProfileKind]) -> ProfileOptions:
+def _profile_options(profiles: Any, kinds: tuple[ProfileKind, ...]) -> ProfileOptions:
     """Return the options of a row for profiles, or the folder of their store."""
     if isinstance(profiles, ProfileOptions):
         return profiles
     if not isinstance(profiles, Profiles):
-        return ProfileOptions(store=Path(profiles), kinds=kinds_of(kinds))
+        return ProfileOptions(store=to_path(profiles, "profiles"), kinds=kinds)
     edits: dict[ProfileKind, dict[str, str]] = {}
     for (kind, id), text in profiles.edits.items():
         edits.setdefault(kind, {})[id] = text
-    return ProfileOptions(store=profiles.folder, kinds=kinds_of(kinds), edits=edits)
+    return ProfileOptions(store=profiles.folder, kinds=kinds, edits=edits)
 
 
 def run_suite(
@@ -124,6 +127,8 @@ def run_suite(
     Raises NotFound for an unknown suite or row and, before anything slow, BadInput for a suite that does not fit its
     backbones or its data, and for a folder ``out`` that holds something else than a run.
     """
+    at_least(1, jobs=jobs)
+    at_least(0, search=search)
     make_run_folder(out)
     chosen = suite if isinstance(suite, Suite) else load_suite(suite, trust=trust)
     chosen = changed(chosen, dataset, seeds, epochs, search, rows, kind)
@@ -147,7 +152,10 @@ def comparison(
     training, ``about`` is the suite's own. With ``select_on="test"``, the paper's selection, all epochs run and test
     Recall@20 chooses.
     """
-    names = [backbone] if isinstance(backbone, str) else list(backbone)
+    check_type("backbone", backbone, (str, list, tuple), "name one or several, as in 'lightgcn'")
+    names = [backbone] if isinstance(backbone, str) else list(dict.fromkeys(backbone))
+    for name in names:
+        check_type("backbone", name, str, "name it, as in 'lightgcn'")
     named = {"augment": profiles} if isinstance(profiles, ProfileOptions) else dict(profiles or {})
     configs = {name: plugins.get("backbone", name).Config for name in names}
     model, train = split_options(configs, settings)

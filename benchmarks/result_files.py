@@ -19,7 +19,7 @@ from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import Damaged, NotFound
 from reclm.files import check_files, write_checksums
-from reclm.folders import check_folder, make_folder
+from reclm.folders import check_folder, make_folder, to_path
 from reclm.recommend.metrics import METRICS, parse
 
 ABOUT, EXAMPLES, PROFILES = "about.json", "examples.json", "profiles.json"
@@ -86,8 +86,8 @@ Extra = TypeVar("Extra", Example, Quality)
 def make_run_folder(folder: str | Path | None) -> None:
     """Make the folder of a run, if one is named, or refuse one that cannot be made or holds something else."""
     if folder is not None:
-        check_folder(Path(folder), "about.json", "a run", "--out")
-        make_folder(Path(folder), "--out")
+        check_folder(place := to_path(folder, "out"), "about.json", "a run", "--out")
+        make_folder(place, "--out")
 
 
 def save(result: Result, folder: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, NotFound, unknown
+from reclm.folders import to_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,13 +170,13 @@ class Result:
         """Load the run that :meth:`save` wrote to ``folder``; NotFound if there is none, Damaged if a file is."""
         from reclm.benchmarks.result_files import load
 
-        return load(Path(folder))
+        return load(to_path(folder, "folder"))
 
     def save(self, folder: str | Path) -> None:
         """Write the run to ``folder`` (:mod:`reclm.benchmarks.result_files`); BadInput if that holds something else."""
         from reclm.benchmarks.result_files import save
 
-        save(self, Path(folder))
+        save(self, to_path(folder, "folder"))
         object.__setattr__(self, "folder", Path(folder))
 
     @cached_property
@@ -218,7 +219,7 @@ class Result:
         """Write the report as one page that needs no network."""
         from reclm.benchmarks.report.page import html_page, write_text
 
-        write_text(Path(path), html_page(self))
+        write_text(to_path(path, "path"), html_page(self))
 
     def to_latex(self) -> str:
         """Return the tables of results and of comparisons as LaTeX, which needs the package ``booktabs``."""

@@ -14,6 +14,7 @@ from reclm.config import Config, merged, read_yaml
 from reclm.data.dataset import ProfileKind
 from reclm.data.sessions import SessionOptions
 from reclm.errors import BadInput, unknown
+from reclm.folders import to_path
 from reclm.profiles.store import ProfileStore
 from reclm.recommend.evaluate import DEFAULT_METRICS
 from reclm.recommend.metrics import BEYOND, parse
@@ -159,7 +160,7 @@ def load_suite(name_or_path: str | Path, *, trust: bool = False) -> Suite:
 
     BadInput where the file names a class ``module:Class``, unless its code is to be ``trust``\\ ed.
     """
-    path = Path(name_or_path)
+    path = to_path(name_or_path, "suite")
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_path) not in suite_names():
             raise unknown("suite", str(name_or_path), suite_names())

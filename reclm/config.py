@@ -40,7 +40,8 @@ class Config(BaseModel):
             if first["type"] == "extra_forbidden" and known:
                 raise unknown(f"{where} key", key, known) from error
             reason = first["msg"].removeprefix("Value error, ")
-            raise BadInput(f"{where}: {key} = {value!r}: {reason}", value=value, where=key) from error
+            fault = f"{where}: {key} = {value!r}: {reason}" if first["loc"] else f"{where}: {reason}"
+            raise BadInput(fault, value=value, where=key) from error
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:

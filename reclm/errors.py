@@ -105,6 +105,22 @@ def at_least(least: int, **options: Any) -> None:
             raise BadInput(message, value=value, where=name)
 
 
+def check_seed(**options: Any) -> None:
+    """Raise BadInput unless each option is a whole number from 0 to 2⁶³ − 1, as generators take them."""
+    for name, value in options.items():
+        if not isinstance(value, Integral) or not 0 <= value < 2**63:
+            message = f"{name} = {value!r}: give a whole number of at least 0 and below 2**63"
+            raise BadInput(message, value=value, where=name, remedy=f"{name}=0")
+
+
+def check_type(where: str, value: Any, kinds: type | tuple[type, ...], remedy: str) -> None:
+    """Raise BadInput unless ``value`` is an instance of ``kinds``; ``remedy`` says how to come by one."""
+    if not isinstance(value, kinds):
+        names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+        message = f"{where} is of type {type(value).__name__}, not {names}; {remedy}"
+        raise BadInput(message, value=value, where=where, remedy=remedy)
+
+
 def missing_extra(
     error: ModuleNotFoundError, what: str, instead: Mapping[str, str] | None = None
 ) -> MissingExtra:

@@ -6,13 +6,24 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from reclm.errors import BadInput
+from reclm.errors import BadInput, check_type
 
 
 def slug(name: str) -> str:
     """Turn a name from outside into one safe folder name: no separators, no leading dot, at most 80 characters."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:80] or "unnamed"
+
+
+def to_path(place: Any, where: str) -> Path:
+    """Return the path that the argument ``where`` names; BadInput for anything but a path or its text."""
+    check_type(where, place, (str, os.PathLike), "give a path, as in 'folder/name'")
+    if not str(place) or "\0" in str(place):
+        raise BadInput(
+            f"{where} = {place!r} is no path; give one, as in 'folder/name'", value=place, where=where
+        )
+    return Path(place)
 
 
 def make_folder(folder: Path, option: str) -> None:
@@ -97,5 +108,5 @@ def workspace(folder: str | Path | None = None) -> Path:
     By default it is ``$RECLM_HOME``, else ``./reclm-home``.
     """
     if folder is not None:
-        _CURRENT.set(Workspace(Path(folder)))
+        _CURRENT.set(Workspace(to_path(folder, "folder")))
     return current().root

@@ -12,7 +12,7 @@ from reclm.data.dataset import Dataset
 from reclm.data.readers.base import Reader, RemotePath
 from reclm.data.storage import is_dataset, load_folder, read_head, save
 from reclm.errors import BadInput, NotFound, ReclmError, unknown
-from reclm.folders import current, slug
+from reclm.folders import current, slug, to_path
 
 COLUMNS = "name kind summary options users items train fingerprint folder source"
 
@@ -41,7 +41,7 @@ def prepare_dataset(
         NotFound: for an unknown reader or option, or a source that does not exist.
         BadInput: for a value that cannot be used, or a name that is taken.
     """
-    place: Any = None if source is None else Path(source)
+    place: Any = None if source is None else to_path(source, "source")
     if isinstance(source, str) and "://" in source:
         place = RemotePath(source)
     plugin: Reader = plugins.get("dataset", reader)()
@@ -106,7 +106,7 @@ def load_dataset(name: str | Path) -> Dataset:
         NotFound: if there is none; the message says how to prepare it or offers the nearest known name.
         Damaged: if its files were changed or cannot be read.
     """
-    text = str(name)
+    text = str(to_path(name, "name"))
     folders = [Path(name), current().dataset(text)] if slug(text) == text else [Path(name)]
     for folder in folders:
         if is_dataset(folder):

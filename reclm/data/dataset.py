@@ -14,7 +14,8 @@ from scipy import sparse
 
 from reclm.data.id_map import IdMap
 from reclm.data.item_text import any_text
-from reclm.errors import BadInput, unknown
+from reclm.errors import BadInput, check_type, unknown
+from reclm.folders import to_path
 
 if TYPE_CHECKING:
     from reclm.data.sessions import Sessions
@@ -295,7 +296,7 @@ class Dataset:
         """
         from reclm.data.storage import save
 
-        save(self, Path(folder))
+        save(self, to_path(folder, "folder"))
 
     def protocol(self, name: str) -> Protocol:
         """Return the protocol called ``name``; one that the data set does not offer is a :class:`NotFound`."""
@@ -347,10 +348,8 @@ class Dataset:
 
 def check_dataset(data: Any) -> Dataset:
     """Return ``data``, or raise BadInput if it is anything else, such as a name or a frame."""
-    if not isinstance(data, Dataset):
-        remedy = "load it: reclm.load_dataset(NAME), or make it: reclm.Dataset.from_frames(FRAME, ITEMS)"
-        message = f"data is a {type(data).__name__}, no data set; {remedy}"
-        raise BadInput(message, value=data, where="data", remedy=remedy)
+    remedy = "load it: reclm.load_dataset(NAME), or make it: reclm.Dataset.from_frames(FRAME, ITEMS)"
+    check_type("data", data, Dataset, remedy)
     return data
 
 

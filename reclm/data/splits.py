@@ -17,7 +17,7 @@ from reclm.errors import BadInput
 
 TRAIN, VALID, TEST = 0, 1, 2
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def place_from_newest(user_idx: np.ndarray, timestamp: np.ndarray | None, generator: Generator) -> np.ndarray:

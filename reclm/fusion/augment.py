@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
-from reclm.errors import BadInput, NotFound, unknown
+from reclm.errors import BadInput, NotFound, check_type, unknown
 from reclm.fusion.dual_mlp import DualMLP
 from reclm.fusion.parametrization import FusedSide, FusedTable, attach, detach, fused_table
 from reclm.fusion.rows import (
@@ -28,7 +28,7 @@ from reclm.fusion.rows import (
 )
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import view_of
-from reclm.profiles.profiles import Profiles
+from reclm.profiles.profiles import HOW, Profiles
 
 
 class Augmented:
@@ -44,6 +44,7 @@ class Augmented:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        check_type("model", model, nn.Module, "give the model that was augmented")
         self.model = model
         embeddings = {path: at for path, at in model.named_modules() if isinstance(at, nn.Embedding)}
         self.tables = {path: at for path, at in embeddings.items() if fused_table(at) is not None}
@@ -171,6 +172,11 @@ def augment(
     """
     if missing not in MISSING:
         raise unknown("missing=", missing, MISSING)
+    check_type("profiles", profiles, (Profiles, Mapping), HOW)
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise BadInput(
+            f"dropout = {dropout!r}: give a share of at least 0 and below 1", value=dropout, where="dropout"
+        )
     if isinstance(profiles, Mapping):
         kinds, view = tuple(profiles), None if data is None else view_of(data)
     else:

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from reclm.data.dataset import ProfileKind, TrainingView
-from reclm.errors import BadInput, NotFound, unknown
+from reclm.errors import BadInput, NotFound, check_type, unknown
 from reclm.profiles.matrix import ProfileMatrix
+from reclm.profiles.profiles import HOW
 
 Missing = Literal["zeros", "plain", "error"]
 MISSING: tuple[Missing, ...] = get_args(Missing)
@@ -104,6 +105,10 @@ def place(
 
 def find_embedding(model: nn.Module, path: str) -> nn.Embedding:
     """Return the model's embedding at a dotted path; NotFound if there is none, BadInput if it cannot be augmented."""
+    check_type(
+        "model", model, nn.Module, "give the recommender itself, a torch.nn.Module with its embeddings"
+    )
+    check_type("the path of an embedding", path, str, "name it as in 'user_embedding' or 'encoder.users'")
     name, module = type(model).__name__, model
     for part in path.split("."):
         module = getattr(module, part, None)
@@ -142,6 +147,7 @@ def check_kinds(names: Iterable[str], what: str) -> None:
 
 def _check_matrix(kind: ProfileKind, matrix: ProfileMatrix, view: TrainingView | None) -> None:
     """Check that somebody has a profile, that profiles go by the data set's rows, and that they are finite."""
+    check_type(f"profiles of {kind}s", matrix, ProfileMatrix, HOW)
     if not matrix.present.any():
         remedy = f"{kind}s=None"
         message = (

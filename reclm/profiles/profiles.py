@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, at_least, near
+from reclm.folders import to_path
 from reclm.profiles.matrix import ProfileMatrix, nearest, profile_vectors, vector_table
 from reclm.profiles.profile import Profile, view_of
 from reclm.profiles.run import ProfileRun
@@ -23,6 +24,10 @@ from reclm.text.encoder import TextEncoder
 
 EDITED = "edited"
 """Model of a profile that :meth:`Profiles.edit` changed."""
+
+
+HOW = "write them with reclm.write_profiles(DATA, …), or open a store: reclm.Profiles.open(FOLDER)"
+"""The way to profiles, for messages."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +68,7 @@ class Profiles:
             NotFound: if there is no store.
             BadInput: if the profiles describe another data set than ``data``.
         """
-        opened = ProfileStore.read(Path(store))
+        opened = ProfileStore.read(to_path(store, "store"))
         view = None if data is None else view_of(data)
         if view is not None and view.fingerprint != opened.info.fingerprint:
             raise _of_other_data(opened, view)
@@ -262,7 +267,7 @@ class Profiles:
         """Write files for other programs: texts (``parquet``) or vectors (``npy``, ``safetensors``, ``recbole``)."""
         from reclm.profiles.exchange import export
 
-        return export(self, format, Path(folder), kinds_of(kinds) if kinds else self.kinds)
+        return export(self, format, to_path(folder, "folder"), kinds_of(kinds) if kinds else self.kinds)
 
     @property
     def coverage(self) -> dict[ProfileKind, tuple[int, int]]:

@@ -11,7 +11,7 @@ from reclm.config import merged, read_yaml
 from reclm.data.dataset import Dataset, TrainingView
 from reclm.errors import BadInput, unknown
 from reclm.files import Lock
-from reclm.folders import current
+from reclm.folders import current, to_path
 from reclm.llm.models import find_model
 from reclm.profiles.profile import view_of
 from reclm.profiles.profiles import Profiles
@@ -29,6 +29,7 @@ def tune(
     stages: Sequence[str] | None = None,
     encoder: str | TextEncoder | None = None,
     progress: bool = True,
+    trust: bool = False,
 ) -> Path:
     """Tune a language model to write profiles, and return the folder of the tuned profiler. It resumes.
 
@@ -43,13 +44,14 @@ def tune(
         stages: the stages to run, where the profiler has several.
         encoder: the text encoder to begin with.
         progress: show progress bars.
+        trust: run the code of classes ``module:Class`` that the file ``config`` names.
 
     Raises:
         NotFound: for an unknown profiler, preset or option.
         BadInput: if the profiler cannot be tuned, or the folder holds something else.
         Busy: if another process tunes in the folder.
     """
-    settings = tuning_settings(profiler, config, teacher=teacher, stages=stages)
+    settings = tuning_settings(profiler, config, teacher=teacher, stages=stages, trust=trust)
     tuner, folder = open_tuner(profiler, data, settings, out=out, model=model, encoder=encoder)
     with tuning_lock(folder):
         tuning = tuner.tuning(view_of(data))
@@ -66,8 +68,12 @@ def tuning_settings(
     *,
     teacher: Any = None,
     stages: Sequence[str] | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
-    """Return the options of a tuning: those of ``config``, with ``changes``, teacher and stages over them."""
+    """Return the options of a tuning: those of ``config``, with ``changes``, teacher and stages over them.
+
+    A file that names a class ``module:Class`` is refused, unless its code is to be ``trust``\\ ed.
+    """
     cls = plugins.get("profiler", profiler)
     if not cls.tunable:
         message = (
@@ -80,7 +86,8 @@ def tuning_settings(
         settings = dict(cls.presets.get(str(config), {}))
     elif Path(config).suffix or Path(config).exists():
         settings = read_yaml(Path(config))
-        plugins.check_trusted(settings, config)
+        if not trust:
+            plugins.check_trusted(settings, config)
     else:
         raise unknown(f"preset of profiler {profiler}", str(config), {"auto", *cls.presets})
     settings = merged(settings, changes or {})
@@ -100,7 +107,7 @@ def _teacher(teacher: Any) -> dict[str, Any]:
         return dict(teacher)
     if isinstance(teacher, Profiles):
         return {f"{kind}s": teacher.folder for kind in teacher.kinds}
-    return {"users": Path(teacher)}
+    return {"users": to_path(teacher, "teacher")}
 
 
 def open_tuner(
@@ -115,7 +122,9 @@ def open_tuner(
     """Return the profiler to tune, and its folder; ``tuning(view)`` of it shows, estimates or does the work."""
     cls = plugins.get("profiler", profiler)
     options = cls.Config.build(dict(settings), where=f"profiler {profiler}")
-    folder = Path(out) if out else current().tuned(data.name, f"{profiler}-{find_model(model).name}")
+    folder = (
+        to_path(out, "out") if out else current().tuned(data.name, f"{profiler}-{find_model(model).name}")
+    )
     if encoder is None or isinstance(encoder, str):
         encoder = TextEncoder(encoder)
     return cls(options, model=model, folder=folder, encoder=encoder), folder

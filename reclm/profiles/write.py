@@ -12,7 +12,7 @@ from reclm import plugins
 from reclm.config import read_yaml
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.errors import NotFound, ReclmError, at_least
-from reclm.folders import current
+from reclm.folders import current, to_path
 from reclm.profiles.estimate import Estimate, dry_run
 from reclm.profiles.profile import Profiler, view_of
 from reclm.profiles.profiles import Profiles
@@ -233,7 +233,7 @@ class _Job:
             encoder = TextEncoder(encoder)
             encoder.model  # noqa: B018 - a wrong one fails now, not after hours of generation
         opened, writer = open_profiler(profiler, settings, model, engine, engine_options=engine_options)
-        folder = Path(store) if store else current().store(view.name, writer)
+        folder = to_path(store, "store") if store else current().store(view.name, writer)
         named = not isinstance(profiler, Profiler) and (model is None or isinstance(model, str))
         name = str(profiler if opened.folder is None else opened.folder.resolve())
         opener = {"profiler": name, "settings": settings, "model": model, "engine": engine} if named else {}

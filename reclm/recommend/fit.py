@@ -7,10 +7,10 @@ from reclm import plugins
 from reclm.config import Config
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset, ProfileKind, check_dataset
-from reclm.errors import BadInput, NotFound, at_least, unknown
+from reclm.errors import BadInput, NotFound, check_seed, check_type, unknown
 from reclm.plugins import environment
 from reclm.profiles.matrix import ProfileMatrix, item_text_features
-from reclm.profiles.profiles import Profiles, TextProfiles
+from reclm.profiles.profiles import HOW, Profiles, TextProfiles
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import Task, validation_task
 from reclm.recommend.recommender import Recommender
@@ -46,8 +46,10 @@ def fit(
         NotFound: for an unknown backbone or option, and where text or profiles are needed and there are none.
         BadInput: for a value out of bounds, and if the training diverges.
     """
-    at_least(0, seed=seed)
+    check_seed(seed=seed)
     check_dataset(data)
+    if profiles is not None:
+        check_type("profiles", profiles, (Profiles, TextProfiles), HOW)
     cls = plugins.get("backbone", backbone)
     model_options, train_options = split_options({backbone: cls.Config}, options)
     config = cls.Config.build(model_options, where=f"backbone {backbone}")

@@ -5,7 +5,7 @@ Accuracy metrics take ``hits`` ``(n, k)`` bool, the places of each user's list t
 the places of each user's best candidates, best first, and -1 where none was left to rank.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reclm.data.dataset import Interactions
-from reclm.errors import unknown
+from reclm.errors import BadInput, unknown
 
 
 def recall(hits: Tensor, positives: Tensor) -> Tensor:
@@ -63,9 +63,17 @@ def parse(name: str) -> tuple[str, int]:
     """Return ``("ndcg", 20)`` of ``"ndcg@20"``; NotFound for an unknown metric or a k that is no positive number."""
     metric, _, k = name.lower().partition("@")
     known = (*METRICS, *BEYOND)
-    if metric not in known or not k.isdigit() or int(k) < 1:
+    if metric not in known or not k.isdecimal() or not 0 < int(k) < 2**31:
         raise unknown("metric", name, [f"{other}@20" for other in known])
     return metric, int(k)
+
+
+def check_metrics(metrics: Sequence[str]) -> list[str]:
+    """Return the names of metrics, a list of one or more, in small letters; NotFound for an unknown one."""
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable) or not (names := [*metrics]):
+        message = f"metrics = {metrics!r}: give a list of one or more, as in ['ndcg@20']"
+        raise BadInput(message, value=metrics, where="metrics", remedy="['ndcg@20']")
+    return ["{}@{}".format(*parse(str(name))) for name in names]
 
 
 def title(name: str) -> str:

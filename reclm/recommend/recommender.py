@@ -12,10 +12,11 @@ from torch import Tensor
 
 from reclm.data.dataset import Dataset, check_dataset
 from reclm.errors import BadInput, NotFound, unknown
+from reclm.folders import to_path
 from reclm.profiles.profiles import Profiles, TextProfiles
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, evaluate, test_tasks
-from reclm.recommend.metrics import title
+from reclm.recommend.metrics import check_metrics, title
 from reclm.recommend.saved import SavedModel, save_model
 from reclm.recommend.serve import NewItems, rank_items
 from reclm.recommend.steering import Steered, steer
@@ -156,7 +157,7 @@ class Recommender:
                     "trained; split the same data set, or fit another model"
                 )
                 raise BadInput(message, value=data.name, where=trained.what)
-        names = [name.lower() for name in metrics]
+        names = check_metrics(metrics)
         tasks = test_tasks(data, "valid" in self.about.trained_on)
         values = {name: evaluate(self.model.scorer(), task, names) for name, task in tasks.items()}
         return Evaluation(data, values)
@@ -179,7 +180,7 @@ class Recommender:
             BadInput: if ``folder`` holds something else than a model, or cannot be written.
         """
         alone = self.data if self.data.folder is None else None
-        save_model(Path(folder), self.about, self.model, self.inputs, alone)
+        save_model(to_path(folder, "folder"), self.about, self.model, self.inputs, alone)
 
     def __repr__(self) -> str:
         return f"Recommender({', '.join(f'{key}={value}' for key, value in self._summary().items())})"

@@ -27,7 +27,7 @@ from reclm.data.storage import is_dataset
 from reclm.data.storage import save as save_dataset
 from reclm.errors import BadInput, Damaged, NotFound
 from reclm.files import atomic_folder, check_files, write_checksums
-from reclm.folders import Workspace, check_folder, current
+from reclm.folders import Workspace, check_folder, current, to_path
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
 
@@ -120,7 +120,7 @@ def load_model(
     """
     from reclm.recommend.recommender import Recommender
 
-    folder = Path(folder)
+    folder = to_path(folder, "folder")
     if not (folder / HEAD).is_file():
         raise NotFound(f"no trained model in {folder}: it has no {HEAD}", value=str(folder))
     check_files(folder, "model", "train it again")

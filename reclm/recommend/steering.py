@@ -13,10 +13,10 @@ import torch
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset, check_dataset
 from reclm.data.item_text import take_rows
-from reclm.errors import BadInput, NotFound, at_least
+from reclm.errors import BadInput, NotFound, at_least, check_seed, check_type
 from reclm.intervals import mean
 from reclm.profiles.matrix import item_text_features
-from reclm.profiles.profiles import Profiles
+from reclm.profiles.profiles import HOW, Profiles
 from reclm.profiles.write import no_profiles
 from reclm.recommend.serve import item_titles
 from reclm.recommend.text_ranking import NO_TEXT, TextRanker
@@ -228,6 +228,8 @@ def measure_steering(
         NotFound: if no user has a profile, no item a text, or there is no such category.
     """
     at_least(1, users=users, k=k)
+    check_seed(seed=seed)
+    check_type("profiles", profiles, Profiles, HOW)
     frame, idmap = profiles.texts("user"), check_dataset(data).users
     texts = {id: text for id, text in zip(frame["id"], frame["text"], strict=True) if text.strip()}
     rows = idmap.find(texts)

@@ -307,7 +307,7 @@ def test_the_share_is_of_what_is_left_where_that_is_less_than_the_list() -> None
 
 def test_the_measure_says_what_is_missing() -> None:
     with pytest.raises(NotFound) as error:
-        measure_steering(ONE, TextsOfNobody(), progress=False)  # pyright: ignore[reportArgumentType]
+        measure_steering(ONE, TextsOfNobody(Path()), progress=False)
     assert error.value.remedy == "reclm profile --dataset films --kind user"
     with pytest.raises(NotFound) as error:
         measured(ONE, k=5)
@@ -317,7 +317,7 @@ def test_the_measure_says_what_is_missing() -> None:
     assert error.value.remedy == "reclm profile --dataset films --profiler keywords --kind user"
 
 
-class TextsOfNobody:
+class TextsOfNobody(Profiles):
     def texts(self, kind: str) -> pd.DataFrame:
         return pd.DataFrame({"id": ["nobody", "u1"], "text": ["Drama.", ""]})
 
