@@ -18,7 +18,7 @@ from reclm.benchmarks.results import Result, RunInfo, TrialResult
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import Damaged, NotFound
-from reclm.files import check_files, write_checksums
+from reclm.files import CHECKSUMS, atomic_change, check_files, write_checksums
 from reclm.folders import check_folder, make_folder, to_path
 from reclm.recommend.metrics import METRICS, parse
 
@@ -91,8 +91,14 @@ def make_run_folder(folder: str | Path | None) -> None:
 
 
 def save(result: Result, folder: Path) -> None:
-    """Write a run."""
+    """Write a run, whole or not at all; what else is in the folder of a run stays."""
     make_run_folder(folder)
+    with atomic_change(folder, (*FILES, CHECKSUMS)) as draft:
+        write(result, draft)
+
+
+def write(result: Result, folder: Path) -> None:
+    """Write the files of a run into an empty folder."""
     _write_json(folder / "about.json", result.about.model_dump(mode="json"))
     write_extras(folder, result.examples, result.quality)
     numbers, users = [], []
@@ -106,7 +112,6 @@ def save(result: Result, folder: Path) -> None:
         users.append(pa.table({**repeated, "user_id": ids, "activity": trial.activity, **trial.values}))
     schema = pa.schema(list(_COLUMNS.items()))
     pq.write_table(pa.Table.from_pylist(numbers, schema), folder / "results.parquet")
-    (folder / "users.parquet").unlink(missing_ok=True)
     if users:
         table = pa.concat_tables(users, promote_options="permissive")
         pq.write_table(table, folder / "users.parquet", compression="zstd")

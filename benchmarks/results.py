@@ -173,7 +173,10 @@ class Result:
         return load(to_path(folder, "folder"))
 
     def save(self, folder: str | Path) -> None:
-        """Write the run to ``folder`` (:mod:`reclm.benchmarks.result_files`); BadInput if that holds something else."""
+        """Write the run to ``folder`` (:mod:`reclm.benchmarks.result_files`), whole or not at all.
+
+        What else lies in the folder of a run, such as its models, stays. BadInput if it holds something else.
+        """
         from reclm.benchmarks.result_files import save
 
         save(self, to_path(folder, "folder"))
@@ -217,7 +220,8 @@ class Result:
 
     def to_html(self, path: str | Path) -> None:
         """Write the report as one page that needs no network."""
-        from reclm.benchmarks.report.page import html_page, write_text
+        from reclm.benchmarks.report.page import html_page
+        from reclm.files import write_text
 
         write_text(to_path(path, "path"), html_page(self))
 

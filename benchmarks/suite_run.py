@@ -14,7 +14,7 @@ from reclm import plugins
 from reclm.benchmarks import results
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import Trial
-from reclm.benchmarks.result_files import make_run_folder, write_extras
+from reclm.benchmarks.result_files import make_run_folder, write, write_extras
 from reclm.benchmarks.search import Searched, sentence
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
@@ -95,7 +95,7 @@ class SuiteRun:
         from reclm.charts import save as save_picture
 
         result = self.result()
-        result.save(folder)
+        write(result, folder)
         if any(row.line for row in self.suite.rows):
             examples.draw_lines(self.suite, result, folder / "comparison.png")
         else:

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reclm.errors import ReclmError
+from reclm.files import atomic_file
 
 COLOURS = ("#8a93a3", "#d9603b")
 """Colours of the baseline and of the row of interest, distinguishable in greyscale and for colour-blind readers."""
@@ -28,8 +28,6 @@ def panels(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG."""
-    try:
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise ReclmError(f"cannot write {path}: {error.strerror or error}", where=path) from error
+    """Write a PNG, whole or not at all."""
+    with atomic_file(path) as draft:
+        figure.savefig(draft, dpi=150, format="png")

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reclm.errors import BadInput, NotFound, unknown
+from reclm.files import write_text
 
 NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 """Errors of PyYAML for a text that is none: an impossible date is a ValueError, ``!!int ""`` an IndexError, …"""
@@ -49,8 +50,8 @@ class Config(BaseModel):
         return cls.build(read_yaml(path), where=str(path))
 
     def to_yaml(self, path: Path) -> None:
-        """Write every option, defaults included."""
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        """Write every option, defaults included: the file whole or not at all."""
+        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
 def _fields(cls: Any, path: tuple[str | int, ...]) -> list[str]:

@@ -99,6 +99,38 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_change(folder: Path, replaced: Collection[str]) -> Iterator[Path]:
+    """Yield a folder that takes the place of ``folder``, as :func:`atomic_folder` does, to write some files anew.
+
+    It begins with all that is in ``folder`` but the files ``replaced`` and drafts, as links where the file system has
+    them.
+    """
+
+    def ignored(place: str, names: list[str]) -> list[str]:
+        top = set(replaced) if Path(place) == folder else set()
+        return [name for name in names if name in top or _DRAFT.fullmatch(name)]
+
+    with atomic_folder(folder) as draft:
+        if folder.is_dir():
+            options: dict[str, Any] = {"copy_function": _link, "dirs_exist_ok": True}
+            shutil.copytree(folder, draft, symlinks=True, ignore=ignored, **options)
+        yield draft
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, whole or not at all; half a surrogate pair in a text of data is written as an escape."""
+    with atomic_file(path) as draft:
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+@contextmanager
 def draft_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill beside ``folder``, for :func:`move_to_free`; what is left of it is deleted."""
     draft = _draft(folder, ".new")

@@ -133,6 +133,37 @@ def test_fault_34_a_folder_that_was_there_is_there_wherever_a_process_is_killed(
     assert deaths >= 5
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_change_of_some_files_is_there_as_a_whole_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    folder = tmp_path / "run"
+    if not links:  # as on a file system without them
+
+        def refused(*_: Any, **options: Any) -> None:
+            raise OSError
+
+        monkeypatch.setattr(os, "link", refused)
+
+    def write(text: str) -> None:
+        with files.atomic_change(folder, ["about", "users"]) as draft:
+            for name in ("about", *(["users"] if text == "old" else [])):
+                (draft / name).write_text(text)
+
+    for step in itertools.count(1):
+        write("old")
+        (folder / "models").mkdir(exist_ok=True)
+        (folder / "models" / "about").write_text("mine")
+        died = killed_at(step, lambda: write("new"))
+        whole = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("a*")}
+        assert (folder / "users").exists() == (whole["about"] == "old")
+        assert whole.pop("models/about") == "mine"
+        if not died:
+            break
+    assert whole == {"about": "new"}
+    assert step > 5
+
+
 def test_fault_34_the_drafts_of_living_processes_and_other_machines_stay(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "one") as draft:
         (draft / "file").write_text("")

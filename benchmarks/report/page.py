@@ -16,7 +16,7 @@ from reclm.benchmarks.report.tables import MARKS, Table
 from reclm.benchmarks.result_files import Example
 from reclm.benchmarks.results import Result, ResultRow
 from reclm.console import fenced, literal, pipe_table, printable, progress_bar
-from reclm.files import atomic_file
+from reclm.files import write_text
 from reclm.folders import make_folder
 from reclm.intervals import NONE, number
 from reclm.recommend.metrics import title
@@ -50,12 +50,6 @@ def write_report(run: Path, out: Path | None = None, progress: bool = True) -> l
             write_text(folder / name, page(result))
             advance(1)
     return [folder / name for name in _PAGES]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; half a surrogate pair in a text of data is written as an escape."""
-    with atomic_file(path) as draft:
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def provenance(result: Result) -> list[tuple[str, str]]:

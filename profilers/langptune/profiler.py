@@ -12,6 +12,7 @@ import numpy as np
 from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput
+from reclm.files import write_text
 from reclm.llm.chat import Chat, TextGenerator, prompt_hash
 from reclm.llm.models import find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
@@ -79,7 +80,7 @@ class Tuned(RunFolder):
         The run of a training that is done does so, too: it may have been killed amid this.
         """
         if not self.done:
-            (self.folder / _DONE).write_text(f"variant: {self.config.variant}\n", encoding="utf-8")
+            write_text(self.folder / _DONE, f"variant: {self.config.variant}\n")
         for part in ("cl/checkpoints", "cl/samples", "rlso/checkpoints"):
             shutil.rmtree(self.folder / part, ignore_errors=True)
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from reclm.console import fenced, literal, pipe_table, rich_table
 from reclm.data.dataset import Dataset
+from reclm.files import write_text
 from reclm.intervals import Estimate, duration, mean, rise
 from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.langptune.profiler import LangPTuneProfiler, by_pass
@@ -93,7 +94,7 @@ def results(tuning: "LangPTunePipeline") -> "list[Table | str]":
     lines += [f"![Loss, reward and how profiles read, step by step]({CURVES})"] if drawn else []
     if config.source == "profile":
         lines += _examples(tuning, dataset, texts, histories)
-    (tuning.folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    write_text(tuning.folder / "report.md", "\n\n".join(lines) + "\n")
 
     title = f"{len(users):,} test sessions, {len(tuning.sessions.items):,} items"
     table = rich_table(title, ("ranking by", *METRICS), measured)

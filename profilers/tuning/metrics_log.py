@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from reclm.charts import COLOURS, panels, save
 from reclm.errors import BadInput, Damaged
+from reclm.files import write_text
 
 FILE = "metrics.jsonl"
 _HELD_OUT = "eval_"
@@ -45,7 +46,7 @@ class MetricsLog:
             text = "".join(f"{line}\n" for line in lines[:step])
         else:
             text = "".join(_line(row["step"], row) for row in rows)
-        self._path.write_text(text, encoding="utf-8")
+        write_text(self._path, text)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:

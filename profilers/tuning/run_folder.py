@@ -13,7 +13,6 @@ from reclm.config import Config as BaseConfig
 from reclm.config import merged
 from reclm.data.dataset import TrainingView
 from reclm.errors import BadInput, NotFound
-from reclm.files import atomic_file
 from reclm.llm.chat import TextGenerator
 from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
@@ -122,8 +121,7 @@ class RunFolder:
         for name, part in ((CONFIG, self.config), (ABOUT, self.about)):
             path = self.folder / name
             if not path.is_file() or type(part).from_yaml(path) != part:
-                with atomic_file(path) as draft:
-                    part.to_yaml(draft)
+                part.to_yaml(path)
 
     @property
     def _definition(self) -> dict[str, Any]:

@@ -237,5 +237,4 @@ class Profiler(ABC):
 
     def save(self, folder: Path) -> None:
         """Write the config to ``folder``, where :meth:`open` reads it."""
-        folder.mkdir(parents=True, exist_ok=True)
         self.config.to_yaml(folder / CONFIG)

@@ -19,7 +19,7 @@ from pydantic import Field
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, Busy, Damaged, NotFound, ReclmError
-from reclm.files import Journal, Lock, atomic_file, swap
+from reclm.files import Journal, Lock, swap
 from reclm.folders import check_folder, current, make_folder
 from reclm.profiles.profile import Profile
 from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, present, read_rows, typed
@@ -160,8 +160,7 @@ class ProfileStore:
         if info == self.info and self.at(self.folder):
             return
         self.info = info
-        with atomic_file(self.folder / "store.yaml") as draft:
-            self.info.to_yaml(draft)
+        self.info.to_yaml(self.folder / "store.yaml")
 
     def __enter__(self) -> Self:
         return self

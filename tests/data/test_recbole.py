@@ -142,12 +142,35 @@ def test_written_files_are_read_back(tmp_path):
         write_atomic(dataset, tmp_path / "out")
 
 
-def test_an_id_that_would_break_the_file_is_refused(tmp_path):
+def small_dataset(user="u"):
     interactions = Interactions(np.array([0]), np.array([0]))
-    dataset = Dataset(
-        "x", IdMap(["a\tb"], "user"), IdMap(["i"], "item"), interactions, interactions, interactions,
+    return Dataset(
+        "x", IdMap([user], "user"), IdMap(["i"], "item"), interactions, interactions, interactions,
         pa.table({"title": ["x"]}), (),
     )  # fmt: skip
+
+
+def test_atomic_files_appear_all_together(tmp_path, monkeypatch):
+    dataset, written = small_dataset(), []
+    real = pa.csv.write_csv
+
+    def killed(*given):
+        if written:
+            raise KeyboardInterrupt
+        written.append(real(*given))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pa.csv, "write_csv", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_atomic(dataset, tmp_path / "out")
+    assert written
+    assert list(tmp_path.iterdir()) == []
+    write_atomic(dataset, tmp_path / "out")
+    assert len(read(tmp_path / "out", strict=True).train) == 1
+
+
+def test_an_id_that_would_break_the_file_is_refused(tmp_path):
+    dataset = small_dataset("a\tb")
     with pytest.raises(BadInput, match=r"user id 'a\\tb'"):
         write_atomic(dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()

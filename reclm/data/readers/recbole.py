@@ -17,7 +17,8 @@ from reclm.data.readers.records import read_all
 from reclm.data.readers.text_file import TextFile
 from reclm.data.splits import SplitOptions, from_given, from_log
 from reclm.errors import BadInput, NotFound
-from reclm.folders import make_folder
+from reclm.files import atomic_folder
+from reclm.folders import check_local
 
 
 def find_stem(source: Path, dataset: str = "") -> Path:
@@ -67,19 +68,25 @@ def read_atomic(path: Path, malformed: MalformedLines) -> tuple[dict[str, str], 
 def write_atomic(dataset: Dataset, folder: Path) -> None:
     """Write the splits, item text and ids of ``dataset`` as atomic files named after ``folder``, as RecBole wants.
 
-    RecBole uses the splits with ``benchmark_filename: [train, valid, test]``; the reader ``recbole`` reads them back.
-    In item text, tabs and line breaks become spaces, and double quotes single ones: RecBole would take a field that
-    begins with a double quote to run on to the next one.
+    The folder, which must be new or empty, appears as a whole or not at all. RecBole uses the splits with
+    ``benchmark_filename: [train, valid, test]``; the reader ``recbole`` reads them back. In item text, tabs and line
+    breaks become spaces, and double quotes single ones: RecBole would take a field that begins with a double quote to
+    run on to the next one.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise BadInput(f"{folder} is not empty; choose a new folder with --out")
-    users, items = dataset.users, dataset.items
-    for ids in (users, items):
+    check_local(folder, "--out")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} is not empty; choose a new folder with --out", value=folder, where="--out")
+    for ids in (dataset.users, dataset.items):
         odd = ids.array.filter(pc.match_substring_regex(ids.array, r'[\t\r\n"]'))
         if len(odd):
             raise BadInput(f"{ids.what} id {odd[0].as_py()!r} cannot stand in an atomic file; rename it")
-    make_folder(folder, "--out")
-    stem = folder / folder.resolve().name
+    with atomic_folder(folder) as draft:
+        _write_files(dataset, draft / folder.resolve().name)
+
+
+def _write_files(dataset: Dataset, stem: Path) -> None:
+    """Write the atomic files ``folder/NAME.…`` of a data set."""
+    users, items = dataset.users, dataset.items
 
     def write(ending: str, columns: dict[str, pa.Array | pa.ChunkedArray]) -> None:
         table = pa.table({name: column.cast(pa.string()) for name, column in columns.items()})

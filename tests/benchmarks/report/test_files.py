@@ -184,6 +184,27 @@ def test_a_result_says_what_it_holds(written):
     assert len(users) == sum(len(trial.user_ids) for trial in result.trials.values())
 
 
+def test_a_result_is_saved_as_a_whole_or_not_at_all(result, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    result.save(run)
+    (run / "models").mkdir()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reclm.benchmarks.result_files.write_checksums", killed)
+        for name in ("run", "new"):
+            with pytest.raises(KeyboardInterrupt):
+                replace(result, history={}).save(tmp_path / name)
+    assert Result.load(run).history == result.history
+    assert [path.name for path in tmp_path.rglob("*") if path.parent.name == "new"] == []
+    replace(result, history={}).save(run)
+    assert not Result.load(run).history
+    assert (run / "models").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "run"]
+
+
 def test_a_run_is_not_written_over_the_files_of_something_else(result, tmp_path):
     checkerboard(users=8, items=8).save(tmp_path / "data")
     (tmp_path / "file").write_text("mine")
