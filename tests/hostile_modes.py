@@ -42,6 +42,9 @@ def changed(message: Any = None, **fields: Any) -> Reply:
     return status, body | fields, headers
 
 
+GZIP: Any = {"Content-Encoding": "gzip"}
+
+
 def raw(data: bytes, status: int = 200, kind: str = "application/json", **headers: str) -> Mode:
     return lambda request: (status, data, {"Content-Type": kind} | headers)
 
@@ -55,7 +58,7 @@ def wire(*parts: bytes | float) -> Mode:
 
     def send(write: Callable[[bytes], Any]) -> None:
         for part in parts:
-            time.sleep(part) if isinstance(part, float) else write(part)
+            write(part) if isinstance(part, bytes) else time.sleep(part)
 
     return lambda request: (0, send, {})
 
@@ -247,7 +250,7 @@ WRONG: dict[str, Mode] = {
     "a number of 5,000 digits": raw(b'{"choices": ' + b"7" * 5000 + b"}"),
     "not UTF-8": raw(b"\xff\xfe\xfd" * 9),
     "a stream": raw(b'data: {"choices": [{"delta": {"content": "User"}}]}\n\n', kind="text/event-stream"),
-    "compressed": raw(gzip.compress(b" " * 50_000_000), **{"Content-Encoding": "gzip"}),
+    "compressed": raw(gzip.compress(b" " * 50_000_000), **GZIP),
     "an error with 200": lambda request: (200, {"error": {"message": f"no quota for {KEY}"}}, {}),
     "204": raw(b"", 204),
     "304": raw(b"", 304),

@@ -338,7 +338,8 @@ class ProfileStore:
 def _profile(row: dict[str, Any]) -> Profile:
     """Return a row as a profile; a row of an earlier version has no seconds."""
     texts: dict[str, Any] = {name: "" if value is None else value for name, value in row.items()}
-    return Profile(**texts | {name: row.get(name) or 0 for name in _NUMBERS})
+    numbers: dict[str, Any] = {name: row.get(name) or 0 for name in _NUMBERS}
+    return Profile(**texts | numbers)
 
 
 def connect(folder: Path | str) -> "DBConnection":

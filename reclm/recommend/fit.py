@@ -135,7 +135,9 @@ def _matrices(
         )
     kinds: tuple[ProfileKind, ...] = ("user", "item") if cls.needs_profiles is None else (cls.needs_profiles,)
     matrices: dict[ProfileKind, ProfileMatrix] = {kind: profiles.matrix(kind) for kind in kinds}
-    present = {kind: matrix for kind, matrix in matrices.items() if matrix.present.any()}
+    present: dict[ProfileKind, ProfileMatrix] = {
+        kind: matrix for kind, matrix in matrices.items() if matrix.present.any()
+    }
     if not present:
         message = f"there is no profile of any user or item of data set {data.name!r}"
         raise NotFound(f"{message}; write some, or leave profiles out", value=data.name, where="profiles")

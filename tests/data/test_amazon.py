@@ -239,7 +239,7 @@ def test_sources_that_are_something_else(tmp_path):
 
 
 junk = st.one_of(
-    st.binary(max_size=30).map(lambda raw: raw.replace(b"\n", b"")),
+    st.binary(max_size=30).map(lambda raw: raw.translate(None, b"\n\0")),
     st.sampled_from([review(0, 0), about(0)]).map(lambda one: json.dumps(one).encode()),
 ).flatmap(lambda raw: st.integers(0, len(raw)).map(lambda cut: raw[:cut]))
 value = st.one_of(
@@ -265,6 +265,13 @@ def test_whatever_lines_lie_between_the_good_reviews_stay(tmp_path_factory, betw
     assert len(dataset.train) + len(dataset.valid) + len(dataset.test) >= 25
     texts = dict(zip(dataset.items.ids(), dataset.item_text["title"].to_pylist(), strict=True))
     assert [texts[f"B{item}"] for item in range(5)] == [f"Film {item}" for item in range(5)]
+
+
+def test_a_nul_byte_is_named_by_its_line(tmp_path):
+    make(tmp_path, [*REVIEWS[:9], b"\0\n", *REVIEWS[9:]], METADATA)
+    with pytest.raises(BadInput, match=r":10: a NUL byte") as raised:
+        read(tmp_path)
+    assert raised.value.value == 10
 
 
 MEASURE = """

@@ -1,6 +1,7 @@
 """Data sets by name, and what they hold."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -153,9 +154,10 @@ def test_fault_17_a_data_set_is_not_written_over_without_a_word(source, tmp_path
     other = tmp_path / "other.csv"
     other.write_text(source.read_text() if source.is_file() else (source / "interactions.csv").read_text())
     before = load_dataset("shop").fingerprint
-    for changes in ({"source": other}, {"source": source, "seed": 7}):
+    changed: list[dict[str, Any]] = [{"source": other}, {"source": source, "seed": 7}]
+    for changes in changed:
         with pytest.raises(BadInput) as error:
-            prepare_dataset("table", name="shop", **({"held_out_items": 0} | changes))
+            prepare_dataset("table", name="shop", **{"held_out_items": 0, **changes})
         assert error.value.remedy == "--replace"
         assert load_dataset("shop").fingerprint == before
     prepare_dataset("table", other, name="shop", replace=True, held_out_items=0)

@@ -1,9 +1,11 @@
 """Tables that a user brings."""
 
 import gzip
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -230,7 +232,7 @@ def test_lists_with_gaps_and_times_finer_than_a_microsecond(tmp_path):
 TITLES = [f"Film {number}" for number in range(5)]
 
 
-def clicks(times: object = range(20), **columns: list) -> pa.Table:
+def clicks(times: Iterable[Any] = range(20), **columns: list) -> pa.Table:
     """Return a log of 4 users and 5 items."""
     log = {"user_id": [row % 4 for row in range(20)], "item_id": [row // 4 for row in range(20)]}
     return pa.table({**log, "timestamp": [*times], **columns})

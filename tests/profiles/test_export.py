@@ -138,8 +138,7 @@ def test_fault_33_a_killed_export_leaves_the_old_one_or_no_manifest(
 def test_fault_33_an_export_of_fewer_kinds_leaves_no_file_of_the_earlier(
     store: ProfileStore, tmp_path: Path, encoder: Any
 ) -> None:
-    for kinds, expected in ((None, 4), (["user"], 2)):
-        Profiles.open(store.folder, **({"kinds": kinds} if kinds else {}), encoder=encoder).export(
-            tmp_path / "out", "npy"
-        )
+    parts: list[tuple[Any, int]] = [(None, 4), (["user"], 2)]
+    for kinds, expected in parts:
+        Profiles.open(store.folder, kinds=kinds, encoder=encoder).export(tmp_path / "out", "npy")
         assert len(list((tmp_path / "out").iterdir())) == expected + 1

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_server import KEY, PROFILE, FakeServer, completion, fake_server, fault
 from hostile_modes import JSON
@@ -59,7 +60,7 @@ def test_a_schema_is_sent_and_the_answer_is_stored_as_text(server: FakeServer, t
 def test_the_schema_belongs_to_the_hash_of_the_prompt(server: FakeServer) -> None:
     def hashes(**settings: Any) -> set[str]:
         zero_shot = profiler(server, **settings)
-        return {one.prompt_hash for one in zero_shot.subjects(view(), "user", range(USERS), {})}
+        return {one.prompt_hash for one in zero_shot.subjects(view(), "user", np.arange(USERS), {})}
 
     assert len(hashes() | hashes(phrases=4) | hashes(constrain=False) | hashes(extensions=True)) == 4 * USERS
     assert hashes() == hashes()

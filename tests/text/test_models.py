@@ -1,5 +1,6 @@
 import json
 import shutil
+from typing import Any
 
 import pytest
 from tiny import CONTEXT, write_tiny_gguf
@@ -188,7 +189,7 @@ def test_fault_26_looking_for_profiles_downloads_and_hashes_nothing(tmp_path, mo
 def test_fault_27_engine_options_are_checked_and_part_of_the_name_where_they_change_words(
     tiny_gguf, tiny_model
 ):
-    def opened(engine=None, **options):
+    def opened(engine=None, **options) -> Any:
         return open_generator(str(tiny_gguf), engine, options)
 
     assert opened().model == opened("openvino", in_flight=1, precision="auto").model == tiny_model.name

@@ -191,7 +191,7 @@ class TransformersGenerator(LocalGenerator):
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            network, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 transformers_folder(model, weights=True),
                 dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
                 use_safetensors=True,
@@ -205,6 +205,7 @@ class TransformersGenerator(LocalGenerator):
         finally:
             if bars:
                 logging.enable_progress_bar()
+        network, report = loaded
         if missing := sorted(report["missing_keys"]):  # they would be random numbers
             message = (
                 f"{model.path} lacks {len(missing)} weights that its config.json names, such as {missing[0]}"

@@ -26,7 +26,7 @@ def metrics(out: Path, stage: str) -> list[dict[str, float]]:
     return [{name: one[name] for name in one if not name.endswith(speed)} for one in lines]
 
 
-def steps(out: Path, stage: str) -> list[int]:
+def steps(out: Path, stage: str) -> list[float]:
     """The training steps that a stage's metrics have a line of."""
     return [one["step"] for one in metrics(out, stage) if "loss" in one or "reward" in one]
 
