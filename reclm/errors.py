@@ -88,13 +88,16 @@ def near(name: str, known: Sequence[str]) -> list[str]:
     return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= 20_000 else []
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
-    """Return the error for a name that is not among ``known``, offering the nearest one."""
+def unknown(what: str, name: str, known: Iterable[str], option: str = "") -> NotFound:
+    """Return the error for a name that is not among ``known``, offering the nearest one, and the ``option`` to give."""
     known = sorted(map(str, known))
     nearest = (*near(str(name), known), "")[0]
     hint = f"did you mean {nearest!r}? " if nearest else ""
     message = f"unknown {what} {name!r}; {hint}known: {', '.join(known)}"
-    return NotFound(message, value=name, where=what, remedy=nearest)
+    how = f"; name it with {option}{nearest or 'NAME'}" if option else ""
+    return NotFound(
+        message + how, value=name, where=what, remedy=option + (nearest or "NAME") if option else nearest
+    )
 
 
 def at_least(least: int, **options: Any) -> None:

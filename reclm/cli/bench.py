@@ -1,5 +1,6 @@
 """``reclm bench``: do the profiles help?"""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -179,13 +180,14 @@ def bench(
 def _next(result: "Result", data: "Dataset", controls: bool) -> None:
     """Name the same command with what it lacks, and the command that recommends."""
     same = shlex.join(["reclm", *sys.argv[1:]])
+    once = re.sub(r" --seeds[ =]\S+", "", same)
     writers = {row.writer for row in result.about.rows if row.writer}
     if not writers and data.has_item_text:
         say(f"next: {same} --augment")
     elif writers and not controls and not any("keywords" in writer for writer in writers):
         say(f"next: {same} --controls   (what the profiles must beat)")
     elif writers and result.about.seeds < 3 and len(result.about.rows) > 1:
-        say(f"next: {same} --seeds 3   (does it hold for other seeds?)")
+        say(f"next: {once} --seeds 3   (does it hold for other seeds?)")
     if result.about.failures or result.folder is None or not (result.folder / "models").is_dir():
         return  # there may be no model to recommend
     user = data.users.ids(data.train.user_idx[:1])[0]

@@ -53,7 +53,7 @@ def prepare_dataset(
     folder = name if isinstance(name, Path) else _named_folder(name or reader)
     recipe = {"reader": reader, "source": place and str(place), "options": config.model_dump(mode="json")}
     if not replace and is_dataset(folder):
-        _check_same_recipe(folder, recipe)
+        _check_same_recipe(folder, recipe, plugin.Config().model_dump(mode="json"))
     elif not replace and name != reader:
         _check_not_embedded(name)
     dataset = plugin.read(place, config, strict=strict)
@@ -77,12 +77,14 @@ def _check_not_embedded(name: str | Path | None) -> None:
         raise BadInput(f"{message}; {remedy}", value=name, where="--name", remedy="--replace")
 
 
-def _check_same_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+def _check_same_recipe(folder: Path, recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuse to save over a data set that comes from another reader, source or choice of options."""
     try:
         saved = read_head(folder).get("prepared", {})
     except ReclmError:  # a damaged one may be prepared again
         return
+    # an option that this version has added has its default there
+    saved = {**saved, "options": {**defaults, **(saved.get("options") or {})}}
     key = next((key for key, value in recipe.items() if saved.get(key) != value), None)
     if key is not None:
         remedy = "prepare this one under another --name, or add --replace"

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap, id_strings
-from reclm.data.readers.columns import strings, to_arrow
+from reclm.data.readers.columns import find_column, strings, to_arrow
 from reclm.errors import BadInput, NotFound, unknown
 from reclm.files import atomic_files
 from reclm.folders import current, make_folder, slug
@@ -82,23 +82,31 @@ def _read(
 ) -> list[Profile]:
     """Return the profiles of a table; ids that the data set lacks, and blank texts, are left out."""
     names = table.column_names
-    for column in filter(None, (text, id)):
-        if column not in names:
-            raise unknown(f"column of {origin}", column, names)
+    for option, column in (("--text ", text), ("--id ", id)):
+        if column is not None:
+            find_column(origin, column, names, option)
     id = id or _id_column(names, kind, text, origin)
     ids = pc.fill_null(id_strings(table[id].combine_chunks()), "").to_pylist()
     texts = pc.fill_null(strings(table[text]), "").to_pylist()
     models = table["model"].cast(pa.string()).to_pylist() if "model" in names else [None] * len(ids)
     settings = json.dumps({"origin": origin})
     profiles: dict[str, Profile] = {}
+    blank = repeated = 0
     for row in _known_rows(ids, view, kind, origin):
         if not (words := texts[row].strip()):
+            blank += 1
             continue
+        repeated += ids[row] in profiles
         if ids[row] in profiles and profiles[ids[row]].text != words:
             message = f"{origin}: {kind} {ids[row]!r} has two profiles; leave one of them out"
             raise BadInput(message, value=ids[row], where=origin)
         key = hashlib.sha256(f"{IMPORTED} {words}".encode()).hexdigest()[:32]
         profiles[ids[row]] = Profile(kind, ids[row], words, key, models[row] or IMPORTED, settings)
+    if blank or repeated:
+        message = (
+            f"{origin}: {blank:,} {kind} profiles without a text are left out, and {repeated:,} repeated ones"
+        )
+        warnings.warn(message, stacklevel=4)
     return list(profiles.values())
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
 from reclm.data.item_text import take_rows
-from reclm.data.readers.columns import readable, strings, to_arrow
+from reclm.data.readers.columns import strings, to_arrow
+from reclm.data.readers.markup import readable
 from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, NotFound, at_least
 from reclm.profiles.matrix import ProfileMatrix

@@ -54,6 +54,7 @@ def test_base_and_augment_side_by_side_with_files_and_the_next_command(
     out = capsys.readouterr().out
     for words in ("base", "augment", "full-shot", "zero-shot", "NDCG@20", "24 of 24 users", "--seeds 3"):
         assert words in out
+    assert "--seeds 2" not in out.partition("next: ")[2]
     record = Result.load(tmp_path / "run")
     assert record.about.suite["model"] == {"dim": 4}
     assert record.row("augment").coverage["user"] == (24, 24)

@@ -78,3 +78,15 @@ def test_profiles_of_somebody_else_are_imported_with_their_origin(run: Any, home
     assert "likes space" in out
     assert "gpt" in out
     assert run("profiles", "import", "theirs.csv", "--dataset", "films", "--kind", "both")[0] == 2
+
+
+def test_imported_profiles_that_are_left_out_are_counted(run: Any, home: Path) -> None:
+    rows = ["anne,likes space", "ben, ", "anne,likes space", "ben,", "anne,likes space"]
+    Path("theirs.csv").write_text("\n".join(["user_id,text", *rows]) + "\n")
+    code, out, err = run("profiles", "import", "theirs.csv", "--dataset", "films")
+    assert code == 0
+    assert "1 user" in out
+    assert "theirs.csv: 2 user profiles without a text are left out, and 2 repeated ones" in err
+    code, _, err = run("profiles", "import", "theirs.csv", "--dataset", "films", "--text", "txt")
+    assert code == 2
+    assert "--text text" in err

@@ -55,6 +55,13 @@ def test_by_hand(tmp_path):
     assert summarise(dataset).tables["protocols"][1][-1] == 4
 
 
+def test_ids_keep_their_leading_zeros(tmp_path):
+    dataset = read(write(tmp_path / "x", "007 10 9 09\n7 010\n", "007 0\n7 10\n"))
+    assert dataset.users.ids() == ["7", "007"]
+    assert dataset.items.ids() == ["0", "9", "09", "10", "010"]
+    assert named(dataset, dataset.test) == [("7", "10"), ("007", "0")]
+
+
 def test_both_splits_can_be_masked(tmp_path):
     folder = write(tmp_path / "x", valid=VALID)
     assert read(folder, mask="train, valid").protocols[0].mask == ("train", "valid")

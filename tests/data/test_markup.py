@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.readers.columns import plain, shortened, without_html
+from reclm.data.readers.markup import plain, shortened, without_html
 
 
 @pytest.mark.parametrize(

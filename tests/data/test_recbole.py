@@ -113,7 +113,7 @@ def test_written_files_are_read_back(tmp_path):
         users,
         items,
         Interactions(
-            np.array([0, 1, 0]), np.array([1, 1, 0]), np.array([2**40, 5, 6]), np.array([0.1, 3, 4])
+            np.array([0, 1, 0]), np.array([1, 1, 0]), np.array([2**31, 5, 6]), np.array([0.1, 3, 4])
         ),
         Interactions(np.array([1]), np.array([0]), np.array([7]), np.array([2.5])),
         Interactions(np.array([0, 1]), np.array([2, 2]), np.array([8, 9]), np.array([1, 1])),
@@ -126,7 +126,7 @@ def test_written_files_are_read_back(tmp_path):
     ]  # fmt: skip
     assert (tmp_path / "out" / "out.train.inter").read_text().splitlines()[:2] == [
         "user_id:token\titem_id:token\trating:float\ttimestamp:float",
-        "u9\ta\t0.1\t1099511627776",
+        "u9\ta\t0.1\t2147483648",
     ]
     again = read(tmp_path / "out", strict=True)
     assert again.users.ids() == users.ids()

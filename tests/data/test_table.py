@@ -20,7 +20,7 @@ from reclm.data.dataset import Dataset, Interactions
 from reclm.data.readers.columns import cast_or_null, seconds
 from reclm.data.readers.table import Table
 from reclm.data.readers.text_file import TextFile
-from reclm.errors import BadInput, ReclmError
+from reclm.errors import BadInput, NotFound, ReclmError
 from reclm.text.item_text import item_texts
 
 LOG = '''\
@@ -70,6 +70,33 @@ def test_described_items_that_nobody_touched_are_counted(tmp_path):
     source = make_folder(tmp_path / "x")
     (source / "items.csv").write_text(ITEMS + "z,1,Zed,\nz,1,Zed,\n")
     assert read(source).report.dropped == {"described item without interactions": 1}
+
+
+def test_repeated_descriptions_of_an_item_are_counted(tmp_path):
+    source = make_folder(tmp_path / "x")
+    first = read(source)
+    (source / "items.csv").write_text(ITEMS + "b,3,Another,1990\na,4,Ay,\na,4,Bee,\n")
+    again = read(source)
+    assert again.item_text.equals(first.item_text)
+    assert again.report.dropped == {"repeated description of an item": 3}
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"user_column": "usr_id"}, "--set user_column=user_id"),
+        ({"rating_column": "stars"}, "--set rating_column=NAME"),
+        ({"item_id_column": "sku"}, "--set item_id_column=NAME"),
+        ({"text_columns": ("titel",)}, "--set text_columns=title"),
+    ],
+)
+def test_an_unknown_column_is_an_error_that_names_its_option(tmp_path, options, remedy):
+    with pytest.raises(NotFound) as error:
+        read(make_folder(tmp_path / "x"), **options)
+    assert (
+        error.value.value == next(iter(options.values())) or (error.value.value,) == options["text_columns"]
+    )
+    assert error.value.remedy == remedy
 
 
 def test_parquet_with_other_names_reads_alike(tmp_path):
@@ -362,7 +389,7 @@ def test_fault_24_another_encoding_is_named(tmp_path, encoding, remedy):
     assert len(read(source, encoding=encoding).train) == 12
 
 
-@pytest.mark.parametrize("form", ["%m/%d/%Y %H:%M", "%d.%m.%Y", "%Y", "%s000000000"])
+@pytest.mark.parametrize("form", ["%m/%d/%Y %H:%M", "%d.%m.%Y", "%Y"])
 def test_fault_25_the_reason_is_told_where_all_lines_are_malformed(tmp_path, form):
     when = [datetime(2024, 1, 1 + row, tzinfo=UTC) for row in range(20)]
     when = [time.strftime(form) if form != "%Y" else "soon" for time in when]
@@ -370,6 +397,35 @@ def test_fault_25_the_reason_is_told_where_all_lines_are_malformed(tmp_path, for
     with pytest.raises(BadInput, match=r"interactions\.csv:2: .*timestamp is neither .*time_unit") as caught:
         read(source)
     assert caught.value.value["malformed line"] == 20
+
+
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+@pytest.mark.parametrize("given", UNITS)
+@pytest.mark.parametrize("unit", UNITS)
+def test_fault_25_times_of_another_unit_are_no_times(tmp_path, unit, given):
+    """Read in silence, milliseconds would be of the year 50,000, and seconds all of one week of 1970."""
+    first = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
+    times = [int(first + 3600 * row) * UNITS[given] for row in range(20)]
+    source = as_csv(tmp_path / "x", clicks([str(time) for time in times]))
+    frame = pa.table(clicks([0] * 20)).set_column(2, "timestamp", pa.array(times, pa.int64()))
+    readers = (lambda: read(source, time_unit=unit), lambda: Dataset.from_frames(frame, time_unit=unit))
+    for reader, option in zip(readers, ("--set time_unit=", "time_unit="), strict=True):
+        if unit == given:
+            assert reader().train.timestamp.min() == first
+            continue
+        with pytest.raises(BadInput) as error:
+            reader()
+        assert error.value.remedy == option + given
+
+
+def test_times_that_count_from_any_beginning_are_read(tmp_path):
+    source = as_csv(tmp_path / "x", clicks([str(10 * row) for row in range(20)]))
+    for unit in UNITS:
+        assert read(source, time_unit=unit).report.dropped == {}
+    source = as_csv(tmp_path / "y", clicks([str(1_700_000_000 + row) for row in range(19)] + [str(10**15)]))
+    assert read(source).report.dropped == {"malformed line": 1}
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ NO_DELIMITER = "\x1f"  # stands in no list, so that a line is one field
 class Adjacency(Reader):
     """A folder with ``train.txt``, ``test.txt`` and perhaps ``valid.txt``: lines of a user and all of its items there.
 
-    Ids are whole numbers, and rows are in their order: where ids run from 0 without gaps, row and id are the same. A
-    line with the user alone is a user without items; several lines of one user count as one. A user-item pair counts
-    once, in the first of train, valid and test that has it. There are no times and there is no item text. The one
-    protocol, ``full-shot``, ranks all items.
+    Ids are whole numbers, and rows are in their order: where ids run from 0 without gaps, row and id are the same.
+    ``007`` is another id than ``7``. A line with the user alone is a user without items; several lines of one user
+    count as one. A user-item pair counts once, in the first of train, valid and test that has it. There are no times
+    and there is no item text. The one protocol, ``full-shot``, ranks all items.
     """
 
     name = "adjacency"
@@ -73,7 +73,7 @@ class Adjacency(Reader):
             generator = np.random.default_rng(config.seed)
             part = splits.per_user_temporal(train.user_idx, None, config.valid, 0, generator)
             train, valid = train.take(part == splits.TRAIN), train.take(part == splits.VALID)
-        users, items = IdMap(pa.array(user_ids), "user"), IdMap(pa.array(item_ids), "item")
+        users, items = IdMap(_texts(user_ids), "user"), IdMap(_texts(item_ids), "item")
         no_text = pa.table({"item_id": items.array}).select([])
         protocols = (Protocol("full-shot", np.arange(len(items)), config.mask),)
         parts, report = (train, valid, test), malformed.report
@@ -88,7 +88,7 @@ class LastFM(Adjacency):
 
 
 def _read(path: Path, malformed: MalformedLines) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the users listed, one a line, and the user and the item of each interaction: ids, int64."""
+    """Return the users listed, one a line, and the user and the item of each interaction: numbers of :func:`_ids`."""
     rows = read_rows(TextFile.on_disk(path), ["line"], malformed, delimiter=NO_DELIMITER)
     none = np.empty(0, np.int64)
     blocks = [(none, none), *(_ids(block, malformed) for block in rows)]
@@ -100,7 +100,10 @@ def _read(path: Path, malformed: MalformedLines) -> tuple[np.ndarray, np.ndarray
 
 
 def _ids(rows: Rows, malformed: MalformedLines) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of all lines ``(n,)`` int64, and their number a line; lines with anything else are malformed."""
+    """Return the ids of all lines, and their number a line; lines with anything else are malformed.
+
+    An id is the int64 of its digits behind a 1, which keeps leading zeros apart, and the order of all others.
+    """
     text = pc.ascii_trim_whitespace(rows["line"].combine_chunks())
     filled = pc.greater(pc.binary_length(text), 0).to_numpy(zero_copy_only=False)
     rows, text = rows.keep(filled), text.filter(pa.array(filled))
@@ -112,5 +115,10 @@ def _ids(rows: Rows, malformed: MalformedLines) -> tuple[np.ndarray, np.ndarray]
     bad = np.zeros(len(lists), bool)
     bad[line[~whole]] = True
     rows.reject(bad, "an id that is no whole number", malformed)
-    ids = words.filter(pa.array(~bad[line])).cast(pa.int64())
+    ids = pc.binary_join_element_wise("1", words.filter(pa.array(~bad[line])), "").cast(pa.int64())
     return ids.to_numpy(), lists.value_lengths().to_numpy()[~bad].astype(np.int64)
+
+
+def _texts(ids: np.ndarray) -> pa.Array:
+    """Return the numbers of :func:`_ids` as they were written."""
+    return pc.utf8_slice_codeunits(pa.array(ids).cast(pa.string()), 1)

@@ -18,8 +18,9 @@ from reclm.data.dataset import Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.item_text import item_texts
 from reclm.data.readers.base import MalformedLines, Reader, existing
-from reclm.data.readers.columns import Column, joined, numbered, numbers, plain, shortened, text_of
+from reclm.data.readers.columns import Column, joined, numbered, numbers, text_of
 from reclm.data.readers.lines import Rows
+from reclm.data.readers.markup import plain, shortened
 from reclm.data.readers.records import JsonLines
 from reclm.data.readers.text_file import TextFile
 from reclm.data.splits import SplitOptions, from_log, rows_to_keep

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from typing import Any, Literal, Self
 
 import narwhals as nw
@@ -12,16 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reclm.config import Config
-from reclm.data.dataset import Interactions
+from reclm.data.dataset import Interactions, ReadReport
 from reclm.data.id_map import IdMap, id_strings, unreadable, whole_numbers
 from reclm.data.item_text import has_text
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.lines import Rows
+from reclm.data.readers.markup import readable
 from reclm.errors import BadInput, unknown
 
 Column = pa.ChunkedArray
 TimeUnit = Literal["s", "ms", "us", "ns"]
-PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+OLDEST, NEWEST = 631_152_000, 4_102_444_800  # 1990 and 2100, in s
+SAMPLE = 256  # times of each block that are looked at to tell their unit
 TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "unix_time", "unix_timestamp", "created_at"}
 TIME_NAMES |= {
     "event_time",
@@ -31,13 +33,6 @@ TIME_NAMES |= {
     "event_timestamp",
     "date_time",
 }
-# tags that may stand within a word; all others part words
-_INLINE = {"a", "b", "big", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "u"}
-_MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]"
-_TAGS = "a|b|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|img|li|ol|p|script|small|span|strong"
-_TAGS += "|style|sub|sup|table|tbody|td|th|tr|u|ul"
-_ATTRIBUTES = r"""(\s+[\w:-]+\s*=\s*("[^"]*"|'[^']*'|[^\s<>"']+))*\s*"""  # "a<b and b>c" is no tag
-_HTML = rf"(?i)</?({_TAGS}){_ATTRIBUTES}/?>|&(#\d+|#x[0-9a-f]+|[a-z]{{2,8}}\d?);|<!--"
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ class LogColumns:
             name, needed = getattr(config, option, None), {f"user_{ending}", f"item_{ending}"}
             if name is None or (name not in names and option not in needed | config.model_fields_set):
                 return None
-            return find_column(file, name, names)
+            return find_column(file, name, names, f"--set {option}=")
 
         columns = cls(*map(find, ("user", "item", "time", "rating", "review", "label")))
         if f"time_{ending}" not in config.model_fields_set:
@@ -86,13 +81,52 @@ class LogColumns:
 
 
 def read_log(
-    blocks: Iterable[Rows], columns: LogColumns, malformed: MalformedLines, unit: TimeUnit = "s"
+    blocks: Iterable[Rows],
+    columns: LogColumns,
+    malformed: MalformedLines,
+    unit: TimeUnit = "s",
+    unit_option: str = "--set time_unit=",
 ) -> pa.Table:
     """Return ``user``, ``item``, ``line`` and, as far as known, ``timestamp``, ``rating``, ``review`` of all blocks.
 
-    Rows without ids, or whose time or rating is not one, are malformed.
+    Rows without ids, or whose time or rating is not one, are malformed. BadInput where times are of another ``unit``.
     """
-    return pa.concat_tables([_log_of(rows, columns, malformed, unit) for rows in blocks])
+    parts, samples, file = [], [np.empty(0)], ""
+    for rows in blocks:
+        if columns.time:
+            samples.append(_numbers_among(rows[columns.time].slice(0, SAMPLE)))
+        parts.append(_log_of(rows, columns, malformed, unit))
+        file = rows.file
+    times = np.concatenate(samples)
+    likely = likely_unit(times)
+    if likely and likely != unit:
+        usual, remedy = int(np.median(times)), f"{unit_option}{likely}"
+        as_read, meant = (np.datetime64(usual // PER_SECOND[by], "s") for by in (unit, likely))
+        message = f"{file}: {columns.time} {usual} is {as_read} in {unit} since 1970, and {meant} in {likely}"
+        raise BadInput(f"{message}; name the unit: {remedy}", value=usual, where=file, remedy=remedy)
+    return pa.concat_tables(parts)
+
+
+def likely_unit(times: np.ndarray) -> TimeUnit | None:
+    """Return the unit in which nearly all times, numbers, lie between 1990 and 2100; None where there is none.
+
+    >>> likely_unit(np.array([1.5e12, 1.6e12])), likely_unit(np.arange(5.0))
+    ('ms', None)
+    """
+    if not len(times):
+        return None
+    low, high = np.quantile(times, (0.05, 0.95))
+    return next(
+        (unit for unit, per in PER_SECOND.items() if OLDEST * per <= low and high <= NEWEST * per), None
+    )
+
+
+def _numbers_among(column: Column) -> np.ndarray:
+    """Return the numbers of a column; none of a type of dates."""
+    if pa.types.is_temporal(column.type):
+        return np.empty(0)
+    values, bad = numbers(column)
+    return values[~bad]
 
 
 def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit) -> pa.Table:
@@ -104,9 +138,9 @@ def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: Ti
     }
     if columns.time:
         log["timestamp"], bad = seconds(rows[columns.time], unit)
-        wrong[f"{columns.time} is neither an ISO timestamp nor a number of {unit} since 1970 (time_unit)"] = (
-            bad
-        )
+        wrong[
+            f"{columns.time} is neither an ISO timestamp nor a number of {unit} since 1970, before 2100 (time_unit)"
+        ] = bad
     if columns.rating:
         rating, wrong[f"{columns.rating} is no number"] = numbers(rows[columns.rating])
         log["rating"] = rating.astype(np.float32)
@@ -155,16 +189,24 @@ def numbered(parts: Sequence[pa.DictionaryArray], what: str) -> tuple[IdMap, np.
 
 
 def text_of(
-    items: IdMap, table: pa.Table | None = None, id_column: str = "", fields: Sequence[str] = ()
+    items: IdMap,
+    table: pa.Table | None = None,
+    id_column: str = "",
+    fields: Sequence[str] = (),
+    report: ReadReport | None = None,
 ) -> pa.Table:
     """Return columns ``fields`` for ``items``, in their order: strings, empty where ``table`` has no row or null.
 
-    Of several rows with the same id the first counts. Where nothing is known of the items there are no columns.
+    Of several rows with the same id the first counts, and the ``report`` counts the others. Where nothing is known of
+    the items there are no columns.
     """
     if table is None or not fields:
         return pa.table({"item_id": items.array}).select([])
     ids = ids_of(table[id_column]).combine_chunks()
     row = pc.index_in(items.array, value_set=ids)
+    if report is not None:
+        used = ids.filter(pc.is_in(ids, value_set=items.array))
+        report.drop("repeated description of an item", len(used) - pc.count_distinct(used).as_py())
     if len(items) and row.null_count == len(items):
         first, described = items.array[0].as_py(), ids[0].as_py() if len(ids) else None
         message = (
@@ -257,6 +299,8 @@ def _cast(column: Column | pa.Array, to: pa.DataType) -> Column:
 
 def numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
     """Return values ``(n,)`` float64 and a mask ``(n,)`` of those that are no finite number (they become 0)."""
+    if pa.types.is_integer(column.type):  # beyond 2⁵³ the nearest float will do
+        column = column.cast(pa.float64(), safe=False)
     values = cast_or_null(column, pa.float64()).to_numpy().astype(np.float64)
     bad = ~np.isfinite(values)
     return np.where(bad, 0.0, values), bad
@@ -280,7 +324,7 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
         bad = column.is_null().to_numpy()
         return pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // 1_000_000, bad
     values, bad = numbers(column)
-    bad |= np.abs(values) > 2**53 * max(1, PER_SECOND[unit] // 1_000_000)
+    bad |= np.abs(values) > NEWEST * PER_SECOND[unit]
     return np.where(bad, 0, np.floor(values / PER_SECOND[unit])).astype(np.int64), bad
 
 
@@ -309,83 +353,8 @@ def check_names(names: Sequence[str], file: str) -> None:
         raise BadInput(f"{file}: two columns have the same name: {', '.join(names)}", where=file)
 
 
-def find_column(file: str, name: str, names: Sequence[str]) -> str:
-    """Return ``name``, which must be a column of ``file``."""
+def find_column(file: str, name: str, names: Sequence[str], option: str = "") -> str:
+    """Return ``name``, which must be a column of ``file``; ``option`` is how another one is named."""
     if name not in names:
-        raise unknown(f"column of {file}", name, names)
+        raise unknown(f"column of {file}", name, names, option)
     return name
-
-
-class _Text(HTMLParser):
-    """Collect the text of HTML; tags that part words become spaces."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: list[str] = []
-        self.unseen = ""
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in ("script", "style"):
-            self.unseen = tag
-        self.pieces.append("" if tag in _INLINE else " ")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self.unseen:
-            self.unseen = ""
-        self.pieces.append("" if tag in _INLINE else " ")
-
-    def handle_data(self, data: str) -> None:
-        if not self.unseen:
-            self.pieces.append(data)
-
-
-def without_html(text: str) -> str:
-    """Return the text that a browser would show, on one line.
-
-    >>> without_html("<p>Tom &amp; <b>J</b>erry</p><p>I &lt;3 it</p>")
-    'Tom & Jerry I <3 it'
-    """
-    parser = _Text()
-    try:
-        parser.feed(text)
-        parser.close()
-    except AssertionError:  # "<![" that begins nothing known: HTMLParser gives up
-        return " ".join(re.sub(r"<[^>]*>?", " ", text).split())
-    return " ".join("".join(parser.pieces).split())
-
-
-def plain(column: Column) -> tuple[Column, np.ndarray]:
-    """Clean texts of HTML, control characters, runs of blanks and nulls; return them and a mask of those with HTML."""
-    column = pc.fill_null(column, "")
-    marked = pc.match_substring_regex(column, _MARKUP).to_numpy()
-    # most of it is <br />; only what is left after that is parsed, text by text
-    column = pc.replace_substring_regex(column, r"(?i)<br\s*/?>", " ")
-    rest = pc.match_substring_regex(column, _MARKUP)
-    parsed = pa.array([without_html(text) for text in column.filter(rest).to_pylist()], column.type)
-    if len(parsed):
-        whole, mask = column.combine_chunks(), rest.combine_chunks()
-        column = pa.chunked_array([pc.replace_with_mask(whole, mask, parsed)])
-    column = pc.replace_substring_regex(column, r"[\x00-\x20\x7f]{2,}|[\x00-\x1f\x7f]", " ")
-    return pc.utf8_trim_whitespace(column), marked
-
-
-def readable(column: Column) -> Column:
-    """Return texts without HTML, where they hold tags or entities of it; all others are as they were.
-
-    >>> readable(pa.chunked_array([["<p>Tom &amp; Jerry</p>", "R&B", "a<b", "&nbsp;x"]])).to_pylist()
-    ['Tom & Jerry', 'R&B', 'a<b', 'x']
-    """
-    marked = pc.match_substring_regex(column, _HTML)
-    if not pc.any(marked).as_py():
-        return column
-    texts = zip(column.to_pylist(), marked.to_pylist(), strict=True)
-    return pa.chunked_array([[without_html(text) if html else text for text, html in texts]], pa.string())
-
-
-def shortened(column: Column, longest: int | None) -> tuple[Column, np.ndarray]:
-    """Cut texts to ``longest`` characters, if any, between words and with ``…``; return them and a mask of those."""
-    if longest is None:
-        return column, np.zeros(len(column), bool)
-    long = pc.greater(pc.utf8_length(column), longest)
-    cut = pc.replace_substring_regex(pc.utf8_slice_codeunits(column, 0, longest - 1), r"\s+\S*$", "")
-    return pc.if_else(long, pc.binary_join_element_wise(cut, "…", ""), column), long.to_numpy()

@@ -11,7 +11,15 @@ from reclm.config import Config as BaseConfig
 from reclm.data.dataset import SPLITS, Dataset, Interactions, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
-from reclm.data.readers.columns import LogColumns, find_column, id_map, interactions_of, read_log, text_of
+from reclm.data.readers.columns import (
+    LogColumns,
+    TimeUnit,
+    find_column,
+    id_map,
+    interactions_of,
+    read_log,
+    text_of,
+)
 from reclm.data.readers.lines import Rows
 from reclm.data.readers.records import read_all
 from reclm.data.readers.text_file import TextFile
@@ -137,7 +145,9 @@ class RecBole(Reader):
         rating_field: str = "rating"
         """Column of ratings, if there is one."""
         time_field: str | None = "timestamp"
-        """Column of times in seconds since 1970, if there is one; null takes none."""
+        """Column of times, if there is one; null takes none."""
+        time_unit: TimeUnit = "s"
+        """Unit of the times: since 1970, in s, ms, us or ns."""
         label_field: str | None = "label"
         """Column of 0 and 1, if there is one; interactions labelled 0 are left out. null takes all for positives."""
 
@@ -150,7 +160,10 @@ class RecBole(Reader):
             return self._ready_made(stem, config, described, malformed)
         log = _log(beside(stem, "inter"), config, malformed)
         users, items = id_map("user", log["user"]), id_map("item", log["item"])
-        log, text = interactions_of(log, users, items), _item_text(items, described, config.item_field)
+        log, text = (
+            interactions_of(log, users, items),
+            _item_text(items, described, config.item_field, malformed.report),
+        )
         return from_log(self.name, users, items, log, text, config, malformed.report)
 
     def _ready_made(
@@ -170,7 +183,7 @@ class RecBole(Reader):
         if described is not None:  # items may be described that nobody touched
             touched = id_map("item", *(log["item"] for log in logs.values()))
             _item_text(touched, described, config.item_field)
-        text = _item_text(items, described, config.item_field)
+        text = _item_text(items, described, config.item_field, malformed.report)
         return from_given(self.name, users, items, interactions, text, malformed.report)
 
 
@@ -228,7 +241,7 @@ def _installed_ml_100k() -> Path:
 def _log(path: Path, config: RecBole.Config, malformed: MalformedLines) -> pa.Table:
     types, rows = read_atomic(path, malformed)
     columns = LogColumns.of(str(path), rows.table.column_names, config, "field")
-    log = read_log([rows], columns, malformed)
+    log = read_log([rows], columns, malformed, config.time_unit)
     for name, kind in types.items():
         if kind.endswith("_seq"):  # a history before the item, say, whose own times are not known
             malformed.report.count(f"interactions whose {name} ({kind}) is not read", len(log))
@@ -240,14 +253,16 @@ def _described(path: Path, id_field: str, malformed: MalformedLines) -> Rows | N
     if not path.is_file():
         return None
     types, rows = read_atomic(path, malformed)
-    find_column(str(path), id_field, rows.table.column_names)
+    find_column(str(path), id_field, rows.table.column_names, f"--set {path.suffix[1:]}_field=")
     rows = rows.reject(pc.equal(rows[id_field], "").to_numpy(), f"no {id_field}", malformed)
     tokens = [name for name, kind in types.items() if kind in ("token", "token_seq") or name == id_field]
     return Rows(rows.file, rows.table.select(tokens), rows.lines)
 
 
-def _item_text(items: IdMap, described: Rows | None, id_field: str) -> pa.Table:
+def _item_text(
+    items: IdMap, described: Rows | None, id_field: str, report: ReadReport | None = None
+) -> pa.Table:
     if described is None:
         return text_of(items)
     fields = [name for name in described.table.column_names if name != id_field]
-    return text_of(items, described.table, id_field, fields)
+    return text_of(items, described.table, id_field, fields, report)

@@ -123,8 +123,11 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
         return text_of(items)
     file = TableFile(path, config.delimiter, config.encoding)
     id_column = config.item_id_column
-    for name in (id_column, *config.text_columns):
-        find_column(str(path), name, list(file.columns))
+    for name, option in {
+        id_column: "item_id_column",
+        **dict.fromkeys(config.text_columns, "text_columns"),
+    }.items():
+        find_column(str(path), name, list(file.columns), f"--set {option}=")
     texts = [name for name, is_text in file.columns.items() if is_text and name != id_column]
     asked = [name for name in template_fields(config.text_template) if name in file.columns]
     fields = [*(config.text_columns or dict.fromkeys([*texts, *asked]))]
@@ -134,7 +137,7 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
         fields = [name for name in fields if name in asked or name in without_numbers(table, [name])]
     strangers = items.find(ids_of(table[id_column]).unique()) < 0
     malformed.report.drop("described item without interactions", int(strangers.sum()))
-    return text_of(items, table, id_column, fields)
+    return text_of(items, table, id_column, fields, malformed.report)
 
 
 @dataclass(frozen=True)
@@ -201,22 +204,23 @@ def from_frames(
         columns.check_time("interactions", table.column_names, "time=", "time=None")
     if columns.label == DEFAULT_LABEL and columns.label not in table.column_names:
         columns = replace(columns, label=None)
-    for column in (columns.user, columns.item, *columns.names()):
-        find_column("interactions", column, table.column_names)
+    for role, column in vars(columns).items():
+        if column is not None or role in ("user", "item"):
+            find_column("interactions", column, table.column_names, f"{role}=")
     malformed = MalformedLines(ReadReport())
     rows = Rows("interactions", table, np.arange(1, len(table) + 1))
     unit = FrameOptions.build({"time_unit": options.pop("time_unit", "s")}, "option").time_unit
     part = np.empty(0, np.int8)
     if split == "given":
         rows, part = _given(rows, options.pop("split_column", "split"), malformed)
-    log = read_log([rows], columns, malformed, unit)
+    log = read_log([rows], columns, malformed, unit, "time_unit=")
     report = malformed.report
     if not len(log):
         first = f"the first: {report.malformed[0]}" if report.malformed else "it is empty"
         raise BadInput(f"interactions holds no usable rows; {first}", where="interactions")
     users, ids = id_map("user", log["user"]), id_map("item", log["item"])
     numbered = interactions_of(log, users, ids)
-    item_text, template = _frame_text(items, columns.item, text, ids)
+    item_text, template = _frame_text(items, columns.item, text, ids, report)
     if split == "given":
         if options:
             raise unknown("option of split='given'", next(iter(options)), ["split_column", "time_unit"])
@@ -238,23 +242,25 @@ def from_frames(
 
 def _given(rows: Rows, column: str, malformed: MalformedLines) -> tuple[Rows, np.ndarray]:
     """Return the rows whose split is named, and ``(n,)`` which of :data:`SPLITS` each row of the frame is in."""
-    find_column("interactions", column, rows.table.column_names)
+    find_column("interactions", column, rows.table.column_names, "split_column=")
     wanted = strings(rows[column]).combine_chunks()
     part = pc.fill_null(pc.index_in(wanted, value_set=pa.array(SPLITS)), -1).to_numpy()
     return rows.reject(part < 0, f"{column} is not train, valid or test", malformed), part
 
 
-def _frame_text(items: Any, item: str, text: Sequence[str] | str | None, ids: IdMap) -> tuple[pa.Table, str]:
+def _frame_text(
+    items: Any, item: str, text: Sequence[str] | str | None, ids: IdMap, report: ReadReport
+) -> tuple[pa.Table, str]:
     """Return the text fields of the items, and the template that ``text`` may be."""
     if items is None:
         if text:
             raise BadInput(f"text = {text!r} needs a frame of items", value=text, where="text")
         return text_of(ids), ""
     table = to_arrow(items, "items")
-    find_column("items", item, table.column_names)
+    find_column("items", item, table.column_names, "item=")
     template = text if isinstance(text, str) and "{" in text else ""
     names = [text] if isinstance(text, str) and text else text
     fields = template_fields(template) if template else names or text_fields(table.schema, item)
     for field in fields:
-        find_column("items", field, table.column_names)
-    return text_of(ids, table, item, fields), template
+        find_column("items", field, table.column_names, "text=")
+    return text_of(ids, table, item, fields, report), template
