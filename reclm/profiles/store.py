@@ -19,7 +19,7 @@ from pydantic import Field
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, Busy, Damaged, NotFound, ReclmError
-from reclm.files import Journal, Lock, swap
+from reclm.files import Journal, Lock, draft_folder, remove_folder, swap
 from reclm.folders import check_folder, current, make_folder
 from reclm.profiles.profile import Profile
 from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, present, read_rows, typed
@@ -108,9 +108,11 @@ class ProfileStore:
         """
         info = StoreInfo(fingerprint=fingerprint, writer=writer, dataset=dataset)
         if fresh and cls.at(folder):
-            _set_aside(folder)
+            with cls.read(folder).lock:
+                folder.rename(_aside(folder))
         if not cls.at(folder):
-            earlier = _last_set_aside(folder, writer) if carry_over else ""
+            set_aside = (store for store in _set_aside(folder) if carry_over and store.info.writer == writer)
+            earlier = next((store.folder.name for store in set_aside), "")
             return cls._create(folder, info.model_copy(update={"earlier": earlier}))
         store = cls.read(folder)
         if carry_over and store.info.fingerprint != fingerprint and store.info.writer == writer:
@@ -132,7 +134,12 @@ class ProfileStore:
         """Set the store in ``folder`` aside, and return a new one that looks there for answers."""
         new = info.model_copy(update={"earlier": (aside := _aside(folder)).name})
         with cls.read(folder).lock:
-            cls._create(aside, new)
+            for other in _set_aside(folder):
+                if other.info.earlier == other.folder.name:  # new, by a run that was killed before the swap
+                    remove_folder(other.folder)
+            with draft_folder(aside) as draft:
+                cls._create(draft, new)
+                draft.rename(aside)
             if not swap(aside, folder):
                 shutil.rmtree(aside)
                 folder.rename(aside)
@@ -376,16 +383,10 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.old-{datetime.now():%Y%m%d-%H%M%S-%f}")
 
 
-def _set_aside(folder: Path) -> Path:
-    with ProfileStore.read(folder).lock:
-        return folder.rename(_aside(folder))
-
-
-def _last_set_aside(folder: Path, writer: str) -> str:
-    """Return the name of the store of a writer that was set aside last, empty where there is none."""
+def _set_aside(folder: Path) -> "list[ProfileStore]":
+    """Return the stores of ``folder`` that were set aside, the newest first."""
     others = sorted(folder.parent.glob(f"{glob.escape(folder.name)}.old-*"), reverse=True)
-    stores = [ProfileStore.read(other) for other in others if ProfileStore.at(other)]
-    return next((store.folder.name for store in stores if store.info.writer == writer), "")
+    return [ProfileStore.read(other) for other in others if ProfileStore.at(other)]
 
 
 def stores() -> list[tuple[Path, StoreInfo]]:

@@ -203,28 +203,34 @@ def test_other_folders_are_left_alone(folder: Path) -> None:
     assert [one.name for one in folder.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_fault_34_a_carry_over_that_was_killed_forgets_no_store(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+@pytest.mark.parametrize("moment", ["before the swap", "after the swap", "no swap"])
+def test_fault_34_a_carry_over_that_was_killed_forgets_no_store_and_leaves_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     with ProfileStore.open(folder, "f00d", "zero-shot") as opened:
         opened.add([ANNE])
-    if exchange:
+    if moment != "no swap":
 
         def killed(one: Path, other: Path) -> bool:
-            files.swap(one, other)
+            if moment == "after the swap":
+                files.swap(one, other)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(store, "swap", killed)
     else:
         monkeypatch.setattr(store, "swap", lambda *_: False)
         rename = Path.rename
-        monkeypatch.setattr(Path, "rename", lambda folder, aside: rename(folder, aside) and sys.exit())
+
+        def renamed(one: Path, other: Path) -> Path:
+            rename(one, other)
+            return sys.exit() if one == folder else other
+
+        monkeypatch.setattr(Path, "rename", renamed)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         ProfileStore.open(folder, "beef", "zero-shot", carry_over=True)
     monkeypatch.undo()
     again = ProfileStore.open(folder, "beef", "zero-shot", carry_over=True)
-    assert again.info.earlier.startswith("store.old-")
+    assert [path.name for path in folder.parent.iterdir() if path != folder] == [again.info.earlier]
     assert again.by_hash({ANNE.prompt_hash}) == {ANNE.prompt_hash: ANNE}
 
 
