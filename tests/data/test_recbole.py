@@ -138,8 +138,12 @@ def test_written_files_are_read_back(tmp_path):
     # "c" and "d" are in neither train nor valid, "c" is tested on
     assert again.items.ids(again.protocol("zero-shot").candidates) == ["c", "d"]
     assert len(again.protocol("full-shot").candidates) == 4
-    with pytest.raises(BadInput, match="out is not empty"):
+    write_atomic(dataset, tmp_path / "out")  # the same again
+    (tmp_path / "out" / "out.user").write_text("mine")
+    with pytest.raises(BadInput) as error:
         write_atomic(dataset, tmp_path / "out")
+    assert error.value.value == tmp_path / "out"
+    assert (tmp_path / "out" / "out.user").read_text() == "mine"
 
 
 def small_dataset(user="u"):

@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,36 @@ def _more_raw_data(folder: Path) -> None:
     _raw(folder, USERS + 20)
 
 
-def _older_export(folder: Path) -> None:
-    """Export fewer profiles, which another writer wrote."""
-    older = {f"u{number}": f"likes {taste}" for number, taste in enumerate(TASTES)}
-    data, encoder = reclm.load_dataset("films"), str(folder / "encoder")
-    profiles = reclm.Profiles.from_frames(data, users=older, encoder=encoder)
-    profiles.export(folder / "export", "npy")
-    shutil.rmtree(profiles.folder)
+def _in(format: str) -> Callable[[Path], None]:
+    """Return a function that exports fewer profiles, which another writer wrote, in a format."""
+
+    def older_export(folder: Path) -> None:
+        older = {f"u{number}": f"likes {taste}" for number, taste in enumerate(TASTES)}
+        data, encoder = reclm.load_dataset("films"), str(folder / "encoder")
+        profiles = reclm.Profiles.from_frames(data, users=older, encoder=encoder)
+        profiles.export(folder / "export", format)
+        shutil.rmtree(profiles.folder)
+
+    return older_export
+
+
+def _models_and_words(folder: Path) -> None:
+    _models(folder)
+    rows = [(f"u{number}", f"likes {TASTES[number % 3]}") for number in range(USERS)]
+    _csv(folder / "words.csv", ("user_id", "text"), rows)
+
+
+def _model(folder: Path) -> None:
+    """Save a model of other options."""
+    reclm.fit("biasmf", reclm.load_dataset("films"), epochs=1, dim=2).save(folder / "model-of-films")
+
+
+def _other_run(folder: Path) -> None:
+    """Move the run, and save a part of it over a copy."""
+    _run_folder(folder)
+    shutil.copytree(folder / "run", folder / "saved")
+    run = reclm.Result.load(folder / "run")
+    replace(run, history={}, examples=(), quality=()).save(folder / "saved")
 
 
 def _other_data(folder: Path) -> None:
@@ -118,24 +141,39 @@ _FILMS = "--dataset films --encoder encoder"
 _KEYWORDS = f"--profiler keywords {_FILMS}"
 _MODEL = "--model model.gguf --engine transformers --set max_new_tokens=24"
 _CARRY_OVER = f"profile --carry-over {_KEYWORDS}"
-_EXPORT = f"profiles export --format npy --out export {_KEYWORDS}"
+_EXPORT = f"profiles export {_KEYWORDS} --out export --format"
+_FIT = "fit --backbone biasmf --epochs 3 --set dim=4 --store home/profiles/films/keywords"
 _BENCH = "--backbone biasmf --augment --epochs 3 --set dim=4 --seeds 2"
 _TUNE = "tune --dataset tastes --model model --encoder encoder --config few.yaml --out tuned"
 _TEACHER = "--teacher users.csv --teacher-items items.csv"
 _RECLM = f"{_TUNE} --profiler reclm {_TEACHER} --set measured=0 --stages"
 _LANGPTUNE = f"{_TUNE} --profiler langptune --set measured=4"
 
+_STORES = "home/profiles/**/*.lance"
+_MODEL_OUT = "model-of-films"
+
 _ALL = (
     Command("prepare", _PREPARE, "home/datasets/films/**/*", state=_raw),
     Command("prepare again", _PREPARE, "home/datasets/films/**/*", "prepare", _more_raw_data),
-    Command("profile keywords", f"profile {_KEYWORDS}", "home/profiles/**/*.lance", "prepare", _models),
-    Command("profile model", f"profile {_MODEL} {_FILMS}", "home/profiles/**/*.lance", "prepare", _models),
+    Command("profile keywords", f"profile {_KEYWORDS}", _STORES, "prepare", _models),
+    Command("profile model", f"profile {_MODEL} {_FILMS}", _STORES, "prepare", _models),
     Command(
         "carry over", _CARRY_OVER, "home/profiles/films/keywords/*.lance", "profile keywords", _other_data
     ),
-    Command("export", _EXPORT, "export/*", "profile keywords", _older_export),
+    Command("import", f"profiles import words.csv {_FILMS}", _STORES, "prepare", _models_and_words),
+    Command("export npy", f"{_EXPORT} npy", "export/*", "profile keywords", _in("npy")),
+    Command("export parquet", f"{_EXPORT} parquet", "export/*", "profile keywords", _in("npy")),
+    Command("export tensors", f"{_EXPORT} safetensors", "export/*", "profile keywords", _in("parquet")),
+    Command("export recbole", f"{_EXPORT} recbole", "export/*", "profile keywords", _in("recbole")),
+    Command("data export", "data export films --out atomic", "atomic/*", "prepare"),
+    Command("fit", f"{_FIT} {_FILMS}", "home/runs/*/models/*/*", "profile keywords"),
+    Command(
+        "fit again", f"{_FIT} {_FILMS} --out {_MODEL_OUT}", f"{_MODEL_OUT}/*", "profile keywords", _model
+    ),
     Command("bench", f"bench {_BENCH} {_KEYWORDS}", "home/runs/*/*", "prepare", _models),
     Command("bench jobs", f"bench {_BENCH} --jobs 2 {_KEYWORDS}", "home/runs/*/*", "prepare", _models),
+    Command("bench out", f"bench {_BENCH} --out run {_KEYWORDS}", "run/*", "bench", _run_folder),
+    Command("save", "run saved", "saved/*", "bench", _other_run, module="tests.kills.save_result"),
     Command("report", "report run", "run/report.html", "bench", _run_folder),
     Command("tune kd", f"{_RECLM} kd", "tuned/kd/**/*", state=_reclm),
     Command("tune collab", f"{_RECLM} kd,collab", "tuned/collab/**/*", "tune kd"),

@@ -102,6 +102,9 @@ def _rows(path: Path) -> list[Any]:
     return sorted(map(repr, rows.to_pylist()))
 
 
+_TENSORS = "profiles.safetensors"
+
+
 def fault(folder: Path) -> str:
     """Open all that has appeared in a work folder with the product's readers; return the first that is not whole."""
     for name, check in _CHECKS.items():
@@ -118,11 +121,16 @@ def fault(folder: Path) -> str:
 
 
 def _run(folder: Path) -> None:
+    if not (folder / "about.json").is_file():  # of reclm fit
+        models = [head.parent for head in folder.glob("models/*/model.yaml")]
+        assert models, "neither a run nor a model"
+        for model in models:
+            _model(model)
+        return
     result = Result.load(folder)
     assert result.trials, "no trials"
     for row in result.about.rows:
-        model = load_model(folder / "models" / row.name)
-        assert len(model.recommend([str(result.trials[next(iter(result.trials))].user_ids[0])])), row.name
+        _model(folder / "models" / row.name)
 
 
 def _export(folder: Path) -> None:
@@ -130,8 +138,24 @@ def _export(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert files == {*manifest["files"], "manifest.json"}, f"{sorted(files)} beside {manifest['files']}"
     for kind, count in manifest["profiles"].items():
+        if manifest["format"] == "parquet":
+            assert len(pq.read_table(folder / f"{kind}.parquet")) == count, kind
+        if manifest["format"] in ("parquet", "recbole"):
+            continue
         ids = json.loads((folder / f"{kind}.ids.json").read_text())
-        assert len(ids) == len(np.load(folder / f"{kind}.npy")) == count, kind
+        npy = manifest["format"] == "npy"
+        matrix = np.load(folder / f"{kind}.npy") if npy else load((folder / _TENSORS).read_bytes())[kind]
+        assert len(ids) == len(matrix) == count, kind
+
+
+def _model(folder: Path) -> None:
+    model = load_model(folder)
+    assert len(model.recommend([str(model.data.users.ids(np.zeros(1, np.int64))[0])]))
+
+
+def _atomic(folder: Path) -> None:
+    names = ("item", "test.inter", "train.inter", "user", "valid.inter")
+    assert {path.name for path in folder.iterdir()} == {f"{folder.name}.{name}" for name in names}
 
 
 def _dataset(folder: Path) -> None:
@@ -147,5 +171,9 @@ _CHECKS = {
     "home/datasets/*": _dataset,
     "**/store.yaml": _store,
     "home/runs/*": _run,
+    "run": _run,
+    "saved": _run,
+    "model-of-films": _model,
     "export": _export,
+    "atomic": _atomic,
 }

@@ -41,6 +41,7 @@ class Command:
         artefact: a glob of what it makes, which is complete where it is as an unbroken run leaves it.
         after: the command whose unbroken run ends in the state that this one begins in; an empty folder by default.
         state: changes that state.
+        module: is run with the arguments.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Command:
     artefact: str
     after: str = ""
     state: Callable[[Path], None] | None = None
+    module: str = "reclm"
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ class Place:
             at,
             moment.delay if moment else 0.0,
             log and str(log),
+            self.commands[name].module,
             {"TMPDIR": str(work.parent / "tmp"), "RECLM_HOME": "home", "RECLM_CACHE": "cache"},
         )
         return Forked(call) if self.forked else started(call)

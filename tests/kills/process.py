@@ -22,10 +22,12 @@ IMPORTED = (
     "reclm.benchmarks.experiment",
     "reclm.benchmarks.report.page",
     "reclm.data.readers.table",
+    "reclm.data.readers.recbole",
     "reclm.llm.engines.transformers",
     "reclm.profilers.keywords.profiler",
     "reclm.profilers.langptune.pipeline",
     "reclm.profilers.reclm.pipeline",
+    "reclm.recommend.fit",
     "reclm.text.encoder",
     "sentence_transformers",
     "transformers.models.llama.modeling_llama",
@@ -53,10 +55,11 @@ class Call:
     at: int | None = None
     delay: float = 0.0
     log: str | None = None
+    module: str = "reclm"
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Run ``python -m reclm`` in this process."""
+        """Run ``python -m MODULE`` in this process."""
         os.chdir(self.work)
         os.environ.update(self.environment)
         with Path(self.output).open("wb") as output:
@@ -64,7 +67,7 @@ class Call:
             os.dup2(output.fileno(), 2)
         sys.argv = ["reclm", *self.arguments]
         sys.addaudithook(_Hook(self))
-        runpy.run_module("reclm", run_name="__main__", alter_sys=True)
+        runpy.run_module(self.module, run_name="__main__", alter_sys=True)
 
 
 class _Hook:

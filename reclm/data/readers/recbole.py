@@ -1,5 +1,6 @@
 """Readers of RecBole's atomic files: any data set's, and ml-100k's, which RecBole's wheel carries."""
 
+import filecmp
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -76,20 +77,31 @@ def read_atomic(path: Path, malformed: MalformedLines) -> tuple[dict[str, str], 
 def write_atomic(dataset: Dataset, folder: Path) -> None:
     """Write the splits, item text and ids of ``dataset`` as atomic files named after ``folder``, as RecBole wants.
 
-    The folder, which must be new or empty, appears as a whole or not at all. RecBole uses the splits with
-    ``benchmark_filename: [train, valid, test]``; the reader ``recbole`` reads them back. In item text, tabs and line
-    breaks become spaces, and double quotes single ones: RecBole would take a field that begins with a double quote to
-    run on to the next one.
+    The folder appears as a whole or not at all; one that holds anything but these very files is refused. RecBole uses
+    the splits with ``benchmark_filename: [train, valid, test]``; the reader ``recbole`` reads them back. In item text,
+    tabs and line breaks become spaces, and double quotes single ones: RecBole would take a field that begins with a
+    double quote to run on to the next one.
     """
     check_local(folder, "--out")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} is not empty; choose a new folder with --out", value=folder, where="--out")
     for ids in (dataset.users, dataset.items):
         odd = ids.array.filter(pc.match_substring_regex(ids.array, r'[\t\r\n"]'))
         if len(odd):
             raise BadInput(f"{ids.what} id {odd[0].as_py()!r} cannot stand in an atomic file; rename it")
     with atomic_folder(folder) as draft:
         _write_files(dataset, draft / folder.resolve().name)
+        if folder.exists() and not _empty_or_equal(folder, draft):
+            raise BadInput(
+                f"{folder} is not empty; choose a new folder with --out", value=folder, where="--out"
+            )
+
+
+def _empty_or_equal(folder: Path, draft: Path) -> bool:
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if not names:
+        return True
+    return names == {path.name for path in draft.iterdir()} and not any(
+        filecmp.cmpfiles(folder, draft, names, shallow=False)[1:]
+    )
 
 
 def _write_files(dataset: Dataset, stem: Path) -> None:
