@@ -49,8 +49,8 @@ class ContrastiveConfig(Config):
     """Sample one profile of a session in a round, and take it again whenever the session is drawn again. The paper
     samples anew each time, which is nearly all that a batch costs on a processor without an accelerator."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    checkpoint_steps: int = Field(default=10, ge=1)
-    """Batches between checkpoints: what a killed run does again."""
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Batches between checkpoints, as in ``rlso``."""
 
 
 class LangPTuneConfig(Config):

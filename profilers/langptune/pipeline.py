@@ -32,6 +32,7 @@ from reclm.profilers.langptune.recommender import CandidateRanker, Contrastive, 
 from reclm.profilers.rl.loop import batch_rows
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.tuning.checkpoints import CHECKPOINTS, check_room
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.pipeline import Tuning
 from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
@@ -187,7 +188,8 @@ class Alternation:
             learned = tuning.sessions.future[tuning.train_rows].ravel()
             counts = np.bincount(learned, minlength=len(tuning.view.items))
             self.cl = Contrastive(encoder.model, config.cl, rate, self.accelerator, counts)
-            self.cl.resume(folder / "cl" / "checkpoints")
+            check_room(folder / "cl" / CHECKPOINTS, self.cl.parameters, self.accelerator, 1)
+            self.cl.resume(folder / "cl" / CHECKPOINTS)
         if config.source == "profile":
             network = load_network(tuning.model, full=config.lora.whole and writes)
             sampler = NetworkGenerator(network, tuning.model)
@@ -200,7 +202,8 @@ class Alternation:
                 seeded = config.rlso.model_copy(update={"seed": config.seed + config.rlso.seed})
                 self.rlso = RLSO(policy, sampler, prompts, self.reward, seeded, self.accelerator)
                 self.rlso.watch = self.reward.watch
-                self.rlso.resume(folder / "rlso" / "checkpoints")
+                check_room(folder / "rlso" / CHECKPOINTS, self.rlso.trained, self.accelerator, 1)
+                self.rlso.resume(folder / "rlso" / CHECKPOINTS)
 
     def run(self) -> None:
         """Train all rounds, and write ``encoder`` and ``adapter`` to the folder."""
@@ -253,8 +256,7 @@ class Alternation:
                 next_texts = [self.item_texts[item] for item in items.tolist()]
                 metrics = cl.train_step(texts, next_texts, items, future) | metrics
                 log(cl.step, metrics)
-                if cl.step % config.cl.checkpoint_steps == 0 or cl.step == until:
-                    cl.save(tuning.folder / "cl" / "checkpoints")
+                cl.save(tuning.folder / "cl" / CHECKPOINTS, last=cl.step == until)
                 advance(1, f"{title}: loss {metrics['loss']:.2f}")
 
     def _drawn(self, step: int) -> tuple[list[int], list[int]]:
@@ -318,7 +320,7 @@ class Alternation:
         with self._logged("rlso", title, rlso.step, begun, until) as (log, advance):
             for metrics in islice(rlso.run(), until - rlso.step):
                 log(rlso.step, metrics)
-                place = self.tuning.folder / "rlso" / "checkpoints"
+                place = self.tuning.folder / "rlso" / CHECKPOINTS
                 rlso.save(place, newest=1, last=rlso.step >= until)
                 advance(1, f"{title}: reward {metrics['reward']:.3f}, KL {metrics['kl']:.1f}")
 

@@ -22,8 +22,9 @@ from reclm.data.sessions import NONE
 from reclm.profilers.langptune.config import ContrastiveConfig
 from reclm.profilers.langptune.prompts import SessionHistories, finished
 from reclm.profilers.langptune.readability import interpretability
-from reclm.profilers.rl.loop import Metrics, check_batch, checkpoints, save_checkpoint
+from reclm.profilers.rl.loop import Metrics, check_batch
 from reclm.profilers.rl.policy import Rollout
+from reclm.profilers.tuning.checkpoints import Pace, checkpoints, save_checkpoint
 from reclm.profilers.tuning.metrics_log import reading
 from reclm.text.encoder import TextEncoder
 
@@ -88,6 +89,7 @@ class Contrastive:
             frequency = torch.from_numpy(np.maximum(counts, 1).astype(np.float32))
             self.log_frequency = frequency.log().to(encoder.device)
         self.step = 0
+        self._pace = Pace(config.checkpoint_steps)
 
     def train_step(
         self,
@@ -130,9 +132,12 @@ class Contrastive:
         metrics |= {"learning_rate": rate, "update_tokens": float(profile_tokens + item_tokens)}
         return metrics | {"update_seconds": perf_counter() - begun}
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint ``folder/step-000012``, complete or not at all; the one before is deleted."""
-        save_checkpoint(folder, self.step, self._write, self.accelerator, newest=1)
+    def save(self, folder: Path, last: bool = True) -> None:
+        """Write a checkpoint ``folder/step-000012``, complete or not at all; the one before is deleted.
+
+        One that is not the ``last`` is left out where ``checkpoint_steps`` asks for none.
+        """
+        save_checkpoint(folder, self.step, self._write, self.accelerator, 1, self._pace, last)
 
     def _write(self, folder: Path) -> None:
         state = self.encoder.state_dict()

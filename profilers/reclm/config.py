@@ -150,9 +150,9 @@ class SupervisedConfig(Config):
     """Samples to learn from, drawn evenly; all by default."""
     evaluated: int = Field(default=100, ge=0)
     """Held-out samples, drawn evenly, whose loss is logged after each pass."""
-    checkpoint_steps: int = Field(default=1, ge=1)
-    """Updates between checkpoints: what a killed run does again. Writing one is quick beside an update of a 135M model
-    on a CPU; on a GPU take more."""
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Updates between checkpoints: what a killed run does again. By default so many that writing them takes at most a
+    twentieth of the time. It may differ when a training goes on."""
     four_bit: bool | None = None
     """Hold the frozen weights in 4 bits (NF4); by default where bitsandbytes and a GPU are there."""
     checkpoint_activations: bool = False

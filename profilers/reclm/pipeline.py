@@ -35,8 +35,9 @@ from reclm.profilers.reclm.profiler import RecLMFolder, RecLMProfiler
 from reclm.profilers.reclm.reward_model import RewardModel, pair_dataset, reward_pairs, split_users
 from reclm.profilers.reclm.samples import ABOUT, Instructions, Sample, subset
 from reclm.profilers.reclm.stages import StageRun, train_ppo, tune, tune_reward
+from reclm.profilers.tuning.checkpoints import CHECKPOINTS
 from reclm.profilers.tuning.pipeline import Tuning
-from reclm.profilers.tuning.training import CHECKPOINTS, quiet
+from reclm.profilers.tuning.training import quiet
 from reclm.profiles.estimate import dry_run
 from reclm.profiles.run import make_profiles, plans, written
 from reclm.profiles.store import KINDS, ProfileStore

@@ -28,13 +28,13 @@ from reclm.profilers.reclm.prompts import NO, YES
 from reclm.profilers.reclm.reward_model import padded, tokenise_pairs
 from reclm.profilers.reclm.samples import messages_of
 from reclm.profilers.rl.config import PPOConfig
-from reclm.profilers.rl.loop import Reward, checkpoints
+from reclm.profilers.rl.loop import Reward
 from reclm.profilers.rl.policy import LogitHead, Policy
 from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.tuning.checkpoints import CHECKPOINTS, check_room, checkpoints
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.training import (
     ADAPTER,
-    CHECKPOINTS,
     LoraOptions,
     add_adapter,
     batch_order,
@@ -182,7 +182,7 @@ def _train(
         eval_dataset=tested,
         processing_class=run.prompts.tokenizer,
     )
-    return train(trainer, run.folder, run.folder.name, run.progress)
+    return train(trainer, run.folder, run.folder.name, run.progress, config.checkpoint_steps)
 
 
 def train_ppo(
@@ -205,6 +205,7 @@ def train_ppo(
     ppo = PPO(policy, NetworkGenerator(policy.base, run.model), prompts, reward, config)
     steps, first = folder / CHECKPOINTS, ppo.accelerator.is_main_process
     with progress_bar("PPO", config.steps, run.progress and first) as advance, writing(folder):
+        check_room(steps, ppo.trained, ppo.accelerator, 2)
         if not ppo.resume(steps):
             ppo.save(steps)
         advance(ppo.step)
@@ -213,13 +214,13 @@ def train_ppo(
             # before the checkpoint: rows behind the latest checkpoint are cut off, missing ones stay missing
             if log:
                 log.add(ppo.step + ppo.stopped, metrics)
-            ppo.save(steps, newest=2)
+            ppo.save(steps, newest=2, last=ppo.stopped or ppo.step == config.steps)
             advance(1, f"PPO: reward {metrics['reward']:.2f}, KL {metrics['kl']:.1f}")
+        done = ppo.rewind(steps, max(0, ppo.step - 1)) if ppo.stopped else checkpoints(steps)[-1]
         if log:
             log.close()
-            done = checkpoints(steps)
             with atomic_folder(folder / ADAPTER) as draft:
-                combine_adapters(run.model, start, done[0] if ppo.stopped else done[-1], draft)
+                combine_adapters(run.model, start, done, draft)
             shutil.rmtree(steps, ignore_errors=True)
         ppo.accelerator.wait_for_everyone()
     return folder / ADAPTER

@@ -39,6 +39,9 @@ class OnPolicyConfig(Config):
     whiten_rewards: bool = True
     """Rewards are brought to mean 0 and variance 1 within a batch, so that KL weighs alike whatever their scale."""
 
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Updates between checkpoints: what a killed run does again. By default so many that writing them takes at most a
+    twentieth of the time. It may differ when a training goes on."""
     chunk: int = Field(default=512, ge=1)
     """Tokens whose logits are in memory at once."""
     seed: int = 0

@@ -11,7 +11,6 @@ with ``weights_only=True``), ``random.safetensors`` (torch's global states, whic
 """
 
 import json
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,18 +23,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reclm.errors import BadInput
-from reclm.files import atomic_folder
 from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl.config import OnPolicyConfig
 from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean
 from reclm.profilers.rl.policy import Policy, Rollout, TokenScores, roll_out
-from reclm.profilers.tuning.metrics_log import reading, writing
+from reclm.profilers.tuning.checkpoints import Pace, checkpoints, save_checkpoint, step_of
+from reclm.profilers.tuning.metrics_log import reading
 
 Metrics = dict[str, float]
-_QUICK = 1.0
-"""Seconds of a checkpoint that is written after every update."""
-_SPARED = 10
-"""A slower one is written when so many times as long has passed: a tenth of the time at most."""
 
 
 class Reward(Protocol):
@@ -88,33 +83,6 @@ def batch_rows(
     ]
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the complete checkpoints in ``folder``, by step."""
-    steps = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
-    return sorted((path for path in steps if steps[path].isdigit()), key=lambda path: int(steps[path]))
-
-
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    write: Callable[[Path], None] | None,
-    accelerator: Accelerator,
-    newest: int | None,
-) -> Path:
-    """Write the checkpoint of a step, complete or not at all; delete all but the ``newest``; return its path.
-
-    Without ``write`` the processes only wait for each other.
-    """
-    path = folder / f"step-{step:06d}"
-    if accelerator.is_main_process and write:
-        with writing(path), atomic_folder(path) as draft:
-            write(draft)
-        for old in checkpoints(folder)[:-newest] if newest else ():
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-    return path
-
-
 def check_batch(name: str, size: int, accelerator: Accelerator) -> None:
     """Raise a BadInput where a batch cannot be shared evenly by the processes."""
     count = accelerator.num_processes
@@ -154,14 +122,15 @@ class OnPolicy(ABC):
             raise BadInput(f"{type(self).__name__} has no prompts to answer")
         check_batch("batch_size", config.batch_size, self.accelerator)
         self.policy, self.sampler, self.prompts, self.reward = policy, sampler, prompts, reward
-        groups = self._groups([weights for weights in policy.network.parameters() if weights.requires_grad])
+        self.trained = [weights for weights in policy.network.parameters() if weights.requires_grad]
+        groups = self._groups(self.trained)
         self._rates = [float(group["lr"]) for group in groups]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self.model, self.optimizer = self.accelerator.prepare(policy, optimizer)
         self.watch: Callable[[Rollout, Sequence[int]], Metrics] | None = None
         self.step = 0
         self.stopped = False
-        self._cost = self._saved = 0.0
+        self._pace = Pace(config.checkpoint_steps)
 
     def run(self) -> Iterator[Metrics]:
         """Train to the last step; yield each step's metrics when it is done."""
@@ -195,15 +164,20 @@ class OnPolicy(ABC):
     def save(self, folder: Path, newest: int | None = None, last: bool = True) -> Path:
         """Write a checkpoint, complete or not at all, and delete all but the ``newest``; return its path.
 
-        One that is not the ``last`` is left out where the one before took long, and not long ago.
+        One that is not the ``last`` is left out where ``checkpoint_steps`` asks for none.
         """
-        begun = perf_counter()
-        due = last or self._cost < _QUICK or begun - self._saved >= _SPARED * self._cost
-        path = save_checkpoint(folder, self.step, self._write if due else None, self.accelerator, newest)
-        if due:
-            self._saved = perf_counter()
-            self._cost = self._saved - begun
-        return path
+        return save_checkpoint(folder, self.step, self._write, self.accelerator, newest, self._pace, last)
+
+    def rewind(self, folder: Path, step: int) -> Path:
+        """Go back to ``step``, and return its checkpoint: one in ``folder``, or a new one.
+
+        What was done between the checkpoint before and that step is done again.
+        """
+        self.resume(folder, step)
+        while self.step < step and not self.stopped:
+            self.train_step()
+        path = folder / f"step-{self.step:06d}"
+        return path if path.is_dir() else self.save(folder)
 
     def _write(self, folder: Path) -> None:
         random = {f"cuda{at}": torch.cuda.get_rng_state(at) for at in range(torch.cuda.device_count())}
@@ -213,16 +187,16 @@ class OnPolicy(ABC):
         save_file(random | {"cpu": torch.get_rng_state()}, folder / "random.safetensors")
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
-    def resume(self, folder: Path) -> bool:
-        """Go on from the latest checkpoint in ``folder``; return False if there is none."""
-        *_, path = [None, *checkpoints(folder)]
+    def resume(self, folder: Path, until: int | None = None) -> bool:
+        """Go on from the latest checkpoint in ``folder``, or the latest ``until`` a step; return False without one."""
+        *_, path = [None, *(path for path in checkpoints(folder) if until is None or step_of(path) <= until)]
         if path is None:
             return False
         with reading(path):
             optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
             random = load_file(path / "random.safetensors")
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        for name, value in self.config.model_dump(mode="json", exclude={"steps"}).items():
+        for name, value in self.config.model_dump(mode="json", exclude={"steps", "checkpoint_steps"}).items():
             if (before := state["config"].get(name)) != value:
                 message = f"the checkpoint {path} was written with {name} = {before}, not {value}"
                 remedy = "go on with the same options, or begin in another folder"

@@ -127,7 +127,10 @@ class RunFolder:
     def _definition(self) -> dict[str, Any]:
         """All that the training depends on."""
         about = self.about.model_dump(exclude={"dataset", "model", "version", "profiler"})
-        return about | self.config.model_dump(mode="json", exclude=set(self.free))
+        config = self.config.model_dump(mode="json", exclude=set(self.free))
+        for part in (part for part in config.values() if isinstance(part, dict)):
+            part.pop("checkpoint_steps", None)
+        return about | config
 
     @property
     def learned(self) -> bool:

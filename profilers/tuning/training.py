@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.constants import DUMMY_TARGET_MODULES
@@ -32,11 +33,11 @@ from reclm.console import progress_bar
 from reclm.errors import BadInput, MissingExtra
 from reclm.files import atomic_folder
 from reclm.llm.models import LanguageModel, transformers_folder
+from reclm.profilers.tuning.checkpoints import CHECKPOINTS, Pace
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 
 ADAPTER = "adapter"
 """Folder of a stage's adapter."""
-CHECKPOINTS = "checkpoints"
 """Folder of what a stage goes on from when it is interrupted."""
 _OF_A_RUN = {"num_tokens", "eval_num_tokens", "train_loss", "total_flos"}
 """Metrics that a trainer counts from where it was begun, or begun again; they are not logged."""
@@ -233,7 +234,7 @@ def trainer_arguments(
         max_length=None,
         seed=seed,
         logging_steps=1,
-        save_steps=config.checkpoint_steps,
+        save_strategy="no",  # _SaveCallback tells when
         save_total_limit=2,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=max(1, round(updates / max(1, round(config.epochs)))),
@@ -243,13 +244,16 @@ def trainer_arguments(
     )
 
 
-def train(trainer: Any, folder: Path, what: str, progress: bool = True) -> Path:
+def train(
+    trainer: Any, folder: Path, what: str, progress: bool = True, checkpoint_steps: int | None = None
+) -> Path:
     """Train, or resume from the latest complete checkpoint; return the adapter's folder, ``folder/adapter``."""
     first = trainer.is_world_process_zero()
     per_update = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     updates = int(np.ceil(len(trainer.train_dataset) / (per_update * trainer.args.world_size)))
     with progress_bar(what, updates, progress and first) as advance:
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_SaveCallback(Pace(checkpoint_steps)))
         if first:
             trainer.add_callback(_LogCallback(folder, advance))
         with writing(folder), quiet():
@@ -271,6 +275,23 @@ def _latest(folder: Path) -> str | None:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
             complete[int(path.name.rpartition("-")[2])] = str(path)
     return complete[max(complete)] if complete else None
+
+
+class _SaveCallback(TrainerCallback):
+    """Asks for checkpoints at their pace, the same ones on all processes."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (control.should_save,) = broadcast_object_list([self.pace.due(state.global_step)])
+        self.pace.begin()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.pace.begin()  # evaluation comes between
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.pace.end()
 
 
 class _LogCallback(TrainerCallback):

@@ -134,9 +134,8 @@ class ProfileStore:
         """Set the store in ``folder`` aside, and return a new one that looks there for answers."""
         new = info.model_copy(update={"earlier": (aside := _aside(folder)).name})
         with cls.read(folder).lock:
-            for other in _set_aside(folder):
-                if other.info.earlier == other.folder.name:  # new, by a run that was killed before the swap
-                    remove_folder(other.folder)
+            for unused in (one.folder for one in _set_aside(folder) if one.info.earlier == one.folder.name):
+                remove_folder(unused)  # new, by a run that was killed before the swap
             with draft_folder(aside) as draft:
                 cls._create(draft, new)
                 draft.rename(aside)

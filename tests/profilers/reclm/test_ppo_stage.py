@@ -118,12 +118,14 @@ def test_what_is_left_is_adapter_and_metrics(tiny, two, tmp_path) -> None:
     assert {"reward", "kl", "entropy", "policy_loss", "kl_coefficient"} <= lines(tmp_path)[0].keys()
 
 
-@pytest.mark.parametrize(("done", "first"), [(1, False), (3, True)])
+@pytest.mark.parametrize(
+    ("done", "first", "every"), [(1, False, 1), (3, True, 1), (3, True, 2), (3, False, 7), (0, False, 7)]
+)
 def test_where_kl_runs_away_the_adapter_is_that_of_the_step_before(
-    tiny, two, tmp_path, monkeypatch, done: int, first: bool
+    tiny, two, tmp_path, monkeypatch, done: int, first: bool, every: int
 ) -> None:
     start = two[0] if first else None
-    config = TOY.model_copy(update={"steps": 9, "kl_target": 1.0})
+    config = TOY.model_copy(update={"steps": 9, "kl_target": 1.0, "checkpoint_steps": every})
     step = PPO.train_step
 
     def run_away(self: PPO) -> dict[str, float]:
@@ -147,7 +149,11 @@ def test_where_kl_runs_away_the_adapter_is_that_of_the_step_before(
         assert not any(one.any() for name, one in weights(stopped).items() if "lora_B" in name)
 
 
-def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(tiny, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(
+    tiny, tmp_path, monkeypatch, every: int
+) -> None:
+    config = TOY.model_copy(update={"checkpoint_steps": every})
     unbroken = train_ppo(tiny, count_e, tmp_path / "a", TOY)
     save = PPO.save
 
@@ -158,7 +164,8 @@ def test_a_run_broken_between_checkpoint_and_metrics_has_each_step_once(tiny, tm
     with monkeypatch.context() as patched:
         patched.setattr(PPO, "save", broken)
         with pytest.raises(KeyboardInterrupt):
-            train_ppo(tiny, count_e, tmp_path / "b", TOY)
+            train_ppo(tiny, count_e, tmp_path / "b", config)
+    assert (tmp_path / "b" / "checkpoints" / "step-000002").exists() == (every == 1)
     # what a killed run left of the checkpoint that it was writing
     (tmp_path / "b" / "checkpoints" / "step-000003.partial").mkdir()
     again = train_ppo(tiny, count_e, tmp_path / "b", TOY)

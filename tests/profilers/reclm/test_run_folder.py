@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import torch
 
 from reclm.errors import BadInput, NotFound
 from reclm.llm.models import find_model
-from reclm.profilers.reclm.config import RecLMConfig
 from reclm.profilers.reclm.profiler import RecLMFolder, RecLMProfiler
 
 
@@ -124,17 +124,19 @@ def test_a_folder_of_something_else_is_left_alone(tiny, tmp_path) -> None:
 
 
 def test_a_beginning_that_cannot_be_written_is_begun_again(tiny, tmp_path, monkeypatch) -> None:
-    def full(self: RecLMConfig, path: Path) -> None:
-        path.write_text("kd:")
+    write = Path.write_text
+
+    def full(path: Path, text: str, **options: Any) -> int:
+        write(path, text[:3], **options)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(RecLMConfig, "to_yaml", full)
+        patched.setattr(Path, "write_text", full)
         with pytest.raises(BadInput, match="No space"):
             begin(tiny, tmp_path / "new")
     tuned = begin(tiny, tmp_path / "new")
     with monkeypatch.context() as patched:
-        patched.setattr(RecLMConfig, "to_yaml", full)
+        patched.setattr(Path, "write_text", full)
         with pytest.raises(BadInput, match="No space"):
             begin(tiny, tmp_path / "new", measured=9).write()
     assert RecLMFolder.read(tmp_path / "new").config == tuned.config

@@ -1,4 +1,4 @@
-"""A checkpoint that takes long is written now and then; one that cannot be held in memory is not damaged."""
+"""Checkpoints take a twentieth of the time at most; one that cannot be held in memory is not damaged."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,18 +8,20 @@ import pytest
 import torch
 
 from reclm.errors import BadInput, Damaged
-from reclm.profilers.rl import loop
 from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.tuning import checkpoints
 from reclm.profilers.tuning.metrics_log import reading
 
 
-def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: float) -> list[int]:
+def saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: float, steps: int | None = None
+) -> list[int]:
     """Steps whose checkpoints are written, of 30 updates of a second each, where writing takes ``cost`` seconds."""
     now, written = [0.0], []
-    monkeypatch.setattr(loop, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(checkpoints, "perf_counter", lambda: now[0])
     rlso: Any = object.__new__(RLSO)
     rlso.accelerator = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
-    rlso._cost = rlso._saved = 0.0
+    rlso._pace = checkpoints.Pace(steps)
 
     def write(folder: Path) -> None:
         written.append(rlso.step)
@@ -30,15 +32,46 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: float) -> list[
         now[0] += 1.0
         rlso.step = step
         rlso.save(tmp_path, newest=1, last=step == 30)
-        assert len(loop.checkpoints(tmp_path)) == 1
+        assert len(checkpoints.checkpoints(tmp_path)) == bool(written)
     return written
 
 
 def test_fault_20_a_slow_checkpoint_is_not_written_after_every_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert saved(tmp_path / "quick", monkeypatch, 0.5) == list(range(1, 31))
-    assert saved(tmp_path / "slow", monkeypatch, 2.0) == [1, 21, 30]
+    assert saved(tmp_path / "quick", monkeypatch, 0.04) == list(range(1, 31))
+    assert saved(tmp_path / "slow", monkeypatch, 0.5) == [1, 11, 21, 30]
+    assert saved(tmp_path / "option", monkeypatch, 0.5, steps=12) == [12, 24, 30]
+
+
+def test_a_large_checkpoint_is_said_and_needs_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group: Any = SimpleNamespace(is_main_process=True)
+    small, large = (
+        torch.empty(10, device="meta"),
+        torch.empty(2**30, device="meta"),
+    )  # 12 GiB with AdamW's state
+    folder = tmp_path / "ppo" / "checkpoints"
+
+    def free(gigabytes: float) -> None:
+        usage = SimpleNamespace(free=int(gigabytes * 2**30))
+        monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage)
+
+    free(0)
+    checkpoints.check_room(folder, [small], group, 2)
+    with pytest.raises(BadInput) as error:
+        checkpoints.check_room(folder, [small, large], group, 2)
+    assert error.value.where == folder
+    free(35)
+    with pytest.raises(BadInput):
+        checkpoints.check_room(folder, [small, large], group, 2)
+    for step in (1, 2):  # a run that goes on has two of the three
+        (folder / f"step-{step:06d}").mkdir(parents=True)
+    free(13)
+    assert not capsys.readouterr().err
+    checkpoints.check_room(folder, [small, large], group, 2)
+    assert "12.0 GiB" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

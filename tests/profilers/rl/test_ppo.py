@@ -16,9 +16,10 @@ from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl import loop as on_policy
 from reclm.profilers.rl import ppo as ppo_module
 from reclm.profilers.rl.config import PPOConfig
-from reclm.profilers.rl.loop import batch_rows, checkpoints
+from reclm.profilers.rl.loop import batch_rows
 from reclm.profilers.rl.policy import roll_out
 from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.tuning.checkpoints import checkpoints
 
 TOY = PPOConfig(
     steps=40,

@@ -1,0 +1,103 @@
+"""Checkpoints of a training: how often one is written, where it lies, and whether there is room for it."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import perf_counter
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from reclm.console import say
+from reclm.errors import BadInput
+from reclm.files import atomic_folder, remove_folder
+from reclm.profilers.tuning.metrics_log import writing
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a training's checkpoints."""
+_SPARED = 20
+"""A checkpoint is followed by training for so many times as long as it took: it takes a twentieth of the time."""
+_LARGE = 2**30
+"""Bytes from which on a checkpoint's size is said."""
+
+
+class Pace:
+    """Tells after which updates a checkpoint is written.
+
+    ``steps``: after each so many; None: as often as that takes at most a twentieth of the time.
+    """
+
+    def __init__(self, steps: int | None = None) -> None:
+        self.steps = steps
+        self._begun = self._ended = perf_counter()
+        self._cost = 0.0
+
+    def due(self, step: int) -> bool:
+        """Return whether a checkpoint is written after update number ``step``."""
+        if self.steps is not None:
+            return step % self.steps == 0
+        return perf_counter() - self._ended >= _SPARED * self._cost
+
+    def begin(self) -> None:
+        """Take the time at which a checkpoint begins to be written."""
+        self._begun = perf_counter()
+
+    def end(self) -> None:
+        """Take the time at which it is written."""
+        self._ended = perf_counter()
+        self._cost = self._ended - self._begun
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in ``folder``, by step."""
+    return sorted((path for path in folder.glob("step-*") if path.name[5:].isdigit()), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    write: Callable[[Path], None],
+    accelerator: Accelerator,
+    newest: int | None,
+    pace: Pace,
+    last: bool = True,
+) -> Path:
+    """Write the checkpoint of a step, complete or not at all; delete all but the ``newest``; return its path.
+
+    One that is neither due by its ``pace`` nor the ``last`` is left out: the processes only wait for each other.
+    """
+    path = folder / f"step-{step:06d}"
+    if accelerator.is_main_process and (last or pace.due(step)):
+        pace.begin()
+        with writing(path), atomic_folder(path) as draft:
+            write(draft)
+        for old in checkpoints(folder)[:-newest] if newest else ():
+            remove_folder(old)
+        pace.end()
+    accelerator.wait_for_everyone()
+    return path
+
+
+def check_room(folder: Path, weights: Iterable[Tensor], accelerator: Accelerator, newest: int) -> None:
+    """Raise BadInput where the disk cannot hold the ``newest`` checkpoints and one more; say how large they are.
+
+    A checkpoint holds the ``weights`` that are trained, and two numbers of AdamW for each; of small ones all is well.
+    """
+    size = 3 * sum(weight.numel() * weight.element_size() for weight in weights)
+    if size < _LARGE:
+        return
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    missing = max(1, newest + 1 - len(checkpoints(folder))) * size / 2**30
+    free = shutil.disk_usage(place).free / 2**30
+    told = f"{folder.parent.name}: a checkpoint takes {size / 2**30:.1f} GiB, and {newest + 1} are there at times"
+    if free < missing:
+        remedy = "make room, choose another --out, or train a smaller adapter"
+        message = f"{told}; {place} has {free:.1f} GiB left, {missing:.1f} are needed: {remedy}"
+        raise BadInput(message, value=size, where=folder)
+    if accelerator.is_main_process:
+        say(f"{told}; checkpoint_steps sets how often one is written", error=True)
