@@ -85,7 +85,10 @@ class Leak(ReclmError):
 
 def near(name: str, known: Sequence[str]) -> list[str]:
     """Return up to three names like ``name``, best first; none among so many that the search takes over a second."""
-    return get_close_matches(name, known, n=3, cutoff=0.5) if len(known) <= 20_000 else []
+    if len(known) > 20_000:
+        return []
+    alike = [other for other in known if other.casefold() == name.casefold()]
+    return list(dict.fromkeys([*alike, *get_close_matches(name, known, n=3, cutoff=0.5)]))[:3]
 
 
 def unknown(what: str, name: str, known: Iterable[str], option: str = "") -> NotFound:

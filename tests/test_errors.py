@@ -2,7 +2,7 @@
 
 import pytest
 
-from reclm.errors import LONGEST, BadInput, one_line
+from reclm.errors import LONGEST, BadInput, one_line, unknown
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,8 @@ def test_a_long_message_keeps_its_beginning_and_the_remedy_at_its_end() -> None:
     assert line.startswith("bad value xxx")
     assert line.endswith("xxx; --set dim=8")
     assert len(line) <= LONGEST + 3
+
+
+def test_a_name_in_other_letters_is_offered_first() -> None:
+    error = unknown("column", "user_id", ["item_id", "USER_ID", "user_idx"], "--set user_column=")
+    assert error.remedy == "--set user_column=USER_ID"

@@ -379,7 +379,9 @@ def test_fault_24_another_delimiter_is_named(tmp_path, delimiter):
     assert len(read(source, delimiter=delimiter).train) == 12
 
 
-@pytest.mark.parametrize(("encoding", "remedy"), [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le")])
+@pytest.mark.parametrize(
+    ("encoding", "remedy"), [(name, name) for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")]
+)
 def test_fault_24_another_encoding_is_named(tmp_path, encoding, remedy):
     source = as_csv(tmp_path / "x", clicks()) / "interactions.csv"
     source.write_bytes(source.read_text().encode(encoding))
@@ -387,6 +389,63 @@ def test_fault_24_another_encoding_is_named(tmp_path, encoding, remedy):
         read(source)
     assert caught.value.remedy.endswith(f"encoding={remedy}")
     assert len(read(source, encoding=encoding).train) == 12
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n", "Git LFS"),
+        (b"\n<!DOCTYPE html>\n<html></html>", "HTML"),
+        (gzip.compress(b"user_id,item_id\n1,2\n"), "gzipped"),
+        (b"PK\x03\x04\x14\0", "zip"),
+        (b"PAR1\0", "Parquet"),
+    ],
+)
+@pytest.mark.parametrize("name", ["interactions.csv", "items.csv", "interactions.parquet"])
+def test_fault_24_a_file_of_another_kind_is_named(tmp_path, content, what, name):
+    source = make_folder(tmp_path / "x")
+    if name.endswith("parquet"):
+        (source / "interactions.csv").unlink()
+    (source / name).write_bytes(content)
+    with pytest.raises(BadInput) as error:
+        read(source)
+    assert error.value.where == str(source / name)
+    if not (name.endswith("parquet") and what == "Parquet"):
+        assert what in error.value.value
+        assert error.value.remedy
+
+
+def test_fault_24_names_in_a_header_have_no_blanks_round_them(tmp_path):
+    source = make_folder(tmp_path / "x")
+    plain = read(source)
+    (source / "interactions.csv").write_text(LOG.replace(",item_id,timestamp", ", item_id ,\ttimestamp", 1))
+    assert read(source).fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("name", ["items.jsonl", "items.xlsx", "interactions.json.gz"])
+def test_a_table_of_another_kind_beside_is_not_passed_over(tmp_path, name):
+    source = make_folder(tmp_path / "x")
+    (source / f"{name.partition('.')[0]}.csv").rename(source / name)
+    with pytest.raises(NotFound) as error:
+        read(source)
+    assert error.value.value == Path(name).suffix
+
+
+@pytest.mark.parametrize("name", ["clicked", "Label", "is_like", "target"])
+def test_fault_3_a_column_that_seems_a_label_is_asked_for(tmp_path, name):
+    log = clicks(**{name: [row % 2 for row in range(20)]})
+    source = as_csv(tmp_path / "x", log)
+    for reader, none in (
+        (lambda **more: read(source, **more), "--set label_column=null"),
+        (lambda **more: Dataset.from_frames(log, held_out_items=0, **more), "label=None"),
+    ):
+        with pytest.raises(BadInput) as error:
+            reader()
+        assert error.value.value == name
+        assert none in str(error.value)
+    assert read(source, label_column=name).report.dropped["label is 0".replace("label", name)] == 10
+    assert read(source, label_column=None).report.dropped == {}
+    assert Dataset.from_frames(log, label=None).report.dropped == {}
 
 
 @pytest.mark.parametrize("form", ["%m/%d/%Y %H:%M", "%d.%m.%Y", "%Y"])
@@ -443,7 +502,9 @@ def test_fault_25_nanoseconds_since_1970(tmp_path):
     assert read(source, time_unit="ns").train.timestamp.min() == 10**9
 
 
-@pytest.mark.parametrize("name", ["time", "Date", "created_at"])
+@pytest.mark.parametrize(
+    "name", ["time", "Date", "created_at", "unixReviewTime", "rating_time", "orderDate", "last watch dt"]
+)
 def test_fault_25_a_column_of_times_called_otherwise_is_asked_for(tmp_path, name):
     log = clicks().rename_columns(["user_id", "item_id", name])
     source = as_csv(tmp_path / "x", log)

@@ -24,15 +24,21 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 OLDEST, NEWEST = 631_152_000, 4_102_444_800  # 1990 and 2100, in s
 SAMPLE = 256  # times of each block that are looked at to tell their unit
-TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "unix_time", "unix_timestamp", "created_at"}
-TIME_NAMES |= {
-    "event_time",
-    "review_time",
-    "unixreviewtime",
-    "rating_timestamp",
-    "event_timestamp",
-    "date_time",
+TIME_WORDS = {"time", "timestamp", "ts", "date", "datetime", "dt", "unixtime", "unixreviewtime", "created"}
+"""Words that a column of times has in its name."""
+LABEL_NAMES = {
+    "label",
+    "labels",
+    "target",
+    "click",
+    "clicked",
+    "is_click",
+    "is_clicked",
+    "like",
+    "liked",
+    "is_like",
 }
+LABEL_NAMES |= {"positive", "is_positive"}
 
 
 @dataclass(frozen=True)
@@ -61,23 +67,33 @@ class LogColumns:
             return find_column(file, name, names, f"--set {option}=")
 
         columns = cls(*map(find, ("user", "item", "time", "rating", "review", "label")))
-        if f"time_{ending}" not in config.model_fields_set:
-            columns.check_time(file, names, f"--set time_{ending}=", f"--set time_{ending}=null")
+        for role in {"time", "label"} - {name.removesuffix(f"_{ending}") for name in config.model_fields_set}:
+            columns.check(role, file, names, f"--set {role}_{ending}=", "null")
         return columns
 
-    def check_time(self, file: str, names: Sequence[str], remedy: str, without: str) -> None:
-        """Raise BadInput where no column of times is known, and one of ``names`` seems to be one."""
-        other = next((name for name in names if name.lower() in TIME_NAMES), None)
-        if self.time is None and other is not None:
-            message = (
-                f"{file} has no column 'timestamp', and one called {other!r}; take it for the time of the "
-                f"interactions with {remedy}{other}, or split them in random order with {without}"
-            )
-            raise BadInput(message, value=other, where=file, remedy=f"{remedy}{other}")
+    def check(self, role: str, file: str, names: Sequence[str], option: str, none: str) -> None:
+        """Raise BadInput where no column of ``role`` is known, and another of ``names`` seems to be one."""
+        if getattr(self, role) is not None:
+            return
+        seems = _names_a_time if role == "time" else lambda name: name.lower() in LABEL_NAMES
+        others = [name for name in names if name not in self.names() and seems(name)]
+        what = {
+            "time": ("the time of the interactions", "split them in random order"),
+            "label": ("labels, 0 where an interaction is no positive,", "take all for positives"),
+        }[role]
+        if others:
+            message = f"{file} has a column {others[0]!r}: take it for {what[0]} with {option}{others[0]}"
+            message += f", or {what[1]} with {option}{none}"
+            raise BadInput(message, value=others[0], where=file, remedy=f"{option}{others[0]}")
 
     def names(self) -> list[str]:
         """Return the columns that are there."""
         return [name for name in vars(self).values() if name]
+
+
+def _names_a_time(name: str) -> bool:
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return words.replace("_", "") in TIME_WORDS or not TIME_WORDS.isdisjoint(re.split(r"[\W_]+", words))
 
 
 def read_log(
@@ -212,11 +228,8 @@ def text_of(
         message = (
             f"none of the {len(items):,} items of the interactions is described: their ids are like {first!r}"
         )
-        message += (
-            f", those of the descriptions like {described!r}"
-            if len(ids)
-            else ", and there are no descriptions"
-        )
+        none = f", and there are no descriptions{'' if report is None else report.first_malformed()}"
+        message += f", those of the descriptions like {described!r}" if len(ids) else none
         raise BadInput(f"{message}; mend the ids, or leave the items out", value=described, where=id_column)
     return pa.table({name: readable(pc.fill_null(strings(table[name]).take(row), "")) for name in fields})
 

@@ -17,7 +17,7 @@ from reclm.data.dataset import ReadReport
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.columns import check_names
 from reclm.data.readers.lines import LINES, Rows, database, numbered_rows, one_line, quoted_rows
-from reclm.data.readers.text_file import TextFile
+from reclm.data.readers.text_file import TextFile, check_text
 from reclm.errors import BadInput, unknown
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -68,10 +68,11 @@ def header(file: TextFile, delimiter: str, option: str = "") -> list[str]:
 
     ``option`` is how the delimiter is chosen; without it the file must be converted.
     """
-    names = file.first_row(delimiter, quoting=True)
+    names = [name.strip() for name in file.first_row(delimiter, quoting=True)]
     if any("\0" in name for name in names):
         message = f"{file.label} is not {file.encoding} (its first line holds NULs); convert it to utf-8"
-        remedy = "--set encoding=utf-16-le" if option else ""
+        first = next(file.blocks(), b"")[:2]
+        remedy = f"--set encoding=utf-16-{'be' if first.startswith(bytes(1)) else 'le'}" if option else ""
         raise BadInput(message + f", or say {remedy}" * bool(remedy), where=file.label, remedy=remedy)
     others = (
         [other for other in (",", ";", "\t", "|") if other != delimiter and other in names[0]]
@@ -82,6 +83,11 @@ def header(file: TextFile, delimiter: str, option: str = "") -> list[str]:
         message = f"the first line of {file.label} is parted by {others[0]!r}, not by {delimiter!r}"
         remedy = f"{option}{others[0]!r}" if option else "convert the file"
         raise BadInput(f"{message}; {remedy}", value=others[0], where=file.label, remedy=remedy)
+    if len(names) == 1 and "::" in names[0]:
+        message = f"the first line of {file.label} is parted by '::', and one character must part values"
+        raise BadInput(
+            f"{message}; convert the file", value="::", where=file.label, remedy="convert the file"
+        )
     return names
 
 
@@ -121,6 +127,8 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, rows: int | N
     query = f"SELECT {names} FROM read_parquet($path) LIMIT $rows"
     with database(file) as connection:
         try:
+            with file.open() as stream:
+                check_text(stream.read(99).replace(b"PAR1", b""), str(path))
             with file.open() as stream:  # of two columns with one name DuckDB renames the second
                 check_names(pq.read_schema(stream).names, str(path))
             return connection.sql(query, params={"path": file.literal, "rows": rows}).to_arrow_table()

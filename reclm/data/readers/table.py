@@ -109,11 +109,15 @@ class Table(Reader):
 
 
 def _beside(place: Path, name: str) -> Path | None:
-    """Return ``place`` if it is a file, else the table called ``name`` in that folder."""
+    """Return ``place`` if it is a file, else the table called ``name`` in that folder; NotFound for another kind."""
     if place.is_file():
         return place
     names = [f"{name}{ending}{packed}" for ending in KNOWN for packed in ("", ".gz")]
-    return next((path for name in names if (path := place / name).is_file()), None)
+    table = next((path for name in names if (path := place / name).is_file()), None)
+    others = sorted(place.glob(f"{name}.*"), key=str)
+    if table is None and others:
+        raise unknown(f"kind of table {others[0]}: ending", PurePosixPath(others[0].name).suffix, KNOWN)
+    return table
 
 
 def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed: MalformedLines) -> pa.Table:
@@ -151,7 +155,7 @@ class TableFile:
     @cached_property
     def ending(self) -> str:
         """The ending of the name, without ``.gz``."""
-        ending = PurePosixPath(self.path.name.removesuffix(".gz")).suffix
+        ending = PurePosixPath(self.path.name.removesuffix(".gz")).suffix.lower()
         if ending not in KNOWN:
             raise unknown(f"kind of table {self.path}: ending", ending, KNOWN)
         return ending
@@ -201,9 +205,10 @@ def from_frames(
     table = to_arrow(interactions, "interactions")
     if columns.time == DEFAULT_TIME and columns.time not in table.column_names:
         columns = replace(columns, time=None)
-        columns.check_time("interactions", table.column_names, "time=", "time=None")
+        columns.check("time", "interactions", table.column_names, "time=", "None")
     if columns.label == DEFAULT_LABEL and columns.label not in table.column_names:
         columns = replace(columns, label=None)
+        columns.check("label", "interactions", table.column_names, "label=", "None")
     for role, column in vars(columns).items():
         if column is not None or role in ("user", "item"):
             find_column("interactions", column, table.column_names, f"{role}=")

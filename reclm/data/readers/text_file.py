@@ -19,6 +19,17 @@ import duckdb
 from reclm.errors import BadInput, Damaged, NotFound
 
 LONGEST = 1 << 22  # bytes of the longest line that is read
+FOREIGN = {
+    rb"version https://git-lfs": ("a Git LFS pointer, not the file itself", "fetch that with git lfs pull"),
+    rb"\s*<(!doctype html|html)": ("an HTML page", "download the file itself"),
+    rb"\x1f\x8b": ("gzipped", "give it a name that ends in .gz"),
+    rb"PK\x03\x04": ("a zip archive, or a spreadsheet", "unpack it, or save it as CSV"),
+    rb"PAR1": ("Parquet", "give it a name that ends in .parquet"),
+    rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd": ("compressed", "unpack it, or compress it with gzip"),
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": ("UTF-32", "convert it to UTF-8, or say so with --set encoding=utf-32"),
+    rb"\xff\xfe|\xfe\xff": ("UTF-16", "convert it to UTF-8, or say so with --set encoding=utf-16"),
+}
+"""Beginnings of files that are no UTF-8 text: what they are, and the remedy."""
 
 
 class Survey(NamedTuple):
@@ -93,9 +104,8 @@ class TextFile:
         with self.open() as stream:
             while raw:
                 raw = stream.read(LONGEST)
-                if at_start and decode is None and raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    message = f"{self.label} is UTF-16; convert it, or say so with --set encoding=utf-16"
-                    raise BadInput(message, where=self.label, remedy="encoding=utf-16")
+                if at_start and decode is None:
+                    check_text(raw, self.label)
                 at_start = False
                 try:
                     block = rest + (raw if decode is None else decode(raw, not raw).encode())
@@ -162,3 +172,10 @@ class TextFile:
             if parted != delimiter:
                 break
         return fields
+
+
+def check_text(beginning: bytes, label: str) -> None:
+    """Raise BadInput where a file begins as one that is no UTF-8 text does."""
+    for pattern, (what, remedy) in FOREIGN.items():
+        if re.match(pattern, beginning, re.IGNORECASE):
+            raise BadInput(f"{label} is {what}; {remedy}", value=what, where=label, remedy=remedy)
