@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from reclm.data.dataset import ProfileKind
@@ -39,6 +40,10 @@ _MARKED = re.compile(
     r"User identit(?:y|ies)\s*:\s*(.+?)[\s;.]*\bUser interests?\s*:\s*(.+?)(?=\n\s*\n|\n(?!\s*(?:[-*•]|\d+[.)])\s)|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
+_WARM = 0.7
+"""Temperature of a second try."""
+_MOST_COMMAS = 64
+"""Commas of an answer that breaks off at which it may be read as if it ended there."""
 _COMMON = {"and", "for", "from", "its", "that", "the", "their", "with", "you", "your"}
 
 
@@ -97,19 +102,28 @@ def parse(text: str, phrases: int | None = None) -> ProfileParts:
     return ProfileParts(**parts)
 
 
-def profile_schema(phrases: int) -> dict[str, Any]:
+def profile_schema(phrases: int, spare: int = 0) -> dict[str, Any]:
     """Return the JSON schema of a profile of ``phrases`` identities and interests; :func:`read_answer` reads it.
 
-    Interests may be two more, as a model repeats itself.
+    Identities have one to four words, interests one to six, of any letters: a small model fills a list or a phrase
+    without end. The ``spare`` interests, and as many that may be more, are for repetitions, which :func:`tidy` removes.
     """
-    text = {"type": "string"}
-    identity = {"type": "array", "items": text, "minItems": phrases, "maxItems": phrases}
+    identity, interest = ({"type": "string", "pattern": _words(most)} for most in (4, 6))
+    least, most = phrases + spare, phrases + 2 * spare
+    identities = {"type": "array", "items": identity, "minItems": phrases, "maxItems": phrases}
+    interests = {"type": "array", "items": interest, "minItems": least, "maxItems": most}
     return {
         "type": "object",
-        "properties": {"identity": identity, "interests": {**identity, "maxItems": phrases + 2}},
+        "properties": {"identity": identities, "interests": interests},
         "required": ["identity", "interests"],
         "additionalProperties": False,
     }
+
+
+def _words(most: int) -> str:
+    """Return the regular expression of a phrase in JSON; servers that check the JSON text itself take it, too."""
+    word = r'[^ ,;"\\\n\r\t]{1,20}'
+    return f"^{word}( {word}){{0,{most - 1}}}$"
 
 
 def structured(chat: Chat) -> Chat:
@@ -147,16 +161,28 @@ def read_answer(answer: Generation, params: SamplingParams) -> str:
 
 
 def _from_json(text: str) -> ProfileParts | None:
-    """Return the profile in a JSON object, alone or within other text; None where there is none."""
+    """Return the profile in a JSON object, alone or within other text; None where there is none.
+
+    Of an object that breaks off, the phrases before the last comma are read.
+    """
     begin, end = text.find("{"), text.rfind("}")
-    try:
-        values = json.loads(text[begin : end + 1]) if 0 <= begin < end else None
-    except (ValueError, RecursionError):
-        return None
+    values = _loaded(text[begin : end + 1]) if 0 <= begin < end else None
+    if begin >= 0 and values is None:
+        commas = [match.start() for match in islice(re.finditer(",", text[begin:]), _MOST_COMMAS)]
+        cut = (_loaded(f"{text[begin : begin + at]}]}}") for at in reversed(commas))
+        values = next((one for one in cut if one), None)
     if not isinstance(values, dict):
         return None
     lists = [_phrases(values, *names) for names in _KEYS]
     return ProfileParts(*lists) if all(lists) else None
+
+
+def _loaded(text: str) -> Any:
+    """Return the value of a JSON text; None for another text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _phrases(values: Mapping[str, Any], *names: str) -> tuple[str, ...]:
@@ -245,16 +271,26 @@ class ChatProfiler(Profiler):
     def phrases_of(self, kind: ProfileKind) -> int:
         """Return the number of identities, and of interests, in a profile of ``kind``."""
 
+    def spare_of(self, kind: ProfileKind) -> int:
+        """Return how many interests more a model is asked for, in the place of repeated ones; by default none."""
+        return 0
+
     def asked(self, kind: ProfileKind, *, every_script: bool, again: bool = False) -> SamplingParams:
         """Return the options as the model's engine takes them: with a schema, where it holds the model to one.
 
-        Nothing that a server might find within a thought or a list is then a stop string.
+        Nothing that a server might find within a thought or a list is then a stop string, and there is room for the
+        marks of JSON. A second try without a repetition penalty is drawn at random: it would equal the first.
         """
-        params = self.sampling(kind, every_script=every_script, again=again)
-        if not self.generator.structured:
-            return params
-        schema = profile_schema(self.phrases_of(kind)) if self.constrained else None
-        return params.model_copy(update={"json_schema": schema, "pattern": None, "stop": ()})
+        warm = again and "repetition_penalty" in self.generator.unsupported
+        params = self.sampling(kind, every_script=every_script, again=again and not warm)
+        changes: dict[str, Any] = {}
+        if warm:
+            changes = {"temperature": max(params.temperature, _WARM), "seed": params.seed + 1}
+        if self.generator.structured:
+            schema = profile_schema(self.phrases_of(kind), self.spare_of(kind)) if self.constrained else None
+            tokens = params.max_new_tokens * 3 // 2 if schema else params.max_new_tokens
+            changes |= {"json_schema": schema, "pattern": None, "stop": (), "max_new_tokens": tokens}
+        return params.model_copy(update=changes) if changes else params
 
     def as_subjects(self, kind: ProfileKind, chats: Iterable[tuple[str, Chat]]) -> Iterator[Subject]:
         """Yield the subjects that are described by the answers to chats, of ``(id, chat)``."""

@@ -32,11 +32,18 @@ from reclm.profiles.profile import Known, Profile, Subject
 from reclm.text.item_text import ItemBrief, ItemBriefs
 
 TITLES = "Titles"
+_FEW = 8
+"""Profiles out of format that a server's model is asked for again, however many are in format."""
 _WORDS = read_yaml(Path(__file__).parent / "prompts.yaml")
 TASKS: dict[ProfileKind, str] = _WORDS["tasks"]
 LISTED, DESCRIBED, BARE = (
     tuple(_WORDS["examples"][name] for name in _WORDS[shown]) for shown in ("listed", "described", "bare")
 )
+
+
+def spare_of(kind: ProfileKind) -> int:
+    """Return how many interests more a model is asked for: an item's prompt says less, and more is repeated."""
+    return 1 if kind == "user" else 2
 
 
 class ZeroShotConfig(Config):
@@ -78,11 +85,9 @@ class ZeroShotConfig(Config):
         self, kind: ProfileKind, *, every_script: bool = False, again: bool = False
     ) -> SamplingParams:
         """Return how profiles of a kind are generated, see :meth:`ChatProfiler.sampling`."""
-        # an item's prompt says less than a history, and more of the answer is repeated
-        spare = 1 if kind == "user" else 2
         options = self.model_dump(include=set(SamplingParams.model_fields))
         options["repetition_penalty"] = (again and self.second_penalty) or self.repetition_penalty
-        pattern = answer_pattern(self.phrases_of(kind), spare, every_script=every_script)
+        pattern = answer_pattern(self.phrases_of(kind), spare_of(kind), every_script=every_script)
         return SamplingParams(**options, stop=("\n",), pattern=pattern if self.constrain else None)
 
 
@@ -122,21 +127,27 @@ class ZeroShot(ChatProfiler):
     def answers(self, kind: ProfileKind, chats: Mapping[str, Chat]) -> Iterator[Profile]:
         """Yield one profile a chat.
 
-        A profile with too few different phrases is written once more, with a penalty on repetition, where the generator
-        has one; the better one is returned.
+        A profile that is cut or has too few different phrases is written once more, with a penalty on repetition or
+        at random (:meth:`ChatProfiler.asked`); the better one is returned. A server whose model keeps no format is not
+        paid twice.
         """
         malformed: dict[str, Profile] = {}
-        # without a repetition penalty the second answer would equal the first
-        once = self.config.second_penalty is None or "repetition_penalty" in self.generator.unsupported
+        once = self.config.second_penalty is None
         for profile in self._generate(kind, chats, again=False):
             if once or self.in_format(kind, profile.text):
                 yield profile
             else:
                 malformed[profile.prompt_hash] = profile
+        if not self.generator.local and len(malformed) > max(_FEW, len(chats) / 2):
+            yield from malformed.values()
+            return
         for profile in self._generate(kind, {key: chats[key] for key in malformed}, again=True):
             first = malformed[profile.prompt_hash]
+            mended = (
+                self.in_format(kind, profile.text) or profile.finish_reason != "length" == first.finish_reason
+            )
             yield replace(
-                profile if self.in_format(kind, profile.text) else first,
+                profile if mended else first,
                 prompt_tokens=first.prompt_tokens + profile.prompt_tokens,
                 new_tokens=first.new_tokens + profile.new_tokens,
             )
@@ -161,6 +172,10 @@ class ZeroShot(ChatProfiler):
     def phrases_of(self, kind: ProfileKind) -> int:
         """Return the number of identities, and of interests, in a profile of ``kind``."""
         return self.config.phrases_of(kind)
+
+    def spare_of(self, kind: ProfileKind) -> int:
+        """Return how many interests more a model is asked for."""
+        return spare_of(kind)
 
     @property
     def constrained(self) -> bool:

@@ -1,6 +1,7 @@
 """A server is asked for JSON of a schema, and in steps for less; what it answers is stored as text."""
 
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from server_run import view
 from reclm.errors import BadInput
 from reclm.llm.chat import Generation, TextGenerator
 from reclm.llm.engines.server import ServerGenerator
+from reclm.profilers.profile_format import profile_schema
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
 from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import ProfileStore
@@ -35,8 +37,14 @@ def run(zero_shot: ZeroShot, folder: Path, users: int = USERS) -> ProfileRun:
         return make_profiles(view(), zero_shot, store, ["user"], users, progress=False)
 
 
+def form(request: dict[str, Any]) -> str | None:
+    """The form that a request asks for; ``patterns`` are in a schema."""
+    asked = request.get("response_format", {})
+    return "patterns" if "'pattern'" in str(asked) else asked.get("type")
+
+
 def formats(server: FakeServer) -> list[str | None]:
-    return [request.get("response_format", {}).get("type") for request in server.asked]
+    return [form(request) for request in server.asked]
 
 
 def test_a_schema_is_sent_and_the_answer_is_stored_as_text(server: FakeServer, tmp_path: Path) -> None:
@@ -49,6 +57,8 @@ def test_a_schema_is_sent_and_the_answer_is_stored_as_text(server: FakeServer, t
             list(schema["schema"]["properties"]) == schema["schema"]["required"] == ["identity", "interests"]
         )
         assert schema["schema"]["properties"]["identity"]["maxItems"] == 3
+        assert schema["schema"]["properties"]["interests"]["minItems"] == 4, "one may be a repetition"
+        assert request["max_tokens"] == 120, "JSON takes more than the text"
         assert "stop" not in request
         examples = [
             json.loads(turn["content"]) for turn in request["messages"] if turn["role"] == "assistant"
@@ -66,6 +76,65 @@ def test_the_schema_belongs_to_the_hash_of_the_prompt(server: FakeServer) -> Non
     assert hashes() == hashes()
 
 
+@pytest.mark.parametrize(
+    ("phrase", "fits"),
+    [
+        ("film fan", True),
+        ("Terminator 2: Judgment Day", True),
+        ("映画ファン", True),
+        ("ΔEATH (Δ)", True),
+        ("The Old Lady Who Walked In The Sea", False),
+        ("a, b", False),
+        ("a; b", False),
+        ("fantasy" * 9, False),
+        ("a  b", False),
+        (" ", False),
+        ("a\nb", False),
+        ('a"b', False),
+        ("a\\b", False),
+    ],
+)
+def test_phrases_of_the_schema_end(phrase: str, fits: bool) -> None:
+    properties = profile_schema(3)["properties"]
+    pattern = properties["interests"]["items"]["pattern"]
+    assert bool(re.fullmatch(pattern, phrase)) == fits
+    assert not re.fullmatch(properties["identity"]["items"]["pattern"], "one two three four five")
+
+
+def test_an_engine_of_grammars_takes_the_schema() -> None:
+    matcher = pytest.importorskip("llguidance").LLMatcher
+    assert not matcher.validate_grammar(matcher.grammar_from_json_schema(profile_schema(3, 1)))
+
+
+CUT = '{"identity": ["film fan", "night owl", "home cook"], "interests": ["Alien", "space ships", "robots"'
+
+
+def test_a_cut_answer_with_all_phrases_is_a_profile(server: FakeServer, tmp_path: Path) -> None:
+    server.reply = lambda request: completion(CUT + ', "endless end', finish="length")
+    (users,) = run(profiler(server), tmp_path / "store").kinds
+    assert (users.in_format, users.cut) == (USERS, USERS)
+    assert set(ProfileStore.read(tmp_path / "store").texts("user").values()) == {PROFILE}
+
+
+def test_a_cut_answer_is_asked_once_more_at_random(server: FakeServer, tmp_path: Path) -> None:
+    def reply(request: dict[str, Any]) -> Any:
+        cut = request["messages"][-1]["content"].endswith("number 7") and not request["temperature"]
+        return completion(CUT[:60], finish="length") if cut else completion(PROFILE)
+
+    server.reply = reply
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (users,) = run(profiler(server), tmp_path / "store", 20).kinds
+    assert (users.in_format, len(users.faults)) == (20, 0)
+    (again,) = (request for request in server.asked if request["temperature"])
+    assert (again["temperature"], again["seed"]) == (0.7, 1)
+
+
+def test_a_model_that_keeps_no_format_is_not_paid_twice(server: FakeServer, tmp_path: Path) -> None:
+    server.reply = lambda request: completion("I am ready to help.")
+    assert run(profiler(server), tmp_path / "store", 20).generated == len(server.asked) == 20
+
+
 def test_free_text_and_a_pattern_send_no_schema(server: FakeServer, tmp_path: Path) -> None:
     run(profiler(server, constrain=False), tmp_path / "free")
     server.reply = lambda request: completion(PROFILE.removeprefix("User identity:"))
@@ -78,8 +147,9 @@ def test_free_text_and_a_pattern_send_no_schema(server: FakeServer, tmp_path: Pa
 @pytest.mark.parametrize(
     ("takes", "steps"),
     [
-        ({"json_object", None}, ["json_schema", "json_object", "json_object", "json_object"]),
-        ({None}, ["json_schema", "json_object", None, None, None]),
+        ({"json_schema", None}, ["patterns", "json_schema", "json_schema", "json_schema"]),
+        ({"json_object", None}, ["patterns", "json_schema", "json_object", "json_object", "json_object"]),
+        ({None}, ["patterns", "json_schema", "json_object", None, None, None]),
     ],
 )
 @pytest.mark.parametrize(
@@ -99,9 +169,7 @@ def test_free_text_and_a_pattern_send_no_schema(server: FakeServer, tmp_path: Pa
 def test_the_format_falls_back_in_steps_and_each_is_said(
     server: FakeServer, tmp_path: Path, refusal: Any, takes: set[str | None], steps: list[str | None]
 ) -> None:
-    server.reply = lambda request: (
-        completion(PROFILE) if request.get("response_format", {}).get("type") in takes else refusal
-    )
+    server.reply = lambda request: completion(PROFILE) if form(request) in takes else refusal
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert run(profiler(server), tmp_path / "store").generated == USERS
@@ -143,7 +211,7 @@ def test_fault_15_refused_parameters_are_left_out_one_after_the_other(
     assert not {*refused} & last.keys()
     assert last["max_completion_tokens"] > 0
     assert last["temperature"] == 0.7
-    assert len(server.asked) <= USERS + len(refused) + 2
+    assert len(server.asked) <= USERS + len(refused) + 3
 
 
 def test_fault_14_a_refused_prompt_is_counted_named_and_asked_again(

@@ -43,7 +43,7 @@ with needs_extra("engine 'server'"):
 
 _LEFT_OUT = ("seed", "presence_penalty", "top_p", "max_tokens", "max_completion_tokens", "temperature")
 """Fields that a request can do without, those first that matter least; ``max_tokens`` has a second name."""
-_FORMATS = ("a JSON schema", "JSON without a schema", "plain text")
+_FORMATS = ("patterns in a JSON schema", "a JSON schema", "JSON without a schema", "plain text")
 """What a server is asked for, step by step, where it refuses a ``response_format``."""
 _PATIENCE = 32
 """Prompts in a row that were answered with nothing: so many may be odd, but cost no less than the others."""
@@ -215,10 +215,12 @@ class ServerGenerator(TextGenerator):
             request |= {"top_p": params.top_p, "seed": params.seed}
         if params.presence_penalty:
             request["presence_penalty"] = params.presence_penalty
-        if params.json_schema and (step := self._format + less.count("response_format")) < 2:
-            schema = {"name": "profile", "strict": True, "schema": params.json_schema}
-            whole = {"type": "json_schema", "json_schema": schema}
-            request["response_format"] = whole if step == 0 else {"type": "json_object"}
+        step = self._format + less.count("response_format")
+        if params.json_schema and step < len(_FORMATS) - 1:
+            schema = params.json_schema if step == 0 else _without_patterns(params.json_schema)
+            named = {"name": "profile", "strict": True, "schema": schema}
+            whole = {"type": "json_schema", "json_schema": named}
+            request["response_format"] = whole if step < 2 else {"type": "json_object"}
         if self.extensions:
             extra: dict[str, Any] = {"repetition_penalty": params.repetition_penalty}
             if params.pattern is not None:
@@ -309,6 +311,13 @@ class ServerGenerator(TextGenerator):
 
 def _characters(chat: Chat) -> int:
     return sum(len(message.content) for message in chat.messages) + len(chat.answer_start)
+
+
+def _without_patterns(schema: Any) -> Any:
+    """Return a JSON schema for servers that check types and lists alone."""
+    if isinstance(schema, Mapping):
+        return {name: _without_patterns(value) for name, value in schema.items() if name != "pattern"}
+    return schema
 
 
 def _next(request: Mapping[str, Any]) -> str | None:
