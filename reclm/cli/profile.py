@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from reclm.profiles.run import ProfileRun
 
 CARRY_OVER = "The data have changed: set profiles aside, take over answers to equal prompts, write the rest."
+ASK_AGAIN = "Also ask prompts that got no answer before: refused, cut, empty, too long."
 
 
 def profile(
@@ -29,6 +30,7 @@ def profile(
     store: opt.StoreFolder = None,
     fresh: Annotated[bool, opt.option("Set profiles that are there aside, begin anew.", "--fresh")] = False,
     carry_over: Annotated[bool, opt.option(CARRY_OVER, "--carry-over")] = False,
+    ask_again: Annotated[bool, opt.option(ASK_AGAIN, "--ask-again")] = False,
     set_: opt.Settings = None,
     trust: opt.Trust = False,
     home: opt.Home = None,
@@ -40,7 +42,12 @@ def profile(
     data = reclm.load_dataset(dataset)
     shared: dict[str, Any] = {"model": model, "engine": engine, "store": store}
     shared |= {"encoder": encoder, "limit": limit}
-    selection: dict[str, Any] = {"prompts": prompts, "carry_over": carry_over, "fresh": fresh}
+    selection: dict[str, Any] = {
+        "prompts": prompts,
+        "carry_over": carry_over,
+        "fresh": fresh,
+        "ask_again": ask_again,
+    }
     same = {"dataset": dataset, "profiler": profiler, **shared, "kinds": None if kinds == "both" else kinds}
     engine_options = parse_settings(engine_set or [])
     same["engine_set"] = engine_set
@@ -75,6 +82,7 @@ def _show_run(run: "ProfileRun") -> None:
             "prompts answered": kind.generated,
             "profiles written": kind.written,
             "left without a profile": len(kind.faults),
+            "not asked, refused before": kind.passed_over,
             "tokens read": kind.prompt_tokens,
             "tokens written": kind.new_tokens,
             "seconds": f"{kind.seconds:.1f}",

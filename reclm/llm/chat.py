@@ -60,7 +60,7 @@ class SamplingParams(Config):
 class Generation:
     """The answer to the chat called ``key``, with its given start; the token that ends it is not counted.
 
-    ``fault`` says in one line why there is no answer, where there is none.
+    ``fault`` says in one line why there is no answer, where there is none; ``passing``: it may be gone in a later run.
     """
 
     key: str
@@ -69,11 +69,12 @@ class Generation:
     new_tokens: int
     finish_reason: Literal["stop", "length"]
     fault: str = ""
+    passing: bool = False
 
     @classmethod
-    def failed(cls, key: str, fault: str) -> "Generation":
+    def failed(cls, key: str, fault: str, passing: bool = False) -> "Generation":
         """Return what stands for an answer that did not come."""
-        return cls(key, "", 0, 0, "stop", fault)
+        return cls(key, "", 0, 0, "stop", fault, passing)
 
 
 class NoAnswers(BadInput):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.intervals import duration
-from reclm.llm.chat import Chat
+from reclm.llm.chat import Chat, NoAnswers
 from reclm.profiles.profile import Profile, Profiler, Subject
 from reclm.profiles.run import Plan, plans, written
 from reclm.profiles.store import KINDS, ProfileStore
@@ -74,6 +75,7 @@ def dry_run(
     sample: int = 24,
     encoder: TextEncoder | None = None,
     prompts: int | None = None,
+    ask_again: bool = False,
 ) -> list[KindEstimate]:
     """Estimate a run, and store nothing.
 
@@ -86,7 +88,7 @@ def dry_run(
         if kind in kinds:
             known: dict[ProfileKind, dict[str, str]] = {"user": users if kind == "item" else {}, "item": {}}
             whole = KindEstimate(Plan(kind))
-            for plan in plans(view, profiler, store, kind, known, limit, prompts):
+            for plan in plans(view, profiler, store, kind, known, limit, prompts, ask_again=ask_again):
                 part, answers = _calibrate(profiler, plan, sample, encoder)
                 known[kind] |= _stand_ins(store, plan, answers)
                 whole += part
@@ -112,11 +114,17 @@ def _calibrate(
     drawn = _evenly(prompts, sample)
     timed = drawn[1:] or drawn
     start = time.perf_counter()
-    answers = list(profiler.write(drawn[:1]))
+    answers: list[Profile] = []
+    with suppress(NoAnswers) if len(drawn) > 1 else nullcontext():
+        answers += profiler.write(drawn[:1])
     if len(drawn) > 1:  # the first one loads the model, compiles, fills caches
         start = time.perf_counter()
         answers += profiler.write(timed)
     seconds = time.perf_counter() - start
+    if not answers:
+        raise NoAnswers(
+            f"no answer to {len(drawn)} prompts: {next(iter(profiler.faults.values()), 'none came')}"
+        )
     embed_seconds = 0.0
     if encoder:
         encoder.encode(["warm up"])

@@ -176,6 +176,16 @@ class Profiler(ABC):
         """Why prompts got no answer, by prompt hash: of all that this profiler asked."""
         return {}
 
+    @cached_property
+    def refused(self) -> set[str]:
+        """The hashes among :attr:`faults` of prompts that would get no answer in a later run, either."""
+        return set()
+
+    def fail(self, prompt_hash: str, fault: str, passing: bool = False) -> None:
+        """Note why a prompt got no answer; ``passing``: it may get one in a later run."""
+        self.faults[prompt_hash] = fault
+        (self.refused.discard if passing else self.refused.add)(prompt_hash)
+
     def ask(self, chats: Mapping[str, Chat], params: SamplingParams) -> Iterator[Generation]:
         """Yield the answers of the language model to chats by prompt hash, without the thinking before them.
 
@@ -185,9 +195,10 @@ class Profiler(ABC):
             text, begun = said(answer.text), chats[answer.key].answer_start.strip()
             fault = answer.fault or no_answer(text.removeprefix(begun), answer.text)
             if fault:
-                self.faults[answer.key] = fault
+                self.fail(answer.key, fault, answer.passing)
             else:
                 self.faults.pop(answer.key, None)
+                self.refused.discard(answer.key)
                 yield replace(answer, text=text)
 
     @abstractmethod

@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -20,6 +20,7 @@ from reclm.errors import BadInput, ReclmError
 from reclm.llm.chat import NoAnswers
 from reclm.llm.models import LazyGenerator
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
+from reclm.profiles.refusals import Refusals
 from reclm.profiles.store import KINDS, ProfileStore
 from reclm.text.item_text import item_texts
 
@@ -36,7 +37,8 @@ class KindRun:
         stored: had their profile; ``copied``: got the profile of another with the same prompt.
         generated: prompts answered; ``written``: the profiles made of the answers; ``cut``: those at the token limit.
         in_store: profiles in the store afterwards; ``texts``: distinct texts; ``in_format``: profiles in the format.
-        faults: why prompts got no answer, by the users or items that have no profile for it.
+        faults: why prompts got no answer, by the users or items that have no profile for it; ``passed_over``: those of
+            them that were not asked, as an earlier run got no answer; ``refused``: those that later runs do not ask.
     """
 
     kind: ProfileKind
@@ -54,6 +56,8 @@ class KindRun:
     texts: int = 0
     in_format: int = 0
     faults: dict[str, str] = field(default_factory=dict)
+    passed_over: int = 0
+    refused: int = 0
 
     def __str__(self) -> str:
         """Name some of those without a profile, and why."""
@@ -61,6 +65,14 @@ class KindRun:
         more = f"; and {len(self.faults) - 3:,} more" if len(self.faults) > 3 else ""
         asked = self.written + len(self.faults)
         return f"no profile of {len(self.faults):,} of {asked:,} {self.kind}s: {some}{more}"
+
+    @property
+    def remedy(self) -> str:
+        """Say how to ask for what is missing."""
+        again = [] if len(self.faults) == self.refused else ["run again to ask for what is missing"]
+        if self.refused:
+            again += [f"--ask-again asks for the {self.refused:,} that were refused, cut or empty, too"]
+        return "; ".join(again)
 
 
 @dataclass
@@ -80,7 +92,8 @@ class Plan:
     """The work of one round of a kind, or of several rounds together.
 
     ``prompt_hashes`` has every subject's by id: ``stored`` ones have their profile, ``copies`` are profiles of others
-    with the same prompt, ``missing`` is the rest. ``left_out`` counts subjects whose prompts are too rare.
+    with the same prompt, ``missing`` is the rest. ``left_out`` counts subjects whose prompts are too rare, ``refused``
+    has why an earlier run got no answer to the prompts of others, by id.
     """
 
     kind: ProfileKind
@@ -90,6 +103,7 @@ class Plan:
     missing: list[Subject] = field(default_factory=list)
     left_out: int = 0
     round: str = ""
+    refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def subjects(self) -> int:
@@ -123,14 +137,16 @@ class Plan:
             self.copies + other.copies,
             self.missing + other.missing,
             self.left_out + other.left_out,
+            refused=self.refused | other.refused,
         )
 
     def __str__(self) -> str:
         begin = f"{self.round}: " if self.round else ""
         of = f" of {self.subjects + self.left_out:,}" if self.left_out else ""
+        refused = f", refused before: {len(self.refused):,}" if self.refused else ""
         return (
             f"{begin}{self.subjects:,}{of} {self.kind}s, {self.distinct:,} distinct prompts; stored: {self.stored:,}, "
-            f"shared with others: {len(self.copies):,}, prompts to write: {len(self.prompts):,}"
+            f"shared with others: {len(self.copies):,}, prompts to write: {len(self.prompts):,}{refused}"
         )
 
 
@@ -143,11 +159,13 @@ def plans(
     limit: int | None = None,
     prompts: int | None = None,
     rows: np.ndarray | None = None,
+    ask_again: bool = False,
 ) -> Iterator[Plan]:
     """Yield a plan a round: its prompts, most shared first, compared with the answers in the store (None: empty).
 
     A round is planned when its plan is asked for: by then ``known`` has the profiles of earlier rounds. Planned are the
-    first ``limit`` subjects, those of the ``prompts`` commonest prompts, and the user_idx (item_idx) in ``rows``.
+    first ``limit`` subjects, those of the ``prompts`` commonest prompts, and the user_idx (item_idx) in ``rows``;
+    prompts that were refused are among the missing ones where ``ask_again`` is true.
     """
     rounds = profiler.rounds(view, kind)
     if rows is not None:
@@ -156,7 +174,9 @@ def plans(
         subjects = list(islice(profiler.subjects(view, kind, idx, known), limit))
         chosen = _most_shared_first(subjects, prompts)
         name = f"round {number} of {len(rounds)}" if len(rounds) > 1 else ""
-        plan = replace(_plan(store, kind, chosen), left_out=len(subjects) - len(chosen), round=name)
+        plan = replace(
+            _plan(store, kind, chosen, ask_again), left_out=len(subjects) - len(chosen), round=name
+        )
         yield plan
         limit = None if limit is None else limit - len(subjects)
         prompts = None if prompts is None else prompts - plan.distinct
@@ -172,10 +192,12 @@ def _most_shared_first(subjects: list[Subject], prompts: int | None) -> list[Sub
     return sorted(chosen, key=lambda subject: rank[subject.prompt_hash])
 
 
-def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject]) -> Plan:
+def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject], ask_again: bool) -> Plan:
     stored = store.hashes(kind) if store else {}
     unwritten = [subject for subject in subjects if stored.get(subject.id) != subject.prompt_hash]
     answers = store.by_hash({subject.prompt_hash for subject in unwritten}) if store and unwritten else {}
+    known = {} if ask_again or not store or not unwritten else Refusals.of(store).known
+    unanswered = [subject for subject in unwritten if subject.prompt_hash not in answers]
     return Plan(
         kind,
         prompt_hashes={subject.id: subject.prompt_hash for subject in subjects},
@@ -185,7 +207,8 @@ def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject]
             for subject in unwritten
             if subject.prompt_hash in answers
         ],
-        missing=[subject for subject in unwritten if subject.prompt_hash not in answers],
+        missing=[subject for subject in unanswered if subject.prompt_hash not in known],
+        refused={one.id: known[one.prompt_hash] for one in unanswered if one.prompt_hash in known},
     )
 
 
@@ -211,11 +234,13 @@ def make_profiles(
     progress: bool = True,
     prompts: int | None = None,
     rows: Mapping[ProfileKind, np.ndarray] | None = None,
+    ask_again: bool = False,
 ) -> ProfileRun:
     """Write the missing profiles, users before items (whose prompts may quote users' profiles), round by round.
 
-    A prompt whose hash is stored is not generated again. Each profile is safe as soon as the fitted profiler yields it:
-    a run that was killed resumes where it stopped. ``limit``, ``prompts`` and ``rows`` are those of :func:`plans`.
+    A prompt whose hash is stored is not generated again, nor one that was refused. Each profile is safe as soon as the
+    fitted profiler yields it: a run that was killed resumes where it stopped. ``limit``, ``prompts``, ``rows`` and
+    ``ask_again`` are those of :func:`plans`.
     """
     run = ProfileRun()
     for kind in KINDS:
@@ -223,8 +248,9 @@ def make_profiles(
             users = store.texts("user") if kind == "item" else {}
             known: dict[ProfileKind, dict[str, str]] = {"user": users, "item": {}}
             counts, total = KindRun(kind), Plan(kind)
-            for plan in plans(view, profiler, store, kind, known, limit, prompts, (rows or {}).get(kind)):
-                _carry_out(plan, profiler, store, counts, progress)
+            of_kind = (rows or {}).get(kind)
+            for plan in plans(view, profiler, store, kind, known, limit, prompts, of_kind, ask_again):
+                _carry_out(plan, profiler, store, counts, progress, ask_again)
                 known[kind] |= written(store, plan)
                 total += plan
             counts.subjects, counts.distinct = total.subjects, total.distinct
@@ -234,57 +260,98 @@ def make_profiles(
             counts.in_format = sum(profiler.in_format(kind, text) for text in texts)
             run.kinds.append(counts)
             if counts.faults and not counts.in_store:
-                raise NoAnswers(f"{counts}", value=next(iter(counts.faults)))
+                remedy = f"; {counts.remedy}" if counts.refused else ""
+                raise NoAnswers(f"{counts}{remedy}", value=next(iter(counts.faults)), remedy=remedy[2:])
             if counts.faults:
-                warnings.warn(f"{counts}; run again to ask for what is missing", stacklevel=2)
+                warnings.warn(f"{counts}; {counts.remedy}", stacklevel=2)
     return run
 
 
-def _carry_out(plan: Plan, profiler: Profiler, store: ProfileStore, counts: KindRun, progress: bool) -> None:
+def _carry_out(
+    plan: Plan, profiler: Profiler, store: ProfileStore, counts: KindRun, progress: bool, ask_again: bool
+) -> None:
     """Write the profiles of a plan, and add to ``counts``."""
     store.add(plan.copies)
+    counts.faults |= {id: _in_names(plan, fault) for id, fault in plan.refused.items()}
+    counts.passed_over += len(plan.refused)
+    counts.refused += len(plan.refused)
     if progress:
         print(plan, file=sys.stderr)
     if not plan.missing:
         return
     store.begin()
     # another run may have written some while this one waited
-    again = _plan(store, plan.kind, plan.missing)
+    again = _plan(store, plan.kind, plan.missing, ask_again=True)
     store.add(again.copies)
     plan = replace(plan, missing=again.missing)
-    seconds: dict[str, float] = {}
     if isinstance(profiler.generator, LazyGenerator):
         profiler.generator.load()  # not part of the time that generating takes
-    start = last = time.perf_counter()
+    start, clock = time.perf_counter(), _Clock()
+    seconds = clock.seconds
     title = f"writing {plan.kind} profiles{', ' if plan.round else ''}{plan.round}"
-    blank: set[str] = set()
+    refusals, silent = Refusals.of(store), False
     with named(plan), progress_bar(title, len(plan.prompts), progress) as advance:
         for batch in plan.batches():
+            before = len(seconds)
             try:
                 for profile in profiler.write(batch):
-                    if not profile.text.strip():
-                        blank.add(profile.prompt_hash)
-                        continue
-                    new = profile.prompt_hash not in seconds
-                    if new:
-                        now = time.perf_counter()
-                        seconds[profile.prompt_hash], last = now - last, now
-                    store.add([replace(profile, seconds=seconds[profile.prompt_hash])])
-                    counts.written += 1
-                    if new:
-                        counts.prompt_tokens += profile.prompt_tokens
-                        counts.new_tokens += profile.new_tokens
-                        counts.cut += profile.finish_reason == "length"
-                        advance(1)
+                    _add(profile, profiler, store, counts, clock, advance)
             except NoAnswers:
-                # what was written before proves that the model answers: these prompts are the odd ones
-                if not store.count(plan.kind):
+                # what was written before proves that the model answers: these prompts are the odd ones; a model that
+                # answers no prompt of two batches is not asked for the others
+                if silent or not store.count(plan.kind):
                     raise
+            finally:
+                silent = len(seconds) == before
+                if seconds or store.count(plan.kind):  # else it may be the model, and not the prompts
+                    lasting = {one.prompt_hash for one in batch} & (profiler.refused - seconds.keys())
+                    refusals.add({prompt: profiler.faults[prompt] for prompt in sorted(lasting)})
     counts.seconds += time.perf_counter() - start
     counts.generated += len(seconds)
-    faults = dict.fromkeys(blank, "the profile is empty") | profiler.faults
-    unanswered = (one for one in plan.missing if one.prompt_hash not in seconds)
-    counts.faults |= {one.id: faults.get(one.prompt_hash, "the profiler wrote none") for one in unanswered}
+    for one in plan.missing:
+        if one.prompt_hash not in seconds:
+            fault = profiler.faults.get(one.prompt_hash, "the profiler wrote none")
+            counts.faults[one.id] = _in_names(plan, fault)
+            counts.refused += one.prompt_hash in refusals.known
+
+
+@dataclass
+class _Clock:
+    """Shares the time of a run among its prompts: ``seconds`` by prompt hash."""
+
+    last: float = field(default_factory=time.perf_counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def done(self, prompt: str) -> bool:
+        """Note that a prompt is answered now; return whether it was not yet."""
+        if prompt in self.seconds:
+            return False
+        now = time.perf_counter()
+        self.seconds[prompt], self.last = now - self.last, now
+        return True
+
+
+def _add(
+    profile: Profile,
+    profiler: Profiler,
+    store: ProfileStore,
+    counts: KindRun,
+    clock: _Clock,
+    advance: Callable[[int], object],
+) -> None:
+    """Store one profile, and count it."""
+    prompt = profile.prompt_hash
+    if not profile.text.strip():
+        profiler.fail(prompt, "the profile is empty", passing=not profiler.needs_model)
+        return
+    new = clock.done(prompt)
+    store.add([replace(profile, seconds=clock.seconds[prompt])])
+    counts.written += 1
+    if new:
+        counts.prompt_tokens += profile.prompt_tokens
+        counts.new_tokens += profile.new_tokens
+        counts.cut += profile.finish_reason == "length"
+        advance(1)
 
 
 _HASH = re.compile(r"'?\b([0-9a-f]{32})\b'?")
@@ -296,10 +363,16 @@ def named(plan: Plan) -> Iterator[None]:
     try:
         yield
     except ReclmError as error:
-        ids = {prompt: f"{plan.kind} {id!r}" for id, prompt in reversed(plan.prompt_hashes.items())}
-        message = _HASH.sub(lambda match: ids.get(match[1], match[0]), str(error))
-        error.args = (message, *error.args[1:])
+        error.args = (_in_names(plan, str(error)), *error.args[1:])
         raise
+
+
+def _in_names(plan: Plan, text: str) -> str:
+    """Return a text with users and items in the place of the hashes of their prompts."""
+    if not _HASH.search(text):
+        return text
+    ids = {prompt: f"{plan.kind} {id!r}" for id, prompt in reversed(plan.prompt_hashes.items())}
+    return _HASH.sub(lambda match: ids.get(match[1], match[0]), text)
 
 
 def examples(

@@ -35,6 +35,7 @@ def write_profiles(
     store: str | Path | None = None,
     fresh: bool = False,
     carry_over: bool = False,
+    ask_again: bool = False,
     progress: bool = True,
     **settings: Any,
 ) -> Profiles:
@@ -56,6 +57,7 @@ def write_profiles(
         fresh: set the profiles that are there aside, and begin anew.
         carry_over: the data have changed: set the profiles that are there aside, take over the answers to equal
             prompts, write the rest.
+        ask_again: also ask prompts that an earlier run got no answer to: they were refused, cut, empty or too long.
         progress: show plan and progress bars on stderr.
         settings: of the profiler.
 
@@ -81,7 +83,9 @@ def write_profiles(
     with ProfileStore.open(
         job.folder, job.view.fingerprint, job.writer, job.view.name, fresh=fresh, carry_over=carry_over
     ) as opened:
-        run = make_profiles(job.view, fitted, opened, job.kinds, limit, progress, job.prompts)
+        run = make_profiles(
+            job.view, fitted, opened, job.kinds, limit, progress, job.prompts, ask_again=ask_again
+        )
         if not any(kind.in_store for kind in run.kinds):
             who = " and ".join(f"{kind}s" for kind in job.kinds)
             message = (
@@ -100,6 +104,7 @@ def estimate_profiles(
     limit: int | None = None,
     fresh: bool = False,
     carry_over: bool = False,
+    ask_again: bool = False,
     **options: Any,
 ) -> Estimate:
     """Estimate what :func:`write_profiles` would do with these arguments: prompts, tokens, time.
@@ -116,7 +121,16 @@ def estimate_profiles(
             opened = ProfileStore.open(job.folder, job.view.fingerprint, job.writer)
     text_encoder = job.encoder or TextEncoder((opened and opened.info.encoder) or None)
     fitted = job.profiler.fit(job.view)
-    parts = dry_run(job.view, fitted, opened, job.kinds, limit, encoder=text_encoder, prompts=job.prompts)
+    parts = dry_run(
+        job.view,
+        fitted,
+        opened,
+        job.kinds,
+        limit,
+        encoder=text_encoder,
+        prompts=job.prompts,
+        ask_again=ask_again,
+    )
     return Estimate(tuple(parts))
 
 

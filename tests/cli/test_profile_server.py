@@ -132,3 +132,13 @@ def test_fault_14_a_run_that_leaves_some_out_says_whom(run: Any, server: FakeSer
     warnings = [line for line in err.splitlines() if line.startswith("warning: no profile of 1 of 3")]
     assert len(warnings) == 2
     assert KEY not in out + err
+    asked = len(server.asked)
+    code, out, err = run("profile", *ASKED)
+    assert (code, len(server.asked)) == (0, asked), err
+    assert ["not asked, refused before", "1", "1"] in cells(out)
+    server.reply = lambda request: completion(PROFILE)
+    code, out, err = run("profile", *ASKED, "--ask-again", "--dry-run")
+    assert ["prompts to write", "1", "1"] in cells(out)
+    assert "--ask-again" in out
+    code, out, err = run("profile", *ASKED, "--ask-again")
+    assert ["left without a profile", "0", "0"] in cells(out)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from server_run import view
 
 from reclm.errors import BadInput
-from reclm.llm.chat import Generation, TextGenerator
+from reclm.llm.chat import Generation, NoAnswers, TextGenerator
 from reclm.llm.engines.server import ServerGenerator
 from reclm.profilers.profile_format import profile_schema
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
@@ -25,6 +25,7 @@ from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import ProfileStore
 
 USERS = 3
+CUT = '{"identity": ["film fan", "night owl", "home cook"], "interests": ["Alien", "space ships", "robots"'
 
 
 def profiler(server: FakeServer, extensions: bool = False, **settings: Any) -> ZeroShot:
@@ -32,9 +33,14 @@ def profiler(server: FakeServer, extensions: bool = False, **settings: Any) -> Z
     return ZeroShot(ZeroShotConfig.build(settings), generator=engine)
 
 
-def run(zero_shot: ZeroShot, folder: Path, users: int = USERS) -> ProfileRun:
+def run(zero_shot: ZeroShot, folder: Path, users: int = USERS, **options: Any) -> ProfileRun:
     with ProfileStore.open(folder, "f00d", zero_shot.writer, "toy") as store:
-        return make_profiles(view(), zero_shot, store, ["user"], users, progress=False)
+        return make_profiles(view(), zero_shot, store, ["user"], users, progress=False, **options)
+
+
+def number(request: dict[str, Any]) -> int:
+    """The number of the user whom a request is about."""
+    return int(request["messages"][-1]["content"].rpartition(" ")[2])
 
 
 def form(request: dict[str, Any]) -> str | None:
@@ -104,9 +110,6 @@ def test_phrases_of_the_schema_end(phrase: str, fits: bool) -> None:
 def test_an_engine_of_grammars_takes_the_schema() -> None:
     matcher = pytest.importorskip("llguidance").LLMatcher
     assert not matcher.validate_grammar(matcher.grammar_from_json_schema(profile_schema(3, 1)))
-
-
-CUT = '{"identity": ["film fan", "night owl", "home cook"], "interests": ["Alien", "space ships", "robots"'
 
 
 def test_a_cut_answer_with_all_phrases_is_a_profile(server: FakeServer, tmp_path: Path) -> None:
@@ -228,11 +231,83 @@ def test_fault_14_a_refused_prompt_is_counted_named_and_asked_again(
         (users,) = run(zero_shot, tmp_path / "store", 60).kinds
     assert (users.generated, users.in_store, [*users.faults]) == (59, 59, ["u7"])
     asked = len(server.asked)
-    with pytest.warns(UserWarning, match="no profile of 1 of 1 users"):
+    with pytest.warns(UserWarning, match="no profile of 1 of 1 users: 'u7': .*filtered; --ask-again"):
         (users,) = run(profiler(server), tmp_path / "store", 60).kinds
-    assert (users.generated, users.stored, len(server.asked)) == (0, 59, asked + 1)
+    assert (users.generated, users.stored, users.passed_over, len(server.asked)) == (0, 59, 1, asked)
+    with pytest.warns(UserWarning, match="no profile of 1 of 1 users"):
+        run(profiler(server), tmp_path / "store", 60, ask_again=True)
+    assert len(server.asked) == asked + 1
     server.reply = lambda request: completion(PROFILE)
-    assert run(profiler(server), tmp_path / "store", 60).kinds[0].in_store == 60
+    assert run(profiler(server), tmp_path / "store", 60, ask_again=True).kinds[0].in_store == 60
+    assert not run(profiler(server), tmp_path / "store", 60).kinds[0].faults
+
+
+@pytest.mark.parametrize(
+    ("reply", "asked"),
+    [
+        (fault(400, "content filter"), False),
+        (fault(413, "too large"), False),
+        (fault(400, "maximum context length is 64 tokens"), False),
+        (completion(""), False),
+        (completion("I'm sorry, but I can't help with that."), False),
+        (completion("<think>hm"), False),
+        (completion(CUT[:40], finish="length"), False),
+        (fault(500, "oh"), True),
+        (fault(409, "conflict"), True),
+        (completion("User", finish="error"), True),
+        ((200, {"error": {"message": "the provider is away"}}, {}), True),
+        ((200, b"<html>", {}), True),
+    ],
+)
+def test_what_the_prompt_is_to_blame_for_is_remembered_and_what_the_server_is_is_not(
+    server: FakeServer, tmp_path: Path, reply: Any, asked: bool
+) -> None:
+    server.reply = lambda request: reply if number(request) == 1 else completion(PROFILE)
+    with pytest.warns(UserWarning, match="no profile of 1 of 3 users"):
+        run(profiler(server, second_penalty=None), tmp_path / "store")
+    server.asked.clear()
+    with pytest.warns(UserWarning, match="no profile of 1 of 1 users: 'u1'"):
+        run(profiler(server, second_penalty=None), tmp_path / "store")
+    assert bool(server.asked) == asked
+
+
+def test_refusals_outlive_changes_of_the_data_and_damage(server: FakeServer, tmp_path: Path) -> None:
+    server.reply = lambda request: completion("" if number(request) == 1 else PROFILE)
+    with pytest.warns(UserWarning, match="'u1'"):
+        run(profiler(server), tmp_path / "store")
+    with (tmp_path / "store" / "refused.jsonl").open("a") as file:
+        file.write('[1]\n{"prompt_hash": 7}\n\udc00{"prom'.encode(errors="replace").decode())
+    server.asked.clear()
+    writer = profiler(server).writer
+    with ProfileStore.open(tmp_path / "store", "beef", writer, "toy", carry_over=True) as store:
+        with pytest.warns(UserWarning, match="'u1'"):
+            done = make_profiles(view(), profiler(server), store, ["user"], USERS, progress=False)
+        assert (done.kinds[0].copied, done.kinds[0].passed_over, server.asked) == (2, 1, [])
+
+
+def test_forty_prompts_side_by_side_without_an_answer_do_not_end_a_run(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    server.reply = lambda request: completion("" if number(request) < 40 else PROFILE)
+    with pytest.warns(UserWarning, match="no profile of 40 of 60 users"):
+        (users,) = run(profiler(server), tmp_path / "store", 60).kinds
+    assert (users.written, users.refused) == (20, 40)
+
+
+def test_a_model_that_answers_no_more_is_not_asked_about_everybody(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reclm.profiles.run.BATCH", 10)
+    run(profiler(server), tmp_path / "store", 3)
+    server.asked.clear()
+    server.reply = lambda request: completion("")
+    with pytest.raises(NoAnswers):
+        run(profiler(server), tmp_path / "store", 60)
+    assert len(server.asked) == 20, "two batches"
+    server.reply = lambda request: completion(PROFILE)
+    with pytest.warns(UserWarning, match="--ask-again"):
+        run(profiler(server), tmp_path / "store", 60)
+    assert run(profiler(server), tmp_path / "store", 60, ask_again=True).kinds[0].in_store == 60
 
 
 def test_fault_13_nothing_is_stored_of_a_model_that_thinks(server: FakeServer, tmp_path: Path) -> None:
@@ -270,12 +345,12 @@ class Scripted(TextGenerator):
 
     model = "scripted"
 
-    def __init__(self, *answers: str) -> None:
-        self.answers = answers
+    def __init__(self, *answers: str, end: Any = "stop") -> None:
+        self.answers, self.end = answers, end
 
     def generate(self, chats: Any, params: Any) -> Any:
         for key, text in zip(chats, self.answers, strict=True):
-            yield Generation(key, text, 9, 9, "stop")
+            yield Generation(key, text, 9, 9, self.end)
 
     def count_tokens(self, chats: Any) -> dict[str, int]:
         return dict.fromkeys(chats, 9)
@@ -287,4 +362,13 @@ def test_fault_13_an_answer_of_any_engine_is_no_profile_where_it_says_nothing(tm
         UserWarning, match="no profile of 2 of 3 users: 'u1': the answer is empty; 'u2': .*thought"
     ):
         run(ZeroShot(ZeroShotConfig(second_penalty=None), generator=generator), tmp_path / "store")
+    assert ProfileStore.read(tmp_path / "store").texts("user") == {"u0": PROFILE}
+
+
+def test_a_cut_answer_of_a_model_of_this_machine_is_a_profile_if_no_phrase_is_missing(tmp_path: Path) -> None:
+    cut = PROFILE.rstrip(".")
+    generator = Scripted(f"{cut}, endl", cut.rpartition(",")[0], "I am happy to", end="length")
+    settings = ZeroShotConfig(second_penalty=None, constrain=False)
+    with pytest.warns(UserWarning, match="no profile of 2 of 3 users: 'u1': .*cut.*; 'u2': .*cut"):
+        run(ZeroShot(settings, generator=generator), tmp_path / "store")
     assert ProfileStore.read(tmp_path / "store").texts("user") == {"u0": PROFILE}

@@ -55,6 +55,8 @@ _FAULTS = {
 """Messages for errors of the client, and whether the next prompt may fare better. A timeout is a connection error, too,
 and comes first."""
 _TRANSIENT = (openai.RateLimitError, openai.APIConnectionError)
+_LASTING = {400, 403, 413, 422, 451}
+"""Status of a refusal that is about the prompt: a later run would meet it again."""
 _NO_CHAT = (
     "{url} answered {key!r} with something else than a chat completion; "
     "OPENAI_BASE_URL must be where the API begins, mostly …/v1"
@@ -62,11 +64,14 @@ _NO_CHAT = (
 
 
 class PassedOverError(Exception):
-    """A prompt that gets no answer; ``weight`` is what it counts among those in a row."""
+    """A prompt that gets no answer; ``weight`` is what it counts among those in a row.
 
-    def __init__(self, error: ReclmError, weight: int) -> None:
+    ``passing``: the server failed, not the prompt; a later run may get an answer.
+    """
+
+    def __init__(self, error: ReclmError, weight: int, passing: bool) -> None:
         super().__init__(str(error))
-        self.error, self.weight = error, weight
+        self.error, self.weight, self.passing = error, weight, passing
 
 
 class _Bounded(_Http):
@@ -158,9 +163,11 @@ class Host:
         text: str = "",
         weight: int = FAILED,
         status: Any = "",
+        passing: bool = True,
     ) -> PassedOverError:
         """Return the error of the prompt called ``key``, which costs no other prompt."""
-        return PassedOverError(kind(self._line(line, key, text, status), value=key, where=self.url), weight)
+        error = kind(self._line(line, key, text, status), value=key, where=self.url)
+        return PassedOverError(error, weight, passing)
 
     def _line(self, line: str, key: str, text: str, status: Any) -> str:
         sent = f"{self.retries + 1} times" if self.retries else "once"
@@ -188,7 +195,7 @@ class Host:
             fields = (name for name in DEFAULTS if error.param == name or names_field(name, text))
             if name := next(fields, None):
                 line += f"; this model takes {name}={DEFAULTS[name]}: --set {name}={DEFAULTS[name]}"
-        raise self.failing(line, NoAnswers, key, text, 0, status)
+        raise self.failing(line, NoAnswers, key, text, 0, status, passing=status not in _LASTING)
 
     def _not_found(self, text: str, listed: list[str]) -> str:
         if not listed:
@@ -242,6 +249,8 @@ _NO_STOP = {
     *("insufficient_system_resource", "tool_calls", "tool_use", "function_call", "malformed_function_call"),
 }
 """Ends of an answer (``finish_reason``) that make it none, whatever was written before."""
+_PASSING = {"error", "abort", "cancelled", "timeout", "insufficient_system_resource"}
+"""Those of them that are the server's fault."""
 _TOO_LONG = re.compile(
     r"context[ _-]?(length|size|window)|maximum context|(prompt|input|request)\b[^.]{0,40}\b(too (long|large)|exceeds)"
     r"|too many tokens|exceeds? [^.]{0,40}\btokens?\b|reduce the length|max_model_len",
@@ -263,10 +272,14 @@ class NoCompletionError(ValueError):
 
 @dataclass(frozen=True)
 class Reply:
-    """A chat completion: the text, why there is none in it, whether it was cut, and tokens as far as they are said."""
+    """A chat completion: the text, why there is none in it, whether it was cut, and tokens as far as they are said.
+
+    ``passing``: the fault is the server's.
+    """
 
     text: str
     fault: str
+    passing: bool
     cut: bool
     prompt_tokens: int | None
     new_tokens: int | None
@@ -298,7 +311,7 @@ def read_reply(content: bytes) -> Reply:
         usage.get(name) if isinstance(usage, dict) else None
         for name in ("prompt_tokens", "completion_tokens")
     ]
-    return Reply(text, fault, reason in _CUT, *map(_count, counts))
+    return Reply(text, fault, reason in _PASSING, reason in _CUT, *map(_count, counts))
 
 
 def _text(content: Any) -> str:

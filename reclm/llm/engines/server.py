@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import chain
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -45,6 +46,7 @@ _LEFT_OUT = ("seed", "presence_penalty", "top_p", "max_tokens", "max_completion_
 """Fields that a request can do without, those first that matter least; ``max_tokens`` has a second name."""
 _FORMATS = ("patterns in a JSON schema", "a JSON schema", "JSON without a schema", "plain text")
 """What a server is asked for, step by step, where it refuses a ``response_format``."""
+_STRIDE = 16
 _PATIENCE = 32
 """Prompts in a row that were answered with nothing: so many may be odd, but cost no less than the others."""
 
@@ -118,7 +120,7 @@ class ServerGenerator(TextGenerator):
         if params.repetition_penalty != 1 and not self.extensions:
             self._say(f"the OpenAI API knows no repetition penalty; {self.model} is asked without")
         client = self._host.client()
-        waiting = iter(chats.items())
+        waiting = _apart(chats)
         failed: ReclmError | None = None
         running: set[Future[Generation]] = set()
         self._in_row, answered = 0, False
@@ -170,7 +172,7 @@ class ServerGenerator(TextGenerator):
         except PassedOverError as passed:
             self._error = self._error if self._in_row and self._error else passed.error
             self._in_row += passed.weight
-            return Generation.failed(key, str(passed.error))
+            return Generation.failed(key, str(passed.error), passed.passing)
         self._in_row, self._reached = 0, True
         return answer
 
@@ -290,7 +292,7 @@ class ServerGenerator(TextGenerator):
         elif not fault and len(text) > 64 * params.max_new_tokens + 4096:
             fault = f"{len(text):,} characters where {params.max_new_tokens} tokens were asked for"
         if fault:
-            raise self._host.failing(line, NoAnswers, key, fault, 1)
+            raise self._host.failing(line, NoAnswers, key, fault, 1, passing=reply.passing)
         read, new = self._usage(chat, written, reply)
         return Generation(key, (begun + space + text).strip(), read, new, "length" if cut else "stop")
 
@@ -307,6 +309,12 @@ class ServerGenerator(TextGenerator):
         if line not in self._said:
             self._said.add(line)
             warnings.warn(line, stacklevel=3)
+
+
+def _apart(chats: Mapping[str, Chat]) -> Iterator[tuple[str, Chat]]:
+    """Yield every sixteenth chat, then their neighbours: what is refused of many side by side does not end a run."""
+    items = list(chats.items())
+    return chain.from_iterable(items[first::_STRIDE] for first in range(_STRIDE))
 
 
 def _characters(chat: Chat) -> int:
