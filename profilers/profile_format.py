@@ -327,9 +327,16 @@ class ChatProfiler(Profiler):
                 ids[subject.kind, subject.prompt_hash].append(subject.id)
         for kind, prompts in chats.items():
             for profile in self.answers(kind, prompts) if prompts else ():
-                # of a cut answer the phrases that are whole may be enough; else words are missing, whatever the engine
-                if profile.finish_reason == "length" and not self.in_format(kind, profile.text):
-                    self.fail(profile.prompt_hash, "the answer was cut at the limit of new tokens")
+                if reason := self._unusable(kind, profile):
+                    self.fail(profile.prompt_hash, reason)
                     continue
                 for id in ids[kind, profile.prompt_hash]:
                     yield replace(profile, id=id)
+
+    def _unusable(self, kind: ProfileKind, profile: Profile) -> str:
+        """Return why what a model wrote is no profile, not even a poor one; empty where it is one."""
+        if self.in_format(kind, profile.text):  # of a cut answer the phrases that are whole may be enough
+            return ""
+        if profile.finish_reason == "length":
+            return "the answer was cut at the limit of new tokens"
+        return "the answer is JSON without a profile" if profile.text.startswith(("{", "[{")) else ""

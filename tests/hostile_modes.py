@@ -7,6 +7,7 @@ A mode maps a chat request to a reply. ``RIGHT`` modes have the profile in their
 import gzip
 import json
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -193,6 +194,58 @@ RIGHT: dict[str, Mode] = {
         {"error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}},
     ),
     "refuses the temperature": refuses("temperature", 400, {"message": "temperature is not permitted"}),
+    "a date to come back at, at first": first(
+        lambda request: fault(429, "later", {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
+    ),
+    "529 at first": first(lambda request: fault(529, "overloaded_error", SOON)),
+    "a key twice": raw(b'{"choices": [], ' + OK[1:]),
+    "NaN in a field": raw(b'{"logprobs": NaN, ' + OK[1:]),
+    "compressed unasked": raw(gzip.compress(OK), **{"Content-Encoding": "gzip"}),
+    "deflated unasked": raw(zlib.compress(OK), **{"Content-Encoding": "deflate"}),
+    "Azure's filter results": lambda request: changed(
+        prompt_filter_results=[{"content_filter_results": {"hate": {"filtered": False}}}]
+    ),
+    "Anthropic refuses the format": refuses(
+        "response_format",
+        400,
+        {
+            "type": "error",
+            "error": {"type": "invalid_request_error", "message": "response_format: Extra inputs"},
+        },
+    ),
+    "Gemini refuses a penalty": refuses(
+        "presence_penalty",
+        400,
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": 'Unknown name "presence_penalty"',
+                    "status": "INVALID_ARGUMENT",
+                }
+            }
+        ],
+    ),
+    "TGI refuses a penalty": refuses(
+        "presence_penalty",
+        422,
+        {"error": "Input validation error: `presence_penalty` is not supported", "error_type": "validation"},
+    ),
+    "SGLang refuses patterns": lambda request: (
+        (400, {"object": "error", "message": "Failed to compile json_schema grammar", "code": 400}, {})
+        if "'pattern'" in str(request)
+        else completion(PROFILE)
+    ),
+    "Ollama fails at patterns": lambda request: (
+        fault(500, "invalid JSON schema in format", SOON)
+        if "'pattern'" in str(request)
+        else completion(PROFILE)
+    ),
+    "LM Studio takes schemas alone, and no patterns": lambda request: (
+        fault(400, "'response_format.type' must be 'json_schema' or 'text'")
+        if "'pattern'" in str(request) or request.get("response_format", {}).get("type") == "json_object"
+        else completion(PROFILE)
+    ),
     "repeats the key in a field": lambda request: changed(system_fingerprint=f"Bearer {KEY}"),
 }
 
@@ -223,6 +276,14 @@ WRONG: dict[str, Mode] = {
     "thinking in a field alone": says("", reasoning_content="The user likes films"),
     "thinking parts alone": says([{"type": "thinking", "thinking": "hm"}]),
     "a refusal": says(None, refusal="I will not describe people."),
+    "JSON without a profile": says('{"error": "I cannot comply"}'),
+    "JSON of empty lists": says('{"identity": [], "interests": []}'),
+    "Anthropic's own form": lambda request: (
+        200,
+        {"type": "message", "content": [{"type": "text", "text": PROFILE}]},
+        {},
+    ),
+    "529": lambda request: fault(529, "overloaded_error", SOON),
     "a refusal in words": says("I'm sorry, but I can't help with that."),
     "tool calls": says(None, "tool_calls", tool_calls=[{"function": {"name": "f", "arguments": "{}"}}]),
     "content filter": says(PROFILE[:30], "content_filter"),

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from server_run import view
 
-from reclm.errors import BadInput
+from reclm.errors import BadInput, Busy
 from reclm.llm.chat import Generation, NoAnswers, TextGenerator
 from reclm.llm.engines.server import ServerGenerator
 from reclm.profilers.profile_format import profile_schema
@@ -269,6 +269,16 @@ def test_what_the_prompt_is_to_blame_for_is_remembered_and_what_the_server_is_is
     with pytest.warns(UserWarning, match="no profile of 1 of 1 users: 'u1'"):
         run(profiler(server, second_penalty=None), tmp_path / "store")
     assert bool(server.asked) == asked
+
+
+def test_a_server_that_asks_for_payment_ends_the_run(server: FakeServer, tmp_path: Path) -> None:
+    server.reply = lambda request: (
+        fault(402, "out of credit") if len(server.asked) > 3 else completion(PROFILE)
+    )
+    with pytest.raises(Busy, match="payment"):
+        run(profiler(server), tmp_path / "store", 60)
+    assert len(server.asked) < 25
+    assert ProfileStore.read(tmp_path / "store").count() == 3
 
 
 def test_refusals_outlive_changes_of_the_data_and_damage(server: FakeServer, tmp_path: Path) -> None:

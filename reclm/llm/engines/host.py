@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -55,6 +57,7 @@ _FAULTS = {
 """Messages for errors of the client, and whether the next prompt may fare better. A timeout is a connection error, too,
 and comes first."""
 _TRANSIENT = (openai.RateLimitError, openai.APIConnectionError)
+_UNPAID = 402
 _LASTING = {400, 403, 413, 422, 451}
 """Status of a refusal that is about the prompt: a later run would meet it again."""
 _NO_CHAT = (
@@ -94,6 +97,9 @@ class _Bounded(_Http):
             (name, value) for name, value in response.headers.multi_items() if name.lower() not in coded
         ]
         content = bytes(body[:_LONGEST])
+        if response.headers.get("content-encoding", "").lower() in {"gzip", "x-gzip", "deflate"}:
+            with suppress(zlib.error):  # a gateway that compresses unasked
+                content = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, _LONGEST)
         return type(response)(response.status_code, headers=headers, content=content, request=request)
 
 
@@ -179,6 +185,9 @@ class Host:
         status, text = getattr(error, "status_code", ""), self.hidden(words_of(error))
         if isinstance(error, openai.NotFoundError):
             raise NotFound(self._not_found(text, await _listed(client)), where=self.url)
+        if status == _UNPAID:
+            line = "{url} asks for payment (402): {words}; " + _LATER
+            raise Busy(self._line(line, key, text, status), value=key, where=self.url)
         for kind, (line, passed_over) in _FAULTS.items():
             if isinstance(error, kind) and not (status == 403 and is_about_the_prompt(text)):
                 if passed_over:
@@ -226,7 +235,10 @@ def all_words_of(error: Exception) -> str:
 
 def is_refusal(error: Exception) -> bool:
     """Return whether a server refuses a request for what is in it, as far as its status tells."""
-    return getattr(error, "status_code", None) in {400, 422} or bool(getattr(error, "words", ""))
+    status = getattr(error, "status_code", None)
+    if status in {500, 501} and "schema" in all_words_of(error).lower():  # Ollama
+        return True
+    return status in {400, 422} or bool(getattr(error, "words", ""))
 
 
 async def _listed(client: Client) -> list[str]:
