@@ -175,7 +175,8 @@ def comparison(
         needed: ProfileKind | None = plugins.get("backbone", name).needs_profiles
         if not (needed and named):
             rows.append(Row(name=f"{prefix}base", backbone=name))
-        for label, options in named.items():
+        augmented = {} if plugins.get("backbone", name).baseline else named  # baselines read no profiles
+        for label, options in augmented.items():
             only = {"kinds": (needed,)} if needed in options.kinds else {}
             rows.append(Row(name=f"{prefix}{label}", backbone=name, profiles=options.model_copy(update=only)))
     title = f"{', '.join(names)} on {dataset.name}"

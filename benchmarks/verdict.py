@@ -9,7 +9,7 @@ import numpy as np
 from reclm.benchmarks.results import Result, ResultRow
 from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
 from reclm.intervals import between, number, p_value, percent
-from reclm.recommend.metrics import title
+from reclm.recommend.metrics import parse, title
 
 Answer = Literal["helped", "hurt", "no difference shown", "not decided"]
 
@@ -77,15 +77,16 @@ class Verdict:
     ==================== ==========================================================================
     answer of a row      rule, the first that holds
     ==================== ==========================================================================
-    not decided          a comparison that it needs was not tested, or nobody has a profile
+    not decided          a comparison that it needs was not tested; nobody has a profile; its base is not above a
+                         baseline; or most trainings, its own or its base's, still improved when their epochs ended
     hurt                 significantly worse than its base
     helped               significantly better than its base and, where controls ran, the best control
     no difference shown  otherwise
     ==================== ==========================================================================
 
-    Rows are those with profiles that are no control, and whose base has none; a row without a base (it ranks by
-    profiles alone) is compared with its best control only. The answer of a protocol is ``helped`` or ``hurt`` if any
-    of its rows is and none is the other, ``not decided`` if there are rows of both or nothing was tested, else
+    Rows are those with profiles that are no control and no baseline, and whose base has none; a row without a base (it
+    ranks by profiles alone) is compared with its best control only. The answer of a protocol is ``helped`` or ``hurt``
+    if any of its rows is and none is the other, ``not decided`` if there are rows of both or nothing was tested, else
     ``no difference shown``.
 
     Of the headline ``metric`` and the others, ``differences`` are each row's to all rows that it is compared with;
@@ -146,15 +147,19 @@ def judge(result: Result) -> Verdict:
     bases = [test for test in tests if test.against == result.row(test.row).base]
     by_base = {(test.row, test.protocol, test.metric): test for test in bases}
     by_control = {(test.row, test.protocol): test for test in against_controls(result)}
+    rising = {name for name, seeds, ends in _rising(result) if 2 * ends > seeds}
     rows: dict[tuple[str, str], Answer] = {}
     answers: dict[str, Answer] = {}
     for protocol in (protocol.name for protocol in result.about.whole):
+        weak = set(_not_above_baseline(result, protocol)[1])
         for row in result.about.rows:
             base, control = by_base.get((row.name, protocol, metric)), by_control.get((row.name, protocol))
             base_has_profiles = row.base and result.row(row.base).kinds
-            if row.kinds and not row.control and not base_has_profiles and (base or control):
+            candidate = row.kinds and not row.control and not row.baseline
+            if candidate and not base_has_profiles and (base or control):
                 described = not row.coverage or any(count for count, _ in row.coverage.values())
-                rows[row.name, protocol] = _answer(base, control) if described else "not decided"
+                fair = (row.base or row.name) not in weak and rising.isdisjoint({row.name, row.base})
+                rows[row.name, protocol] = _answer(base, control) if described and fair else "not decided"
         answers[protocol] = _together([rows[key] for key in rows if key[1] == protocol])
     return Verdict(answers, rows, metric, tuple(tests), by_base, by_control, tuple(caveats(result)))
 
@@ -205,8 +210,9 @@ def caveats(result: Result) -> list[str]:
     return [
         *_without_profiles(result),
         *_below_baseline(result),
-        *[one_seed] * (result.about.seeds == 1),
         *_unfinished(result),
+        *[one_seed] * (result.about.seeds == 1),
+        *_all_candidates(result),
     ]
 
 
@@ -255,24 +261,29 @@ def _without_profiles(result: Result) -> Iterator[str]:
         yield f"{_some(bare)} {'have' if len(bare) > 1 else 'has'} no profile of anyone: write some with reclm profile"
 
 
+def _not_above_baseline(result: Result, protocol: str) -> tuple[str, list[str]]:
+    """Return the best baseline that was measured, and the rows, no controls, that are not above it."""
+    rows = [row for row in result.about.rows if not row.control]
+    baselines = _means(result, [row for row in rows if row.baseline], protocol)
+    means = _means(result, [row for row in rows if not row.baseline], protocol)
+    best = max(baselines, key=lambda name: baselines[name], default="")
+    return best, [name for name, mean in means.items() if best and mean <= baselines[best]]
+
+
 def _below_baseline(result: Result) -> Iterator[str]:
     """Say which rows are not above the best baseline, where one was measured."""
-    rows = [row for row in result.about.rows if not row.control]
     for protocol in result.about.whole:
-        baselines = _means(result, [row for row in rows if row.baseline], protocol.name)
-        means = _means(result, [row for row in rows if not row.baseline], protocol.name)
-        best = max(baselines, key=lambda name: baselines[name], default="")
-        below = [name for name, mean in means.items() if best and mean <= baselines[best]]
+        best, below = _not_above_baseline(result, protocol.name)
         if below:
-            named = f"{best} ({title(result.headline)} {number(baselines[best])})"
+            mean = _means(result, [result.row(best)], protocol.name)[best]
+            named = f"{best} ({title(result.headline)} {number(mean)})"
             verb = "are" if len(below) > 1 else "is"
             where = f"in {protocol.name}, {_some(below)} {verb} not above the baseline {named}"
-            yield f"{where}, so differences say little about profiles"
+            yield f"{where}, so differences say little about profiles: train it better, or take another"
 
 
-def _unfinished(result: Result) -> Iterator[str]:
-    """Say which rows still improved when their epochs ended: what is gained on them may be training time alone."""
-    cut = []
+def _rising(result: Result) -> Iterator[tuple[str, int, int]]:
+    """Yield the name, the seeds, and the seeds best in the last tenth of all epochs, of each row that has such."""
     for row in result.about.rows:
         ends = [
             trial.epochs == row.most_epochs and trial.best_epoch > 0.9 * trial.epochs
@@ -280,10 +291,24 @@ def _unfinished(result: Result) -> Iterator[str]:
             if name == row.name and where == result.about.whole[0].name
         ]
         if row.most_epochs and any(ends):
-            cut.append(f"{row.name} ({sum(ends)} of {len(ends)} seeds)")
-    if cut:
+            yield row.name, len(ends), sum(ends)
+
+
+def _all_candidates(result: Result) -> Iterator[str]:
+    """Say where a list holds all candidates, so that its hits are the same in any order."""
+    for protocol in result.about.whole:
+        full = [metric for metric in result.about.metrics if parse(metric)[1] >= protocol.candidates]
+        if blind := [title(metric) for metric in full if parse(metric)[0] in ("recall", "precision", "hit")]:
+            same = f"so any order has the same {', '.join(blind)}"
+            yield f"{protocol.name} ranks {protocol.candidates} items only, {same}"
+
+
+def _unfinished(result: Result) -> Iterator[str]:
+    """Say which rows still improved when their epochs ended: what is gained on them may be training time alone."""
+    if cut := [f"{name} ({ends} of {seeds} seeds)" for name, seeds, ends in _rising(result)]:
         count = f"{len(cut)} of {len(result.about.rows)} rows"
-        yield f"{count} still improved when their epochs ended ({_some(cut)}), so more epochs may change the result"
+        still = f"{count} still improved when their epochs ended ({_some(cut)})"
+        yield f"{still}, so more epochs may change the result (--epochs)"
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -267,7 +267,10 @@ def test_rows_that_are_not_above_a_baseline_are_a_caveat() -> None:
     assert caveat.startswith("in full-shot, base is not above the baseline MostPopular")
     assert caveat in str(made.verdict)
     assert sentences(made.verdict) == 2
-    assert caveats(result(rows, gains | {"MostPopular": -0.01})) == []
+    assert made.verdict.answers == {"full-shot": "not decided"}  # the base does not rank
+    stronger = result(rows, gains | {"MostPopular": -0.01})
+    assert caveats(stronger) == []
+    assert stronger.verdict.answers == {"full-shot": "helped"}
     assert caveats(result(rows[:3], gains)) == []
 
 
@@ -282,6 +285,53 @@ def test_rows_whose_training_was_cut_short_are_a_caveat() -> None:
     assert caveat.startswith("1 of 2 rows")
     assert "base (1 of 2 seeds)" in caveat
     assert caveats(result([BASE], {})) == []
+    assert made.verdict.answers == {"full-shot": "helped"}  # the other seed's training was done
+    for (name, seed, where), trial in made.trials.items():
+        if name == "base":
+            made.trials[name, seed, where] = replace(trial, best_epoch=215, epochs=220)
+    verdict = result([*made.about.rows], {"one": 0.04}, seeds=2).verdict
+    assert verdict.answers == {"full-shot": "helped"}
+    assert Result(made.about, made.trials).verdict.answers == {"full-shot": "not decided"}
+
+
+@pytest.mark.parametrize("best", [20, 8])
+def test_a_row_that_still_rises_decides_nothing(best: int) -> None:
+    rows = [one.model_copy(update={"most_epochs": 20}) for one in (BASE, row("one"))]
+    made = result(rows, {"one": -0.04})
+    for key, trial in made.trials.items():
+        made.trials[key] = replace(trial, best_epoch=best if key[0] == "one" else 5, epochs=20)
+    assert made.verdict.answers == {"full-shot": "not decided" if best == 20 else "hurt"}
+
+
+def test_a_row_without_a_base_is_held_against_the_baselines_itself() -> None:
+    rows = [ResultRow(name="similarity", kinds=("user",)), ResultRow(name="Random", baseline=True)]
+    rows.append(ResultRow(name="its shuffled", control="shuffled", stands_for="similarity", kinds=("user",)))
+    for random, answer in ((0.1, "not decided"), (0.0, "helped")):
+        gains = {"similarity": 0.04, "its shuffled": 0.0, "Random": random}
+        assert result(rows, gains).verdict.answers == {"full-shot": answer}
+
+
+def test_a_baseline_with_profiles_has_no_answer() -> None:
+    rows = [BASE, row("one"), row("popular").model_copy(update={"baseline": True})]
+    verdict = result(rows, {"one": 0.04, "popular": -0.1}).verdict
+    assert list(verdict.rows) == [("one", "full-shot")]
+
+
+def test_lists_that_hold_all_candidates_are_a_caveat() -> None:
+    made = result([BASE, row("one")], {"one": 0.0}, metrics=("recall@50", "ndcg@20", "recall@20"))
+    (caveat,) = caveats(made)  # of 50 candidates
+    assert "50" in caveat
+    assert "Recall@50" in caveat
+    assert "Recall@20" not in caveat
+
+
+def test_equal_rows_and_one_user_decide_nothing_that_is_not_there() -> None:
+    made = result([BASE, row("one")], {"one": 0.0})
+    for name, seed, where in made.trials:
+        if name == "one":
+            made.trials[name, seed, where] = made.trials["base", seed, where]
+    assert made.verdict.answers == {"full-shot": "no difference shown"}
+    assert result([BASE, row("one")], {"one": 0.04}, users=1).verdict.answers == {"full-shot": "not decided"}
 
 
 def test_fault_1_no_verdict_on_no_profiles() -> None:
