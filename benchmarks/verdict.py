@@ -78,7 +78,8 @@ class Verdict:
     answer of a row      rule, the first that holds
     ==================== ==========================================================================
     not decided          a comparison that it needs was not tested; nobody has a profile; its base is not above a
-                         baseline; or most trainings, its own or its base's, still improved when their epochs ended
+                         baseline; most trainings, its own or its base's, still improved when their epochs ended;
+                         or every user has the same value with its base: the profiles change nothing
     hurt                 significantly worse than its base
     helped               significantly better than its base and, where controls ran, the best control
     no difference shown  otherwise
@@ -159,7 +160,9 @@ def judge(result: Result) -> Verdict:
             if candidate and not base_has_profiles and (base or control):
                 described = not row.coverage or any(count for count, _ in row.coverage.values())
                 fair = (row.base or row.name) not in weak and rising.isdisjoint({row.name, row.base})
-                rows[row.name, protocol] = _answer(base, control) if described and fair else "not decided"
+                alike = base and base.test.low == base.test.high == base.test.difference == 0
+                decided = described and fair and not alike
+                rows[row.name, protocol] = _answer(base, control) if decided else "not decided"
         answers[protocol] = _together([rows[key] for key in rows if key[1] == protocol])
     return Verdict(answers, rows, metric, tuple(tests), by_base, by_control, tuple(caveats(result)))
 
@@ -210,6 +213,7 @@ def caveats(result: Result) -> list[str]:
     return [
         *_without_profiles(result),
         *_below_baseline(result),
+        *_unchanged(result),
         *_unfinished(result),
         *[one_seed] * (result.about.seeds == 1),
         *_all_candidates(result),
@@ -259,6 +263,19 @@ def _without_profiles(result: Result) -> Iterator[str]:
     rows = [row for row in result.about.rows if row.coverage and not row.control]
     if bare := [row.name for row in rows if not any(count for count, _ in row.coverage.values())]:
         yield f"{_some(bare)} {'have' if len(bare) > 1 else 'has'} no profile of anyone: write some with reclm profile"
+
+
+def _unchanged(result: Result) -> Iterator[str]:
+    """Say which rows with profiles have every user's value of their base."""
+    for row in result.about.rows:
+        pairs = [
+            result.paired(row.base, row.name, protocol.name, result.headline)
+            for protocol in result.about.whole
+            if row.kinds and not row.control and row.base
+        ]
+        known = [pair for pair in pairs if len(pair[0])]
+        if known and all(np.array_equal(before, after, equal_nan=True) for before, after in known):
+            yield f"{row.name} ranks as {row.base} does for every user: the backbone seems to read no profiles"
 
 
 def _not_above_baseline(result: Result, protocol: str) -> tuple[str, list[str]]:

@@ -330,7 +330,8 @@ def test_equal_rows_and_one_user_decide_nothing_that_is_not_there() -> None:
     for name, seed, where in made.trials:
         if name == "one":
             made.trials[name, seed, where] = made.trials["base", seed, where]
-    assert made.verdict.answers == {"full-shot": "no difference shown"}
+    assert made.verdict.answers == {"full-shot": "not decided"}  # the backbone reads no profiles
+    assert made.verdict.caveats[0].startswith("one ranks as base")
     assert result([BASE, row("one")], {"one": 0.04}, users=1).verdict.answers == {"full-shot": "not decided"}
 
 
