@@ -275,7 +275,7 @@ def _unchanged(result: Result) -> Iterator[str]:
         ]
         known = [pair for pair in pairs if len(pair[0])]
         if known and all(np.array_equal(before, after, equal_nan=True) for before, after in known):
-            yield f"{row.name} ranks as {row.base} does for every user: the backbone seems to read no profiles"
+            yield f"{row.name} ranks as {row.base} does for every user: it reads no profiles, or nothing can be gained"
 
 
 def _not_above_baseline(result: Result, protocol: str) -> tuple[str, list[str]]:

@@ -69,7 +69,8 @@ def test_profiles_that_tell_the_answer_are_better_until_base_has_learned_it_too(
     assert record.verdict.by_base["augment", "full-shot", "ndcg@20"].better
     assert set(record.verdict.answers.values()) == {"not decided"}  # Base still rises
     longer = ran(tmp_path, seeds=1, epochs=40).result()
-    assert longer.verdict.answers["full-shot"] == "no difference shown"
+    assert (longer.values("base", "full-shot", "ndcg@20") > 0.999).all()
+    assert longer.verdict.answers["full-shot"] == "not decided"  # there is nothing to gain
     assert any("one seed" in caveat for caveat in record.verdict.caveats)
 
 
