@@ -9,7 +9,8 @@ cold item has one too; without it the model cannot tell popular items from other
 import torch
 from torch import Tensor
 
-from reclm.recommend.base import BackboneConfig, EmbeddingBackbone, Inputs, table
+from reclm.recommend.base import Inputs
+from reclm.recommend.embedding import BackboneConfig, EmbeddingBackbone, table
 
 
 class BPRMF(EmbeddingBackbone):
@@ -27,6 +28,8 @@ class BPRMF(EmbeddingBackbone):
         return users + self.bias, items
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return BPR and L2 ``()`` of the rows of a batch, three ``(B,)``; no other row is computed."""
+        """Return loss and L2 ``()`` of the rows of a batch, three ``(B,)``; for BPR no other row is computed."""
+        if self.negatives is not None:
+            return super().loss(users, positives, negatives)
         user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
         return self.objective(*self.represent(user, items), (user, items))

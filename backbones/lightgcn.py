@@ -19,7 +19,8 @@ from scipy import sparse
 from torch import Tensor
 
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import BackboneConfig, EmbeddingBackbone, Inputs
+from reclm.recommend.base import Inputs
+from reclm.recommend.embedding import BackboneConfig, EmbeddingBackbone
 
 
 class _Product(torch.autograd.Function):
@@ -109,6 +110,9 @@ class LightGCNConfig(BackboneConfig):
 
     layers: int = Field(default=2, ge=1)
     """Propagation layers K. RecLM, arXiv 2412.19302, section 6.1."""
+    as_new: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the items that a step ranks as new ones, by their text alone and without neighbours, so that new items
+    live in the same space as the others (``items=id+text``)."""
 
 
 def layer_sum(graphs: Sequence[BipartiteGraph], users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +140,29 @@ class LightGCN(EmbeddingBackbone):
         if self.config.items == "text":
             return self.combine(users, self.graph.users_from(self._item_layers(users, items))), items
         user, item = layer_sum([self.graph] * self.config.layers, users, items)
-        return user / (self.config.layers + 1), item / (self.config.layers + 1)
+        return user / (self.config.layers + 1), self.with_new(item / (self.config.layers + 1))
+
+    @property
+    def ranks_new(self) -> bool:
+        """Whether it is trained to rank items by their text alone beside propagated ones."""
+        return self.config.as_new > 0 and self.config.items == "id+text"
+
+    @property
+    def forgets_ids(self) -> bool:
+        """Whether it was trained for items without an ID."""
+        return super().forgets_ids or self.ranks_new
+
+    def with_new(self, items: Tensor) -> Tensor:
+        """Return representations ``(I, d)`` in which those of new items are their features without ID.
+
+        New are the items that were not trained and, while training, a random share of the others.
+        """
+        if not self.ranks_new:
+            return items
+        new = self.known == 0
+        if self.training:
+            new = new | (self.draw(len(items), 1) < self.config.as_new)
+        return torch.where(new, self.item_features(ids=False), items)
 
     def combine(self, first: Tensor, later: Tensor) -> Tensor:
         """Return representations ``(n, d)``, of layer 0 and of the sum of layers 1 … K (zeros without neighbours)."""
@@ -165,7 +191,9 @@ class LightGCN(EmbeddingBackbone):
     def add_items(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
         """Return representations ``(n, d)`` of items without neighbours: their layers 1 … K are zero."""
         features = self.new_item_features(text, profiles)
-        return features if self.config.items == "text" else self.combine(features, torch.zeros_like(features))
+        if self.ranks_new or self.config.items == "text":
+            return features
+        return self.combine(features, torch.zeros_like(features))
 
     def _item_layers(self, users: Tensor, items: Tensor) -> Tensor:
         """Return ``Σ_{k<K} e_v^(k)``.

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reclm.fusion.dual_mlp import linear
-from reclm.recommend.base import BackboneConfig, EmbeddingBackbone, Inputs, table
-from reclm.recommend.evaluate import Scorer
-from reclm.recommend.losses import bpr_loss, l2_penalty
+from reclm.recommend.base import Inputs
+from reclm.recommend.embedding import BackboneConfig, EmbeddingBackbone, table
+from reclm.recommend.softmax import PairScore
 
 
 class NCFConfig(BackboneConfig):
@@ -44,64 +44,64 @@ class NCF(EmbeddingBackbone):
         self.from_user = linear(config.dim, config.hidden, generator)
         self.from_item = table(config.hidden, config.dim, generator)
         self.out = nn.Parameter(torch.zeros(1, config.hidden))
-        self._random: torch.Generator | None = None
+        self._kept: Tensor | None = None
 
     @classmethod
     def width(cls, config: BackboneConfig) -> int:
         """Return ``2d``: the GMF branch's features, then the MLP branch's."""
         return 2 * config.dim
 
-    def begin_epoch(self, generator: torch.Generator) -> None:
-        """Set the generator of the epoch's dropout."""
-        self._random = generator
-
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features ``(U, 2d)`` and ``(I, 2d)`` as they are; :meth:`score` takes pairs of them."""
+        """Return the features ``(U, 2d)`` and ``(I, 2d)`` as they are; :meth:`pair_scores` takes pairs of them."""
         return users, items
 
-    def score(self, users: Tensor, items: Tensor, dropout: Tensor | None = None) -> Tensor:
-        """Return scores ``(…, B)`` of features ``(B, 2d)`` and ``(…, B, 2d)``; ``dropout (B, hidden)`` scales units."""
+    def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return scores ``(…, B)`` of features ``(B, 2d)`` and ``(…, B, 2d)``, without the units that a step drops."""
         (user, user_mlp), (item, item_mlp) = users.chunk(2, dim=-1), items.chunk(2, dim=-1)
         hidden = F.relu(self.from_user(user_mlp) + item_mlp @ self.from_item.T)
-        if dropout is not None:
-            hidden = hidden * dropout
+        if self._kept is not None:
+            hidden = hidden * self._kept
         return torch.linalg.vecdot(user * self.gmf, item) + (hidden @ self.out.T).squeeze(-1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return BPR and L2 ``()`` of the rows of a batch; both pairs of a triple lose the same hidden units."""
-        user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
-        dropout = self._dropout_mask(len(users)) if self.training and self.config.hidden_dropout else None
-        loss = bpr_loss(*self.score(user, items.view(2, *user.shape), dropout))
-        return loss + self.config.l2 * l2_penalty(user, items)
+        """Return loss and L2 ``()``; both pairs of a triple, and under softmax all of a batch, lose the same units."""
+        drops = self.training and self.config.hidden_dropout
+        try:
+            if self.negatives is not None:
+                self._kept = self._dropout_mask(1) if drops else None
+                return super().loss(users, positives, negatives)
+            user, items = self.user_features(users), self.item_features(torch.cat([positives, negatives]))
+            self._kept = self._dropout_mask(len(users)) if drops else None
+            return self.objective(user, items, (user, items))
+        finally:
+            self._kept = None
 
     def _dropout_mask(self, rows: int) -> Tensor:
         """Return ``(rows, hidden)``: 0 for a dropped unit, ``1 / (1 - rate)`` for any other."""
-        if self._random is None:
+        if self.random is None:
             raise RuntimeError("NCF takes its source of dropout in begin_epoch, which was not called")
         keep_rate = 1 - self.config.hidden_dropout
-        mask = torch.empty(rows, self.config.hidden).bernoulli_(keep_rate, generator=self._random)
+        mask = torch.empty(rows, self.config.hidden).bernoulli_(keep_rate, generator=self.random)
         return mask.div_(keep_rate)
 
-    def scorer_of(self, users: Tensor, items: Tensor) -> Scorer:
-        """Return the scorer of features ``(n, 2d)`` and ``(m, 2d)``, by rows; a block takes ``b·c`` memory."""
-        weight = self.out.squeeze(0)
+    def factors(self, users: Tensor, items: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor, PairScore]:
+        """Return what all scores are computed from, of features ``(n, 2d)`` and ``(m, 2d)``, and how."""
+        weight = self.out.squeeze(0) if self._kept is None else self.out.squeeze(0) * self._kept.squeeze(0)
         (users, user_mlp), (items, item_mlp) = users.chunk(2, dim=1), items.chunk(2, dim=1)
         user_hidden, item_hidden = self.from_user(user_mlp), item_mlp @ self.from_item.T
         # one dot product covers all that is linear in either side
-        user_share, item_share = (hidden @ self.out.T / 2 for hidden in (user_hidden, item_hidden))
-        left = torch.cat([users * self.gmf, user_share, torch.ones_like(user_share)], 1)
+        user_share, item_share = (hidden @ weight[:, None] / 2 for hidden in (user_hidden, item_hidden))
+        left = torch.cat([users * self.gmf, user_share, torch.ones_like(user_share)], 1) * scale
         right = torch.cat([items, torch.ones_like(item_share), item_share], 1)
         # the weighted L1 distances, those of positive and of negative weights apart
-        signed = [
-            (sign, user_hidden[:, chosen] * size, -item_hidden[:, chosen] * size)
-            for sign, chosen in ((1.0, weight > 0), (-1.0, weight < 0))
-            for size in [weight[chosen].abs() / 2]
-        ]
+        signs, size, linear = (weight > 0, weight < 0), weight.abs() * scale / 2, right.shape[1]
+        user_sides = [user_hidden[:, sign] * size[sign] for sign in signs]
+        item_sides = [-item_hidden[:, sign] * size[sign] for sign in signs]
+        widths = [linear, *(int(sign.sum()) for sign in signs)]
 
-        def score(user_idx: Tensor, item_idx: Tensor) -> Tensor:
-            scores = left[user_idx] @ right[item_idx].T
-            for sign, user, item in signed:
-                scores.add_(torch.cdist(user[user_idx], item[item_idx], p=1), alpha=sign)
-            return scores
+        def score(left: Tensor, right: Tensor) -> Tensor:
+            (user, *user_sides), (item, *item_sides) = left.split(widths, 1), right.split(widths, 1)
+            plus, minus = (torch.cdist(*sides, p=1) for sides in zip(user_sides, item_sides, strict=True))
+            return (user @ item.T).add_(plus).sub_(minus)
 
-        return score
+        return torch.cat([left, *user_sides], 1), torch.cat([right, *item_sides], 1), score

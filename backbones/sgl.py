@@ -52,6 +52,7 @@ class SGL(LightGCN):
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Draw the epoch's two views."""
+        super().begin_epoch(generator)
         self.views = self._view(generator), self._view(generator)
 
     def _view(self, generator: torch.Generator) -> View:
@@ -66,7 +67,7 @@ class SGL(LightGCN):
         if self.views is None:
             raise RuntimeError("SGL draws its views in begin_epoch, which was not called")
         layer0 = self.user_features(), self.item_features()
-        loss = self.ranking_loss(layer0, self.represent(*layer0), users, torch.cat([positives, negatives]))
+        loss = self.ranking_loss(layer0, self.represent(*layer0), users, positives, negatives)
         (user_1, item_1), (user_2, item_2) = (layer_sum(view, *layer0) for view in self.views)
         of_users = self._contrast(user_1, user_2, users.unique())
         of_items = self._contrast(item_1, item_2, positives.unique())

@@ -45,18 +45,20 @@ class SimGCL(LightGCN):
 
     def __init__(self, config: SimGCLConfig, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__(config, inputs, generator)
-        self._random: np.random.Generator | None = None
+        self._noise: np.random.Generator | None = None
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Seed the epoch's noise: NumPy's SFC64 draws faster than torch's Mersenne Twister."""
+        super().begin_epoch(generator)
         seed = int(torch.randint(2**62, (), generator=generator))
-        self._random = np.random.Generator(np.random.SFC64(seed))
+        self._noise = np.random.Generator(np.random.SFC64(seed))
 
     def represent(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return representations without noise, ``(U, d)`` and ``(I, d)``."""
         if self.config.items == "text":
             return super().represent(users, items)
-        return self._mean(self.layers(users, items))
+        mean = self._mean(self.layers(users, items))
+        return mean[0], self.with_new(mean[1])
 
     def combine(self, first: Tensor, later: Tensor) -> Tensor:
         """Return the mean ``(n, d)`` of layers 1 … K, BadInput without neighbours; with text alone as in LightGCN."""
@@ -103,10 +105,10 @@ class SimGCL(LightGCN):
 
     def _noisy(self, plain: Tensor, noise: Tensor) -> Tensor:
         """Return ``noise`` ``(n, 2d)`` plus ``Δ`` of ``plain (n, d) + noise``, a half for each view."""
-        if self._random is None:
+        if self._noise is None:
             raise RuntimeError("SimGCL seeds its noise in begin_epoch, which was not called")
         shape = len(plain), -1, self.config.dim
-        uniform = torch.from_numpy(self._random.random(noise.shape, dtype=np.float32)).view(shape)
+        uniform = torch.from_numpy(self._noise.random(noise.shape, dtype=np.float32)).view(shape)
         sign = (plain.unsqueeze(1) + noise.view(shape)).sign_()
         return noise + F.normalize(uniform, dim=-1).mul_(sign).mul_(self.config.noise).view_as(noise)
 
@@ -114,10 +116,12 @@ class SimGCL(LightGCN):
         """Return LightGCN's loss plus ``λ`` times the InfoNCE of users and of items, ``()``."""
         layer0 = self.user_features(), self.item_features()
         layers = self.layers(*layer0)
-        final = mean = self._mean(layers)
+        mean = self._mean(layers)
         if self.config.items == "text":
             final = layer0[0] + len(layers) * mean[0], layer0[1]
-        loss = self.ranking_loss(layer0, final, users, torch.cat([positives, negatives]))
+        else:
+            final = mean[0], self.with_new(mean[1])
+        loss = self.ranking_loss(layer0, final, users, positives, negatives)
         rows = users.unique(), positives.unique()
         for side, row, noise in zip(mean, rows, self.view_noise(layers, rows), strict=True):
             plain = F.embedding(row, side)

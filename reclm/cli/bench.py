@@ -24,7 +24,8 @@ OF_PROFILES = {"profiler", "model", "engine", "adapter", "kinds", "limit", "stor
 OF_PROFILES |= {"profiler_set", "engine_set"}
 """Options that do nothing without ``--augment``."""
 BACKBONES = (
-    "biasmf, ncf, lightgcn, sgl, simgcl, similarity, popularity, random, a plug-in, or module:Class; "
+    "biasmf, ncf, lightgcn, sgl, simgcl, similarity, ease, itemknn, textknn, ials, popularity, random, a plug-in, or "
+    "module:Class; "
     "may be repeated."
 )
 SELECT_ON = "The part that chooses the epoch; test is the papers' choice, and flatters."

@@ -1,5 +1,7 @@
 """The dual MLP that puts profile text into a recommender's features (RecLM, arXiv 2412.19302, equations 1 and 2)."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,8 +18,17 @@ def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linea
     return layer
 
 
-def transform(text_dim: int, dim: int, generator: torch.Generator | None) -> nn.Sequential:
-    """Return ``T_raw`` or ``T_pro``: text ``(…, text_dim)`` to latent ``(…, dim)``, two layers with a ReLU between."""
+def transform(
+    text_dim: int, dim: int, generator: torch.Generator | None, layers: Literal[1, 2] = 2
+) -> nn.Module:
+    """Return ``T_raw`` or ``T_pro``: text ``(…, text_dim)`` to latent ``(…, dim)``, two layers with a ReLU between.
+
+    One layer is a matrix without bias.
+    """
+    if layers == 1:
+        matrix: nn.Linear = nn.utils.skip_init(nn.Linear, text_dim, dim, bias=False)  # pyright: ignore
+        nn.init.xavier_uniform_(matrix.weight, generator=generator)
+        return matrix
     return nn.Sequential(linear(text_dim, dim, generator), nn.ReLU(), linear(dim, dim, generator))
 
 

@@ -20,7 +20,7 @@ from reclm.data.readers.markup import readable
 from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, NotFound, at_least
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import EmbeddingBackbone
+from reclm.recommend.embedding import EmbeddingBackbone
 from reclm.recommend.evaluate import best_candidates
 from reclm.text.item_text import item_texts
 

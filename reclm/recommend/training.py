@@ -72,6 +72,8 @@ class TrainConfig(Config):
     """Triples a step."""
     lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of all weights, decoupled from the gradients (AdamW, arXiv 1711.05101); 0: Adam."""
     patience: int = Field(default=10, ge=1)
     """Epochs without a better selection metric before training stops."""
     eval_every: int = Field(default=1, ge=1)
@@ -116,7 +118,11 @@ def train_epoch(
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return Adam in its fused form: one pass over parameters and moments a step."""
+    """Return Adam, or AdamW, in its fused form: one pass over parameters and moments a step."""
+    if config.weight_decay:
+        return torch.optim.AdamW(
+            model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
     return torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
 
 
@@ -187,6 +193,8 @@ def train_backbone(
     init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
     model = backbone(config, inputs, init)
     if not backbone.trains:
+        for task in select.values():
+            model.choose(task, schedule.metric)
         return model.eval(), TrainingResult()
     assert sampler is not None  # only a backbone without parameters needs none
     return model, train(model, sampler, select, schedule, draw, on_epoch)

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from reclm import plugins
 from reclm.backbones.lightgcn import BipartiteGraph, LightGCN, LightGCNConfig
 from reclm.data.dataset import Interactions
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import EmbeddingBackbone, Inputs
+from reclm.recommend.base import Inputs
+from reclm.recommend.embedding import EmbeddingBackbone
 from reclm.recommend.training import TrainConfig, TripleSampler, make_optimizer
 from reclm.testing import checkerboard, features
 
@@ -47,6 +49,32 @@ LEARNERS = [name for name in plugins.names("backbone") if plugins.get("backbone"
 @pytest.mark.parametrize("items", ["id", "text", "id+text"])
 @pytest.mark.parametrize("inputs", [PLAIN, AUGMENTED], ids=["base", "augment"])
 class TestEveryBackbone:
+    @pytest.mark.parametrize("unit", [False, True])
+    def test_scores_are_what_softmax_ranks(self, name: str, items: str, inputs: Inputs, unit: bool) -> None:
+        options = {"ssl": 0.0} if name in ("sgl", "simgcl") else {}
+        options |= {"loss": "softmax", "l2": 0.0, "unit": unit, "score_temperature": 0.5}
+        model = build(name, inputs, items=items, **options).eval()
+        users, positives, negatives = triples()
+        trained = torch.from_numpy(np.unique(DATA.train.item_idx))
+        touched = torch.from_numpy(DATA.train.matrix(PLAIN.users, PLAIN.items).toarray() > 0)[users]
+        touched[torch.arange(len(users)), positives] = False
+        scores = model.scorer()(users, torch.arange(PLAIN.items)) / 0.5
+        scores = scores.masked_fill(touched, -torch.inf)[:, trained]
+        expected = F.cross_entropy(scores, torch.searchsorted(trained, positives))
+        torch.testing.assert_close(model.loss(users, positives, negatives).detach(), expected)
+
+    def test_every_parameter_gets_a_gradient_of_softmax(self, name: str, items: str, inputs: Inputs) -> None:
+        graph = {"as_new": 0.3} if name in ("lightgcn", "sgl", "simgcl") else {}
+        modern = {"loss": "softmax", "unit": True, "id_dropout": 0.3, "text_dropout": 0.2, "text_layers": 1}
+        model = build(name, inputs, items=items, **graph, **modern)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1)
+        model.loss(*triples()).backward()
+        for label, parameter in model.named_parameters():
+            assert parameter.grad is not None, label
+            assert parameter.grad.abs().sum() > 0, label
+
     def test_scores_are_what_the_loss_ranks(self, name: str, items: str, inputs: Inputs) -> None:
         plain = {"ssl": 0.0} if name in ("sgl", "simgcl") else {}
         model = build(name, inputs, items=items, l2=0.0, **plain).eval()

@@ -108,7 +108,7 @@ def test_simgcl_loss_is_its_equation(items: str, layers: int) -> None:
     # the rows of the batch alone
     model.begin_epoch(seeded(1))
     rows = torch.tensor([0, 1, 5]), torch.tensor([2, 3, 4])
-    random = model._random
+    random = model._noise
     assert random is not None
     adjacency = dense(model.graph)
     layer0 = torch.cat([model.user_features(), model.item_features()])

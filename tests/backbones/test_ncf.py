@@ -16,7 +16,7 @@ def test_all_pairs_equal_the_pairs_one_by_one(hidden: int) -> None:
         model.from_user.bias.add_(0.3)
         model.out.copy_(torch.linspace(-1, 2, hidden))  # of both signs
         users, items = model.user_features(), model.item_features()
-        expected = torch.stack([model.score(user.expand(14, -1), items) for user in users])
+        expected = torch.stack([model.pair_scores(user.expand(14, -1), items) for user in users])
         some = torch.tensor([3, 0, 11])
         torch.testing.assert_close(model.scorer()(torch.arange(9), torch.arange(14)), expected)
         torch.testing.assert_close(model.scorer()(torch.tensor([8, 2]), some), expected[[8, 2]][:, some])
@@ -32,10 +32,9 @@ def test_a_pair_by_hand() -> None:
         model.out.copy_(torch.tensor([[-4.0, 7.0]]))
     # GMF 2·5·1 + 3·1·(-2) = 4; hidden ReLU(1 - 1 + .5) = .5 and ReLU(2 + 3 - 9) = 0
     user, item = torch.tensor([[5.0, 1.0, 1.0, 2.0]]), torch.tensor([[1.0, -2.0, 3.0, -1.0]])
-    assert model.score(user, item).item() == pytest.approx(4 - 4 * 0.5)
-    assert model.score(user, item, dropout=torch.tensor([[2.0, 2.0]])).item() == pytest.approx(
-        4 - 4 * 0.5 * 2
-    )
+    assert model.pair_scores(user, item).item() == pytest.approx(4 - 4 * 0.5)
+    model._kept = torch.tensor([[2.0, 2.0]])
+    assert model.pair_scores(user, item).item() == pytest.approx(4 - 4 * 0.5 * 2)
 
 
 def test_it_begins_as_matrix_factorisation() -> None:
@@ -60,6 +59,6 @@ def test_dropout_is_drawn_from_the_epochs_generator_while_training_only() -> Non
         losses.append(model.train().loss(*triples).item())
     assert losses[0] == losses[1]
     assert model.eval().loss(*triples).item() != losses[0]
-    model._random = None
+    model.random = None
     with pytest.raises(RuntimeError, match="begin_epoch"):
         model.train().loss(*triples)

@@ -11,7 +11,8 @@ from reclm import plugins
 from reclm.backbones.lightgcn import LightGCN, LightGCNConfig
 from reclm.errors import BadInput
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import EmbeddingBackbone, Inputs
+from reclm.recommend.base import Inputs
+from reclm.recommend.embedding import EmbeddingBackbone
 from reclm.recommend.training import TrainConfig, TripleSampler, train
 from reclm.testing import checkerboard, features, profiles
 

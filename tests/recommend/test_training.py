@@ -5,7 +5,8 @@ import torch
 
 from reclm.backbones.bprmf import BPRMF
 from reclm.errors import BadInput
-from reclm.recommend.base import BackboneConfig, Inputs
+from reclm.recommend.base import Inputs
+from reclm.recommend.embedding import BackboneConfig
 from reclm.recommend.evaluate import evaluate, validation_task
 from reclm.recommend.evaluate import test_tasks as tasks_of
 from reclm.recommend.training import TrainConfig, TrainingResult, TripleSampler, train
