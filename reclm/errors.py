@@ -114,7 +114,7 @@ def at_least(least: int, **options: Any) -> None:
 def check_seed(**options: Any) -> None:
     """Raise BadInput unless each option is a whole number from 0 to 2⁶³ − 1, as generators take them."""
     for name, value in options.items():
-        if not isinstance(value, Integral) or not 0 <= value < 2**63:
+        if not isinstance(value, Integral) or not 0 <= int(value) < 2**63:
             message = f"{name} = {value!r}: give a whole number of at least 0 and below 2**63"
             raise BadInput(message, value=value, where=name, remedy=f"{name}=0")
 

@@ -209,7 +209,8 @@ def from_frames(
     if columns.label == DEFAULT_LABEL and columns.label not in table.column_names:
         columns = replace(columns, label=None)
         columns.check("label", "interactions", table.column_names, "label=", "None")
-    for role, column in vars(columns).items():
+    roles: dict[str, Any] = vars(columns)
+    for role, column in roles.items():
         if column is not None or role in ("user", "item"):
             find_column("interactions", column, table.column_names, f"{role}=")
     malformed = MalformedLines(ReadReport())
