@@ -1,5 +1,6 @@
 """The ``reclm`` command: a module a command, heavy imports inside the commands."""
 
+import errno
 import sys
 import warnings
 from contextvars import copy_context
@@ -7,7 +8,7 @@ from contextvars import copy_context
 import typer
 
 try:
-    from reclm.errors import ReclmError, missing_extra
+    from reclm.errors import BadInput, ReclmError, missing_extra
 except ImportError as error:  # another project's package of the same name overwrote files
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -35,6 +36,10 @@ app.command("recommend")(recommend.recommend)
 app.command("steer")(steer.steer)
 
 
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+"""What a disk says that is full, or that this user may not write to."""
+
+
 def main() -> None:
     """Run the command line. A mistake in the input prints one line and exits with 2."""
     warnings.showwarning = lambda message, *rest: _tell("warning", message)
@@ -42,6 +47,14 @@ def main() -> None:
         copy_context().run(app)  # the workspace that --home sets ends with the command
     except ReclmError as error:
         _fail(error)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        message = (
+            f"{place}{error.strerror}; what is done is kept: make room, or give --home, and run it again"
+        )
+        _fail(BadInput(message, value=error.errno, where=error.filename))
     except ModuleNotFoundError as error:
         command = sys.argv[1]
         tuned = {"bench": "tune", "llm": "tune"} if command == "tune" else {}

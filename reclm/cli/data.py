@@ -56,6 +56,9 @@ def prepare(
     from reclm.config import parse_settings
 
     options = parse_settings([*(set_ or []), *_as_settings(context.args)])
+    if taken := sorted({"reader", "source", "name", "replace", "strict"} & {*options}):
+        message = f"{taken[0]} is no option of a reader: reclm data prepare READER --source PATH --name NAME"
+        raise BadInput(message, value=taken[0], where="--set")
     dataset = reclm.prepare_dataset(
         reader, source, name=out or name, replace=replace, strict=strict, **options
     )

@@ -21,7 +21,8 @@ from reclm.files import Lock
 from reclm.folders import Workspace, current, slug
 from reclm.profiles.profile import Profile
 from reclm.profiles.salvage import LANCE_ERRORS
-from reclm.profiles.store import ITEM_TEXT, ProfileStore, compact, connect, open_table, upsert
+from reclm.profiles.store import ITEM_TEXT, ProfileStore
+from reclm.profiles.tables import compact, connect, new_table, open_table, upsert
 from reclm.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def vector_table(store: ProfileStore, encoder: TextEncoder, kind: ProfileKind, p
         db = connect(folder or "memory://")
         if folder and _intact(db, name) is None:  # a cache: what is damaged is made again
             shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)
-        table = db.create_table(name, schema=schema, exist_ok=True)
+        table = new_table(db, name, schema)
         if changed := _changed(table, kind, texts):
             _fill(table, stored, kind, changed, encoder, progress)
         return table

@@ -1,6 +1,8 @@
 """Read what is readable of a damaged table of profiles, and say what is not."""
 
 import math
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +23,17 @@ LANCE_ERRORS = (Exception,)
 _COUNTS = 2**31
 _LATEST = 253_402_300_799_000_000
 """Microseconds to the end of year 9999."""
+
+
+@contextmanager
+def writing(where: object) -> Iterator[None]:
+    """Turn what LanceDB raises where a disk is full or may not be written into the OSError that it is."""
+    try:
+        yield
+    except LANCE_ERRORS as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(where)) from error
+        raise
 
 
 def typed(value: Any, kind: pa.DataType) -> Any:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -23,6 +23,7 @@ from reclm.files import Journal, Lock, draft_folder, remove_folder, swap
 from reclm.folders import check_folder, current, make_folder
 from reclm.profiles.profile import Profile
 from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, present, read_rows, typed
+from reclm.profiles.tables import compact, connect, new_table, open_table, upsert
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
@@ -212,7 +213,7 @@ class ProfileStore:
 
     def _writable(self) -> "Table":
         """Return the table, made where there is none; the table of an earlier version gets the columns it lacks."""
-        table = self._table() or self.db.create_table("profiles", schema=SCHEMA, exist_ok=True)
+        table = self._table() or new_table(self.db, "profiles", SCHEMA)
         if "seconds" not in table.schema.names:
             table.add_columns(SCHEMA.field("seconds"))
         return table
@@ -224,7 +225,7 @@ class ProfileStore:
             table, mark = self.folder / "profiles.lance", f"{datetime.now():%Y%m%d-%H%M%S-%f}"
             table.rename(table.with_name(f"profiles.lance.damaged-{mark}"))
             self.__dict__.pop("db", None)
-            upsert(self.db.create_table("profiles", schema=SCHEMA), rows)
+            upsert(new_table(self.db, "profiles", SCHEMA), rows)
 
     def close(self) -> None:
         """Put the added rows, and those that a killed run left, into the table, and release the lock."""
@@ -346,36 +347,6 @@ def _profile(row: dict[str, Any]) -> Profile:
     texts: dict[str, Any] = {name: "" if value is None else value for name, value in row.items()}
     numbers: dict[str, Any] = {name: row.get(name) or 0 for name in _NUMBERS}
     return Profile(**texts | numbers)
-
-
-def connect(folder: Path | str) -> "DBConnection":
-    """Connect to LanceDB in ``folder``."""
-    import lancedb
-
-    return lancedb.connect(folder, read_consistency_interval=timedelta(0))
-
-
-def open_table(db: "DBConnection", name: str) -> "Table | None":
-    """Return the table called ``name``, None where there is none, or nothing but the folder that a kill left."""
-    if name not in db.list_tables(limit=1000).tables:
-        return None
-    try:
-        return db.open_table(name)
-    except LANCE_ERRORS as error:
-        if "was not found" in str(error):
-            return None
-        raise Damaged(f"table {name} of {db.uri} is damaged: {error}", where=db.uri) from error
-
-
-def upsert(table: "Table", rows: pa.Table) -> None:
-    """Insert rows, in the place of those with the same (kind, id)."""
-    merge = table.merge_insert(["kind", "id"]).when_matched_update_all().when_not_matched_insert_all()
-    merge.execute(rows)
-
-
-def compact(table: "Table") -> None:
-    """Merge the files of many small writes; versions that readers may still use stay for some minutes."""
-    table.optimize(cleanup_older_than=timedelta(minutes=5))
 
 
 def _aside(folder: Path) -> Path:

@@ -16,7 +16,8 @@ from reclm.profilers.keywords import Keywords, KeywordsConfig
 from reclm.profilers.tuning.run_folder import ABOUT, About
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.profiles.run import make_profiles
-from reclm.profiles.store import SCHEMA, ProfileStore, upsert
+from reclm.profiles.store import SCHEMA, ProfileStore
+from reclm.profiles.tables import upsert
 from reclm.testing import checkerboard
 
 DATA = checkerboard()

@@ -220,3 +220,11 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", [["--reader", "x"], ["--set", "source=x"], ["--set", "name=x"]])
+def test_what_is_no_option_of_a_reader_is_named(reclm, log, words):
+    code, _, error = reclm("prepare", "table", "--source", log, *words)
+    assert code == 2
+    assert "is no option of a reader" in error
+    assert error.count("\n") == 1

@@ -1,5 +1,7 @@
 """What every command shares: one line for a mistake, and for Ctrl-C."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +47,19 @@ def test_an_error_that_quotes_data_cannot_steer_the_terminal(
     assert error.startswith("error: unknown user ")
     assert error.count("\n") == 1
     assert error.strip().isprintable()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_nothing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    assert ended(monkeypatch, OSError(number, os.strerror(number), "home/x")) == 2
+    assert capsys.readouterr().err.startswith(f"error: home/x: {os.strerror(number)}; what is done is kept")
+
+
+def test_any_other_error_of_the_system_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="strange"):
+        ended(monkeypatch, OSError("strange"))
 
 
 PWN = """

@@ -15,7 +15,8 @@ from safetensors.numpy import load
 
 from reclm.benchmarks.results import Result
 from reclm.data.storage import is_dataset, load_folder
-from reclm.profiles.store import ProfileStore, connect, open_table
+from reclm.profiles.store import ProfileStore
+from reclm.profiles.tables import connect, open_table
 from reclm.recommend.saved import load_model
 
 MAY_DIFFER = {

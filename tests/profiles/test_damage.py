@@ -1,5 +1,6 @@
 """What is readable of a damaged store is read, the rest is named, and nothing else is lost."""
 
+import errno
 import json
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import pytest
 from reclm.folders import workspace
 from reclm.profiles.profile import Profile
 from reclm.profiles.profiles import Profiles
-from reclm.profiles.store import ProfileStore, connect
+from reclm.profiles.store import ProfileStore
+from reclm.profiles.tables import connect
 from reclm.profiles.write import list_profiles
 
 ANNE = Profile("user", "anne", "aab", "h1", "m")
@@ -183,3 +185,20 @@ def test_fault_12_one_damaged_store_hides_no_other(tmp_path: Path) -> None:
             (store / "store.yaml").write_bytes(yaml)
     with pytest.warns(UserWarning, match="left out"):
         assert list(list_profiles()["written by"]) == ["a"]
+
+
+def test_a_full_disk_is_the_systems_error_and_nothing_is_lost(folder: Path, monkeypatch: Any) -> None:
+    from lancedb.merge import LanceMergeInsertBuilder
+
+    def full(*args: object, **options: object) -> None:
+        raise RuntimeError("lance error: IO: No space left on device (os error 28), lance-io/src/x.rs:1")
+
+    store = ProfileStore.open(folder, "f00d", "zero-shot", "toy")
+    store.add([replace(ANNE, id="late", prompt_hash="late")])
+    with monkeypatch.context() as patch:
+        patch.setattr(LanceMergeInsertBuilder, "execute", full)
+        with pytest.raises(OSError, match="No space left") as raised:
+            store.flush()
+    assert raised.value.errno == errno.ENOSPC
+    store.lock.release()
+    assert texts(folder) == (EVERYBODY | {"late": "aab"}, [])
