@@ -103,11 +103,16 @@ class Suite(Config):
     @model_validator(mode="before")
     @classmethod
     def _shared_profiles(cls, values: Any) -> Any:
-        rows = list(values.get("rows", ())) if isinstance(values, Mapping) and values.get("profiles") else []
+        if not isinstance(values, Mapping):
+            return values
+        shared, rows = values.get("profiles"), values.get("rows")
+        if not isinstance(shared, Mapping) or not isinstance(rows, list | tuple):
+            return values
+        rows = list(rows)
         for at, row in enumerate(rows):
             if isinstance(row, Mapping) and isinstance(options := row.get("profiles"), Mapping):
-                rows[at] = {**row, "profiles": merged(values["profiles"], options)}
-        return {**values, "rows": rows} if rows else values
+                rows[at] = {**row, "profiles": merged(shared, options)}
+        return {**values, "rows": rows}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":

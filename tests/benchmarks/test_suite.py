@@ -356,6 +356,7 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
         ({"sedes": 3}, r"key 'sedes'; did you mean 'seeds'"),
         ({"seeds": 0}, r"suite\.yaml: seeds = 0"),
         ({"rows": []}, "rows"),
+        ({"rows": 5, "profiles": {"user": {}}}, r"suite\.yaml: rows = 5"),
         ({"rows": [{"name": "a", "backbone": "biasmf", "modle": {}}]}, r"rows\.0\.modle"),
         ({"rows": [{"name": "a", "backbone": "biasfm"}]}, "did you mean 'biasmf'"),
         ({"rows": [{"name": "a", "backbone": "biasmf"}] * 2}, "two rows have the same name: a, a"),

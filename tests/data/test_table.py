@@ -203,6 +203,9 @@ def test_sources_that_are_no_tables(tmp_path):
         ([1_500_000, 2], "us", [1, 0]),
         (["1970-01-02", "1970-01-01T00:01", "x"], "s", [86_400, 60, None]),
         (["1970-01-01T01:00:00+01:00", "1970-01-01T00:00:05Z"], "s", [0, 5]),
+        (["1970-01-01 00:00:07 UTC", "1970-01-01 00:00:05", None], "s", [7, 5, None]),
+        (["12", "1970-01-02", "13"], "s", [12, None, 13]),
+        (["1970", "1970-01-02", "1970-01-02"], "s", [None, 86_400, 86_400]),
         ([date(1970, 1, 3), None], "s", [172_800, None]),
     ],
 )
@@ -446,6 +449,16 @@ def test_fault_3_a_column_that_seems_a_label_is_asked_for(tmp_path, name):
     assert read(source, label_column=name).report.dropped["label is 0".replace("label", name)] == 10
     assert read(source, label_column=None).report.dropped == {}
     assert Dataset.from_frames(log, label=None).report.dropped == {}
+
+
+def test_a_header_in_another_encoding_is_no_malformed_line(tmp_path):
+    source = as_csv(tmp_path / "x", clicks()) / "interactions.csv"
+    source.write_bytes(
+        source.read_bytes().replace(b"timestamp", b"timestamp,\xe9t\xe9").replace(b"\n", b",\n")
+    )
+    with pytest.raises(BadInput) as caught:
+        read(source)
+    assert (caught.value.where, caught.value.value) == (str(source), "utf-8")
 
 
 @pytest.mark.parametrize("form", ["%m/%d/%Y %H:%M", "%d.%m.%Y", "%Y"])

@@ -322,15 +322,19 @@ def numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
 def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarray]:
     """Return times ``(n,)`` int64 in seconds since 1970 and a mask ``(n,)`` of those that are none (they become 0).
 
-    They are numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or of a date or timestamp type.
+    They are numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or of a date or timestamp type. Where
+    numbers and ISO timestamps stand in one column, those that are fewer are none: ``2024`` among days is no second.
     """
     if _holds_strings(column.type):
         column = pc.replace_substring_regex(strings(column), r" ?(UTC|GMT)$", "Z")
-        dated = column.filter(pc.match_substring_regex(column, r"^\d{4}-\d\d-\d\d"))
-        if len(dated):
-            zoned = re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", dated[0].as_py()[10:])
+        dated = pc.fill_null(pc.match_substring_regex(column, r"^\d{4}-\d\d-\d\d"), False)
+        digits = pc.match_substring_regex(column, r"^\s*[-+]?\.?\d[\d.eE+-]*\s*$")
+        if (count := pc.sum(dated).as_py()) and 2 * count >= pc.sum(pc.or_kleene(dated, digits)).as_py():
             column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
-            column = cast_or_null(column, pa.timestamp("us", "UTC" if zoned else None))
+            zoned = pc.match_substring_regex(column, r"^.{10}.*(Z|[+-]\d\d(:?\d\d)?)$")
+            utc = cast_or_null(pc.if_else(zoned, column, None), pa.timestamp("us", "UTC"))
+            plain = cast_or_null(pc.if_else(zoned, None, column), pa.timestamp("us"))
+            column = pc.coalesce(utc.cast(pa.timestamp("us")), plain)
     if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
         # anything finer than a microsecond is cut off
         column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)

@@ -61,7 +61,7 @@ def read_atomic(path: Path, malformed: MalformedLines) -> tuple[dict[str, str], 
     Sequences of tokens stay one string with spaces between; vectors (``float_seq``) are left out of the rows.
     """
     file = TextFile.on_disk(path)
-    header = file.first_row("\t")
+    header = file.header("\t")
     types: dict[str, str] = {}
     for field in header:
         name, typed, kind = field.rpartition(":")

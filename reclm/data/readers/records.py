@@ -68,7 +68,7 @@ def header(file: TextFile, delimiter: str, option: str = "") -> list[str]:
 
     ``option`` is how the delimiter is chosen; without it the file must be converted.
     """
-    names = [name.strip() for name in file.first_row(delimiter, quoting=True)]
+    names = [name.strip() for name in file.header(delimiter, quoting=True)]
     if any("\0" in name for name in names):
         message = f"{file.label} is not {file.encoding} (its first line holds NULs); convert it to utf-8"
         first = next(file.blocks(), b"")[:2]

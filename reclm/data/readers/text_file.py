@@ -158,9 +158,20 @@ class TextFile:
             copy.flush()
             yield {"path": copy.name, "compression": "none"}
 
+    def header(self, delimiter: str, quoting: bool = False) -> list[str]:
+        """Return the column names in the first line; BadInput where it is not UTF-8."""
+        names = self.first_row(delimiter, quoting)
+        try:
+            "".join(names).encode()
+        except UnicodeEncodeError as error:
+            message = f"{self.label}:1: the names of the columns are not {self.encoding}"
+            message += "; convert the file, or name its encoding (--set encoding=latin-1, of a table)"
+            raise BadInput(message, value=self.encoding, where=self.label) from error
+        return names
+
     def first_row(self, delimiter: str, quoting: bool = False) -> list[str]:
-        """Return the fields of the first line: the column names of a file with a header."""
-        text = next(self.blocks(), b"").decode("utf-8-sig", errors="replace")
+        """Return the fields of the first line; bytes that are not UTF-8 are surrogates."""
+        text = next(self.blocks(), b"").decode("utf-8-sig", errors="surrogateescape")
         if not quoting:
             return re.split(r"[\r\n]", text, maxsplit=1)[0].split(delimiter)
         text, fields = re.sub(r"\r\n?", "\n", text), []
