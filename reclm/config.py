@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from reclm.errors import BadInput, NotFound, unknown
 from reclm.files import write_text
@@ -21,6 +21,14 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_empty_path(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if value == "" and Path in (kind, *get_args(kind)) and str not in get_args(kind):
+            raise ValueError("name a file or folder; an empty path would be the folder one is in")
+        return value
+
     @classmethod
     def build(cls, values: dict[str, Any], where: str = "config") -> Self:
         """Validate ``values`` (as read from YAML or ``--set``); strings are converted to the field's type.
@@ -29,6 +37,9 @@ class Config(BaseModel):
             NotFound: for an unknown key; the nearest known one is offered.
             BadInput: for a value that the field does not take.
         """
+        if not isinstance(values, Mapping):
+            message = f"{where} must hold a mapping of options, found {type(values).__name__}"
+            raise BadInput(message, value=values, where=where)
         for key in values:
             if key not in cls.model_fields:
                 raise unknown(f"{where} key", str(key), cls.model_fields)

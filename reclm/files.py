@@ -266,6 +266,33 @@ class Lock:
         self.release()
 
 
+def parse_object(line: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in a line; ValueError for anything else, and where two of its values have one name."""
+    try:
+        value = json.loads(line, object_pairs_hook=distinct_names)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError where two of its values have one name: nobody can tell which one is meant."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"two values are called {next(name for name in names if names.count(name) > 1)!r}")
+    return values
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        return parse_object(line)
+    except ValueError:
+        return None
+
+
 class Journal:
     """Rows in a file, one JSON line each: a process that is killed loses no row that was appended."""
 
@@ -277,19 +304,23 @@ class Journal:
         """Write one row, which outlives the process from now on."""
         if self._file is None:
             self._file = self.path.open("a+b", buffering=0)
-            if self._file.tell():
-                self._file.seek(-1, os.SEEK_END)
-                if self._file.read(1) != b"\n":
-                    self._file.write(b"\n")  # behind a line that a kill cut short
+            self._file.seek(0)
+            content = self._file.read()
+            end = content.rfind(b"\n") + 1
+            if _row(content[end:]) is not None:
+                self._file.write(b"\n")
+            else:
+                self._file.truncate(end)  # of a line that a kill cut short
         self._file.write(json.dumps(row).encode() + b"\n")
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of the file; a line that a kill cut short is left out."""
-        rows: list[dict[str, Any]] = []
+    def rows(self) -> list[dict[str, Any] | None]:
+        """Return the rows of the file, None for a damaged one; a last line that a kill cut short is left out."""
+        rows: list[dict[str, Any] | None] = []
         with suppress(FileNotFoundError):
-            for line in self.path.read_bytes().splitlines():
-                with suppress(ValueError, RecursionError):
-                    rows.append(json.loads(line))
+            for line in self.path.read_bytes().splitlines(keepends=True):
+                row = _row(line)
+                if row is not None or line.endswith(b"\n"):
+                    rows.append(row)
         return rows
 
     def clear(self) -> None:

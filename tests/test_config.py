@@ -36,6 +36,22 @@ def test_fault_36_what_is_no_yaml_is_a_string_in_set(value):
     assert parse_settings([f"key={value}"]) == {"key": value}
 
 
+def test_an_empty_path_is_no_folder():
+    from reclm.data.readers.table import Table
+
+    with pytest.raises(BadInput) as caught:
+        Table.Config.build({"items": ""})
+    assert (caught.value.value, caught.value.where) == ("", "items")
+
+
+def test_a_file_of_options_holds_a_mapping():
+    from reclm.data.readers.table import Table
+
+    with pytest.raises(BadInput) as caught:
+        Table.Config.build(5)  # pyright: ignore[reportArgumentType]
+    assert caught.value.value == 5
+
+
 def test_aliases_that_repeat_a_value_are_read(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("a: &rows [1, 2]\nb: *rows\n")

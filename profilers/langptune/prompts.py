@@ -225,8 +225,12 @@ class Samples:
     def missing(self, rows: Sequence[int]) -> list[int]:
         """Return those of the sessions that have no profile yet, each once."""
         if not self._rows:
-            for row in self._file.rows():
-                self._rows.setdefault(row["session"], row)
+            for row in filter(None, self._file.rows()):
+                kinds = {"session": int, "text": str, "ended": bool, "tokens": float, "seconds": float}
+                if all(
+                    isinstance(row.get(name), kind) for name, kind in kinds.items()
+                ):  # else it is sampled again
+                    self._rows.setdefault(row["session"], row)
         return [row for row in dict.fromkeys(rows) if row not in self._rows]
 
     def add(self, rows: Sequence[int], written: Written) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 
 from reclm.charts import COLOURS, panels, save
 from reclm.errors import BadInput, Damaged
-from reclm.files import write_text
+from reclm.files import distinct_names, write_text
 
 FILE = "metrics.jsonl"
 _HELD_OUT = "eval_"
@@ -42,7 +43,11 @@ class MetricsLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
         if rows is None:
-            lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+            lines = (
+                self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+                if self._path.exists()
+                else []
+            )
             text = "".join(f"{line}\n" for line in lines[:step])
         else:
             text = "".join(_line(row["step"], row) for row in rows)
@@ -112,7 +117,7 @@ def read_metrics(folder: Path) -> Metrics:
     """
     path = folder / FILE
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -120,14 +125,15 @@ def read_metrics(folder: Path) -> Metrics:
     logged: dict[str, dict[int, float]] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = json.loads(line, object_pairs_hook=distinct_names)
+        except (ValueError, RecursionError):
             continue
-        if not isinstance(row, dict) or type(row.get("step")) is not int:
-            message = f'{line[:80]!r} is no row of metrics; wanted {{"step": 3, "loss": 1.2}}'
+        if not isinstance(row, dict) or type(step := row.get("step")) is not int or abs(step) > sys.maxsize:
+            text = line[:80].decode(errors="replace")
+            message = f'{text!r} is no row of metrics; wanted {{"step": 3, "loss": 1.2}}'
             raise Damaged(f"{path}:{number}: {message}", value=line, where=f"{path}:{number}")
         for name, value in row.items():
-            if name != "step" and type(value) in (int, float) and np.isfinite(value):
+            if name != "step" and type(value) in (int, float) and abs(value) <= sys.float_info.max:
                 logged.setdefault(name, {})[row["step"]] = float(value)
     ordered = {name: sorted(values.items()) for name, values in logged.items()}
     return {

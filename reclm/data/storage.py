@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pydantic import ConfigDict, Field, ValidationError
 
-from reclm.config import read_yaml
+from reclm.config import Config, read_yaml
 from reclm.data.dataset import SPLITS, Dataset, Interactions, Protocol, ReadReport
 from reclm.data.id_map import IdMap
 from reclm.data.sessions import Sessions
@@ -23,6 +24,27 @@ HEAD = "dataset.yaml"
 SESSIONS = "sessions.parquet"
 _REPORT = ("kept", "dropped", "malformed")
 """Names of the fields of the reader's report on disk."""
+
+
+class _Report(Config):
+    kept: dict[str, int]
+    dropped: dict[str, int]
+    malformed: list[str]
+
+
+class _Head(Config):
+    """The types in ``dataset.yaml``; that it lacks nothing, and is of this format, is checked before."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    name: str
+    fingerprint: str
+    text_template: str
+    text_fields: list[str] = Field(default_factory=list)
+    protocols: list[dict[str, Any]]
+    report: _Report
+    prepared: dict[str, Any] = Field(default_factory=dict)
+    sessions: dict[str, Any] | None = None
 
 
 def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:
@@ -80,6 +102,13 @@ def read_head(folder: Path) -> dict[str, Any]:
         raise Damaged(f"{folder / HEAD} lacks {', '.join(sorted(missing))}; prepare the data set again")
     if head["format"] != FORMAT:
         raise Damaged(f"{folder / HEAD} has format {head['format']}, this version of reclm reads {FORMAT}")
+    try:
+        _Head.model_validate(head)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        message = f"{folder / HEAD} is damaged: {key}: {first['msg']}; prepare the data set again"
+        raise Damaged(message, value=first["input"], where=folder / HEAD) from error
     return head
 
 
@@ -104,12 +133,21 @@ def load_folder(folder: Path) -> Dataset:
         rest: dict[str, Any] = {"item_text": item_text, "text_template": head["text_template"]}
         rest |= {"protocols": protocols, "report": ReadReport(*(head["report"][name] for name in _REPORT))}
         dataset = Dataset(head["name"], *ids, train, valid, test, **rest, sessions=sessions, folder=folder)
-    except (OSError, LookupError, TypeError, ValueError) as error:  # Arrow's own errors are among these
+        fingerprint = dataset.fingerprint
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        pa.ArrowException,
+    ) as error:
         what = " ".join(str(error).split())
         raise Damaged(f"{folder} is a damaged data set: {what}; prepare it again") from error
-    if dataset.fingerprint != head["fingerprint"]:
+    if fingerprint != head["fingerprint"]:
         raise Damaged(
-            f"{folder} was changed after it was prepared: its fingerprint is {dataset.fingerprint}, {HEAD} says "
+            f"{folder} was changed after it was prepared: its fingerprint is {fingerprint}, {HEAD} says "
             f"{head['fingerprint']}; prepare it again"
         )
     return dataset

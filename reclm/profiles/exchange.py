@@ -88,7 +88,7 @@ def _read(
     id = id or _id_column(names, kind, text, origin)
     ids = pc.fill_null(id_strings(table[id].combine_chunks()), "").to_pylist()
     texts = pc.fill_null(strings(table[text]), "").to_pylist()
-    models = table["model"].cast(pa.string()).to_pylist() if "model" in names else [None] * len(ids)
+    models = strings(table["model"]).to_pylist() if "model" in names else [None] * len(ids)
     settings = json.dumps({"origin": origin})
     profiles: dict[str, Profile] = {}
     blank = repeated = 0
@@ -181,7 +181,7 @@ def _exported(folder: Path) -> list[str]:
     """Return the names of the files of an earlier export into a folder, as its manifest has them."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return [MANIFEST, *(name for name in files if Path(name).name == name)]
+        return [MANIFEST, *(name for name in files if Path(name).name == name and name.isprintable())]
     except (OSError, ValueError, LookupError, TypeError):
         return []
 

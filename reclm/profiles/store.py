@@ -244,9 +244,8 @@ class ProfileStore:
         if self._writing:
             return self._pending
         rows: dict[tuple[str, str], dict[str, Any]] = {}
-        lines = self._journal.rows()
-        for line in lines:
-            values = line if isinstance(line, dict) else {}
+        for line in self._journal.rows():
+            values = line or {}
             row = {field.name: typed(values.get(field.name), field.type) for field in SCHEMA}
             if row["kind"] in KINDS and row["id"] is not None and (row["text"] or "").strip():
                 rows[row["kind"], row["id"]] = row

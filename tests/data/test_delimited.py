@@ -239,6 +239,13 @@ def test_gzipped_text_reads_alike(tmp_path):
 def test_small_tables_of_each_kind(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"a": 1, "b": ["x", "y"]}\n\n{"a": null}\n')
     assert read_records(tmp_path / "x.jsonl").to_pylist() == [{"a": "1", "b": "x, y"}, {"a": None, "b": None}]
+    (tmp_path / "x.jsonl").write_bytes(b'\xef\xbb\xbf{"a": "\\ud83d", "\\udc00": ["\\ud83d"]}\n')
+    assert read_records(tmp_path / "x.jsonl").to_pylist() == [{"a": "\ufffd", "\ufffd": "\ufffd"}]
+    for line in (b'{"a": "\xff"}', b'{"a": 1, "a": 2}'):
+        (tmp_path / "x.jsonl").write_bytes(line)
+        with pytest.raises(BadInput) as caught:
+            read_records(tmp_path / "x.jsonl")
+        assert caught.value.where == str(tmp_path / "x.jsonl")
     (tmp_path / "x.csv").write_text('a,b\n1,"x, y"\n')
     assert read_records(tmp_path / "x.csv").to_pylist() == [{"a": "1", "b": "x, y"}]
     (tmp_path / "y.parquet").write_text("no")

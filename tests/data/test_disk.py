@@ -134,6 +134,19 @@ def forget_protocols(folder: Path) -> None:
     (folder / "dataset.yaml").write_text(yaml.safe_dump(head))
 
 
+def other_types(folder: Path) -> None:
+    head = yaml.safe_load((folder / "dataset.yaml").read_text())
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(head | {"text_template": ["x"]}))
+
+
+def numbers_for_text(folder: Path) -> None:
+    items = pq.read_table(folder / "items.parquet")
+    column = next(name for name in items.column_names if name.startswith("text:"))
+    numbers = pa.array(range(len(items)))
+    table = items.set_column(items.column_names.index(column), column, numbers)
+    pq.write_table(table, folder / "items.parquet")
+
+
 def from_the_future(folder: Path) -> None:
     text = (folder / "dataset.yaml").read_text()
     (folder / "dataset.yaml").write_text(text.replace("format: 1", "format: 2"))
@@ -145,6 +158,8 @@ def from_the_future(folder: Path) -> None:
         (remove_split, r"damaged data set: .*valid\.parquet"),
         (cut_items, "damaged data set"),
         (forget_protocols, "lacks protocols"),
+        (other_types, r"dataset\.yaml is damaged: text_template"),
+        (numbers_for_text, "damaged data set"),
         (from_the_future, "has format 2, this version of reclm reads 1"),
     ],
 )

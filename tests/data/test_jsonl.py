@@ -90,6 +90,14 @@ def test_malformed_lines_are_counted_and_quoted_with_their_numbers(tmp_path):
         read(path, strict=True)
 
 
+def test_an_object_with_two_values_of_one_name_is_malformed(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": "x"}\n{"a": "y", "z": 1, "a": "w"}\n{"a": "y", "z": 1, "z": 2}\n')
+    rows, report, _ = read(path)
+    assert [number for number, _ in rows] == [1]
+    assert report.dropped == {"malformed line": 2}
+
+
 @pytest.mark.parametrize("deep", ["[" * 5000 + "]" * 5000, "9" * 5000])
 def test_what_one_parser_cannot_hold_costs_its_line_at_most(tmp_path, deep):
     path = tmp_path / "x.jsonl"

@@ -239,6 +239,14 @@ def test_lists_become_text_and_records_are_refused(tmp_path):
     assert error.value.value == "struct<a: int64>"
 
 
+def test_a_rating_that_float32_cannot_hold_is_no_number(tmp_path):
+    log = {"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "rating": ["5", "1e308", "4"]}
+    pq.write_table(pa.table(log), tmp_path / "log.parquet")
+    dataset = read(tmp_path / "log.parquet", valid=0, test=0, held_out_items=0)
+    assert sorted(dataset.train.rating.tolist()) == [4, 5]
+    assert dataset.report.dropped["malformed line"] == 1
+
+
 def test_large_integers_stay_themselves_as_ids(tmp_path):
     log = {"user_id": np.array([2**62, 2**62]), "item_id": ["a", "b"]}
     pq.write_table(pa.table(log), tmp_path / "log.parquet")

@@ -43,6 +43,10 @@ def test_a_torn_line_is_passed_over(tmp_path):
         tmp_path, {"step": 1, "loss": 2.0}, '{"step": 2, "lo{"step": 2, "loss": 1}', {"step": 3, "loss": 0.5}
     )
     assert read_metrics(tmp_path)["loss"].steps.tolist() == [1, 3]
+    write(tmp_path, {"step": 1, "loss": 2.0}, '{"step": 2, "loss": {"step": 3, "loss": 1}', "[" * 9000)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "loss": 1, "step": 3, "loss": 2}\n')  # two lines, torn and joined
+    assert read_metrics(tmp_path)["loss"].steps.tolist() == [1]
 
 
 def test_a_step_done_again_counts_as_it_was_last(tmp_path):
@@ -54,7 +58,13 @@ def test_a_step_done_again_counts_as_it_was_last(tmp_path):
 
 
 def test_what_is_no_finite_number_is_left_out(tmp_path):
-    write(tmp_path, '{"step": 1, "loss": NaN}', '{"step": 2, "loss": Infinity}', {"step": 3, "loss": 1.0})
+    write(
+        tmp_path,
+        '{"step": 1, "loss": NaN}',
+        '{"step": 2, "loss": Infinity}',
+        {"step": 4, "loss": 10**400},
+        {"step": 3, "loss": 1.0},
+    )
     assert read_metrics(tmp_path)["loss"].steps.tolist() == [3]
 
 
@@ -66,7 +76,9 @@ def test_nothing_was_logged(tmp_path):
     assert not (tmp_path / "curves.png").exists()
 
 
-@pytest.mark.parametrize("line", ["[1, 2]", '{"loss": 1}', '{"step": "one", "loss": 1}', "7"])
+@pytest.mark.parametrize(
+    "line", ["[1, 2]", '{"loss": 1}', '{"step": "one", "loss": 1}', "7", '{"step": 99999999999999999999}']
+)
 def test_a_row_without_a_step(tmp_path, line):
     write(tmp_path, {"step": 1, "loss": 2.0}, line)
     with pytest.raises(Damaged, match=r"metrics\.jsonl:2"):

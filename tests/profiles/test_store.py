@@ -130,6 +130,16 @@ def test_a_line_that_a_kill_cut_short_costs_no_other(tmp_path: Path) -> None:
         assert Journal(path).rows() == [*there, {"at": 2}, {"at": 3}]
 
 
+def test_a_damaged_line_of_the_journal_is_told_and_costs_no_other(folder: Path) -> None:
+    killed = ProfileStore.open(folder, "f00d", "zero-shot")
+    killed.add([ANNE, replace(ANNE, id="ben"), replace(ANNE, id="cleo")])
+    killed.lock.release()
+    journal = folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"ben"', b'"b\xffn"'))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert ProfileStore.open(folder, "f00d", "zero-shot").texts("user").keys() == {"anne", "cleo"}
+
+
 def test_leaving_by_an_exception_keeps_what_was_added(folder: Path) -> None:
     def interrupted() -> Iterator[Profile]:
         yield ANNE

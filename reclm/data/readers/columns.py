@@ -21,6 +21,7 @@ from reclm.errors import BadInput, unknown
 
 Column = pa.ChunkedArray
 TimeUnit = Literal["s", "ms", "us", "ns"]
+LARGEST = float(np.finfo(np.float32).max)
 PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 OLDEST, NEWEST = 631_152_000, 4_102_444_800  # 1990 and 2100, in s
 SAMPLE = 256  # times of each block that are looked at to tell their unit
@@ -158,8 +159,9 @@ def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: Ti
             f"{columns.time} is neither an ISO timestamp nor a number of {unit} since 1970, before 2100 (time_unit)"
         ] = bad
     if columns.rating:
-        rating, wrong[f"{columns.rating} is no number"] = numbers(rows[columns.rating])
-        log["rating"] = rating.astype(np.float32)
+        rating, bad = numbers(rows[columns.rating])
+        wrong[f"{columns.rating} is no number"] = bad | (np.abs(rating) > LARGEST)
+        log["rating"] = np.clip(rating, -LARGEST, LARGEST).astype(np.float32)
     if columns.review:
         log["review"] = pc.fill_null(strings(rows[columns.review]), "")
     negative = np.zeros(len(rows), bool)

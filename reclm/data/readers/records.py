@@ -1,6 +1,6 @@
 """Records of delimited text, JSON lines and Parquet, read by DuckDB in a dialect that is fixed or asked for."""
 
-import json
+import codecs
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from reclm.data.readers.columns import check_names
 from reclm.data.readers.lines import LINES, Rows, database, numbered_rows, one_line, quoted_rows
 from reclm.data.readers.text_file import TextFile, check_text
 from reclm.errors import BadInput, unknown
+from reclm.files import parse_object
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LINES_OF_JSON = (".jsonl", ".ndjson")
@@ -103,10 +104,9 @@ def _filled(table: pa.Table) -> np.ndarray:
 def _parsed(line: str) -> dict[str, Any] | str:
     """Return the JSON object in a line, or the reason why there is none."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"no JSON: {error}"
-    return value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"
+        return parse_object(line)
+    except ValueError as error:
+        return str(error)
 
 
 def read_all(file: TextFile, columns: Sequence[str], malformed: MalformedLines, **options: Any) -> Rows:
@@ -165,7 +165,11 @@ class JsonLines:
             yield good if fits.all() and not rows.rejects else self._completed(good.keep(fits), rows, fits)
 
     def _query(self) -> str:
-        values, fits = [], ["left(ltrim(line), 1) = '{'", "parts IS NOT NULL"]
+        # of two values with one name DuckDB would take the first
+        values, fits = (
+            [],
+            ["left(ltrim(line), 1) = '{'", "parts IS NOT NULL", "list_unique(names) = len(names)"],
+        )
         for place, field in enumerate(self.schema, start=1):
             part = f"parts[{place}]"
             first, value = f"left({part}, 1)", f"({part} ->> '$')"
@@ -185,8 +189,8 @@ class JsonLines:
         columns = ", ".join(f'{value} AS "{name}"' for value, name in pairs)
         # a line that cannot be parsed makes TRY null, and so is one that does not fit
         return f"""SELECT fits, {columns}, CASE WHEN NOT fits THEN line END AS raw FROM (
-            SELECT line, parts, coalesce({" AND ".join(fits)}, false) AS fits
-            FROM (SELECT line, TRY(json_extract(line, $paths)) AS parts FROM {LINES}))"""
+            SELECT line, parts, coalesce({" AND ".join(fits)}, false) AS fits FROM (
+            SELECT line, TRY(json_extract(line, $paths)) AS parts, TRY(json_keys(line)) AS names FROM {LINES}))"""
 
     def _completed(self, good: Rows, rows: Rows, fits: np.ndarray) -> Rows:
         """Return the good rows and those of the other lines, in the order of the file."""
@@ -232,8 +236,12 @@ def _as(kind: pa.DataType, value: Any) -> Any:
         except (ValueError, OverflowError):
             return None
         return number if math.isfinite(number) else None
-    # halves of surrogate pairs, which JSON can write and UTF-8 cannot
-    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _encodable(str(value))
+
+
+def _encodable(text: str) -> str:
+    """Return a text without halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def read_records(path: Path) -> pa.Table:
@@ -257,19 +265,23 @@ def read_records(path: Path) -> pa.Table:
 
 def _json_records(path: Path) -> pa.Table:
     records: list[dict[str, Any]] = []
-    text = b"".join(TextFile.on_disk(path).blocks()).decode(errors="replace")
-    for number, line in enumerate(text.split("\n"), start=1):
+    text = b"".join(TextFile.on_disk(path).blocks()).removeprefix(codecs.BOM_UTF8)
+    for number, line in enumerate(text.split(b"\n"), start=1):
         if not line.strip():
             continue
-        if isinstance(record := _parsed(line), str):
+        try:
+            record = _parsed(line.decode())
+        except UnicodeDecodeError:
+            record = "not UTF-8"
+        if isinstance(record, str):
             raise BadInput(f"{path}:{number}: {record}", where=str(path))
         records.append(record)
-    names = dict.fromkeys(name for record in records for name in record)
-    columns = {name: [_text(record.get(name)) for record in records] for name in names}
-    return pa.table(columns, schema=pa.schema(dict.fromkeys(names, pa.string())))
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns = [pa.array([_text(record.get(name)) for record in records], pa.string()) for name in names]
+    return pa.table(columns, names=list(map(_encodable, names)))
 
 
 def _text(value: Any) -> str | None:
     if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return value if value is None else str(value)
+        return _encodable(", ".join(map(str, value)))
+    return value if value is None else _encodable(str(value))
