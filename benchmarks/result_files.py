@@ -229,5 +229,9 @@ def _read_users(table: pa.Table) -> dict[Key, Users]:
         known = {name: column for name, column in named if column.null_count < len(part)}
         values = {name: column.to_numpy().astype(np.float32) for name, column in known.items()}
         key = (row[0].as_py(), seed[0].as_py(), protocol[0].as_py())
+        if key in users or pc.count_distinct(ids).as_py() < len(ids):
+            raise ValueError(f"users of row {key[0]!r}, seed {key[1]}, {key[2]} occur twice")
+        if wrong := [name for name, column in values.items() if np.isinf(column).any()]:
+            raise ValueError(f"{wrong[0]} of a user is infinite")
         users[key] = (ids.to_numpy(), activity.to_numpy(), values)
     return users

@@ -232,7 +232,7 @@ class TrialCache:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             message = f"{path} is damaged; remove {path.parent} to run the trial again"
             raise Damaged(message, where=path) from error
         return TrialRecord.build(values, where=str(path))
@@ -251,10 +251,16 @@ class TrialCache:
         """Return every user's values of a trial that did not fail: ``protocol``, ``user_id`` and a column a metric."""
         path = self.folder / key / "users.parquet"
         try:
-            return pq.read_table(path)
+            table = pq.read_table(path)
+            table.select(["protocol", "user_id"])
         except FileNotFoundError as error:
             message = f"{path} is gone (does another command run with --fresh?); run the same again"
             raise Damaged(message, where=path) from error
+        except (OSError, LookupError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            message = f"{path} is damaged ({reason}); remove {path.parent} to run the trial again"
+            raise Damaged(message, where=path) from error
+        return table
 
     def put(
         self, key: str, result: TrialRecord, users: pa.Table | None, weights: dict[str, Tensor] | None

@@ -26,7 +26,7 @@ from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.data.dataset import Interactions
 from reclm.data.storage import save as save_dataset
-from reclm.errors import Damaged, NotFound, ReclmError
+from reclm.errors import BadInput, Damaged, NotFound, ReclmError
 from reclm.folders import Workspace
 from reclm.folders import workspace as use_workspace
 from reclm.profiles.matrix import ProfileMatrix
@@ -292,6 +292,15 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     (tmp_path / one.key / "trial.json").write_text("{")
     with pytest.raises(Damaged, match=rf"{one.key}/trial\.json is damaged; remove"):
         store.get(one.key)
+    (tmp_path / one.key / "trial.json").write_text("5")
+    with pytest.raises(BadInput) as caught:
+        store.get(one.key)
+    assert caught.value.value == 5
+    users = tmp_path / one.key / "users.parquet"
+    users.write_bytes(b"PAR1")
+    with pytest.raises(Damaged) as caught:
+        store.users(one.key)
+    assert caught.value.where == users
 
 
 @pytest.mark.parametrize("name", suite_names())

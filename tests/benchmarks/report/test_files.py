@@ -266,6 +266,23 @@ def test_fault_35_a_damaged_run_is_one_line_and_no_empty_report(saved_run, tmp_p
             Result.load(folder)
 
 
+def test_users_that_occur_twice_and_infinite_values_are_damage(saved_run, tmp_path):
+    """Also where there are no checksums."""
+    folder = tmp_path / "run"
+    shutil.copytree(saved_run, folder)
+    (folder / CHECKSUMS).unlink()
+    table = pq.read_table(folder / "users.parquet")
+    metric = next(name for name in table.column_names if "@" in name)
+    infinite = table.set_column(
+        table.column_names.index(metric), metric, pa.array([1e300] * len(table), pa.float64())
+    )
+    for parts in ([table, table], [table.slice(0, 1), table], [infinite]):
+        pq.write_table(pa.concat_tables(parts), folder / "users.parquet")
+        with pytest.raises(Damaged) as caught:
+            Result.load(folder)
+        assert caught.value.where == folder / "users.parquet"
+
+
 @pytest.mark.parametrize("name", ["results.parquet", "users.parquet", "history.parquet"])
 def test_fault_35_columns_of_another_type_or_no_rows_at_all(saved_run, tmp_path, name):
     """Also where there are no checksums."""
