@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
 from reclm.llm.chat import Message
@@ -16,7 +15,7 @@ from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import MIDDLE, START, parse
 from reclm.profilers.reclm.config import Negative, RewardDataConfig
 from reclm.profilers.reclm.samples import Sample, messages_of
-from reclm.profilers.tuning.training import load_network
+from reclm.profilers.tuning.training import load_network, with_adapter
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class RewardModel:
         network, tokenizer = load_network(model, scores=True), prompts.tokenizer
         pad = tokenizer.convert_tokens_to_ids(tokenizer.pad_token or tokenizer.eos_token)
         network.config.get_text_config().pad_token_id = pad
-        network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
+        network = with_adapter(network, adapter).merge_and_unload()
         return cls(network, prompts, questions)
 
     def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> list[float]:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from peft import PeftModel
 
 from reclm.console import progress_bar
 from reclm.errors import BadInput
@@ -42,6 +41,7 @@ from reclm.profilers.tuning.training import (
     load_network,
     train,
     trainer_arguments,
+    with_adapter,
 )
 
 Variant = Literal["mask", "naive"]
@@ -200,7 +200,7 @@ def train_ppo(
     """
     folder, network = run.folder, load_network(run.model)
     if start is not None:
-        network = PeftModel.from_pretrained(network, str(start))
+        network = with_adapter(network, start)
     policy = Policy.adapt(network, lora, seed=config.seed)
     ppo = PPO(policy, NetworkGenerator(policy.base, run.model), prompts, reward, config)
     steps, first = folder / CHECKPOINTS, ppo.accelerator.is_main_process
@@ -230,9 +230,9 @@ def combine_adapters(model: LanguageModel, first: Path | None, second: Path, fol
     """Write the adapter whose update is the sum of two: their matrices side by side, ranks added."""
     network = load_network(model, device="cpu")
     if first is None:
-        network = PeftModel.from_pretrained(network, str(second))
+        network = with_adapter(network, second)
     else:
-        network = PeftModel.from_pretrained(network, str(first), adapter_name="first")
+        network = with_adapter(network, first, "first")
         network.load_adapter(str(second), "second")
         network.add_weighted_adapter(["first", "second"], [1.0, 1.0], "default", combination_type="cat")
         network.set_adapter("default")

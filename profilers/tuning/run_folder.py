@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from peft import PeftModel
-
 from reclm.config import Config as BaseConfig
 from reclm.config import merged
 from reclm.data.dataset import TrainingView
@@ -16,7 +14,7 @@ from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import TextGenerator
 from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
-from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
+from reclm.profilers.tuning.training import ADAPTER, load_network, quiet, with_adapter
 
 ABOUT, CONFIG = "about.yaml", "config.yaml"
 
@@ -163,7 +161,7 @@ class RunFolder:
             with quiet():
                 network = load_network(model)
                 if adapter:
-                    network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()  # pyright: ignore[reportCallIssue]
+                    network = with_adapter(network, adapter).merge_and_unload()
                 generator = NetworkGenerator(network, model)
             generator.model = name
             return generator

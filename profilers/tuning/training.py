@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    prepare_model_for_kbit_training,
+)
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from pydantic import Field, model_validator
@@ -30,9 +37,10 @@ from transformers.utils import logging
 
 from reclm.config import Config
 from reclm.console import progress_bar
-from reclm.errors import BadInput, MissingExtra
+from reclm.errors import BadInput, Damaged, MissingExtra, ReclmError
 from reclm.files import atomic_folder
-from reclm.llm.models import LanguageModel, transformers_folder
+from reclm.llm.engines.transformers import read_network
+from reclm.llm.models import LanguageModel
 from reclm.profilers.tuning.checkpoints import CHECKPOINTS, Pace
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 
@@ -90,7 +98,7 @@ def load_network(
         message = f"four_bit = true needs a GPU and bitsandbytes; {remedy}, or leave it out"
         raise MissingExtra(message, where="four_bit", remedy=remedy)
     bf16 = gpu and not full and torch.cuda.is_bf16_supported(including_emulation=False)
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32}
     if possible and four_bit is not False:
         from transformers import BitsAndBytesConfig
 
@@ -101,7 +109,7 @@ def load_network(
         options["num_labels"] = 1
     kind: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     with quiet():
-        network = kind.from_pretrained(transformers_folder(model, weights=True), **options)
+        network = read_network(kind, model, new_head=scores, **options)
     if "quantization_config" in options:
         return prepare_model_for_kbit_training(network)
     return network.to(device or ("cuda" if gpu else "cpu"))
@@ -129,6 +137,32 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+def with_adapter(network: Any, folder: Path, name: str = "default", **options: Any) -> Any:
+    """Return the network with the adapter in ``folder``; Damaged where that cannot be read, or is not of this network.
+
+    PEFT would look for missing files on the hub, and leave random numbers where weights are missing.
+    """
+    try:
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (folder / file).is_file():
+                raise FileNotFoundError(f"{file} is missing")
+        about = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        if lost := {"peft_type", "r", "lora_alpha", "target_modules"} - {*about}:
+            raise ValueError(f"adapter_config.json lacks {min(lost)}")  # PEFT has defaults
+        adapted = PeftModel.from_pretrained(network, str(folder), adapter_name=name, **options)
+        needed = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+        stored = load_peft_weights(str(folder), device="cpu")
+        if other := sorted(needed.keys() ^ stored.keys()):
+            raise ValueError(f"{len(other)} weights are missing or of another model, such as {other[0]}")
+    except (ReclmError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of many classes: config, safetensors, torch
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        message = f"{folder} is no adapter of this model: {reason}; tune again in another folder"
+        raise Damaged(message, where=folder) from error
+    return adapted
+
+
 def add_adapter(
     network: Any, lora: LoraOptions, task: str = "CAUSAL_LM", start: Path | None = None, seed: int = 0
 ) -> Any:
@@ -138,7 +172,7 @@ def add_adapter(
     runs the layers as they were when the adapter is off. Torch's global random state is left as it was.
     """
     if start is not None:
-        return PeftModel.from_pretrained(network, str(start), is_trainable=True)
+        return with_adapter(network, start, is_trainable=True)
     targets: Any = lora.modules
     whole: list[str] | None = None
     if lora.last_layers is not None:

@@ -252,7 +252,9 @@ def load_tokenizer(model: LanguageModel) -> Any:
 
     folder = transformers_folder(model)
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.encode("a")  # some values of tokenizer_config.json fail at the first text only
+        return tokenizer
     except Exception as error:  # of many classes: tokenizers raises plain ones
         needs = "tokenizer that transformers can read (tokenizer.json, tokenizer_config.json)"
         reason = " ".join(str(error).split())[:200]

@@ -164,6 +164,30 @@ def repeated(prefix: DynamicCache, rows: int) -> DynamicCache:
     return cache
 
 
+def read_network(kind: Any, model: LanguageModel, new_head: bool = False, **options: Any) -> Any:
+    """Return a network of a class of transformers with the weights of ``model``, whose ``new_head`` may have none.
+
+    Damaged where files cannot be read, or weights are missing: transformers would make them random numbers.
+    """
+    try:
+        network, report = kind.from_pretrained(
+            transformers_folder(model, weights=True),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (ReclmError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of many classes: config, safetensors, torch
+        message = f"transformers cannot read {model.path}: {error or type(error).__name__}"
+        raise Damaged(message, where=model.path) from error
+    head = f"{network.base_model_prefix}." if new_head else ""
+    if missing := sorted(name for name in report["missing_keys"] if name.startswith(head)):
+        names = f"{len(missing)} weights that its config.json names, such as {missing[0]}"
+        raise Damaged(f"{model.path} lacks {names}", value=missing[0], where=model.path)
+    return network
+
+
 class TransformersGenerator(LocalGenerator):
     """Runs a model in left-padded batches of prompts of like length; the tokens that all begin with are computed once.
 
@@ -191,27 +215,12 @@ class TransformersGenerator(LocalGenerator):
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                transformers_folder(model, weights=True),
-                dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except (ReclmError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # of many classes: config, safetensors, torch
-            message = f"transformers cannot read {model.path}: {error or type(error).__name__}"
-            raise Damaged(message, where=model.path) from error
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            network = read_network(AutoModelForCausalLM, model, dtype=dtype)
         finally:
             if bars:
                 logging.enable_progress_bar()
-        network, report = loaded
-        if missing := sorted(report["missing_keys"]):  # they would be random numbers
-            message = (
-                f"{model.path} lacks {len(missing)} weights that its config.json names, such as {missing[0]}"
-            )
-            raise Damaged(message, value=missing[0], where=model.path)
-        self._run(network.to(self.device))  # pyright: ignore[reportArgumentType]
+        self._run(network.to(self.device))
 
     def _run(self, network: Any) -> None:
         """Sample from ``network``, where it is, from now on."""

@@ -1,5 +1,6 @@
 """The folder of a tuned profiler: what it may be opened for, and gone on with."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 import tiny_tuning  # pyright: ignore[reportMissingImports]
 import torch
 
-from reclm.errors import BadInput, NotFound
+from reclm.errors import BadInput, Damaged, NotFound
 from reclm.llm.models import find_model
 from reclm.profilers.reclm.profiler import RecLMFolder, RecLMProfiler
+from reclm.profilers.tuning.training import load_network, with_adapter
 
 
 def begin(tiny, folder: Path, **changes) -> RecLMFolder:
@@ -175,6 +177,40 @@ def test_open_refuses_what_is_not_there(tiny, folder, other_model, tmp_path) -> 
         RecLMProfiler.open(tmp_path / "nowhere", None, None, None)
     name = RecLMProfiler.open(folder, None, tiny.model_name, "transformers").writer
     assert name.startswith(f"reclm-{tiny.model.name}+ppo@")
+
+
+@pytest.mark.parametrize("damage", ["lost weight", "no weights", "no config", "lost scale"])
+def test_a_damaged_adapter_is_told_and_no_random_numbers_take_its_place(tiny, folder, damage: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = folder / "kd" / "adapter"
+    weights = adapter / "adapter_model.safetensors"
+    if damage == "lost weight":
+        kept = load_file(weights)
+        kept.pop(next(iter(kept)))
+        save_file(kept, weights)
+    elif damage == "no weights":
+        weights.unlink()
+    else:
+        about = json.loads((adapter / "adapter_config.json").read_text())
+        about.pop("lora_alpha")
+        (adapter / "adapter_config.json").write_text(json.dumps(about if damage == "lost scale" else []))
+    with pytest.raises(Damaged) as caught:
+        with_adapter(load_network(tiny.model, device="cpu"), adapter)
+    assert caught.value.where == adapter
+
+
+def test_a_model_that_lacks_weights_is_not_tuned(tiny, tmp_path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny.model.path, tmp_path / "model"))
+    kept = load_file(folder / "model.safetensors")
+    name = next(name for name in kept if "mlp" in name)
+    kept.pop(name)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Damaged) as caught:
+        load_network(find_model(str(folder)), device="cpu")
+    assert caught.value.value == name
 
 
 def test_a_folder_of_version_0_1_opens_and_asks_and_writes_as_it_did(tiny) -> None:
