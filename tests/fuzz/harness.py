@@ -92,14 +92,26 @@ def run_case(target: Target, case: int) -> Outcome:
         shutil.copytree(sound.folder / "files", files)
         workspace(folder / "home")
         name = random.choice(sound.files)
-        content = (files / name).read_bytes()
-        for _ in range(random.choice((1, 1, 2))):
-            content = mutate(name, content, random)
-        (files / name).write_bytes(content)
-        return _outcome(target, case, files, sound.value, name, len(content))
+        if len(sound.files) > 1 and random.random() < 0.04:
+            _swap(files, name, random.choice(sound.files))
+        else:
+            content = (files / name).read_bytes()
+            for _ in range(random.choice((1, 1, 2))):
+                content = mutate(name, content, random)
+            (files / name).write_bytes(content)
+        size = sum(path.stat().st_size for path in files.rglob("*") if path.is_file())
+        return _outcome(target, case, files, sound.value, name, size)
     finally:
         workspace(sound.folder / "home")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(files: Path, name: str, other: str) -> None:
+    """Put the content of another file into one, or delete it where both are the same."""
+    if name == other:
+        (files / name).unlink()
+    else:
+        (files / name).write_bytes((files / other).read_bytes())
 
 
 def _outcome(target: Target, case: int, files: Path, sound: Any, name: str, size: int) -> Outcome:
