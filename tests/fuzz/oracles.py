@@ -250,7 +250,7 @@ def adjacency(folder: Path, dataset: Dataset, sound: Any) -> None:
             if not all(re.fullmatch(rb"\d{1,18}", word) for word in words):
                 malformed += 1
                 continue
-            ids = [str(int(word)) for word in words]
+            ids = [word.decode() for word in words]
             users.update(ids[:1])
             for item in ids[1:]:
                 repeated += (ids[0], item) in expected
