@@ -308,6 +308,7 @@ def test_a_full_disk_is_one_line_and_the_step_before_is_gone_on_from(
             shutil.copy(tuned / name, out / name)
         shutil.copytree(tuned / "neighbours", out / "neighbours")
     options = [*given, "--out", out, "--stages", ",".join([*before, stage]), "--set", "measured=0"]
+    options += ["--set", f"{stage}.checkpoint_steps=1"]
     write = torch.save
 
     def full(value: Any, path: Any, *args: Any, **kwargs: Any) -> None:

@@ -223,7 +223,11 @@ def test_a_folder_of_version_0_1_opens_and_asks_and_writes_as_it_did(tiny) -> No
         "u1": "d29874bfc0bb9079870e5f90fef36470",
         "u2": "5a3f26ee4fb431c77882f99f4e4f1d32",
     }
-    texts = {one.id: one.text for one in profiler.write(subjects)}
+    chats: Any = {
+        one.prompt_hash: one.source for one in subjects
+    }  # the untrained model's answers are all cut
+    answers = {answer.prompt_hash: answer.text for answer in profiler.answers("user", chats)}
+    texts = {one.id: answers[one.prompt_hash] for one in subjects}
     assert texts["u0"] == texts["u1"] == "User identity: anc \ufffda\ufffd3"
     assert list(profiler.subjects(tiny.view, "item", np.arange(2), {}))
     assert "+items@" in profiler.writer
