@@ -44,6 +44,7 @@ def changed(message: Any = None, **fields: Any) -> Reply:
 
 
 GZIP: Any = {"Content-Encoding": "gzip"}
+DEFLATE: Any = {"Content-Encoding": "deflate"}
 
 
 def raw(data: bytes, status: int = 200, kind: str = "application/json", **headers: str) -> Mode:
@@ -200,8 +201,8 @@ RIGHT: dict[str, Mode] = {
     "529 at first": first(lambda request: fault(529, "overloaded_error", SOON)),
     "a key twice": raw(b'{"choices": [], ' + OK[1:]),
     "NaN in a field": raw(b'{"logprobs": NaN, ' + OK[1:]),
-    "compressed unasked": raw(gzip.compress(OK), **{"Content-Encoding": "gzip"}),
-    "deflated unasked": raw(zlib.compress(OK), **{"Content-Encoding": "deflate"}),
+    "compressed unasked": raw(gzip.compress(OK), **GZIP),
+    "deflated unasked": raw(zlib.compress(OK), **DEFLATE),
     "Azure's filter results": lambda request: changed(
         prompt_filter_results=[{"content_filter_results": {"hate": {"filtered": False}}}]
     ),

@@ -150,6 +150,7 @@ def test_a_change_of_some_files_is_there_as_a_whole_and_the_others_stay(
             for name in ("about", *(["users"] if text == "old" else [])):
                 (draft / name).write_text(text)
 
+    whole, step = {}, 0
     for step in itertools.count(1):
         write("old")
         (folder / "models").mkdir(exist_ok=True)

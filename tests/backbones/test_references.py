@@ -1,5 +1,7 @@
 """EASE, nearest neighbours and iALS: against their equations, written another way."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,7 @@ def test_ials_factors_solve_their_own_least_squares() -> None:
 def test_what_is_not_given_is_chosen_on_validation(name: str) -> None:
     cls, task = plugins.get("backbone", name), validation_task(DATA)
     assert cls.reference
+    model: Any
     model, result = train_backbone(cls, cls.Config(), INPUTS, None, {"valid": task}, TrainConfig(), 0)
     assert not result.history
     option, tried = ("neighbours", cls.NUMBERS) if "knn" in name else ("l2", cls.GRID)

@@ -224,8 +224,10 @@ def judge_journal(folder: Path, value: tuple[dict[str, str], bool], sound: Any) 
     for row in objects(data, "surrogatepass"):
         kind, id, text = ((row or {}).get(name) for name in ("kind", "id", "text"))
         if kind in ("user", "item") and isinstance(id, str) and isinstance(text, str) and text.strip():
-            plain = (one.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for one in (id, text))
-            known |= dict([tuple(plain)]) if kind == "user" else {}
+            id, text = (
+                one.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for one in (id, text)
+            )
+            known |= {id: text} if kind == "user" else {}
         else:
             bad += 1
     assert value[0] == known, f"other profiles than the file has: {value[0].items() ^ known.items()}"
@@ -436,7 +438,12 @@ def write_settings(folder: Path) -> None:
 def read_settings(folder: Path) -> Any:
     text = (folder / "settings.txt").read_bytes().decode("utf-8", "replace")
     values = parse_settings(text.split("\n"))
-    for kind, name in (("backbone", "lightgcn"), ("profiler", "langptune"), ("dataset", "table")):
+    readers: tuple[tuple[plugins.Kind, str], ...] = (
+        ("backbone", "lightgcn"),
+        ("profiler", "langptune"),
+        ("dataset", "table"),
+    )
+    for kind, name in readers:
         config = plugins.get(kind, name).Config
         known = {key: value for key, value in values.items() if key in config.model_fields}
         config.build(known, where="--set")

@@ -53,7 +53,7 @@ def read_language_model(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]
     from reclm.llm.engines.transformers import TransformersGenerator
     from reclm.llm.models import find_model
 
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(50)  # none
     generator = TransformersGenerator(find_model(str(folder / "tiny")), precision="f32")
     answers = _answers(generator)
     return answers, {name: tensor.numpy() for name, tensor in generator.network.state_dict().items()}

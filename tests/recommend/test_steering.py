@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from reclm import plugins
-from reclm.data.dataset import Dataset, Interactions, Protocol
+from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol
 from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, ReclmError
 from reclm.profiles.matrix import ProfileMatrix
@@ -318,7 +318,7 @@ def test_the_measure_says_what_is_missing() -> None:
 
 
 class TextsOfNobody(Profiles):
-    def texts(self, kind: str) -> pd.DataFrame:
+    def texts(self, kind: ProfileKind = "user") -> pd.DataFrame:
         return pd.DataFrame({"id": ["nobody", "u1"], "text": ["Drama.", ""]})
 
 

@@ -56,7 +56,7 @@ def test_a_large_checkpoint_is_said_and_needs_room(
 
     def free(gigabytes: float) -> None:
         usage = SimpleNamespace(free=int(gigabytes * 2**30))
-        monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
 
     free(0)
     checkpoints.check_room(folder, [small], group, 2)
