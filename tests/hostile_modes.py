@@ -261,7 +261,7 @@ PARTLY: dict[str, Mode] = {
         "error in a choice": lambda request: (200, {"choices": [{"error": {"message": "x"}}]}, {}),
         "null": says(None, "content_filter"),
         "fails": lambda request: fault(500, "assertion failed", SOON),
-        "hangs": wire(8.0),
+        "hangs": wire(30.0),
         "not JSON": raw(b"<html>"),
     }.items()
 }
@@ -344,7 +344,7 @@ WRONG: dict[str, Mode] = {
     "garbage": wire(b"\x00\x01\x02" * 99),
     "another protocol": wire(b"SSH-2.0-OpenSSH_9.6\r\n"),
     "a header without end": wire(HEAD + b"X: " + b"y" * 300_000),
-    "never an answer": wire(8.0),
+    "never an answer": wire(30.0),
     "blanks for ever": wire(HEAD + b"Content-Length: 99999\r\n\r\n", *DRIP),
     "chunks for ever": wire(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *(b"1\r\n \r\n", 0.02) * 400),
     "headers for ever": wire(HEAD, *(b"X: y\r\n", 0.02) * 400),

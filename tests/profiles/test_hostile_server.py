@@ -63,7 +63,7 @@ def test_fault_13_14_15_37_a_hostile_server(server: FakeServer, tmp_path: Path, 
             run(server, tmp_path / "store")
         except ReclmError as error:
             lines.append(str(error))
-    assert time.monotonic() - begun < 5, "some modes would last for ever, others 8 s"
+    assert time.monotonic() - begun < 20, "some modes would last for ever, others 30 s"
     lines += [str(one.message) for one in caught]
     texts = stored(tmp_path / "store")
     right = {"RIGHT": ["u0", "u1", "u2"], "PARTLY": ["u0", "u2"], "WRONG": []}

@@ -212,7 +212,8 @@ def from_frames(
     roles: dict[str, Any] = vars(columns)
     for role, column in roles.items():
         if column is not None or role in ("user", "item"):
-            find_column("interactions", str(column), table.column_names, f"{role}=")
+            wanted: Any = column
+            find_column("interactions", wanted, table.column_names, f"{role}=")
     malformed = MalformedLines(ReadReport())
     rows = Rows("interactions", table, np.arange(1, len(table) + 1))
     unit = FrameOptions.build({"time_unit": options.pop("time_unit", "s")}, "option").time_unit
