@@ -187,6 +187,9 @@ _MARKERS = (
     # [gMASK], [UNUSED_TOKEN_146], [/INST], [start_of_turn], [|user|], [/|user|]
     (re.compile(r"\[(/?\w*[A-Z]{2}\w*|/?[a-z]+(?:_[a-z]+)+)\]"), r"(\1)"),
     (re.compile(r"\[[/|]*\|([^\[\]|]{0,40})\|?\]"), r"(\1)"),
+    # <[begin▁of▁sentence]>; MiniMax: ]~!b[, ]~b], [e~[
+    (re.compile(r"<\[([^\[\]<>]{1,60})\]>"), r"(\1)"),
+    (re.compile(r"\]~!?b[\[\]]|\[e~\["), "(b)"),
     (re.compile("◁+/?"), "("),
     (re.compile("▷+"), ")"),
     # "### Instruction:", "USER: … ASSISTANT: …"
