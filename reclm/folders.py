@@ -43,17 +43,24 @@ def check_local(folder: Path, option: str) -> None:
         raise BadInput(message, value=folder, where=option)
 
 
+def has_file(folder: Path, name: str) -> bool:
+    """Return whether a file ``name`` is in ``folder``; BadInput where this user may not look."""
+    try:
+        return (folder / name).is_file()
+    except PermissionError as error:
+        message = f"{folder} cannot be read ({error.strerror}); ask its owner, or work in another --home"
+        raise BadInput(message, value=error.errno, where=folder, remedy="--home") from error
+    except OSError:  # no name of a file, such as one of 300 characters
+        return False
+
+
 def check_folder(folder: Path, mark: str, what: str, option: str) -> None:
     """Refuse a folder, named by ``option``, that holds something else than ``what``, which has a file ``mark``.
 
     Hidden files may be the draft and the lock of a process that writes it now.
     """
     check_local(folder, option)
-    if (
-        folder.exists()
-        and not (folder / mark).is_file()
-        and (not folder.is_dir() or any(folder.glob("[!.]*")))
-    ):
+    if folder.exists() and not has_file(folder, mark) and (not folder.is_dir() or any(folder.glob("[!.]*"))):
         message = f"{folder} holds something else than {what}; choose another {option}"
         raise BadInput(message, value=folder, where=folder)
 
@@ -69,9 +76,13 @@ class Workspace:
         """Return the workspace at ``home``, else at ``$RECLM_HOME``, else at ``./reclm-home``. Creates nothing."""
         return cls(home or Path(os.environ.get("RECLM_HOME", "reclm-home")))
 
+    def datasets(self) -> Path:
+        """Return the folder of the prepared data sets."""
+        return self.root / "datasets"
+
     def dataset(self, name: str) -> Path:
         """Return the folder of the prepared data set ``name``."""
-        return self.root / "datasets" / slug(name)
+        return self.datasets() / slug(name)
 
     def store(self, dataset: str, writer: str) -> Path:
         """Return the folder of the profiles that ``writer`` (a profiler, with its model) wrote for ``dataset``."""

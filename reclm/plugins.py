@@ -109,6 +109,8 @@ def _own(kind: Kind, name: str) -> Any:
     if kind in ("backbone", "profiler") and not hasattr(plugin, "Config"):
         message = f"{kind} {name!r} is a {type(plugin).__name__} without a Config, and so is no {kind}"
         raise BadInput(message, value=name)
+    if kind == "dataset" and not (isinstance(plugin, type) and hasattr(plugin, "read")):
+        raise BadInput(f"{name!r} has no method read, and so is no reader of data sets", value=name)
     return plugin
 
 

@@ -1,5 +1,6 @@
 """Data sets by name: the readers that are installed, the data sets that are prepared."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace as with_fields
 from pathlib import Path
@@ -51,11 +52,11 @@ def prepare_dataset(
     if place is not None and not isinstance(place, Path) and not plugin.remote:
         raise BadInput(f"reader {reader!r} reads local files only; download {source} first", value=source)
     folder = name if isinstance(name, Path) else _named_folder(name or reader)
-    recipe = {"reader": reader, "source": place and str(place), "options": config.model_dump(mode="json")}
+    recipe = {"reader": reader, "source": _whole(place), "options": config.model_dump(mode="json")}
     if not replace and is_dataset(folder):
         _check_same_recipe(folder, recipe, plugin.Config().model_dump(mode="json"))
-    elif not replace and name != reader:
-        _check_not_embedded(name)
+    elif not replace and folder.name != reader and folder.parent.resolve() == current().datasets().resolve():
+        _check_not_embedded(folder.name)
     dataset = plugin.read(place, config, strict=strict)
     dataset = with_fields(dataset, name=reader if isinstance(name, Path) else name or reader, folder=folder)
     save(dataset, folder, recipe | {"strict": strict})
@@ -69,9 +70,14 @@ def _named_folder(name: str) -> Path:
     return current().dataset(name)
 
 
-def _check_not_embedded(name: str | Path | None) -> None:
+def _whole(source: Path | RemotePath | None) -> str | None:
+    """Return the address of a source; that of a local one from the root, since each folder may hold a ``log.csv``."""
+    return str(source.resolve()) if isinstance(source, Path) else source and str(source)
+
+
+def _check_not_embedded(name: str) -> None:
     """Refuse a name under which an embedded data set would be found no more."""
-    if isinstance(name, str) and name in plugins.names("dataset") and plugins.get("dataset", name).embedded:
+    if name in plugins.names("dataset") and plugins.get("dataset", name).embedded:
         message = f"{name} is a data set that comes with the toolkit, and would be found no more"
         remedy = "prepare this one under another --name, or add --replace"
         raise BadInput(f"{message}; {remedy}", value=name, where="--name", remedy="--replace")
@@ -85,6 +91,8 @@ def _check_same_recipe(folder: Path, recipe: Mapping[str, Any], defaults: Mappin
         return
     # an option that this version has added has its default there
     saved = {**saved, "options": {**defaults, **(saved.get("options") or {})}}
+    if isinstance(source := saved.get("source"), str) and "://" not in source:  # 0.1 wrote it as it was typed
+        saved["source"] = _whole(Path(source))
     key = next((key for key, value in recipe.items() if saved.get(key) != value), None)
     if key is not None:
         remedy = "prepare this one under another --name, or add --replace"
@@ -94,8 +102,16 @@ def _check_same_recipe(folder: Path, recipe: Mapping[str, Any], defaults: Mappin
 
 def prepared() -> dict[str, Path]:
     """Return the folders of the data sets in the workspace by name, sorted."""
-    folders = sorted(current().dataset("x").parent.glob("*"))
-    return {folder.name: folder for folder in folders if is_dataset(folder) and folder.name[0] != "."}
+    folders = sorted(current().datasets().glob("*"))
+    return {folder.name: folder for folder in folders if folder.name[0] != "." and _holds_dataset(folder)}
+
+
+def _holds_dataset(folder: Path) -> bool:
+    """Return whether there is a data set; one that may not be read is listed as damaged, and hides no other."""
+    try:
+        return is_dataset(folder)
+    except BadInput:
+        return True
 
 
 def load_dataset(name: str | Path) -> Dataset:
@@ -121,7 +137,7 @@ def load_dataset(name: str | Path) -> Dataset:
         remedy = f"reclm data prepare {text} --source PATH"
         message = f"data set {text!r} is not prepared in {current().root}; {remedy} (PATH: {reader.source})"
         raise NotFound(message, value=text, remedy=remedy)
-    if Path(name).exists():
+    if os.path.exists(name):  # no path, such as one of 300 characters, is no error of it
         remedy = f"reclm data prepare NAME --source {text}"
         message = f"{text} is no prepared data set (it has no dataset.yaml); {remedy}, where NAME is one of "
         raise NotFound(message + ", ".join(readers), value=text, remedy=remedy)

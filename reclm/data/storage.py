@@ -17,7 +17,7 @@ from reclm.data.id_map import IdMap
 from reclm.data.sessions import Sessions
 from reclm.errors import Damaged
 from reclm.files import atomic_folder
-from reclm.folders import check_folder
+from reclm.folders import check_folder, has_file
 
 FORMAT = 1
 HEAD = "dataset.yaml"
@@ -61,7 +61,7 @@ def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = No
 
 def is_dataset(folder: Path) -> bool:
     """Tell whether a data set was saved there."""
-    return (folder / HEAD).is_file()
+    return has_file(folder, HEAD)
 
 
 def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import BadInput, Busy, Damaged, NotFound, ReclmError
 from reclm.files import Journal, Lock, draft_folder, remove_folder, swap
-from reclm.folders import check_folder, current, make_folder
+from reclm.folders import check_folder, current, has_file, make_folder
 from reclm.profiles.profile import Profile
 from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, present, read_rows, typed
 from reclm.profiles.tables import compact, connect, new_table, open_table, upsert
@@ -89,7 +89,7 @@ class ProfileStore:
     @staticmethod
     def at(folder: Path) -> bool:
         """Return whether there is a store in ``folder``."""
-        return (folder / "store.yaml").is_file()
+        return has_file(folder, "store.yaml")
 
     @classmethod
     def open(

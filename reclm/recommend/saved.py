@@ -27,7 +27,7 @@ from reclm.data.storage import is_dataset
 from reclm.data.storage import save as save_dataset
 from reclm.errors import BadInput, Damaged, NotFound
 from reclm.files import atomic_folder, check_files, write_checksums
-from reclm.folders import Workspace, check_folder, current, to_path
+from reclm.folders import Workspace, check_folder, current, has_file, to_path
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
 
@@ -121,7 +121,7 @@ def load_model(
     from reclm.recommend.recommender import Recommender
 
     folder = to_path(folder, "folder")
-    if not (folder / HEAD).is_file():
+    if not has_file(folder, HEAD):
         raise NotFound(f"no trained model in {folder}: it has no {HEAD}", value=str(folder))
     check_files(folder, "model", "train it again")
     about = SavedModel.from_yaml(folder / HEAD)

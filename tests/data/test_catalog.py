@@ -164,6 +164,51 @@ def test_fault_17_a_data_set_is_not_written_over_without_a_word(source, tmp_path
     prepare_dataset("table", other, name="shop", held_out_items=0)  # the same again
 
 
+def test_fault_17_a_source_of_the_same_name_in_another_folder_is_another_one(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(source.parent)
+    before = prepare_dataset("table", source.name, name="shop", held_out_items=0).fingerprint
+    prepare_dataset("table", source, name="shop", held_out_items=0)  # the same file
+    other = tmp_path / "elsewhere" / source.name
+    other.parent.mkdir()
+    other.write_text(LOG.replace("u", "v"))
+    monkeypatch.chdir(other.parent)
+    with pytest.raises(BadInput) as error:
+        prepare_dataset("table", source.name, name="shop", held_out_items=0)
+    assert error.value.remedy == "--replace"
+    assert load_dataset("shop").fingerprint == before
+
+
+def test_fault_17_nor_does_one_that_is_named_by_its_folder(source):
+    with pytest.raises(BadInput) as error:
+        prepare_dataset("table", source, name=current().dataset("ml-100k"))
+    assert (error.value.value, error.value.remedy) == ("ml-100k", "--replace")
+
+
+def test_fault_19_a_data_set_that_may_not_be_read_hides_no_other(source, monkeypatch):
+    prepare_dataset("table", source, name="mine", held_out_items=0)
+    prepare_dataset("table", source, name="theirs", held_out_items=0)
+    stat = Path.stat
+
+    def refused(path: Path, **options: Any) -> Any:
+        if path.parent == current().dataset("theirs"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(BadInput) as error:
+        load_dataset("theirs")
+    assert error.value.where == current().dataset("theirs")
+    assert {"mine", "theirs"} <= {*list_datasets()["name"]}
+
+
+def test_no_reader_and_no_file_name_are_refused(source):
+    with pytest.raises(BadInput) as error:
+        prepare_dataset("reclm.backbones.bprmf:BPRMF", source)
+    assert error.value.value == "reclm.backbones.bprmf:BPRMF"
+    with pytest.raises(NotFound):
+        load_dataset("x" * 300)
+
+
 def test_fault_17_no_data_set_stands_before_an_embedded_one(source):
     with pytest.raises(BadInput) as error:
         prepare_dataset("table", source, name="ml-100k")
