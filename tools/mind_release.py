@@ -117,7 +117,12 @@ class _Coo:
         return CooMatrix(row.plain(), col.plain(), self.state["data"].plain(), (rows, columns))
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """The unpickling machine that is written in Python, which can look at keys before they are hashed.
+
+    A tuple that names another one many times, and so on, takes 2^n steps to hash, in C, where nothing stops it.
+    """
+
     ALLOWED: ClassVar = {
         **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
         **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
@@ -130,6 +135,38 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, path: Path, stream: Any) -> None:
         super().__init__(stream)
         self.path = path
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _check(self, keys: list[Any]) -> None:
+        if odd := [key for key in keys if not isinstance(key, str | int | float | bytes | _Scalar | None)]:
+            raise pickle.UnpicklingError(f"a key that is a {type(odd[0]).__name__}")
+
+    def load_setitem(self) -> None:
+        self._check(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._check(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._check(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        self._check(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        self._check(self.stack)
+        super().load_frozenset()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in self.ALLOWED:

@@ -128,3 +128,23 @@ def test_fault_39_a_few_bytes_that_name_very_many_lists_are_read_at_once(tmp_pat
     itself["a"].append(itself)
     with pytest.raises(BadInput, match="holds itself"):
         read_pickle(dumped(tmp_path / "itself.pkl", itself))
+
+
+DOUBLED = b"K\x01" + b"2\x86" * 60 + b"\x94"  # a tuple of itself twice, 60 times over
+
+
+@pytest.mark.parametrize(
+    "hashed",
+    [
+        b"}h\x00K\x01s.",  # {tuple: 1}
+        b"}(h\x00K\x01u.",  # the same by another operation
+        b"(h\x00K\x01d.",
+        b"\x8f(h\x00\x90.",  # {tuple}
+        b"(h\x00\x91.",  # frozenset
+    ],
+)
+def test_fault_39_a_tuple_that_takes_for_ever_to_hash_is_refused(tmp_path, hashed):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(b"\x80\x04" + DOUBLED + b"0" + hashed)
+    with pytest.raises(BadInput):
+        read_pickle(path)
