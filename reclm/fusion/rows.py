@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -103,6 +104,9 @@ def place(
     return Placement(kind, path, embedding, profiles, rows, is_cold, owners)
 
 
+_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
 def find_embedding(model: nn.Module, path: str) -> nn.Embedding:
     """Return the model's embedding at a dotted path; NotFound if there is none, BadInput if it cannot be augmented."""
     check_type(
@@ -128,6 +132,16 @@ def find_embedding(model: nn.Module, path: str) -> nn.Embedding:
             f"embedding {path!r} of {name} has max_norm={module.max_norm:g}, which rescales rows in place when they "
             "are looked up; fused rows cannot be: build the model without max_norm"
         )
+    weight = module.weight
+    if weight.is_meta or weight.dtype not in _TYPES:
+        held = "has no values (device meta)" if weight.is_meta else f"is of type {weight.dtype}"
+        message = (
+            f"embedding {path!r} of {name} {held}; load it as float32, float16, bfloat16 or float64 first"
+        )
+        raise BadInput(message, value=str(weight.dtype), where=path)
+    if broken := int((~weight.detach().isfinite().all(dim=1)).sum()):
+        message = f"{broken} rows of the embedding {path!r} of {name} are nan or infinite; give a model that is whole"
+        raise BadInput(message, value=broken, where=path)
     for at, owner in model.named_modules():
         for parameter, tensor in owner.named_parameters(recurse=False):
             if tensor is module.weight and owner is not module:

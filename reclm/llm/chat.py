@@ -126,19 +126,29 @@ def cut_at_stop(text: str, params: SamplingParams) -> tuple[str, bool]:
     return text[: min(cuts, default=len(text))], bool(cuts)
 
 
+_MIND = (
+    r"\s*(?:[a-z]{1,12}[:_])?(?:think(?:ing)?|thoughts?|thought_process|"
+    r"reason(?:ing)?|reflection|analysis|scratchpad)"
+)
 _THINKING = re.compile(
-    # <think>, <thinking>, <seed:think>, [THINK], ◁think▷, <|begin_of_thought|>; gpt-oss: <|channel|>analysis
-    r"<(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad)>|\[THINK\]|◁think▷"
-    r"|<\|begin_of_thought\|>|<\|channel\|>\s*(?:analysis|commentary)|\Aanalysis(?=[A-Z])",
+    # <think>, <thinking>, <seed:think>, [THINK], ◁think▷, <|begin_of_thought|>; gpt-oss: <|channel|>analysis;
+    # Command A: <|START_THINKING|>; Apertus: <|inner_prefix|>; Gemma: <unused94>thought, <|channel>thought
+    rf"<{_MIND}(?:\s[^<>]*)?>|\[THINK\]|◁think▷|<\|(?:begin_of_thought|(?:start_)?thinking|inner_prefix)\|>"
+    r"|<\|channel\|>\s*(?:analysis|commentary)|\Aanalysis(?=[A-Z])|(?:<unused94>|<\|channel>)\s*thought",
     re.IGNORECASE,
 )
 _THOUGHT = re.compile(
-    r"</(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad)>|\[/THINK\]|◁/think▷"
-    r"|<\|end_of_thought\|>|<\|channel\|>\s*final\b[^<]*<\|message\|>|(?<=\W)assistantfinal(?=[A-Z{])",
+    rf"</{_MIND}\s*>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|end_thinking|/thinking|inner_suffix)\|>"
+    r"|<\|channel\|>\s*final\b[^<]*<\|message\|>|(?<=\W)assistantfinal(?=[A-Z{])"
+    r"|<unused95>|<channel\|>|\[BEGIN FINAL RESPONSE\]",
     re.IGNORECASE,
 )
-_ENDS = re.compile(r"<\|(?:end|return|im_end|eot_id|endoftext|call|start)\|>.*|</s>\s*\Z", re.DOTALL)
-_TURN = re.compile(r"\A(?:\s*<\|[^<>|]{1,40}\|>(?:\s*assistant\b)?)+")
+_ENDS = re.compile(
+    r"<\|(?:end|return|im_end|eot_id|endoftext|call|start|END_RESPONSE|end_of_solution)\|>.*"
+    r"|(?:</(?:s|answer|response)>|\[END FINAL RESPONSE\])\s*\Z",
+    re.DOTALL,
+)
+_TURN = re.compile(r"\A(?:\s*<(?:\|[^<>|]{1,40}\|>(?:\s*assistant\b)?|(?:answer|response)>))+")
 _MARKS = " \t\r\n*_#`~|<>()[]{}.,;:!?\"'-–—…"
 _REFUSAL = re.compile(
     r"\W*(?:(?:i(?:['’]m| am) (?:very |so |really )?)?sorry\b|as an ai\b|(?:unfortunately,? )?i (?:can(?:not|['’]t)"

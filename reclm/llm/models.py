@@ -25,8 +25,17 @@ from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 
 Format = Literal["gguf", "openvino", "safetensors"]
 _FORMS = "a .gguf file, a model folder or a name on the hub"
-_ABOUT = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
-"""Files of a model folder that change what its weights are asked and answer."""
+_ABOUT = (
+    "*.json",
+    "*.jinja",
+    "*/*.jinja",
+    "*.model",
+    "*.tiktoken",
+    "merges.txt",
+    "vocab.txt",
+    "adapter_model.*",
+)
+"""Files of a model folder that change what its weights are asked and answer; an adapter beside them is applied."""
 _LARGE = 2**22
 """Bytes of a file whose hash is worth to be cached."""
 _SETTLED = 3.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 _EMBEDDED = {DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}"}
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 _ABOUT = ("*.json", "*.txt", "*.model", "*.jinja")
 """Modules, pooling, prompts, length and tokenizer."""
 

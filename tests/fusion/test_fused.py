@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 import reclm
 from reclm.data.dataset import Dataset
+from reclm.errors import BadInput
 from reclm.fusion.augment import Augmented
 from reclm.fusion.parametrization import base_table, fused_table
 from reclm.profiles.matrix import ProfileMatrix
@@ -259,6 +260,21 @@ def test_fault_7_users_of_default_tables_get_lists_of_their_own(plain_mf: Any) -
     with torch.no_grad():
         scores = model.user_embedding.weight @ model.item_embedding.weight[28:].T
     assert len({tuple(sorted(row)) for row in scores.topk(6, dim=1).indices.tolist()}) > 1
+
+
+@pytest.mark.parametrize("spoil", ["inf", "nan", "complex", "meta"])
+def test_fault_21_a_table_that_cannot_be_fused_is_one_line(small: Dataset, spoil: str) -> None:
+    model = MF()
+    weight = model.item_embedding.weight.detach().clone()
+    if spoil in ("inf", "nan"):
+        weight[1, 0] = float(spoil)
+    else:
+        weight = weight.to("meta") if spoil == "meta" else weight.to(torch.complex64)
+    model.item_embedding.weight = nn.Parameter(weight)
+    with pytest.raises(BadInput) as error:
+        augment(model, profiles(small, TEXT), data=small)
+    assert error.value.where == "item_embedding"
+    assert fused_table(model.user_embedding) is None
 
 
 def test_fault_21_tables_of_two_types_have_their_own_mlps(small: Dataset) -> None:

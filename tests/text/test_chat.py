@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash
+from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash, said
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,25 @@ def test_sampling_parameters_are_bounded(wrong):
 def test_fault_39_markers_of_other_model_families_are_disarmed(text, safe):
     assert plain(text) == safe
     assert plain(safe) == safe
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        ("<|inner_prefix|>hm<|inner_suffix|>", ""),
+        ("<unused94>thought\nhm<unused95>", ""),
+        ("<|channel>thought\nhm<channel|>", ""),
+        ("<longcat_think>hm</longcat_think>\n", ""),
+        ("<inner_thoughts>hm</inner_thoughts>", ""),
+        ("<reason>hm</reason>", ""),
+        ('<think lang="en">hm</think><answer>', "</answer>"),
+        ("hm\n[BEGIN FINAL RESPONSE]\n", "\n[END FINAL RESPONSE]"),
+        ("<|begin_of_thought|>hm<|end_of_thought|><|begin_of_solution|>", "<|end_of_solution|>"),
+    ],
+)
+def test_fault_37_thinking_of_any_model_family_is_taken_out(before, after):
+    assert said(f"{before}User identity: a <b> cook{after}") == "User identity: a <b> cook"
+    assert "hm" not in said(before.partition("hm")[0] + "hm") or not before.startswith("<"), (
+        "thinking without end"
+    )

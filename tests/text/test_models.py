@@ -133,11 +133,17 @@ def test_engines_say_what_they_cannot_read(tmp_path, tiny_model):
 def test_fault_6_a_mended_chat_template_or_tokenizer_is_another_model(tmp_path, tiny_model):
     folder = shutil.copytree(transformers_folder(tiny_model, weights=True), tmp_path / "tiny")
     names = {find_model(str(folder)).name}
-    for name in ("chat_template.jinja", "tokenizer_config.json", "generation_config.json", "tokenizer.json"):
+    for name in (
+        "chat_template.jinja",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "adapter_model.bin",
+    ):
         file = folder / name
         file.write_text((file.read_text() if file.is_file() else "{}") + " ")
         names.add(find_model(str(folder)).name)
-    assert len(names) == 5
+    assert len(names) == 6
     (folder / "README.md").write_text("Tiny.")
     assert find_model(str(folder)).name in names
 
