@@ -59,7 +59,7 @@ def prepare_dataset(
         _check_not_embedded(folder.name)
     dataset = plugin.read(place, config, strict=strict)
     dataset = with_fields(dataset, name=reader if isinstance(name, Path) else name or reader, folder=folder)
-    save(dataset, folder, recipe | {"strict": strict})
+    save(dataset, folder, recipe | {"strict": strict, "from_workspace": _from_workspace(recipe["source"])})
     return dataset
 
 
@@ -73,6 +73,13 @@ def _named_folder(name: str) -> Path:
 def _whole(source: Path | RemotePath | None) -> str | None:
     """Return the address of a source; that of a local one from the root, since each folder may hold a ``log.csv``."""
     return str(source.resolve()) if isinstance(source, Path) else source and str(source)
+
+
+def _from_workspace(source: str | None) -> str | None:
+    """Return the way from the workspace to a local source, which is the same where both were moved."""
+    if source is None or "://" in source:
+        return None
+    return os.path.relpath(source, current().root.resolve())
 
 
 def _check_not_embedded(name: str) -> None:
@@ -92,7 +99,8 @@ def _check_same_recipe(folder: Path, recipe: Mapping[str, Any], defaults: Mappin
     # an option that this version has added has its default there
     saved = {**saved, "options": {**defaults, **(saved.get("options") or {})}}
     if isinstance(source := saved.get("source"), str) and "://" not in source:  # 0.1 wrote it as it was typed
-        saved["source"] = _whole(Path(source))
+        moved = saved.get("from_workspace") in {_from_workspace(recipe["source"])} - {None}
+        saved["source"] = recipe["source"] if moved else _whole(Path(source))
     key = next((key for key, value in recipe.items() if saved.get(key) != value), None)
     if key is not None:
         remedy = "prepare this one under another --name, or add --replace"

@@ -1,5 +1,6 @@
 """Data sets by name, and what they hold."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.data.summary import summarise
 from reclm.errors import BadInput, NotFound
-from reclm.folders import current
+from reclm.folders import current, workspace
 
 LOG = "user_id,item_id\n" + "".join(f"u{u},i{i}\n" for u in range(4) for i in range(5))
 
@@ -215,3 +216,19 @@ def test_fault_17_no_data_set_stands_before_an_embedded_one(source):
     assert (error.value.value, error.value.remedy) == ("ml-100k", "--replace")
     assert prepare_dataset("table", source, name="ml-100k", replace=True).name == "ml-100k"
     assert prepare_dataset("table", source, name="amazon").name == "amazon"  # it comes with no data
+
+
+def test_fault_17_a_workspace_that_was_moved_with_its_raw_data_prepares_them_again(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "log.csv").write_text("user_id,item_id\n" + "".join(f"u{n % 4},i{n // 4}\n" for n in range(20)))
+    workspace(old / "home")
+    first = prepare_dataset("table", old / "log.csv", name="mine", held_out_items=0)
+    shutil.copytree(old, new)
+    workspace(new / "home")
+    assert (
+        prepare_dataset("table", new / "log.csv", name="mine", held_out_items=0).fingerprint
+        == first.fingerprint
+    )
+    with pytest.raises(BadInput):
+        prepare_dataset("table", shutil.copy(new / "log.csv", tmp_path), name="mine", held_out_items=0)
