@@ -40,8 +40,7 @@ class Ease(Backbone):
         self.histories = inputs.train.matrix(inputs.users, inputs.items)
         counts = torch.from_numpy(np.asarray(self.histories.sum(0)))
         order = counts.argsort(descending=True, stable=True)
-        self.by_popularity = order[: int((counts > 0).sum())]
-        self.items = self.by_popularity[: config.most_items]
+        self.items = order[: min(config.most_items, int((counts > 0).sum()))]
         self.register_buffer("l2", torch.tensor(config.l2))
         self._weights: Tensor | None = None
 

@@ -144,12 +144,12 @@ class LightGCN(EmbeddingBackbone):
 
     @property
     def ranks_new(self) -> bool:
-        """Whether it is trained to rank items by their text alone beside propagated ones."""
+        """Return whether it is trained to rank items by their text alone beside propagated ones."""
         return self.config.as_new > 0 and self.config.items == "id+text"
 
     @property
     def forgets_ids(self) -> bool:
-        """Whether it was trained for items without an ID."""
+        """Return whether it was trained for items without an ID."""
         return super().forgets_ids or self.ranks_new
 
     def with_new(self, items: Tensor) -> Tensor:

@@ -314,7 +314,7 @@ class ChatProfiler(Profiler):
 
     @property
     def constrained(self) -> bool:
-        """Whether a model that can be held to the format is."""
+        """Return whether the model is held to the format, where its engine can do so."""
         return True
 
     def write(self, subjects: Iterable[Subject]) -> Iterator[Profile]:

@@ -179,7 +179,7 @@ class ZeroShot(ChatProfiler):
 
     @property
     def constrained(self) -> bool:
-        """Whether a model that can be held to the format is."""
+        """Return whether the model is held to the format, where its engine can do so."""
         return self.config.constrain
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:

@@ -54,7 +54,7 @@ class Backbone(nn.Module, ABC):
     baseline: ClassVar[bool] = False
     """True if it learns nothing about the user: tables name the rows that do not beat it."""
     reference: ClassVar[bool] = False
-    """True if it costs seconds and stands in every comparison: what a recommender is worth shows beside it."""
+    """True if it learns in seconds: what another recommender is worth shows beside it."""
     config: Any
 
     def __init__(self, config: Any, inputs: Inputs, generator: torch.Generator) -> None:

@@ -65,8 +65,8 @@ class EmbeddingBackbone(Backbone):
     """A recommender of learned features: users have an embedding ``x_u``, items what ``config.items`` names.
 
     With profiles both sides go through the dual MLP (RecLM, equation 2); the results are the layer-0 features. A
-    subclass writes :meth:`represent`; one that scores by something else than a dot product also :meth:`loss` and
-    :meth:`scorer_of`; one whose representations depend on other users or items also :meth:`new_users` and
+    subclass writes :meth:`represent`; one that scores by something else than a dot product also :meth:`pair_scores`
+    and :meth:`factors`; one whose representations depend on other users or items also :meth:`new_users` and
     :meth:`add_items`.
 
     Raises:
@@ -77,7 +77,9 @@ class EmbeddingBackbone(Backbone):
     config: BackboneConfig
     trains = True
     serves_new = True
-    history_by: ClassVar[str] = "its own vector fitted to the history by BPR, all else as trained"
+    history_by: ClassVar[str] = (
+        "its own vector fitted to the history by the loss of the training, all else as trained"
+    )
     """The use of a history by :meth:`new_users`, in words."""
     item_text: Tensor
     trained_users: Tensor
@@ -138,7 +140,7 @@ class EmbeddingBackbone(Backbone):
 
     @property
     def forgets_ids(self) -> bool:
-        """Whether it was trained for items without an ID: a new one has none, in place of the mean of the others."""
+        """Return whether it was trained for items without an ID: a new one has none, not the mean of the others."""
         return self.config.id_dropout > 0
 
     def item_features(self, rows: Tensor | None = None, *, ids: bool = True) -> Tensor:
@@ -151,7 +153,7 @@ class EmbeddingBackbone(Backbone):
         parts: list[Tensor] = []
         if self.item_embedding is not None and ids:
             embedding = self.item_embedding if rows is None else F.embedding(rows, self.item_embedding)
-            parts.append(embedding * self._kept_ids(rows) if self.forgets_ids else embedding)
+            parts.append(embedding * self._id_mask(rows) if self.forgets_ids else embedding)
         if self.t_raw is not None:
             parts.append(self.t_raw(self._drop(self.item_text if rows is None else self.item_text[rows])))
         features = parts[0] if len(parts) == 1 else parts[0] + parts[1]
@@ -159,7 +161,7 @@ class EmbeddingBackbone(Backbone):
             features = self.item_fusion(features, rows)
         return F.normalize(features, dim=-1) if self.config.normalize else features
 
-    def _kept_ids(self, rows: Tensor | None) -> Tensor:
+    def _id_mask(self, rows: Tensor | None) -> Tensor:
         """Return ``(n, 1)``: 0 for items without training and, while training, for a random share of the others."""
         known = self.known if rows is None else self.known[rows]
         return known * (self.draw(len(known), 1) >= self.config.id_dropout) if self.training else known
@@ -271,7 +273,10 @@ class EmbeddingBackbone(Backbone):
         return _fused(self.user_fusion, base, profiles, "user")
 
     def new_item_features(self, text: Tensor, profiles: ProfileMatrix | None = None) -> Tensor:
-        """Return layer-0 features ``(n, d)`` of items with text ``(n, t)``; ``e_v`` is the mean of the trained."""
+        """Return layer-0 features ``(n, d)`` of items with text ``(n, t)``; ``e_v`` is the mean of the trained.
+
+        A model that was trained without IDs has no ``e_v`` here.
+        """
         if self.t_raw is None:
             message = "this model knows items by their ID alone; for new ones train with --set items=text"
             raise BadInput(message, value="id", where="items", remedy="--set items=text")
@@ -307,7 +312,7 @@ class EmbeddingBackbone(Backbone):
     ) -> Tensor:
         """Return ``x_u`` ``(n, d)`` fitted to histories ``(n, I)``, from ``base``, while the model stays as it is.
 
-        The loss is that of the training: BPR over the history's items, each against trained items that the user has not
+        The loss is that of the training, over the history's items, each against trained items that the user has not
         touched, and the L2 of the user's features. A user without a history is returned as it came.
         """
         rows, columns = (torch.from_numpy(part).long() for part in histories.nonzero())

@@ -193,8 +193,8 @@ def train_backbone(
     init, draw = (torch.Generator().manual_seed(2 * seed + k) for k in (0, 1))
     model = backbone(config, inputs, init)
     if not backbone.trains:
-        for task in select.values():
-            model.choose(task, schedule.metric)
+        if select:
+            model.choose(next(iter(select.values())), schedule.metric)
         return model.eval(), TrainingResult()
     assert sampler is not None  # only a backbone without parameters needs none
     return model, train(model, sampler, select, schedule, draw, on_epoch)
