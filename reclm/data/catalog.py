@@ -15,6 +15,8 @@ from reclm.data.storage import is_dataset, load_folder, read_head, save
 from reclm.errors import BadInput, NotFound, ReclmError, unknown
 from reclm.folders import current, slug, to_path
 
+SIZES = {"users": "users", "items": "items", "train": "train interactions"}
+"""Columns of :func:`list_datasets` and the counts of a reader that they show."""
 COLUMNS = "name kind summary options users items train fingerprint folder source"
 
 
@@ -169,11 +171,13 @@ def _prepared_row(name: str, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "kind": "prepared", "folder": str(folder)}
     try:
         head = read_head(folder)
-        counts, recipe = head["report"]["kept"], head.get("prepared") or {}
+        counts, recipe = head.get("report", {}).get("kept", {}), head.get("prepared") or {}
         protocols = ", ".join(protocol["name"] for protocol in head["protocols"])
         summary = f"{recipe.get('reader', 'of your own')}: {protocols}"
         details = {"summary": summary, "options": recipe.get("options", {}), "source": recipe.get("source")}
-        sizes = {"users": counts["users"], "items": counts["items"], "train": counts["train interactions"]}
+        sizes = {
+            size: counts.get(name) for size, name in SIZES.items()
+        }  # those of others' making may lack them
         return row | details | sizes | {"fingerprint": head["fingerprint"]}
     except (ReclmError, LookupError, TypeError, ValueError) as error:
         return row | {"summary": f"damaged: {error}"}

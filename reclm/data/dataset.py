@@ -225,7 +225,8 @@ class Dataset:
             interactions: one row an interaction.
             items: one row an item, with the same column of ids. Default: nothing is known of the items but their ids.
             user, item: columns of ids.
-            time: column of dates, timestamps, ISO strings, or numbers since 1970 (option ``time_unit``: s, ms, us, ns).
+            time: column of dates, timestamps, ISO strings, or numbers since 1970 (option ``time_unit``: s, ms, us, ns;
+                ``date`` where 20170714 is a day).
                 None, or ``"timestamp"`` where there is no such column: without times, splits are random.
             rating: column of ratings.
             label: column of 0 and 1; interactions labelled 0 are left out. None, or ``"label"`` where there is no such

@@ -27,9 +27,11 @@ _REPORT = ("kept", "dropped", "malformed")
 
 
 class _Report(Config):
-    kept: dict[str, int]
-    dropped: dict[str, int]
-    malformed: list[str]
+    """What a reader counted: words about the data, without which they can be read as well."""
+
+    kept: dict[str, int] = Field(default_factory=dict)
+    dropped: dict[str, int] = Field(default_factory=dict)
+    malformed: list[str] = Field(default_factory=list)
 
 
 class _Head(Config):
@@ -42,7 +44,7 @@ class _Head(Config):
     text_template: str
     text_fields: list[str] = Field(default_factory=list)
     protocols: list[dict[str, Any]]
-    report: _Report
+    report: _Report = Field(default_factory=_Report)
     prepared: dict[str, Any] = Field(default_factory=dict)
     sessions: dict[str, Any] | None = None
 
@@ -97,7 +99,7 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
 def read_head(folder: Path) -> dict[str, Any]:
     """Read ``dataset.yaml`` of the data set in ``folder``."""
     head = read_yaml(folder / HEAD)
-    missing = {"name", "format", "fingerprint", "text_template", "protocols", "report"} - head.keys()
+    missing = {"name", "format", "fingerprint", "text_template", "protocols"} - head.keys()
     if missing:
         raise Damaged(f"{folder / HEAD} lacks {', '.join(sorted(missing))}; prepare the data set again")
     if head["format"] != FORMAT:
@@ -131,7 +133,8 @@ def load_folder(folder: Path) -> Dataset:
         ids = (IdMap(tables["users"]["user_id"], "user"), IdMap(items["item_id"], "item"))
         train, valid, test = (Interactions.from_table(tables[name]) for name in SPLITS)
         rest: dict[str, Any] = {"item_text": item_text, "text_template": head["text_template"]}
-        rest |= {"protocols": protocols, "report": ReadReport(*(head["report"][name] for name in _REPORT))}
+        report = _Report.model_validate(head.get("report", {}))
+        rest |= {"protocols": protocols, "report": ReadReport(*(getattr(report, name) for name in _REPORT))}
         dataset = Dataset(head["name"], *ids, train, valid, test, **rest, sessions=sessions, folder=folder)
         fingerprint = dataset.fingerprint
     except (

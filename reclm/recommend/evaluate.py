@@ -105,6 +105,7 @@ def check_tested(dataset: Dataset) -> None:
     if not len(dataset.test):
         remedy = f"reclm fit --dataset {dataset.name} --epochs N"
         message = f"data set {dataset.name!r} has no test interactions, so nothing can be measured on it"
+        message += "; to measure, split it with a test part: test=0.1 (--set test=0.1)"
         message += (
             f"; to train on all that there is and to recommend: {remedy}, with the N that another split chose"
         )

@@ -15,7 +15,7 @@ from reclm.errors import BadInput, NotFound, unknown
 from reclm.folders import to_path
 from reclm.profiles.profiles import Profiles, TextProfiles
 from reclm.recommend.base import Backbone, Inputs
-from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, evaluate, test_tasks
+from reclm.recommend.evaluate import DEFAULT_METRICS, PerUser, check_tested, evaluate, test_tasks
 from reclm.recommend.metrics import check_metrics, title
 from reclm.recommend.saved import SavedModel, save_model
 from reclm.recommend.serve import NewItems, rank_items
@@ -147,7 +147,7 @@ class Recommender:
 
         Raises:
             BadInput: for a data set of other users or items.
-            NotFound: for an unknown metric.
+            NotFound: for an unknown metric, and for a data set without a test part.
         """
         data = self.data if data is None else check_dataset(data)
         for trained, other in ((self.data.users, data.users), (self.data.items, data.items)):
@@ -157,6 +157,7 @@ class Recommender:
                     "trained; split the same data set, or fit another model"
                 )
                 raise BadInput(message, value=data.name, where=trained.what)
+        check_tested(data)
         names = check_metrics(metrics)
         tasks = test_tasks(data, "valid" in self.about.trained_on)
         values = {name: evaluate(self.model.scorer(), task, names) for name, task in tasks.items()}

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 
 from reclm.data.catalog import list_datasets, load_dataset, prepare_dataset, prepared
 from reclm.data.dataset import Dataset, Interactions, Protocol
@@ -232,3 +234,16 @@ def test_fault_17_a_workspace_that_was_moved_with_its_raw_data_prepares_them_aga
     )
     with pytest.raises(BadInput):
         prepare_dataset("table", shutil.copy(new / "log.csv", tmp_path), name="mine", held_out_items=0)
+
+
+@pytest.mark.parametrize("report", [{"kept": {}}, {}, None])
+def test_fault_35_a_data_set_without_its_counts_is_not_damaged(source, report):
+    whole = prepare_dataset("table", source, name="mine", held_out_items=0)
+    path = current().dataset("mine") / "dataset.yaml"
+    head = yaml.safe_load(path.read_text())
+    head = {**head, "report": report} if report is not None else {k: head[k] for k in head if k != "report"}
+    path.write_text(yaml.safe_dump(head))
+    assert load_dataset("mine").fingerprint == whole.fingerprint
+    listed = list_datasets().set_index("name").loc["mine"]
+    assert (listed["fingerprint"], listed["summary"]) == (whole.fingerprint, "table: full-shot")
+    assert pd.isna(listed["users"])

@@ -348,6 +348,23 @@ def test_fault_5_every_type_of_strings_is_text(tmp_path, kind):
         assert dataset.item_text["genre"].to_pylist() == list("ababa")
 
 
+def test_fault_5_columns_that_are_no_text_are_named(tmp_path):
+    more = {
+        "cover": pa.array([b"\xff\xd8"] * 5),
+        "facts": pa.array([{"pages": 3}] * 5),
+        "vector": pa.array([[0.5, 1.0]] * 5),
+        "year": pa.array(range(5)),
+    }
+    pq.write_table(clicks(), tmp_path / "interactions.parquet")
+    pq.write_table(pa.table({"item_id": range(5), "title": TITLES, **more}), tmp_path / "items.parquet")
+    items = pq.read_table(tmp_path / "items.parquet")
+    for dataset in (read(tmp_path), Dataset.from_frames(clicks(), items)):
+        reasons = [reason for reason in dataset.report.dropped if reason.startswith("column ")]
+        named = [reason.split(": ")[1].split()[0] for reason in reasons]
+        assert (dataset.item_text.column_names, named) == (["title"], ["cover", "facts", "vector"])
+    assert "facts" in str(read(tmp_path).summary())
+
+
 def test_fault_5_numbers_in_csv_are_no_text_unless_asked_for(tmp_path):
     items = {"": range(5), "item_id": range(5), "title": TITLES, "year": [1990, None, 1992, 1993, 1994]}
     source = as_csv(tmp_path / "x", clicks(), pa.table(items | {"price": [0.5, 1e-3, -2.0, 4.0, 1e9]}))
@@ -498,6 +515,26 @@ def test_fault_25_times_of_another_unit_are_no_times(tmp_path, unit, given):
         with pytest.raises(BadInput) as error:
             reader()
         assert error.value.remedy == option + given
+
+
+def test_fault_25_dates_written_as_numbers_are_no_seconds(tmp_path):
+    """Read as seconds, all of them would be of one day of August 1970."""
+    days = [20170714 + 100 * (row % 5) + row % 7 for row in range(20)]
+    source = as_csv(tmp_path / "x", clicks([str(day) for day in days]))
+    frame = pa.table(clicks([0] * 20)).set_column(2, "timestamp", pa.array(days, pa.int32()))
+    for make, option in ((read, "--set time_unit="), (Dataset.from_frames, "time_unit=")):
+        for unit in UNITS:
+            with pytest.raises(BadInput) as error:
+                make(source if make is read else frame, time_unit=unit)  # pyright: ignore[reportArgumentType]
+            assert (error.value.remedy, error.value.value in days) == (f"{option}date", True)
+        dataset = make(source if make is read else frame, time_unit="date")  # pyright: ignore[reportArgumentType]
+        assert dataset.train.timestamp.min() == datetime(2017, 7, 14, tzinfo=UTC).timestamp()
+    source = as_csv(tmp_path / "y", clicks(["1700000000"] * 20))
+    with pytest.raises(BadInput) as error:
+        read(source, time_unit="date")
+    assert error.value.remedy == "--set time_unit=s"
+    source = as_csv(tmp_path / "z", clicks(["20170714"] * 18 + ["20170230", "20171301"]))
+    assert read(source, time_unit="date").report.dropped == {"malformed line": 2}
 
 
 def test_times_that_count_from_any_beginning_are_read(tmp_path):

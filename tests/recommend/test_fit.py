@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reclm.benchmarks.experiment import compare
-from reclm.data.dataset import Interactions
+from reclm.data.dataset import Dataset, Interactions
 from reclm.data.storage import save
 from reclm.errors import BadInput, NotFound
 from reclm.folders import Workspace
@@ -201,3 +201,11 @@ def test_what_is_no_data_set_is_said_to_be_none(data: Any) -> None:
         with pytest.raises(BadInput) as error:
             call()
         assert error.value.where == "data"
+
+
+def test_a_data_set_without_a_test_part_measures_nothing():
+    frame = pd.DataFrame({"user_id": list("aabbcc"), "item_id": list("xyyzzx")})
+    data = Dataset.from_frames(frame, test=0, valid=0, held_out_items=0)
+    with pytest.raises(NotFound) as error:
+        fit("popularity", data).evaluate()
+    assert (error.value.value, error.value.where) == ("test", data.name)

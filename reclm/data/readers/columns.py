@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import narwhals as nw
 import numpy as np
@@ -17,13 +17,11 @@ from reclm.data.item_text import has_text
 from reclm.data.readers.base import MalformedLines
 from reclm.data.readers.lines import Rows
 from reclm.data.readers.markup import readable
-from reclm.errors import BadInput, unknown
+from reclm.data.readers.times import TimeUnit, check_unit, since_1970
+from reclm.errors import BadInput, one_line, unknown
 
 Column = pa.ChunkedArray
-TimeUnit = Literal["s", "ms", "us", "ns"]
 LARGEST = float(np.finfo(np.float32).max)
-PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-OLDEST, NEWEST = 631_152_000, 4_102_444_800  # 1990 and 2100, in s
 SAMPLE = 256  # times of each block that are looked at to tell their unit
 TIME_WORDS = {"time", "timestamp", "ts", "date", "datetime", "dt", "unixtime", "unixreviewtime", "created"}
 """Words that a column of times has in its name."""
@@ -114,28 +112,8 @@ def read_log(
             samples.append(_numbers_among(rows[columns.time].slice(0, SAMPLE)))
         parts.append(_log_of(rows, columns, malformed, unit))
         file = rows.file
-    times = np.concatenate(samples)
-    likely = likely_unit(times)
-    if likely and likely != unit:
-        usual, remedy = int(np.median(times)), f"{unit_option}{likely}"
-        as_read, meant = (np.datetime64(usual // PER_SECOND[by], "s") for by in (unit, likely))
-        message = f"{file}: {columns.time} {usual} is {as_read} in {unit} since 1970, and {meant} in {likely}"
-        raise BadInput(f"{message}; name the unit: {remedy}", value=usual, where=file, remedy=remedy)
+    check_unit(np.concatenate(samples), unit, columns.time or "", file, unit_option)
     return pa.concat_tables(parts)
-
-
-def likely_unit(times: np.ndarray) -> TimeUnit | None:
-    """Return the unit in which nearly all times, numbers, lie between 1990 and 2100; None where there is none.
-
-    >>> likely_unit(np.array([1.5e12, 1.6e12])), likely_unit(np.arange(5.0))
-    ('ms', None)
-    """
-    if not len(times):
-        return None
-    low, high = np.quantile(times, (0.05, 0.95))
-    return next(
-        (unit for unit, per in PER_SECOND.items() if OLDEST * per <= low and high <= NEWEST * per), None
-    )
 
 
 def _numbers_among(column: Column) -> np.ndarray:
@@ -155,9 +133,8 @@ def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: Ti
     }
     if columns.time:
         log["timestamp"], bad = seconds(rows[columns.time], unit)
-        wrong[
-            f"{columns.time} is neither an ISO timestamp nor a number of {unit} since 1970, before 2100 (time_unit)"
-        ] = bad
+        number = "like 20170714" if unit == "date" else f"of {unit} since 1970, before 2100"
+        wrong[f"{columns.time} is neither an ISO timestamp nor a number {number} (time_unit)"] = bad
     if columns.rating:
         rating, bad = numbers(rows[columns.rating])
         wrong[f"{columns.rating} is no number"] = bad | (np.abs(rating) > LARGEST)
@@ -239,6 +216,15 @@ def text_of(
 def text_fields(schema: pa.Schema, id_column: str = "") -> list[str]:
     """Return the columns that hold strings, without the ids."""
     return [field.name for field in schema if field.name != id_column and _holds_strings(field.type)]
+
+
+def report_no_text(schema: pa.Schema, used: Sequence[str], report: ReadReport) -> None:
+    """Count the columns of items that no text is made of though they are no numbers, times or yes and no: structs, …"""
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+        other = binary or pa.types.is_fixed_size_binary(kind) or pa.types.is_nested(kind)
+        if other and name not in used:
+            report.drop(f"column of items that is no text: {name} ({one_line(str(kind))[:60]})")
 
 
 def _holds_strings(kind: pa.DataType) -> bool:
@@ -343,8 +329,8 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
         bad = column.is_null().to_numpy()
         return pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // 1_000_000, bad
     values, bad = numbers(column)
-    bad |= np.abs(values) > NEWEST * PER_SECOND[unit]
-    return np.where(bad, 0, np.floor(values / PER_SECOND[unit])).astype(np.int64), bad
+    times, wrong = since_1970(values, unit)
+    return np.where(bad, 0, times), bad | wrong
 
 
 def cast_or_null(column: Column, to: pa.DataType) -> Column:

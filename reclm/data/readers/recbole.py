@@ -14,7 +14,6 @@ from reclm.data.id_map import IdMap
 from reclm.data.readers.base import MalformedLines, Reader, existing
 from reclm.data.readers.columns import (
     LogColumns,
-    TimeUnit,
     find_column,
     id_map,
     interactions_of,
@@ -24,6 +23,7 @@ from reclm.data.readers.columns import (
 from reclm.data.readers.lines import Rows
 from reclm.data.readers.records import read_all
 from reclm.data.readers.text_file import TextFile
+from reclm.data.readers.times import TimeUnit
 from reclm.data.splits import SplitOptions, from_given, from_log
 from reclm.errors import BadInput, NotFound
 from reclm.files import atomic_folder
@@ -159,7 +159,7 @@ class RecBole(Reader):
         time_field: str | None = "timestamp"
         """Column of times, if there is one; null takes none."""
         time_unit: TimeUnit = "s"
-        """Unit of the times: since 1970, in s, ms, us or ns."""
+        """Unit of the times: since 1970, in s, ms, us or ns; ``date`` where 20170714 is a day."""
         label_field: str | None = "label"
         """Column of 0 and 1, if there is one; interactions labelled 0 are left out. null takes all for positives."""
 

@@ -19,13 +19,13 @@ from reclm.data.item_text import item_texts, template_fields
 from reclm.data.readers.base import MalformedLines, Names, Reader, existing
 from reclm.data.readers.columns import (
     LogColumns,
-    TimeUnit,
     check_names,
     find_column,
     id_map,
     ids_of,
     interactions_of,
     read_log,
+    report_no_text,
     strings,
     text_fields,
     text_of,
@@ -35,6 +35,7 @@ from reclm.data.readers.columns import (
 from reclm.data.readers.lines import Rows
 from reclm.data.readers.records import DELIMITERS, PARQUET, header, read_parquet, read_rows
 from reclm.data.readers.text_file import TextFile
+from reclm.data.readers.times import TimeUnit
 from reclm.data.sessions import SessionOptions, next_item
 from reclm.data.splits import SplitOptions
 from reclm.errors import BadInput, unknown
@@ -47,7 +48,7 @@ class FrameOptions(SplitOptions):
     """Options of ``split="per-user"``."""
 
     time_unit: TimeUnit = "s"
-    """Unit of times that are numbers: since 1970, in s, ms, us or ns."""
+    """Unit of times that are numbers: since 1970, in s, ms, us or ns; ``date`` where 20170714 is a day."""
 
 
 class Table(Reader):
@@ -141,6 +142,7 @@ def _item_text(items: IdMap, path: Path | None, config: Table.Config, malformed:
         fields = [name for name in fields if name in asked or name in without_numbers(table, [name])]
     strangers = items.find(ids_of(table[id_column]).unique()) < 0
     malformed.report.drop("described item without interactions", int(strangers.sum()))
+    report_no_text(file.schema, [id_column, *fields], malformed.report)
     return text_of(items, table, id_column, fields, malformed.report)
 
 
@@ -169,15 +171,21 @@ class TableFile:
         return self.delimiter or DELIMITERS[self.ending]
 
     @cached_property
-    def columns(self) -> dict[str, bool]:
-        """The columns, and whether they hold strings: all of them do in a text file."""
+    def schema(self) -> pa.Schema:
+        """The columns and their types: strings, all of them, in a text file."""
         if self.ending in PARQUET:
             schema = read_parquet(self.path, rows=0).schema
-            names, texts = schema.names, text_fields(schema)
         else:
-            names = texts = header(self.file, self._separator, "--set delimiter=")
-        check_names(names, str(self.path))
-        return {name: name in texts for name in names}
+            names = header(self.file, self._separator, "--set delimiter=")
+            schema = pa.schema([(name, pa.string()) for name in names])
+        check_names(schema.names, str(self.path))
+        return schema
+
+    @cached_property
+    def columns(self) -> dict[str, bool]:
+        """The columns, and whether they hold strings."""
+        texts = text_fields(self.schema)
+        return {name: name in texts for name in self.schema.names}
 
     def blocks(self, columns: Sequence[str], malformed: MalformedLines) -> Iterator[Rows]:
         """Yield some of the columns, some rows at a time."""
@@ -270,4 +278,5 @@ def _frame_text(
     fields = template_fields(template) if template else names or text_fields(table.schema, item)
     for field in fields:
         find_column("items", field, table.column_names, "text=")
+    report_no_text(table.schema, [item, *fields], report)
     return text_of(ids, table, item, fields, report), template
