@@ -171,6 +171,18 @@ def test_reviews_that_cannot_be_used_are_counted(tmp_path):
         read(source, strict=True)
 
 
+def test_ids_that_are_not_unicode_do_not_become_one(tmp_path):
+    halves = [
+        review(0, 0, user_id="A\ud83d"),
+        review(1, 1, user_id="A\ud83e"),
+        review(2, 2, parent_asin="\udc00", asin=""),
+    ]
+    source = make(tmp_path, [*REVIEWS, *halves], [*METADATA, about(0, parent_asin="\ud83d")])
+    dataset = read(source)
+    assert dataset.users.ids() == [f"A{user}" for user in range(5)]
+    assert dataset.report.dropped["malformed line"] == 4
+
+
 def test_each_review_stays_with_its_interaction(tmp_path):
     odd = [review(2, 2, text="Great.<br /><br />Really &lt;3"), review(3, 1, text=" ", title="<b>Fine</b>"),
            review(4, 0, text=None, title=None), review(0, 4, text="long " * 50)]  # fmt: skip

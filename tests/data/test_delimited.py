@@ -225,6 +225,46 @@ def test_names_that_look_like_patterns_name_one_file(tmp_path):
         assert read(tmp_path / name)[0].table.to_pylist() == [{"a": "1", "b": "2", "c": "3"}]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_value_with_a_line_break_is_the_same_whatever_ends_the_lines(tmp_path, end):
+    path = tmp_path / "x.csv"
+    path.write_bytes('a,b,c\n1,"two\nlines",3\n4,5,6\n'.replace("\n", end).encode())
+    rows, report = read(path, header=True, quoting=True, delimiter=",")
+    assert rows["b"].to_pylist() == ["two\nlines", "5"]
+    assert rows.lines.tolist() == [2, 4]
+    assert report.dropped == {}
+
+
+@pytest.mark.parametrize("quoted", ["7", '"7"'])
+@pytest.mark.parametrize("odd", ["1,2,3,", ",1,2,", "1,2", "1,2,3,,"])
+def test_an_empty_field_too_many_is_a_fault_beside_quotes_as_well(tmp_path, quoted, odd):
+    path = tmp_path / "x.csv"
+    path.write_text(f"a,b,c\n{quoted},8,\n\n{odd}\n,,\n9,,\n")
+    rows, report = read(path, header=True, quoting=True, delimiter=",")
+    assert rows.table.to_pylist() == [{"a": "7", "b": "8", "c": ""}, {"a": "9", "b": "", "c": ""}]
+    assert report.malformed == [f"{path}:4: {odd} ({odd.count(',') + 1} fields, not 3)"]
+
+
+def test_a_column_alone_may_have_blank_and_odd_lines(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('a\n"1"\n\n2,\n\n3\n')
+    report = ReadReport()
+    options = {"header": True, "quoting": True, "delimiter": ","}
+    rows = read_all(TextFile.on_disk(path), ["a"], MalformedLines(report), **options)
+    assert (rows["a"].to_pylist(), rows.lines.tolist()) == (["1", "3"], [2, 6])
+    assert report.malformed == [f"{path}:4: 2, (2 fields, not 1)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("x.csv", "a,b,b \n1,2,3\n"), ("x.jsonl", '{"\\ud83d": 1, "\\udc00": 2}')]
+)
+def test_small_tables_with_two_columns_of_one_name_are_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadInput) as caught:
+        read_records(tmp_path / name)
+    assert caught.value.where == str(tmp_path / name)
+
+
 def test_gzipped_text_reads_alike(tmp_path):
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(b'a,b,c\n1,"2",3\n4\n'))

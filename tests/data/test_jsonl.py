@@ -60,6 +60,16 @@ def test_fields_are_taken_for_what_they_can_be(tmp_path):
     assert report.dropped == {}
 
 
+@pytest.mark.parametrize("line", ['{"a": "x", }', '{"a": "x", "l": ["y",]}', '{"a": "x", "o": {"q": 1,\t}}'])
+def test_a_comma_after_the_last_value_is_no_json(tmp_path, line):
+    path = tmp_path / "x.jsonl"
+    path.write_text(f'{line}\n{{"a": "a text,]"}}\n')
+    rows, report, odd = read(path)
+    assert rows == [(2, row("a text,]"))]
+    assert odd == 0
+    assert report.dropped == {"malformed line": 1}
+
+
 def test_malformed_lines_are_counted_and_quoted_with_their_numbers(tmp_path):
     path = tmp_path / "x.jsonl"
     good = b'{"a": "x"}'

@@ -20,7 +20,7 @@ from reclm import plugins
 from reclm.config import NOT_YAML, parse_settings
 from reclm.data.dataset import SPLITS, Dataset
 
-from .oracles import HEADER, LOG, TITLES, USERS, csv_rows, objects
+from .oracles import HEADER, LOG, TITLES, USERS, csv_rows, names_of, objects
 
 
 def write_dataset(folder: Path) -> None:
@@ -334,6 +334,7 @@ def _compare_profiles(value: dict[str, str], pairs: list[tuple[Any, Any]]) -> No
 
 def judge_profiles_csv(folder: Path, value: dict[str, str], sound: Any) -> None:
     head, *rows = csv_rows((folder / "users.csv").read_bytes())
+    head = names_of(head)
     assert all(len(row) == len(head) for row in rows), "a record with too few or too many fields was read"
     ids = head.index("id") if "id" in head else head.index("user_id") if "user_id" in head else None
     if ids is not None:
@@ -371,7 +372,7 @@ def read_new_items(folder: Path) -> dict[str, str]:
 def judge_new_items(folder: Path, value: dict[str, str], sound: Any) -> None:
     head, *rows = csv_rows((folder / "new.csv").read_bytes())
     assert len(value) == len(rows), f"{len(value)} of {len(rows)} items are read"
-    ids, titles = head.index("item_id"), head.index("title")
+    ids, titles = names_of(head).index("item_id"), names_of(head).index("title")
     for row in rows:
         text = " ".join(row[titles].split()).lstrip(" .,;:")
         wanted = value.get(row[ids].strip(), value.get(row[ids]))

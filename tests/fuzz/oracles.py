@@ -153,8 +153,13 @@ def csv_rows(data: bytes, delimiter: str = ",", quoting: bool = True) -> list[li
     return [row for row in rows if any(row)]
 
 
+def names_of(head: Sequence[str]) -> list[str]:
+    """Return the names of the columns in a header: blanks round a name are no part of it."""
+    return [name.strip() for name in head]
+
+
 def utf8(row: Sequence[str]) -> bool:
-    """Return whether the bytes of a row of :func:`csv_rows` are UTF-8."""
+    """Return whether the bytes of a row of :func:`csv_rows` are UTF-8, and whether UTF-8 can hold some texts."""
     return not re.search("[\ud800-\udfff]", "".join(row))
 
 
@@ -171,7 +176,7 @@ def delimited(name: str, delimiter: str, quoting: bool = True) -> Callable[[Path
             assert left_out, "the csv module refuses a record, and none was left out"
             return
         assert kept + left_out == len(body), f"{kept} kept + {left_out} left out of {len(body)} records"
-        names = [field if quoting else field.rpartition(":")[0] for field in head]
+        names = names_of(head) if quoting else [field.rpartition(":")[0] for field in head]
         places = [names.index(column) if column in names else None for column in HEADER]
         rows = [row for row in body if len(row) == len(head) and utf8(row)]
         records = [Record(*(None if at is None else row[at] for at in places)) for row in rows]
@@ -196,7 +201,7 @@ def item_table(name: str, delimiter: str, typed: bool = False) -> Callable[[Path
         except csv.Error:
             assert malformed, "the csv module refuses a record, and none was left out"
             return
-        names = [field.rpartition(":")[0] if typed else field for field in head]
+        names = [field.rpartition(":")[0] for field in head] if typed else names_of(head)
         odd = sum(len(row) != len(head) or not utf8(row) for row in rows)
         assert odd <= malformed, f"{malformed} malformed lines of {odd} with too few or too many fields"
         place, described = names.index("item_id"), {}
@@ -349,6 +354,9 @@ def amazon(folder: Path, dataset: Dataset, sound: Any) -> None:
         row = value or {}
         parent = row.get("parent_asin")
         item = parent if not isinstance(parent, str | int | float) or str(parent).strip() else None
+        item = (
+            item if utf8([str(item)]) else None
+        )  # half a surrogate pair is no id: U+FFFD would make one of two
         values = (row.get("user_id"), row.get("asin") if item is None else item, row.get("rating"))
         text = row.get("text")
         text = str(text) if type(text) in (int, float) else text if isinstance(text, str) else ""
@@ -373,7 +381,7 @@ def amazon_items(folder: Path, dataset: Dataset, sound: Any) -> None:
     lines = objects((folder / "meta_Films.jsonl").read_bytes())
     malformed = dataset.report.dropped.get("malformed line", 0)
     ids = [(value or {}).get("parent_asin") for value in lines]
-    bad = sum(type(id) not in (str, int, float) or id == "" for id in ids)
+    bad = sum(type(id) not in (str, int, float) or id == "" or not utf8([str(id)]) for id in ids)
     assert malformed <= bad, f"{malformed} malformed lines, {bad} without an object or an id"
     titles: dict[str, Any] = {}
     for value in filter(None, lines):

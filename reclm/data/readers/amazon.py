@@ -129,7 +129,7 @@ def _named(folder: Path) -> dict[str, Path]:
 
 def _read_log(file: TextFile, malformed: MalformedLines) -> tuple[IdMap, IdMap, Interactions, np.ndarray]:
     """Return users, items, interactions without reviews, oldest first, and the lines they stood in."""
-    raw, report = JsonLines(file, LOG, malformed), malformed.report
+    raw, report = JsonLines(file, LOG, malformed, ids=IDS), malformed.report
     parts = [_interactions(rows, malformed) for rows in raw.rows()]
     report.count("lines of reviews with a field of another type", raw.odd)
     if not any(len(lines) for *_, lines in parts):
@@ -164,7 +164,8 @@ def _interactions(
 
 def _read_items(file: TextFile, wanted: pa.Array, longest: int | None, malformed: MalformedLines) -> pa.Table:
     """Return ``parent_asin`` and :data:`ITEM_FIELDS`, strings, of the wanted items: a row for each of their lines."""
-    lines, report = JsonLines(file, METADATA, malformed, mixed=("price",)), malformed.report
+    lines = JsonLines(file, METADATA, malformed, mixed=("price",), ids=("parent_asin",))
+    report = malformed.report
     parts = []
     for rows in lines.rows():
         nameless = pc.equal(pc.fill_null(rows["parent_asin"], ""), "").to_numpy()

@@ -165,17 +165,21 @@ def _not_utf8(connection: duckdb.DuckDBPyConnection, source: Mapping[str, str]) 
 def quoted_rows(
     file: TextFile, width: int, places: Sequence[int], delimiter: str, header: bool, malformed: MalformedLines
 ) -> Rows:
-    """Return the rows of a file with quoted values, with their line numbers, which DuckDB does not give."""
+    """Return the rows of a file with quoted values, with their line numbers, which DuckDB does not give.
+
+    Line breaks in a value are line feeds, whatever they are in the file. No value is null: for DuckDB, a null too many
+    at the end of a line is no fault, and no text has the NUL that stands for it here.
+    """
     names = [f"c{place}" for place in range(width)]
     breaks = " + ".join(
         f"CASE WHEN contains({name}, chr(10)) THEN len({name}) - len(replace({name}, chr(10), '')) ELSE 0 END"
         for name in names
     )
-    values = ", ".join(f"coalesce(c{place}, '') AS c{place}" for place in places)
-    query = f"""SELECT {values}, {breaks} AS breaks, coalesce({", ".join(names)}) IS NULL AS blank,
+    values = ", ".join(f"replace(c{place}, chr(13) || chr(10), chr(10)) AS c{place}" for place in places)
+    query = f"""SELECT {values}, {breaks} AS breaks, concat({", ".join(names)}) = '' AS blank,
         coalesce({", ".join(f"CASE WHEN contains({name}, chr(10)) THEN {name} END" for name in names)}) AS long
         FROM read_csv($path, delim=$delimiter, quote='"', escape='"', header=$header, {OPTIONS},
-        compression=$compression, columns={{{", ".join(f"'{name}': 'VARCHAR'" for name in names)}}})"""
+        nullstr=chr(0), compression=$compression, columns={{{", ".join(f"'{name}': 'VARCHAR'" for name in names)}}})"""
     with file.readable() as source, database(file) as connection:
         options = {**source, "delimiter": delimiter, "header": header}
         try:
@@ -185,7 +189,7 @@ def quoted_rows(
             message = f"{file.label} cannot be read as delimited text: {one_line(error)}"
             raise BadInput(message, where=file.label) from error
     head = sum(name.count("\n") for name in file.first_row(delimiter, quoting=True)) + 1 if header else 0
-    lines, bad = _laid_along(file, pc.fill_null(table["breaks"], 0).to_numpy(), bad, head)
+    lines, bad = _laid_along(file, table["breaks"].to_numpy(), bad, head)
     for row in pc.indices_nonzero(table["long"].is_valid()).to_pylist():
         if _holds_records(value := table["long"][row].as_py(), width, delimiter):
             raise _unclosed(file, int(lines[row]), value)

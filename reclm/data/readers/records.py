@@ -25,6 +25,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LINES_OF_JSON = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 NUMBER = tuple("-0123456789")  # the first letters of numbers
+COMMA_TOO_MANY = r",[ \t\r\n]*[}\]]"
 
 
 def read_rows(
@@ -148,12 +149,15 @@ class JsonLines:
 
     ``schema`` has strings, float64 or lists of strings; what a line lacks is null. ``odd`` counts the lines read in
     which a field had another type; ``mixed`` are string fields that are often bare numbers, which do not count.
+    ``ids`` are string fields that are null where they hold half a surrogate pair, which is replaced in other texts: two
+    ids could become one.
     """
 
     file: TextFile
     schema: pa.Schema
     malformed: MalformedLines
     mixed: Sequence[str] = ()
+    ids: Sequence[str] = ()
     odd: int = 0
 
     def rows(self) -> Iterator[Rows]:
@@ -165,10 +169,16 @@ class JsonLines:
             yield good if fits.all() and not rows.rejects else self._completed(good.keep(fits), rows, fits)
 
     def _query(self) -> str:
-        # of two values with one name DuckDB would take the first
+        # of two values with one name DuckDB would take the first; a comma after the last value is none of JSON, and
+        # where a text holds one before a bracket, json reads the line
         values, fits = (
             [],
-            ["left(ltrim(line), 1) = '{'", "parts IS NOT NULL", "list_unique(names) = len(names)"],
+            [
+                "left(ltrim(line), 1) = '{'",
+                "parts IS NOT NULL",
+                "list_unique(names) = len(names)",
+                f"NOT regexp_matches(line, '{COMMA_TOO_MANY}')",
+            ],
         )
         for place, field in enumerate(self.schema, start=1):
             part = f"parts[{place}]"
@@ -209,7 +219,8 @@ class JsonLines:
             any(_is_odd(field.type, value.get(field.name)) for field in strict) for value in objects
         )
         values = {
-            field.name: [_as(field.type, row.get(field.name)) for row in objects] for field in self.schema
+            field.name: [_as(field.type, row.get(field.name), field.name in self.ids) for row in objects]
+            for field in self.schema
         }
         numbers = np.concatenate([good.lines, np.array(lines, np.int64)])
         order = np.argsort(numbers)
@@ -223,8 +234,8 @@ def _is_odd(kind: pa.DataType, value: Any) -> bool:
     return value is not None and type(value) not in ((int, float) if pa.types.is_floating(kind) else (str,))
 
 
-def _as(kind: pa.DataType, value: Any) -> Any:
-    """Return ``value`` as ``kind``, null where there is no telling what is meant."""
+def _as(kind: pa.DataType, value: Any, exact: bool = False) -> Any:
+    """Return ``value`` as ``kind``, null where nobody can tell what is meant, or an ``exact`` text is no Unicode."""
     if pa.types.is_list(kind):
         values = [value] if isinstance(value, str) else value
         return [_as(kind.value_type, member) for member in values] if isinstance(values, list) else None
@@ -236,7 +247,8 @@ def _as(kind: pa.DataType, value: Any) -> Any:
         except (ValueError, OverflowError):
             return None
         return number if math.isfinite(number) else None
-    return _encodable(str(value))
+    text = _encodable(str(value))
+    return None if exact and text != str(value) else text
 
 
 def _encodable(text: str) -> str:
@@ -254,6 +266,7 @@ def read_records(path: Path) -> pa.Table:
     if ending in DELIMITERS:
         file, delimiter = TextFile.on_disk(path), DELIMITERS[ending]
         names = header(file, delimiter)
+        check_names(names, str(path))
         malformed = MalformedLines(ReadReport(), strict=True)
         return read_all(file, names, malformed, delimiter=delimiter, header=True, quoting=True).table
     if ending in LINES_OF_JSON:
@@ -278,7 +291,9 @@ def _json_records(path: Path) -> pa.Table:
         records.append(record)
     names = list(dict.fromkeys(name for record in records for name in record))
     columns = [pa.array([_text(record.get(name)) for record in records], pa.string()) for name in names]
-    return pa.table(columns, names=list(map(_encodable, names)))
+    names = list(map(_encodable, names))
+    check_names(names, str(path))
+    return pa.table(columns, names=names)
 
 
 def _text(value: Any) -> str | None:
