@@ -148,6 +148,21 @@ def test_rows_that_cannot_be_used_are_reported(tmp_path):
         read(path, strict=True)
 
 
+def test_a_parquet_page_that_lacks_values_is_refused(tmp_path):
+    """DuckDB would take the item ids behind its end for user ids."""
+    path = tmp_path / "log.parquet"
+    log = {"user_id": list("aabb"), "item_id": [f"i{n}" for n in range(4)]}
+    pq.write_table(pa.table(log), path, compression="none")
+    about = pq.read_metadata(path).row_group(0).column(0)
+    data, place = bytearray(path.read_bytes()), about.data_page_offset + 8
+    assert data[place] == 2 * len(log["user_id"])  # the number of values in the header of the page, in zigzag
+    data[place] //= 2
+    path.write_bytes(data)
+    with pytest.raises(BadInput) as caught:
+        read(path, time_column=None)
+    assert caught.value.where == str(path)
+
+
 def test_nulls_in_parquet_are_malformed_rows(tmp_path):
     log = {"user_id": ["u", None, "u"], "item_id": ["a", "b", "c"], "timestamp": [1, 2, None]}
     pq.write_table(pa.table(log), tmp_path / "log.parquet")

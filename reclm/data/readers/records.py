@@ -131,7 +131,11 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, rows: int | N
             with file.open() as stream:
                 check_text(stream.read(99).replace(b"PAR1", b""), str(path))
             with file.open() as stream:  # of two columns with one name DuckDB renames the second
-                check_names(pq.read_schema(stream).names, str(path))
+                second = pq.ParquetFile(stream)
+                check_names(second.schema_arrow.names, str(path))
+                if rows is None:  # of a page that lacks values DuckDB makes up the rest
+                    for _ in second.iter_batches(columns=columns):
+                        pass
             return connection.sql(query, params={"path": file.literal, "rows": rows}).to_arrow_table()
         except BadInput:
             raise
