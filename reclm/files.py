@@ -294,7 +294,10 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 class Journal:
-    """Rows in a file, one JSON line each: a process that is killed loses no row that was appended."""
+    """Rows in a file, one JSON line each: a process that is killed loses no row that was appended.
+
+    Lines end with a line feed alone, as they are written: a carriage return is a blank in JSON.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -317,10 +320,10 @@ class Journal:
         """Return the rows of the file, None for a damaged one; a last line that a kill cut short is left out."""
         rows: list[dict[str, Any] | None] = []
         with suppress(FileNotFoundError):
-            for line in self.path.read_bytes().splitlines(keepends=True):
-                row = _row(line)
-                if row is not None or line.endswith(b"\n"):
-                    rows.append(row)
+            *lines, last = self.path.read_bytes().split(b"\n")
+            rows = [_row(line) for line in lines]
+            if (row := _row(last)) is not None:
+                rows.append(row)
         return rows
 
     def clear(self) -> None:

@@ -221,7 +221,8 @@ def judge_journal(folder: Path, value: tuple[dict[str, str], bool], sound: Any) 
     known = dict(STORED)
     path, bad = folder / "store" / "journal.jsonl", 0
     data = path.read_bytes() if path.is_file() else b""
-    for row in objects(data, "surrogatepass"):
+    # its writer ends lines with a line feed alone, and a carriage return is a blank in JSON
+    for row in objects(data, "surrogatepass", returns=False):
         kind, id, text = ((row or {}).get(name) for name in ("kind", "id", "text"))
         if kind in ("user", "item") and isinstance(id, str) and isinstance(text, str) and text.strip():
             id, text = (
@@ -231,7 +232,7 @@ def judge_journal(folder: Path, value: tuple[dict[str, str], bool], sound: Any) 
         else:
             bad += 1
     assert value[0] == known, f"other profiles than the file has: {value[0].items() ^ known.items()}"
-    cut = bool(data) and data[-1:] not in b"\r\n"
+    cut = bool(data) and data[-1:] != b"\n"
     assert value[1] or bad <= cut, f"{bad} damaged lines without a word"
 
 

@@ -128,10 +128,14 @@ def times(value: Any, unit: int = 1) -> list[int]:
     return [math.floor(found / unit)] if math.isfinite(found) else []
 
 
-def text_lines(data: bytes, errors: str = "strict") -> list[str | None]:
-    """Return the lines of a text that are not blank; None for one that is not UTF-8."""
+def text_lines(data: bytes, errors: str = "strict", returns: bool = True) -> list[str | None]:
+    """Return the lines of a text that are not blank; None for one that is not UTF-8.
+
+    Without ``returns`` a carriage return ends no line.
+    """
     lines: list[str | None] = []
-    for line in data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"):
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    for line in (data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if returns else data).split(b"\n"):
         try:
             lines += [line.decode(errors=errors)] if line else []
         except UnicodeDecodeError:
@@ -224,8 +228,11 @@ def compare_texts(dataset: Dataset, described: dict[str, dict[str, Any]]) -> Non
 
 def parquet_log(folder: Path, dataset: Dataset, sound: Any) -> None:
     """The interactions are those that pyarrow reads."""
-    table = pq.ParquetFile(folder / "interactions.parquet").read()
-    assert len(set(table.column_names)) == len(table.column_names), "two columns have the same name"
+    file = pq.ParquetFile(folder / "interactions.parquet")
+    names = file.schema_arrow.names
+    assert len(set(names)) == len(names), "two columns have the same name"
+    # a column that nobody asks for may be damaged: pyarrow reads the others as well
+    table = file.read([name for name in names if name in HEADER])
     kept, left_out = interactions(dataset)
     assert kept + left_out == len(table), f"{kept} kept + {left_out} left out of {len(table)} rows"
     none = [None] * len(table)
@@ -320,10 +327,10 @@ def _clicks(line: str | None) -> list[tuple[str, str, int]] | None:
     return [(fields[1], token[:-2], int(time.timestamp())) for token in labelled if token.endswith("-1")]
 
 
-def objects(data: bytes, errors: str = "strict") -> list[dict[str, Any] | None]:
+def objects(data: bytes, errors: str = "strict", returns: bool = True) -> list[dict[str, Any] | None]:
     """Return the JSON object in each line that is not blank, as the json module reads it; None for a line without."""
     values: list[dict[str, Any] | None] = []
-    for line in (line for line in text_lines(data, errors) if line is None or line.strip()):
+    for line in (line for line in text_lines(data, errors, returns) if line is None or line.strip()):
         try:
             value = json.loads(line or "", object_pairs_hook=_no_doubles)
         except (ValueError, RecursionError):

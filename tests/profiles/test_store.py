@@ -140,6 +140,11 @@ def test_a_damaged_line_of_the_journal_is_told_and_costs_no_other(folder: Path) 
         assert ProfileStore.open(folder, "f00d", "zero-shot").texts("user").keys() == {"anne", "cleo"}
 
 
+def test_a_carriage_return_ends_no_line_of_the_journal(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_bytes(b'{"at"\r: 1}\r\n{"at": 2\r, \n{"at": 3}\n{"at"\r: 4')
+    assert Journal(tmp_path / "journal.jsonl").rows() == [{"at": 1}, None, {"at": 3}]
+
+
 def test_leaving_by_an_exception_keeps_what_was_added(folder: Path) -> None:
     def interrupted() -> Iterator[Profile]:
         yield ANNE
