@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reclm.files import parse_object
 from reclm.llm.chat import encodable
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 LANCE_ERRORS = (Exception,)
 """What LanceDB raises for files that are damaged or gone: many classes, a panic of its Rust code among them."""
+HINT = "latest_version_hint.json"
+"""What LanceDB notes the number of the latest version in, once that is written."""
 _COUNTS = 2**31
 _LATEST = 253_402_300_799_000_000
 """Microseconds to the end of year 9999."""
@@ -92,6 +95,15 @@ def _readable(table: "Table", names: list[str], start: int, stop: int) -> tuple[
     return first + second, lost + more
 
 
+def last_version(folder: Path, name: str) -> int:
+    """Return the number of the latest version that LanceDB noted beside the versions of a table; 0 where it did not."""
+    with suppress(OSError, ValueError):
+        hint = parse_object((folder / f"{name}.lance" / "_versions" / HINT).read_text(encoding="utf-8"))
+        version = hint.get("version")
+        return version if isinstance(version, int) else 0
+    return 0
+
+
 @contextmanager
 def earlier_versions(folder: Path, name: str) -> Iterator[Iterator["Table"]]:
     """Yield the states of a table before its latest one, newest first, read from a copy of its descriptions."""
@@ -102,7 +114,7 @@ def earlier_versions(folder: Path, name: str) -> Iterator[Iterator["Table"]]:
         copy = Path(place) / f"{name}.lance"
         shutil.copytree(source, copy, ignore=shutil.ignore_patterns("data"))
         (copy / "data").symlink_to((source / "data").resolve(), target_is_directory=True)
-        (copy / "_versions" / "latest_version_hint.json").unlink(missing_ok=True)
+        (copy / "_versions" / HINT).unlink(missing_ok=True)
 
         def states() -> Iterator["Table"]:
             # numbered downwards: the newest comes first

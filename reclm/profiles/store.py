@@ -22,7 +22,7 @@ from reclm.errors import BadInput, Busy, Damaged, NotFound, ReclmError
 from reclm.files import Journal, Lock, draft_folder, remove_folder, swap
 from reclm.folders import check_folder, current, has_file, make_folder
 from reclm.profiles.profile import Profile
-from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, present, read_rows, typed
+from reclm.profiles.salvage import LANCE_ERRORS, earlier_versions, last_version, present, read_rows, typed
 from reclm.profiles.tables import compact, connect, new_table, open_table, upsert
 
 if TYPE_CHECKING:
@@ -276,12 +276,18 @@ class ProfileStore:
 
     def _read(self, columns: list[str]) -> tuple[pa.Table, str]:
         """Return the table's rows, and what is damaged; columns that an earlier version did not write are null."""
+        nothing = pa.schema([SCHEMA.field(name) for name in columns]).empty_table()
+        newest = last_version(
+            self.folder, "profiles"
+        )  # before the table is opened: another process may write
         try:
             table = self._table()
             if table is None:
-                return pa.schema([SCHEMA.field(name) for name in columns]).empty_table(), ""
+                return nothing, "nothing of its table can be read" if newest else ""
             if {"kind", "id", "text"} <= {*table.schema.names}:
                 rows, lost = read_rows(table, columns, SCHEMA)
+                if table.version < newest:
+                    return rows, "its latest state is gone, an earlier one is read"
                 return rows, f"{lost:,} profiles of it cannot be read" if lost else ""
         except (Damaged, *LANCE_ERRORS):
             pass
@@ -290,9 +296,7 @@ class ProfileStore:
                 with suppress(*LANCE_ERRORS):
                     rows, lost = read_rows(table, columns, SCHEMA)
                     return rows, "its latest state cannot be read, an earlier one is"
-        return pa.schema(
-            [SCHEMA.field(name) for name in columns]
-        ).empty_table(), "nothing of its table can be read"
+        return nothing, "nothing of its table can be read"
 
     def _tell(self, damage: str) -> None:
         """Warn of damage, once."""
