@@ -34,6 +34,14 @@ class _Report(Config):
     malformed: list[str] = Field(default_factory=list)
 
 
+class _Sessions(Config):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    fingerprint: str
+    options: dict[str, Any]
+    dropped: dict[str, int] = Field(default_factory=dict)
+
+
 class _Head(Config):
     """The types in ``dataset.yaml``; that it lacks nothing, and is of this format, is checked before."""
 
@@ -46,7 +54,7 @@ class _Head(Config):
     protocols: list[dict[str, Any]]
     report: _Report = Field(default_factory=_Report)
     prepared: dict[str, Any] = Field(default_factory=dict)
-    sessions: dict[str, Any] | None = None
+    sessions: _Sessions | None = None
 
 
 def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -297,6 +298,16 @@ def test_a_next_item_data_set_is_saved_and_loaded(tmp_path):
     assert loaded.sessions.reviews(0) == dataset.sessions.reviews(0)
     assert loaded.sessions.options == dataset.sessions.options
     assert loaded.sessions.dropped == dataset.sessions.dropped
+    head = (tmp_path / "saved" / "dataset.yaml").read_text()
+    odd = {"dropped": {"x": "many"}, "options": [], "fingerprint": 1}
+    for values in ({name: value} for name, value in odd.items()):
+        about = yaml.safe_load(head)
+        about["sessions"] |= values
+        (tmp_path / "saved" / "dataset.yaml").write_text(yaml.safe_dump(about))
+        with pytest.raises(Damaged) as caught:
+            load_folder(tmp_path / "saved")
+        assert caught.value.where == tmp_path / "saved" / "dataset.yaml"
+    (tmp_path / "saved" / "dataset.yaml").write_text(head)
     next_item(make_dataset(ROWS, 6), options(valid=0)).save(tmp_path / "other")
     (tmp_path / "other" / "sessions.parquet").rename(tmp_path / "saved" / "sessions.parquet")
     with pytest.raises(Damaged, match="was changed after it was prepared"):
