@@ -3,7 +3,7 @@
 seed and epoch) and, where there are any, ``examples.json`` and ``profiles.json`` for the report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,8 @@ _COLUMNS = {
     **{"seconds": pa.float64(), "epoch_seconds": pa.float64(), "key": pa.string()},
 }
 _KEY = ("row", "seed", "protocol")
+_EPOCH = {"row": pa.string(), "seed": pa.int64()}
+_USER = {**_EPOCH, "protocol": pa.string(), "user_id": pa.string(), "activity": pa.int64()}
 
 
 class Example(Config):
@@ -146,12 +148,12 @@ def load(folder: Path) -> Result:
     try:
         about = RunInfo.build(json.loads(path.read_text(encoding="utf-8")), where=str(path))
         path = folder / "users.parquet"
-        users = _read_users(pq.read_table(path)) if path.is_file() else {}
+        users = _read_users(_read_table(path, _USER, numbers=True)) if path.is_file() else {}
         path = folder / "results.parquet"
-        trials = _read_trials(pq.read_table(path), users, about.metrics)
+        trials = _read_trials(_read_table(path, _COLUMNS, {"value"}), users, about.metrics)
         history: dict[tuple[str, int], list[dict[str, float]]] = {}
         path = folder / "history.parquet"
-        for epoch in pq.read_table(path).to_pylist():
+        for epoch in _read_table(path, _EPOCH, numbers=True).to_pylist():
             known = {name: value for name, value in epoch.items() if value is not None}
             history.setdefault((known.pop("row"), known.pop("seed")), []).append(known)
         path = folder / EXAMPLES
@@ -173,6 +175,35 @@ def load(folder: Path) -> Result:
         message = f"{path} is damaged, or of another version ({reason}); run reclm bench again"
         raise Damaged(message, where=path) from error
     return Result(about, trials, history, examples, quality, folder)
+
+
+def _read_table(
+    path: Path, columns: Mapping[str, pa.DataType], nulls: Collection[str] = (), numbers: bool = False
+) -> pa.Table:
+    """Return a table, these columns first; further ones hold ``numbers``.
+
+    ValueError where a column lacks or has another type, and for nulls in those that are not in ``nulls``.
+    """
+    table = pq.read_table(path)
+    if not table.num_columns:  # no epoch was logged
+        return table
+    names = table.column_names
+    if lost := columns.keys() - {*names}:
+        raise ValueError(f"no column {min(lost)}")
+    if len({*names}) < len(names):
+        raise ValueError("two columns have the same name")
+    for field, column in zip(table.schema, table.columns, strict=True):
+        whole, real = pa.types.is_integer(field.type), pa.types.is_floating(field.type)
+        kind = columns.get(field.name)
+        if kind is None:
+            fits = not numbers or whole or real or pa.types.is_null(field.type)
+        else:
+            number = whole or (real and pa.types.is_floating(kind))
+            fits = field.type == kind or (number and not pa.types.is_string(kind))
+            fits &= field.name in nulls or not column.null_count
+        if not fits:
+            raise ValueError(f"column {field.name} has type {field.type}, and {column.null_count} nulls")
+    return table.select([*columns, *(name for name in names if name not in columns)])
 
 
 def _check_complete(about: RunInfo, trials: dict[Key, TrialResult], users_of: Mapping[Key, Any]) -> None:

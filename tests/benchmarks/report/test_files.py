@@ -291,10 +291,21 @@ def test_fault_35_columns_of_another_type_or_no_rows_at_all(saved_run, tmp_path,
     (folder / CHECKSUMS).unlink()
     table = pq.read_table(folder / name)
     for column in range(table.num_columns):
-        for odd in (b"\xff", [1], {"a": 1}, None):
+        field = table.column_names[column]
+        for odd in (b"\xff", [1], {"a": 1}, "", None):
             values = pa.array([odd] * len(table))
-            pq.write_table(table.set_column(column, table.column_names[column], values), folder / name)
-            with suppress(ReclmError):
+            pq.write_table(table.set_column(column, field, values), folder / name)
+            if odd is not None and (odd != "" or table.schema.field(field).type != pa.string()):
+                with pytest.raises(Damaged) as caught:
+                    Result.load(folder)
+                assert caught.value.where == folder / name
+            else:
+                with suppress(ReclmError):
+                    Result.load(folder).to_markdown()
+        renamed = [other if other != field else "-" for other in table.column_names]
+        pq.write_table(table.rename_columns(renamed), folder / name)
+        if name == "results.parquet" or field in ("row", "seed", "protocol", "user_id", "activity"):
+            with pytest.raises(Damaged):
                 Result.load(folder)
     pq.write_table(table.slice(0, 0), folder / name)
     if name != "history.parquet":
