@@ -154,6 +154,7 @@ def with_adapter(network: Any, folder: Path, name: str = "default", **options: A
         stored = load_peft_weights(str(folder), device="cpu")
         if other := sorted(needed.keys() ^ stored.keys()):
             raise ValueError(f"{len(other)} weights are missing or of another model, such as {other[0]}")
+        _check_mergeable(adapted, name)
     except (ReclmError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of many classes: config, safetensors, torch
@@ -161,6 +162,16 @@ def with_adapter(network: Any, folder: Path, name: str = "default", **options: A
         message = f"{folder} is no adapter of this model: {reason}; tune again in another folder"
         raise Damaged(message, where=folder) from error
     return adapted
+
+
+def _check_mergeable(adapted: Any, name: str) -> None:
+    """Raise an error where PEFT cannot merge an adapter into the weights: some variants of LoRA, repeated layers."""
+    adapted.base_model._check_merge_allowed()
+    for layer in adapted.base_model.modules():
+        if (variant := getattr(layer, "lora_variant", {}).get(name)) is not None:
+            weights = layer.get_base_layer().weight
+            if torch.is_floating_point(weights):  # those in 4 bits are trained, not merged
+                variant.merge_safe(layer, name, weights.data.clone())
 
 
 def add_adapter(

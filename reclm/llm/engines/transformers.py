@@ -3,13 +3,15 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
-from transformers import AutoModelForCausalLM, DynamicCache, TopPLogitsWarper
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 
@@ -170,8 +172,10 @@ def read_network(kind: Any, model: LanguageModel, new_head: bool = False, **opti
     Damaged where files cannot be read, or weights are missing: transformers would make them random numbers.
     """
     try:
+        folder = transformers_folder(model, weights=True)
+        _check_depth(folder)
         network, report = kind.from_pretrained(
-            transformers_folder(model, weights=True),
+            folder,
             use_safetensors=True,
             output_loading_info=True,
             **options,
@@ -186,6 +190,17 @@ def read_network(kind: Any, model: LanguageModel, new_head: bool = False, **opti
         names = f"{len(missing)} weights that its config.json names, such as {missing[0]}"
         raise Damaged(f"{model.path} lacks {names}", value=missing[0], where=model.path)
     return network
+
+
+def _check_depth(folder: Path) -> None:
+    """Raise ValueError where a model has more layers than weights: transformers would make them all beforehand."""
+    layers = getattr(AutoConfig.from_pretrained(folder).get_text_config(), "num_hidden_layers", 0)
+    weights = 0
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, "pt") as file:
+            weights += len(file.keys())
+    if isinstance(layers, int) and layers > weights:
+        raise ValueError(f"config.json says num_hidden_layers = {layers}, and there are {weights} weights")
 
 
 class TransformersGenerator(LocalGenerator):

@@ -179,7 +179,7 @@ def test_open_refuses_what_is_not_there(tiny, folder, other_model, tmp_path) -> 
     assert name.startswith(f"reclm-{tiny.model.name}+ppo@")
 
 
-@pytest.mark.parametrize("damage", ["lost weight", "no weights", "no config", "lost scale"])
+@pytest.mark.parametrize("damage", ["lost weight", "no weights", "no config", "lost scale", "aLoRA"])
 def test_a_damaged_adapter_is_told_and_no_random_numbers_take_its_place(tiny, folder, damage: str) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -193,8 +193,11 @@ def test_a_damaged_adapter_is_told_and_no_random_numbers_take_its_place(tiny, fo
         weights.unlink()
     else:
         about = json.loads((adapter / "adapter_config.json").read_text())
-        about.pop("lora_alpha")
-        (adapter / "adapter_config.json").write_text(json.dumps(about if damage == "lost scale" else []))
+        if damage == "aLoRA":  # PEFT merges none
+            about["alora_invocation_tokens"] = [1]
+        else:
+            about.pop("lora_alpha")
+        (adapter / "adapter_config.json").write_text(json.dumps([] if damage == "no config" else about))
     with pytest.raises(Damaged) as caught:
         with_adapter(load_network(tiny.model, device="cpu"), adapter)
     assert caught.value.where == adapter
@@ -211,6 +214,15 @@ def test_a_model_that_lacks_weights_is_not_tuned(tiny, tmp_path) -> None:
     with pytest.raises(Damaged) as caught:
         load_network(find_model(str(folder)), device="cpu")
     assert caught.value.value == name
+
+
+def test_a_model_of_more_layers_than_weights_is_told_before_they_are_made(tiny, tmp_path) -> None:
+    folder = Path(shutil.copytree(tiny.model.path, tmp_path / "model"))
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(about | {"num_hidden_layers": 1000}))
+    with pytest.raises(Damaged, match="num_hidden_layers = 1000") as caught:
+        load_network(find_model(str(folder)), device="cpu")
+    assert caught.value.where == folder
 
 
 def test_a_folder_of_version_0_1_opens_and_asks_and_writes_as_it_did(tiny) -> None:
