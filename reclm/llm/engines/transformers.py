@@ -195,10 +195,7 @@ def read_network(kind: Any, model: LanguageModel, new_head: bool = False, **opti
 def _check_depth(folder: Path) -> None:
     """Raise ValueError where a model has more layers than weights: transformers would make them all beforehand."""
     layers = getattr(AutoConfig.from_pretrained(folder).get_text_config(), "num_hidden_layers", 0)
-    weights = 0
-    for path in folder.glob("model*.safetensors"):
-        with safe_open(path, "pt") as file:
-            weights += len(file.keys())
+    weights = sum(len(safe_open(path, "pt").keys()) for path in folder.glob("model*.safetensors"))
     if isinstance(layers, int) and layers > weights:
         raise ValueError(f"config.json says num_hidden_layers = {layers}, and there are {weights} weights")
 
