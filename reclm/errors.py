@@ -127,6 +127,16 @@ def check_type(where: str, value: Any, kinds: type | tuple[type, ...], remedy: s
         raise BadInput(message, value=value, where=where, remedy=remedy)
 
 
+def check_utf8(text: str, where: str) -> None:
+    """Raise BadInput for a text with bytes that are not UTF-8, which Python reads as halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        remedy = "type it in UTF-8; a file is to be renamed"
+        message = f"{where}: {text[:200]!r} holds bytes that are not UTF-8, from character {error.start + 1}"
+        raise BadInput(f"{message}; {remedy}", value=text, where=where, remedy=remedy) from error
+
+
 def missing_extra(
     error: ModuleNotFoundError, what: str, instead: Mapping[str, str] | None = None
 ) -> MissingExtra:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from reclm.errors import BadInput, check_type
+from reclm.errors import BadInput, check_type, check_utf8
 
 
 def slug(name: str) -> str:
@@ -23,6 +23,7 @@ def to_path(place: Any, where: str) -> Path:
         raise BadInput(
             f"{where} = {place!r} is no path; give one, as in 'folder/name'", value=place, where=where
         )
+    check_utf8(str(place), where)
     return Path(place)
 
 
@@ -74,7 +75,7 @@ class Workspace:
     @classmethod
     def at(cls, home: Path | None = None) -> "Workspace":
         """Return the workspace at ``home``, else at ``$RECLM_HOME``, else at ``./reclm-home``. Creates nothing."""
-        return cls(home or Path(os.environ.get("RECLM_HOME", "reclm-home")))
+        return cls(home or to_path(os.environ.get("RECLM_HOME") or "reclm-home", "RECLM_HOME"))
 
     def datasets(self) -> Path:
         """Return the folder of the prepared data sets."""

@@ -6,7 +6,7 @@ import pytest
 
 from reclm.errors import BadInput
 from reclm.files import draft_folder, move_to_free
-from reclm.folders import Workspace, make_folder
+from reclm.folders import Workspace, make_folder, workspace
 from reclm.profiles.store import ProfileStore
 from reclm.testing import checkerboard
 
@@ -38,3 +38,13 @@ def test_fault_29_an_address_is_no_folder(
             write(Path(address))
         assert error.value.value == Path(address)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fault_12_a_folder_whose_name_is_not_utf8_is_one_line(monkeypatch):
+    with pytest.raises(BadInput) as error:
+        workspace("caf\udce9")
+    assert error.value.where == "folder"
+    monkeypatch.setenv("RECLM_HOME", "caf\udce9")
+    with pytest.raises(BadInput) as error:
+        Workspace.at()
+    assert error.value.where == "RECLM_HOME"

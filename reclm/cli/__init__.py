@@ -8,7 +8,7 @@ from contextvars import copy_context
 import typer
 
 try:
-    from reclm.errors import BadInput, ReclmError, missing_extra
+    from reclm.errors import BadInput, ReclmError, check_utf8, missing_extra
 except ImportError as error:  # another project's package of the same name overwrote files
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -44,6 +44,8 @@ def main() -> None:
     """Run the command line. A mistake in the input prints one line and exits with 2."""
     warnings.showwarning = lambda message, *rest: _tell("warning", message)
     try:
+        for argument in sys.argv[1:]:
+            check_utf8(argument, "command line")
         copy_context().run(app)  # the workspace that --home sets ends with the command
     except ReclmError as error:
         _fail(error)

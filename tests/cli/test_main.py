@@ -149,3 +149,30 @@ def test_fault_38_code_is_run_by_consent(run: Run, pwn: Path, tmp_path: Path) ->
     assert plugins.get("backbone", "pwn_38:Pwn").__name__ == "BPRMF"  # typed by the user
     assert pwn.exists()
     assert len(load_suite(tmp_path / "suite.yaml").rows) == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "recommend --profile {}",
+        "recommend --users {}",
+        "recommend --history {}",
+        "recommend --run {}",
+        "profile --dataset {}",
+        "profile --set instruction={}",
+        "profile --store {}",
+        "profile --model {}",
+        "profiles search {}",
+        "data prepare table --source {}",
+        "data prepare table --source x.csv --name {}",
+        "bench --home {}",
+        "steer --user u0 --edit {}",
+        "{}",
+    ],
+)
+def test_fault_12_bytes_that_are_not_utf8_are_one_line(run: Run, command: str) -> None:
+    """Python passes such bytes of an argument on as halves of surrogate pairs."""
+    code, out, err = run(*command.format("caf\udce9").split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: command line: 'caf") or "=caf" in err
+    assert "UTF-8" in err
