@@ -1,7 +1,7 @@
 """The prompts of a profile store that a model would not answer: later runs do not pay for them again."""
 
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from reclm.files import Journal
 from reclm.profiles.store import ProfileStore
@@ -11,10 +11,13 @@ class Refusals:
     """Why prompts got no answer that would get none again, by prompt hash: refused, empty, too long, cut.
 
     They lie in ``refused.jsonl`` beside the profiles, a row each; ``known`` has those of the earlier store as well.
+    ``tried`` are prompts of a model that had not answered any: it may be to blame, so they are asked again, but last.
     """
 
     def __init__(self, store: ProfileStore, known: Mapping[str, str]) -> None:
         self._store, self.known = store, dict(known)
+        self.tried: set[str] = set()
+        self._held: dict[str, str] = {}
         self._file = Journal(store.folder / "refused.jsonl")
 
     @classmethod
@@ -29,14 +32,26 @@ class Refusals:
             )
             if isinstance(prompt, str) and isinstance(fault, str):
                 found.known[prompt] = fault
+            elif isinstance(prompt, str) and row.get("tried") is True:
+                found.tried.add(prompt)
         return found
 
-    def add(self, faults: Mapping[str, str]) -> None:
-        """Remember faults by prompt hash."""
-        new = {prompt: fault for prompt, fault in faults.items() if self.known.get(prompt) != fault}
-        if new:
+    def add(self, faults: Mapping[str, str], proven: bool) -> None:
+        """Remember faults by prompt hash, as refusals once the model is ``proven`` to answer others."""
+        self._held |= faults
+        if proven:
+            new = {prompt: fault for prompt, fault in self._held.items() if self.known.get(prompt) != fault}
+            self._append([{"prompt_hash": prompt, "fault": fault} for prompt, fault in new.items()])
+            self.known |= new
+            self._held = {}
+        else:
+            new = faults.keys() - self.tried
+            self._append([{"prompt_hash": prompt, "tried": True} for prompt in sorted(new)])
+            self.tried |= new
+
+    def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
             self._store.begin()
-            for prompt, fault in new.items():
-                self._file.append({"prompt_hash": prompt, "fault": fault})
+            for row in rows:
+                self._file.append(row)
             self._file.close()
-        self.known |= new

@@ -196,8 +196,11 @@ def _plan(store: ProfileStore | None, kind: ProfileKind, subjects: list[Subject]
     stored = store.hashes(kind) if store else {}
     unwritten = [subject for subject in subjects if stored.get(subject.id) != subject.prompt_hash]
     answers = store.by_hash({subject.prompt_hash for subject in unwritten}) if store and unwritten else {}
-    known = {} if ask_again or not store or not unwritten else Refusals.of(store).known
+    refusals = Refusals.of(store) if store and unwritten else None
+    known = refusals.known if refusals and not ask_again else {}
     unanswered = [subject for subject in unwritten if subject.prompt_hash not in answers]
+    if refusals and refusals.tried:
+        unanswered.sort(key=lambda subject: subject.prompt_hash in refusals.tried)
     return Plan(
         kind,
         prompt_hashes={subject.id: subject.prompt_hash for subject in subjects},
@@ -292,20 +295,21 @@ def _carry_out(
     refusals, silent = Refusals.of(store), False
     with named(plan), progress_bar(title, len(plan.prompts), progress) as advance:
         for batch in plan.batches():
-            before = len(seconds)
+            before, tried = len(seconds), refusals.tried.issuperset(one.prompt_hash for one in batch)
             try:
                 for profile in profiler.write(batch):
                     _add(profile, profiler, store, counts, clock, advance)
             except NoAnswers:
                 # what was written before proves that the model answers: these prompts are the odd ones; a model that
-                # answers no prompt of two batches is not asked for the others
-                if silent or not store.count(plan.kind):
+                # answers no prompt of two batches is not asked for the others, but for those that were odd before
+                if (silent and not tried) or not store.count(plan.kind):
                     raise
             finally:
                 silent = len(seconds) == before
-                if seconds or store.count(plan.kind):  # else it may be the model, and not the prompts
-                    lasting = {one.prompt_hash for one in batch} & (profiler.refused - seconds.keys())
-                    refusals.add({prompt: profiler.faults[prompt] for prompt in sorted(lasting)})
+                lasting = {one.prompt_hash for one in batch} & (profiler.refused - seconds.keys())
+                # where nothing is answered, it may be the model, and not the prompts
+                answers = bool(seconds or store.count(plan.kind))
+                refusals.add({prompt: profiler.faults[prompt] for prompt in sorted(lasting)}, answers)
     counts.seconds += time.perf_counter() - start
     counts.generated += len(seconds)
     for one in plan.missing:

@@ -320,6 +320,30 @@ def test_a_model_that_answers_no_more_is_not_asked_about_everybody(
     assert run(profiler(server), tmp_path / "store", 60, ask_again=True).kinds[0].in_store == 60
 
 
+def test_fault_14_prompts_that_are_refused_at_the_head_of_an_empty_store_end_no_later_run(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run begins with prompts that were not tried yet, else each would stop where the first one did."""
+    monkeypatch.setattr("reclm.profiles.run.BATCH", 10)
+    server.reply = lambda request: (
+        fault(400, "content filter") if number(request) < 25 else completion(PROFILE)
+    )
+    for _ in range(2):
+        server.asked.clear()
+        with pytest.raises(NoAnswers):
+            run(profiler(server), tmp_path / "store", 60)
+        assert len(server.asked) == 10
+    with pytest.warns(UserWarning, match="no profile of 25 of 60 users.*--ask-again"):
+        (users,) = run(profiler(server), tmp_path / "store", 60).kinds
+    assert (users.written, users.refused) == (35, 25)
+    server.asked.clear()
+    with pytest.warns(UserWarning, match="--ask-again"):
+        run(profiler(server), tmp_path / "store", 60)
+    assert server.asked == []
+    server.reply = lambda request: completion(PROFILE)
+    assert run(profiler(server), tmp_path / "store", 60, ask_again=True).kinds[0].in_store == 60
+
+
 def test_fault_13_nothing_is_stored_of_a_model_that_thinks(server: FakeServer, tmp_path: Path) -> None:
     server.reply = lambda request: completion("<think>\n", finish="stop")
     with pytest.raises(BadInput, match="user 'u0'") as error:
@@ -373,6 +397,28 @@ def test_fault_13_an_answer_of_any_engine_is_no_profile_where_it_says_nothing(tm
     ):
         run(ZeroShot(ZeroShotConfig(second_penalty=None), generator=generator), tmp_path / "store")
     assert ProfileStore.read(tmp_path / "store").texts("user") == {"u0": PROFILE}
+
+
+def test_fault_14_what_was_refused_before_the_first_answer_is_remembered_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reclm.profiles.run.BATCH", 2)
+
+    class Late(Scripted):
+        asked = 0
+
+        def generate(self, chats: Any, params: Any) -> Any:
+            for key, chat in chats.items():
+                self.asked += 1
+                late = int(chat.messages[-1].content.rpartition(" ")[2]) > 4
+                yield Generation(key, PROFILE if late else "", 9, 9, "stop")
+
+    late = Late()
+    for asked in (6, 0):
+        late.asked = 0
+        with pytest.warns(UserWarning, match="no profile of 5 of"):
+            run(ZeroShot(ZeroShotConfig(second_penalty=None), generator=late), tmp_path / "store", 6)
+        assert late.asked == asked
 
 
 def test_a_cut_answer_of_a_model_of_this_machine_is_a_profile_if_no_phrase_is_missing(tmp_path: Path) -> None:
