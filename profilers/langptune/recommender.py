@@ -24,7 +24,13 @@ from reclm.profilers.langptune.prompts import SessionHistories, finished
 from reclm.profilers.langptune.readability import interpretability
 from reclm.profilers.rl.loop import Metrics, check_batch
 from reclm.profilers.rl.policy import Rollout
-from reclm.profilers.tuning.checkpoints import Pace, checkpoints, save_checkpoint
+from reclm.profilers.tuning.checkpoints import (
+    Pace,
+    checkpoints,
+    read_optimizer,
+    read_state,
+    save_checkpoint,
+)
 from reclm.profilers.tuning.metrics_log import reading
 from reclm.text.encoder import TextEncoder
 
@@ -152,10 +158,10 @@ class Contrastive:
         if path is None:
             return False
         with reading(path):
+            state, optimizer = read_state(path), read_optimizer(path, self.optimizer)
             self.encoder.load_state_dict(load_file(path / "encoder.safetensors"))
-            state = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
-            self.optimizer.load_state_dict(state)
-            self.step = int(json.loads((path / "state.json").read_text(encoding="utf-8"))["step"])
+            self.optimizer.load_state_dict(optimizer)
+            self.step = state["step"]
         return True
 
     def _embed(self, texts: Sequence[str]) -> tuple[Tensor, int]:

@@ -150,7 +150,7 @@ class UserNeighbours:
 
     def _cached(self, name: str, make: Callable[[], np.ndarray], *of: int) -> np.ndarray:
         origin = json.dumps([self.view.fingerprint, self.config.model_dump(mode="json"), *of])
-        return _cached(self.folder, f"{name}-{self.view.fingerprint[:8]}", origin, make)
+        return _cached(self.folder, f"{name}-{self.view.fingerprint[:8]}", origin, len(self.view.users), make)
 
 
 def similar_items(
@@ -164,20 +164,33 @@ def similar_items(
     """Return ``(I, count)`` :func:`similar` items by raw text features, which are cached in ``folder``."""
     texts = item_texts(view.item_text, view.text_template)
     digest = hashlib.sha256("\0".join([encoder.name, *texts]).encode()).hexdigest()
-    features = _cached(folder, f"items-{digest[:8]}", digest, lambda: encoder.encode(texts))
+    features = _cached(folder, f"items-{digest[:8]}", digest, len(texts), lambda: encoder.encode(texts))
     return similar(features, count, among=among, searchers=searchers)
 
 
-def _cached(folder: Path | None, name: str, origin: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the result of ``make``, or the cached one that was made from the same ``origin``."""
+def _cached(
+    folder: Path | None, name: str, origin: str, rows: int, make: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Return the result of ``make``, ``(rows, …)``, or the cached one that was made from the same ``origin``."""
     path = folder / f"{name}.safetensors" if folder else None
     if path and path.is_file():
-        with suppress(OSError, SafetensorError), safe_open(path, "np") as file:
+        with suppress(OSError, ValueError, TypeError, SafetensorError), safe_open(path, "np") as file:
             if (file.metadata() or {}).get("of") == origin:
-                return file.get_tensor(next(iter(file.keys())))
+                (key,) = file.keys()
+                if _sound(cached := file.get_tensor(key), rows):
+                    return cached
     values = make()
     if path:
         # a folder that cannot be written costs the time of computing the values again
         with suppress(BadInput, SafetensorError), atomic_file(path) as draft:
             save_file({"values": np.ascontiguousarray(values)}, draft, metadata={"of": origin})
     return values
+
+
+def _sound(values: np.ndarray, rows: int) -> bool:
+    """Return whether values of a file are finite vectors of ``rows`` subjects, or numbers of them, -1 for none."""
+    if values.ndim != 2 or len(values) != rows:
+        return False
+    if np.issubdtype(values.dtype, np.floating):
+        return bool(np.isfinite(values).all())
+    return values.dtype == np.int64 and bool(((values >= -1) & (values < rows)).all())

@@ -27,7 +27,14 @@ from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl.config import OnPolicyConfig
 from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean
 from reclm.profilers.rl.policy import Policy, Rollout, TokenScores, roll_out
-from reclm.profilers.tuning.checkpoints import Pace, checkpoints, save_checkpoint, step_of
+from reclm.profilers.tuning.checkpoints import (
+    Pace,
+    checkpoints,
+    read_optimizer,
+    read_state,
+    save_checkpoint,
+    step_of,
+)
 from reclm.profilers.tuning.metrics_log import reading
 
 Metrics = dict[str, float]
@@ -193,22 +200,23 @@ class OnPolicy(ABC):
         if path is None:
             return False
         with reading(path):
-            optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+            state, optimizer = read_state(path), read_optimizer(path, self.optimizer)
             random = load_file(path / "random.safetensors")
-            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            written = dict(state["config"])
         for name, value in self.config.model_dump(mode="json", exclude={"steps", "checkpoint_steps"}).items():
-            if (before := state["config"].get(name)) != value:
-                message = f"the checkpoint {path} was written with {name} = {before}, not {value}"
+            if (before := written.get(name)) != value:
+                message = f"the checkpoint {path} was written with {name} = {before!r:.100}, not {value!r}"
                 remedy = "go on with the same options, or begin in another folder"
                 raise BadInput(f"{message}; {remedy}", value=name, where=path)
         self.policy.load(path)
-        torch.set_rng_state(random.pop("cpu"))
-        for number in range(torch.cuda.device_count()):
-            if f"cuda{number}" in random:
-                torch.cuda.set_rng_state(random[f"cuda{number}"], number)
-        self.optimizer.load_state_dict(optimizer)
-        self.step = int(state["step"])
-        self._restore(state)
+        with reading(path):
+            torch.set_rng_state(random.pop("cpu"))
+            for number in range(torch.cuda.device_count()):
+                if f"cuda{number}" in random:
+                    torch.cuda.set_rng_state(random[f"cuda{number}"], number)
+            self.optimizer.load_state_dict(optimizer)
+            self.step = state["step"]
+            self._restore(state)
         return True
 
     @abstractmethod

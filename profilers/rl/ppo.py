@@ -8,6 +8,7 @@ Metrics of a step beside those of :mod:`~reclm.profilers.rl.loop`, means over it
 values; ``kl_coefficient`` β that the step used; ``stopped`` 1 if the KL ran away.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -57,8 +58,10 @@ class PPO(OnPolicy):
         return {"kl_coefficient": self.coefficient, "stopped": self.stopped}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.coefficient = float(state["kl_coefficient"])
-        self.stopped = bool(state["stopped"])
+        coefficient, stopped = state["kl_coefficient"], state["stopped"]
+        if type(coefficient) is not float or not 0 <= coefficient < math.inf or type(stopped) is not bool:
+            raise ValueError("state.json has no weight of KL")
+        self.coefficient, self.stopped = coefficient, stopped
 
     def _learn(self, rollout: Rollout, rewards: Tensor) -> Metrics:
         config, answers = self.config, rollout.answers

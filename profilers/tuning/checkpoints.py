@@ -4,13 +4,15 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from reclm.console import say
 from reclm.errors import BadInput
-from reclm.files import atomic_folder, remove_folder
+from reclm.files import atomic_folder, parse_object, remove_folder
 from reclm.profilers.tuning.metrics_log import writing
 
 CHECKPOINTS = "checkpoints"
@@ -81,6 +83,33 @@ def save_checkpoint(
         pace.end()
     accelerator.wait_for_everyone()
     return path
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Return what ``state.json`` of a checkpoint says; ValueError where it is that of no step, or of another one."""
+    state = parse_object((checkpoint / "state.json").read_bytes())
+    if type(state.get("step")) is not int or state["step"] != step_of(checkpoint):
+        raise ValueError(f"state.json is not that of step {step_of(checkpoint)}")
+    return state
+
+
+def read_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what ``optimizer`` (an AdamW) is to load of a checkpoint; ValueError where it does not fit its weights.
+
+    Options stay as they are: they are those of the config.
+    """
+    saved = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
+    own = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in saved["param_groups"]] != [group["params"] for group in own]:
+        raise ValueError("optimizer.pt is that of other weights")
+    weights = dict(enumerate(weight for group in optimizer.param_groups for weight in group["params"]))
+    for number, state in saved["state"].items():
+        shapes = {"step": (), "exp_avg": weights[number].shape, "exp_avg_sq": weights[number].shape}
+        if {name: one.shape for name, one in state.items()} != shapes or not all(
+            one.is_floating_point() for one in state.values()
+        ):
+            raise ValueError(f"optimizer.pt does not fit weight {number}")
+    return {"state": saved["state"], "param_groups": own}
 
 
 def check_room(folder: Path, weights: Iterable[Tensor], accelerator: Accelerator, newest: int) -> None:

@@ -24,7 +24,10 @@ FILE = "metrics.jsonl"
 _HELD_OUT = "eval_"
 """Prefix of metrics on held-out data."""
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO}
-_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError, SafetensorError)
+_UNREADABLE = (
+    *(OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError, SafetensorError),
+    *(TypeError, AttributeError),  # a value stands where another kind of value is read
+)
 _DISK_FULL = ("PytorchStreamWriter", "inline_container", "No space left", "os error 28", "Quota exceeded")
 _SMOOTHED = 40
 """Points from which on a curve is drawn as its running mean over a twentieth of it, in front of the values."""

@@ -301,6 +301,34 @@ def safetensors(data: bytes, random: Random) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
+def torch_tree(data: bytes, random: Random) -> bytes:
+    """Change one node of what torch saved; a tensor gets another shape or type, or other values."""
+    import torch
+
+    def tensor(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            changes = (
+                value[None],
+                value.flatten()[:1],
+                value.double(),
+                value.long(),
+                value * 2,
+                value.flatten(),
+            )
+            return random.choice(changes) if random.random() < 0.3 else value
+        if isinstance(value, dict):
+            return {key: tensor(part) for key, part in value.items()}
+        return [*map(tensor, value)] if isinstance(value, list) else value
+
+    try:
+        value = torch.load(io.BytesIO(data), weights_only=True)
+        changed = tensor(value) if random.random() < 0.4 else changed_tree(value, random)
+        torch.save(changed, sink := io.BytesIO())
+    except Exception:  # changed already; torch has errors of every kind
+        return raw(data, random)
+    return sink.getvalue()
+
+
 KINDS: dict[str, tuple[Mutation, ...]] = {
     ".csv": (cells(","), cells(","), raw),
     ".tsv": (cells("\t"), cells("\t"), raw),
@@ -315,6 +343,7 @@ KINDS: dict[str, tuple[Mutation, ...]] = {
     ".jsonl.gz": (gzipped(json_lines),),
     ".zip": (zipped(cells("\t")),),
     ".safetensors": (safetensors, safetensors, raw),
+    ".pt": (torch_tree, torch_tree, raw),
 }
 """Mutations by the ending of a file's name; any other file is changed byte by byte."""
 

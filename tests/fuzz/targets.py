@@ -19,7 +19,7 @@ import reclm
 from reclm.data.dataset import Dataset
 from reclm.errors import BadInput
 
-from . import artefacts, language, oracles
+from . import artefacts, language, oracles, tuned
 from .harness import Outcome, Target, run_case
 from .oracles import HEADER, LOG, TITLES, delimited, item_table
 
@@ -135,6 +135,7 @@ STORE = ("reclm.profiles.store", "reclm.profiles.salvage", "reclm.files")
 RUN = ("reclm.benchmarks.result_files",)
 EXCHANGE = ("reclm.profiles.exchange", "reclm.data.readers.records")
 MODELS = ("reclm.llm.models", "reclm.llm.tokens", "reclm.llm.engines.transformers")
+CHECKPOINTS = ("reclm.profilers.rl.loop", "reclm.profilers.tuning.checkpoints")
 INTERACTIONS = ("interactions.*",)
 AMAZON = reader("amazon", min_user=1, min_item=1)
 
@@ -339,6 +340,34 @@ TARGETS = {
             language.read_answer,
             language.judge_answer,
             modules=("reclm.llm.engines.server", "reclm.llm.engines.host"),
+        ),
+        Target(
+            "contrastive",
+            tuned.write_contrastive,
+            tuned.read_contrastive,
+            tuned.judge_checkpoint("encoder.safetensors"),
+            modules=CHECKPOINTS,
+        ),
+        *(
+            Target(name, tuned.write_loop(name), tuned.read_loop(name), tuned.judge_loop, modules=CHECKPOINTS)
+            for name in ("ppo", "rlso")
+        ),
+        *(
+            Target(
+                f"tuned-{name}",
+                tuned.write_tuned(name),
+                tuned.read_tuned(name),
+                tuned.judge_tuned,
+                modules=("reclm.profilers.tuning.run_folder", "reclm.config"),
+            )
+            for name in ("langptune", "reclm")
+        ),
+        Target(
+            "neighbours",
+            tuned.read_neighbours,
+            tuned.read_neighbours,
+            tuned.judge_neighbours,
+            modules=("reclm.profilers.reclm.neighbours",),
         ),
     )
 }

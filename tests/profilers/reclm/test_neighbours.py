@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.numpy import save_file
 from tiny_tuning import Letters  # pyright: ignore[reportMissingImports]
 
 from reclm.data.dataset import Interactions, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.profilers.reclm.config import NeighbourConfig
-from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items, user_vectors
+from reclm.profilers.reclm.neighbours import UserNeighbours, _cached, similar_items, user_vectors
 
 
 @pytest.fixture
@@ -115,3 +116,28 @@ def test_neighbours_are_those_that_are_learned_from_however_few():
     for row in everyone:
         others = [one for one in learned if one != row]
         assert near[row].tolist() == sorted(others, key=lambda one: -units[one] @ units[row])[:2]
+
+
+@pytest.mark.parametrize(
+    "cached",
+    [
+        {"values": np.full((13, 3), 13)},
+        {"values": np.zeros((12, 3), np.int64)},
+        {"values": np.full((13, 3), np.nan)},
+        {"values": np.zeros(13, np.int64)},
+        {"values": np.zeros((13, 3), np.uint8)},
+        {},
+    ],
+)
+def test_a_cache_that_cannot_be_of_these_subjects_is_made_again(
+    tmp_path: Path, cached: dict[str, np.ndarray]
+) -> None:
+    def wanted() -> np.ndarray:
+        return np.tile(np.arange(3), (13, 1))
+
+    assert np.array_equal(_cached(tmp_path, "nearest", "of", 13, wanted), wanted())
+    save_file(cached, tmp_path / "nearest.safetensors", metadata={"of": "of"})
+    assert np.array_equal(_cached(tmp_path, "nearest", "of", 13, wanted), wanted())
+    assert np.array_equal(
+        _cached(tmp_path, "nearest", "of", 13, lambda: np.zeros((13, 3), np.int64)), wanted()
+    )

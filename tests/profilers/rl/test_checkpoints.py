@@ -1,5 +1,6 @@
 """Checkpoints take a twentieth of the time at most; one that cannot be held in memory is not damaged."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,3 +84,56 @@ def test_fault_20_what_does_not_fit_the_memory_is_not_damaged(tmp_path: Path, er
     assert "delete" not in str(told.value)
     with pytest.raises(Damaged), reading(tmp_path):
         raise RuntimeError("invalid header")
+
+
+WEIGHTS = torch.nn.Parameter(torch.ones(2, 3))
+
+
+def checkpoint(folder: Path, state: Any, **parts: Any) -> Path:
+    """A checkpoint of step 4, ``parts`` of AdamW's state of one weight are others."""
+    path = folder / "step-000004"
+    path.mkdir()
+    one = {"step": torch.tensor(4.0), "exp_avg": torch.ones(2, 3), "exp_avg_sq": torch.ones(2, 3)} | parts
+    torch.save({"state": {0: one}, "param_groups": [{"params": [0]}]}, path / "optimizer.pt")
+    (path / "state.json").write_text(json.dumps(state))
+    return path
+
+
+def test_a_checkpoint_is_read(tmp_path: Path) -> None:
+    path, adam = checkpoint(tmp_path, {"step": 4, "more": 1}), torch.optim.AdamW([WEIGHTS], lr=0.5)
+    assert checkpoints.read_state(path) == {"step": 4, "more": 1}
+    adam.load_state_dict(checkpoints.read_optimizer(path, adam))
+    assert adam.param_groups[0]["lr"] == 0.5
+    assert adam.state[WEIGHTS]["step"] == 4
+
+
+@pytest.mark.parametrize("state", [[], {}, {"step": 5}, {"step": 4.0}, {"step": None}, {"step": 10**30}])
+def test_a_checkpoint_of_another_step_is_damaged(tmp_path: Path, state: Any) -> None:
+    path = checkpoint(tmp_path, state)
+    with pytest.raises(Damaged) as told, reading(path):
+        checkpoints.read_state(path)
+    assert told.value.value == path
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"exp_avg": torch.ones(3, 3)},
+        {"exp_avg": torch.ones(2, 3, dtype=torch.int64)},
+        {"exp_avg_sq": None},
+        {"step": torch.ones(1)},
+        {"other": torch.ones(1)},
+    ],
+)
+def test_adamw_does_not_go_on_with_numbers_that_do_not_fit_its_weights(tmp_path: Path, parts: Any) -> None:
+    path, adam = checkpoint(tmp_path, {"step": 4}, **parts), torch.optim.AdamW([WEIGHTS])
+    with pytest.raises(Damaged), reading(path):
+        checkpoints.read_optimizer(path, adam)
+
+
+@pytest.mark.parametrize("saved", [[], 5, {"state": {}}, {"state": {}, "param_groups": [{"params": [0, 1]}]}])
+def test_an_optimizer_of_other_weights_is_damaged(tmp_path: Path, saved: Any) -> None:
+    path = checkpoint(tmp_path, {"step": 4})
+    torch.save(saved, path / "optimizer.pt")
+    with pytest.raises(Damaged), reading(path):
+        checkpoints.read_optimizer(path, torch.optim.AdamW([WEIGHTS]))

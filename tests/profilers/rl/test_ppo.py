@@ -1,5 +1,7 @@
 """The loop, on a toy reward: how often the letter "e" is in the answer."""
 
+import json
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -158,6 +160,15 @@ def test_a_checkpoint_of_other_options(llama, tmp_path):
     with pytest.raises(BadInput, match="clip"):
         make(llama, with_(clip=0.3)).resume(tmp_path)
     assert make(llama, with_(steps=90)).resume(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"config": None}, {"kl_coefficient": "x"}, {"stopped": 2}, {"step": "x"}])
+def test_a_checkpoint_whose_state_is_none_is_damaged(llama, tmp_path, wrong):
+    ppo = make(llama, with_(steps=2))
+    file = ppo.save(tmp_path) / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    with pytest.raises(Damaged):
+        ppo.resume(tmp_path)
 
 
 def test_kl_is_held_near_its_target(llama):
