@@ -27,12 +27,11 @@ class Refusals:
         known = cls.of(store.read(earlier)).known if earlier and store.at(earlier) else {}
         found = cls(store, known)
         for row in found._file.rows():
-            prompt, fault = (
-                row.get(name) if isinstance(row, dict) else None for name in ("prompt_hash", "fault")
-            )
-            if isinstance(prompt, str) and isinstance(fault, str):
+            if not isinstance(row, dict) or not isinstance(prompt := row.get("prompt_hash"), str):
+                continue
+            if isinstance(fault := row.get("fault"), str):
                 found.known[prompt] = fault
-            elif isinstance(prompt, str) and row.get("tried") is True:
+            elif row.get("tried") is True:
                 found.tried.add(prompt)
         return found
 
@@ -49,7 +48,7 @@ class Refusals:
             self._append([{"prompt_hash": prompt, "tried": True} for prompt in sorted(new)])
             self.tried |= new
 
-    def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _append(self, rows: Sequence[dict[str, Any]]) -> None:
         if rows:
             self._store.begin()
             for row in rows:

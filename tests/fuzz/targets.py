@@ -364,7 +364,7 @@ TARGETS = {
         ),
         Target(
             "neighbours",
-            tuned.read_neighbours,
+            tuned.write_neighbours,
             tuned.read_neighbours,
             tuned.judge_neighbours,
             modules=("reclm.profilers.reclm.neighbours",),

@@ -44,7 +44,7 @@ def _loop(name: str) -> Any:
     folder = Path(mkdtemp())
     write_language_model(folder)
     options: dict[str, Any] = {"steps": 9, "batch_size": 2, "minibatch_size": 2}
-    lora = LoraOptions(r=1, alpha=2, modules=("q_proj",))
+    lora = LoraOptions(r=1, alpha=2, modules=["q_proj"])
     kind, config = (PPO, PPOConfig(**options)) if name == "ppo" else (RLSO, RLSOConfig(**options))
     return make_loop(kind, find_model(str(folder / "tiny")), config, count_e, lora)
 
@@ -213,6 +213,11 @@ def _neighbours(folder: Path, make: Callable[[], np.ndarray]) -> Any:
     users = UserNeighbours(view, np.arange(10).reshape(5, 2), NeighbourConfig(count=2), folder, False)
     vars(users)["vectors"] = users._cached("vectors", make)
     return users
+
+
+def write_neighbours(folder: Path) -> None:
+    """Cache the vectors and the similar users."""
+    read_neighbours(folder)
 
 
 def read_neighbours(folder: Path) -> tuple[list[Any], list[Any]]:
