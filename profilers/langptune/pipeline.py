@@ -149,8 +149,13 @@ class LangPTunePipeline(Tuning):
             self.encoder.name if self.sessions.options.max_item_tokens is not None else "",
         ]
 
+    def cut_texts(self) -> list[str]:
+        """Return lines that say how many texts of items, and reviews, are cut."""
+        return self.histories.cut_texts()
+
     def warn_truncation(self) -> None:
-        """Say what the encoder will not read of items and histories, and of profiles as far as is known."""
+        """Say what prompts will not show, and what the encoder will not read, profiles as far as is known."""
+        self.say_cut_texts()
         texts = {"item texts": [self.histories.lines[item] for item in self.sessions.items.tolist()]}
         if self.config.source == "history":
             texts["histories"] = self.histories.texts(self.train_rows.tolist())

@@ -257,6 +257,10 @@ class LangPTuneProfiler(Profiler):
                     yield Profile.answered("user", subject.id, text, answer, self.generator.model, params)
             chats, part = longer, part + 1
 
+    def cut_texts(self, view: TrainingView, kind: ProfileKind) -> list[str]:
+        """Return lines that say how many texts of items, and reviews, are cut; items themselves have no prompts."""
+        return self._histories(view).cut_texts() if kind == "user" else []
+
     def measures(self, view: TrainingView, profiles: Sequence[Profile]) -> dict[str, float]:
         """Return how profiles read, means over them: see :func:`~.readability.interpretability`."""
         if self.config.source == "history" or not profiles:

@@ -24,7 +24,7 @@ from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
 from reclm.profilers.rl.policy import sample_all
-from reclm.text.item_text import item_lines
+from reclm.text.item_text import cut_items, cut_note, item_lines
 
 _ASK = (
     "Above are items that a user {chose}, the oldest first. Describe in a few sentences what this user likes and "
@@ -83,6 +83,14 @@ class SessionHistories:
     def lines(self) -> list[str]:
         """The text of each item as one line, ``I`` of them."""
         return item_lines(self.view.item_text, self.view.text_template, self.config.item_chars)
+
+    def cut_texts(self) -> list[str]:
+        """Return lines that say how many texts of items, and reviews, are cut; none where none is."""
+        limit, view = self.config.review_chars, self.view
+        review = self.sessions.review if self.sessions else view.train.review
+        reviews = review.to_pylist() if review is not None and limit else []
+        items = cut_items(view.item_text, view.text_template, self.config.item_chars)
+        return items + cut_note("reviews", reviews, limit)
 
     @cached_property
     def _session_of(self) -> dict[int, int]:

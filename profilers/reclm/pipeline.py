@@ -199,11 +199,17 @@ class RecLMPipeline(Tuning):
         """Train every stage that is not finished."""
         self.tuned.write()
         with quiet():
+            if not all(map(self.tuned.adapter, self.stages)):
+                self.say_cut_texts()
             for stage in self.stages:
                 if self.tuned.adapter(stage):  # its run may have been killed before it deleted them
                     shutil.rmtree(self.folder / stage / CHECKPOINTS, ignore_errors=True)
                 else:
                     self.train(stage)
+
+    def cut_texts(self) -> list[str]:
+        """Return a line that says how many items' texts are cut."""
+        return self.instructions.histories.cut_texts()
 
     def next_command(self) -> list[str]:
         """Return the command that writes profiles with the tuned model, without the data set."""

@@ -161,6 +161,10 @@ class RecLMProfiler(ChatProfiler):
         """Return whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""
         return fault(text, self.phrases_of(kind)) is None
 
+    def cut_texts(self, view: TrainingView, kind: ProfileKind) -> list[str]:
+        """Return a line that says how many items' texts are cut."""
+        return self.instructions(view).histories.cut_texts()
+
     def instructions(self, view: TrainingView) -> Instructions:
         """Return the maker of a view's prompts, made once."""
         if self._instructions is None or self._instructions.view is not view:

@@ -15,7 +15,7 @@ from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.llm.chat import Message, plain
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.config import InstructionConfig
-from reclm.text.item_text import item_lines
+from reclm.text.item_text import cut_items, item_lines
 
 YES, NO = "Yes", "No"
 _LETTERS = {3: ("a, b, c", "x, y, z"), 5: ("a, b, c, d, e", "v, w, x, y, z")}
@@ -149,6 +149,10 @@ class Histories:
     def lines(self) -> list[str]:
         """The text of each item, ``I`` strings; empty where there is none."""
         return item_lines(self.view.item_text, self.view.text_template, self.config.item_chars)
+
+    def cut_texts(self) -> list[str]:
+        """Return a line that says how many items' texts are cut; none where none is."""
+        return cut_items(self.view.item_text, self.view.text_template, self.config.item_chars)
 
     @cached_property
     def costs(self) -> np.ndarray:

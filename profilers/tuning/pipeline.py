@@ -64,6 +64,15 @@ class Tuning(ABC):
         if self.progress:
             print(text, file=sys.stderr)
 
+    def say_cut_texts(self) -> None:
+        """Print how many texts the prompts show in part."""
+        for line in self.cut_texts():
+            self.say(f"note: {line}")
+
+    @abstractmethod
+    def cut_texts(self) -> list[str]:
+        """Return lines that say how many texts the prompts show in part; none where all are shown whole."""
+
     @abstractmethod
     def run(self) -> None:
         """Train every stage that is not finished."""

@@ -107,11 +107,19 @@ class ZeroShot(ChatProfiler):
         """Yield the prompt for each row of ``idx``. Users without a history and items without any text are left out."""
         return self.as_subjects(kind, self._chats(view, kind, idx, known))
 
+    def cut_texts(self, view: TrainingView, kind: ProfileKind) -> list[str]:
+        """Return lines that say how many titles and, of prompts for items, details are cut."""
+        briefs = self._briefs(view)
+        return briefs.cut_titles() + (briefs.cut_details() if kind == "item" else [])
+
+    def _briefs(self, view: TrainingView) -> ItemBriefs:
+        return ItemBriefs(view.item_text, details_limit=self.config.text_chars)
+
     def _chats(
         self, view: TrainingView, kind: ProfileKind, idx: np.ndarray, known: Known
     ) -> Iterator[tuple[str, Chat]]:
         config, users = self.config, known.get("user", {})
-        briefs = ItemBriefs(view.item_text, details_limit=config.text_chars)
+        briefs = self._briefs(view)
         for row, subject in zip(idx, view.idmap(kind).ids(idx), strict=True):
             history = view.history(kind, int(row))[::-1]
             rows = view.train.item_idx[history[: config.history]] if kind == "user" else [row]

@@ -59,8 +59,11 @@ def profile(
         **parse_settings(set_ or []),
     }
     if dry_run:
-        table = reclm.estimate_profiles(data, profiler, **options).table()
+        estimate = reclm.estimate_profiles(data, profiler, **options)
+        table = estimate.table()
         show_table(["", *table.columns], table.itertuples(), "dry run: nothing is written")
+        for line in estimate.cut_texts:
+            say(line)
         return opt.next_step("reclm profile", **same, **selection, set=set_)
     profiles = reclm.write_profiles(data, profiler, **options)
     if profiles.run:

@@ -48,6 +48,8 @@ def tune(
             say(part)
         if dry_run:
             show(tuning.estimate())
+            for line in tuning.cut_texts():
+                say(line)
         return
     with tuning_lock(folder):
         tuning = tuner.tuning(data.view())

@@ -37,6 +37,8 @@ class Estimate:
     """The work of a run; :attr:`kinds` in the order of the work."""
 
     kinds: tuple[KindEstimate, ...]
+    cut_texts: tuple[str, ...] = ()
+    """Lines that say how many texts the prompts show in part; none where all are shown whole."""
 
     def table(self) -> pd.DataFrame:
         """Return a frame with a column a kind."""

@@ -234,6 +234,10 @@ class Profiler(ABC):
         """Return all that the words of the profiles depend on, but for the view; None where that is not known yet."""
         return None
 
+    def cut_texts(self, view: TrainingView, kind: ProfileKind) -> list[str]:
+        """Return lines that say how many texts the prompts show in part; none where all are shown whole."""
+        return []
+
     def log(self) -> list[dict[str, float]]:
         """Return what :meth:`fit` logged, a row a step: ``epoch`` (the step), ``seconds``, and its metrics."""
         return []

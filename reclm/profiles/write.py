@@ -131,7 +131,8 @@ def estimate_profiles(
         prompts=job.prompts,
         ask_again=ask_again,
     )
-    return Estimate(tuple(parts))
+    cut = dict.fromkeys(line for kind in job.kinds for line in fitted.cut_texts(job.view, kind))
+    return Estimate(tuple(parts), tuple(cut))
 
 
 def list_profiles(data: Dataset | TrainingView | str | None = None) -> pd.DataFrame:

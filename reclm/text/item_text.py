@@ -1,6 +1,7 @@
 """Items in few words, for prompts: title, topics, description, inferred from the values of the fields."""
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +34,29 @@ def whole_sentences(text: str, chars: int) -> str:
     return start
 
 
+def first_chars(text: str, chars: int) -> str:
+    """Return the first characters of a text."""
+    return text[:chars]
+
+
+def cut_note(
+    name: str, texts: Iterable[str | None], chars: int, cut: Callable[[str, int], str] = first_chars
+) -> list[str]:
+    """Return a line that says how many of the ``texts`` prompts show in part; none where all are shown whole.
+
+    >>> cut_note("titles", ["Heat", "The Third Man", None], 9)
+    ['1 of 2 titles are cut to 9 characters in prompts']
+    """
+    whole = [text for text in (plain(text or "") for text in texts) if text]
+    count = sum(cut(text, chars) != text for text in whole)
+    return [f"{count:,} of {len(whole):,} {name} are cut to {chars:,} characters in prompts"] if count else []
+
+
+def cut_items(fields: pa.Table, template: str, chars: int) -> list[str]:
+    """Return a line that says how many texts :func:`item_lines` cuts, as :func:`cut_note` does."""
+    return cut_note("item texts", item_texts(fields, template), chars, whole_sentences)
+
+
 SEPARATORS = r"\s*[,;|]\s*"
 """Separators of the topics in a field: a regular expression, for re and for pyarrow."""
 
@@ -61,6 +85,19 @@ class ItemBriefs:
 
     def __getitem__(self, row: int) -> ItemBrief:
         return self._brief(int(row))
+
+    def cut_titles(self) -> list[str]:
+        """Return a line that says how many titles are cut (:func:`cut_note`)."""
+        return cut_note("item titles", self._values(self.title_field), self._limits[0])
+
+    def cut_details(self) -> list[str]:
+        """Return a line that says how many titles with details are longer than the limit of details."""
+        titled = zip(self._values(self.title_field), self._values(self.details_field), strict=True)
+        texts = (plain(title or "", self._limits[0]) + plain(details) for title, details in titled if details)
+        return cut_note("item titles with details", texts, self._limits[1])
+
+    def _values(self, name: str | None) -> list[str | None]:
+        return self._fields.column(name).to_pylist() if name else [None] * self._fields.num_rows
 
     def _make(self, row: int) -> ItemBrief:
         def value(name: str | None) -> str:

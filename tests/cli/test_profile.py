@@ -81,6 +81,12 @@ def test_a_dry_run_writes_nothing(run: Any, home: Path) -> None:
     assert not (home / "profiles").exists()
 
 
+def test_a_dry_run_says_how_many_texts_are_cut(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Titles, "cut_texts", lambda self, view, kind: ["2 of 3 titles are cut"])
+    out = run(*BASIC, "--dry-run")[1]
+    assert out.count("2 of 3 titles are cut") == 1
+
+
 def test_a_store_of_other_data_is_kept_and_refused(run: Any, home: Path, request: Any) -> None:
     run(*BASIC)
     request.getfixturevalue("other_films")

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from reclm.errors import BadInput, NotFound
@@ -180,3 +181,14 @@ def test_settings_are_bounded(key, value):
 def test_an_unknown_setting_is_named():
     with pytest.raises(NotFound, match="did you mean 'history'"):
         ZeroShotConfig.build({"histroy": 3})
+
+
+def test_titles_and_details_that_are_cut_are_counted(view):
+    long = pa.table({"title": ["A" * 90, "Heat"], "plot": ["p" * 230, "q" * 200]})
+    view = replace(view, item_text=long)
+    titles = ["1 of 2 item titles are cut to 80 characters in prompts"]
+    assert profiler().cut_texts(view, "user") == titles
+    assert profiler().cut_texts(view, "item") == [
+        *titles,
+        "1 of 2 item titles with details are cut to 260 characters in prompts",
+    ]

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from reclm.text.item_text import ItemBriefs
+from reclm.text.item_text import ItemBriefs, cut_items, item_lines
 
 NEWS = pa.table(
     {
@@ -66,3 +66,23 @@ def test_markup_in_any_field_is_disarmed():
 def test_empty_items_have_empty_briefs():
     brief = ItemBriefs(pa.table({"title": ["", "a"], "genre": [None, "x"]}))[0]
     assert (brief.title, brief.topics, brief.details) == ("", (), "")
+
+
+def test_texts_that_are_cut_are_counted():
+    assert ItemBriefs(NEWS, title_limit=21).cut_titles() == []
+    assert ItemBriefs(NEWS, title_limit=20).cut_titles() == [
+        "6 of 6 item titles are cut to 20 characters in prompts"
+    ]
+    assert ItemBriefs(FILMS).cut_details() == ItemBriefs(FILMS).cut_titles() == []
+    assert ItemBriefs(NEWS, details_limit=300).cut_details() == []
+    assert ItemBriefs(NEWS, details_limit=200).cut_details() == [
+        "6 of 6 item titles with details are cut to 200 characters in prompts"
+    ]
+
+
+def test_whole_sentences_that_are_left_out_are_counted():
+    texts = ["One. Two three four five.", "One two three four five six.", "", "Up."]
+    fields = pa.table({"title": texts})
+    assert item_lines(fields, "{title}", 20) == ["One.", texts[1], "", "Up."]
+    assert cut_items(fields, "{title}", 20) == ["1 of 3 item texts are cut to 20 characters in prompts"]
+    assert cut_items(fields, "{title}", 25) == []

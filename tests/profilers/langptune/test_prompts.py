@@ -87,6 +87,12 @@ def test_lengths():
     some = histories(config, titles=["One two three. Four. Five six.", "Heat", "Up", "Jaws"])
     assert prompt(some)[0] == "- One two three. Four."
     assert prompt(some)[4] == "  The user rated 3.5 and wrote: Good."
+    assert some.cut_texts() == [
+        "1 of 4 item texts are cut to 20 characters in prompts",
+        "1 of 4 reviews are cut to 8 characters in prompts",
+    ]
+    assert histories().cut_texts() == []
+    assert histories(PromptConfig(review_chars=0)).cut_texts() == [], "no review is shown"
 
 
 def test_data_can_forge_neither_lines_nor_roles(place):

@@ -294,6 +294,8 @@ def test_an_encoder_that_cuts_what_it_reads(place, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(encoder, "window", 999)
     tuning(place, tmp_path / "other").warn_truncation()
     assert capsys.readouterr().err == ""
+    tuning(place, tmp_path / "another", prompts={"review_chars": 3}).warn_truncation()
+    assert "reviews are cut to 3 characters in prompts" in capsys.readouterr().err
 
 
 def test_the_seed_is_that_of_all_that_is_drawn(place, tmp_path):

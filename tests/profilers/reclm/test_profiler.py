@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tiny_tuning  # pyright: ignore[reportMissingImports]
 from safetensors import safe_open
@@ -228,3 +229,16 @@ def test_what_it_writes_is_the_tuned_models(tiny, opened) -> None:
     assert all(one.text.startswith("User identity:") for one in profiles)
     assert {one.model for one in profiles} == {profiler.generator.model}
     assert profiler.fit(tiny.view) is profiler
+
+
+def test_texts_that_are_cut_are_counted(untuned, tiny):
+    assert untuned.cut_texts(tiny.view, "user") == []
+    title = "A jazz record. " + "It is long. " * 30
+    items = pa.table({name: [title, *column.to_pylist()[1:]] for name, column in text_columns(tiny.view)})
+    (said,) = untuned.cut_texts(replace(tiny.view, item_text=items), "user")
+    assert said.startswith("1 of ")
+    assert "cut to 300 characters" in said
+
+
+def text_columns(view):
+    return zip(view.item_text.column_names, view.item_text.columns, strict=True)
