@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 from reclm.errors import BadInput
-from reclm.llm.chat import Chat, Message
+from reclm.llm.chat import Chat, Message, encodable
 from reclm.llm.models import LanguageModel, context_length, load_tokenizer
 
 _SLOT = re.compile("\ue000(\\d+)\ue001")
@@ -122,7 +122,7 @@ class PromptTokenizer:
             ids, owners = self._owned(text[:cut], spans)
             rest, rest_owners = self._owned(text[cut:], later)
             return ids + rest, owners + rest_owners
-        coded = self.tokenizer(text, return_offsets_mapping=True, **_AS_TEXT)
+        coded = self.tokenizer(encodable(text), return_offsets_mapping=True, **_AS_TEXT)
         owners = [-1] * len(coded["input_ids"])
         for at, (first, last) in enumerate(coded["offset_mapping"]):
             for start, end, number in spans:
@@ -168,7 +168,7 @@ class PromptTokenizer:
 
     def _render(self, roles: tuple[str, ...], finished: bool = False) -> tuple[tuple[str, Any], ...]:
         """Render the template of these roles as ``("text", str)``, ``("token", id)`` and ``("slot", number)``."""
-        template = str(self.tokenizer.chat_template)
+        template = self.tokenizer.get_chat_template()  # the default one of several
         rendered = self.tokenizer.apply_chat_template(
             [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)],
             tokenize=False,
@@ -179,7 +179,7 @@ class PromptTokenizer:
             chat_template=_DATED + template if "strftime_now" in template else None,
         )
         layout: list[tuple[str, Any]] = []
-        for number, part in enumerate(_SLOT.split(rendered)):
+        for number, part in enumerate(_SLOT.split(encodable(rendered))):
             layout += [("slot", int(part))] if number % 2 else self._literal(part)
         return tuple(layout)
 
@@ -202,4 +202,4 @@ class PromptTokenizer:
         if match := self._added_pattern.search(text):
             cut = match.start() + 1
             return self._encode(text[:cut]) + self._encode(text[cut:])
-        return tuple(self.tokenizer.encode(text, **_AS_TEXT))
+        return tuple(self.tokenizer.encode(encodable(text), **_AS_TEXT))

@@ -210,6 +210,8 @@ def test_fault_27_engine_options_are_checked_and_part_of_the_name_where_they_cha
     assert unknown.value.remedy == "in_flight"
     wrong = [("openvino", "in_flight", 0), ("transformers", "batch_size", "many"), ("server", "timeout", -1)]
     wrong += [("openvino", "cache_gb", -1), ("transformers", "precision", "f8"), ("server", "retries", "inf")]
+    wrong += [("openvino", name, 10**30) for name in ("in_flight", "cache_gb", "batched_tokens")]
+    wrong += [("server", "in_flight", 10**30), ("server", "timeout", 1e300)]
     for engine, name, value in wrong:
         with pytest.raises(BadInput) as error:
             opened(engine, **{name: value})

@@ -150,6 +150,20 @@ def test_fault_16_a_template_that_loses_a_message_or_fails_is_one_line(prompts, 
     assert error.value.value == "m"
 
 
+@pytest.mark.parametrize("dated", ["default", "tool_use"])
+def test_fault_16_the_default_one_of_several_templates_is_used(prompts, dated):
+    templates = {"default": TEMPLATE, "tool_use": "Use {{ tools }}."}
+    several = templates | {dated: "{{ strftime_now('%Y') }}" + templates[dated]}
+    alone = with_template(prompts, several["default"])
+    assert with_template(prompts, several).ids(Chat(TURNS)) == alone.ids(Chat(TURNS))
+
+
+def test_fault_16_half_an_emoji_in_a_template_or_an_answer_s_begin_is_a_replacement_character(prompts):
+    half, whole = (with_template(prompts, mark + TEMPLATE) for mark in ("\ud83d", "\ufffd"))
+    assert half.ids(Chat(TURNS, "\ud83d")) == whole.ids(Chat(TURNS, "\ufffd"))
+    assert half.training_ids(TURNS) == whole.training_ids(TURNS)
+
+
 def test_fault_16_a_template_that_writes_the_date_writes_the_same_every_day(prompts):
     dated = with_template(prompts, "{{ strftime_now('%d %B %Y') }}" + TEMPLATE)
     assert "26 July 2024" in prompts.tokenizer.decode(dated.ids(Chat(TURNS)))

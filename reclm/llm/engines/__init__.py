@@ -12,7 +12,7 @@ from reclm.llm.models import Format, LanguageModel, read_json
 from reclm.llm.tokens import PromptTokenizer, TooLong
 
 Precision = Literal["auto", "f32", "bf16"]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class LocalGenerator(TextGenerator):

@@ -81,7 +81,7 @@ class ServerGenerator(TextGenerator):
         api_key: str | None = None,
         in_flight: Count = 16,
         retries: Annotated[int, Field(ge=0)] = 4,
-        timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0,
+        timeout: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 600.0,
         extensions: bool = False,
     ) -> None:
         if not isinstance(model, str) or not model.strip():
