@@ -73,10 +73,23 @@ def _fields(cls: Any, path: tuple[str | int, ...]) -> list[str]:
     return [".".join(map(str, (*path, name))) for name in getattr(cls, "model_fields", {})]
 
 
+class _OneOfEach(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which PyYAML takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        keys = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in keys:
+                raise yaml.MarkedYAMLError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            keys.add((key.tag, str(key.value)))
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _OneOfEach)
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror}", value=path) from error
     except NOT_YAML as error:

@@ -56,3 +56,18 @@ def test_aliases_that_repeat_a_value_are_read(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("a: &rows [1, 2]\nb: *rows\n")
     assert read_yaml(path) == {"a": [1, 2], "b": [1, 2]}
+
+
+@pytest.mark.parametrize("text", ["lr: 1\nlr: 2\n", "a:\n  lr: 1\n  'lr': 2\n", "rows:\n- {a: 1, a: 1}\n"])
+def test_fault_36_a_key_that_stands_twice_is_refused(tmp_path, text):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        read_yaml(path)
+    assert caught.value.where == path
+
+
+def test_a_merged_mapping_may_be_changed(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, y: 3}\n")
+    assert read_yaml(path)["c"] == {"x": 1, "y": 3}
