@@ -684,6 +684,27 @@ def test_fault_36_lists_and_mappings_are_no_ids(values):
         Dataset.from_frames(pa.table({"user_id": values, "item_id": ["i1", "i2", "i3"]}), time=None)
 
 
+@pytest.mark.parametrize(
+    ("role", "values"),
+    [
+        ("timestamp", pa.array([True] * 20)),
+        ("timestamp", pa.array(range(20), pa.duration("s"))),
+        ("timestamp", pa.array(range(20), pa.time32("s"))),
+        ("timestamp", pa.array([[1]] * 20)),
+        ("rating", pa.array([{"a": 1}] * 20)),
+        ("label", pa.array([[0]] * 20)),
+        ("user_id", pa.array([b"\xff"] * 20)),
+        ("item_id", pa.array([["a"]] * 20)),
+    ],
+)
+def test_fault_36_a_column_of_a_type_that_is_not_read_is_named(role, values):
+    log = clicks()
+    log = log.drop_columns([role] if role in log.column_names else []).append_column(role, values)
+    with pytest.raises(BadInput) as caught:
+        Dataset.from_frames(log, rating="rating" if role == "rating" else None)
+    assert caught.value.where == role
+
+
 def test_fault_36_two_columns_of_one_name_in_parquet_are_refused(tmp_path):
     users, items = pa.array(["u1", "u2"]), pa.array(["i1", "i2"])
     table = pa.Table.from_arrays([users, items, items], ["user_id", "item_id", "user_id"])

@@ -1,7 +1,7 @@
 """Columns of raw rows turned into ids, times, numbers and text."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -108,9 +108,9 @@ def read_log(
     """
     parts, samples, file = [], [np.empty(0)], ""
     for rows in blocks:
+        parts.append(_log_of(rows, columns, malformed, unit))
         if columns.time:
             samples.append(_numbers_among(rows[columns.time].slice(0, SAMPLE)))
-        parts.append(_log_of(rows, columns, malformed, unit))
         file = rows.file
     check_unit(np.concatenate(samples), unit, columns.time or "", file, unit_option)
     return pa.concat_tables(parts)
@@ -125,25 +125,31 @@ def _numbers_among(column: Column) -> np.ndarray:
 
 
 def _log_of(rows: Rows, columns: LogColumns, malformed: MalformedLines, unit: TimeUnit) -> pa.Table:
-    user, item = ids_of(rows[columns.user]), ids_of(rows[columns.item])
+    def read(convert: Callable[..., Any], name: str, *options: Any) -> Any:
+        try:
+            return convert(rows[name], *options)
+        except BadInput as error:
+            raise BadInput(f"{rows.file}: {name}: {error}", value=error.value, where=name) from error
+
+    user, item = read(ids_of, columns.user), read(ids_of, columns.item)
     log: dict[str, Any] = {"user": user, "item": item, "line": rows.lines}
     wrong = {
         f"no {name}": pc.fill_null(pc.equal(pc.binary_length(ids), 0), True).to_numpy()
         for name, ids in ((columns.user, user), (columns.item, item))
     }
     if columns.time:
-        log["timestamp"], bad = seconds(rows[columns.time], unit)
+        log["timestamp"], bad = read(seconds, columns.time, unit)
         number = "like 20170714" if unit == "date" else f"of {unit} since 1970, before 2100"
         wrong[f"{columns.time} is neither an ISO timestamp nor a number {number} (time_unit)"] = bad
     if columns.rating:
-        rating, bad = numbers(rows[columns.rating])
+        rating, bad = read(numbers, columns.rating)
         wrong[f"{columns.rating} is no number"] = bad | (np.abs(rating) > LARGEST)
         log["rating"] = np.clip(rating, -LARGEST, LARGEST).astype(np.float32)
     if columns.review:
-        log["review"] = pc.fill_null(strings(rows[columns.review]), "")
+        log["review"] = pc.fill_null(read(strings, columns.review), "")
     negative = np.zeros(len(rows), bool)
     if columns.label:
-        label, wrong[f"{columns.label} is neither 0 nor 1"] = labels(rows[columns.label])
+        label, wrong[f"{columns.label} is neither 0 nor 1"] = read(labels, columns.label)
         negative = label <= 0
     good = rows.good(wrong, malformed)
     malformed.report.drop(f"{columns.label} is 0", int((good & negative).sum()))
@@ -313,7 +319,10 @@ def seconds(column: Column, unit: TimeUnit = "s") -> tuple[np.ndarray, np.ndarra
     They are numbers in ``unit``, ISO timestamps (UTC, unless they name a zone), or of a date or timestamp type. Where
     numbers and ISO timestamps stand in one column, those that are fewer are none: ``2024`` among days is no second.
     """
-    if _holds_strings(column.type):
+    kind = column.type
+    if pa.types.is_boolean(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
+        raise unreadable(kind, "times since 1970")
+    if _holds_strings(kind):
         column = pc.replace_substring_regex(strings(column), r" ?(UTC|GMT)$", "Z")
         dated = pc.fill_null(pc.match_substring_regex(column, r"^\d{4}-\d\d-\d\d"), False)
         digits = pc.match_substring_regex(column, r"^\s*[-+]?\.?\d[\d.eE+-]*\s*$")
