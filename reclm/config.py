@@ -118,8 +118,10 @@ def _is_tree(value: Any) -> bool:
     return walk(value, ())
 
 
-def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """Return the values of ``--set`` as a mapping: ``["kd.epochs=3"]`` is ``{"kd": {"epochs": 3}}``.
+def parse_settings(settings: list[str], option: str = "--set") -> dict[str, Any]:
+    """Return the values of ``--set``, or another ``option``, as a mapping.
+
+    ``["kd.epochs=3"]`` is ``{"kd": {"epochs": 3}}``.
 
     Values are read as YAML. Text that is not YAML (``[. {title}``, ``2019-11-31``) or would be a mapping (``{title}``)
     stays a string.
@@ -128,22 +130,22 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            message = f"--set {setting!r}: write key=value, as in --set lr=0.001"
-            raise BadInput(message, value=setting, where="--set")
+            message = f"{option} {setting!r}: write key=value, as in {option} name=0.001"
+            raise BadInput(message, value=setting, where=option)
         *parents, last = key.strip().split(".")
         place: Any = values
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise _twice(setting, f"{parent} has a value of its own, too")
+                raise _twice(option, setting, f"{parent} has a value of its own, too")
         if isinstance(place.get(last), dict):
-            raise _twice(setting, f"settings of {last} are given, too")
+            raise _twice(option, setting, f"settings of {last} are given, too")
         place[last] = _value(text)
     return values
 
 
-def _twice(setting: str, clash: str) -> BadInput:
-    return BadInput(f"--set {setting!r}: {clash}; leave one of them out", value=setting, where="--set")
+def _twice(option: str, setting: str, clash: str) -> BadInput:
+    return BadInput(f"{option} {setting!r}: {clash}; leave one of them out", value=setting, where=option)
 
 
 def _value(text: str) -> Any:

@@ -71,3 +71,11 @@ def test_a_merged_mapping_may_be_changed(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, y: 3}\n")
     assert read_yaml(path)["c"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize("settings", [["a"], ["=1"], ["a=1", "a.b=2"], ["a.b=2", "a=1"]])
+def test_an_error_of_a_setting_names_the_option_that_it_was_given_by(settings):
+    with pytest.raises(BadInput) as caught:
+        parse_settings(settings, "--engine-set")
+    assert (caught.value.where, caught.value.value) == ("--engine-set", settings[-1])
+    assert "--set" not in str(caught.value)

@@ -151,7 +151,7 @@ def bench(
         settings=parse_settings(profiler_set or []),
         model=model,
         engine=engine,
-        engine_options=parse_settings(engine_set or []),
+        engine_options=parse_settings(engine_set or [], "--engine-set"),
         limit=limit,
         kinds=opt.sides(kinds),
         store=store,

@@ -49,7 +49,7 @@ def profile(
         "ask_again": ask_again,
     }
     same = {"dataset": dataset, "profiler": profiler, **shared, "kinds": None if kinds == "both" else kinds}
-    engine_options = parse_settings(engine_set or [])
+    engine_options = parse_settings(engine_set or [], "--engine-set")
     same["engine_set"] = engine_set
     options = {
         **shared,

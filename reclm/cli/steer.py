@@ -47,7 +47,7 @@ def steer(
     profiler = opt.tuned(profiler, adapter)
     data = reclm.load_dataset(dataset)
     options: dict[str, Any] = {"model": model, "engine": engine, "settings": parse_settings(set_ or [])}
-    options["engine_options"] = parse_settings(engine_set or [])
+    options["engine_options"] = parse_settings(engine_set or [], "--engine-set")
     same: dict[str, Any] = {"dataset": dataset, "profiler": profiler, "model": model, "engine": engine}
     same["engine_set"] = engine_set
     if measure is not None:

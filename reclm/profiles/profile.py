@@ -118,7 +118,9 @@ class Profiler(ABC):
         if isinstance(model, TextGenerator):
             model, generator = None, model
         if not self.needs_model and (model or engine or engine_options):
-            message = f"profiler {self.name!r} uses no language model; leave --model and --engine out"
+            message = (
+                f"profiler {self.name!r} uses no language model; leave --model, --engine and --engine-set out"
+            )
             raise BadInput(message, value=model or engine or engine_options)
         self.config = config or self.Config()
         self.model, self.engine, self.folder, self.encoder = model, engine, folder, encoder

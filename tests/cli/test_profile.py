@@ -152,7 +152,10 @@ def test_a_tuned_profiler_is_opened_from_its_folder(
         (("--set", "title=3"), "unknown profiler titles key 'title'; did you mean 'titles'?"),
         (("--set", "titles=many"), "profiler titles: titles = 'many'"),
         (("--set", "titles"), "write key=value"),
-        (("--model", "m"), "profiler 'titles' uses no language model; leave --model and --engine out"),
+        (
+            ("--model", "m"),
+            "profiler 'titles' uses no language model; leave --model, --engine and --engine-set out",
+        ),
         (("--adapter", "./a"), "there is no folder a"),
         (("--profiler", "./empty"), "empty holds no tuned profiler"),
         (("--profiler", "zero-shot", "--model", "./empty"), "the model folder empty has no weights"),
