@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from pydantic import Field, TypeAdapter
 from rich.table import Table
 
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset
 from reclm.data.sessions import Sessions, next_item
 from reclm.data.storage import is_dataset, load_folder
+from reclm.errors import Damaged
 from reclm.files import atomic_file, atomic_folder
 from reclm.folders import current
 from reclm.llm.engines.transformers import NetworkGenerator
@@ -39,6 +42,7 @@ from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 
+_PROMPTS = TypeAdapter(list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]])
 _CL_SEED = 7
 """Draws other sessions for contrastive learning than for RLSO."""
 
@@ -332,12 +336,30 @@ class Alternation:
     def _round_prompts(self, number: int) -> list[list[int]]:
         """Return a round's prompts, the last ones of folded histories, saved for a run that goes on.
 
-        The profiles before them are written by the policy that begins the round, once.
+        The profiles before them are written by the policy that begins the round, once: damaged ones are written again
+        as long as it has not learned, and refused later.
         """
-        path = self.tuning.folder / "rlso" / f"round-{number}.json"
-        if not path.is_file():
-            chats = self.writer.chats(self.tuning.train_rows.tolist(), self.tuning.config.writing)
-            ids = [self.tuning.prompts.ids(chat) for chat in chats.values()]
-            with atomic_file(path) as draft:
-                draft.write_text(json.dumps(ids), encoding="utf-8")
-        return json.loads(path.read_text(encoding="utf-8"))
+        path, rlso = self.tuning.folder / "rlso" / f"round-{number}.json", self.tuning.config.rlso
+        if path.is_file():
+            try:
+                return self._read_prompts(path)
+            except (OSError, ValueError, RecursionError) as error:
+                if self.rlso and self.rlso.step > (number - 1) * rlso.steps // self.tuning.config.rounds:
+                    message = f"{path} is damaged, and the policy that wrote it has learned since"
+                    remedy = f"delete {path.name} to go on with profiles of the policy as it is"
+                    raise Damaged(f"{message}; {remedy}", where=path, remedy=remedy) from error
+        chats = self.writer.chats(self.tuning.train_rows.tolist(), self.tuning.config.writing)
+        ids = [self.tuning.prompts.ids(chat) for chat in chats.values()]
+        with atomic_file(path) as draft:
+            draft.write_text(json.dumps(ids), encoding="utf-8")
+        return ids
+
+    def _read_prompts(self, path: Path) -> list[list[int]]:
+        """Return the prompts in a file; ValueError where they are not one of known tokens for each session."""
+        prompts, size = (
+            _PROMPTS.validate_json(path.read_bytes(), strict=True),
+            len(self.tuning.prompts.tokenizer),
+        )
+        if len(prompts) != len(self.tuning.train_rows) or max(map(max, prompts)) >= size:
+            raise ValueError(f"{path} is that of other sessions, or of another model")
+        return prompts

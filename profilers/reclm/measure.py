@@ -4,10 +4,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, Field, TypeAdapter
 from rich.table import Table
 
 from reclm.console import progress_bar, rich_table
@@ -35,6 +37,16 @@ BEFORE = "before"
 CURVES = "curves.png"
 _SAMPLE = 200
 """Samples whose tokens are counted for an estimate."""
+
+
+def _within(count: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= count[0] <= count[1]:
+        raise ValueError(f"{count[0]} right of {count[1]} pairs")
+    return count
+
+
+_COUNTS = TypeAdapter(dict[str, Annotated[tuple[int, int], AfterValidator(_within)]])
+"""Pairs that are rated right, and all, by negative."""
 
 
 class Measurement:
@@ -143,9 +155,12 @@ class Measurement:
             print(f"yes and no of {len(samples)} held-out pairs", file=sys.stderr)
             return yes_no_accuracy(generator.network, tuning.prompts, samples).tolist()
 
+        answers = TypeAdapter(Annotated[list[bool], Field(min_length=len(samples), max_length=len(samples))])
         stages = {"before": "kd" if "kd" in tuning.stages else None, "after": "collab"}
         return {
-            f"Yes and No, {name} collaborative tuning": share(self._cached(f"yes-no-{name}", measured, stage))
+            f"Yes and No, {name} collaborative tuning": share(
+                self._cached(f"yes-no-{name}", answers, measured, stage)
+            )
             for name, stage in stages.items()
         }
 
@@ -160,19 +175,21 @@ class Measurement:
             model = RewardModel.load(tuning.model, adapter, tuning.prompts)
             return pair_accuracy(model, tuning.parts("reward")[1])
 
-        counts = self._cached("reward-pairs", counted)
+        counts = self._cached("reward-pairs", _COUNTS, counted)
         return {
             f"reward model, {kind}": share(np.arange(pairs) < right)
             for kind, (right, pairs) in counts.items()
         }
 
-    def _cached(self, name: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    def _cached(self, name: str, made: TypeAdapter[Any], make: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what is cached as ``name``; where nothing of the type ``made`` is, ``make`` it (again)."""
         path = self.folder / f"{name}.json"
-        if not path.is_file():
-            text = json.dumps(make(*arguments))
-            with atomic_file(path) as draft:
-                draft.write_text(text, encoding="utf-8")
-        return json.loads(path.read_text(encoding="utf-8"))
+        with suppress(OSError, ValueError, RecursionError):
+            return made.validate_json(path.read_bytes(), strict=True)
+        text = json.dumps(make(*arguments))
+        with atomic_file(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+        return json.loads(text)
 
 
 def sample_texts(tuning: "RecLMPipeline", count: int) -> Iterator[str]:
