@@ -201,7 +201,10 @@ def read_tuned(name: str) -> Callable[[Path], dict[str, Any]]:
 def judge_tuned(folder: Path, value: dict[str, Any], sound: Any) -> None:
     """Options and origin are those of the files, as PyYAML reads them."""
     for part in ("config", "about"):
-        judge_options(yaml.safe_load((folder / f"{part}.yaml").read_bytes()), value[part])
+        wanted = yaml.safe_load((folder / f"{part}.yaml").read_bytes())
+        if isinstance(stages := wanted.get("stages"), list):  # a stage that stands twice runs once
+            wanted["stages"] = list(dict.fromkeys(stages))
+        judge_options(wanted, value[part])
 
 
 def _neighbours(folder: Path, make: Callable[[], np.ndarray]) -> Any:

@@ -139,7 +139,10 @@ def _langptune(folder: Path) -> None:
 _PREPARE = "data prepare table --source raw --name films"
 _FILMS = "--dataset films --encoder encoder"
 _KEYWORDS = f"--profiler keywords {_FILMS}"
-_MODEL = "--model model.gguf --engine transformers --set constrain=true --set max_new_tokens=160"
+_MODEL = (
+    "--model model.gguf --engine transformers --engine-set batch_size=1 "  # alone: batches round differently
+    "--set constrain=true --set max_new_tokens=160"
+)
 _CARRY_OVER = f"profile --carry-over {_KEYWORDS}"
 _EXPORT = f"profiles export {_KEYWORDS} --out export --format"
 _FIT = "fit --backbone biasmf --epochs 3 --set dim=4 --store home/profiles/films/keywords"
