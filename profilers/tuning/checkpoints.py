@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from peft import get_peft_model_state_dict, load_peft_weights
 from torch import Tensor
 
 from reclm.console import say
 from reclm.errors import BadInput
 from reclm.files import atomic_folder, parse_object, remove_folder
-from reclm.profilers.tuning.metrics_log import writing
+from reclm.profilers.tuning.metrics_log import reading, writing
 
 CHECKPOINTS = "checkpoints"
 """The folder of a training's checkpoints."""
@@ -110,6 +111,35 @@ def read_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> dict[s
         ):
             raise ValueError(f"optimizer.pt does not fit weight {number}")
     return {"state": saved["state"], "param_groups": own}
+
+
+def check_trainer_checkpoint(checkpoint: Path, trainer: Any) -> None:
+    """Raise Damaged where a trainer of transformers would go on from ``checkpoint`` without a part of it, or cannot.
+
+    It passes over files and weights that are missing, and learns of an optimiser's shapes in its first step.
+    """
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return  # whose files are others
+    process = f"_{trainer.args.process_index}" if trainer.args.world_size > 1 else ""
+    with reading(checkpoint):
+        step = int(checkpoint.name.rpartition("-")[2])
+        state = parse_object((checkpoint / "trainer_state.json").read_bytes())
+        if type(state.get("global_step")) is not int or state["global_step"] != step:
+            raise ValueError(f"trainer_state.json is not that of step {step}")
+        for name in (f"rng_state{process}.pth", "adapter_model.safetensors"):
+            if not (checkpoint / name).is_file():
+                raise FileNotFoundError(f"{name} is missing")
+        stored = load_peft_weights(str(checkpoint), device="cpu")
+        for name, weights in get_peft_model_state_dict(trainer.model, save_embedding_layers=False).items():
+            if name not in stored or stored[name].shape != weights.shape:
+                raise ValueError(f"weights are missing or of another model, such as {name}")
+        before, optimizer = trainer.optimizer, trainer.create_optimizer()
+        trainer.optimizer = before  # it makes its own after the weights are loaded
+        read_optimizer(checkpoint, optimizer)
+        schedule = torch.load(checkpoint / "scheduler.pt", map_location="cpu", weights_only=True)
+        rates = [trainer.args.learning_rate] * len(optimizer.param_groups)
+        if schedule["last_epoch"] != step or schedule["base_lrs"] != rates:
+            raise ValueError(f"scheduler.pt is not that of step {step}")
 
 
 def check_room(folder: Path, weights: Iterable[Tensor], accelerator: Accelerator, newest: int) -> None:

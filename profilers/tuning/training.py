@@ -41,8 +41,8 @@ from reclm.errors import BadInput, Damaged, MissingExtra, ReclmError
 from reclm.files import atomic_folder
 from reclm.llm.engines.transformers import read_network
 from reclm.llm.models import LanguageModel
-from reclm.profilers.tuning.checkpoints import CHECKPOINTS, Pace
-from reclm.profilers.tuning.metrics_log import MetricsLog, writing
+from reclm.profilers.tuning.checkpoints import CHECKPOINTS, Pace, check_trainer_checkpoint
+from reclm.profilers.tuning.metrics_log import MetricsLog, reading, writing
 
 ADAPTER = "adapter"
 """Folder of a stage's adapter."""
@@ -302,7 +302,7 @@ def train(
         if first:
             trainer.add_callback(_LogCallback(folder, advance))
         with writing(folder), quiet():
-            trainer.train(resume_from_checkpoint=_latest(folder / CHECKPOINTS))
+            _train(trainer, folder)
             if first:
                 # the embeddings are not trained, whether or not their vocabulary can be looked up
                 with atomic_folder(folder / ADAPTER) as draft:
@@ -312,14 +312,43 @@ def train(
     return folder / ADAPTER
 
 
-def _latest(folder: Path) -> str | None:
+def _train(trainer: Any, folder: Path) -> None:
+    """Run ``trainer``, from the latest checkpoint if there is one: what fails before its first step is damaged."""
+    checkpoint = _latest(folder / CHECKPOINTS)
+    if checkpoint is None:
+        trainer.train()
+        return
+    check_trainer_checkpoint(checkpoint, trainer)
+    trainer.add_callback(first_step := _FirstStep())
+    try:
+        with writing(folder):
+            trainer.train(resume_from_checkpoint=str(checkpoint))
+    except ReclmError:
+        raise
+    except Exception:
+        if first_step.begun:
+            raise
+        with reading(checkpoint):
+            raise
+
+
+def _latest(folder: Path) -> Path | None:
     """Return the newest checkpoint that is complete: its state is written last."""
-    complete: dict[int, str] = {}
+    complete: dict[int, Path] = {}
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         with suppress(OSError, ValueError):
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-            complete[int(path.name.rpartition("-")[2])] = str(path)
+            complete[int(path.name.rpartition("-")[2])] = path
     return complete[max(complete)] if complete else None
+
+
+class _FirstStep(TrainerCallback):
+    """Notes that the first step has begun."""
+
+    begun = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.begun = True
 
 
 class _SaveCallback(TrainerCallback):
