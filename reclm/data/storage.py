@@ -37,7 +37,7 @@ class _Report(Config):
 class _Sessions(Config):
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    fingerprint: str = Field(pattern="^[0-9a-f]{16}$")
+    fingerprint: str = Field(pattern=r"^\w+$")
     options: dict[str, Any]
     dropped: dict[str, int] = Field(default_factory=dict)
 
