@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from reclm.config import Config
+from reclm.data.dataset import Dataset
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import Scorer, Task
 
@@ -32,6 +33,7 @@ class Ease(Backbone):
     config: EaseConfig
     l2: Tensor
     reference = True
+    seeded = False
     GRID = (30.0, 100.0, 200.0, 500.0, 1000.0, 3000.0)
     SEARCHED = 5_000
 
@@ -43,6 +45,12 @@ class Ease(Backbone):
         self.items = order[: min(config.most_items, int((counts > 0).sum()))]
         self.register_buffer("l2", torch.tensor(config.l2))
         self._weights: Tensor | None = None
+
+    @classmethod
+    def row_name(cls, name: str, data: Dataset) -> str:
+        """Name the items that it is limited to."""
+        most, items = EaseConfig().most_items, len(np.unique(data.train.item_idx))
+        return f"{name} ({most:,} most popular items)" if items > most else name
 
     def choose(self, valid: Task, metric: str) -> None:
         """Take the λ that does best on validation, unless it is given."""

@@ -45,6 +45,7 @@ class Neighbours(Backbone):
     config: NeighbourConfig
     neighbours: Tensor
     reference = True
+    seeded = False
     NUMBERS = (20, 50, 100, 200, 500)
 
     def __init__(self, config: NeighbourConfig, inputs: Inputs, generator: torch.Generator) -> None:

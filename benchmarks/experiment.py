@@ -1,9 +1,9 @@
 """The experiment: the rows × seeds of a suite, each a trial, with leak checks, controls and search alike for all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reclm import plugins
 from reclm.benchmarks.features import FeatureMaker, Shared
@@ -11,9 +11,10 @@ from reclm.benchmarks.pool import Trial, run_trials
 from reclm.benchmarks.result_files import make_run_folder
 from reclm.benchmarks.results import Result
 from reclm.benchmarks.search import Searched, run_search, spaces
-from reclm.benchmarks.suite import Row, Suite, changed, load_suite, row_plan, with_controls
+from reclm.benchmarks.seeds import FIRST_LOOK, run_until_enough
+from reclm.benchmarks.suite import Row, Suite, changed, load_suite, row_plan, with_controls, with_references
 from reclm.benchmarks.suite_run import SuiteRun
-from reclm.benchmarks.trial import Plan, ProfileOptions, SelectOn, TrialCache
+from reclm.benchmarks.trial import Plan, ProfileOptions, SelectOn, TrialCache, TrialRecord
 from reclm.data.catalog import load_dataset
 from reclm.data.dataset import Dataset, ProfileKind, check_dataset
 from reclm.data.sessions import next_item
@@ -24,6 +25,7 @@ from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import kinds_of
 from reclm.recommend.evaluate import check_tested, validation_task
 from reclm.recommend.fit import split_options
+from reclm.recommend.recipes import RecipeName, recipe_options
 from reclm.recommend.training import TrainConfig
 from reclm.text.encoder import TextEncoder
 
@@ -33,8 +35,10 @@ def compare(
     data: Dataset,
     profiles: Any = None,
     *,
-    seeds: int = 3,
+    seeds: int | Literal["auto"] = 3,
     controls: bool = True,
+    references: bool = True,
+    recipe: RecipeName = "default",
     search: int = 0,
     jobs: int = 1,
     epochs: int | None = None,
@@ -54,8 +58,12 @@ def compare(
         profiles: :class:`~reclm.profiles.profiles.Profiles` (with their edits), the folder of a store,
             :class:`~reclm.benchmarks.trial.ProfileOptions`, or a mapping of names to these; None: the plain backbones
             alone.
-        seeds: trials of each row. ``search``: options that are tried for every row before its seeds run.
+        seeds: trials of each row; ``"auto"``: as many as it takes to find effects of 5 %, up to 20, after an estimate
+            of the time (:mod:`reclm.benchmarks.seeds`).
+        search: options that are tried for every row before its seeds run.
         controls: a row for each control of the profiles, too.
+        references: a row for each simple recommender, too: EASE, neighbours, iALS, popularity, random order.
+        recipe: options that are not given: ``"default"`` does well on many data sets, ``"paper"`` is each paper's.
         jobs: processes. ``epochs``: at most so many.
         select_on: ``"test"`` is the papers' selection, and flatters.
         kinds: the sides that are augmented.
@@ -77,7 +85,8 @@ def compare(
     rows = {name: _profile_options(part, chosen) for name, part in named.items()}
     if encoder is None:
         encoder = next((part.encoder.source for part in named.values() if isinstance(part, Profiles)), None)
-    suite = comparison(backbone, options, data, rows, select_on, epochs, seeds=seeds, encoder=encoder)
+    about: dict[str, Any] = {"seeds": seeds, "encoder": encoder, "references": references}
+    suite = comparison(backbone, options, data, rows, select_on, epochs, recipe, **about)
     suite = changed(suite, search=search or None)
     controls = controls and bool(rows)
     run = execute(suite, data, jobs=jobs, fresh=fresh, controls=controls, weights=True, progress=progress)
@@ -102,7 +111,7 @@ def run_suite(
     *,
     rows: Sequence[str] = (),
     dataset: str | None = None,
-    seeds: int | None = None,
+    seeds: int | Literal["auto"] | None = None,
     epochs: int | None = None,
     search: int | None = None,
     kind: ProfileKind | None = None,
@@ -144,6 +153,7 @@ def comparison(
     profiles: ProfileOptions | Mapping[str, ProfileOptions] | None = None,
     select_on: SelectOn = "valid",
     epochs: int | None = None,
+    recipe: RecipeName = "default",
     **about: Any,
 ) -> Suite:
     """Return the suite of backbones plain (``base``) and with each of the profiles (``augment``, or their names).
@@ -163,7 +173,8 @@ def comparison(
         own_model = {key: value for key, value in model.items() if key in config.model_fields}
         config.build(own_model, where=f"backbone {name}")
     train |= {} if epochs is None else {"epochs": epochs}
-    most = TrainConfig.build(train, where="training").epochs
+    trains = [recipe_options(recipe, name, plugins.get("backbone", name), True)[1] for name in names]
+    most = max(TrainConfig.build(usual | train, where="training").epochs for usual in trains)
     check_tested(dataset)
     if select_on == "test":
         train = {"metric": "recall@20", "patience": max(most, 1), **train}
@@ -180,7 +191,13 @@ def comparison(
             only = {"kinds": (needed,)} if needed in options.kinds else {}
             rows.append(Row(name=f"{prefix}{label}", backbone=name, profiles=options.model_copy(update=only)))
     title = f"{', '.join(names)} on {dataset.name}"
-    about |= {"dataset": dataset.name, "select_on": select_on, "model": model, "train": train}
+    about |= {
+        "dataset": dataset.name,
+        "select_on": select_on,
+        "model": model,
+        "train": train,
+        "recipe": recipe,
+    }
     return Suite.build({"title": title, "rows": tuple(rows), **about}, where="experiment")
 
 
@@ -200,9 +217,10 @@ def execute(
     """
     suite = with_controls(suite) if controls else suite
     source = load_dataset(suite.dataset) if dataset is None else dataset
+    suite = with_references(suite, source) if suite.references and suite.sessions is None else suite
     absent = _absent(suite, source)
     backboned = [row for row in suite.rows if row.backbone]
-    plans = {row.name: row_plan(suite, row) for row in backboned}
+    plans = {row.name: row_plan(suite, row, source.has_item_text) for row in backboned}
     known = {name for row in backboned for name in plugins.get("backbone", row.backbone).Config.model_fields}
     for key in suite.model:
         if key not in known:  # none of its backbones has it
@@ -211,17 +229,20 @@ def execute(
     search = suite.search if suite.search and suite.search.trials else None
     if search:
         spaces(search, plans)
-    datasets = _datasets(suite, source, progress)
+    dataset_of = _datasets(suite, source, progress)
+    datasets = [dataset_of(0)]
     check_tested(datasets[0])
     for protocol in dict.fromkeys(name for row in suite.rows for name in row.published):
         datasets[0].protocol(protocol)
     if suite.select_on == "valid":
         validation_task(datasets[0])
     shared = Shared(suite.encoder)
-    makers = {data: FeatureMaker(data, shared, progress) for data in datasets}
+    makers: dict[Dataset, FeatureMaker] = {}
 
     def trial_of(plan: Plan, seed: int = 0) -> Trial:
-        return Trial(plan, seed, datasets[seed], makers[datasets[seed]].of(plan, seed))
+        if (dataset := datasets[seed]) not in makers:
+            makers[dataset] = FeatureMaker(dataset, shared, progress)
+        return Trial(plan, seed, dataset, makers[dataset].of(plan, seed))
 
     running: dict[str, Any] = {"jobs": jobs, "progress": progress, "forgotten": set() if fresh else None}
     searched: dict[str, Searched] = {}
@@ -231,28 +252,44 @@ def execute(
         searched = run_search(search, plans, trial_of, cache, title=source.name, fresh=fresh, **running)
         plans = {row: result.plan for row, result in searched.items()}
     cache = TrialCache(current().trials(), weights=weights)
-    trials = {row: [trial_of(plan, seed) for seed in range(suite.seeds)] for row, plan in plans.items()}
-    labels = [f"{row} seed {trial.seed}" for row, row_trials in trials.items() for trial in row_trials]
-    flat = [trial for row_trials in trials.values() for trial in row_trials]
-    records = iter(run_trials(flat, cache, title=source.name, labels=labels, **running))
-    by_row = {row: [next(records) for _ in row_trials] for row, row_trials in trials.items()}
-    return SuiteRun(suite, source, datasets, cache, trials, by_row, searched, absent)
+    trials: dict[str, list[Trial]] = {row: [] for row in plans}
+    records: dict[str, list[TrialRecord]] = {row: [] for row in plans}
+    first_look = FIRST_LOOK if suite.seeds == "auto" else None
+
+    def run_seeds(seeds: range) -> SuiteRun:
+        datasets.extend(map(dataset_of, range(len(datasets), seeds.stop)))
+        new = [(row, trial_of(plan, seed)) for row, plan in plans.items() for seed in seeds]
+        labels = [f"{row} seed {trial.seed}" for row, trial in new]
+        ran = run_trials([trial for _, trial in new], cache, title=source.name, labels=labels, **running)
+        for (row, trial), record in zip(new, ran, strict=True):
+            trials[row].append(trial)
+            records[row].append(record)
+        whole = suite.model_copy(update={"seeds": seeds.stop})
+        so_far = ({row: list(part) for row, part in by_row.items()} for by_row in (trials, records))
+        return SuiteRun(whole, source, tuple(datasets), cache, *so_far, searched, absent, first_look)
+
+    if suite.seeds == "auto":
+        return run_until_enough(run_seeds, jobs, progress)
+    return run_seeds(range(suite.seeds))
 
 
-def _datasets(suite: Suite, source: Dataset, progress: bool) -> tuple[Dataset, ...]:
-    """Return the data set of each seed: sessions are drawn by the seed, all other data are the same for all."""
-    if suite.sessions is None:
-        return (source,) * suite.seeds
+def _datasets(suite: Suite, source: Dataset, progress: bool) -> Callable[[int], Dataset]:
+    """Return a function of a seed to its data set: sessions are drawn by it, all other data are the same for all."""
+    if (sessions := suite.sessions) is None:
+        return lambda seed: source
     counters: dict[str, Any] = {}
-    if suite.sessions.max_item_tokens is not None:
+    if sessions.max_item_tokens is not None:
         counters["encoder_tokens"] = TextEncoder(suite.encoder).tokens
-    if suite.sessions.max_history_tokens is not None:
+    if sessions.max_history_tokens is not None:
         names = [row.profiles.model for row in suite.rows if row.profiles]
         tokenizer = load_tokenizer(find_model(names[0] if names else None))
         ids = partial(tokenizer, add_special_tokens=False)
         counters["model_tokens"] = lambda texts: list(map(len, ids(list(texts))["input_ids"]))
-    options = [suite.sessions.model_copy(update={"seed": seed}) for seed in range(suite.seeds)]
-    return tuple(next_item(source, seeded, progress=progress, **counters) for seeded in options)
+
+    def draw(seed: int) -> Dataset:
+        return next_item(source, sessions.model_copy(update={"seed": seed}), progress=progress, **counters)
+
+    return draw
 
 
 def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:

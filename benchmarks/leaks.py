@@ -1,6 +1,7 @@
 """Checks that neither profiles nor splits carry information of the test part; the first leak ends the run."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,9 @@ def check(
 
 
 def _splits(dataset: Dataset) -> Iterator[str]:
-    """Check that no test item is masked, and that no cold candidate has a training interaction."""
+    """Check that no test item is masked, that no cold candidate has a training interaction, and the order of time."""
+    if dataset.by_time:
+        yield check_time(dataset)
     if dataset.sessions is not None:
         sessions, name = dataset.sessions, f"data set {dataset.name!r}"
         known = (sessions.history[:, :, None] == sessions.future[:, None, :]).any((1, 2))
@@ -61,6 +64,33 @@ def _splits(dataset: Dataset) -> Iterator[str]:
                     f"{dataset.items.ids(seen[:1])[0]!r}; leave them out"
                 )
             yield f"{protocol.name}: no candidate has an interaction in training or validation"
+
+
+def check_time(dataset: Dataset) -> str:
+    """Check that all training lies before all validation, and both before the test; Leak where one does not."""
+    parts: tuple[SplitName, ...] = ("train", "valid", "test")
+    for number, earlier in enumerate(parts):
+        for later in parts[number + 1 :]:
+            first, second = dataset.split(earlier), dataset.split(later)
+            if not len(first) or not len(second):
+                continue
+            if first.timestamp is None or second.timestamp is None:
+                message = f"data set {dataset.name!r} has no times, by which its parts could be told apart"
+                raise Leak(
+                    f"{message}; prepare it from data with times", value="timestamp", where=dataset.name
+                )
+            moment = second.timestamp.min()
+            if late := int((first.timestamp > moment).sum()):
+                message = (
+                    f"data set {dataset.name!r}: {late:,} interactions in {earlier} are later than the first"
+                )
+                message += (
+                    f" in {later} ({datetime.fromtimestamp(int(moment), UTC):%Y-%m-%d %H:%M:%S}), so that"
+                )
+                remedy = "--split time"
+                message += f" {earlier} knows some of its future; prepare it with {remedy}"
+                raise Leak(message, value=late, where=dataset.name, remedy=remedy)
+    return "time: all training lies before all validation, and both before the test"
 
 
 def _disjoint(dataset: Dataset, protocol: Protocol, part: SplitName) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from reclm import plugins
 from reclm.benchmarks.features import TUNED, Features, TunedFeatures
+from reclm.benchmarks.results import PROFILE
 from reclm.benchmarks.row_profiles import key_of
 from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
 from reclm.console import progress_bar
@@ -54,18 +55,27 @@ class Trial:
     dataset: Dataset
     features: Features | TunedFeatures
 
+    @property
+    def draws(self) -> int:
+        """Return the seed of all draws: that of the trial or, for a backbone that draws nothing, the first."""
+        return self.seed if plugins.get("backbone", self.plan.backbone).seeded else 0
+
     @cached_property
     def definition(self) -> dict[str, Any]:
         """All that the numbers depend on, defaults written out: two trials of equal definition are the same."""
-        config = plugins.get("backbone", self.plan.backbone).Config.build(dict(self.plan.model))
+        backbone = plugins.get("backbone", self.plan.backbone)
+        config = backbone.Config.build(dict(self.plan.model))
+        # one that is not trained chooses the options that it is not given
+        given = {} if backbone.trains else {"given": sorted(self.plan.model)}
         return {
             "toolkit": version("reclm-toolkit"),
             "format": FORMAT,
             "dataset": self.dataset.fingerprint,
             **self.plan.model_dump(mode="json", exclude={"model", "profiles"}),
             "model": config.model_dump(mode="json"),
+            **given,
             **self.features.definition,
-            "seed": self.seed,
+            "seed": self.draws,
         }
 
     @cached_property
@@ -270,7 +280,7 @@ def _trained(
     users = next(iter(runner.tasks.values())).users.numpy()
     watched = users[np.linspace(0, len(users) - 1, min(WATCHED, len(users))).astype(int)].tolist()
     begun = time.perf_counter()
-    trained = runner.run(features.inputs, trial.seed, on_epoch, on_model, watched)
+    trained = runner.run(features.inputs, trial.draws, on_epoch, on_model, watched)
     seconds = time.perf_counter() - begun
     record = TrialRecord(
         definition=trial.definition,
@@ -283,21 +293,25 @@ def _trained(
         top={protocol: top(trained.results[protocol].top) for protocol in runner.tasks},
         environment=environment(),
         validation=trained.validation,
+        chosen=trained.chosen,
     )
     if isinstance(trial.features, TunedFeatures):  # known only once they are made
         names = ("coverage", "checked", "encoder", "writer")
         known: dict[str, Any] = {name: getattr(features, name) for name in names}
         known |= {"log": list(features.log), "measures": _numbers(features.measures)}
         record = record.model_copy(update={**known, "store": features.store and features.store.folder})
-    return record, _per_user(dataset, trained.results), weights if with_weights else None
+    profiles = features.inputs.user_profiles
+    users = _per_user(dataset, trained.results, None if profiles is None else profiles.present)
+    return record, users, weights if with_weights else None
 
 
-def _per_user(dataset: Dataset, results: Mapping[str, PerUser]) -> pa.Table:
+def _per_user(dataset: Dataset, results: Mapping[str, PerUser], profiled: np.ndarray | None) -> pa.Table:
     tables = []
     for protocol, measured in results.items():
         names = pa.array([protocol] * len(measured.users), pa.string())
         ids = dataset.users.array.take(pa.array(measured.users))
-        tables.append(pa.table({"protocol": names, "user_id": ids, **measured.values}))
+        known = {} if profiled is None else {PROFILE: profiled[measured.users]}
+        tables.append(pa.table({"protocol": names, "user_id": ids, **known, **measured.values}))
     return pa.concat_tables(tables)
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from reclm.benchmarks.results import Result, RunInfo, TrialResult
+from reclm.benchmarks.results import PROFILE, Result, RunInfo, TrialResult
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.errors import Damaged, NotFound
@@ -81,7 +81,7 @@ class Quality(Config):
 
 Key = tuple[str, int, str]
 Users = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
-"""Ids, activities, and values by metric."""
+"""Ids, activities, and values by metric; also ``profile``: 1 or 0."""
 Extra = TypeVar("Extra", Example, Quality)
 
 
@@ -111,7 +111,9 @@ def write(result: Result, folder: Path) -> None:
             numbers.append({**fixed, "metric": metric, "value": None if np.isnan(value) else value, **about})
         n, ids = len(trial.user_ids), pa.array(trial.user_ids.tolist(), pa.string())
         repeated = {name: pa.repeat(pa.scalar(fixed[name], _COLUMNS[name]), n) for name in _KEY}
-        users.append(pa.table({**repeated, "user_id": ids, "activity": trial.activity, **trial.values}))
+        known = {} if trial.profiled is None else {PROFILE: trial.profiled}
+        about_users = {"user_id": ids, "activity": trial.activity, **known, **trial.values}
+        users.append(pa.table({**repeated, **about_users}))
     schema = pa.schema(list(_COLUMNS.items()))
     pq.write_table(pa.Table.from_pylist(numbers, schema), folder / "results.parquet")
     if users:
@@ -180,7 +182,7 @@ def load(folder: Path) -> Result:
 def _read_table(
     path: Path, columns: Mapping[str, pa.DataType], nulls: Collection[str] = (), numbers: bool = False
 ) -> pa.Table:
-    """Return a table, these columns first; further ones hold ``numbers``.
+    """Return a table, these columns first; further ones hold ``numbers``, or say who has a profile.
 
     ValueError where a column lacks or has another type, and for nulls in those that are not in ``nulls``.
     """
@@ -197,6 +199,7 @@ def _read_table(
         kind = columns.get(field.name)
         if kind is None:
             fits = not numbers or whole or real or pa.types.is_null(field.type)
+            fits |= field.name == PROFILE and pa.types.is_boolean(field.type)
         else:
             number = whole or (real and pa.types.is_floating(kind))
             fits = field.type == kind or (number and not pa.types.is_string(kind))
@@ -238,6 +241,7 @@ def _read_trials(
         trials[key] = TrialResult(
             user_ids=ids,
             activity=activity,
+            profiled=values[PROFILE].astype(bool) if PROFILE in values else None,
             values={name: column for name, column in values.items() if name in measured and name in metrics},
             overall={name: value for name, value in measured.items() if name not in values},
             **{name: rows[0][name] for name in _TRIAL},

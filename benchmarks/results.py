@@ -27,6 +27,8 @@ HEADLINE = "ndcg@20"
 """The metric that the verdict is about, where it was measured."""
 SHOWN = ("NDCG@20", "Recall@20")
 """Metrics of :meth:`Result.table`, those of them that were measured."""
+PROFILE = "profile"
+"""Column of users that says who has a profile; there are none in rows without profiles of users."""
 
 
 class SearchTrial(Config):
@@ -35,6 +37,8 @@ class SearchTrial(Config):
     options: dict[str, Any]
     value: float | None = None
     """The best epoch's validation value; None: it failed, for the reason ``error``."""
+    new_value: float | None = None
+    """That on new validation items; None where there are none."""
     error: str = ""
 
 
@@ -45,6 +49,8 @@ class ResultRow(Config):
     backbone: str = ""
     baseline: bool = False
     """It is not trained: popularity, random order."""
+    reference: bool = False
+    """It costs seconds: EASE, neighbours, iALS."""
     against: tuple[str, ...] = ()
     """The rows that it is compared with. The first is its base: the same without profiles, say."""
     control: str | None = None
@@ -69,8 +75,9 @@ class ResultRow(Config):
     options: dict[str, Any] = Field(default_factory=dict)
     """Every option of its backbone and training by name, those that a search chose included."""
     trials: tuple[SearchTrial, ...] = ()
-    """The trials of its search, failed ones included; ``chosen`` are the options of the best."""
+    """The trials of its search, failed ones included."""
     chosen: dict[str, Any] = Field(default_factory=dict)
+    """Options of the best trial of the search or, without one, those that the backbone chose on validation."""
 
     @property
     def base(self) -> str | None:
@@ -108,6 +115,8 @@ class RunInfo(Config):
     selected_on: str = ""
     """The part that chose the best epoch, in words; empty: none did."""
     seeds: int = 1
+    first_look: int | None = None
+    """The fewest seeds after which ``seeds: auto`` could have stopped; None: their number was fixed beforehand."""
     metrics: tuple[str, ...]
     protocols: tuple[ProtocolInfo, ...]
     rows: tuple[ResultRow, ...]
@@ -127,6 +136,7 @@ class RunInfo(Config):
 class TrialResult:
     """One row, seed and protocol: values of ``n`` users by metric, float32, with ids and training interactions of each.
 
+    ``profiled`` says who of them has a profile; None where the row reads no profiles of users.
     ``overall`` has numbers that are no mean over users (coverage, say). ``best_epoch`` is 0 where nothing was trained;
     ``seconds`` are of training and evaluation, ``epoch_seconds`` of an epoch (median); ``key`` is the cached trial's.
     """
@@ -140,6 +150,7 @@ class TrialResult:
     seconds: float = 0.0
     epoch_seconds: float = float("nan")
     key: str = ""
+    profiled: np.ndarray | None = None
 
     @cached_property
     def means(self) -> dict[str, float]:

@@ -164,7 +164,9 @@ def _both(a: Result, b: Result, row: str, protocol: str) -> Result:
     """Return both runs' trials of a row as rows ``A`` and ``B`` of one result: their common seeds."""
     keys = [(row, seed, protocol) for seed in a.seeds(row, protocol) if seed in b.seeds(row, protocol)]
     runs = {"A": a, "B": b}
-    return Result(a.about, {(side, *key[1:]): run.trials[key] for side, run in runs.items() for key in keys})
+    first_look = min((look for run in (a, b) if (look := run.about.first_look)), default=None)
+    about = a.about.model_copy(update={"first_look": first_look})
+    return Result(about, {(side, *key[1:]): run.trials[key] for side, run in runs.items() for key in keys})
 
 
 def _change(both: Result, row: str, protocol: str, metric: str) -> Change:
@@ -173,7 +175,8 @@ def _change(both: Result, row: str, protocol: str, metric: str) -> Change:
         a, b = (both.values(side, protocol, metric) for side in "AB")
         return Change(row, protocol, metric, float(a.mean()), float(b.mean()), equal=np.array_equal(a, b))
     equal = bool(np.array_equal(before, after, equal_nan=True))
-    return Change(row, protocol, metric, average(before), average(after), paired(before, after), equal=equal)
+    test = paired(before, after, both.about.first_look)
+    return Change(row, protocol, metric, average(before), average(after), test, equal=equal)
 
 
 def _differences(a: Result, b: Result, rows: list[str]) -> Iterator[str]:

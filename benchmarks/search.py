@@ -17,6 +17,7 @@ from reclm.benchmarks.row_profiles import key_of
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord
 from reclm.config import Config, merged
 from reclm.errors import BadInput, ReclmError, unknown
+from reclm.recommend.cold_validation import NEW
 from reclm.recommend.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -157,7 +158,10 @@ def sentence(search: Search, plans: Mapping[str, Plan]) -> str:
     written = {name: "/".join(map(str, values)) for name, values in used.items() if isinstance(values, tuple)}
     space = ", ".join(f"{name} {values}" for name, values in (used | written).items())
     tried = f"options were searched: {search.trials} trials for every trained row alike (seed 0), of {space}"
-    return f"{tried}; the best epoch's validation value chose, and all seeds ran with what it chose"
+    new = "; for zero-shot that on new validation items" * any(
+        plan.train.cold_validation for plan in plans.values()
+    )
+    return f"{tried}; the best epoch's validation value chose{new}, and all seeds ran with what it chose"
 
 
 def _ends(values: Range | Choices) -> tuple[Any, ...]:
@@ -302,19 +306,31 @@ class _RowSearch:
         value = None if record is None else record.validation.get(metric)
         if not error and (value is None or math.isnan(value)):
             error = f"no valid {metric}"
+        new_value = None if error or record is None else record.validation.get(f"{NEW} {metric}")
         value, state = (None, optuna.trial.TrialState.FAIL) if error else (value, None)
         with self._lock, suppress(ValueError, RuntimeError):  # another process may have reported it
             self.study.tell(asked.number, value, state)
-        self._results[asked.number] = SearchTrial(options=asked.options, value=value, error=error)
+        about = {"options": asked.options, "value": value, "new_value": new_value, "error": error}
+        self._results[asked.number] = SearchTrial(**about)
 
     def searched(self) -> Searched:
-        """Return the first of the best trials; the row's own options where none has a value."""
+        """Return the first of the best trials; the row's own options where none has a value.
+
+        Where new items were validated on, the trial that ranked these best has the options of the training for them.
+        """
         if not self.searches:
             return Searched(self.plan)
         trials = tuple(self._results[number] for number in sorted(self._results))
         with_value = [trial for trial in trials if trial.value is not None]
         best = max(with_value, key=lambda trial: trial.value or 0.0, default=SearchTrial(options={}))
-        return Searched(with_options(self.plan, best.options), trials, best.options)
+        plan, chosen = with_options(self.plan, best.options), best.options
+        new = max(trials, key=lambda trial: trial.new_value or 0.0, default=best)
+        # the profiler is the same for all protocols
+        options = {name: value for name, value in new.options.items() if not name.startswith(OF_PROFILER)}
+        if new.new_value is not None and options.items() - best.options.items():
+            plan = plan.model_copy(update={"new_items": options})
+            chosen = chosen | {f"{name}, new items": value for name, value in options.items()}
+        return Searched(plan, trials, chosen)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:

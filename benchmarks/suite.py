@@ -3,26 +3,46 @@
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from reclm import plugins
 from reclm.benchmarks.search import Search
 from reclm.benchmarks.trial import CONTROLS, Plan, ProfileOptions, SelectOn
 from reclm.config import Config, merged, read_yaml
-from reclm.data.dataset import ProfileKind
+from reclm.data.dataset import Dataset, ProfileKind
 from reclm.data.sessions import SessionOptions
 from reclm.errors import BadInput, unknown
 from reclm.folders import to_path
 from reclm.profiles.store import ProfileStore
 from reclm.recommend.evaluate import DEFAULT_METRICS
 from reclm.recommend.metrics import BEYOND, parse
+from reclm.recommend.recipes import RecipeName, recipe_options
 from reclm.recommend.training import TrainConfig
 
 METRICS = (*DEFAULT_METRICS, "map@20", "coverage@20", "novelty@20", "lift@20")
 """Measured unless a suite says otherwise."""
 FOLDER = Path(__file__).parent / "suites"
+REFERENCES = {
+    "ease": "EASE",
+    "itemknn": "ItemKNN",
+    "ials": "iALS",
+    "textknn": "TextKNN",
+    "popularity": "MostPopular",
+    "random": "Random",
+}
+"""Recommenders that cost seconds, with the names of their rows."""
+
+
+def _seeds(value: Any) -> Any:
+    """Refuse what is neither a number of seeds nor ``auto``."""
+    if value != "auto" and (not str(value).isdecimal() or int(value) < 1):
+        raise ValueError("give a whole number of at least 1, or auto")
+    return value
+
+
+Seeds = Annotated[int | Literal["auto"], BeforeValidator(_seeds)]
 
 
 class Row(Config):
@@ -81,11 +101,15 @@ class Suite(Config):
     """True if these are of this data and protocol; if not, no difference to them is shown."""
     note: str = ""
     """Differences of all rows from the published setting."""
-    seeds: int = Field(default=1, ge=1)
-    """Trials a row, seeded 0, 1, …"""
+    seeds: Seeds = 1
+    """Trials a row, seeded 0, 1, …; ``auto``: as many as :mod:`reclm.benchmarks.seeds` finds enough, up to 20."""
     metrics: tuple[str, ...] = Field(default=METRICS, min_length=1)
     select_on: SelectOn = "valid"
     """Chooses the epoch; ``test`` flatters."""
+    recipe: RecipeName = "paper"
+    """Options of all backbones, and of their training, that the suite and its rows do not say."""
+    references: bool = False
+    """With a row for each simple recommender (:data:`REFERENCES`) that the suite lacks."""
     encoder: str | None = None
     """Text encoder of item text and profiles; by default the one that comes with the toolkit."""
     model: dict[str, Any] = Field(default_factory=dict)
@@ -179,7 +203,7 @@ def load_suite(name_or_path: str | Path, *, trust: bool = False) -> Suite:
 def changed(
     suite: Suite,
     dataset: str | None = None,
-    seeds: int | None = None,
+    seeds: int | Literal["auto"] | None = None,
     epochs: int | None = None,
     search: int | None = None,
     rows: Collection[str] = (),
@@ -249,19 +273,32 @@ def with_controls(suite: Suite) -> Suite:
     return suite.model_copy(update={"rows": tuple(rows)})
 
 
+def with_references(suite: Suite, dataset: Dataset) -> Suite:
+    """Return the suite with a row for each of :data:`REFERENCES` that it lacks and the data set has what it takes."""
+    present, names = {row.backbone for row in suite.rows}, {row.name for row in suite.rows}
+    rows = list(suite.rows)
+    for backbone, name in REFERENCES.items():
+        cls = plugins.get("backbone", backbone)
+        lacks_text = cls.reads_text(cls.Config()) and not dataset.has_item_text
+        if backbone in present or name in names or lacks_text or dataset.sessions is not None:
+            continue
+        rows.append(Row(name=cls.row_name(name, dataset), backbone=backbone))
+    return suite.model_copy(update={"rows": tuple(rows)})
+
+
 def _writer(profiles: ProfileOptions) -> str:
     """Return the profiler of a row, or the writer of the store that it takes."""
     return ProfileStore.read(profiles.store).info.writer if profiles.store else profiles.profiler
 
 
-def row_plan(suite: Suite, row: Row) -> Plan:
-    """Return the plan of a row's trials."""
-    where = f"row {row.name!r}"
-    config = plugins.get("backbone", row.backbone).Config
-    shared = {key: value for key, value in suite.model.items() if key in config.model_fields}
-    model = shared | row.model
-    config.build(model, where=f"{where}: backbone {row.backbone}")
-    train = TrainConfig.build(suite.train | row.train, where=f"{where}: training")
+def row_plan(suite: Suite, row: Row, has_text: bool) -> Plan:
+    """Return the plan of a row's trials, on data with item text or without."""
+    where, backbone = f"row {row.name!r}", plugins.get("backbone", row.backbone)
+    model, training = recipe_options(suite.recipe, row.backbone, backbone, has_text)
+    model |= {key: value for key, value in suite.model.items() if key in backbone.Config.model_fields}
+    model |= row.model
+    backbone.Config.build(model, where=f"{where}: backbone {row.backbone}")
+    train = TrainConfig.build(training | suite.train | row.train, where=f"{where}: training")
     if parse(train.metric)[0] in BEYOND:
         message = f"{where}: training: metric = {train.metric!r} says nothing of hits, and cannot choose"
         raise BadInput(f"{message} an epoch; take one that does, as ndcg@20")

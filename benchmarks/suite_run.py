@@ -23,6 +23,7 @@ from reclm.files import atomic_folder, draft_folder, move_to_free
 from reclm.folders import current
 from reclm.intervals import rise
 from reclm.plugins import environment
+from reclm.recommend.cold_validation import NEW
 from reclm.recommend.saved import SavedModel, build_model, save_model
 
 
@@ -39,6 +40,10 @@ class SuiteRun:
     records: dict[str, list[TrialRecord]]
     searched: dict[str, Searched] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    first_look: int | None = None
+    """Where ``seeds: auto`` chose the number of seeds: the fewest that it could have chosen."""
+    stopped: str = ""
+    """Why it chose no more."""
 
     def pairs(self) -> Iterator[tuple[str, Trial, TrialRecord]]:
         """Yield row name, trial and record."""
@@ -56,7 +61,8 @@ class SuiteRun:
             **suite.model_dump(include={"title", "source", "comparable", "seeds", "metrics"}),
             dataset=self.source.name,
             fingerprint=self.source.fingerprint,
-            selected_on="the TEST set, which flatters" if self._on_test else "validation",
+            first_look=self.first_look,
+            selected_on=self._selected_on,
             protocols=tuple(self._protocol_infos()),
             rows=tuple(self._row(row) for row in suite.rows),
             remarks=tuple(self._remarks()),
@@ -71,6 +77,14 @@ class SuiteRun:
         }
         histories = {(row, trial.seed): record.log + record.history for row, trial, record in self.pairs()}
         return results.Result(about, trials, {key: steps for key, steps in histories.items() if steps})
+
+    def new_seconds(self) -> float:
+        """Return the seconds of the last seed's trials, without those that are an earlier seed's as well."""
+        trials = [trial for of_row in self.trials.values() for trial in of_row]
+        last = max((trial.seed for trial in trials), default=0)
+        earlier = {trial.key for trial in trials if trial.seed < last}
+        new = {trial.key: record for _, trial, record in self.pairs() if trial.key not in earlier}
+        return sum(record.seconds for record in new.values())
 
     def save(self, folder: str | Path | None, *names: str) -> results.Result:
         """Write the result with table, picture, examples, suite and, where they were saved, models.
@@ -128,6 +142,12 @@ class SuiteRun:
             save_model(folder / name, saved, model, features.inputs)
 
     @property
+    def _selected_on(self) -> str:
+        new = any(name.startswith(NEW) for _, _, record in self.pairs() for name in record.validation)
+        chosen_by = "validation" + "; zero-shot's by new validation items" * new
+        return "the TEST set, which flatters" if self._on_test else chosen_by
+
+    @property
     def _on_test(self) -> bool:
         return self.suite.select_on == "test"
 
@@ -152,6 +172,7 @@ class SuiteRun:
         return results.ResultRow(
             **row.model_dump(include={"name", "backbone", "published", "published_seconds", "note"}),
             baseline=bool(row.backbone) and plugins.get("backbone", row.backbone).baseline,
+            reference=bool(row.backbone) and plugins.get("backbone", row.backbone).reference,
             against=self.suite.against(row),
             control=row.profiles.control if row.profiles else None,
             stands_for=self.suite.stands_for(row),
@@ -160,8 +181,13 @@ class SuiteRun:
             absent=self.absent.get(row.name, ""),
             options=_options(trials[0].plan) if trials else {},
             most_epochs=trials[0].plan.train.epochs if trials and learns else 0,
-            **({"trials": searched.trials, "chosen": searched.chosen} if searched else {}),
+            trials=searched.trials if searched else (),
+            chosen=searched.chosen if searched and searched.chosen else self._chosen(row.name),
         )
+
+    def _chosen(self, row: str) -> dict[str, Any]:
+        """Return what the backbone chose itself, in its first trial."""
+        return next((record.chosen for record in self.records.get(row, ()) if record.chosen), {})
 
     def _origin(self, row: str) -> Features | TrialRecord | None:
         """Return what knows writer, coverage and checks of a row's profiles: of the first trial that has any."""
@@ -172,6 +198,8 @@ class SuiteRun:
     def _remarks(self) -> Iterator[str]:
         if self.suite.note:
             yield from self.suite.note.split("\n")
+        if self.stopped:
+            yield f"the number of seeds was chosen by their variance (seeds: auto): {self.stopped}"
         if self.suite.sessions:
             yield "each seed has held-out users of its own"
         if self.searched:
@@ -223,9 +251,11 @@ class SuiteRun:
             overall = {name: value for name, value in means.items() if name not in values}
             overall |= _profiles(trial, record).measures
             ids = part.column("user_id").combine_chunks()
+            profiled = results.PROFILE in part.column_names and not part.column(results.PROFILE).null_count
             result = results.TrialResult(
                 user_ids=part.column("user_id").cast("string").to_numpy(),
                 activity=self._activity[trial.dataset][trial.dataset.users.find(ids)],
+                profiled=part.column(results.PROFILE).to_numpy() if profiled else None,
                 values=values,
                 overall={name: np.nan if value is None else value for name, value in overall.items()},
                 best_epoch=record.best_epoch[protocol],
@@ -258,4 +288,5 @@ def _options(plan: Plan) -> dict[str, Any]:
     model = plugins.get("backbone", plan.backbone).Config.build(dict(plan.model)).model_dump(mode="json")
     train = plan.train.model_dump(mode="json")
     train = {f"train.{name}" if name in model else name: value for name, value in train.items()}
-    return {"backbone": plan.backbone, "select_on": plan.select_on, **model, **train}
+    new = {f"{name}, new items": value for name, value in plan.new_items.items()}
+    return {"backbone": plan.backbone, "select_on": plan.select_on, **model, **train, **new}

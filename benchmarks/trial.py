@@ -22,6 +22,7 @@ from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import Busy, Damaged
 from reclm.files import Lock, atomic_folder, remove_folder
 from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.cold_validation import NEW, ColdValidation, cold_validation
 from reclm.recommend.evaluate import (
     DEFAULT_METRICS,
     PerUser,
@@ -65,8 +66,8 @@ class ProfileOptions(Config):
     tune: bool = True
     """Tune a tunable profiler without ``adapter`` in each trial, by the trial's seed."""
     limit: int | None = Field(default=None, ge=0)
-    """Missing profiles are written of the first so many users, and items, 0 for all. By default of 300 with a
-    language model and of all without one."""
+    """Missing profiles are written of so many users, and items, drawn at random (always the same), 0 for all. By
+    default of 300 with a language model and of all without one."""
     kinds: tuple[ProfileKind, ...] = ("user", "item")
     """The sides that are augmented."""
     store: Path | None = None
@@ -94,6 +95,8 @@ class Plan(Config):
     select_on: SelectOn = "valid"
     """``test`` is the paper's selection: each protocol's best *test* epoch. It flatters, and the table says so."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
+    new_items: dict[str, Any] = Field(default_factory=dict)
+    """Options of backbone and training in place of these, of the training that ranks new items."""
     profiles: ProfileOptions | None = None
     """None: the plain backbone."""
 
@@ -102,13 +105,15 @@ class Plan(Config):
 class Run:
     """A training with its test results and best epochs, by the names of protocols and of their subgroups.
 
-    ``validation`` maps the metric to its best value there; empty where selection is on test.
+    ``validation`` maps the metric to its best value there, and ``"valid, new items METRIC"`` to that on new items;
+    empty where selection is on test. ``chosen`` are options that the backbone chose on validation itself.
     """
 
     fit: TrainingResult
     results: dict[str, PerUser]
     best_epoch: dict[str, int]
     validation: dict[str, float]
+    chosen: dict[str, Any]
 
 
 def item_subgroups(protocol: str, task: Task, train: Interactions) -> dict[str, Task]:
@@ -130,6 +135,17 @@ class Layout:
         self.subgroups = {name: item_subgroups(name, task, self.train) for name, task in self.tasks.items()}
         self.select = self.tasks if on_test else {"valid": validation_task(dataset)}
         self.sampler = TripleSampler(self.train, len(dataset.users), len(dataset.items))
+        self._dataset = dataset
+        self._cold: dict[float, tuple[ColdValidation, TripleSampler] | None] = {}
+
+    def cold(self, share: float) -> tuple[ColdValidation, TripleSampler] | None:
+        """Return the validation on new items (:func:`~reclm.recommend.cold_validation.cold_validation`), if any."""
+        if share not in self._cold:
+            cold, sampler = cold_validation(self._dataset, share), self.sampler
+            if cold is not None and cold.train is not self.train:
+                sampler = TripleSampler(cold.train, len(self._dataset.users), len(self._dataset.items))
+            self._cold[share] = None if cold is None else (cold, sampler)
+        return self._cold[share]
 
 
 layout = lru_cache(maxsize=8)(Layout)
@@ -146,6 +162,13 @@ class Runner:
         self.config = self.backbone.Config.build(dict(plan.model), where=f"backbone {plan.backbone}")
         self.layout = layout(dataset, self.on_test)
         self.tasks = self.layout.tasks
+        new = plan.new_items
+        fields = {name: new[name] for name in new if name in self.backbone.Config.model_fields}
+        self.new_config = self.backbone.Config.build(
+            {**plan.model, **fields}, where=f"backbone {plan.backbone}"
+        )
+        fields = {name: new[name] for name in new if name in TrainConfig.model_fields}
+        self.new_train = TrainConfig.build({**plan.train.model_dump(), **fields}, where="training")
 
     def run(
         self,
@@ -161,26 +184,83 @@ class Runner:
         first protocol where each has its own. The results hold the top lists of the users ``top``.
         """
         data, metric, metrics = self.layout, self.plan.train.metric, self.plan.metrics
+        cold = None if self.on_test else self._cold(inputs)
         inputs, train = replace(inputs, train=data.train), self.plan.train
-        options = (inputs, data.sampler, data.select, train, seed, on_epoch)
+        # where no item has to be left out, one training serves all protocols
+        together = cold is not None and cold[0].train is data.train and self.backbone.trains
+        together = together and not self.plan.new_items
+        select = {**data.select, NEW: cold[0].task} if cold and together else data.select
+        options = (inputs, data.sampler, select, train, seed, on_epoch)
         model, trained = train_backbone(self.backbone, self.config, *options)
         if not self.on_test and not trained.history:
             values = evaluate(model.scorer(), data.select["valid"], [metric]).mean()
             trained.best_value["valid"] = values[metric]
+        by_choice = {NEW: (model, trained)} if together else {}
+        if cold and not together:
+            by_choice[NEW] = self._for_new_items(inputs, *cold, seed, len(trained.history), on_epoch)
         results: dict[str, PerUser] = {}
         best: dict[str, int] = {}
         for name, task in self.tasks.items():
-            if self.on_test and name in trained.weights:
-                model.load_state_dict(trained.weights[name])
-            ranking = rank(model.scorer(), task, deepest(metrics), seed=seed)
+            choice = name if self.on_test else NEW if cold and name in cold[0].protocols else "valid"
+            scoring, chosen_by = by_choice.get(choice, (model, trained))
+            if choice in chosen_by.weights:
+                scoring.load_state_dict(chosen_by.weights[choice])
+            ranking = rank(scoring.scorer(), task, deepest(metrics), seed=seed)
             for part, subtask in {name: task, **data.subgroups[name]}.items():
                 results[part] = measure(ranking, subtask, metrics, top)
-                best[part] = trained.best_epoch.get(name if self.on_test else "valid", 0)
+                best[part] = chosen_by.best_epoch.get(choice, 0)
             if on_model and name == next(iter(self.tasks)):
-                on_model(model)
+                on_model(scoring)
         trained.weights.clear()
         validation = {} if self.on_test else {metric: trained.best_value["valid"]}
-        return Run(trained, results, best, validation)
+        chosen = dict(model.chosen)
+        for name, (scoring, chosen_by) in by_choice.items():
+            validation[f"{name} {metric}"] = chosen_by.best_value[name]
+            chosen |= {f"{option}, new items": value for option, value in scoring.chosen.items()}
+            trained.history = trained.history if together else _joined(trained.history, chosen_by.history)
+        return Run(trained, results, best, validation, chosen)
+
+    def _cold(self, inputs: Inputs) -> tuple[ColdValidation, TripleSampler] | None:
+        """Return the validation on new items, if the model can rank any."""
+        knows_new = self.backbone.reads_text(self.config) or inputs.item_profiles is not None
+        return self.layout.cold(self.plan.train.cold_validation) if knows_new else None
+
+    def _for_new_items(
+        self,
+        inputs: Inputs,
+        cold: ColdValidation,
+        sampler: TripleSampler,
+        seed: int,
+        before: int,
+        on_epoch: Callable[[dict[str, float]], None] | None,
+    ) -> tuple[Backbone, TrainingResult]:
+        """Train without the new items of validation, and choose by them; progress goes on ``before`` epochs."""
+
+        def later(row: dict[str, float]) -> None:
+            if on_epoch:
+                on_epoch(row | {"epoch": min(before + row["epoch"], self.plan.train.epochs)})
+
+        left, metric = replace(inputs, train=cold.train), self.plan.train.metric
+        select, train = {NEW: cold.task}, self.new_train
+        options = (left, sampler, select, train, seed, later)
+        model, trained = train_backbone(self.backbone, self.new_config, *options)
+        if not trained.history:  # what it chose is used with all items: nothing is trained
+            trained.best_value[NEW] = evaluate(model.scorer(), cold.task, [metric]).mean()[metric]
+            chosen = {**self.plan.model, **self.plan.new_items, **model.chosen}
+            config = self.backbone.Config.build(
+                {name: chosen[name] for name in chosen if name in self.backbone.Config.model_fields}
+            )
+            whole, _ = train_backbone(self.backbone, config, inputs, self.layout.sampler, {}, train, seed)
+            whole.chosen = model.chosen
+            return whole, trained
+        return model, trained
+
+
+def _joined(history: list[dict[str, float]], new: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return the epochs of a training, with the selection metric of that for new items beside its own."""
+    beside = [{name: row[name] for name in row if name == "epoch" or name.startswith(NEW)} for row in new]
+    longer = [{**row, "seconds": new[at]["seconds"]} for at, row in enumerate(beside)][len(history) :]
+    return [row | (beside[at] if at < len(beside) else {}) for at, row in enumerate(history)] + longer
 
 
 class TrialRecord(Config):
@@ -207,6 +287,8 @@ class TrialRecord(Config):
     environment: dict[str, Any] = Field(default_factory=dict)
     validation: dict[str, float] = Field(default_factory=dict)
     """Metric to its best value on validation."""
+    chosen: dict[str, Any] = Field(default_factory=dict)
+    """Options that the backbone chose on validation itself."""
     log: list[dict[str, float]] = Field(default_factory=list)
     measures: dict[str, float | None] = Field(default_factory=dict)
     coverage: dict[ProfileKind, tuple[int, int]] = Field(default_factory=dict)
@@ -248,7 +330,10 @@ class TrialCache:
         return self.folder / key / "weights.safetensors"
 
     def users(self, key: str) -> pa.Table:
-        """Return every user's values of a trial that did not fail: ``protocol``, ``user_id`` and a column a metric."""
+        """Return every user's values of a trial that did not fail: ``protocol``, ``user_id`` and a column a metric.
+
+        Of a row with profiles of users, also ``profile``: whether a user has one.
+        """
         path = self.folder / key / "users.parquet"
         try:
             table = pq.read_table(path)

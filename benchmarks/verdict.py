@@ -1,73 +1,25 @@
 """Did the profiles help, and is it what they say that helps? The tests of a run, and the answer."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from reclm.benchmarks.results import Result, ResultRow
-from reclm.benchmarks.significance import LEVEL, PairedTest, average, holm, paired
-from reclm.intervals import between, number, p_value, percent
-from reclm.recommend.metrics import parse, title
+from reclm.benchmarks.caveats import below_reference, caveats, not_above_baseline, rising
+from reclm.benchmarks.comparisons import (
+    LARGEST,
+    Difference,
+    against_controls,
+    against_references,
+    differences,
+    has_profiles,
+)
+from reclm.benchmarks.results import Result
+from reclm.intervals import percent
+from reclm.recommend.metrics import title
 
 Answer = Literal["helped", "hurt", "no difference shown", "not decided"]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One row against another in one protocol and metric, by the test of ``row - against``.
-
-    ``before`` is the mean of ``against`` over the compared users and seeds. ``p_holm`` is ``test.p`` corrected within
-    a family of so many tests; nan where fewer than two users could be compared.
-    """
-
-    row: str
-    against: str
-    protocol: str
-    metric: str
-    before: float
-    test: PairedTest
-    p_holm: float
-    family: int
-
-    @property
-    def significant(self) -> bool:
-        """Return whether the corrected p is below the level."""
-        return self.p_holm < LEVEL
-
-    @property
-    def better(self) -> bool:
-        return self.significant and self.test.difference > 0
-
-    @property
-    def change(self) -> float:
-        """The difference as a share of ``before``; nan where that is 0."""
-        return self.test.difference / self.before if self.before > 0 else float("nan")
-
-    @property
-    def size(self) -> str:
-        """The change in per cent, or the difference where ``before`` is 0."""
-        return self._written(self.test.difference)
-
-    @property
-    def interval(self) -> str:
-        """The 95 % interval of :attr:`size`, of this test alone: the correction is in ``p`` only."""
-        return between(self._written(self.test.low), self._written(self.test.high))
-
-    def _written(self, difference: float) -> str:
-        return percent(difference / self.before) if self.before > 0 else number(difference, sign=True)
-
-    def relation(self, name: str = "") -> str:
-        """Say it in words: ``significantly better than base (+3.4 %, 95 % interval …, p = .002)``."""
-        name = name or self.against
-        if np.isnan(self.p_holm):
-            return f"not tested against {name} ({self.test.n} users in both)"
-        relation = "not significantly different from"
-        if self.significant:
-            relation = f"significantly {'better' if self.better else 'worse'} than"
-        p = f"p = {p_value(self.p_holm)}".replace("= <", "<")
-        return f"{relation} {name} ({self.size}, 95 % interval {self.interval}, {p})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,20 +31,31 @@ class Verdict:
     ==================== ==========================================================================
     not decided          a comparison that it needs was not tested; nobody has a profile; its base is not above a
                          baseline; most trainings, its own or its base's, still improved when their epochs ended;
-                         or every user has the same value with its base: the profiles change nothing
+                         every user has the same value with its base: the profiles change nothing;
+                         or the smallest effect that the run could have found is above 5 % of its base
     hurt                 significantly worse than its base
     helped               significantly better than its base and, where controls ran, the best control
     no difference shown  otherwise
     ==================== ==========================================================================
 
+    The smallest findable effect counts before the difference, even where that is significant: what so small a run
+    finds overstates the effect (Gelman and Carlin, "Beyond power calculations", Perspectives on Psychological Science
+    9(6), 2014). The sentence then says both, and what to do. The effect is that of the single test
+    (:attr:`~reclm.benchmarks.significance.Parts.findable`) against the base, or the best control where a row has none.
+
     Rows are those with profiles that are no control and no baseline, and whose base has none; a row without a base (it
     ranks by profiles alone) is compared with its best control only. The answer of a protocol is ``helped`` or ``hurt``
-    if any of its rows is and none is the other, ``not decided`` if there are rows of both or nothing was tested, else
+    if any of its rows is and none is the other, ``not decided`` if there are rows of both or no row is decided, else
     ``no difference shown``.
 
+    p is corrected by Holm within each family of tests (:data:`~reclm.benchmarks.comparisons.Family`), over all rows and
+    protocols: rows with profiles against their base; against their best control; rows with profiles (where there are
+    none, all learned rows) against the best reference; other comparisons that a suite names. Controls are in none.
+
     Of the headline ``metric`` and the others, ``differences`` are each row's to all rows that it is compared with;
-    ``by_base`` has those to its base by (row, protocol, metric), ``by_control`` those to its best control by (row,
-    protocol). ``caveats`` limit the answer, the gravest first.
+    ``by_base`` has those to its base by (row, protocol, metric), ``by_control`` those to its best control and
+    ``by_reference`` those to the best reference by (row, protocol). ``caveats`` limit the answer, the gravest first;
+    the sentence has the first one, and all about references.
     """
 
     answers: dict[str, Answer]
@@ -101,24 +64,57 @@ class Verdict:
     differences: tuple[Difference, ...]
     by_base: dict[tuple[str, str, str], Difference]
     by_control: dict[tuple[str, str], Difference]
+    by_reference: dict[tuple[str, str], Difference]
     caveats: tuple[str, ...] = ()
 
+    def decisive(self, row: str, protocol: str) -> Difference | None:
+        """Return the test that shows whether profiles help: against the base, else the best control."""
+        return self.by_base.get((row, protocol, self.metric)) or self.by_control.get((row, protocol))
+
+    @property
+    def needs_seeds(self) -> bool:
+        """Return whether more seeds may lower a smallest findable effect that is above 5 %."""
+        tests = [self.decisive(*key) for key in self.rows]
+        return any(test and test.powerless and not test.findable_by_users > LARGEST for test in tests)
+
     def reasons(self) -> list[str]:
-        """Return a sentence for each answer of a row: the tests behind it."""
+        """Return a sentence for each row and protocol: the tests behind the answer, and what they could have found."""
         sentences = []
-        for row, protocol in self.rows:
-            base = self.by_base.get((row, protocol, self.metric))
-            control = self.by_control.get((row, protocol))
+        for row, protocol in dict.fromkeys([*self.rows, *self.by_reference]):
+            answered = (row, protocol) in self.rows
+            base = self.by_base.get((row, protocol, self.metric)) if answered else None
+            control = self.by_control.get((row, protocol)) if answered else None
+            reference = self.by_reference.get((row, protocol))
             parts = [base.relation()] if base else []
             parts += [control.relation(f"its best control, {control.against}")] if control else []
-            sentences.append(f"{protocol}: {row} is {', and '.join(parts)}")
+            parts += [reference.relation(f"the best reference, {reference.against}")] if reference else []
+            sentence = f"{protocol}: {row} is {', and '.join(parts)}"
+            test = self.decisive(row, protocol) if answered else None
+            if test and np.isfinite(test.findable):
+                sentence += (
+                    f"; smallest findable effect with {test.sample}: {percent(test.findable, sign=False)}"
+                )
+                if np.isfinite(test.findable_by_users):
+                    sentence += f", of these users alone {percent(test.findable_by_users, sign=False)}"
+            sentences.append(sentence)
         return sentences
 
+    def power(self) -> list[str]:
+        """Return a sentence for each protocol: the smallest effects that the run could have found."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for row, protocol in self.rows:
+            test = self.decisive(row, protocol)
+            if test and np.isfinite(test.findable):
+                size = percent(test.findable, sign=False)
+                found.setdefault((protocol, test.sample), []).append(f"{row} {size}")
+        return [f"{protocol}, with {sample}: {', '.join(rows)}" for (protocol, sample), rows in found.items()]
+
     def __str__(self) -> str:
+        shown = dict.fromkeys([*self.caveats[:1], *below_reference([*self.by_reference.values()])])
+        caveat = f" But {'; '.join(shown)}." if shown else ""
         if not self.rows:
-            return "Not decided: no row with profiles was compared with a row without them."
+            return f"Not decided: no row with profiles was compared with a row without them.{caveat}"
         answers = "; ".join(f"{protocol} {self._short(protocol)}" for protocol in self.answers)
-        caveat = f" But {self.caveats[0]}." if self.caveats else ""
         return f"Profiles, by {title(self.metric)}: {answers}.{caveat}"
 
     def __repr__(self) -> str:
@@ -130,16 +126,30 @@ class Verdict:
         if len(rows) > 1:
             answers = [self.rows[row, protocol] for row in rows]
             counts = f"{answers.count('helped')} helped, {answers.count('hurt')} hurt"
-            return f"{answer} ({len(rows)} rows: {counts})"
+            return f"{answer} ({len(rows)} rows: {counts}{self._missed(protocol, rows)})"
         base = self.by_base.get((rows[0], protocol, self.metric)) if rows else None
         control = self.by_control.get((rows[0], protocol)) if rows else None
         evidence = base or control
-        if evidence is None or answer == "not decided":
+        if evidence is None:
             return answer
+        if answer == "not decided":
+            missed = self._missed(protocol, rows).removeprefix("; ")
+            return f"{answer} ({evidence.relation()}, but {missed})" if missed else answer
         against = ""
         if base and base.better and control and not control.better:
             against = f", not significantly better than the control {control.against}"
         return f"{answer} ({evidence.size}, 95 % interval {evidence.interval}{against})"
+
+    def _missed(self, protocol: str, rows: Sequence[str]) -> str:
+        """Say which effects could have been missed, and what to do; nothing where they are all small."""
+        tests = [test for row in rows if (test := self.decisive(row, protocol)) and test.powerless]
+        if not tests:
+            return ""
+        worst = max(tests, key=lambda test: test.findable)
+        sizes = (
+            f"below {percent(worst.findable, sign=False)}" if np.isfinite(worst.findable) else "of any size"
+        )
+        return f"; effects {sizes} could have been missed with {worst.sample}: {worst.remedy}"
 
 
 def judge(result: Result) -> Verdict:
@@ -148,29 +158,30 @@ def judge(result: Result) -> Verdict:
     bases = [test for test in tests if test.against == result.row(test.row).base]
     by_base = {(test.row, test.protocol, test.metric): test for test in bases}
     by_control = {(test.row, test.protocol): test for test in against_controls(result)}
-    rising = {name for name, seeds, ends in _rising(result) if 2 * ends > seeds}
+    by_reference = {(test.row, test.protocol): test for test in against_references(result)}
+    unfinished = {name for name, seeds, ends in rising(result) if 2 * ends > seeds}
     rows: dict[tuple[str, str], Answer] = {}
     answers: dict[str, Answer] = {}
     for protocol in (protocol.name for protocol in result.about.whole):
-        weak = set(_not_above_baseline(result, protocol)[1])
+        weak = set(not_above_baseline(result, protocol)[1])
         for row in result.about.rows:
             base, control = by_base.get((row.name, protocol, metric)), by_control.get((row.name, protocol))
             base_has_profiles = row.base and result.row(row.base).kinds
-            candidate = row.kinds and not row.control and not row.baseline
-            if candidate and not base_has_profiles and (base or control):
+            if has_profiles(row) and not base_has_profiles and (base or control):
                 described = not row.coverage or any(count for count, _ in row.coverage.values())
-                fair = (row.base or row.name) not in weak and rising.isdisjoint({row.name, row.base})
+                fair = (row.base or row.name) not in weak and unfinished.isdisjoint({row.name, row.base})
                 alike = base and base.test.low == base.test.high == base.test.difference == 0
                 decided = described and fair and not alike
                 rows[row.name, protocol] = _answer(base, control) if decided else "not decided"
         answers[protocol] = _together([rows[key] for key in rows if key[1] == protocol])
-    return Verdict(answers, rows, metric, tuple(tests), by_base, by_control, tuple(caveats(result)))
+    limits = tuple(caveats(result, [*by_reference.values()]))
+    return Verdict(answers, rows, metric, tuple(tests), by_base, by_control, by_reference, limits)
 
 
 def _answer(base: Difference | None, control: Difference | None) -> Answer:
     """Return the answer of a row from its tests against its base and its best control; None: there is none."""
     tests = [test for test in (base, control) if test]
-    if any(np.isnan(test.p_holm) for test in tests):
+    if any(np.isnan(test.p_holm) for test in tests) or tests[0].powerless:
         return "not decided"
     if base and base.significant and not base.better:
         return "hurt"
@@ -182,152 +193,3 @@ def _together(answers: Sequence[Answer]) -> Answer:
     if len(decided) == 2 or set(answers) <= {"not decided"}:
         return "not decided"
     return decided[0] if decided else "no difference shown"
-
-
-def differences(result: Result) -> list[Difference]:
-    """Test every row against each that it is compared with, in every protocol and metric where both have values."""
-    names = [protocol.name for protocol in result.about.whole]
-    both = [(row.name, against) for row in result.about.rows for against in row.against]
-    pairs = [(row, against, protocol) for row, against in both for protocol in names]
-    families = (_family(result, pairs, metric) for metric in result.about.metrics)
-    return [difference for family in families for difference in family]
-
-
-def against_controls(result: Result) -> list[Difference]:
-    """Test every row that has controls against its best one in each protocol: the headline metric.
-
-    A control of a row has the same base. The best control has the highest mean.
-    """
-    pairs = [
-        (row.name, best, protocol.name)
-        for row in result.about.rows
-        for protocol in result.about.whole
-        if (best := _best_control(result, row, protocol.name))
-    ]
-    return _family(result, pairs, result.headline)
-
-
-def caveats(result: Result) -> list[str]:
-    """Return what limits the answer: rows not above a baseline, a single seed, trainings that were cut short."""
-    one_seed = "with one seed, this holds for these trained models, not for the methods"
-    return [
-        *_without_profiles(result),
-        *_below_baseline(result),
-        *_unchanged(result),
-        *_unfinished(result),
-        *[one_seed] * (result.about.seeds == 1),
-        *_all_candidates(result),
-    ]
-
-
-def _family(result: Result, pairs: Sequence[tuple[str, str, str]], metric: str) -> list[Difference]:
-    """Test each (row, against, protocol) that share a seed, and correct by Holm across all of them.
-
-    The headline metric of all rows and protocols is one family: a reader looks for a star in any row of the table. Any
-    other metric is a family of its own, since the metrics of one run nearly repeat each other; a claim picked from the
-    best of several metrics is not covered. The rows against their best controls are another question, and a family.
-    """
-    tests = []
-    for row, against, protocol in pairs:
-        before, after = result.paired(against, row, protocol, metric)
-        if len(before):
-            test = paired(before, after)
-            tests.append(Difference(row, against, protocol, metric, average(before), test, float("nan"), 0))
-    p = np.array([difference.test.p if difference.test.n >= 2 else np.nan for difference in tests])
-    family = int(np.count_nonzero(~np.isnan(p)))
-    return [
-        replace(difference, p_holm=p, family=family)
-        for difference, p in zip(tests, holm(p).tolist(), strict=True)
-    ]
-
-
-def _means(result: Result, rows: Sequence[ResultRow], protocol: str) -> dict[str, float]:
-    """Return the mean of the headline metric of those rows that have one."""
-    values = {row.name: result.values(row.name, protocol, result.headline) for row in rows}
-    return {name: float(by_seed.mean()) for name, by_seed in values.items() if len(by_seed)}
-
-
-def _best_control(result: Result, row: ResultRow, protocol: str) -> str | None:
-    """Return the control with the highest mean of the headline metric; None where the row has none that ran."""
-    controls = [other for other in result.about.rows if other.control and not row.control]
-    shared = {
-        other.name for other in controls if not other.stands_for and row.base and other.base == row.base
-    }
-    of_row = [other for other in controls if other.stands_for == row.name or other.name in shared]
-    means = _means(result, of_row, protocol)
-    return max(means, key=lambda name: means[name]) if means else None
-
-
-def _without_profiles(result: Result) -> Iterator[str]:
-    """Say which rows have no profile at all."""
-    rows = [row for row in result.about.rows if row.coverage and not row.control]
-    if bare := [row.name for row in rows if not any(count for count, _ in row.coverage.values())]:
-        yield f"{_some(bare)} {'have' if len(bare) > 1 else 'has'} no profile of anyone: write some with reclm profile"
-
-
-def _unchanged(result: Result) -> Iterator[str]:
-    """Say which rows with profiles have every user's value of their base."""
-    for row in result.about.rows:
-        pairs = [
-            result.paired(row.base, row.name, protocol.name, result.headline)
-            for protocol in result.about.whole
-            if row.kinds and not row.control and row.base
-        ]
-        known = [pair for pair in pairs if len(pair[0])]
-        if known and all(np.array_equal(before, after, equal_nan=True) for before, after in known):
-            yield f"{row.name} ranks as {row.base} does for every user: it reads no profiles, or nothing can be gained"
-
-
-def _not_above_baseline(result: Result, protocol: str) -> tuple[str, list[str]]:
-    """Return the best baseline that was measured, and the rows, no controls, that are not above it."""
-    rows = [row for row in result.about.rows if not row.control]
-    baselines = _means(result, [row for row in rows if row.baseline], protocol)
-    means = _means(result, [row for row in rows if not row.baseline], protocol)
-    best = max(baselines, key=lambda name: baselines[name], default="")
-    return best, [name for name, mean in means.items() if best and mean <= baselines[best]]
-
-
-def _below_baseline(result: Result) -> Iterator[str]:
-    """Say which rows are not above the best baseline, where one was measured."""
-    for protocol in result.about.whole:
-        best, below = _not_above_baseline(result, protocol.name)
-        if below:
-            mean = _means(result, [result.row(best)], protocol.name)[best]
-            named = f"{best} ({title(result.headline)} {number(mean)})"
-            verb = "are" if len(below) > 1 else "is"
-            where = f"in {protocol.name}, {_some(below)} {verb} not above the baseline {named}"
-            yield f"{where}, so differences say little about profiles: train it better, or take another"
-
-
-def _rising(result: Result) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, the seeds, and the seeds best in the last tenth of all epochs, of each row that has such."""
-    for row in result.about.rows:
-        ends = [
-            trial.epochs == row.most_epochs and trial.best_epoch > 0.9 * trial.epochs
-            for (name, _, where), trial in result.trials.items()
-            if name == row.name and where == result.about.whole[0].name
-        ]
-        if row.most_epochs and any(ends):
-            yield row.name, len(ends), sum(ends)
-
-
-def _all_candidates(result: Result) -> Iterator[str]:
-    """Say where a list holds all candidates, so that its hits are the same in any order."""
-    for protocol in result.about.whole:
-        full = [metric for metric in result.about.metrics if parse(metric)[1] >= protocol.candidates]
-        if blind := [title(metric) for metric in full if parse(metric)[0] in ("recall", "precision", "hit")]:
-            same = f"so any order has the same {', '.join(blind)}"
-            yield f"{protocol.name} ranks {protocol.candidates} items only, {same}"
-
-
-def _unfinished(result: Result) -> Iterator[str]:
-    """Say which rows still improved when their epochs ended: what is gained on them may be training time alone."""
-    if cut := [f"{name} ({ends} of {seeds} seeds)" for name, seeds, ends in _rising(result)]:
-        count = f"{len(cut)} of {len(result.about.rows)} rows"
-        still = f"{count} still improved when their epochs ended ({_some(cut)})"
-        yield f"{still}, so more epochs may change the result (--epochs)"
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    """List the first names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -61,7 +61,8 @@ def provenance(result: Result) -> list[tuple[str, str]]:
         ("epoch chosen by", about.selected_on or "nothing"),
         ("published numbers", about.source),
         *_coverage(result),
-        *(("search", _searched(row)) for row in about.rows if row.trials),
+        *(("smallest findable effect", text) for text in result.verdict.power()),
+        *(("search", _searched(row)) for row in about.rows if row.trials or row.chosen),
         *(("remark", text) for text in (*about.remarks, *result.verdict.caveats)),
         *(("failed", f"{failure.row}, seed {failure.seed}: {failure.reason}") for failure in about.failures),
     ]
@@ -82,14 +83,18 @@ def _coverage(result: Result) -> list[tuple[str, str]]:
 
 def _searched(row: ResultRow) -> str:
     """Return what a search tried and chose."""
+    options = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.chosen.items()
+    )
+    if not row.trials:
+        return f"{row.name}: {options}, the best on validation"
     tried, failed = len(row.trials), [trial for trial in row.trials if trial.value is None]
     if len(failed) == tried:
         return f"{row.name}: all {tried} trials of the search failed ({failed[0].error}); its own options ran"
-    best, options = max(trial.value for trial in row.trials if trial.value is not None), row.chosen.items()
-    short = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in options}
-    chosen = ", ".join(f"{name} {value}" for name, value in short.items())
+    best = max(trial.value for trial in row.trials if trial.value is not None)
     lost = f", {len(failed)} failed" if failed else ""
-    return f"{row.name}: {chosen} (validation {number(best)}), the best of {tried} trials{lost}"
+    return f"{row.name}: {options} (validation {number(best)}), the best of {tried} trials{lost}"
 
 
 def terminal(result: Result) -> Iterator[Grid | Text]:
@@ -108,7 +113,7 @@ def terminal(result: Result) -> Iterator[Grid | Text]:
         yield terminal_table(cost, "Cost")
     for table in tables.comparisons(result):
         narrow = table.only("against", "change", "95 % interval", "p")
-        yield terminal_table(narrow, f"{table.title}: {title(result.headline)} against the base")
+        yield terminal_table(narrow, f"{table.title}: {title(result.headline)} compared")
     rows = [row for row in result.about.rows if row.note or row.absent]
     for name, text in [*((row.name, row.absent or row.note) for row in rows), *provenance(result)]:
         yield Text(printable(f"{name}: {text}"))
@@ -143,7 +148,7 @@ def markdown_page(result: Result, whole: bool = False) -> str:
     parts += _section("Results", results, MARKS)
     parts += _section("Comparisons", tables.comparisons(result))
     if whole:
-        parts += _section("By activity", tables.activity(result))
+        parts += _section("By activity", [*tables.activity(result), *tables.profiled(result)])
     if whole or any(row.published_seconds for row in result.about.rows):
         parts += _section("Cost and gain", [tables.cost(result)])
     if whole:
@@ -273,7 +278,7 @@ def html_page(result: Result) -> str:
         comparisons=tables.comparisons(result),
         curves=figures.curves(result),
         activity=figures.activity(result),
-        activity_tables=tables.activity(result),
+        activity_tables=[*tables.activity(result), *tables.profiled(result)],
         cost=tables.cost(result),
         profiles=tables.profiles(result),
         examples=result.examples,

@@ -1,14 +1,15 @@
 """The tables of a report: the one place that takes numbers from a result; a cell holds one and the text of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from reclm.benchmarks.comparisons import Difference
 from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow
-from reclm.benchmarks.significance import ActivityGroup, by_activity, over_users
-from reclm.benchmarks.verdict import Difference
+from reclm.benchmarks.significance import over_users
+from reclm.benchmarks.user_groups import PROFILED, UserGroup, by_activity, by_profile
 from reclm.intervals import NONE, Estimate, between, duration, number, p_value, percent
 from reclm.recommend.metrics import title
 
@@ -18,6 +19,15 @@ MARKS = (
     "Bold: the best of its column. *: significantly different from its base (p < .05, corrected by Holm). "
     "±: standard deviation over seeds. In brackets behind a published number: ours, relative to it."
 )
+
+FAMILIES = {
+    "base": "rows with profiles against their base",
+    "control": "against their best control",
+    "reference": "against the best reference",
+    "named": "other comparisons",
+}
+"""Families of tests in words."""
+FINDABLE = "Findable: the smallest effect that such a test finds with a probability of 80 %"
 
 
 @dataclass(frozen=True)
@@ -175,20 +185,29 @@ def _published(result: Result, row: str, protocol: str, metric: str, value: floa
 def comparisons(result: Result) -> list[Table]:
     """Tabulate for each protocol every row against those that it is compared with, in the headline metric."""
     verdict, begins, tables = result.verdict, first_of_groups(result), []
-    families = [test.family for test in verdict.differences if test.metric == result.headline]
-    corrected = f"p is corrected by Holm over {max(families, default=0)} tests"
-    if of_controls := [test.family for test in verdict.by_control.values()]:
-        corrected += f", over {max(of_controls)} for the best controls"
-    about = f"{title(result.headline)}; {corrected}; intervals are those of the single test"
-    head = ("", "against", "change", "95 % interval", "difference", "effect", "p", "users", "seeds")
+    about = (
+        f"{title(result.headline)}; {_families(result)}; intervals are those of the single test. {FINDABLE}"
+    )
+    head = (
+        "",
+        "against",
+        "change",
+        "95 % interval",
+        "difference",
+        "effect",
+        "p",
+        "findable",
+        "users",
+        "seeds",
+    )
     for protocol in (protocol.name for protocol in result.about.whole):
         rows: list[Row] = []
         for row in result.about.rows:
             here = (row.name, protocol, result.headline)
             same = (test for test in verdict.differences if (test.row, test.protocol, test.metric) == here)
             tests = [("", test) for test in same]
-            if control := verdict.by_control.get((row.name, protocol)):
-                tests.append(("best control", control))
+            best = {"best control": verdict.by_control, "best reference": verdict.by_reference}
+            tests += [(name, test) for name, by_row in best.items() if (test := by_row.get(here[:2]))]
             for at, (name, test) in enumerate(tests):
                 label = name if at else ", ".join(filter(None, (row.name, name)))
                 first = bool(rows) and not at and row.name in begins
@@ -197,8 +216,21 @@ def comparisons(result: Result) -> list[Table]:
     return tables
 
 
+def _families(result: Result) -> str:
+    """Say in a sentence within which families of tests p is corrected."""
+    verdict = result.verdict
+    headline = (test for test in verdict.differences if test.metric == result.headline)
+    tests = [*headline, *verdict.by_control.values(), *verdict.by_reference.values()]
+    sizes: dict[str, int] = {}
+    for test in tests:
+        sizes[test.of] = max(test.family, sizes.get(test.of, 0))
+    parts = [f"{words}: {sizes[family]}" for family, words in FAMILIES.items() if family in sizes]
+    corrected = f"p is corrected by Holm within each family of tests, over all protocols ({', '.join(parts)})"
+    return corrected + "; controls have no test of their own" * ("none" in sizes)
+
+
 def _comparison(difference: Difference) -> tuple[Cell, ...]:
-    test, tested = difference.test, not np.isnan(difference.p_holm)
+    test, tested = difference.test, difference.test.n >= 2
     return (
         Cell(difference.against),
         Cell(difference.size if tested else NONE, difference.change, significant=difference.significant),
@@ -206,6 +238,7 @@ def _comparison(difference: Difference) -> tuple[Cell, ...]:
         Cell(number(test.difference, sign=True), test.difference, test.low, test.high),
         Cell(number(test.effect, 2, sign=True), test.effect),
         Cell(p_value(difference.p_holm), difference.p_holm),
+        Cell(percent(difference.findable, sign=False), difference.findable),
         Cell(f"{test.n:,}", test.n),
         Cell(f"{test.seeds}", test.seeds),
     )
@@ -213,9 +246,25 @@ def _comparison(difference: Difference) -> tuple[Cell, ...]:
 
 def activity(result: Result) -> list[Table]:
     """Tabulate for each protocol the headline metric by the users' training interactions, differences below."""
+    return _by_users(result, activity_groups, "by interactions in training")
+
+
+def profiled(result: Result) -> list[Table]:
+    """Tabulate for each protocol the headline metric of users with a profile and of those without."""
+
+    def groups(result: Result, row: str, protocol: str) -> list[UserGroup]:
+        return by_profile(result, row, protocol, result.headline)
+
+    tables = _by_users(result, groups, "of users with a profile and without")
+    return [table for table in tables if set(PROFILED) <= set(table.head)]
+
+
+def _by_users(
+    result: Result, groups_of: Callable[[Result, str, str], list[UserGroup]], by: str
+) -> list[Table]:
     tables, begins = [], first_of_groups(result)
     for protocol in result.about.whole:
-        by_row = {row.name: activity_groups(result, row.name, protocol.name) for row in result.about.rows}
+        by_row = {row.name: groups_of(result, row.name, protocol.name) for row in result.about.rows}
         names = list(dict.fromkeys(group.name for groups in by_row.values() for group in groups))
         rows = []
         for row, groups in ((row, groups) for row, groups in by_row.items() if groups):
@@ -227,12 +276,12 @@ def activity(result: Result) -> list[Table]:
                 changes = [by_name[name].difference if name in by_name else None for name in names]
                 rows.append(Row(f"less {base}", tuple(map(_estimate, changes)), below=True))
         if rows:
-            about = f"{title(result.headline)} by interactions in training"
+            about = f"{title(result.headline)} {by}"
             tables.append(Table(protocol.name, ("", *map(dashed, names)), tuple(rows), about))
     return tables
 
 
-def activity_groups(result: Result, row: str, protocol: str) -> list[ActivityGroup]:
+def activity_groups(result: Result, row: str, protocol: str) -> list[UserGroup]:
     """Return the headline metric of users who are more and more active; empty where all are of one group."""
     groups = by_activity(result, row, protocol, result.headline)
     return groups if len(groups) > 1 else []

@@ -4,7 +4,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,10 +28,14 @@ BACKBONES = (
     "module:Class; "
     "may be repeated."
 )
+SEEDS = (
+    "Trials of each row; auto, after an estimate of the time: until effects of 5 % can be found, at most 20."
+)
 SELECT_ON = "The part that chooses the epoch; test is the papers' choice, and flatters."
+REFERENCES = "Rows of recommenders that cost seconds: EASE, neighbours, iALS, popularity, random order."
 LIMIT = (
-    "Write missing profiles of the first so many users, and items, 0 for all; default 300 with a language model, all "
-    "without one. Stored profiles are used in any case."
+    "Write missing profiles of so many users, and items, drawn at random (always the same), 0 for all; default 300 "
+    "with a language model, all without one. Stored profiles are used in any case."
 )
 
 COMMANDS = "[suite NAME | compare A B]"
@@ -43,7 +47,7 @@ def suite(
     suite: Annotated[str, typer.Argument(help="A suite of reclm, or a YAML file of your own.")],
     rows: opt.Rows = None,
     dataset: Annotated[opt.Text, opt.option("In place of the suite's data set.")] = None,
-    seeds: Annotated[opt.Count, opt.option("Trials of each row.", min=1)] = None,
+    seeds: Annotated[Any, opt.seeds_option(SEEDS)] = None,
     epochs: opt.Epochs = None,
     kinds: opt.KindsOption = "both",
     controls: opt.Controls = False,
@@ -101,12 +105,14 @@ def bench(
     kinds: opt.KindsOption = "both",
     limit: Annotated[opt.Count, opt.option(LIMIT, min=0)] = None,
     store: opt.StoreFolder = None,
-    seeds: Annotated[int, opt.option("Trials of each row.", min=1)] = 1,
+    seeds: Annotated[Any, opt.seeds_option(SEEDS)] = 1,
     epochs: opt.Epochs = None,
     select_on: Annotated[opt.SelectOn, opt.option(SELECT_ON)] = "valid",
     set_: Annotated[opt.Texts, opt.setting("Option of the backbone or of its training.")] = None,
     profiler_set: Annotated[opt.Texts, opt.setting("Setting of the profiler.", "--profiler-set")] = None,
     controls: opt.Controls = False,
+    references: Annotated[bool, opt.option(REFERENCES, "--references/--no-references")] = True,
+    recipe: opt.Recipe = "default",
     search: opt.Search = None,
     jobs: opt.Jobs = 1,
     fresh: opt.Fresh = False,
@@ -163,6 +169,8 @@ def bench(
         profiles if augment else None,
         seeds=seeds,
         controls=controls,
+        references=references,
+        recipe=recipe,
         search=search or 0,
         jobs=jobs,
         epochs=epochs,
@@ -189,6 +197,8 @@ def _next(result: "Result", data: "Dataset", controls: bool) -> None:
         say(f"next: {same} --controls   (what the profiles must beat)")
     elif writers and result.about.seeds < 3 and len(result.about.rows) > 1:
         say(f"next: {once} --seeds 3   (does it hold for other seeds?)")
+    elif result.about.first_look is None and result.verdict.needs_seeds:
+        say(f"next: {once} --seeds auto   (which effects of 5 % would be found?)")
     if result.about.failures or result.folder is None or not (result.folder / "models").is_dir():
         return  # there may be no model to recommend
     user = data.users.ids(data.train.user_idx[:1])[0]

@@ -72,6 +72,17 @@ def show(name: opt.DatasetArgument, home: opt.Home = None) -> None:
 
 
 @app.command()
+def check(name: opt.DatasetArgument, home: opt.Home = None) -> None:
+    """Measure how far simple recommenders get on a data set, and say whether profiles could help."""
+    found = reclm.load_dataset(name).check()
+    head, *rows = found.rows()
+    show_table(head, rows, name)
+    for line in (*found.findings, found.answer):
+        say(line)
+    opt.next_step(f"reclm bench --dataset {shlex.quote(name)} --augment")
+
+
+@app.command()
 def export(
     name: opt.DatasetArgument,
     out: Annotated[Path, opt.option("A new folder; the files are named after it.")],

@@ -50,6 +50,20 @@ def _set_trust(trust: bool) -> bool:
     return trust
 
 
+def _seeds(text: str | int) -> int | str:
+    """Read a number of seeds, or auto."""
+    if text == "auto":
+        return text
+    if not str(text).isdecimal() or int(text) < 1:
+        raise typer.BadParameter("give a whole number of at least 1, or auto")
+    return int(text)
+
+
+def seeds_option(text: str) -> Any:
+    """Return the option ``--seeds``."""
+    return option(text, parser=_seeds, metavar="N|auto")
+
+
 _home = {"callback": _set_home, "is_eager": True, "show_default": False}
 Home = Annotated[File, option("Folder of your work; default $RECLM_HOME, else ./reclm-home.", **_home)]
 _trust = "Run the code of module:Class that a suite, a file of options or a model's folder names."
@@ -78,7 +92,14 @@ StoreFolder = Annotated[File, option("Folder of the profiles, in place of the wo
 AdapterFolder = Annotated[File, option("0.1's --profiler FOLDER.", hidden=True)]
 Settings = Annotated[Texts, setting("Setting of the profiler.")]
 SelectOn = Literal["valid", "test"]
-Epochs = Annotated[Count, option("Most epochs of a trial; default 50, or those of the suite.", min=1)]
+Epochs = Annotated[Count, option("Most epochs of a trial; default 60, or those of recipe or suite.", min=1)]
+_recipe = "Options that are not given: default does well on many data sets, paper is each paper's."
+Recipe = Annotated[Literal["default", "paper"], option(_recipe)]
+_fusion = (
+    "How profiles enter: dual-mlp is the papers'; residual begins as the plain model; text joins an item's profile to "
+    "its text (a user's is the residual term); auto takes what gains on validation, and may leave them out."
+)
+Fusion = Annotated[Literal["dual-mlp", "residual", "text", "auto"], option(_fusion)]
 _controls = (
     "Train with controls for the profiles, too: others' profiles, random vectors, item text, keywords."
 )
@@ -138,8 +159,9 @@ def is_default(context: typer.Context, name: str) -> bool:
 
 
 def next_step(command: str, note: str = "", **options: Any) -> None:
-    """Name a command that may come next."""
-    say(f"next: {command}{flags(**options)}{f'   ({note})' * bool(note)}")
+    """Name a command that may come next; one of ours gets the ``--home`` of this command."""
+    ours = flags(**options) if command.startswith("reclm ") else ""
+    say(f"next: {command}{ours}{f'   ({note})' * bool(note)}")
 
 
 def refuse(context: typer.Context, allowed: set[str], reason: str) -> None:

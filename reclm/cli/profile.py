@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from reclm.profiles.run import ProfileRun
 
 CARRY_OVER = "The data have changed: set profiles aside, take over answers to equal prompts, write the rest."
+LIMIT = (
+    "Only so many users, and so many items, drawn at random: always the same, a higher limit adds to them."
+)
 ASK_AGAIN = "Also ask prompts that got no answer before: refused, cut, empty, too long."
 
 
@@ -24,7 +27,7 @@ def profile(
     adapter: opt.AdapterFolder = None,
     encoder: opt.EncoderName = None,
     kinds: opt.KindsOption = "both",
-    limit: Annotated[opt.Count, opt.option("Only the first so many users, and so many items.", min=1)] = None,
+    limit: Annotated[opt.Count, opt.option(LIMIT, min=1)] = None,
     prompts: Annotated[opt.Count, opt.option("Only those with the so many commonest prompts.", min=1)] = None,
     dry_run: Annotated[bool, opt.option("Count and estimate; write nothing.", "--dry-run")] = False,
     store: opt.StoreFolder = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import reclm
 from reclm.cli import options as opt
 from reclm.console import printable, say, show_table
+from reclm.errors import BadInput
 
 if TYPE_CHECKING:
     from reclm.data.id_map import IdMap
@@ -62,7 +63,9 @@ def fit(
     backbone: Annotated[str, opt.option("As of reclm bench.")] = "lightgcn",
     dataset: opt.DatasetName = "ml-100k",
     store: Annotated[opt.File, opt.option("A profile store to augment the model with.")] = None,
+    fusion: opt.Fusion = "dual-mlp",
     encoder: opt.EncoderName = None,
+    recipe: opt.Recipe = "default",
     epochs: Annotated[opt.Count, opt.option("Epochs; at most so many where a part validates.", min=1)] = None,
     seed: Annotated[int, opt.option("Of initial weights and draws.", min=0)] = 0,
     set_: Annotated[opt.Texts, opt.setting("Option of the backbone or of its training.")] = None,
@@ -78,12 +81,18 @@ def fit(
     from reclm.files import draft_folder, move_to_free
     from reclm.folders import current, make_folder
 
+    if store is None and fusion != "dual-mlp":
+        message = "--fusion is about profiles, which this trains without; add --store FOLDER"
+        raise BadInput(message, value=fusion, where="--fusion", remedy="--store")
     data = reclm.load_dataset(dataset)
     if out is not None:
         make_folder(out, "--out")
     profiles = None if store is None else reclm.Profiles.open(store, data, encoder=encoder)
     settings = parse_settings(set_ or [])
-    model = reclm.fit(backbone, data, profiles, seed=seed, epochs=epochs, encoder=encoder, **settings)
+    options: dict[str, Any] = {"recipe": recipe, "seed": seed, "epochs": epochs, "encoder": encoder}
+    if profiles is not None:
+        options["fusion"] = fusion
+    model = reclm.fit(backbone, data, profiles, **options, **settings)
     if out is not None:
         model.save(out)
         folder = out
@@ -93,6 +102,8 @@ def fit(
             model.save(draft / place)
             folder = move_to_free(draft, run) / place
     say(f"trained {len(model.history)} epochs on {len(data.train):,} interactions; model in {folder}")
+    if kept := model.about.chosen.get("fusion"):
+        say(f"fusion chosen on validation: {kept}")
     user = data.users.ids(data.train.user_idx[:1])[0]
     opt.next_step("reclm recommend", users=user, run=folder, trust=":" in backbone)
 

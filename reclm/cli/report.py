@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reclm.cli.options import next_step
+from reclm.cli.options import Home, next_step
 from reclm.console import say, show
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run that `reclm bench` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default the run's own.")] = None,
+    home: Home = None,
 ) -> None:
     """Write a run's report: one HTML page with verdict, tables and pictures; Markdown, LaTeX and CSV."""
     from reclm.benchmarks.report import write_report

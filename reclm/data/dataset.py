@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -185,6 +186,7 @@ class Dataset:
         report: counts of the reader; not part of the fingerprint.
         sessions: of a ``next-item`` data set (:func:`reclm.data.sessions.next_item`).
         folder: where it was loaded from; None for one made in memory.
+        by_time: split at moments: no training interaction is later than one of validation, none of these than a test.
     """
 
     name: str
@@ -199,6 +201,7 @@ class Dataset:
     report: ReadReport = field(default_factory=ReadReport)
     sessions: "Sessions | None" = None
     folder: Path | None = None
+    by_time: bool = False
 
     @classmethod
     def from_frames(
@@ -212,7 +215,7 @@ class Dataset:
         rating: str | None = None,
         label: str | None = "label",
         text: Sequence[str] | str | None = None,
-        split: Literal["per-user", "given", "sessions"] = "per-user",
+        split: Literal["per-user", "time", "given", "sessions"] = "per-user",
         name: str = "mine",
         **options: Any,
     ) -> "Dataset":
@@ -234,9 +237,10 @@ class Dataset:
             text: columns of item text, most telling first, or a template such as ``"{title}[. {genre}]"``. Default: all
                 columns of strings but the id.
             split: ``per-user``: each user's newest interactions are held out, and whole items for zero-shot (options:
-                :class:`~reclm.data.splits.SplitOptions`). ``given``: the column ``split`` (option ``split_column``)
-                says train, valid or test. ``sessions``: the ``next-item`` protocol (options:
-                :class:`~reclm.data.sessions.SessionOptions`).
+                :class:`~reclm.data.splits.SplitOptions`). ``time``: all from one moment on is the test, from an
+                earlier one on validation; items first seen in the test are zero-shot (the same options). ``given``: the
+                column ``split`` (option ``split_column``) says train, valid or test. ``sessions``: the ``next-item``
+                protocol (options: :class:`~reclm.data.sessions.SessionOptions`).
             name: the name of the data set.
             options: of the split.
 
@@ -289,6 +293,18 @@ class Dataset:
         from reclm.data.summary import summarise
 
         return summarise(self)
+
+    def check(self, progress: bool = True) -> Any:
+        """Measure how far simple recommenders get on validation and test; say whether profiles could help.
+
+        Returns:
+            a :class:`~reclm.recommend.check.DataCheck`: its text is a table and a paragraph.
+
+        Raises:
+            NotFound: if the data set has no test part.
+        """
+        # recommenders stand above data: reached by name, when they are wanted
+        return import_module("reclm.recommend.check").check(self, progress)
 
     def save(self, folder: str | Path) -> None:
         """Write the data set to ``folder``, whole or not at all; a data set already there is replaced.
@@ -344,6 +360,8 @@ class Dataset:
         if (sessions := self.sessions) is not None:
             for array in (sessions.users, sessions.history, sessions.future, sessions.split):
                 digest.update(f"{array.shape}".encode() + array.tobytes())
+        if self.by_time:
+            digest.update(b"by time")
         return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
 """Ids of a data set and the rows they stand for."""
 
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,11 @@ class IdMap:
     def take(self, rows: np.ndarray) -> "IdMap":
         """Return the map of ``rows`` ``(n,)``, in their order."""
         return IdMap(self.array.take(pa.array(rows)), self.what)
+
+    def shuffled(self, rows: np.ndarray) -> np.ndarray:
+        """Return ``rows`` ``(n,)`` in a random order of their ids: that of two ids is the same among any others."""
+        lots = b"".join(blake2b(id.encode(), digest_size=8).digest() for id in self.ids(rows))
+        return rows[np.argsort(np.frombuffer(lots, np.uint64), kind="stable")]
 
     def find(self, ids: Iterable[object] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the rows ``(n,)`` int64 of some ids, -1 where an id is unknown; ``104.0`` finds ``104``, too."""

@@ -60,3 +60,12 @@ def item_texts(fields: pa.Table, template: str = "") -> list[str]:
         return "".join(parts).lstrip(" .,;:").rstrip()
 
     return [text(row) for row in range(fields.num_rows)]
+
+
+def joined_text(text: str, profile: str) -> str:
+    """Return an item's text and its profile as one text; where one is empty, the other.
+
+    >>> joined_text("Alien (1979)", "Mood: dark.")
+    'Alien (1979). Mood: dark.'
+    """
+    return f"{text.rstrip(' .')}. {profile}" if text and profile else text or profile

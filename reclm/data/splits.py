@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +54,22 @@ def per_user_temporal(
     part = np.full(len(user_idx), TRAIN, np.int8)
     part[place < (tested + validated)[user_idx]] = VALID
     part[place < tested[user_idx]] = TEST
+    return part
+
+
+def at_moments(timestamp: np.ndarray, valid: float, test: float) -> np.ndarray:
+    """Return the part ``(n,)`` int8 of each interaction: all from one moment on test, from an earlier one validate.
+
+    The moments leave the newest ``test`` and, before these, the newest ``valid`` of all interactions; of equal times
+    all are in the later part, so that training lies wholly before validation, and validation before the test.
+    """
+    ascending = np.sort(timestamp)
+    part = np.full(len(timestamp), TRAIN, np.int8)
+    for which, fraction, newest in ((VALID, valid, valid + test), (TEST, test, test)):
+        if fraction and len(timestamp):
+            # the tolerance lets 0.1 of 30 be 3, not 2
+            moment = ascending[-max(1, int(newest * len(timestamp) + 1e-9))]
+            part[timestamp >= moment] = which
     return part
 
 
@@ -117,12 +133,17 @@ def pairs(user_idx: np.ndarray, item_idx: np.ndarray, items: int) -> np.ndarray:
 class SplitOptions(Config):
     """Options of filtering and splitting a log."""
 
+    split: Literal["per-user", "time"] = "per-user"
+    """``per-user``: each user's newest interactions are held out, and whole items for zero-shot. ``time``: all that
+    happened from one moment on is the test, from an earlier one on validation, so that training knows no future; items
+    first seen in the test are ranked zero-shot."""
     valid: Fraction = 0.1
-    """Fraction of each user's interactions that chooses the model: those just before the test part."""
+    """Fraction of each user's interactions (with ``time``: of all) that chooses the model: just before the test."""
     test: Fraction = 0.1
-    """Fraction of each user's interactions to test on: the newest."""
+    """Fraction of each user's interactions (with ``time``: of all) to test on: the newest."""
     held_out_items: Fraction = 0.1
-    """Fraction of the items that training never sees; all their interactions are tested on, zero-shot."""
+    """Fraction of the items that training never sees; all their interactions are tested on, zero-shot. Not with
+    ``time``: there the new items are held out."""
     min_rating: float = 0.0
     """Interactions rated lower are left out. All others count as positives, whatever their rating."""
     min_user: Annotated[int, Field(ge=1)] = 1
@@ -135,6 +156,10 @@ class SplitOptions(Config):
     @model_validator(mode="after")
     def _leave_some_to_train_on(self) -> "SplitOptions":
         check_fractions(self.valid, self.test)
+        if self.split == "time" and self.held_out_items and "held_out_items" in self.model_fields_set:
+            raise ValueError(
+                "split=time holds out the items that are new in the test: leave held_out_items out"
+            )
         return self
 
 
@@ -176,22 +201,18 @@ def from_log(
 ) -> Dataset:
     """Filter and split a log.
 
-    Protocols: ``full-shot`` ranks the items that are not held out; ``zero-shot``, if items are held out, those that
-    are. Users left without training interactions, and users and items without any, are dropped. ``item_text`` has a
-    row an item; ``report`` receives what is dropped and kept.
+    Protocols: ``full-shot`` ranks the items that are not held out, or with ``split=time`` all; ``zero-shot``, if there
+    are any, those that are held out, or first seen in the test. Users left without training interactions, and users
+    and items without any, are dropped. ``item_text`` has a row an item; ``report`` receives what is dropped and kept.
+    BadInput where a split by time has no times.
     """
     rows = rows_to_keep(log, options, report)
     log = log if len(rows) == len(log) else log.take(rows)
-    generator = np.random.default_rng(options.seed)
-    used = np.flatnonzero(np.bincount(log.item_idx, minlength=len(items)))
-    if log.timestamp is None:
-        report.count("interactions without a time, split in random order", len(log))
-    held_out = np.zeros(len(items), bool)
-    held_out[used[hold_out_items(len(used), options.held_out_items, generator)]] = True
-    part = np.full(len(log), TEST, np.int8)
-    warm = ~held_out[log.item_idx]
-    timestamp = None if log.timestamp is None else log.timestamp[warm]
-    part[warm] = per_user_temporal(log.user_idx[warm], timestamp, options.valid, options.test, generator)
+    by_time = options.split == "time"
+    if by_time:
+        part, held_out = _split_by_time(name, log, len(items), options)
+    else:
+        part, held_out = _split_by_user(log, len(items), options, report)
     trained = np.bincount(log.user_idx[part == TRAIN], minlength=len(users)).astype(bool)[log.user_idx]
     part = part[trained]
     report.drop("of a user without training interactions", int((~trained).sum()))
@@ -208,8 +229,41 @@ def from_log(
     log = replace(log, user_idx=user_idx, item_idx=item_idx)
     cold = held_out[item_rows]
     parts = (log.take(part == TRAIN), log.take(part == VALID), log.take(part == TEST))
-    protocols = protocols_of(np.flatnonzero(~cold), np.flatnonzero(cold))
-    return finished(Dataset(name, users, items, *parts, item_text, protocols, text_template, report))
+    protocols = protocols_of(
+        np.arange(len(items)) if by_time else np.flatnonzero(~cold), np.flatnonzero(cold)
+    )
+    more = (text_template, report)
+    return finished(Dataset(name, users, items, *parts, item_text, protocols, *more, by_time=by_time))
+
+
+def _split_by_user(
+    log: Interactions, items: int, options: SplitOptions, report: ReadReport
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part ``(n,)`` of each interaction, and which items ``(items,)`` bool are held out."""
+    generator = np.random.default_rng(options.seed)
+    used = np.flatnonzero(np.bincount(log.item_idx, minlength=items))
+    if log.timestamp is None:
+        report.count("interactions without a time, split in random order", len(log))
+    held_out = np.zeros(items, bool)
+    held_out[used[hold_out_items(len(used), options.held_out_items, generator)]] = True
+    part = np.full(len(log), TEST, np.int8)
+    warm = ~held_out[log.item_idx]
+    timestamp = None if log.timestamp is None else log.timestamp[warm]
+    part[warm] = per_user_temporal(log.user_idx[warm], timestamp, options.valid, options.test, generator)
+    return part, held_out
+
+
+def _split_by_time(
+    name: str, log: Interactions, items: int, options: SplitOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part ``(n,)`` of each interaction, and which items ``(items,)`` bool are first seen in the test."""
+    if log.timestamp is None:
+        message = (
+            f"data set {name!r} has no times, which split=time needs; name their column, or split=per-user"
+        )
+        raise BadInput(message, value="time", where=name, remedy="split=per-user")
+    part = at_moments(log.timestamp, options.valid, options.test)
+    return part, ~np.bincount(log.item_idx[part != TEST], minlength=items).astype(bool)
 
 
 def ranked(idx: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -55,6 +55,7 @@ class _Head(Config):
     report: _Report = Field(default_factory=_Report)
     prepared: dict[str, Any] = Field(default_factory=dict)
     sessions: _Sessions | None = None
+    by_time: bool = False
 
 
 def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:
@@ -97,6 +98,8 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
         "report": dict(zip(_REPORT, vars(dataset.report).values(), strict=True)),
         "prepared": dict(prepared),
     }
+    if dataset.by_time:
+        head["by_time"] = True
     if dataset.sessions is not None:
         pq.write_table(dataset.sessions.to_table(), folder / SESSIONS)
         head["sessions"] = dataset.sessions.head()
@@ -143,7 +146,8 @@ def load_folder(folder: Path) -> Dataset:
         rest: dict[str, Any] = {"item_text": item_text, "text_template": head["text_template"]}
         report = _Report.model_validate(head.get("report", {}))
         rest |= {"protocols": protocols, "report": ReadReport(*(getattr(report, name) for name in _REPORT))}
-        dataset = Dataset(head["name"], *ids, train, valid, test, **rest, sessions=sessions, folder=folder)
+        rest |= {"sessions": sessions, "folder": folder, "by_time": head.get("by_time", False)}
+        dataset = Dataset(head["name"], *ids, train, valid, test, **rest)
         fingerprint = dataset.fingerprint
     except (
         OSError,

@@ -1,6 +1,6 @@
 """The dual MLP that puts profile text into a recommender's features (RecLM, arXiv 2412.19302, equations 1 and 2)."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reclm.profiles.matrix import ProfileMatrix
+
+if TYPE_CHECKING:
+    from reclm.fusion.residual import ResidualTerm
 
 
 def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
@@ -69,22 +72,24 @@ class DualMLP(nn.Module):
 
 
 class ProfileFusion(nn.Module):
-    """Fuse a side's profiles into its base features: ``Ψ(x ‖ T_pro(p))``.
+    """Fuse a side's profiles into its base features: ``Ψ(x ‖ T_pro(p))``, or ``x + g ∘ W p``.
 
     The papers call it the profile *adapter*. Equal profiles are held, and transformed, once: of MIND's 57,128 users
-    only about a quarter differ. A row without a profile is fused with zeros in place of ``T_pro(p)``.
+    only about a quarter differ. A row without a profile is fused with zeros in place of what a profile is encoded to.
 
     Args:
-        mlp: hand the same one to both sides to share it, as the paper does.
+        mlp: the dual MLP (hand the same one to both sides to share it, as the paper does), or a
+            :class:`~reclm.fusion.residual.ResidualTerm`.
         normalize: scale ``T_pro(p)`` to length one first (the release does so for users, not for items).
     """
 
     index: Tensor
     vectors: Tensor
 
-    def __init__(self, profiles: ProfileMatrix, mlp: DualMLP, *, normalize: bool) -> None:
+    def __init__(self, profiles: ProfileMatrix, mlp: "DualMLP | ResidualTerm", *, normalize: bool) -> None:
         super().__init__()
-        self.mlp, self.normalize = mlp, normalize
+        self.mlp: Any = mlp
+        self.normalize = normalize
         vectors, place = _distinct_rows(profiles.vectors[profiles.present].astype(np.float32))
         # rows without a profile point at a row of zeros behind the transformed profiles
         index = np.full(len(profiles), len(vectors))

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
-from reclm.data.item_text import item_texts
+from reclm.data.item_text import item_texts, joined_text
 from reclm.errors import BadInput, Busy, Damaged
 from reclm.files import Lock
 from reclm.folders import Workspace, current, slug
@@ -57,6 +58,11 @@ class ProfileMatrix:
         return cls(matrix, present)
 
     @classmethod
+    def without_vectors(cls, texts: Sequence[str]) -> "ProfileMatrix":
+        """Tell who has a profile, of texts in row order, where nobody reads the vectors: they are not encoded."""
+        return cls(np.zeros((len(texts), 1), np.float32), np.array([bool(text) for text in texts], bool))
+
+    @classmethod
     def of_texts(cls, texts: dict[str, str], encoder: TextEncoder, idmap: IdMap) -> "ProfileMatrix":
         """Encode texts by id, all anew, into the row order of ``idmap``."""
         return cls.from_rows(list(texts), encoder.encode(list(texts.values())), idmap)
@@ -79,20 +85,68 @@ def profile_vectors(
     return ids.filter(stored), vectors[stored.to_numpy(zero_copy_only=False)]
 
 
+def row_texts(texts: Mapping[str, str], idmap: IdMap) -> list[str]:
+    """Return texts by id in the row order of ``idmap``, empty where there is none; ids that it lacks are left out."""
+    rows = [""] * len(idmap)
+    for row, text in zip(idmap.find(list(texts)), texts.values(), strict=True):
+        if row >= 0:
+            rows[row] = text
+    return rows
+
+
 def item_text_features(
     view: TrainingView, encoder: TextEncoder, workspace: Workspace | None = None, progress: bool = True
 ) -> np.ndarray:
     """Return the item text features ``f_v`` ``(I, t)`` float32 in row order, zero without text; they are cached."""
-    texts = dict(zip(view.items.ids(), item_texts(view.item_text, view.text_template), strict=True))
-    folder = (workspace or current()).store(view.name, ITEM_TEXT)
+    return _text_features(
+        view, item_texts(view.item_text, view.text_template), "", encoder, workspace, progress
+    )
+
+
+def joined_cache(store: Path, control: str | None = None) -> str:
+    """Return the name of the cache of :func:`joined_features` of a store's profiles, or of a control of them."""
+    return _hash(f"{store.resolve()} {control or ''}")[:12]
+
+
+def joined_features(
+    view: TrainingView,
+    profiles: Sequence[str],
+    cache: str,
+    encoder: TextEncoder,
+    workspace: Workspace | None = None,
+    progress: bool = True,
+) -> ProfileMatrix:
+    """Return the features ``(I, t)`` of the items' texts, each joined with its profile, before they are encoded.
+
+    Args:
+        profiles: of each item, empty where it has none.
+        cache: a name for the source of the profiles, under which the features are cached.
+    """
+    texts = item_texts(view.item_text, view.text_template)
+    joined = [joined_text(text, profile) for text, profile in zip(texts, profiles, strict=True)]
+    features = _text_features(view, joined, cache, encoder, workspace, progress)
+    return ProfileMatrix(features, ProfileMatrix.without_vectors(profiles).present)
+
+
+def _text_features(
+    view: TrainingView,
+    texts: Sequence[str],
+    cache: str,
+    encoder: TextEncoder,
+    workspace: Workspace | None,
+    progress: bool,
+) -> np.ndarray:
+    """Return the vectors ``(I, t)`` of one text an item, zero where it is empty."""
+    by_id = dict(zip(view.items.ids(), texts, strict=True))
+    folder = (workspace or current()).store(view.name, "-".join(filter(None, (ITEM_TEXT, cache))))
     # no fingerprint: a text's vector is the same whatever the splits are
     with ProfileStore.open(folder, "any", ITEM_TEXT, view.name) as store:
         stored = store.texts("item")
-        changed = [(id, text) for id, text in texts.items() if text != stored.get(id, "")]
+        changed = [(id, text) for id, text in by_id.items() if text != stored.get(id, "")]
         store.add(Profile("item", id, text, _hash(text), ITEM_TEXT) for id, text in changed)
     # the lock is released: another process may need these texts, too
     features = profile_matrix(store, encoder, "item", view.items, progress).vectors
-    features[[not text for text in texts.values()]] = 0.0
+    features[[not text for text in texts]] = 0.0
     return features
 
 

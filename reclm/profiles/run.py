@@ -164,14 +164,16 @@ def plans(
     """Yield a plan a round: its prompts, most shared first, compared with the answers in the store (None: empty).
 
     A round is planned when its plan is asked for: by then ``known`` has the profiles of earlier rounds. Planned are the
-    first ``limit`` subjects, those of the ``prompts`` commonest prompts, and the user_idx (item_idx) in ``rows``;
-    prompts that were refused are among the missing ones where ``ask_again`` is true.
+    ``limit`` random subjects, of earlier rounds first and always the same (a higher limit adds others to them), those
+    of the ``prompts`` commonest prompts, and the user_idx (item_idx) in ``rows``; prompts that were refused are among
+    the missing ones where ``ask_again`` is true.
     """
     rounds = profiler.rounds(view, kind)
     if rows is not None:
         rounds = [idx[np.isin(idx, rows)] for idx in rounds]
     for number, idx in enumerate(rounds, start=1):
-        subjects = list(islice(profiler.subjects(view, kind, idx, known), limit))
+        order = idx if limit is None else view.idmap(kind).shuffled(idx)
+        subjects = list(islice(profiler.subjects(view, kind, order, known), limit))
         chosen = _most_shared_first(subjects, prompts)
         name = f"round {number} of {len(rounds)}" if len(rounds) > 1 else ""
         plan = replace(

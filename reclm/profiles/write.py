@@ -49,7 +49,8 @@ def write_profiles(
             (``auto``).
         engine_options: of the engine, such as ``{"in_flight": 4}``; see :mod:`reclm.llm.engines`.
         kinds: ``user``, ``item`` or both.
-        limit: only the first so many users, and so many items.
+        limit: only so many users, and so many items: drawn at random by their ids, always the same ones; a higher
+            limit adds others to them.
         prompts: only users (items) that share one of the so many commonest prompts.
         encoder: the text encoder, a name on the hub or a folder; by default the profiler's own, where it was tuned with
             one, else all-MiniLM-L6-v2.

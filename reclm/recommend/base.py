@@ -2,8 +2,8 @@
 
 from abc import ABC
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,9 +12,26 @@ from torch import Tensor, nn
 
 from reclm.config import Config as BaseConfig
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
-from reclm.errors import NotFound
+from reclm.errors import BadInput, NotFound, unknown
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.evaluate import Scorer, Task, evaluate
+
+Fusion = Literal["dual-mlp", "residual", "text", "auto"]
+"""How profiles enter a recommender.
+
+- ``dual-mlp``: the papers': ``Ψ(x ‖ T_pro(p))`` in place of the feature ``x`` (RecLM, arXiv 2412.19302, equation 2);
+- ``residual``: ``x + g ∘ W p``, nothing at first (:class:`~reclm.fusion.residual.ResidualTerm`), with the options that
+  item text has (``text_dropout``) and the training's weight decay;
+- ``text``: an item's profile joins its text before that is encoded; a user has no text, and its profile is the
+  residual term;
+- ``auto``: none of them, ``residual`` or ``text``, by validation (:mod:`reclm.recommend.auto_fusion`).
+"""
+
+
+def check_fusion(fusion: str) -> None:
+    """Raise NotFound for an unknown fusion."""
+    if fusion not in get_args(Fusion):
+        raise unknown("fusion", fusion, get_args(Fusion))
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +42,8 @@ class Inputs:
         users, items: their numbers, ``U`` and ``I``.
         item_text: ``(I, t)`` float32, raw text features ``f_v``; zeros for an item without text.
         user_profiles, item_profiles: None leaves that side as it is.
+        fusion: how profiles enter; a backbone is built with one that is no choice (:meth:`by`).
+        joined: ``(I, t)`` features of the items' texts joined with their profiles; ``present`` tells who has one.
     """
 
     users: int
@@ -33,6 +52,18 @@ class Inputs:
     item_text: np.ndarray | None = None
     user_profiles: ProfileMatrix | None = None
     item_profiles: ProfileMatrix | None = None
+    fusion: Fusion = "dual-mlp"
+    joined: ProfileMatrix | None = None
+
+    def by(self, fusion: Fusion | None) -> "Inputs":
+        """Return the inputs of a model that profiles enter by ``fusion``; None: that they do not enter."""
+        if fusion == "text":
+            assert self.joined is not None
+            text: dict[str, Any] = {"item_text": self.joined.vectors, "item_profiles": None}
+            return replace(self, **text, fusion="text", joined=None)
+        if fusion is None:
+            return replace(self, user_profiles=None, item_profiles=None, fusion="dual-mlp", joined=None)
+        return replace(self, fusion=fusion, joined=None)
 
 
 class Backbone(nn.Module, ABC):
@@ -55,12 +86,15 @@ class Backbone(nn.Module, ABC):
     """True if it learns nothing about the user: tables name the rows that do not beat it."""
     reference: ClassVar[bool] = False
     """True if it learns in seconds: what another recommender is worth shows beside it."""
+    seeded: ClassVar[bool] = True
+    """False if it draws nothing, so that all seeds give the same."""
     config: Any
 
     def __init__(self, config: Any, inputs: Inputs, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.n_items = inputs.items
+        self.chosen: dict[str, Any] = {}
 
     @classmethod
     def reads_text(cls, config: Any) -> bool:
@@ -86,6 +120,32 @@ class Backbone(nn.Module, ABC):
             remedy = f"--augment --kind {kind}"
             message = f"backbone {name!r} ranks by {kind} profiles, and there are none; add {remedy}"
             raise NotFound(message, value=kind, where=name, remedy=remedy)
+
+    @classmethod
+    def check_fusion(cls, fusion: str, config: Any, kinds: Container[ProfileKind], name: str) -> None:
+        """Raise BadInput where profiles of ``kinds`` cannot enter a model with these options by a fusion."""
+        reason, remedy = "", "residual"
+        if cls.needs_profiles and fusion != "dual-mlp":
+            reason = (
+                f"backbone {name!r} ranks by profiles themselves, and fuses nothing; leave the fusion out"
+            )
+            remedy = "dual-mlp"
+        elif fusion == "text" and "item" not in kinds:
+            reason = "profiles of items join their texts, and there are none; write some, or take 'residual'"
+        elif fusion == "text" and not cls.reads_text(config):
+            reason = f"backbone {name!r} reads no item text here; give it items='id+text', or take 'residual'"
+        if reason:
+            raise BadInput(f"fusion = {fusion!r}: {reason}", value=fusion, where="fusion", remedy=remedy)
+
+    @classmethod
+    def joins_text(cls, fusion: str, config: Any, kinds: Container[ProfileKind]) -> bool:
+        """Return whether item profiles are to be joined to item text for a fusion."""
+        return fusion in ("text", "auto") and "item" in kinds and cls.reads_text(config)
+
+    @classmethod
+    def row_name(cls, name: str, data: Dataset) -> str:
+        """Return what a table calls it on a data set."""
+        return name
 
     def representations(self, profile_of: Mapping[int, np.ndarray] | None = None) -> tuple[Tensor, Tensor]:
         """Return the vectors scored, ``(U, d')`` and ``(I, d')``, with the present weights.
@@ -114,7 +174,7 @@ class Backbone(nn.Module, ABC):
     def choose_option(self, valid: Task, metric: str, **values: Sequence[Any]) -> None:
         """Take the value of one option that does best by ``metric`` on validation, unless the option is given.
 
-        The option is a buffer of its name, so that it is saved with the model.
+        The option is a buffer of its name, so that it is saved with the model; ``chosen`` names it and the value.
         """
         ((name, tried),) = values.items()
         if name in self.config.model_fields_set:
@@ -123,7 +183,9 @@ class Backbone(nn.Module, ABC):
         for value in tried:
             self._set(name, value)
             found[value] = evaluate(self.scorer(), valid, [metric]).mean()[metric]
-        self._set(name, max(found, key=lambda value: found[value]))
+        self.chosen[name] = best = max(found, key=lambda value: found[value])
+        if best != tried[-1]:
+            self._set(name, best)
 
     def _set(self, name: str, value: Any) -> None:
         self.get_buffer(name).fill_(value)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from reclm.config import Config
 from reclm.errors import BadInput, NotFound
 from reclm.fusion.dual_mlp import DualMLP, ProfileFusion, transform
+from reclm.fusion.residual import ResidualTerm
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import Scorer
@@ -42,7 +43,7 @@ class BackboneConfig(Config):
     """Scale item features to length one before they are scored and before they enter a graph. RecLM's release does
     so for fused features only; here Base and Augment are treated alike, so that they differ by the profiles alone."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the transformed profiles. RecLM's release: 0."""
+    """Dropout on the profiles that the dual MLP transformed. RecLM's release: 0."""
     loss: Literal["bpr", "softmax"] = "bpr"
     """``bpr``, the papers': an item before one that the user has not touched; ``softmax``: before all of them
     (cross-entropy)."""
@@ -56,7 +57,7 @@ class BackboneConfig(Config):
     """Share of the items whose embedding a step leaves out, so that their text stands alone, as a new item's does
     (``items=id+text``)."""
     text_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the text features."""
+    """Dropout on the text features, and on the profiles of a residual term."""
     text_layers: Literal[1, 2] = 2
     """Layers of ``T_raw``: the papers' two with a ReLU between, or one without bias."""
 
@@ -64,10 +65,10 @@ class BackboneConfig(Config):
 class EmbeddingBackbone(Backbone):
     """A recommender of learned features: users have an embedding ``x_u``, items what ``config.items`` names.
 
-    With profiles both sides go through the dual MLP (RecLM, equation 2); the results are the layer-0 features. A
-    subclass writes :meth:`represent`; one that scores by something else than a dot product also :meth:`pair_scores`
-    and :meth:`factors`; one whose representations depend on other users or items also :meth:`new_users` and
-    :meth:`add_items`.
+    With profiles both sides go through the dual MLP (RecLM, equation 2), or get a residual term each
+    (:data:`~reclm.recommend.base.Fusion`); the results are the layer-0 features. A subclass writes :meth:`represent`;
+    one that scores by something else than a dot product also :meth:`pair_scores` and :meth:`factors`; one whose
+    representations depend on other users or items also :meth:`new_users` and :meth:`add_items`.
 
     Raises:
         NotFound: if the items' text is needed and the data has none.
@@ -114,10 +115,20 @@ class EmbeddingBackbone(Backbone):
         users, items = inputs.user_profiles, inputs.item_profiles
         self.user_fusion = self.item_fusion = None
         profiles = items if users is None else users
-        if profiles is not None:
+        if profiles is not None and inputs.fusion == "dual-mlp":
             mlp = DualMLP(profiles.vectors.shape[1], width, dropout=config.dropout, generator=generator)
             self.user_fusion = None if users is None else ProfileFusion(users, mlp, normalize=True)
             self.item_fusion = None if items is None else ProfileFusion(items, mlp, normalize=False)
+        elif profiles is not None:
+            self.user_fusion, self.item_fusion = (self._added(side, generator) for side in (users, items))
+
+    def _added(self, profiles: ProfileMatrix | None, generator: torch.Generator) -> ProfileFusion | None:
+        """Return the fusion that adds a side's profiles as a residual term."""
+        if profiles is None:
+            return None
+        sizes = profiles.vectors.shape[1], self.width(self.config)
+        term = ResidualTerm(*sizes, generator=generator, drop=self._drop)
+        return ProfileFusion(profiles, term, normalize=False)
 
     @classmethod
     def reads_text(cls, config: BackboneConfig) -> bool:
@@ -130,7 +141,7 @@ class EmbeddingBackbone(Backbone):
         return config.dim
 
     def user_features(self, rows: Tensor | None = None) -> Tensor:
-        """Return ``x_u``, or ``Ψ(x_u ‖ T_pro(p_u))``, ``(n, d)`` of the given rows, by default all."""
+        """Return ``x_u``, or that fused with its profile, ``(n, d)`` of the given rows, by default all."""
         base = self.user_embedding if rows is None else F.embedding(rows, self.user_embedding)
         return base if self.user_fusion is None else self.user_fusion(base, rows)
 

@@ -201,4 +201,8 @@ class Recommender:
             "profiles": ", ".join(counts) or "none",
             "seed": about.seed,
         }
+        if "fusion" in about.chosen:
+            summary["fusion"] = f"{about.chosen['fusion']}, chosen on validation"
+        elif counts or about.fusion != "dual-mlp":
+            summary["fusion"] = about.fusion
         return summary | ({"epochs": len(self.history)} if self.history else {})

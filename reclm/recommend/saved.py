@@ -29,7 +29,7 @@ from reclm.errors import BadInput, Damaged, NotFound
 from reclm.files import atomic_folder, check_files, write_checksums
 from reclm.folders import Workspace, check_folder, current, has_file, to_path
 from reclm.profiles.matrix import ProfileMatrix
-from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.base import Backbone, Fusion, Inputs
 
 if TYPE_CHECKING:
     from reclm.recommend.recommender import Recommender
@@ -48,6 +48,10 @@ class SavedModel(Config):
     """Options, defaults included."""
     variant: str
     """``base``, or ``augment`` with profiles."""
+    fusion: Fusion = "dual-mlp"
+    """How the profiles enter. With ``text`` the inputs hold the features of the joined texts."""
+    chosen: dict[str, Any] = Field(default_factory=dict)
+    """Options that were chosen on validation: the fusion, where it was ``auto``."""
     seed: int
     dataset: str
     dataset_folder: str | None = None
@@ -68,6 +72,7 @@ class SavedModel(Config):
     def digest(self) -> str:
         """Hash of the settings that decide what the model computes; places and the record are left out."""
         settings = {"backbone", "config", "fingerprint", "trained_on", "encoder"}
+        settings |= {"fusion"} if self.fusion != "dual-mlp" else set()  # models of 0.2 have none
         text = json.dumps(self.model_dump(mode="json", include=settings), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -135,7 +140,8 @@ def load_model(
     try:
         tensors = load_file(folder / INPUTS)
         sides = _profiles(tensors, "user"), _profiles(tensors, "item")
-        inputs = Inputs(*sizes, Interactions.empty(), tensors.get("item_text"), *sides)
+        arrays = tensors.get("item_text"), *sides
+        inputs = Inputs(*sizes, Interactions.empty(), *arrays, fusion=about.fusion)
         model = build_model(about, inputs, dataset)
         load_weights(model, folder / WEIGHTS)
         with safe_open(folder / INPUTS, "numpy") as file:

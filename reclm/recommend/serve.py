@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reclm.data.dataset import Dataset
 from reclm.data.id_map import IdMap
-from reclm.data.item_text import take_rows
+from reclm.data.item_text import joined_text, take_rows
 from reclm.data.readers.columns import strings, to_arrow
 from reclm.data.readers.markup import readable
 from reclm.data.readers.records import read_records
@@ -217,8 +217,11 @@ def _new_items(fitted: "Recommender", new_items: NewItems) -> Tensor:
     model = fitted.model
     if not model.reads_text(model.config):
         model.add_items(torch.empty(0, 0), None)  # says why not, before any text is encoded
-    texts = new_items.texts(fitted.data.text_template)
-    profiles = None if new_items.profiles is None else encode_profiles(fitted, new_items.profiles)
+    texts, profiles = new_items.texts(fitted.data.text_template), None
+    if new_items.profiles is not None and fitted.about.fusion == "text":
+        texts = [joined_text(*pair) for pair in zip(texts, new_items.profiles, strict=True)]
+    elif new_items.profiles is not None:
+        profiles = encode_profiles(fitted, new_items.profiles)
     return model.add_items(torch.from_numpy(fitted.encoder.encode(texts)), profiles)
 
 

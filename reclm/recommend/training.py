@@ -80,6 +80,9 @@ class TrainConfig(Config):
     """Epochs between evaluations of the selection metric."""
     metric: str = "ndcg@20"
     """Metric that selects the epoch."""
+    cold_validation: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the training items that validates zero-shot in a comparison: a training of its own leaves them out, and
+    its epoch that ranks them best ranks new items. 0: the epoch that is best on validation ranks these, too."""
 
 
 @dataclass

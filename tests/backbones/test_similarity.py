@@ -11,6 +11,7 @@ from fake_encoder import use_encoder
 import reclm.cli
 from reclm.backbones.similarity import Similarity
 from reclm.benchmarks.results import Result
+from reclm.benchmarks.suite import REFERENCES
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.data.dataset import Interactions
 from reclm.data.storage import save
@@ -143,7 +144,7 @@ def test_bench_ranks_by_profiles_alone_and_writes_no_others(command: Command, tm
     assert "profiles by keywords: 24 of 24 users" in out
     record = Result.load(tmp_path / "run")
     assert record.row("augment").coverage == {"user": (24, 24)}
-    assert {line for line, _, _ in record.trials} == {"augment"}
+    assert {line for line, _, _ in record.trials} == {"augment", *REFERENCES.values()}
     # a user's keywords name its parity: both unseen items of it come before the two others
     assert record.values("augment", "zero-shot", "ndcg@20") == pytest.approx([1.0])
     (recommended,) = [line for line in out.splitlines() if "reclm recommend" in line]

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from reclm.backbones.ease import Ease
 from reclm.benchmarks.examples import qualities
 from reclm.benchmarks.experiment import compare, comparison, execute, run_suite
 from reclm.benchmarks.features import FeatureMaker, Features, Shared
 from reclm.benchmarks.pool import Trial, run_trials
-from reclm.benchmarks.suite import Row, row_plan, with_controls
+from reclm.benchmarks.report.page import provenance
+from reclm.benchmarks.suite import REFERENCES, Row, row_plan, with_controls
 from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, ProfileOptions, Runner, TrialCache
 from reclm.data.dataset import Dataset, Interactions
@@ -48,12 +50,13 @@ def ran(folder: Path, seeds: int = 2, select_on: str = "valid", epochs: int = 2)
         ProfileOptions(),
         seeds=seeds,
         epochs=epochs,
+        recipe="paper",
         select_on=select_on,  # pyright: ignore[reportArgumentType]
     )
     features = {"base": Features(BASE), "augment": Features(TOLD)}
     cache = TrialCache(folder / "cells", weights=True)
     trials = {
-        row.name: [Trial(row_plan(suite, row), seed, DATA, features[row.name]) for seed in range(seeds)]
+        row.name: [Trial(row_plan(suite, row, True), seed, DATA, features[row.name]) for seed in range(seeds)]
         for row in suite.rows
     }
     records = iter(run_trials([one for row in trials.values() for one in row], cache, progress=False))
@@ -277,8 +280,11 @@ def test_fault_1_clicks_alone_are_known_by_their_ids(tmp_path: Path, fields: lis
     workspace(tmp_path)
     blank = DATA.item_text.set_column(0, "title", [[""] * len(DATA.items)])
     data = replace(DATA, item_text=blank.select(fields))
+    run = compare("biasmf", data, seeds=1, epochs=1, progress=False)
+    assert run.row("base").options["items"] == "id"
+    assert "TextKNN" not in [row.name for row in run.about.rows]
     with pytest.raises(NotFound) as error:
-        compare("biasmf", data, epochs=1, progress=False)
+        compare("biasmf", data, epochs=1, progress=False, items="text")
     assert error.value.remedy == "--set items=id"
     with pytest.raises(ReclmError):
         compare("biasmf", data, ProfileOptions(profiler="keywords"), epochs=1, progress=False, items="id")
@@ -322,7 +328,8 @@ def test_a_plug_ins_baseline_counts_as_one(tmp_path: Path, monkeypatch: pytest.M
     workspace(tmp_path)
     monkeypatch.syspath_prepend(Path(__file__).parent)
     own = f"{Path(__file__).stem}:Recent"
-    run = compare([own, "popularity", "biasmf"], DATA, seeds=1, epochs=1, progress=False, items="id", dim=4)
+    options: dict[str, Any] = {"seeds": 1, "epochs": 1, "items": "id", "dim": 4}
+    run = compare([own, "popularity", "biasmf"], DATA, references=False, progress=False, **options)
     assert [row.baseline for row in run.about.rows] == [True, True, False]
 
 
@@ -333,3 +340,21 @@ class Recent(Backbone):
 
     def scorer(self) -> Scorer:
         return lambda user_idx, item_idx: item_idx.float().repeat(len(user_idx), 1)
+
+
+def test_references_stand_in_every_comparison_with_what_they_chose(tmp_path: Path) -> None:
+    workspace(tmp_path)
+    run = compare("popularity", DATA, seeds=3, progress=False)
+    by_backbone = {row.backbone: row for row in run.about.rows}
+    assert by_backbone.keys() == {"popularity", *REFERENCES}
+    assert len(run.about.rows) == len(by_backbone)
+    ease, given = (
+        by_backbone["ease"],
+        compare("ease", DATA, references=False, seeds=1, progress=False, l2=300.0),
+    )
+    assert ease.chosen["l2"] in Ease.GRID
+    assert any("EASE: l2" in text for name, text in provenance(run) if name == "search")
+    assert given.row("base").chosen == {}  # a default that is given is not chosen
+    seeds = run.trials["EASE", 0, "full-shot"], run.trials["EASE", 2, "full-shot"]
+    assert seeds[0].values["ndcg@20"].tolist() == seeds[1].values["ndcg@20"].tolist()
+    assert len({id(one) for one in seeds}) == 2

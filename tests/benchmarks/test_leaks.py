@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from reclm.benchmarks.leaks import check
+from reclm.benchmarks.leaks import check, check_time
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, Protocol, TrainingView
 from reclm.errors import Leak
 from reclm.profilers.keywords import Keywords, KeywordsConfig
@@ -220,3 +220,41 @@ def test_a_cold_candidate_that_was_learned_from_is_found(part: str) -> None:
     data: Dataset = replace(DATA, **{part: joined(DATA.split(part), pair)})  # pyright: ignore[reportArgumentType]
     with pytest.raises(Leak, match=r"zero-shot: 1 of its 4 candidates .* as item 'i18'"):
         check(data)
+
+
+def timed(times: list[list[int]], **more: object) -> Dataset:
+    """The data set with these times of the first interactions of training, validation and test."""
+    parts = {
+        name: replace(
+            Interactions(part.user_idx[: len(time)], part.item_idx[: len(time)]), timestamp=np.array(time)
+        )
+        for name, part, time in zip(
+            ("train", "valid", "test"), (DATA.train, DATA.valid, DATA.test), times, strict=True
+        )
+    }
+    return replace(DATA, **parts, **more)  # pyright: ignore[reportArgumentType]
+
+
+def test_training_that_knows_the_future_is_found_where_the_split_is_by_time_or_it_is_asked() -> None:
+    assert check_time(timed([[1, 2], [3], [4, 5]])) in check(timed([[1, 2], [3], [4, 5]], by_time=True))
+    assert check_time(timed([[1, 2], [], [2, 5]]))
+    for times, late in [([[1, 5], [3], [6]], 1), ([[1, 2], [5], [4, 6]], 1), ([[5, 6], [], [4, 6]], 2)]:
+        with pytest.raises(Leak) as error:
+            check(timed(times, by_time=True))
+        assert error.value.value == late
+    assert check(
+        timed([[1, 5], [3], [6]])
+    )  # each user's newest are held out: nobody asks for the order of all
+
+
+def test_a_split_per_user_fails_the_check_of_time() -> None:
+    rng = np.random.default_rng(0)
+    user, item = np.repeat(np.arange(12), 10), np.tile(np.arange(10), 12)
+    frame = {"user_id": user, "item_id": item, "timestamp": rng.permutation(120)}
+    table = pa.table(frame)
+    with pytest.raises(Leak) as error:
+        check_time(Dataset.from_frames(table))
+    assert error.value.remedy == "--split time"
+    assert check_time(Dataset.from_frames(table, split="time"))
+    with pytest.raises(Leak):
+        check_time(Dataset.from_frames(table.drop(["timestamp"])))

@@ -1,5 +1,7 @@
 """Where there is nothing to find, false alarms come at the nominal rate; a gain of 5 % is found.
 
+``python -m tools.null_tables`` counts more tables, and prints the rates.
+
 Why seeds are drawn too: seeds of one variant differ by more than its users alone let expect, so that a test over users
 finds "differences" between two groups of trainings of the very same thing.
 """
@@ -11,12 +13,14 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from reclm.benchmarks.significance import LEVEL, paired
+from reclm.benchmarks.seeds import FIRST_LOOK
+from reclm.benchmarks.significance import LEVEL, Parts, paired
 from reclm.benchmarks.trial import Plan, Runner
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.data.id_map import IdMap
 from reclm.recommend.base import Inputs
 from reclm.recommend.training import TrainConfig
+from tools.null_tables import alarms, auto, found, table, with_seeds
 
 REPEATS = 200
 USERS = 900
@@ -142,3 +146,38 @@ def test_users_of_their_own_by_hand() -> None:
     half = critical * max(of_users, of_seeds) ** 0.5
     assert (test.low, test.high) == pytest.approx((np.mean(means) - half, np.mean(means) + half))
     assert (test.n, test.seeds) == (40, 2)
+
+
+def test_whole_tables_raise_false_alarms_at_the_nominal_rate_also_where_auto_stopped() -> None:
+    rng, tables = np.random.default_rng(0), 16
+    for raised in zip(
+        *(
+            [alarms(with_seeds(whole, FIRST_LOOK, None)), alarms(auto(whole))]
+            for whole in (table(rng, users=60) for _ in range(tables))
+        ),
+        strict=True,
+    ):
+        for kind in raised[0]:
+            assert np.mean([of_table[kind] for of_table in raised]) <= most_alarms(tables)
+
+
+def test_where_auto_stopped_below_5_percent_a_gain_of_5_percent_is_found() -> None:
+    rng = np.random.default_rng(1)
+    hits = [own for _ in range(16) for own, _ in found(auto(table(rng, users=60, gain=0.05)))]
+    assert len(hits) >= 10
+    assert np.mean(hits) >= 0.8 - 3.1 * math.sqrt(0.8 * 0.2 / len(hits))
+
+
+def test_a_rule_that_stops_by_the_seeds_variance_needs_the_degrees_of_freedom_of_its_first_look() -> None:
+    """Seeds alone differ, by so much that the rule looks often: the usual test's false alarms are above nominal."""
+    rng, repeats, first, most = np.random.default_rng(0), 1500, 5, 20
+    by_seed = 0.05 * rng.normal(size=(repeats, most))
+    parts = [Parts(0.0, 1, 1.0, seeds - 1, first - 1, 0.0, seeds) for seeds in range(first, most)]
+    findable = [part.findable * by_seed[:, : part.size].std(axis=1, ddof=1) for part in parts]
+    enough = np.column_stack([*findable, np.zeros(repeats)]) <= 0.05
+    usual = corrected = 0
+    for of_run, seeds in zip(by_seed, (first + enough.argmax(axis=1)).tolist(), strict=True):
+        change = of_run[:seeds, None] + np.array([-1e-9, 1e-9])  # of two users, who hardly differ
+        usual += paired(0 * change, change).p < LEVEL
+        corrected += paired(0 * change, change, first_look=first).p < LEVEL
+    assert corrected / repeats <= most_alarms(repeats) < usual / repeats

@@ -11,8 +11,9 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
-from reclm.benchmarks.significance import average, holm, over_users, paired
+from reclm.benchmarks.significance import Parts, average, holm, over_users, paired
 
 shapes = st.tuples(st.integers(2, 5), st.integers(2, 30))
 seeds = st.integers(0, 2**32 - 1)
@@ -156,3 +157,60 @@ def test_holm_agrees_with_statsmodels(seed: int, count: int) -> None:
 def test_holm_does_not_count_what_was_not_tested() -> None:
     assert holm([0.03, np.nan, 0.01]) == pytest.approx([0.03, np.nan, 0.02], nan_ok=True)
     assert holm([]).shape == (0,)
+
+
+def test_with_one_seed_the_smallest_findable_effect_is_statsmodels() -> None:
+    before, after = (values[0] for values in drawn((1, 30), 0))
+    spread = (after - before).std(ddof=1)
+    size = TTestPower().solve_power(nobs=30, alpha=0.05, power=0.8)
+    found = paired(before, after)
+    assert found.findable == pytest.approx(size * spread, rel=1e-3)
+    assert math.isnan(found.findable_by_users)  # one seed does not tell them from its own part
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 6])
+@pytest.mark.parametrize("parts", [(1, 0, 0), (0.5, 0.1, 1), (0, 0.3, 0.3)], ids=str)
+def test_an_effect_of_the_smallest_findable_size_is_found_in_80_percent(
+    parts: tuple[float, float, float], seeds: int
+) -> None:
+    users, repeats = 40, 300
+    rng = np.random.default_rng(seeds)
+    of_users, of_seeds, rest = np.square(parts).tolist()
+    squares = (rest + seeds * of_users, users - 1, rest + users * of_seeds, seeds - 1, seeds - 1, rest)
+    effect = Parts(*squares, users * seeds).findable
+    found = 0
+    for _ in range(repeats):
+        change = effect + parts[0] * rng.normal(size=users) + parts[2] * rng.normal(size=(seeds, users))
+        change += parts[1] * rng.normal(size=(seeds, 1))
+        found += paired(np.zeros_like(change), change).p < 0.05
+    assert stats.binomtest(found, repeats, 0.8).pvalue > 0.001
+
+
+def test_the_smallest_findable_effect_falls_with_seeds_to_that_of_the_users() -> None:
+    found = paired(*drawn((3, 30), 1)).parts
+    assert found is not None
+    assert found.with_seeds(3).findable == pytest.approx(found.findable)
+    sizes = [found.with_seeds(seeds).findable for seeds in (3, 5, 9, 20, 10**6)]
+    assert sizes == sorted(sizes, reverse=True)
+    of_users = max(found.users - found.rest, 0) / found.size
+    assert sizes[-1] == pytest.approx(found.of_users.findable, rel=0.01)
+    assert found.of_users.variance == pytest.approx(of_users)
+    own = np.full((2, 40), np.nan)
+    own[0, :20], own[1, 20:] = np.random.default_rng(0).normal(size=(2, 20))
+    test = paired(np.zeros_like(own), own)
+    assert test.findable > 0 == test.findable_by_users  # more seeds bring more users
+
+
+def test_what_has_no_spread_has_no_smallest_effect() -> None:
+    same = np.ones((2, 3))
+    assert paired(same, same).findable == 0
+    assert math.isnan(paired(same[:, :1], same[:, :1]).findable)
+
+
+def test_a_stopping_rule_leaves_the_seeds_the_degrees_of_freedom_of_its_first_look() -> None:
+    change = np.random.default_rng(0).normal(size=(8, 1)) + np.zeros((8, 30))
+    fixed, looked = paired(0 * change, change), paired(0 * change, change, first_look=5)
+    width = stats.t.ppf(0.975, 4) / stats.t.ppf(0.975, 7)
+    assert (looked.high - looked.low) / (fixed.high - fixed.low) == pytest.approx(width)
+    assert looked.findable > fixed.findable
+    assert paired(0 * change[:3], change[:3], first_look=5).p == paired(0 * change[:3], change[:3]).p

@@ -10,8 +10,9 @@ import torch
 
 from reclm import intervals
 from reclm.benchmarks.results import Result, ResultRow, RunInfo, TrialResult
-from reclm.benchmarks.significance import by_activity, paired
+from reclm.benchmarks.significance import paired
 from reclm.benchmarks.trial import Plan, Runner, item_subgroups
+from reclm.benchmarks.user_groups import by_activity, by_profile
 from reclm.data.dataset import Dataset, Interactions, Protocol
 from reclm.recommend.base import Inputs
 from reclm.recommend.evaluate import evaluate
@@ -195,3 +196,32 @@ def test_a_line_without_another_to_compare_with_stands_alone() -> None:
     assert all(got.base is None and got.difference is None for got in found)
     assert by_activity(one, "Augment", "zero-shot", "ndcg@20") == []
     assert by_activity(one, "Augment", "full-shot", "map@20") == []
+
+
+def test_users_with_a_profile_are_compared_apart_from_those_without() -> None:
+    base, row = [[0.1, 0.2, 0.3, 0.4]] * 2, [[0.3, 0.4, 0.2, 0.3]] * 2
+    plain = result([5] * 4, base, row)
+    assert by_profile(plain, "Augment", "full-shot", "ndcg@20") == []
+    has_one = np.array([True, True, False, False])
+    told = {
+        key: replace(trial, profiled=has_one) for key, trial in plain.trials.items() if key[0] == "Augment"
+    }
+    found = by_profile(replace(plain, trials=plain.trials | told), "Augment", "full-shot", "ndcg@20")
+    assert [(one.name, one.users) for one in found] == [("with a profile", 2), ("without", 2)]
+    assert [one.difference and one.difference.mean for one in found] == pytest.approx([0.2, -0.1])
+    everybody = {key: replace(trial, profiled=has_one | True) for key, trial in told.items()}
+    (one,) = by_profile(replace(plain, trials=plain.trials | everybody), "Augment", "full-shot", "ndcg@20")
+    assert (one.name, one.users) == ("with a profile", 4)
+
+
+def test_who_has_a_profile_comes_back_as_it_was_saved(tmp_path) -> None:
+    plain = result([5, 0, 2], [[0.1, 0.2, 0.3]], [[0.3, 0.4, 0.2]])
+    key = ("Augment", 0, "full-shot")
+    run = replace(
+        plain, trials=plain.trials | {key: replace(plain.trials[key], profiled=np.array([1, 0, 1], bool))}
+    )
+    run.save(tmp_path / "run")
+    loaded = Result.load(tmp_path / "run")
+    assert loaded.trials[key].profiled.tolist() == [True, False, True]  # pyright: ignore[reportOptionalMemberAccess]
+    assert loaded.trials[key].values.keys() == {"ndcg@20"}
+    assert loaded.trials["Base", 0, "full-shot"].profiled is None

@@ -314,7 +314,7 @@ def test_the_suites_of_the_toolkit_are_sound(name: str) -> None:
     for row in suite.rows:
         if not row.backbone:
             continue
-        plan = row_plan(suite, row)
+        plan = row_plan(suite, row, True)
         assert plan.select_on == suite.select_on
         assert plan.train.metric in suite.metrics
 
@@ -324,7 +324,7 @@ def test_seeds_epochs_and_data_can_be_changed() -> None:
     row = suite.rows[0].model_copy(update={"train": {"epochs": 9, "lr": 0.1}})
     suite = changed(suite.model_copy(update={"rows": (row,)}), dataset="gowalla", seeds=5, epochs=3)
     assert (suite.dataset, suite.seeds) == ("gowalla", 5)
-    plan = row_plan(suite, suite.rows[0])
+    plan = row_plan(suite, suite.rows[0], True)
     assert (plan.train.epochs, plan.train.lr) == (3, 0.1)
     assert changed(suite, dataset=f"elsewhere/{suite.dataset}").comparable == suite.comparable
     by_path = suite.model_copy(update={"dataset": "./data/books", "comparable": True})
@@ -354,7 +354,7 @@ def test_some_rows_come_with_what_they_are_compared_with() -> None:
     chained = whole.model_copy(update={"rows": tuple(chain)})
     assert [row.name for row in changed(chained, rows=["c"]).rows] == ["a", "b", "c"]
     # what a row is trained with does not depend on the rows beside it
-    assert row_plan(some, some.rows[3]) == row_plan(whole, whole.rows[9])
+    assert row_plan(some, some.rows[3], True) == row_plan(whole, whole.rows[9], True)
     with pytest.raises(NotFound, match=r"unknown row 'LigthGCN'.*did you mean 'LightGCN'"):
         changed(whole, rows=["SGL", "LigthGCN"])
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from reclm.benchmarks.comparisons import against_controls, differences
 from reclm.benchmarks.report import tables
 from reclm.benchmarks.results import ProtocolInfo, Result, ResultRow, RunInfo, TrialResult
 from reclm.benchmarks.significance import holm, over_users, paired
-from reclm.benchmarks.verdict import against_controls, caveats, differences
+from reclm.intervals import percent
 
 USERS = 400
 BASE = ResultRow(name="base")
@@ -88,7 +89,7 @@ def test_a_difference_holds_the_tests_numbers() -> None:
 
 def test_one_seed_is_a_caveat() -> None:
     made = result([BASE, row("augment")], {"augment": 0.02}, seeds=1)
-    (caveat,) = caveats(made)
+    (caveat,) = made.verdict.caveats
     assert "one seed" in caveat
     assert caveat in str(made.verdict)
     assert sentences(made.verdict) == 2
@@ -122,9 +123,9 @@ def test_the_first_row_that_a_row_is_compared_with_is_its_base() -> None:
     both = ResultRow(name="both", against=("base", "one"), kinds=("user",))
     made = result([BASE, row("one"), both], {"one": 0.02, "both": 0.04})
     assert [(one.row, one.against, one.family) for one in differences(made) if one.metric == "ndcg@20"] == [
-        ("one", "base", 3),
-        ("both", "base", 3),
-        ("both", "one", 3),
+        ("one", "base", 2),
+        ("both", "base", 2),
+        ("both", "one", 1),  # neither base nor control nor reference: a question of its own
     ]
     assert made.verdict.by_base["both", "full-shot", "ndcg@20"].against == "base"
     assert made.verdict.rows == {("one", "full-shot"): "helped", ("both", "full-shot"): "helped"}
@@ -263,33 +264,33 @@ def test_rows_that_are_not_above_a_baseline_are_a_caveat() -> None:
     rows = [BASE, row("one"), row("noise", "random"), *baselines]
     gains = {"one": 0.04, "noise": -0.1, "Random": -0.1, "MostPopular": 0.02}
     made = result(rows, gains)
-    (caveat,) = caveats(made)
+    (caveat,) = made.verdict.caveats
     assert caveat.startswith("in full-shot, base is not above the baseline MostPopular")
     assert caveat in str(made.verdict)
     assert sentences(made.verdict) == 2
     assert made.verdict.answers == {"full-shot": "not decided"}  # the base does not rank
     stronger = result(rows, gains | {"MostPopular": -0.01})
-    assert caveats(stronger) == []
+    assert stronger.verdict.caveats == ()
     assert stronger.verdict.answers == {"full-shot": "helped"}
-    assert caveats(result(rows[:3], gains)) == []
+    assert result(rows[:3], gains).verdict.caveats == ()
 
 
 def test_rows_whose_training_was_cut_short_are_a_caveat() -> None:
     rows = [one.model_copy(update={"most_epochs": 220}) for one in (BASE, row("one"))]
-    made = result(rows, {"one": 0.04}, seeds=2)
+    made = result(rows, {"one": 0.04}, seeds=3)
     for (name, seed, where), trial in made.trials.items():
         # one base has its best epoch with the last; all others stopped by themselves, 10 epochs after theirs
         best, epochs = (220, 220) if (name, seed) == ("base", 1) else (200, 210)
         made.trials[name, seed, where] = replace(trial, best_epoch=best, epochs=epochs)
-    (caveat,) = caveats(made)
+    (caveat,) = made.verdict.caveats
     assert caveat.startswith("1 of 2 rows")
-    assert "base (1 of 2 seeds)" in caveat
-    assert caveats(result([BASE], {})) == []
-    assert made.verdict.answers == {"full-shot": "helped"}  # the other seed's training was done
+    assert "base (1 of 3 seeds)" in caveat
+    assert result([BASE], {}).verdict.caveats == ()
+    assert made.verdict.answers == {"full-shot": "helped"}  # the other seeds' trainings were done
     for (name, seed, where), trial in made.trials.items():
         if name == "base":
             made.trials[name, seed, where] = replace(trial, best_epoch=215, epochs=220)
-    verdict = result([*made.about.rows], {"one": 0.04}, seeds=2).verdict
+    verdict = result([*made.about.rows], {"one": 0.04}, seeds=3).verdict
     assert verdict.answers == {"full-shot": "helped"}
     assert Result(made.about, made.trials).verdict.answers == {"full-shot": "not decided"}
 
@@ -319,7 +320,7 @@ def test_a_baseline_with_profiles_has_no_answer() -> None:
 
 def test_lists_that_hold_all_candidates_are_a_caveat() -> None:
     made = result([BASE, row("one")], {"one": 0.0}, metrics=("recall@50", "ndcg@20", "recall@20"))
-    (caveat,) = caveats(made)  # of 50 candidates
+    (caveat,) = made.verdict.caveats  # of 50 candidates
     assert "50" in caveat
     assert "Recall@50" in caveat
     assert "Recall@20" not in caveat
@@ -342,3 +343,111 @@ def test_fault_1_no_verdict_on_no_profiles() -> None:
     assert "no profile" in verdict.caveats[0]
     some = bare.model_copy(update={"coverage": {"user": (1, USERS), "item": (0, 9)}})
     assert result([BASE, some], {"augment": 0.02}).verdict.answers == {"full-shot": "helped"}
+
+
+EASE = ResultRow(name="EASE", reference=True)
+KNN = ResultRow(name="ItemKNN", reference=True)
+
+
+def test_a_family_holds_the_tests_of_one_question_over_all_protocols() -> None:
+    tuned = ResultRow(name="tuned", against=("one",), kinds=("user",))
+    wide = ResultRow(name="wide", against=("base",))
+    rows = [
+        BASE,
+        row("one"),
+        row("two"),
+        tuned,
+        wide,
+        row("mixed", "shuffled"),
+        row("noise", "random"),
+        EASE,
+        KNN,
+    ]
+    gains = {"one": 0.004, "two": 0.0, "tuned": 0.004, "wide": 0.0, "mixed": 0.001, "noise": 0.02}
+    verdict = result(
+        rows, gains | {"EASE": 0.02, "ItemKNN": 0.01}, protocols=("full-shot", "zero-shot")
+    ).verdict
+    headline = [one for one in verdict.differences if one.metric == "ndcg@20"]
+    found = {(one.of, one.row): one.family for one in headline}
+    assert found == {
+        ("base", "one"): 4,
+        ("base", "two"): 4,
+        ("named", "tuned"): 4,
+        ("named", "wide"): 4,
+        ("none", "mixed"): 0,
+        ("none", "noise"): 0,
+    }
+    for family in ("base", "named"):
+        tests = [one for one in headline if one.of == family]
+        assert [one.p_holm for one in tests] == pytest.approx(holm([one.test.p for one in tests]))
+    controls = [one for one in headline if one.of == "none"]
+    assert all(one.test.p < 0.05 and not one.significant for one in controls if one.row == "noise")
+    assert {(*key, one.against, one.family) for key, one in verdict.by_control.items()} == {
+        (name, where, "noise", 4) for name in ("one", "two") for where in ("full-shot", "zero-shot")
+    }
+    assert {(*key, one.against, one.family) for key, one in verdict.by_reference.items()} == {
+        (name, where, "EASE", 6) for name in ("one", "two", "tuned") for where in ("full-shot", "zero-shot")
+    }
+    (table,) = tables.comparisons(result(rows, gains))
+    marks = {line.name: line.cells[1].significant for line in table.rows if not line.below}
+    assert not marks["noise"]
+
+
+def test_learned_rows_meet_the_best_reference_where_no_row_has_profiles() -> None:
+    rows = [BASE, ResultRow(name="wide"), ResultRow(name="popular", baseline=True), EASE, KNN]
+    verdict = result(rows, {"wide": 0.01, "popular": -0.1, "EASE": 0.02, "ItemKNN": 0.03}).verdict
+    found = {name: (one.against, one.better, one.family) for (name, _), one in verdict.by_reference.items()}
+    assert found == {"base": ("ItemKNN", False, 2), "wide": ("ItemKNN", False, 2)}
+    assert verdict.by_reference["wide", "full-shot"].significant
+    (caveat,) = verdict.caveats
+    assert "wide is significantly worse than the best reference, ItemKNN" in caveat
+    assert caveat in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("ease", "relation"),
+    [(0.04, "significantly worse than"), (0.021, "not significantly different from"), (0.0, "")],
+)
+def test_below_the_best_reference_is_a_caveat_in_the_headline_by_its_test(ease: float, relation: str) -> None:
+    rows = [BASE, row("one"), row("two"), EASE, KNN]
+    verdict = result(rows, {"one": 0.0, "two": 0.02, "EASE": ease, "ItemKNN": -0.1}).verdict
+    assert len(verdict.caveats) == bool(relation)
+    assert (f"But in full-shot, two is {relation} the best reference, EASE" in str(verdict)) == bool(relation)
+
+
+def test_a_reference_above_is_in_the_headline_behind_a_graver_caveat() -> None:
+    rows = [BASE, row("one"), ResultRow(name="popular", baseline=True), EASE]
+    verdict = result(rows, {"one": 0.02, "popular": 0.01, "EASE": 0.1}).verdict
+    assert len(verdict.caveats) == 2
+    assert all(caveat in str(verdict) for caveat in verdict.caveats)
+    assert sentences(verdict) == 2
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.1])
+def test_what_a_run_could_not_have_found_is_not_decided(gain: float) -> None:
+    few = result([BASE, row("one")], {"one": gain}, users=12)
+    found = few.verdict.by_base["one", "full-shot", "ndcg@20"]
+    assert found.findable == found.test.findable / found.before > 0.05 > found.findable_by_users
+    assert found.significant == (gain > 0)
+    assert few.verdict.answers == {"full-shot": "not decided"}
+    assert found.relation() in str(few.verdict)
+    assert "--seeds auto" in str(few.verdict)
+    assert sentences(few.verdict) == 1
+    many = result([BASE, row("one")], {"one": gain})
+    (reason,), (power,) = many.verdict.reasons(), many.verdict.power()
+    size = percent(many.verdict.by_base["one", "full-shot", "ndcg@20"].findable, sign=False)
+    assert f"3 seeds and 400 users: {size}" in reason
+    assert power == f"full-shot, with 3 seeds and 400 users: one {size}"
+    assert many.verdict.answers == {"full-shot": "helped" if gain else "no difference shown"}
+
+
+def test_no_number_of_seeds_helps_where_the_users_alone_exceed_the_limit() -> None:
+    made = result([BASE, row("one")], {"one": 0.0}, users=40)
+    apart = np.random.default_rng(1).normal(0, 0.1, 40)  # what a user always differs by
+    for (name, _, _), trial in made.trials.items():
+        trial.values["ndcg@20"] += apart.astype(np.float32) * (name == "one")
+    found = made.verdict.by_base["one", "full-shot", "ndcg@20"]
+    assert 0.05 < found.findable_by_users < found.findable
+    assert made.verdict.answers == {"full-shot": "not decided"}
+    assert "no number of seeds helps" in str(made.verdict)
+    assert "--seeds" not in str(made.verdict)

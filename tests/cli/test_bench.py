@@ -58,7 +58,7 @@ def test_base_and_augment_side_by_side_with_files_and_the_next_command(
     record = Result.load(tmp_path / "run")
     assert record.about.suite["model"] == {"dim": 4}
     assert record.row("augment").coverage["user"] == (24, 24)
-    assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == 2 * 2 * 2 * 14
+    assert pq.read_table(tmp_path / "run" / "results.parquet").num_rows == (2 + 6) * 2 * 2 * 14
     assert (tmp_path / "run" / "comparison.png").stat().st_size > 10_000
 
     # again, trained again: the same numbers, bit for bit
@@ -70,7 +70,19 @@ def test_base_and_augment_side_by_side_with_files_and_the_next_command(
 
 
 def test_several_backbones_make_one_table(home: Path, tmp_path: Path) -> None:
-    assert run(home, "--backbone", "popularity", "--backbone", "random", "--out", str(tmp_path / "run")) == 0
+    assert (
+        run(
+            home,
+            "--backbone",
+            "popularity",
+            "--backbone",
+            "random",
+            "--no-references",
+            "--out",
+            str(tmp_path / "run"),
+        )
+        == 0
+    )
     rows = Result.load(tmp_path / "run").about.rows
     assert [(row.backbone, row.baseline) for row in rows] == [("popularity", True), ("random", True)]
 

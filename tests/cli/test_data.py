@@ -4,13 +4,16 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reclm.cli import main
-from reclm.data.storage import load_folder
+from reclm.data.storage import load_folder, save
+from reclm.testing import checkerboard
 
+DATA = checkerboard()
 LOG = "user_id,item_id,timestamp\n" + "".join(f"u{u},i{i},{u * i}\n" for u in range(4) for i in range(10))
 
 
@@ -228,3 +231,13 @@ def test_what_is_no_option_of_a_reader_is_named(reclm, log, words):
     assert code == 2
     assert "is no option of a reader" in error
     assert error.count("\n") == 1
+
+
+def test_check_says_whether_profiles_could_help(reclm, tmp_path, monkeypatch):
+    save(replace(DATA, item_text=DATA.item_text.select([])), tmp_path / "home" / "datasets" / "board")
+    code, out, _ = reclm("check", "board")
+    assert code == 0
+    for words in ("EASE", "validation", "zero-shot", "24 users are tested", "Profiles could help"):
+        assert words in out
+    assert out.splitlines()[-1] == "next: reclm bench --dataset board --augment"
+    assert reclm("check", "elsewhere")[0] == 2

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from fake_encoder import use_encoder
 
 import reclm.cli
+from reclm.benchmarks.suite import REFERENCES
 from reclm.data.storage import save
+from reclm.profiles.profiles import Profiles
 from reclm.testing import checkerboard
 
 
@@ -83,7 +86,7 @@ Ask = Callable[..., tuple[int, str, str]]
 def test_bench_keeps_a_model_a_variant_and_names_the_command(bench: tuple[Path, Path, str], ask: Ask) -> None:
     _, run, out = bench
     heads = {one.parent.name: one.read_text() for one in run.glob("models/*/model.yaml")}
-    assert heads.keys() == {"base", "augment"}
+    assert heads.keys() == {"base", "augment", *REFERENCES.values()}
     assert all("\nseed: 1\n" in head for head in heads.values())  # the last one
     (line,) = [line for line in out.splitlines() if "reclm recommend" in line]
     code, out, _ = ask(*line.removeprefix("next: reclm recommend ").split())
@@ -101,7 +104,7 @@ def test_a_table_with_titles_as_text(ask: Ask) -> None:
     assert parities[0] == 0
     assert "[bold]even calm" in out
     assert "\x1b" not in out
-    assert "model: lightgcn, augment, items by text, in " in out
+    assert "model: lightgcn, augment, items by id+text, in " in out
 
 
 def test_json_of_a_new_user_with_a_history_a_profile_and_new_items(
@@ -224,3 +227,26 @@ def test_fault_30_a_failed_bench_names_no_model(
     bench = ["bench", "--dataset", "checkerboard", "--backbone", "biasmf", "--set", "items=id", "--epochs", 1]
     assert command(*bench, "--home", comma_home) == 1
     assert "reclm recommend" not in capsys.readouterr().out
+
+
+def test_fit_takes_a_fusion_of_the_stored_profiles(
+    comma_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reclm.recommend.saved import SavedModel
+
+    use_encoder(monkeypatch, Parity)
+    monkeypatch.setenv("RECLM_HOME", str(comma_home))
+    data = checkerboard()
+    save(data, comma_home / "datasets" / "checkerboard")
+    texts = {
+        "id": data.users.ids(),
+        "text": [f"likes {('even', 'odd')[n % 2]}" for n in range(len(data.users))],
+    }
+    store = Profiles.from_frames(data, users=pd.DataFrame(texts)).folder
+    fit = ["fit", "--backbone", "biasmf", "--dataset", "checkerboard", "--epochs", 2, "--set", "dim=4"]
+    assert command(*fit, "--fusion", "residual", "--home", comma_home) == 2
+    assert "--store" in capsys.readouterr().err
+    for fusion in ("residual", "auto"):
+        assert command(*fit, "--store", store, "--fusion", fusion, "--out", tmp_path / fusion) == 0
+        assert ("chosen on validation" in capsys.readouterr().out) == (fusion == "auto")
+    assert SavedModel.from_yaml(tmp_path / "residual" / "model.yaml").fusion == "residual"

@@ -33,6 +33,12 @@ def test_it_says_what_it_wrote_and_what_to_do_next(run, saved, tmp_path):
     assert sorted(os.listdir(tmp_path / "else" / "where")) == sorted(NAMES)
 
 
+def test_the_command_that_bench_names_with_a_home_runs(run, saved, tmp_path):
+    code, out, _ = run("report", saved, "--home", tmp_path / "home")
+    assert code == 0
+    assert "--home" not in out
+
+
 def one_line(result) -> str:
     code, _, error = result
     assert code == 2

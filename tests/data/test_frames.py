@@ -77,7 +77,7 @@ def test_sessions_are_a_split(tmp_path):
     [
         ({"user": "usr_id"}, NotFound, "usr_id"),
         ({"time": "when"}, NotFound, "when"),
-        ({"split": "time"}, NotFound, "time"),
+        ({"split": "when"}, NotFound, "when"),
         ({"seeed": 1}, NotFound, "seeed"),
         ({"text": ["title"]}, BadInput, ["title"]),
         ({"items": FILMS, "text": "titel"}, NotFound, "titel"),

@@ -1,12 +1,20 @@
 """Ways to divide interactions."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reclm.benchmarks.leaks import check_time
 from reclm.data import splits
+from reclm.data.dataset import Dataset, Interactions, ReadReport
+from reclm.data.id_map import IdMap
 from reclm.data.splits import TEST, TRAIN, VALID
+from reclm.data.storage import load_folder
+from reclm.errors import BadInput
 
 
 def seeded(seed: int = 0) -> np.random.Generator:
@@ -114,3 +122,62 @@ def test_the_earliest_of_each_pair_is_marked(rows, timed):
         of_pair = [row for row, (u, i, _) in enumerate(rows) if (u, i) == pair]
         expected[min(of_pair, key=lambda row: rows[row][2] if timed else 0)] = True
     assert (splits.first_of_pairs(user, item, time if timed else None) == expected).all()
+
+
+def test_at_moments_no_training_is_later_than_validation_nor_this_than_the_test():
+    time = np.array([5, 1, 9, 3, 7, 0, 8, 2, 6, 4])
+    # the newest 2 of 10 (8 and 9) test, the 3 before (5, 6, 7) validate
+    expected = [VALID, TRAIN, TEST, TRAIN, VALID, TRAIN, TEST, TRAIN, VALID, TRAIN]
+    assert splits.at_moments(time, 0.3, 0.2).tolist() == expected
+    assert splits.at_moments(time, 0, 0.2).tolist() == [TRAIN if part == VALID else part for part in expected]
+    assert (splits.at_moments(time, 0, 0) == TRAIN).all()
+    # of equal times all are in the later part
+    assert splits.at_moments(np.array([1, 2, 2, 2, 3]), 0.4, 0.2).tolist() == [TRAIN, *[VALID] * 3, TEST]
+
+
+def log_of(rows: list[tuple[int, int, int]], **options: object) -> Dataset:
+    user, item, time = np.array(rows, np.int64).T
+    users, items = (
+        IdMap(map(str, range(ids.max() + 1)), kind) for ids, kind in ((user, "user"), (item, "item"))
+    )
+    config = splits.SplitOptions.build(options, where="test")
+    times = None if options.get("valid") == 0 else time
+    text = pa.table({"title": [f"item {n}" for n in range(len(items))]})
+    return splits.from_log("log", users, items, Interactions(user, item, times), text, config, ReadReport())
+
+
+def test_a_split_by_time_ranks_new_items_zero_shot_and_leaves_out_users_without_training():
+    rows = [(user, (user + step) % 5, 10 * step + user) for step in range(4) for user in range(4)]
+    rows += [(0, 5, 90), (1, 5, 91), (4, 5, 92), (2, 0, 93)]  # item 5 and user 4 come in the test
+    data = log_of(rows, split="time", test=0.2, valid=0.2)
+    assert data.by_time
+    assert check_time(data)
+    assert data.train.timestamp.max() < data.valid.timestamp.min() < data.test.timestamp.min()  # pyright: ignore[reportOptionalMemberAccess]
+    assert {p.name: data.items.ids(p.candidates) for p in data.protocols} == {
+        "full-shot": ["0", "1", "2", "3", "4", "5"],
+        "zero-shot": ["5"],
+    }
+    assert data.users.ids() == ["0", "1", "2", "3"]
+    assert data.report.dropped["of a user without training interactions"] == 1
+    assert data.report.dropped["user without interactions left"] == 1
+
+
+def test_an_item_that_only_users_without_training_saw_before_the_test_is_not_new():
+    rows = [(0, 0, 0), (1, 1, 1), (0, 2, 2), (1, 2, 3), (2, 3, 4), (0, 3, 5), (1, 4, 6)]
+    data = log_of(rows, split="time", test=0.3, valid=0.15)
+    assert data.items.ids(data.protocol("zero-shot").candidates) == ["4"]
+
+
+def test_a_split_by_time_needs_times_and_holds_out_no_items_of_its_own():
+    with pytest.raises(BadInput) as error:
+        log_of([(0, 0, 0), (0, 1, 1)], split="time", valid=0)
+    assert (error.value.value, error.value.where) == ("time", "log")
+    with pytest.raises(BadInput):
+        splits.SplitOptions.build({"split": "time", "held_out_items": 0.2}, where="test")
+
+
+def test_a_data_set_split_by_time_is_saved_and_one_of_the_same_parts_without_is_another(tmp_path):
+    data = log_of([(user, step, step) for user in range(3) for step in range(9)], split="time")
+    data.save(tmp_path / "saved")
+    assert load_folder(tmp_path / "saved").by_time
+    assert replace(data, by_time=False).fingerprint != data.fingerprint

@@ -5,7 +5,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from fake_server import KEY, PROFILE, FakeServer, completion, fake_server
 from hostile_modes import PARTLY, RIGHT, WRONG, Mode
@@ -40,7 +42,10 @@ def run(server: FakeServer, folder: Path, ask_again: bool = False) -> ProfileRun
     engine = ServerGenerator("teacher", server.url, KEY, retries=1, timeout=TIMEOUT)
     profiler = ZeroShot(generator=engine)
     with ProfileStore.open(folder, "f00d", profiler.writer, "toy") as store:
-        return make_profiles(view(), profiler, store, ["user"], USERS, progress=False, ask_again=ask_again)
+        rows: dict[Any, np.ndarray] = {"user": np.arange(USERS)}
+        return make_profiles(
+            view(), profiler, store, ["user"], progress=False, rows=rows, ask_again=ask_again
+        )
 
 
 def stored(folder: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reclm.data.dataset import Interactions, TrainingView
+from reclm.data.id_map import IdMap
 from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator
 from reclm.llm.models import LazyGenerator
 from reclm.profiles.estimate import dry_run
@@ -67,7 +68,7 @@ def test_a_second_run_generates_nothing(view: TrainingView, profiler: Any, store
 
 
 def test_an_answered_prompt_is_shared(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
-    make_profiles(view, profiler, store, kinds=["user"], limit=1, progress=False)
+    make_profiles(view, profiler, store, kinds=["user"], rows={"user": np.array([0])}, progress=False)
     assert store.texts("user") == {"u1": "likes A, B"}
     profiler.answered.clear()
     (users,) = make_profiles(view, profiler, store, kinds=["user"], progress=False).kinds
@@ -98,7 +99,9 @@ def test_data_that_grew_are_asked_of_only_where_the_prompt_has_changed(
     )
     profiler.answered.clear()
     with ProfileStore.open(store.folder, "beef", "history", "toy", carry_over=True) as new:
-        (users,) = make_profiles(grown, profiler, new, kinds=["user"], limit=2, progress=False).kinds
+        (users,) = make_profiles(
+            grown, profiler, new, ["user"], progress=False, rows={"user": np.arange(2)}
+        ).kinds
     assert (users.copied, profiler.answered) == (2, [])
     # killed, say, and begun again: the earlier store is still known
     with ProfileStore.open(store.folder, "beef", "history", "toy", carry_over=True) as new:
@@ -127,7 +130,7 @@ def test_what_came_before_a_failure_is_kept(view: TrainingView, profiler: Any, s
 
 
 def test_a_plan_reads_as_a_sentence(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
-    make_profiles(view, profiler, store, kinds=["user"], limit=1, progress=False)
+    make_profiles(view, profiler, store, kinds=["user"], rows={"user": np.array([0])}, progress=False)
     assert str(next(plans(view, profiler, store, "user", {}))) == (
         "3 users, 2 distinct prompts; stored: 1, shared with others: 1, prompts to write: 1"
     )
@@ -212,7 +215,28 @@ def test_only_the_commonest_prompts(view: TrainingView, profiler: Any, store: Pr
     assert (estimate.plan.subjects, estimate.plan.left_out, len(estimate.plan.prompts)) == (2, 1, 1)
     assert str(estimate.plan).startswith("2 of 3 users, 1 distinct prompts; ")
     (first,) = dry_run(view, profiler, None, ["user"], limit=1, prompts=1)
-    assert first.plan.prompt_hashes.keys() == {"u3"}, "the commonest of the first one"
+    assert first.plan.prompt_hashes.keys() == {"u1"}, "the commonest of the first one"
+
+
+def test_a_limit_draws_the_same_at_random_and_a_higher_one_adds_to_them(
+    view: TrainingView, profiler: Any, store: ProfileStore
+) -> None:
+    many = [f"u{row}" for row in range(200)]
+    drawn = IdMap(many, "user").shuffled(np.arange(200))
+    assert sorted(drawn.tolist()) == list(range(200))
+    assert abs(np.corrcoef(drawn, np.arange(200))[0, 1]) < 0.2
+    # users who come later, and stand elsewhere, change nothing
+    grown = IdMap([*many[::-1], "new"], "user")
+    order = [id for id in grown.ids(grown.shuffled(np.arange(201))) if id != "new"]
+    assert order == [many[row] for row in drawn]
+    described: list[str] = []
+    for limit in (1, 2, 3):
+        (users,) = make_profiles(view, profiler, store, ["user"], limit, progress=False).kinds
+        assert users.stored == limit - 1
+        assert set(described) < store.texts("user").keys()
+        described = list(store.texts("user"))
+    assert described  # u4, who has no history, takes nobody's place
+    assert len(described) == 3
 
 
 def test_commonest_prompts_count_over_the_rounds(
@@ -262,11 +286,12 @@ def test_dry_run_counts_and_stores_nothing(view: TrainingView, profiler: Any, en
 
 
 def test_dry_run_knows_what_is_stored(view: TrainingView, profiler: Any, store: ProfileStore) -> None:
-    make_profiles(view, profiler, store, kinds=["user"], limit=1, progress=False)
+    make_profiles(view, profiler, store, kinds=["user"], rows={"user": np.array([0])}, progress=False)
     profiler.answered.clear()
     (users,) = dry_run(view, profiler, store, kinds=["user"])
     assert (users.plan.stored, len(users.plan.copies), len(users.plan.prompts)) == (1, 1, 1)
     assert store.count() == 1
+    make_profiles(view, profiler, store, kinds=["user"], limit=2, progress=False)
     (none,) = dry_run(view, profiler, store, kinds=["user"], limit=2)
     assert (none.seconds, none.sample) == (0.0, 0)
 

@@ -35,7 +35,8 @@ def profiler(server: FakeServer, extensions: bool = False, **settings: Any) -> Z
 
 def run(zero_shot: ZeroShot, folder: Path, users: int = USERS, **options: Any) -> ProfileRun:
     with ProfileStore.open(folder, "f00d", zero_shot.writer, "toy") as store:
-        return make_profiles(view(), zero_shot, store, ["user"], users, progress=False, **options)
+        rows: dict[Any, np.ndarray] = {"user": np.arange(users)}
+        return make_profiles(view(), zero_shot, store, ["user"], progress=False, rows=rows, **options)
 
 
 def number(request: dict[str, Any]) -> int:
@@ -290,8 +291,9 @@ def test_refusals_outlive_changes_of_the_data_and_damage(server: FakeServer, tmp
     server.asked.clear()
     writer = profiler(server).writer
     with ProfileStore.open(tmp_path / "store", "beef", writer, "toy", carry_over=True) as store:
+        rows: dict[Any, np.ndarray] = {"user": np.arange(USERS)}
         with pytest.warns(UserWarning, match="'u1'"):
-            done = make_profiles(view(), profiler(server), store, ["user"], USERS, progress=False)
+            done = make_profiles(view(), profiler(server), store, ["user"], progress=False, rows=rows)
         assert (done.kinds[0].copied, done.kinds[0].passed_over, server.asked) == (2, 1, [])
 
 

@@ -149,7 +149,7 @@ def test_what_is_missing_is_said(written: Profiles) -> None:
             progress=False,
         )
     with pytest.raises(NotFound) as error:
-        fit("biasmf", replace(DATA, item_text=DATA.item_text.select([])), progress=False)
+        fit("biasmf", replace(DATA, item_text=DATA.item_text.select([])), progress=False, items="text")
     assert error.value.where == "item_text"
 
 
@@ -160,11 +160,12 @@ def test_fault_1_models_of_text_need_one(workspace: Workspace, blank: bool) -> N
     data = replace(DATA, item_text=fields if blank else fields.select([]))
     for backbone in ("lightgcn", "biasmf", "ncf", "sgl", "simgcl"):
         with pytest.raises(NotFound) as error:
-            fit(backbone, data, progress=False, epochs=1)
+            fit(backbone, data, progress=False, epochs=1, items="id+text")
         assert (error.value.where, error.value.remedy) == ("item_text", "--set items=id")
-    model = fit("biasmf", data, progress=False, epochs=1, items="id")
+    model = fit("biasmf", data, progress=False, epochs=1)
+    assert model.model.config.items == "id"
     assert len(model.recommend("u1", k=3)) == 3
-    values = fit("lightgcn", data, progress=False, epochs=1, items="id").evaluate().values
+    values = fit("lightgcn", data, progress=False, epochs=1).evaluate().values
     assert values.keys() == {"full-shot", "zero-shot"}
 
 

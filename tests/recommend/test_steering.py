@@ -142,9 +142,11 @@ def test_the_stored_profile_is_taken_else_one_is_written_and_not_stored() -> Non
     assert (now.store, now.writer) == (None, "keywords")
     assert "comedy" in now.text.lower()
     profiles = write_profiles(EVEN, "keywords", kinds=("user",), limit=1, progress=False, encoder=Genres())  # pyright: ignore[reportArgumentType]
-    stored = user_profile(EVEN, "u0", "keywords")
-    assert (stored.text, stored.store) == (profiles.get("u0").text, profiles.folder)
-    assert user_profile(EVEN, "u1", "keywords").store is None
+    (described,) = profiles.rows("user")["id"].to_pylist()
+    stored = user_profile(EVEN, described, "keywords")
+    assert (stored.text, stored.store) == (profiles.get(described).text, profiles.folder)
+    other = "u0" if described == "u1" else "u1"
+    assert user_profile(EVEN, other, "keywords").store is None
     with pytest.raises(NotFound) as error:
         user_profile(EVEN, "u3", "keywords")
     assert error.value.value == "u3"

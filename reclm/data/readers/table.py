@@ -45,7 +45,7 @@ DEFAULT_TIME, DEFAULT_LABEL = "timestamp", "label"
 
 
 class FrameOptions(SplitOptions):
-    """Options of ``split="per-user"``."""
+    """Options of ``split="per-user"`` and ``"time"``."""
 
     time_unit: TimeUnit = "s"
     """Unit of times that are numbers: since 1970, in s, ms, us or ns; ``date`` where 20170714 is a day."""
@@ -208,8 +208,8 @@ def from_frames(
     options: dict[str, Any],
 ) -> Dataset:
     """See :meth:`reclm.Dataset.from_frames`."""
-    if split not in ("per-user", "given", "sessions"):
-        raise unknown("split", split, ["per-user", "given", "sessions"])
+    if split not in (known := ("per-user", "time", "given", "sessions")):
+        raise unknown("split", split, known)
     table = to_arrow(interactions, "interactions")
     if columns.time == DEFAULT_TIME and columns.time not in table.column_names:
         columns = replace(columns, time=None)
@@ -242,8 +242,8 @@ def from_frames(
         part = part[log["line"].to_numpy() - 1]
         parts = [numbered.take(part == which) for which in range(len(SPLITS))]
         return splits.from_given(name, users, ids, parts, item_text, report, template)
-    if split == "per-user":
-        config = FrameOptions.build(options, "option")
+    if split in ("per-user", "time"):
+        config = FrameOptions.build({**options, "split": split}, "option")
         return splits.from_log(name, users, ids, numbered, item_text, config, report, template)
     counters = {key: options.pop(key) for key in ("encoder_tokens", "model_tokens") if key in options}
     config = SessionOptions.build({"max_item_tokens": None, "max_history_tokens": None} | options, "option")

@@ -12,7 +12,8 @@ from reclm import intervals
 from reclm.benchmarks.report import Cell, Row, Table, page, tables
 from reclm.benchmarks.report.page import latex_page, latex_table, markdown_page, markdown_table, provenance
 from reclm.benchmarks.results import ProtocolInfo
-from reclm.benchmarks.significance import by_activity, over_users
+from reclm.benchmarks.significance import over_users
+from reclm.benchmarks.user_groups import by_activity
 from reclm.errors import NotFound
 from reclm.intervals import NONE, number, percent
 
@@ -186,7 +187,8 @@ def test_provenance_says_how_the_run_was_made(result):
     names = [name for name, _ in found]
     assert names == [
         "data set", "seeds", "epoch chosen by", "published numbers",
-        "profiles by SmolLM2-135M, tuned", "no profile", "remark", "failed"
+        "profiles by SmolLM2-135M, tuned", "no profile", "smallest findable effect",
+        "smallest findable effect", "remark", "failed"
     ]  # fmt: skip
     assert ("data set", "mind-release, fingerprint 3f9a0c21d4") in found
     assert any("300 of 943 users" in text for _, text in found)
@@ -236,7 +238,7 @@ def test_latex_is_escaped_and_balanced():
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     for line in rows:
         if r"\multicolumn" not in line:
-            assert line.replace(r"\&", "").count("&") in (5, 8)  # of six columns, or of nine
+            assert line.replace(r"\&", "").count("&") in (5, 9)  # of six columns, or of ten
 
 
 def test_a_marked_cell_in_both():
@@ -254,3 +256,18 @@ def test_a_metric_that_no_row_has_is_a_dash(result):
     )
     assert row(table, "LightGCN").cells[-1].text == NONE
     assert SCRIPT not in str(table)
+
+
+def test_users_with_and_without_a_profile_stand_in_a_table_of_their_own(result):
+    assert tables.profiled(result) == []
+    told = {
+        key: replace(trial, profiled=np.arange(len(trial.user_ids)) % 2 == 0)
+        for key, trial in result.trials.items()
+        if key[0] == "LightGCN + RecLM"
+    }
+    full, _ = tables.profiled(replace(result, trials=result.trials | told))
+    assert full.head == ("", "with a profile", "without")
+    assert [one.name for one in full.rows] == [
+        "LightGCN + RecLM",
+        f"less {result.row('LightGCN + RecLM').base}",
+    ]
