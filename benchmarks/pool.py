@@ -256,8 +256,8 @@ def run_trial(
         kind = "" if isinstance(error, ReclmError) else f"{type(error).__name__}: "
         line, trace = kind + (" ".join(str(error).split()) or "no message"), traceback.format_exc()
         record = TrialRecord(definition=trial.definition, run=run, error=line, traceback=trace)
+    cache.end(trial.key)  # first: killed between the two it is run again, and no note is left
     cache.put(trial.key, record, users, weights)
-    cache.end(trial.key)
     return record
 
 

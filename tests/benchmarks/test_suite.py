@@ -222,6 +222,22 @@ def test_a_cell_whose_process_died_in_this_run_is_not_tried_again_in_it(tmp_path
     assert run_trial(one, store, "another run").error is None
 
 
+def test_a_kill_as_a_result_is_written_leaves_no_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, one, put = TrialCache(tmp_path), cell(), TrialCache.put
+
+    def killed(*arguments: Any) -> None:
+        put(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrialCache, "put", killed)
+    with pytest.raises(KeyboardInterrupt), store.claim(one.key):
+        run_trial(one, store, "this run")
+    assert store.finished(one.key, "another run")
+    assert not [*tmp_path.glob(".*.begun")]
+
+
 def test_workers_come_to_the_same_and_one_that_dies_costs_its_cell_only(tmp_path: Path) -> None:
     endless = cell(train=TrainConfig(epochs=10**9, patience=10**9, batch_size=64))
     store, others = TrialCache(tmp_path / "two"), [cell(1), cell(2)]
