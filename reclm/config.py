@@ -74,7 +74,7 @@ def _fields(cls: Any, path: tuple[str | int, ...]) -> list[str]:
 
 
 class _OneOfEach(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which PyYAML takes the last."""
+    """PyYAML's safe loader that refuses a key which a mapping has twice; PyYAML takes the last."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)

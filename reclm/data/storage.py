@@ -27,7 +27,7 @@ _REPORT = ("kept", "dropped", "malformed")
 
 
 class _Report(Config):
-    """What a reader counted: words about the data, without which they can be read as well."""
+    """The counts of the reader's report; a data set without them is read as well."""
 
     kept: dict[str, int] = Field(default_factory=dict)
     dropped: dict[str, int] = Field(default_factory=dict)

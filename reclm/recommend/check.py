@@ -1,4 +1,4 @@
-"""What a data set can tell: how far simple recommenders get on it, and whether profiles could help."""
+"""Measure how far simple recommenders get on a data set, and say whether profiles could help."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
