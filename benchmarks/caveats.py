@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from reclm.benchmarks.comparisons import Difference, best_row, means
-from reclm.benchmarks.results import Result
+from reclm.benchmarks.results import KEPT, Result
 from reclm.intervals import number
 from reclm.recommend.metrics import parse, title
 
@@ -41,7 +41,10 @@ def _unchanged(result: Result) -> Iterator[str]:
         ]
         known = [pair for pair in pairs if len(pair[0])]
         if known and all(np.array_equal(before, after, equal_nan=True) for before, after in known):
-            yield f"{row.name} ranks as {row.base} does for every user: it reads no profiles, or nothing can be gained"
+            kept = {value for name, value in row.chosen.items() if name.startswith(KEPT)}
+            why = "it reads no profiles, or nothing can be gained"
+            why = "validation left its profiles out" if kept == {"none"} else why
+            yield f"{row.name} ranks as {row.base} does for every user: {why}"
 
 
 def not_above_baseline(result: Result, protocol: str) -> tuple[str, list[str]]:

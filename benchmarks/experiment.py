@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reclm import plugins
-from reclm.benchmarks.features import FeatureMaker, Shared
+from reclm.benchmarks.feature_maker import FeatureMaker
+from reclm.benchmarks.features import Shared
 from reclm.benchmarks.pool import Trial, run_trials
 from reclm.benchmarks.result_files import make_run_folder
 from reclm.benchmarks.results import Result
@@ -23,6 +24,7 @@ from reclm.folders import current, to_path
 from reclm.llm.models import find_model, load_tokenizer
 from reclm.profiles.profiles import Profiles
 from reclm.profiles.store import kinds_of
+from reclm.recommend.base import Fusion, check_fusion
 from reclm.recommend.evaluate import check_tested, validation_task
 from reclm.recommend.fit import split_options
 from reclm.recommend.recipes import RecipeName, recipe_options
@@ -38,6 +40,7 @@ def compare(
     seeds: int | Literal["auto"] = 3,
     controls: bool = True,
     references: bool = True,
+    fusion: Fusion = "dual-mlp",
     recipe: RecipeName = "default",
     search: int = 0,
     jobs: int = 1,
@@ -63,6 +66,8 @@ def compare(
         search: options that are tried for every row before its seeds run.
         controls: a row for each control of the profiles, too.
         references: a row for each simple recommender, too: EASE, neighbours, iALS, popularity, random order.
+        fusion: how profiles enter, see :data:`~reclm.recommend.base.Fusion`; :class:`ProfileOptions` may have their
+            own.
         recipe: options that are not given: ``"default"`` does well on many data sets, ``"paper"`` is each paper's.
         jobs: processes. ``epochs``: at most so many.
         select_on: ``"test"`` is the papers' selection, and flatters.
@@ -72,10 +77,11 @@ def compare(
         out: folder of the run; by default a new one in the workspace.
         options: of the backbones and of training, by name.
 
-    Raises NotFound for an unknown backbone or option, and BadInput for a value that an option cannot have, or where
-    there is nothing to select on, or ``out`` holds something else than a run.
+    Raises NotFound for an unknown backbone, fusion or option, and BadInput for a value that an option cannot have, or
+    where there is nothing to select on, or ``out`` holds something else than a run.
     """
     check_dataset(data)
+    check_fusion(fusion)
     at_least(1, jobs=jobs)
     at_least(0, search=search)
     make_run_folder(out)
@@ -83,6 +89,8 @@ def compare(
     named = profiles if isinstance(profiles, Mapping) else {"augment": profiles}
     named = {} if profiles is None else named
     rows = {name: _profile_options(part, chosen) for name, part in named.items()}
+    if fusion != "dual-mlp":
+        rows = {name: options.model_copy(update={"fusion": fusion}) for name, options in rows.items()}
     if encoder is None:
         encoder = next((part.encoder.source for part in named.values() if isinstance(part, Profiles)), None)
     about: dict[str, Any] = {"seeds": seeds, "encoder": encoder, "references": references}
@@ -188,7 +196,8 @@ def comparison(
             rows.append(Row(name=f"{prefix}base", backbone=name))
         augmented = {} if plugins.get("backbone", name).baseline else named  # baselines read no profiles
         for label, options in augmented.items():
-            only = {"kinds": (needed,)} if needed in options.kinds else {}
+            only: dict[str, Any] = {"kinds": (needed,)} if needed in options.kinds else {}
+            only |= {"fusion": "dual-mlp"} if needed else {}  # it ranks by profiles themselves
             rows.append(Row(name=f"{prefix}{label}", backbone=name, profiles=options.model_copy(update=only)))
     title = f"{', '.join(names)} on {dataset.name}"
     about |= {
@@ -300,6 +309,8 @@ def _absent(suite: Suite, dataset: Dataset) -> dict[str, str]:
             return row.absent
         if profiles.control in ("text", "keywords") and not dataset.has_item_text:
             return row.absent or "the data have no item text"
+        if (profiles.control, profiles.fusion) == ("random", "text"):
+            return row.absent or "random vectors are no text that joins the items' texts"
         folder = profiles.adapter
         if folder and not folder.is_dir() and plugins.get("profiler", profiles.profiler).needs_model:
             return f"nothing is tuned in {folder} (reclm tune --out)"

@@ -11,20 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from reclm import plugins
 from reclm.benchmarks import leaks, row_profiles
-from reclm.benchmarks.row_profiles import Rows, key_of, rows_to_describe
+from reclm.benchmarks.row_profiles import key_of, rows_to_describe
 from reclm.benchmarks.trial import Control, Plan, ProfileOptions
 from reclm.data.dataset import Dataset, Interactions, ProfileKind, TrainingView
 from reclm.data.item_text import item_texts
 from reclm.errors import NotFound
-from reclm.folders import Workspace, current
-from reclm.profiles.matrix import ProfileMatrix, item_text_features, profile_matrix
+from reclm.folders import Workspace
+from reclm.profiles.matrix import ProfileMatrix, item_text_features, joined_texts
 from reclm.profiles.profile import Profiler
-from reclm.profiles.profiles import Profiles
-from reclm.profiles.store import KINDS, ProfileStore
-from reclm.profiles.write import reopen_profiler
-from reclm.recommend.base import Inputs
+from reclm.profiles.store import ProfileStore
+from reclm.recommend.base import Fusion, Inputs, joins_text
 from reclm.text.encoder import TextEncoder
 
 TUNED = "tuned/"
@@ -87,11 +84,14 @@ class Features:
         text: np.ndarray | None,
         sides: Mapping[ProfileKind, ProfileMatrix],
         encoder: TextEncoder | None,
+        fusion: Fusion = "dual-mlp",
+        joined: ProfileMatrix | None = None,
         **known: Any,
     ) -> "Features":
         """Return the features of item text ``(I, t)`` and of profiles by side, without interactions."""
         sizes = len(dataset.users), len(dataset.items)
-        inputs = Inputs(*sizes, Interactions.empty(), text, sides.get("user"), sides.get("item"))
+        profiles = sides.get("user"), sides.get("item")
+        inputs = Inputs(*sizes, Interactions.empty(), text, *profiles, fusion=fusion, joined=joined)
         return cls(inputs, encoder=(encoder.name, encoder.source) if encoder else None, **known)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -99,13 +99,20 @@ class Features:
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        """Hashes of the arrays: the features' part of a trial's definition."""
+        """Hashes of the arrays that a model reads: the features' part of a trial's definition."""
+        inputs = self.inputs.by(self.inputs.fusion) if self.inputs.fusion != "auto" else self.inputs
         names = ("item_text", "user_profiles", "item_profiles")
-        return {name: _array_hash(getattr(self.inputs, name)) for name in names}
+        hashes: dict[str, Any] = {name: _array_hash(getattr(inputs, name)) for name in names}
+        if inputs.fusion == "auto":
+            hashes["joined"] = _array_hash(inputs.joined)
+        return hashes if inputs.fusion == "dual-mlp" else hashes | {"fusion": inputs.fusion}
 
     @property
     def sides(self) -> dict[ProfileKind, ProfileMatrix]:
-        sides: dict[ProfileKind, Any] = {kind: getattr(self.inputs, f"{kind}_profiles") for kind in KINDS}
+        """The profiles by side; items whose profiles only join their texts have the vectors of these."""
+        inputs = self.inputs
+        items = inputs.joined if inputs.item_profiles is None else inputs.item_profiles
+        sides: dict[ProfileKind, Any] = {"user": inputs.user_profiles, "item": items}
         return {kind: matrix for kind, matrix in sides.items() if matrix is not None}
 
     @property
@@ -121,13 +128,20 @@ class Features:
         """Return itself: there is nothing to tune."""
         return self
 
-    def with_control(self, control: Control | None, view: TrainingView, *sources: Any) -> "Features":
-        """Return the features with a control's vectors; ``sources`` as in :func:`~.row_profiles.controlled`."""
+    def with_control(
+        self, control: Control | None, joined: ProfileMatrix | None, view: TrainingView, *sources: Any
+    ) -> "Features":
+        """Return the features with a control's vectors, and the items' texts ``joined`` with its texts.
+
+        ``sources`` are as in :func:`~.row_profiles.controlled`.
+        """
         if control is None:
             return self
-        sides = row_profiles.controlled(control, self.sides, view, *sources)
-        arrays: dict[str, Any] = {f"{kind}_profiles": matrix for kind, matrix in sides.items()}
-        return replace(self, inputs=replace(self.inputs, **arrays), measures={})
+        encoded = {"user": self.inputs.user_profiles, "item": self.inputs.item_profiles}
+        sides: Any = {kind: matrix for kind, matrix in encoded.items() if matrix is not None}
+        controls = row_profiles.controlled(control, sides, view, *sources)
+        arrays: dict[str, Any] = {f"{kind}_profiles": matrix for kind, matrix in controls.items()}
+        return replace(self, inputs=replace(self.inputs, **arrays, joined=joined), measures={})
 
 
 def _array_hash(values: np.ndarray | ProfileMatrix | None) -> str | None:
@@ -140,128 +154,15 @@ def _array_hash(values: np.ndarray | ProfileMatrix | None) -> str | None:
     return digest.hexdigest()[:20]
 
 
-Written = tuple[ProfileStore, Profiler | None, tuple[str, ...], dict[str, float]]
-"""A complete store, its profiler, the sentences of the leak checks, and the measures of the profiles."""
-
-
-class FeatureMaker:
-    """Makes the features of rows on one data set, each part once."""
-
-    def __init__(self, dataset: Dataset, shared: Shared, progress: bool) -> None:
-        self.dataset, self.shared, self.progress = dataset, shared, progress
-        self.view, self.workspace = dataset.view(), current()
-        self._parts: dict[str, Any] = {}
-
-    def of(self, plan: Plan, seed: int = 0) -> "Features | TunedFeatures":
-        """Return the features of a row, or how a trial makes them where it tunes a profiler."""
-        options, with_text = plan.profiles, self._needs_text(plan)
-        if options is None:
-            return self._once(f"plain {with_text}", lambda: self._plain(with_text))
-        rows = rows_to_describe(self.dataset, plan.backbone)
-        if training := self.training(options, seed):
-            return self._tuned(plan, options, seed, training, with_text)
-        key = f"{rows is None} {with_text} {options.model_dump_json()}"
-        return self._once(key, lambda: self._augmented(options, rows, with_text))
-
-    def training(self, options: ProfileOptions, seed: int) -> dict[str, Any] | None:
-        """Return what a trial tunes, in canonical form; None where it tunes nothing."""
-        cls = plugins.get("profiler", options.profiler)
-        if options.adapter or options.store or not options.tune or not cls.tunable:
-            return None
-        return row_profiles.row_profiler(options, seed).training(self.view)
-
-    def _needs_text(self, plan: Plan) -> bool:
-        backbone = plugins.get("backbone", plan.backbone)
-        backbone.check_profiles(plan.profiles.kinds if plan.profiles else (), plan.backbone)
-        return backbone.needs_text(backbone.Config.build(dict(plan.model)), self.dataset, plan.backbone)
-
-    def _plain(self, with_text: bool) -> Features:
-        checked = tuple(leaks.check(self.dataset))
-        encoder = self.shared.encoder if with_text else None
-        return Features.of(self.dataset, encoder and self._text(encoder), {}, encoder, checked=checked)
-
-    def _augmented(self, options: ProfileOptions, rows: Rows, with_text: bool) -> Features:
-        store, profiler, checked, measures = self._store(options, rows)
-        # the encoder that the experiment names comes before that of a store's profiler
-        encoder = None if options.store and self.shared.name else profiler and profiler.encoder
-        encoder = encoder or self.shared.encoder
-
-        def matrices() -> dict[ProfileKind, ProfileMatrix]:
-            profiles = Profiles.open(store.folder, self.view, encoder=encoder)
-            edits = {(kind, id): text for kind, texts in options.edits.items() for id, text in texts.items()}
-            edited = replace(profiles, edits=edits)
-            return {kind: edited.matrix(kind, self.progress) for kind in options.kinds}
-
-        def keywords(kind: ProfileKind) -> ProfileMatrix:
-            covered = {kind: np.flatnonzero(matrix.present) for kind, matrix in sides.items()}
-            words, *_ = self._once(f"keywords {key}", lambda: self._opened(_keywords(options), covered))
-            return profile_matrix(words, encoder, kind, self.view.idmap(kind), self.progress)
-
-        key = f"{rows is None} {options.model_copy(update={'control': None}).model_dump_json()}"
-        sides = self._once(f"profiles {key}", matrices)
-        if not any(matrix.present.any() for matrix in sides.values()):
-            raise _nobody_described(self.dataset, store)
-        text = self._text(encoder) if with_text else None
-        known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
-        features = Features.of(self.dataset, text, sides, encoder, **known)
-        return features.with_control(options.control, self.view, lambda: self._text(encoder), keywords)
-
-    def _tuned(
-        self, plan: Plan, options: ProfileOptions, seed: int, training: Mapping[str, Any], with_text: bool
-    ) -> "TunedFeatures":
-        rows = rows_to_describe(self.dataset, plan.backbone)
-        if with_text:  # workers find it in the workspace
-            self._text(self.shared.encoder)
-        if options.control == "keywords":
-            self._store(_keywords(options, row_profiles.limit_of(options, rows)), rows)
-        profiler, words = row_profiles.row_profiler(options, seed), None
-        if profiler.wording(self.view) is not None:  # no training changes its words
-            words = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
-            target = (self.dataset, words, options, rows, self.progress)
-            key = f"words {words} {rows is None}"
-            self._once(key, lambda: row_profiles.write_row_profiles(profiler.fit(self.view), *target))
-        about = {"training": training, "words": words, "with_text": with_text}
-        shared = {"shared": self.shared, "workspace": self.workspace, "progress": self.progress}
-        return TunedFeatures(self.dataset, plan, seed, **about, **shared)
-
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
-        if key not in self._parts:
-            self._parts[key] = make()
-        return self._parts[key]
-
-    def _text(self, encoder: TextEncoder) -> np.ndarray:
-        arguments = (self.view, encoder, self.workspace, self.progress)
-        return self._once(f"text {encoder.name}", lambda: item_text_features(*arguments))
-
-    def _store(self, options: ProfileOptions, rows: Rows) -> Written:
-        plain = options.model_copy(update={"control": None, "edits": {}})
-        key = f"store {rows is None} {plain.model_dump_json()}"
-        return self._once(key, lambda: self._opened(plain, rows))
-
-    def _opened(self, options: ProfileOptions, rows: Rows) -> Written:
-        if options.store:
-            writer = ProfileStore.read(options.store).info.writer
-            store = ProfileStore.open(options.store, self.view.fingerprint, writer)
-            profiler = reopen_profiler(store, self.view)
-        else:
-            profiler = row_profiles.row_profiler(options).fit(self.view)
-            folder = row_profiles.profile_folder(profiler, self.dataset, self.workspace)
-            target = (self.dataset, folder, options, rows, self.progress)
-            store = row_profiles.write_row_profiles(profiler, *target)
-            store.describe(profiler=options.opener)
-        checked = tuple(leaks.check(self.dataset, store, profiler))
-        measures = row_profiles.measures_of(profiler, self.dataset, store) if profiler else {}
-        return store, profiler, checked, measures
-
-
-def _nobody_described(dataset: Dataset, store: ProfileStore) -> NotFound:
+def nobody_described(dataset: Dataset, store: ProfileStore) -> NotFound:
     """Return the error that there is nothing to augment with."""
     message = f"profile store {store.folder} has no profile of any user or item of data set {dataset.name!r}"
     remedy = f"reclm profile --dataset {dataset.name}"
     return NotFound(f"{message}; write some: {remedy}", value=dataset.name, where=store.folder, remedy=remedy)
 
 
-def _keywords(options: ProfileOptions, limit: int | None = None) -> ProfileOptions:
+def keywords_options(options: ProfileOptions, limit: int | None = None) -> ProfileOptions:
+    """Return the options of the keywords profiler for a row with other ``options``."""
     return ProfileOptions(profiler="keywords", kinds=options.kinds, limit=limit)
 
 
@@ -301,7 +202,8 @@ class TunedFeatures:
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        profiles = self.options.model_dump(mode="json", include={"kinds", "limit", "control"})
+        told = {"kinds", "limit", "control"} | ({"fusion"} if self.options.fusion != "dual-mlp" else set())
+        profiles = self.options.model_dump(mode="json", include=told)
         return {"training": self.training_key, "item_text": self.with_text, "profiles": profiles}
 
     @property
@@ -320,11 +222,12 @@ class TunedFeatures:
             return self._item_text(encoder) if text is None else text
 
         def keywords(kind: ProfileKind) -> ProfileMatrix:
-            profiler = row_profiles.row_profiler(_keywords(self.options))
-            store = ProfileStore.read(row_profiles.profile_folder(profiler, self.dataset, self.workspace))
-            return self._matrix(store, kind, encoder)
+            return self._matrix(self._words(), kind, encoder)
 
-        return features.with_control(self.options.control, self.dataset.view(), item_text, keywords)
+        control, joined = self.options.control, features.inputs.joined
+        if control and joined is not None and features.store:
+            joined = self._joined(features.store, encoder, control)
+        return features.with_control(control, joined, self.dataset.view(), item_text, keywords)
 
     def _uncontrolled(self) -> Features:
         dataset, progress = self.dataset, self.progress and multiprocessing.parent_process() is None
@@ -336,24 +239,49 @@ class TunedFeatures:
         store = row_profiles.write_row_profiles(profiler, dataset, folder, self.options, rows, progress)
         checked = tuple(leaks.check(dataset, store, profiler))
         encoder = profiler.encoder or encoder
-        kinds = self.options.kinds
-        sides: dict[ProfileKind, ProfileMatrix] = {kind: self._matrix(store, kind, encoder) for kind in kinds}
-        if not any(matrix.present.any() for matrix in sides.values()):
-            raise _nobody_described(dataset, store)
-        text = self._item_text(encoder) if self.with_text else None
+        kinds, fusion = self.options.kinds, self.options.fusion
+        encoded = [kind for kind in kinds if (kind, fusion) != ("item", "text")]
+        sides: dict[ProfileKind, ProfileMatrix] = {
+            kind: self._matrix(store, kind, encoder) for kind in encoded
+        }
+        joins = self.with_text and joins_text(fusion, kinds)
+        joined = self._joined(store, encoder) if joins else None
+        if not any(matrix.present.any() for matrix in (*sides.values(), *filter(None, [joined]))):
+            raise nobody_described(dataset, store)
+        text = self._item_text(encoder) if self.with_text and fusion != "text" else None
         texts = list(store.texts("user").values()) if "user" in kinds else []
         truncated = {"truncated": encoder.truncated(texts)}
         measures = row_profiles.measures_of(profiler, dataset, store) | truncated
         known = {"store": store, "checked": checked, "profiler": profiler, "measures": measures}
-        return Features.of(dataset, text, sides, encoder, **known, log=tuple(profiler.log()))
+        known |= {"fusion": fusion, "joined": joined, "log": tuple(profiler.log())}
+        return Features.of(dataset, text, sides, encoder, **known)
 
     def _matrix(self, store: ProfileStore, kind: ProfileKind, encoder: TextEncoder) -> ProfileMatrix:
         return ProfileMatrix.of_texts(store.texts(kind), encoder, self.dataset.view().idmap(kind))
 
+    def _words(self) -> ProfileStore:
+        profiler = row_profiles.row_profiler(keywords_options(self.options))
+        return ProfileStore.read(row_profiles.profile_folder(profiler, self.dataset, self.workspace))
+
+    def _joined(
+        self, store: ProfileStore, encoder: TextEncoder, control: Control | None = None
+    ) -> ProfileMatrix | None:
+        """Return the items' texts joined with their profiles, or a control's texts; None where it has none."""
+        view = self.dataset.view()
+        texts = row_profiles.controlled_texts(control, store.row_texts("item", view.items), view, self._words)
+        if texts is None:
+            return None
+        vectors = _encoded(encoder, joined_texts(view, texts))
+        return ProfileMatrix(vectors, np.array([bool(text) for text in texts], bool))
+
     def _item_text(self, encoder: TextEncoder) -> np.ndarray:
         if encoder.name == self.shared.encoder.name:
             return item_text_features(self.dataset.view(), encoder, self.workspace, False)
-        texts = item_texts(self.dataset.item_text, self.dataset.text_template)
-        vectors = encoder.encode(texts)
-        vectors[[not text for text in texts]] = 0
-        return vectors
+        return _encoded(encoder, item_texts(self.dataset.item_text, self.dataset.text_template))
+
+
+def _encoded(encoder: TextEncoder, texts: list[str]) -> np.ndarray:
+    """Return the vectors ``(n, t)`` of texts, all encoded anew; zero where a text is empty."""
+    vectors = encoder.encode(texts)
+    vectors[[not text for text in texts]] = 0
+    return vectors

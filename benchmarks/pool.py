@@ -21,19 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from reclm import plugins
+from reclm.benchmarks import auto_trials
 from reclm.benchmarks.features import TUNED, Features, TunedFeatures
 from reclm.benchmarks.results import PROFILE
 from reclm.benchmarks.row_profiles import key_of
-from reclm.benchmarks.trial import Plan, Runner, TrialCache, TrialRecord
+from reclm.benchmarks.trial import VALIDATION, Plan, Runner, TrialCache, TrialRecord
 from reclm.console import progress_bar
 from reclm.data.dataset import Dataset
 from reclm.errors import Damaged, ReclmError
 from reclm.folders import current, workspace
 from reclm.intervals import duration
 from reclm.plugins import environment
+from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.evaluate import PerUser
 
-FORMAT = 3
+FORMAT = 4
 """Version of a record and its files; raised when they hold more."""
 WATCHED, TOP = 10, 10
 """Users, evenly spread over those of the first protocol, whose top lists are recorded, and items of each."""
@@ -81,6 +83,13 @@ class Trial:
     @cached_property
     def key(self) -> str:
         return key_of(self.definition)
+
+    @property
+    def parts(self) -> "tuple[Trial, ...]":
+        """The trials that an automatic one is made of, where they are known before it runs."""
+        features = self.features
+        automatic = isinstance(features, Features) and features.inputs.fusion == "auto"
+        return tuple(auto_trials.parts(self, features).values()) if automatic else ()
 
     @property
     def locks(self) -> tuple[str, ...]:
@@ -146,7 +155,8 @@ def run_trials(
 
 def _forget(trials: Sequence[Trial], cache: TrialCache, forgotten: set[str]) -> None:
     """Remove cached results, trainings of profilers and their samples, but for those that another process works on."""
-    for key in dict.fromkeys(key for trial in trials for key in trial.locks if key not in forgotten):
+    known = [part for trial in trials for part in (trial, *trial.parts)]
+    for key in dict.fromkeys(key for trial in known for key in trial.locks if key not in forgotten):
         forgotten.add(key)
         with cache.claim(key) as ours:
             if ours:
@@ -251,7 +261,7 @@ def run_trial(
     try:
         if not cache.begin(trial.key, run):
             raise ReclmError("the process that ran it died (out of memory?)")
-        record, users, weights = _trained(trial, cache.weights, run, on_epoch)
+        record, users, weights = _trained(trial, cache, run, on_epoch)
     except Exception as error:  # recorded and shown: one trial's failure must not cost the others
         kind = "" if isinstance(error, ReclmError) else f"{type(error).__name__}: "
         line, trace = kind + (" ".join(str(error).split()) or "no message"), traceback.format_exc()
@@ -262,7 +272,7 @@ def run_trial(
 
 
 def _trained(
-    trial: Trial, with_weights: bool, run: str, on_epoch: Callable[[dict[str, float]], None] | None
+    trial: Trial, cache: TrialCache, run: str, on_epoch: Callable[[dict[str, float]], None] | None
 ) -> tuple[TrialRecord, pa.Table, dict[str, Tensor] | None]:
     """Return the record of a trial, its users' values and, if asked for, its weights."""
     weights: dict[str, Tensor] = {}
@@ -273,46 +283,74 @@ def _trained(
         return {user: dataset.items.ids(lists[idx][:TOP]) for user, idx in zip(users, lists, strict=True)}
 
     def on_model(model: nn.Module) -> None:
-        if with_weights:
+        if cache.weights:
             weights.update({name: value.clone().contiguous() for name, value in model.state_dict().items()})
 
     features = trial.features.make()
-    users = next(iter(runner.tasks.values())).users.numpy()
-    watched = users[np.linspace(0, len(users) - 1, min(WATCHED, len(users))).astype(int)].tolist()
-    begun = time.perf_counter()
-    trained = runner.run(features.inputs, trial.draws, on_epoch, on_model, watched)
-    seconds = time.perf_counter() - begun
-    record = TrialRecord(
-        definition=trial.definition,
-        run=run,
-        means={protocol: _numbers(values.mean()) for protocol, values in trained.results.items()},
-        best_epoch=trained.best_epoch,
-        history=trained.fit.history,
-        # what a profiler's training takes does not depend on which trial did it
-        seconds=seconds + sum(row["seconds"] for row in features.log),
-        top={protocol: top(trained.results[protocol].top) for protocol in runner.tasks},
-        environment=environment(),
-        validation=trained.validation,
-        chosen=trained.chosen,
-    )
+    if features.inputs.fusion == "auto":
+        tried = auto_trials.parts(trial, features)
+        _work(list(enumerate(tried.values())), cache, run, partial(_on_part, on_epoch, trial, len(tried)))
+        fields, values, best = auto_trials.compose(trial, tried, cache, runner.layout)
+        weights.update(best)
+    else:
+        users = next(iter(runner.tasks.values())).users.numpy()
+        watched = users[np.linspace(0, len(users) - 1, min(WATCHED, len(users))).astype(int)].tolist()
+        begun = time.perf_counter()
+        trained = runner.run(features.inputs, trial.draws, on_epoch, on_model, watched)
+        fields = {
+            "means": {protocol: _numbers(values.mean()) for protocol, values in trained.results.items()},
+            "best_epoch": trained.best_epoch,
+            "history": trained.fit.history,
+            "seconds": time.perf_counter() - begun,
+            "top": {protocol: top(trained.results[protocol].top) for protocol in runner.tasks},
+            "validation": trained.validation,
+            "chosen": trained.chosen,
+        }
+        valid = {VALIDATION + name: values for name, values in trained.valid.items()}
+        values = _per_user(dataset, trained.results | valid)
+    # what a profiler's training takes does not depend on which trial did it
+    fields["seconds"] += sum(row["seconds"] for row in features.log)
+    about = {"definition": trial.definition, "run": run, "environment": environment()}
+    record = TrialRecord(**about, **fields)
     if isinstance(trial.features, TunedFeatures):  # known only once they are made
         names = ("coverage", "checked", "encoder", "writer")
         known: dict[str, Any] = {name: getattr(features, name) for name in names}
         known |= {"log": list(features.log), "measures": _numbers(features.measures)}
         record = record.model_copy(update={**known, "store": features.store and features.store.folder})
-    profiles = features.inputs.user_profiles
-    users = _per_user(dataset, trained.results, None if profiles is None else profiles.present)
-    return record, users, weights if with_weights else None
+    values = _marked(values, dataset, features.inputs.user_profiles)
+    return record, values, weights if cache.weights else None
 
 
-def _per_user(dataset: Dataset, results: Mapping[str, PerUser], profiled: np.ndarray | None) -> pa.Table:
+def _on_part(
+    on_epoch: Callable[[dict[str, float]], None] | None,
+    trial: Trial,
+    count: int,
+    place: int,
+    epoch: tuple[int, int] | None,
+) -> None:
+    """Report the epochs of ``count`` trials, one after the other, as those of the trial that they are parts of."""
+    if on_epoch and epoch:
+        done = place * trial.plan.train.epochs + epoch[0]
+        on_epoch({"epoch": done // count})
+
+
+def _per_user(dataset: Dataset, results: Mapping[str, PerUser]) -> pa.Table:
     tables = []
     for protocol, measured in results.items():
         names = pa.array([protocol] * len(measured.users), pa.string())
         ids = dataset.users.array.take(pa.array(measured.users))
-        known = {} if profiled is None else {PROFILE: profiled[measured.users]}
-        tables.append(pa.table({"protocol": names, "user_id": ids, **known, **measured.values}))
-    return pa.concat_tables(tables)
+        tables.append(pa.table({"protocol": names, "user_id": ids, **measured.values}))
+    return pa.concat_tables(tables, promote_options="default")
+
+
+def _marked(users: pa.Table, dataset: Dataset, profiles: ProfileMatrix | None) -> pa.Table:
+    """Return the users of a trial with a column that tells who has a profile, where the row has profiles of users."""
+    if PROFILE in users.column_names:
+        users = users.drop_columns(PROFILE)
+    if profiles is None:
+        return users
+    rows = dataset.users.find(users["user_id"])
+    return users.append_column(PROFILE, pa.array(profiles.present[rows]))
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HEADLINE = "ndcg@20"
 """The metric that the verdict is about, where it was measured."""
+KEPT = "fusion in "
+"""Prefix of a protocol in what a row with ``fusion="auto"`` chose."""
 SHOWN = ("NDCG@20", "Recall@20")
 """Metrics of :meth:`Result.table`, those of them that were measured."""
 PROFILE = "profile"
@@ -77,7 +79,8 @@ class ResultRow(Config):
     trials: tuple[SearchTrial, ...] = ()
     """The trials of its search, failed ones included."""
     chosen: dict[str, Any] = Field(default_factory=dict)
-    """Options of the best trial of the search or, without one, those that the backbone chose on validation."""
+    """Options of the best trial of the search or, without one, those that the backbone chose on validation,
+    and the fusion that ``auto`` did for each protocol (:data:`KEPT`)."""
 
     @property
     def base(self) -> str | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from reclm import plugins
 from reclm.benchmarks.trial import Control, ProfileOptions
 from reclm.config import merged
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView
+from reclm.data.item_text import item_texts
 from reclm.folders import Workspace
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.profiles.profile import Profiler
@@ -110,8 +111,8 @@ def controlled(
         present, vectors = profiles.present, np.zeros_like(profiles.vectors)
         rng = np.random.default_rng(0)
         if control == "shuffled":
-            circle = rng.permutation(np.flatnonzero(present))  # each gets its neighbour's, and none its own
-            vectors[circle] = profiles.vectors[np.roll(circle, 1)]
+            circle, strangers = _strangers(present)
+            vectors[circle] = profiles.vectors[strangers]
         elif control == "random":
             noise = rng.standard_normal((int(present.sum()), vectors.shape[1]), np.float32)
             lengths = np.linalg.norm(profiles.vectors[present], axis=1, keepdims=True)
@@ -125,6 +126,33 @@ def controlled(
             vectors[present] = words.vectors[present]
         controls[kind] = ProfileMatrix(vectors, present)
     return controls
+
+
+def controlled_texts(
+    control: Control | None, texts: Sequence[str], view: TrainingView, words: Callable[[], ProfileStore]
+) -> list[str] | None:
+    """Return the texts that join the items' texts under a control, ``texts`` being the profiles, in row order.
+
+    ``random`` has no texts: None. ``words`` returns the store of the keywords profiler.
+    """
+    if control is None:
+        return list(texts)
+    if control == "random":
+        return None
+    if control == "shuffled":
+        shuffled = [""] * len(texts)
+        for row, stranger in zip(*_strangers(np.array([bool(text) for text in texts], bool)), strict=True):
+            shuffled[row] = texts[stranger]
+        return shuffled
+    own = control == "text"
+    others = item_texts(view.item_text, view.text_template) if own else words().row_texts("item", view.items)
+    return [other if text else "" for text, other in zip(texts, others, strict=True)]
+
+
+def _strangers(present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that have a profile, in a random order, and whose profile each gets: none its own."""
+    circle = np.random.default_rng(0).permutation(np.flatnonzero(present))
+    return circle, np.roll(circle, 1)
 
 
 def _history_means(view: TrainingView, item_text: np.ndarray) -> np.ndarray:

@@ -302,5 +302,8 @@ def row_plan(suite: Suite, row: Row, has_text: bool) -> Plan:
     if parse(train.metric)[0] in BEYOND:
         message = f"{where}: training: metric = {train.metric!r} says nothing of hits, and cannot choose"
         raise BadInput(f"{message} an epoch; take one that does, as ndcg@20")
+    if row.profiles and row.profiles.fusion == "auto" and suite.select_on == "test":
+        message = f"{where}: fusion = 'auto' chooses on validation; select on valid, or name a fusion"
+        raise BadInput(message, value="auto", where="fusion", remedy="--select-on valid")
     measured: dict[str, Any] = {"select_on": suite.select_on, "metrics": suite.metrics}
     return Plan(backbone=row.backbone, model=model, train=train, profiles=row.profiles, **measured)

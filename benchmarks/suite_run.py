@@ -1,5 +1,6 @@
 """A suite that ran: its trials and records, the result that they make, and the files of a run."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from reclm import plugins
 from reclm.benchmarks import results
+from reclm.benchmarks.auto_trials import saved_way
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import Trial
 from reclm.benchmarks.result_files import make_run_folder, write, write_extras
@@ -136,10 +138,12 @@ class SuiteRun:
             about |= {"profiles": {"writer": features.writer, "store": str(store.folder)} if store else None}
             about |= {"trained_on": ("train", "valid") if self._on_test else ("train",), "seed": trial.seed}
             about |= {"encoder": encoder, "encoder_source": source, "backbone": backbone, "variant": name}
+            inputs, chosen = saved_way(features.inputs, self.records[name][-1].chosen)
+            about |= {"fusion": inputs.fusion, "chosen": chosen}
             saved = SavedModel(config=config.model_dump(mode="json"), **about)
-            model = build_model(saved, features.inputs, trial.dataset)
+            model = build_model(saved, inputs, trial.dataset)
             model.load_state_dict(load_file(self.cache.weights_of(trial.key)))
-            save_model(folder / name, saved, model, features.inputs)
+            save_model(folder / name, saved, model, inputs)
 
     @property
     def _selected_on(self) -> str:
@@ -182,12 +186,20 @@ class SuiteRun:
             options=_options(trials[0].plan) if trials else {},
             most_epochs=trials[0].plan.train.epochs if trials and learns else 0,
             trials=searched.trials if searched else (),
-            chosen=searched.chosen if searched and searched.chosen else self._chosen(row.name),
+            chosen=(searched.chosen if searched else {}) | self._chosen(row.name),
         )
 
     def _chosen(self, row: str) -> dict[str, Any]:
-        """Return what the backbone chose itself, in its first trial."""
-        return next((record.chosen for record in self.records.get(row, ()) if record.chosen), {})
+        """Return what the row's trials chose themselves; where they differ, each value with its number of seeds."""
+        chosen: dict[str, Any] = {}
+        records = [record.chosen for record in self.records.get(row, ()) if record.chosen]
+        for name in records[0] if records else ():
+            counts = Counter(values[name] for values in records)
+            several = ", ".join(f"{value} ({count} seeds)" for value, count in counts.most_common())
+            chosen[name] = (
+                next(iter(counts)) if len(counts) == 1 else several.replace("(1 seeds)", "(1 seed)")
+            )
+        return chosen
 
     def _origin(self, row: str) -> Features | TrialRecord | None:
         """Return what knows writer, coverage and checks of a row's profiles: of the first trial that has any."""
@@ -210,6 +222,7 @@ class SuiteRun:
             yield f"checked for leaks: {'; '.join(checked)}"
         for row in self.suite.rows:
             if row.name in self.records and not (row.profiles and row.profiles.control):
+                yield from _entering(row)
                 yield from self._about_profiles(row.name)
 
     def _about_profiles(self, row: str) -> Iterator[str]:
@@ -265,6 +278,18 @@ class SuiteRun:
                 key=trial.key,
             )
             yield protocol, result
+
+
+def _entering(row: Row) -> Iterator[str]:
+    """Say how a row's profiles enter, where that is not the papers' way."""
+    fusion, kinds = (row.profiles.fusion, row.profiles.kinds) if row.profiles else ("dual-mlp", ())
+    if fusion == "residual":
+        yield f"profiles of {row.name} are a residual term, zero at first"
+    elif fusion == "text":
+        users = "; those of users, who have no text, are a residual term" * ("user" in kinds)
+        yield f"item profiles of {row.name} join the items' texts{users}"
+    elif fusion == "auto":
+        yield f"{row.name} has the profiles as a residual term, in the items' texts, or not at all, by validation"
 
 
 def _profiles(trial: Trial, record: TrialRecord) -> Features | TrialRecord:

@@ -21,7 +21,7 @@ from reclm.config import Config
 from reclm.data.dataset import Dataset, Interactions, ProfileKind
 from reclm.errors import Busy, Damaged
 from reclm.files import Lock, atomic_folder, remove_folder
-from reclm.recommend.base import Backbone, Inputs
+from reclm.recommend.base import Backbone, Fusion, Inputs
 from reclm.recommend.cold_validation import NEW, ColdValidation, cold_validation
 from reclm.recommend.evaluate import (
     DEFAULT_METRICS,
@@ -38,6 +38,7 @@ from reclm.recommend.evaluate import (
 from reclm.recommend.training import TrainConfig, TrainingResult, TripleSampler, train_backbone
 
 SelectOn = Literal["valid", "test"]
+VALIDATION = "validation: "  # before the names of selection tasks among the protocols of a trial's users
 
 Control = Literal["shuffled", "random", "text", "keywords"]
 """Vectors in place of a profiler's profiles, to tell whether it is their words that help.
@@ -47,7 +48,8 @@ Control = Literal["shuffled", "random", "text", "keywords"]
 - ``text``: no language model: a user has the mean of its history's item-text embeddings, an item its own text twice;
 - ``keywords``: profiles by the keywords profiler (:mod:`reclm.profilers.keywords`).
 
-Each keeps who has a profile and changes what it says: a gain that a control has too is no gain of the text.
+Each keeps who has a profile and changes what it says: a gain that a control has too is no gain of the text. Where
+profiles join the items' texts, so do those of the controls; ``random`` has none, and is left out.
 """
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
@@ -70,6 +72,8 @@ class ProfileOptions(Config):
     default of 300 with a language model and of all without one."""
     kinds: tuple[ProfileKind, ...] = ("user", "item")
     """The sides that are augmented."""
+    fusion: Fusion = "dual-mlp"
+    """How the profiles enter. The controls go the same way."""
     store: Path | None = None
     """A store to take as it is: nothing is generated."""
     edits: dict[ProfileKind, dict[str, str]] = Field(default_factory=dict)
@@ -106,7 +110,7 @@ class Run:
     """A training with its test results and best epochs, by the names of protocols and of their subgroups.
 
     ``validation`` maps the metric to its best value there, and ``"valid, new items METRIC"`` to that on new items;
-    empty where selection is on test. ``chosen`` are options that the backbone chose on validation itself.
+    empty where selection is on test. ``valid`` has each user there. ``chosen`` is what the backbone chose itself there.
     """
 
     fit: TrainingResult
@@ -114,6 +118,7 @@ class Run:
     best_epoch: dict[str, int]
     validation: dict[str, float]
     chosen: dict[str, Any]
+    valid: dict[str, PerUser]
 
 
 def item_subgroups(protocol: str, task: Task, train: Interactions) -> dict[str, Task]:
@@ -185,7 +190,7 @@ class Runner:
         """
         data, metric, metrics = self.layout, self.plan.train.metric, self.plan.metrics
         cold = None if self.on_test else self._cold(inputs)
-        inputs, train = replace(inputs, train=data.train), self.plan.train
+        inputs, train = replace(inputs.by(inputs.fusion), train=data.train), self.plan.train
         # where no item has to be left out, one training serves all protocols
         together = cold is not None and cold[0].train is data.train and self.backbone.trains
         together = together and not self.plan.new_items
@@ -193,8 +198,8 @@ class Runner:
         options = (inputs, data.sampler, select, train, seed, on_epoch)
         model, trained = train_backbone(self.backbone, self.config, *options)
         if not self.on_test and not trained.history:
-            values = evaluate(model.scorer(), data.select["valid"], [metric]).mean()
-            trained.best_value["valid"] = values[metric]
+            trained.best_users["valid"] = evaluate(model.scorer(), data.select["valid"], [metric])
+            trained.best_value["valid"] = trained.best_users["valid"].mean()[metric]
         by_choice = {NEW: (model, trained)} if together else {}
         if cold and not together:
             by_choice[NEW] = self._for_new_items(inputs, *cold, seed, len(trained.history), on_epoch)
@@ -213,12 +218,14 @@ class Runner:
                 on_model(scoring)
         trained.weights.clear()
         validation = {} if self.on_test else {metric: trained.best_value["valid"]}
+        valid = {} if self.on_test else dict(trained.best_users)
         chosen = dict(model.chosen)
         for name, (scoring, chosen_by) in by_choice.items():
             validation[f"{name} {metric}"] = chosen_by.best_value[name]
+            valid |= chosen_by.best_users
             chosen |= {f"{option}, new items": value for option, value in scoring.chosen.items()}
             trained.history = trained.history if together else _joined(trained.history, chosen_by.history)
-        return Run(trained, results, best, validation, chosen)
+        return Run(trained, results, best, validation, chosen, valid)
 
     def _cold(self, inputs: Inputs) -> tuple[ColdValidation, TripleSampler] | None:
         """Return the validation on new items, if the model can rank any."""
@@ -288,7 +295,7 @@ class TrialRecord(Config):
     validation: dict[str, float] = Field(default_factory=dict)
     """Metric to its best value on validation."""
     chosen: dict[str, Any] = Field(default_factory=dict)
-    """Options that the backbone chose on validation itself."""
+    """Options that the backbone chose on validation itself, and the fusion that ``auto`` did for each protocol."""
     log: list[dict[str, float]] = Field(default_factory=list)
     measures: dict[str, float | None] = Field(default_factory=dict)
     coverage: dict[ProfileKind, tuple[int, int]] = Field(default_factory=dict)
@@ -332,7 +339,7 @@ class TrialCache:
     def users(self, key: str) -> pa.Table:
         """Return every user's values of a trial that did not fail: ``protocol``, ``user_id`` and a column a metric.
 
-        Of a row with profiles of users, also ``profile``: whether a user has one.
+        Of a row with profiles of users, also ``profile``: has a user one? :data:`VALIDATION` has its metric alone.
         """
         path = self.folder / key / "users.parquet"
         try:

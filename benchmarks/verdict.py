@@ -1,7 +1,7 @@
 """Did the profiles help, and is it what they say that helps? The tests of a run, and the answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from reclm.benchmarks.comparisons import (
     differences,
     has_profiles,
 )
-from reclm.benchmarks.results import Result
+from reclm.benchmarks.results import KEPT, Result
 from reclm.intervals import percent
 from reclm.recommend.metrics import title
 
@@ -55,7 +55,8 @@ class Verdict:
     Of the headline ``metric`` and the others, ``differences`` are each row's to all rows that it is compared with;
     ``by_base`` has those to its base by (row, protocol, metric), ``by_control`` those to its best control and
     ``by_reference`` those to the best reference by (row, protocol). ``caveats`` limit the answer, the gravest first;
-    the sentence has the first one, and all about references.
+    the sentence has the first one, and all about references. ``kept`` is the fusion that ``auto`` chose on validation,
+    ``none`` where it left the profiles out, by (row, protocol).
     """
 
     answers: dict[str, Answer]
@@ -66,6 +67,7 @@ class Verdict:
     by_control: dict[tuple[str, str], Difference]
     by_reference: dict[tuple[str, str], Difference]
     caveats: tuple[str, ...] = ()
+    kept: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def decisive(self, row: str, protocol: str) -> Difference | None:
         """Return the test that shows whether profiles help: against the base, else the best control."""
@@ -89,6 +91,8 @@ class Verdict:
             parts += [control.relation(f"its best control, {control.against}")] if control else []
             parts += [reference.relation(f"the best reference, {reference.against}")] if reference else []
             sentence = f"{protocol}: {row} is {', and '.join(parts)}"
+            if kept := self.kept.get((row, protocol)):
+                sentence += f"; its fusion, by validation: {kept}"
             test = self.decisive(row, protocol) if answered else None
             if test and np.isfinite(test.findable):
                 sentence += (
@@ -132,13 +136,16 @@ class Verdict:
         evidence = base or control
         if evidence is None:
             return answer
+        kept = self.kept.get((rows[0], protocol), "")
+        if kept == "none":
+            return f"{answer} (profiles left out, by validation)"
         if answer == "not decided":
             missed = self._missed(protocol, rows).removeprefix("; ")
             return f"{answer} ({evidence.relation()}, but {missed})" if missed else answer
-        against = ""
+        against, kept = "", f"; fusion by validation: {kept}" * bool(kept)
         if base and base.better and control and not control.better:
             against = f", not significantly better than the control {control.against}"
-        return f"{answer} ({evidence.size}, 95 % interval {evidence.interval}{against})"
+        return f"{answer} ({evidence.size}, 95 % interval {evidence.interval}{against}{kept})"
 
     def _missed(self, protocol: str, rows: Sequence[str]) -> str:
         """Say which effects could have been missed, and what to do; nothing where they are all small."""
@@ -175,7 +182,8 @@ def judge(result: Result) -> Verdict:
                 rows[row.name, protocol] = _answer(base, control) if decided else "not decided"
         answers[protocol] = _together([rows[key] for key in rows if key[1] == protocol])
     limits = tuple(caveats(result, [*by_reference.values()]))
-    return Verdict(answers, rows, metric, tuple(tests), by_base, by_control, by_reference, limits)
+    kept = {key: value for key in rows if (value := result.row(key[0]).chosen.get(KEPT + key[1]))}
+    return Verdict(answers, rows, metric, tuple(tests), by_base, by_control, by_reference, limits, kept)
 
 
 def _answer(base: Difference | None, control: Difference | None) -> Answer:

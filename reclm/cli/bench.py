@@ -21,7 +21,7 @@ OF_SUITES = {"row", "dataset", "seeds", "epochs", "kinds", "controls", "search",
 OF_SUITES |= {"jobs", "fresh", "home", "out", "trust"}
 """Options that also go with ``--suite``."""
 OF_PROFILES = {"profiler", "model", "engine", "adapter", "kinds", "limit", "store", "controls"}
-OF_PROFILES |= {"profiler_set", "engine_set"}
+OF_PROFILES |= {"profiler_set", "engine_set", "fusion"}
 """Options that do nothing without ``--augment``."""
 BACKBONES = (
     "biasmf, ncf, lightgcn, sgl, simgcl, similarity, ease, itemknn, textknn, ials, popularity, random, a plug-in, or "
@@ -111,6 +111,7 @@ def bench(
     set_: Annotated[opt.Texts, opt.setting("Option of the backbone or of its training.")] = None,
     profiler_set: Annotated[opt.Texts, opt.setting("Setting of the profiler.", "--profiler-set")] = None,
     controls: opt.Controls = False,
+    fusion: opt.Fusion = "dual-mlp",
     references: Annotated[bool, opt.option(REFERENCES, "--references/--no-references")] = True,
     recipe: opt.Recipe = "default",
     search: opt.Search = None,
@@ -170,6 +171,7 @@ def bench(
         seeds=seeds,
         controls=controls,
         references=references,
+        fusion=fusion,
         recipe=recipe,
         search=search or 0,
         jobs=jobs,

@@ -1,6 +1,8 @@
-"""The dual MLP that puts profile text into a recommender's features (RecLM, arXiv 2412.19302, equations 1 and 2)."""
+"""Profile text in a recommender's features: the dual MLP (RecLM, arXiv 2412.19302, equations 1 and 2), and a term
+that is added, with nothing at first."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -8,9 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reclm.profiles.matrix import ProfileMatrix
-
-if TYPE_CHECKING:
-    from reclm.fusion.residual import ResidualTerm
 
 
 def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
@@ -71,6 +70,39 @@ class DualMLP(nn.Module):
         return self.fuse(base, self.encode(profile))
 
 
+class ResidualTerm(nn.Module):
+    """Compute ``x + g ∘ W p``, the gate ``g`` ``(d,)`` being zero before training.
+
+    ``W`` ``(d, t)`` is drawn apart, alike for users and items: all that ``generator`` draws later is what a model
+    without profiles draws.
+
+    Args:
+        drop: dropout on the profiles ``p``; by default none.
+    """
+
+    def __init__(
+        self,
+        text_dim: int,
+        dim: int,
+        *,
+        generator: torch.Generator,
+        drop: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        apart = torch.Generator().manual_seed(generator.initial_seed() ^ 2**32)
+        self.tower = transform(text_dim, dim, apart, layers=1)
+        self.gate = nn.Parameter(torch.zeros(dim))
+        self.drop = drop
+
+    def encode(self, profile: Tensor) -> Tensor:
+        """Return ``g ∘ W p``, ``(n, text_dim) -> (n, dim)``, dropout included."""
+        return self.gate * self.tower(self.drop(profile) if self.drop else profile)
+
+    def fuse(self, base: Tensor, encoded: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return ``base + encoded[index]`` ``(n, dim)``, the encoded profiles being ``(m, dim)``."""
+        return base + (encoded if index is None else F.embedding(index, encoded))
+
+
 class ProfileFusion(nn.Module):
     """Fuse a side's profiles into its base features: ``Ψ(x ‖ T_pro(p))``, or ``x + g ∘ W p``.
 
@@ -79,14 +111,14 @@ class ProfileFusion(nn.Module):
 
     Args:
         mlp: the dual MLP (hand the same one to both sides to share it, as the paper does), or a
-            :class:`~reclm.fusion.residual.ResidualTerm`.
+            :class:`ResidualTerm`.
         normalize: scale ``T_pro(p)`` to length one first (the release does so for users, not for items).
     """
 
     index: Tensor
     vectors: Tensor
 
-    def __init__(self, profiles: ProfileMatrix, mlp: "DualMLP | ResidualTerm", *, normalize: bool) -> None:
+    def __init__(self, profiles: ProfileMatrix, mlp: DualMLP | ResidualTerm, *, normalize: bool) -> None:
         super().__init__()
         self.mlp: Any = mlp
         self.normalize = normalize

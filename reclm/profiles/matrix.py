@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,15 +85,6 @@ def profile_vectors(
     return ids.filter(stored), vectors[stored.to_numpy(zero_copy_only=False)]
 
 
-def row_texts(texts: Mapping[str, str], idmap: IdMap) -> list[str]:
-    """Return texts by id in the row order of ``idmap``, empty where there is none; ids that it lacks are left out."""
-    rows = [""] * len(idmap)
-    for row, text in zip(idmap.find(list(texts)), texts.values(), strict=True):
-        if row >= 0:
-            rows[row] = text
-    return rows
-
-
 def item_text_features(
     view: TrainingView, encoder: TextEncoder, workspace: Workspace | None = None, progress: bool = True
 ) -> np.ndarray:
@@ -101,6 +92,12 @@ def item_text_features(
     return _text_features(
         view, item_texts(view.item_text, view.text_template), "", encoder, workspace, progress
     )
+
+
+def joined_texts(view: TrainingView, profiles: Sequence[str]) -> list[str]:
+    """Return the items' texts, each joined with its profile, in row order."""
+    pairs = zip(item_texts(view.item_text, view.text_template), profiles, strict=True)
+    return [joined_text(text, profile) for text, profile in pairs]
 
 
 def joined_cache(store: Path, control: str | None = None) -> str:
@@ -122,9 +119,7 @@ def joined_features(
         profiles: of each item, empty where it has none.
         cache: a name for the source of the profiles, under which the features are cached.
     """
-    texts = item_texts(view.item_text, view.text_template)
-    joined = [joined_text(text, profile) for text, profile in zip(texts, profiles, strict=True)]
-    features = _text_features(view, joined, cache, encoder, workspace, progress)
+    features = _text_features(view, joined_texts(view, profiles), cache, encoder, workspace, progress)
     return ProfileMatrix(features, ProfileMatrix.without_vectors(profiles).present)
 
 

@@ -16,7 +16,7 @@ from reclm.data.dataset import Dataset, ProfileKind, TrainingView
 from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, NotFound, at_least, near
 from reclm.folders import to_path
-from reclm.profiles.matrix import ProfileMatrix, nearest, profile_vectors, row_texts, vector_table
+from reclm.profiles.matrix import ProfileMatrix, nearest, profile_vectors, vector_table
 from reclm.profiles.profile import Profile, view_of
 from reclm.profiles.run import ProfileRun
 from reclm.profiles.store import KINDS, ProfileStore, kinds_of, stores
@@ -228,7 +228,7 @@ class Profiles:
 
     def row_texts(self, kind: ProfileKind = "user") -> list[str]:
         """Return the text of each user (or item) in row order of the data set, empty where there is none."""
-        return row_texts(self.store.texts(kind) | self._edits(kind), self.view.idmap(kind))
+        return self.store.row_texts(kind, self.view.idmap(kind), self._edits(kind))
 
     def search(self, text: str, kind: ProfileKind = "user", k: int = 10) -> pd.DataFrame:
         """Return the ``k`` profiles nearest in meaning to ``text``, nearest first: id, similarity (cosine), text."""

@@ -4,7 +4,7 @@ import glob
 import shutil
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
@@ -18,6 +18,7 @@ from pydantic import Field
 
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
+from reclm.data.id_map import IdMap
 from reclm.errors import BadInput, Busy, Damaged, NotFound, ReclmError
 from reclm.files import Journal, Lock, draft_folder, remove_folder, swap
 from reclm.folders import check_folder, current, has_file, make_folder
@@ -310,6 +311,14 @@ class ProfileStore:
     def texts(self, kind: ProfileKind) -> dict[str, str]:
         """Return ``{id: profile text}``."""
         return dict(zip(*self.rows(kind, ["id", "text"]).to_pydict().values(), strict=True))
+
+    def row_texts(self, kind: ProfileKind, idmap: IdMap, edits: Mapping[str, str] | None = None) -> list[str]:
+        """Return the texts in the row order of ``idmap``, empty where there is none; ``edits`` by id come first."""
+        texts, rows = self.texts(kind) | dict(edits or {}), [""] * len(idmap)
+        for row, text in zip(idmap.find(list(texts)), texts.values(), strict=True):
+            if row >= 0:
+                rows[row] = text
+        return rows
 
     def hashes(self, kind: ProfileKind) -> dict[str, str]:
         """Return ``{id: prompt hash}``."""

@@ -59,11 +59,13 @@ def train_auto(
         remedy = "--set valid=0.1"
         message = f"fusion='auto' chooses on validation, and the data set has none; prepare it with {remedy}"
         raise NotFound(message, value="auto", where="fusion", remedy=remedy)
-    task, values = next(iter(select.values())), {}
+    values: dict[Way, np.ndarray] = {}
+    name, task = next(iter(select.items()))
     models: dict[Way, Any] = {}
     for way, own in ways(inputs).items():
         model, result = train_backbone(backbone, config, own, sampler, select, schedule, seed, on_epoch)
-        values[way] = evaluate(model.scorer(), task, [schedule.metric]).values[schedule.metric]
+        measured = result.best_users.get(name) or evaluate(model.scorer(), task, [schedule.metric])
+        values[way] = measured.values[schedule.metric]
         models[way] = model, result
     kept = best_way(values)
     return kept, *models[kept]

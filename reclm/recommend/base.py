@@ -20,7 +20,7 @@ Fusion = Literal["dual-mlp", "residual", "text", "auto"]
 """How profiles enter a recommender.
 
 - ``dual-mlp``: the papers': ``Ψ(x ‖ T_pro(p))`` in place of the feature ``x`` (RecLM, arXiv 2412.19302, equation 2);
-- ``residual``: ``x + g ∘ W p``, nothing at first (:class:`~reclm.fusion.residual.ResidualTerm`), with the options that
+- ``residual``: ``x + g ∘ W p``, nothing at first (:class:`~reclm.fusion.dual_mlp.ResidualTerm`), with the options that
   item text has (``text_dropout``) and the training's weight decay;
 - ``text``: an item's profile joins its text before that is encoded; a user has no text, and its profile is the
   residual term;
@@ -32,6 +32,11 @@ def check_fusion(fusion: str) -> None:
     """Raise NotFound for an unknown fusion."""
     if fusion not in get_args(Fusion):
         raise unknown("fusion", fusion, get_args(Fusion))
+
+
+def joins_text(fusion: str, kinds: Container[ProfileKind]) -> bool:
+    """Return whether a fusion joins profiles of items to their texts."""
+    return fusion in ("text", "auto") and "item" in kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +62,7 @@ class Inputs:
 
     def by(self, fusion: Fusion | None) -> "Inputs":
         """Return the inputs of a model that profiles enter by ``fusion``; None: that they do not enter."""
-        if fusion == "text":
-            assert self.joined is not None
+        if fusion == "text" and self.joined is not None:
             text: dict[str, Any] = {"item_text": self.joined.vectors, "item_profiles": None}
             return replace(self, **text, fusion="text", joined=None)
         if fusion is None:
@@ -136,11 +140,6 @@ class Backbone(nn.Module, ABC):
             reason = f"backbone {name!r} reads no item text here; give it items='id+text', or take 'residual'"
         if reason:
             raise BadInput(f"fusion = {fusion!r}: {reason}", value=fusion, where="fusion", remedy=remedy)
-
-    @classmethod
-    def joins_text(cls, fusion: str, config: Any, kinds: Container[ProfileKind]) -> bool:
-        """Return whether item profiles are to be joined to item text for a fusion."""
-        return fusion in ("text", "auto") and "item" in kinds and cls.reads_text(config)
 
     @classmethod
     def row_name(cls, name: str, data: Dataset) -> str:

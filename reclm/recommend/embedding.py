@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from reclm.config import Config
 from reclm.errors import BadInput, NotFound
-from reclm.fusion.dual_mlp import DualMLP, ProfileFusion, transform
-from reclm.fusion.residual import ResidualTerm
+from reclm.fusion.dual_mlp import DualMLP, ProfileFusion, ResidualTerm, transform
 from reclm.profiles.matrix import ProfileMatrix
 from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import Scorer

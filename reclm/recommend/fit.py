@@ -13,7 +13,7 @@ from reclm.plugins import environment
 from reclm.profiles.matrix import ProfileMatrix, item_text_features, joined_cache, joined_features
 from reclm.profiles.profiles import HOW, Profiles, TextProfiles
 from reclm.recommend.auto_fusion import train_auto, ways
-from reclm.recommend.base import Backbone, Fusion, Inputs, check_fusion
+from reclm.recommend.base import Backbone, Fusion, Inputs, check_fusion, joins_text
 from reclm.recommend.evaluate import Task, validation_task
 from reclm.recommend.recipes import RecipeName, recipe_options
 from reclm.recommend.recommender import Recommender
@@ -141,7 +141,7 @@ def _inputs(
             )
     if cls.needs_text(config, data, name):
         text_encoder = text_encoder or TextEncoder(encoder)
-        if isinstance(profiles, Profiles) and cls.joins_text(fusion, config, sides):
+        if isinstance(profiles, Profiles) and joins_text(fusion, sides):
             source = profiles.row_texts("item"), joined_cache(profiles.folder), text_encoder
             joined = joined_features(data.view(), *source, progress=progress)
         if joined is None or fusion == "auto":

@@ -14,7 +14,7 @@ from reclm.config import Config
 from reclm.data.dataset import Interactions
 from reclm.errors import BadInput
 from reclm.recommend.base import Backbone, Inputs
-from reclm.recommend.evaluate import Task, evaluate
+from reclm.recommend.evaluate import PerUser, Task, evaluate
 
 
 class TripleSampler:
@@ -87,7 +87,7 @@ class TrainConfig(Config):
 
 @dataclass
 class TrainingResult:
-    """The history of a training, and the best epoch, metric and weights by selection task.
+    """The history of a training, and the best epoch, its metric, its users' metric and its weights by selection task.
 
     It has one mapping an epoch: ``epoch`` (from 1), ``loss`` (mean over triples), ``seconds`` (training only), and the
     selection metric of each task.
@@ -96,6 +96,7 @@ class TrainingResult:
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: dict[str, int] = field(default_factory=dict)
     best_value: dict[str, float] = field(default_factory=dict)
+    best_users: dict[str, PerUser] = field(default_factory=dict)
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
@@ -165,10 +166,12 @@ def train(
         if evaluated:
             scorer = model.scorer()
             for name, task in select.items():
-                value = evaluate(scorer, task, [config.metric]).mean()[config.metric]
+                measured = evaluate(scorer, task, [config.metric])
+                value = measured.mean()[config.metric]
                 row[f"{name} {config.metric}"] = value
                 if value > result.best_value[name]:
                     result.best_value[name], result.best_epoch[name] = value, epoch
+                    result.best_users[name] = measured
                     result.weights[name] = {key: weight.clone() for key, weight in model.state_dict().items()}
                     waited = 0
         result.history.append(row)

@@ -12,7 +12,8 @@ import torch
 from reclm.backbones.ease import Ease
 from reclm.benchmarks.examples import qualities
 from reclm.benchmarks.experiment import compare, comparison, execute, run_suite
-from reclm.benchmarks.features import FeatureMaker, Features, Shared
+from reclm.benchmarks.feature_maker import FeatureMaker
+from reclm.benchmarks.features import Features, Shared
 from reclm.benchmarks.pool import Trial, run_trials
 from reclm.benchmarks.report.page import provenance
 from reclm.benchmarks.suite import REFERENCES, Row, row_plan, with_controls
