@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 def parts(trial: "Trial", features: Features) -> "dict[Way, Trial]":
     """Return a trial for each way; the plain one is that of the base."""
-    options, tried = trial.plan.profiles, {}
+    options = trial.plan.profiles
+    tried: dict[Way, Trial] = {}
     for way, inputs in ways(features.inputs).items():
         profiles = options.model_copy(update={"fusion": way}) if options and way != "none" else None
         plan = trial.plan.model_copy(update={"profiles": profiles})
@@ -46,9 +47,13 @@ def compose(
         if record is None or record.error is not None:
             raise ReclmError(f"fusion {way}: {record.error if record else 'its trial was removed'}")
         records[way] = record
-    tables = {way: cache.users(part.key) for way, part in tried.items()}
-    kept = {protocol: best_way(_validation(trial, tables, protocol, layout)) for protocol in layout.tasks}
-    way_of = {part: kept[whole] for whole in kept for part in (whole, *layout.subgroups[whole])}
+    tables: dict[Way, pa.Table] = {way: cache.users(part.key) for way, part in tried.items()}
+    kept: dict[str, Way] = {
+        protocol: best_way(_validation(trial, tables, protocol, layout)) for protocol in layout.tasks
+    }
+    way_of: dict[str, Way] = {
+        part: kept[whole] for whole in kept for part in (whole, *layout.subgroups[whole])
+    }
     first = next(iter(kept.values()))
     fields: dict[str, Any] = {
         "means": {part: records[way].means[part] for part, way in way_of.items()},
@@ -75,8 +80,10 @@ def _validation(
     name = VALIDATION + (NEW if cold and protocol in cold[0].protocols else "valid")
     if any(name not in pc.unique(table["protocol"]).to_pylist() for table in tables.values()):
         name = VALIDATION + "valid"
-    chosen = {way: table.filter(pc.equal(table["protocol"], name)) for way, table in tables.items()}
-    return {way: table[train.metric].to_numpy() for way, table in chosen.items()}
+    values: dict[Way, np.ndarray] = {}
+    for way, table in tables.items():
+        values[way] = table.filter(pc.equal(table["protocol"], name))[train.metric].to_numpy()
+    return values
 
 
 def saved_way(inputs: Inputs, chosen: Mapping[str, Any]) -> tuple[Inputs, dict[str, Any]]:

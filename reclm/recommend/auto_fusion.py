@@ -7,7 +7,7 @@ import numpy as np
 
 from reclm.config import Config
 from reclm.errors import NotFound
-from reclm.recommend.base import Backbone, Fusion, Inputs
+from reclm.recommend.base import Backbone, Inputs
 from reclm.recommend.evaluate import Task, evaluate
 from reclm.recommend.training import TrainConfig, TrainingResult, TripleSampler, train_backbone
 
@@ -69,8 +69,3 @@ def train_auto(
         models[way] = model, result
     kept = best_way(values)
     return kept, *models[kept]
-
-
-def fusion_of(way: Way) -> Fusion:
-    """Return the fusion of a model; that of a plain one is never read."""
-    return "dual-mlp" if way == "none" else way

@@ -118,6 +118,7 @@ def test_a_store_is_taken_as_it_is(home: Path, tmp_path: Path, capsys: pytest.Ca
         (["--row", "LightGCN"], "--row chooses among the rows of a suite"),
         (["--controls"], "--controls is about profiles, which this trains without; add --augment"),
         (["--profiler-set", "terms=3"], "add --augment"),
+        (["--fusion", "residual"], "--fusion is about profiles"),
         (["--select-on", "test", "--set", "batch_size=abc"], "batch_size = 'abc'"),
         (["--out", __file__], "holds something else than a run; choose another --out"),
     ],
