@@ -220,7 +220,7 @@ class EmbeddingBackbone(Backbone):
         """Return BPR of the scores of ``(B, d')`` and ``(2B, d')``, positives first, and L2 of their features."""
         users, items = self.scaled(users), self.scaled(items)
         scores = self.pair_scores(users, items.view(2, *users.shape))
-        return bpr_loss(*scores / self.config.score_temperature) + self.config.l2 * l2_penalty(*layer0)
+        return bpr_loss(*scores / self.config.score_temperature) + self._l2(*layer0)
 
     def softmax(
         self, users: Tensor, items: Tensor, user_idx: Tensor, positives: Tensor, layer0: tuple[Tensor, Tensor]
@@ -233,9 +233,11 @@ class EmbeddingBackbone(Backbone):
         scale = 1 / self.config.score_temperature
         positive = self.pair_scores(users, F.embedding(positives, items)) * scale
         left, right, score = self.factors(users, others, scale)
-        return softmax_loss(score, left, right, positive, touched, shift) + self.config.l2 * l2_penalty(
-            *layer0
-        )
+        return softmax_loss(score, left, right, positive, touched, shift) + self._l2(*layer0)
+
+    def _l2(self, *layer0: Tensor) -> Tensor:
+        """Return the L2 ``()`` of a batch's layer-0 features; without weight they get no gradient, not one of zeros."""
+        return self.config.l2 * l2_penalty(*layer0) if self.config.l2 else torch.zeros(())
 
     def scaled(self, vectors: Tensor) -> Tensor:
         """Return vectors as they are multiplied: of length one if the configuration says so."""

@@ -77,7 +77,7 @@ def softmax_loss(
 
     With ``shift`` it is the sampled softmax of Bengio & Senécal ("Adaptive importance sampling to accelerate training
     of a neural probabilistic language model", 2008), the positive's own term being exact. The scores of ``B`` users and
-    ``N`` items are never held at once: a block of users is scored, reduced and differentiated before the next one.
+    ``N`` items are never held at once: a block of them is computed, reduced and differentiated before the next one.
 
     Args:
         score: of users ``(B, d)`` and items ``(N, d)``, differentiable.
@@ -90,34 +90,102 @@ def softmax_loss(
 
 
 class _SoftmaxSum(torch.autograd.Function):
-    """Compute the sum of :func:`softmax_loss` with its gradients, a block of ``CELLS`` scores at a time."""
+    """Compute the sum of :func:`softmax_loss` with its gradients, a block of about ``CELLS`` scores at a time.
+
+    A block is some users and all items. Of so many items that a block would have less than ``USERS`` users, where the
+    gradients of all items that each block adds would cost more than its scores, it is all users and some items: these
+    blocks are computed twice, for the sums of all items and then for the gradients.
+    """
 
     CELLS = 1 << 20
+    USERS = 32
 
     @staticmethod
-    def forward(ctx: Any, score: Any, left_out: Pairs, shift: Tensor | None, *tensors: Tensor) -> Tensor:
-        users, items, positive = tensors
-        rows, columns = left_out
-        size = max(1, _SoftmaxSum.CELLS // max(len(items), 1))
-        ends = torch.searchsorted(rows, torch.arange(0, len(users) + size, size)).tolist()
-        grads = [torch.empty_like(users), torch.zeros_like(items), torch.empty_like(positive)]
-        total = users.new_zeros(())
-        for block, start in enumerate(range(0, len(users), size)):
-            part, pairs = slice(start, start + size), slice(ends[block], ends[block + 1])
-            leaves = [leaf.detach().requires_grad_() for leaf in (users[part], items)]
-            with torch.enable_grad():
-                scores = score(*leaves)
-            chances = scores.detach().clone() if shift is None else scores.detach() + shift
-            chances[rows[pairs] - start, columns[pairs]] = -torch.inf
-            mass = torch.logaddexp(chances.logsumexp(1), positive[part])
-            total += (mass - positive[part]).sum()
-            chances.sub_(mass[:, None]).exp_()
-            grads[2][part] = (positive[part] - mass).exp() - 1
-            grads[0][part], of_items = torch.autograd.grad(scores, leaves, chances)
-            grads[1] += of_items
-        ctx.grads = grads
+    def forward(
+        ctx: Any,
+        score: PairScore,
+        left_out: Pairs,
+        shift: Tensor | None,
+        users: Tensor,
+        items: Tensor,
+        positive: Tensor,
+    ) -> Tensor:
+        by_users = len(items) * _SoftmaxSum.USERS <= _SoftmaxSum.CELLS
+        compute = _by_users if by_users else _by_items
+        total, *ctx.grads = compute(score, left_out, shift, users, items, positive, _SoftmaxSum.CELLS)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, None, *(grad * grads[0] for grad in ctx.grads)
+
+
+def _by_users(
+    score: PairScore,
+    left_out: Pairs,
+    shift: Tensor | None,
+    users: Tensor,
+    items: Tensor,
+    positive: Tensor,
+    cells: int,
+) -> tuple[Tensor, ...]:
+    """Return the sum of the losses and its gradients by users, items and positive scores, by blocks of users."""
+    rows, columns = left_out
+    size = max(1, cells // max(len(items), 1))
+    ends = torch.searchsorted(rows, torch.arange(0, len(users) + size, size)).tolist()
+    of_users, of_items, of_positive = (
+        torch.empty_like(users),
+        torch.zeros_like(items),
+        torch.empty_like(positive),
+    )
+    total = users.new_zeros(())
+    for block, start in enumerate(range(0, len(users), size)):
+        part, pairs = slice(start, start + size), slice(ends[block], ends[block + 1])
+        leaves = [leaf.detach().requires_grad_() for leaf in (users[part], items)]
+        with torch.enable_grad():
+            scores = score(*leaves)
+        chances = scores.detach().clone() if shift is None else scores.detach() + shift
+        chances[rows[pairs] - start, columns[pairs]] = -torch.inf
+        mass = torch.logaddexp(chances.logsumexp(1), positive[part])
+        total += (mass - positive[part]).sum()
+        chances.sub_(mass[:, None]).exp_()
+        of_positive[part] = (positive[part] - mass).exp() - 1
+        of_users[part], added = torch.autograd.grad(scores, leaves, chances)
+        of_items += added
+    return total, of_users, of_items, of_positive
+
+
+def _by_items(
+    score: PairScore,
+    left_out: Pairs,
+    shift: Tensor | None,
+    users: Tensor,
+    items: Tensor,
+    positive: Tensor,
+    cells: int,
+) -> tuple[Tensor, ...]:
+    """Return what :func:`_by_users` does, by blocks of items."""
+    columns, order = left_out[1].sort()
+    rows, size = left_out[0][order], max(1, cells // max(len(users), 1))
+    ends = torch.searchsorted(columns, torch.arange(0, len(items) + size, size)).tolist()
+
+    def exponents(block: int, scores: Tensor) -> Tensor:
+        """Make scores ``(B, size)`` the terms of the sum, as exponents of e, in place."""
+        start, pairs = block * size, slice(ends[block], ends[block + 1])
+        if shift is not None:
+            scores += shift[start : start + size]
+        scores[rows[pairs], columns[pairs] - start] = -torch.inf
+        return scores
+
+    blocks = items.split(size)
+    sums = [exponents(block, score(users, part)).logsumexp(1) for block, part in enumerate(blocks)]
+    mass = torch.stack([positive, *sums]).logsumexp(0)
+    of_users, of_items = torch.zeros_like(users), torch.empty_like(items)
+    for block, (part, of_part) in enumerate(zip(blocks, of_items.split(size), strict=True)):
+        leaves = [leaf.detach().requires_grad_() for leaf in (users, part)]
+        with torch.enable_grad():
+            scores = score(*leaves)
+        chances = exponents(block, scores.detach().clone()).sub_(mass[:, None]).exp_()
+        added, of_part[:] = torch.autograd.grad(scores, leaves, chances)
+        of_users += added
+    return (mass - positive).sum(), of_users, of_items, (positive - mass).exp() - 1

@@ -29,9 +29,14 @@ def test_by_hand() -> None:
     assert loss.item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("cells", [1, 11 * 3, 1 << 20])
-def test_it_and_its_gradients_are_those_of_cross_entropy_whatever_the_blocks(monkeypatch, cells) -> None:
+@pytest.mark.parametrize("least_users", [1, 8], ids=["by-users", "by-items"])
+@pytest.mark.parametrize("cells", [11, 11 * 3])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_it_and_its_gradients_are_those_of_cross_entropy_whatever_the_blocks(
+    monkeypatch, least_users, cells, shifted
+) -> None:
     monkeypatch.setattr(softmax._SoftmaxSum, "CELLS", cells)
+    monkeypatch.setattr(softmax._SoftmaxSum, "USERS", least_users)
     users, items = draw(7, 3), draw(11, 3, seed=1)
     own = torch.tensor([3, 0, 10, 3, 5, 6, 7])
     others = torch.tensor([0, 0, 2, 6]), torch.tensor([1, 2, 4, 0])
@@ -39,15 +44,21 @@ def test_it_and_its_gradients_are_those_of_cross_entropy_whatever_the_blocks(mon
     order = rows.argsort(stable=True)
     left_out = rows[order], torch.cat([own, others[1]])[order]
     positive = torch.linalg.vecdot(users, items[own])
-    loss = softmax_loss(dot_products, users, items, positive, left_out)
-    expected = F.cross_entropy((users @ items.T).index_put(others, torch.tensor(-math.inf).double()), own)
+    shift = draw(11, seed=2).detach() if shifted else None
+    loss = softmax_loss(dot_products, users, items, positive, left_out, shift)
+    scores = users @ items.T + (0 if shift is None else shift)
+    scores = scores.index_put(others, torch.tensor(-math.inf).double())
+    scores = scores.index_put((torch.arange(7), own), positive)  # its own term has no shift
+    expected = F.cross_entropy(scores, own)
     torch.testing.assert_close(loss, expected)
     grads = (torch.autograd.grad(one, [users, items], retain_graph=True) for one in (loss, expected))
     for grad, wanted in zip(*grads, strict=True):
         torch.testing.assert_close(grad, wanted)
 
 
-def test_a_user_with_no_negative_costs_nothing() -> None:
+@pytest.mark.parametrize("least_users", [1, 1 << 20], ids=["by-users", "by-items"])
+def test_a_user_with_no_negative_costs_nothing(monkeypatch, least_users) -> None:
+    monkeypatch.setattr(softmax._SoftmaxSum, "USERS", least_users)
     users, items = draw(1, 3), draw(2, 3, seed=1)
     all_left_out = torch.tensor([0, 0]), torch.tensor([0, 1])
     loss = softmax_loss(dot_products, users, items, torch.linalg.vecdot(users, items[:1]), all_left_out)
