@@ -1,4 +1,4 @@
-"""Examples for the report: ten users with the lists of each row, measures of profiles, a line chart of rows."""
+"""Extras for the report: ten users with the lists of each row, measures of profiles, what the data can tell."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +15,14 @@ from reclm.benchmarks.row_profiles import row_profiler
 from reclm.benchmarks.significance import over_users
 from reclm.benchmarks.suite import Suite
 from reclm.benchmarks.suite_run import SuiteRun
+from reclm.benchmarks.trial import VALIDATION as TRIAL_VALIDATION
 from reclm.benchmarks.trial import ProfileOptions
 from reclm.charts import COLOURS, panels, save
 from reclm.data.dataset import Dataset, ProfileKind
 from reclm.data.item_text import item_texts
 from reclm.profiles.profile import Profiler
 from reclm.profiles.store import KINDS, ProfileStore
+from reclm.recommend.check import SIMPLE, VALIDATION, DataCheck, judged
 from reclm.recommend.metrics import title
 
 HISTORY, CHARACTERS = 8, 160
@@ -56,6 +58,25 @@ def qualities(run: SuiteRun) -> list[Quality]:
         by_writer.setdefault(store.info.writer, (store, profiler))
     pairs = [(*pair, kind) for pair in by_writer.values() for kind in KINDS]
     return [_quality(store, profiler, kind) for store, profiler, kind in pairs if store.count(kind)]
+
+
+def checked(run: SuiteRun, metric: str) -> DataCheck | None:
+    """Return what the data can tell by the simple rows that ran, those of the first seed; None where one is missing."""
+    data = run.datasets[0]
+    needed = [name for name in SIMPLE if name != "textknn" or data.has_item_text]
+    plain = {trial.plan.backbone: (trial, record) for _, trial, record in run.pairs() if trial.seed == 0}
+    if any(name not in plain or plain[name][1].error for name in needed):
+        return None
+    found: dict[tuple[str, str], np.ndarray] = {}
+    for name in needed:
+        users = run.cache.users(plain[name][0].key)
+        parts = {VALIDATION: f"{TRIAL_VALIDATION}valid"} if plain[name][0].plan.train.metric == metric else {}
+        parts |= {protocol.name: protocol.name for protocol in data.protocols}
+        for part, protocol in parts.items():
+            rows = users.filter(pc.equal(users["protocol"], protocol))
+            if len(rows):
+                found[SIMPLE[name], part] = rows[metric].to_numpy()
+    return judged(data, found, metric)
 
 
 def _stores(run: SuiteRun) -> Iterator[tuple[ProfileOptions, ProfileStore, Profiler | None]]:

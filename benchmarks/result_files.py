@@ -1,9 +1,9 @@
 """The files of a run's folder: ``about.json``, ``results.parquet`` (a row for each row, seed, protocol and metric),
 ``users.parquet`` (for each row, seed, protocol and user, a column for each metric), ``history.parquet`` (for each row,
-seed and epoch) and, where there are any, ``examples.json`` and ``profiles.json`` for the report."""
+seed and epoch) and, where there are any, ``examples.json``, ``profiles.json`` and ``data.json`` for the report."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +20,11 @@ from reclm.data.dataset import ProfileKind
 from reclm.errors import Damaged, NotFound
 from reclm.files import CHECKSUMS, atomic_change, check_files, write_checksums
 from reclm.folders import check_folder, make_folder, to_path
+from reclm.recommend.check import DataCheck
 from reclm.recommend.metrics import METRICS, parse
 
-ABOUT, EXAMPLES, PROFILES = "about.json", "examples.json", "profiles.json"
-FILES = (ABOUT, "results.parquet", "users.parquet", "history.parquet", EXAMPLES, PROFILES)
+ABOUT, EXAMPLES, PROFILES, DATA = "about.json", "examples.json", "profiles.json", "data.json"
+FILES = (ABOUT, "results.parquet", "users.parquet", "history.parquet", EXAMPLES, PROFILES, DATA)
 """The files that are read again; ``checksums.json`` tells whether they are as they were written."""
 
 _TRIAL = ("best_epoch", "epochs", "seconds", "epoch_seconds", "key")
@@ -102,7 +103,11 @@ def save(result: Result, folder: Path) -> None:
 def write(result: Result, folder: Path) -> None:
     """Write the files of a run into an empty folder."""
     _write_json(folder / "about.json", result.about.model_dump(mode="json"))
-    write_extras(folder, result.examples, result.quality)
+    for name, rows in ((EXAMPLES, result.examples), (PROFILES, result.quality)):
+        if rows:
+            _write_json(folder / name, [row.model_dump(mode="json") for row in rows])
+    if result.data is not None:
+        _write_json(folder / DATA, result.data.model_dump(mode="json"))
     numbers, users = [], []
     for key, trial in result.trials.items():
         fixed = dict(zip(_KEY, key, strict=True))
@@ -124,15 +129,6 @@ def write(result: Result, folder: Path) -> None:
     names = dict.fromkeys(name for epoch in epochs for name in epoch)
     history = pa.table({name: [epoch.get(name) for epoch in epochs] for name in names})
     pq.write_table(history, folder / "history.parquet")
-    write_checksums(folder, FILES)
-
-
-def write_extras(folder: Path, examples: Sequence[Example], quality: Sequence[Quality]) -> None:
-    """Write ``examples.json`` and ``profiles.json``; those of an earlier run are replaced, or deleted."""
-    for name, rows in ((EXAMPLES, examples), (PROFILES, quality)):
-        (folder / name).unlink(missing_ok=True)
-        if rows:
-            _write_json(folder / name, [row.model_dump(mode="json") for row in rows])
     write_checksums(folder, FILES)
 
 
@@ -162,6 +158,9 @@ def load(folder: Path) -> Result:
         examples = _read_list(path, Example)
         path = folder / PROFILES
         quality = _read_list(path, Quality)
+        path, data = folder / DATA, None
+        if path.is_file():
+            data = DataCheck.build(json.loads(path.read_text(encoding="utf-8")))
         path = folder / "results.parquet"
         _check_complete(about, trials, users)
     except (
@@ -176,7 +175,7 @@ def load(folder: Path) -> Result:
         reason = f"no {error}" if type(error) is KeyError else " ".join(str(error).split())[:300]
         message = f"{path} is damaged, or of another version ({reason}); run reclm bench again"
         raise Damaged(message, where=path) from error
-    return Result(about, trials, history, examples, quality, folder)
+    return Result(about, trials, history, examples, quality, data, folder)
 
 
 def _read_table(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from reclm.benchmarks.result_files import Example, Quality
     from reclm.benchmarks.verdict import Verdict
+    from reclm.recommend.check import DataCheck
 
 HEADLINE = "ndcg@20"
 """The metric that the verdict is about, where it was measured."""
@@ -168,8 +169,8 @@ class Result:
     """A finished run. A notebook shows its table, ``print(result.verdict)`` the answer.
 
     ``trials`` are by row, seed and protocol. ``history`` maps row and seed to the epochs: ``epoch``, ``loss``,
-    ``seconds``, selection metrics. ``examples`` and ``quality`` (measures of the profiles) are for the report.
-    ``folder``: where it was loaded from or saved to.
+    ``seconds``, selection metrics. ``examples``, ``quality`` (measures of the profiles) and ``data`` (what simple
+    recommenders tell of the data set) are for the report. ``folder``: where it was loaded from or saved to.
     """
 
     about: RunInfo
@@ -177,6 +178,7 @@ class Result:
     history: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=dict)
     examples: "tuple[Example, ...]" = ()
     quality: "tuple[Quality, ...]" = ()
+    data: "DataCheck | None" = None
     folder: Path | None = None
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from reclm.benchmarks import results
 from reclm.benchmarks.auto_trials import saved_way
 from reclm.benchmarks.features import Features
 from reclm.benchmarks.pool import Trial
-from reclm.benchmarks.result_files import make_run_folder, write, write_extras
+from reclm.benchmarks.result_files import make_run_folder, write
 from reclm.benchmarks.search import Searched, sentence
 from reclm.benchmarks.suite import Row, Suite
 from reclm.benchmarks.trial import Plan, TrialCache, TrialRecord, layout
@@ -111,12 +111,14 @@ class SuiteRun:
         from reclm.charts import save as save_picture
 
         result = self.result()
+        shown = tuple(examples.examples(self)), tuple(examples.qualities(self))
+        data = examples.checked(self, result.headline)
+        result = replace(result, examples=shown[0], quality=shown[1], data=data)
         write(result, folder)
         if any(row.line for row in self.suite.rows):
             examples.draw_lines(self.suite, result, folder / "comparison.png")
         else:
             save_picture(result.plot(), folder / "comparison.png")
-        write_extras(folder, examples.examples(self), examples.qualities(self))
         self.suite.to_yaml(folder / "suite.yaml")
         (folder / "table.md").write_text(result.to_markdown(), encoding="utf-8")
         if self.cache.weights:

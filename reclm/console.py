@@ -1,8 +1,10 @@
 """Output to the terminal and as Markdown: texts from data are shown as written, and act as markup in neither."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich import box
@@ -66,6 +68,57 @@ def show_frame(frame: "pd.DataFrame", title: str = "", columns: Sequence[str] = 
     """Print a data frame without its index, or these ``columns`` of it."""
     names = list(columns or map(str, frame.columns))
     show_table(names, zip(*(frame[name].astype(object) for name in names), strict=True), title)
+
+
+@dataclass(frozen=True, repr=False)
+class Description:
+    """Tables below a title, sentences below them: the same as text, in a notebook and on a terminal.
+
+    Attributes:
+        tables: the rows of each table by its title, the column names first.
+        lines: sentences.
+    """
+
+    title: str
+    tables: Mapping[str, Sequence[Sequence[Any]]]
+    lines: Sequence[str] = field(default=(), kw_only=True)
+
+    def __str__(self) -> str:
+        lines = [self.title]
+        for title, rows in self.tables.items():
+            cells = [[printable(_cell(cell), _LONGEST) for cell in row] for row in rows]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            padded = (map(str.ljust, row, widths) for row in cells)
+            lines += ["", title, *(f"  {'  '.join(row)}".rstrip() for row in padded)]
+        return "\n".join([*lines, *[""] * bool(self.lines), *map(printable, self.lines)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def row(cells: Sequence[Any], tag: str = "td") -> str:
+            texts = (escape(printable(_cell(cell), _LONGEST)) for cell in cells)
+            return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+
+        parts = [f"<p><b>{escape(printable(self.title))}</b></p>"]
+        for title, (head, *rows) in self.tables.items():
+            parts.append(f"<p>{escape(title)}</p><table>{row(head, 'th')}{''.join(map(row, rows))}</table>")
+        return "".join([*parts, *(f"<p>{escape(printable(line))}</p>" for line in self.lines)])
+
+    def show(self) -> None:
+        """Print it to stdout."""
+        say(self.title)
+        for title, (head, *rows) in self.tables.items():
+            cells = [
+                [printable(cell, _LONGEST_SHOWN) if isinstance(cell, str) else cell for cell in row]
+                for row in rows
+            ]
+            show_table(head, cells, title)
+        for line in self.lines:
+            say(line)
+
+
+_LONGEST, _LONGEST_SHOWN = 100, 300
+"""Characters of a cell in the text of a description, and on a terminal, which folds it."""
 
 
 def _cell(value: Any) -> str:

@@ -155,6 +155,8 @@ def markdown_page(result: Result, whole: bool = False) -> str:
         parts += _section("Profiles", [tables.profiles(result)])
         parts += ["## Users"] * bool(result.examples)
         parts += [part for example in result.examples for part in _example(example)]
+    if whole:
+        parts += _section("What the data can tell", [tables.reach(result)], told(result))
     parts += ["## How it was made"]
     parts += ["\n".join(f"- {literal(name)}: {literal(text)}" for name, text in provenance(result))]
     parts += [markdown_table(tables.row_infos(result))]
@@ -194,6 +196,11 @@ def _section(name: str, content: Sequence[Table], note: str = "") -> list[str]:
         parts += [f"### {literal(table.title)}"] * bool(table.title)
         parts += [literal(table.about), markdown_table(table)]
     return parts
+
+
+def told(result: Result) -> str:
+    """Return what the data can tell, in a paragraph."""
+    return " ".join((*result.data.findings, result.data.answer)) if result.data else ""
 
 
 def reasons(result: Result) -> list[str]:
@@ -271,6 +278,8 @@ def html_page(result: Result) -> str:
         verdict=str(result.verdict).replace(" %", UNBROKEN),
         reasons=[reason.replace(" %", UNBROKEN) for reason in reasons(result)],
         headline=title(result.headline),
+        told=told(result),
+        reach=tables.reach(result),
         marks=MARKS,
         results=[tables.results(result, protocol, extra=["epoch"]) for protocol in about.protocols],
         bars=figures.bars(result),

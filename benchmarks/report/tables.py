@@ -353,6 +353,16 @@ def profiles(result: Result) -> Table:
     return Table("", head, tuple(rows), text=2)
 
 
+def reach(result: Result) -> Table:
+    """Tabulate how far simple recommenders get on each part of the data, as far as the run has them."""
+    if (data := result.data) is None:
+        return Table("", (), ())
+    names = dict.fromkeys(name for values in data.reach.values() for name in values)
+    parts = data.reach.values()
+    rows = [Row(name, tuple(Cell(number(values.get(name))) for values in parts)) for name in names]
+    return Table("", (title(data.metric), *data.reach), tuple(rows), data.histories)
+
+
 def covered(row: ResultRow) -> str:
     """Write how many have a profile: ``300 of 943 users, 1,682 of 1,682 items``."""
     return ", ".join(

@@ -1,6 +1,7 @@
 """``reclm data``: list, prepare, show and export data sets."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,13 +9,11 @@ import typer
 
 import reclm
 from reclm.cli import options as opt
-from reclm.console import printable, say, show_frame, show_table
+from reclm.console import say, show_frame
 from reclm.errors import BadInput
 
 if TYPE_CHECKING:
     from reclm.data.dataset import Dataset
-
-LONGEST = 300  # characters of an item's text that are shown
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Prepare data sets and look at them.")
 
@@ -74,11 +73,7 @@ def show(name: opt.DatasetArgument, home: opt.Home = None) -> None:
 @app.command()
 def check(name: opt.DatasetArgument, home: opt.Home = None) -> None:
     """Measure how far simple recommenders get on a data set, and say whether profiles could help."""
-    found = reclm.load_dataset(name).check()
-    head, *rows = found.rows()
-    show_table(head, rows, name)
-    for line in (*found.findings, found.answer):
-        say(line)
+    reclm.load_dataset(name).check().description.show()
     opt.next_step(f"reclm bench --dataset {shlex.quote(name)} --augment")
 
 
@@ -114,13 +109,8 @@ def _as_settings(words: list[str]) -> list[str]:
 
 def _show(dataset: "Dataset", name: str) -> None:
     summary = dataset.summary()
-    say(summary.title + (f", in {dataset.folder}" if dataset.folder else ""))
-    for title, (head, *body) in summary.tables.items():
-        rows = [[printable(cell, LONGEST) if isinstance(cell, str) else cell for cell in row] for row in body]
-        show_table(head, rows, title)
-    say("found: " + "; ".join(f"{count:,} {noun}" for noun, count in summary.counts.items()))
-    for line in summary.malformed:
-        say(f"  {line}")
+    place = f", in {dataset.folder}" if dataset.folder else ""
+    replace(summary, title=summary.title + place).show()
     if dataset.has_item_text:
         return opt.next_step("reclm profile", dataset=name, dry_run=True)
     say("there is no item text: items are known by their ids alone, and no profile can be written")

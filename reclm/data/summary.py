@@ -1,57 +1,26 @@
 """The numbers that describe a data set."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from reclm.console import printable
+from reclm.console import Description
 from reclm.data.dataset import SPLITS, Dataset, Protocol, Split
 from reclm.data.item_text import has_text, item_texts
 from reclm.data.splits import pairs
 
 
 @dataclass(frozen=True, repr=False)
-class Summary:
-    """The numbers of a data set: :meth:`reclm.Dataset.summary`. Its text and its HTML show the tables.
+class Summary(Description):
+    """The numbers of a data set: :meth:`reclm.Dataset.summary`. Tables without rows are left out.
 
     Attributes:
-        tables: the rows of each table by its title, the column names first; there is none without rows.
         counts: the reader's counts of what it found.
-        malformed: the first few malformed lines.
     """
 
-    title: str
-    tables: dict[str, list[tuple[Any, ...]]]
     counts: dict[str, int]
-    malformed: list[str]
-
-    def __str__(self) -> str:
-        lines = [self.title]
-        for title, rows in self.tables.items():
-            cells = [_cells(row) for row in rows]
-            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-            padded = (map(str.ljust, row, widths) for row in cells)
-            lines += ["", title, *(f"  {'  '.join(row)}".rstrip() for row in padded)]
-        return "\n".join([*lines, *(f"  {line}" for line in self.malformed)])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        def row(cells: Sequence[Any], tag: str = "td") -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in _cells(cells)) + "</tr>"
-
-        parts = [f"<p><b>{escape(self.title)}</b></p>"]
-        for title, (head, *rows) in self.tables.items():
-            parts.append(f"<p>{escape(title)}</p><table>{row(head, 'th')}{''.join(map(row, rows))}</table>")
-        return "".join(parts)
-
-
-def _cells(row: Iterable[Any]) -> list[str]:
-    return [f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 100) for cell in row]
 
 
 def summarise(dataset: Dataset) -> Summary:
@@ -76,7 +45,9 @@ def summarise(dataset: Dataset) -> Summary:
     density = sum(len(dataset.split(name)) for name in SPLITS) / (users * items)
     size = f"{users:,} users × {items:,} items, density {density:.4%}, fingerprint {dataset.fingerprint}"
     tables = {title: body for title, body in tables.items() if len(body) > 1}
-    return Summary(f"{dataset.name}: {size}", tables, dict(report.counts), list(report.malformed))
+    found = "found: " + "; ".join(f"{count:,} {noun}" for noun, count in report.counts.items())
+    lines = (*[found] * bool(report.counts), *report.malformed)
+    return Summary(f"{dataset.name}: {size}", tables, dict(report.counts), lines=lines)
 
 
 def _split(dataset: Dataset, name: Split) -> tuple[Any, ...]:

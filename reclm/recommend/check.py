@@ -1,15 +1,15 @@
 """Measure how far simple recommenders get on a data set, and say whether profiles could help."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping
 
 import numpy as np
+from pydantic import Field
 
-from reclm.console import progress_bar
+from reclm.config import Config
+from reclm.console import Description, progress_bar
 from reclm.data.dataset import Dataset
 from reclm.intervals import mean, number, percent
-from reclm.recommend.evaluate import PerUser, check_tested, evaluate, test_tasks, validation_task
+from reclm.recommend.evaluate import check_tested, evaluate, test_tasks, validation_task
 from reclm.recommend.fit import fit
 from reclm.recommend.metrics import title
 
@@ -22,58 +22,48 @@ LITTLE = 0.1
 SOME = 0.1
 """Share of a protocol's test interactions from which known items, or new ones, are looked at."""
 
+Measured = Mapping[tuple[str, str], np.ndarray]
+"""Recommender and part to the users' values ``(n,)``: equal ones of all recommenders of a part, in the same order."""
 
-@dataclass(frozen=True, repr=False)
-class DataCheck:
-    """How far simple recommenders get on a data set, and what follows for profiles: :meth:`reclm.Dataset.check`.
 
-    Attributes:
-        dataset: its name.
-        reach: recommender and part (``validation`` or a protocol) to the mean NDCG@20.
-        findings: a sentence for each thing found.
-        hopes: protocol to whether histories or texts tell anything of it.
-        answer: whether profiles could help, in a sentence or two.
-    """
+class DataCheck(Config):
+    """How far simple recommenders get on a data set, and what follows for profiles: :meth:`reclm.Dataset.check`."""
 
     dataset: str
-    reach: Mapping[tuple[str, str], float]
+    metric: str = METRIC
+    reach: dict[str, dict[str, float]]
+    """``validation`` or a protocol, and recommender, to the mean of the metric."""
+    histories: str
+    """A sentence on the users that are tested, and on what is known of them."""
     findings: tuple[str, ...]
-    hopes: Mapping[str, bool]
+    """A sentence for each thing found."""
+    hopes: dict[str, bool] = Field(default_factory=dict)
+    """Protocol to whether histories or texts tell anything of it."""
     answer: str
+    """Whether profiles could help, in a sentence or two."""
 
     @property
-    def parts(self) -> list[str]:
-        """The parts that were measured."""
-        return list(dict.fromkeys(part for _, part in self.reach))
+    def description(self) -> Description:
+        """Return what is shown of it."""
+        names = dict.fromkeys(name for values in self.reach.values() for name in values)
+        rows = [(name, *(self._number(part, name) for part in self.reach)) for name in names]
+        tables = {"how far simple recommenders get": [(title(self.metric), *self.reach), *rows]}
+        return Description(self.dataset, tables, lines=(self.histories, *self.findings, self.answer))
 
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """Yield the cells of the table, the head first."""
-        yield (title(METRIC), *self.parts)
-        for name in dict.fromkeys(name for name, _ in self.reach):
-            values = (self.reach.get((name, part)) for part in self.parts)
-            yield (name, *("" if value is None else number(value) for value in values))
+    def _number(self, part: str, name: str) -> str:
+        return number(self.reach[part][name]) if name in self.reach[part] else ""
 
     def __str__(self) -> str:
-        rows = list(self.rows())
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-        return "\n".join([*table, "", *self.findings, "", self.answer])
+        return str(self.description)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head, *rows = self.rows()
-        cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        names = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        text = "".join(f"<p>{escape(line)}</p>" for line in (*self.findings, self.answer))
-        return f"<table><tr>{names}</tr>{cells}</table>{text}"
+        return self.description._repr_html_()
 
 
 def check(data: Dataset, progress: bool = True) -> DataCheck:
     """Measure :data:`SIMPLE` on validation and each protocol; their options are chosen on validation.
-
-    A recommender *tells* something of a part if its users' NDCG@20 is above that of the baseline, popularity for items
-    with training and a random order for new ones, by the 95 % interval and by a tenth of it or more.
 
     Raises:
         NotFound: if the data set has no test part.
@@ -81,27 +71,51 @@ def check(data: Dataset, progress: bool = True) -> DataCheck:
     check_tested(data)
     tasks = {VALIDATION: validation_task(data)} if len(data.valid) else {}
     tasks |= test_tasks(data)
-    found: dict[tuple[str, str], PerUser] = {}
+    found: dict[tuple[str, str], np.ndarray] = {}
     names = [name for name in SIMPLE if name != "textknn" or data.has_item_text]
     with progress_bar(f"checking {data.name}", len(names), progress) as advance:
         for name in names:
             advance(0, f"checking {data.name}: {SIMPLE[name]}")
             scorer = fit(name, data, progress=False).model.scorer()
-            found |= {(SIMPLE[name], part): evaluate(scorer, task, [METRIC]) for part, task in tasks.items()}
+            for part, task in tasks.items():
+                found[SIMPLE[name], part] = evaluate(scorer, task, [METRIC]).values[METRIC]
             advance(1)
-    protocols = [part for part in tasks if part != VALIDATION]
+    return judged(data, found)
+
+
+def judged(data: Dataset, found: Measured, metric: str = METRIC) -> DataCheck:
+    """Say what values of :data:`SIMPLE` tell of a data set; without EASE's and popularity's, nothing can be said.
+
+    A recommender *tells* something of a part if its users' values are above those of the baseline, popularity for items
+    with training and a random order for new ones, by the 95 % interval and by a tenth of it or more.
+    """
+    tasks = test_tasks(data)
     trained = np.bincount(data.train.user_idx, minlength=data.n_users)
-    tested = trained[np.unique(np.concatenate([tasks[part].users.numpy() for part in protocols]))]
-    findings, hopes = [_histories(data, tested)], dict[str, bool]()
-    for part in protocols:
-        task = tasks[part]
+    tested = trained[np.unique(np.concatenate([task.users.numpy() for task in tasks.values()]))]
+    findings, hopes = list[str](), dict[str, bool]()
+    for part, task in tasks.items():
         warm = float(np.isin(task.candidates[task.truth.indices].numpy(), data.train.item_idx).mean())
         ways = [_known] * (warm >= SOME) + [_new] * (1 - warm >= SOME)
-        said = [way(part, found) for way in ways]
-        findings += [sentence for sentence, _ in said]
-        hopes[part] = any(tells for _, tells in said)
-    reach = {key: value.mean()[METRIC] for key, value in found.items()}
-    return DataCheck(data.name, reach, tuple(findings), hopes, _answer(hopes))
+        told = [way(part, found) for way in ways]
+        findings += [sentence for sentence, _ in told]
+        hopes[part] = any(tells for _, tells in told)
+    reach: dict[str, dict[str, float]] = {}
+    for (name, part), values in found.items():
+        reach.setdefault(part, {}).update({name: _mean(values)} if np.isfinite(values).any() else {})
+    return DataCheck(
+        dataset=data.name,
+        metric=metric,
+        reach=reach,
+        histories=_histories(data, tested),
+        findings=tuple(findings),
+        hopes=hopes,
+        answer=_answer(hopes),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean(dtype=np.float64)) if len(known) else float("nan")
 
 
 def _histories(data: Dataset, tested: np.ndarray) -> str:
@@ -114,18 +128,18 @@ def _histories(data: Dataset, tested: np.ndarray) -> str:
     )
 
 
-def _gain(found: Mapping[tuple[str, str], PerUser], name: str, base: str, part: str) -> tuple[bool, str]:
+def _gain(found: Measured, name: str, base: str, part: str) -> tuple[bool, str]:
     """Return whether ``name`` tells more of a part than ``base`` does, and how far each gets."""
-    values, before = (found[key, part].values[METRIC] for key in (name, base))
+    values, before = found[name, part], found[base, part]
     known = ~np.isnan(values) & ~np.isnan(before)
     gain = mean(values[known] - before[known])
     least = LITTLE * float(before[known].mean()) if gain else 0.0
     tells = gain is not None and gain.low is not None and gain.low > 0 and gain.mean >= least
-    reached = (f"{one} {number(found[one, part].mean()[METRIC])}" for one in (name, base))
+    reached = (f"{one} {number(_mean(found[one, part]))}" for one in (name, base))
     return tells, " against ".join(reached)
 
 
-def _known(part: str, found: Mapping[tuple[str, str], PerUser]) -> tuple[str, bool]:
+def _known(part: str, found: Measured) -> tuple[str, bool]:
     """Say what histories tell of a protocol of items with training, and whether they tell anything."""
     tells, reached = _gain(found, "EASE", "popularity", part)
     if tells:
@@ -142,7 +156,7 @@ def _known(part: str, found: Mapping[tuple[str, str], PerUser]) -> tuple[str, bo
     return f"{sentence}.", False
 
 
-def _new(part: str, found: Mapping[tuple[str, str], PerUser]) -> tuple[str, bool]:
+def _new(part: str, found: Measured) -> tuple[str, bool]:
     """Say what texts tell of a protocol of new items, and whether they tell anything."""
     if ("nearest texts", part) not in found:
         return (

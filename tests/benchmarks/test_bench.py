@@ -16,6 +16,7 @@ from reclm.benchmarks.feature_maker import FeatureMaker
 from reclm.benchmarks.features import Features, Shared
 from reclm.benchmarks.pool import Trial, run_trials
 from reclm.benchmarks.report.page import provenance
+from reclm.benchmarks.results import Result
 from reclm.benchmarks.suite import REFERENCES, Row, row_plan, with_controls
 from reclm.benchmarks.suite_run import SuiteRun
 from reclm.benchmarks.trial import Plan, ProfileOptions, Runner, TrialCache
@@ -359,3 +360,13 @@ def test_references_stand_in_every_comparison_with_what_they_chose(tmp_path: Pat
     seeds = run.trials["EASE", 0, "full-shot"], run.trials["EASE", 2, "full-shot"]
     assert seeds[0].values["ndcg@20"].tolist() == seeds[1].values["ndcg@20"].tolist()
     assert len({id(one) for one in seeds}) == 2
+
+    # what the data can tell is taken from them: nothing is trained again, and stored with the run
+    apart = DATA.check(progress=False)
+    assert run.folder is not None
+    stored = Result.load(run.folder).data
+    assert stored is not None
+    assert given.data is None
+    assert stored.reach["validation"]["EASE"] == apart.reach["validation"]["EASE"]
+    assert stored.reach["full-shot"]["EASE"] == seeds[0].means["ndcg@20"] == apart.reach["full-shot"]["EASE"]
+    assert (stored.histories, stored.hopes) == (apart.histories, apart.hopes)

@@ -68,10 +68,11 @@ def accepted(folder: Path, value: Any, sound: Any) -> None:
 
 
 def write_run(folder: Path) -> None:
-    from tests.benchmarks.report.made_runs import made_examples, made_quality, made_result
+    from tests.benchmarks.report.made_runs import made_check, made_examples, made_quality, made_result
 
     made = made_result(users=8, seeds=2, backbones=("LightGCN",))
-    replace(made, examples=tuple(made_examples(1)), quality=tuple(made_quality())).save(folder)
+    extras = {"examples": tuple(made_examples(1)), "quality": tuple(made_quality()), "data": made_check()}
+    replace(made, **extras).save(folder)
 
 
 def write_plain_run(folder: Path) -> None:
@@ -89,6 +90,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "markdown": result.to_markdown(),
         "examples": repr(result.examples),
         "quality": repr(result.quality),
+        "data": repr(result.data),
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from made_runs import SCRIPT, made_examples, made_quality, made_result
+from made_runs import SCRIPT, made_check, made_examples, made_quality, made_result
 
 from reclm.benchmarks.report import write_report
 from reclm.benchmarks.results import Result
@@ -41,7 +41,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a made-up run and its report; each text that data bring in holds a script."""
     folder = tmp_path_factory.mktemp("run")
     run = made_result(name=f" {SCRIPT}", backbones=("LightGCN",))
-    replace(run, examples=tuple(made_examples()), quality=tuple(made_quality())).save(folder)
+    extras = {"examples": tuple(made_examples()), "quality": tuple(made_quality()), "data": made_check()}
+    replace(run, **extras).save(folder)
     write_report(folder, progress=False)
     return folder
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_runs import made_examples, made_quality, made_result
+from made_runs import made_check, made_examples, made_quality, made_result
 
 from reclm.benchmarks.experiment import compare
 from reclm.benchmarks.report import FILES, figures, write_report
@@ -89,6 +89,13 @@ def test_csv_is_the_table(written):
     assert float(first["NDCG@20 low"]) < wanted < float(first["NDCG@20 high"])
 
 
+def test_what_the_data_can_tell_is_a_box_where_the_run_knows_it(written):
+    with_box, without = html_page(Result.load(written)), html_page(made_result(users=5, seeds=1))
+    assert with_box.count('id="data"') == 1
+    assert with_box.count(">.0213<") == 1
+    assert 'id="data"' not in without
+
+
 def test_written_twice_is_the_same(written, tmp_path):
     write_report(written, tmp_path, progress=False)
     for name in FILES:
@@ -98,14 +105,16 @@ def test_written_twice_is_the_same(written, tmp_path):
 def test_a_result_survives_a_round_trip(written, tmp_path):
     found = Result.load(written)
     assert (found.examples, found.quality) == (tuple(made_examples()), tuple(made_quality()))
+    assert found.data == made_check()
     assert found.folder == written
-    again = replace(found, examples=(), quality=())
+    again = replace(found, examples=(), quality=(), data=None)
     again.save(tmp_path)
     loaded = Result.load(str(tmp_path))
     assert loaded.about == found.about
     assert loaded.trials.keys() == found.trials.keys()
     assert loaded.history == found.history
     assert loaded.examples == loaded.quality == ()
+    assert loaded.data is None
     assert loaded.table().equals(found.table())
 
 

@@ -116,7 +116,7 @@ def test_every_figure_is_drawn_and_legible(width, request):
 def test_a_phone_scrolls_downwards_only(phone):
     assert phone.wrong == []
     assert phone.page.evaluate("document.documentElement.scrollWidth") == 375
-    wide = phone.page.locator(".scroll").first
+    wide = phone.page.locator("#results .scroll").first
     assert wide.evaluate("one => one.scrollWidth > one.clientWidth")
     name = wide.locator("tbody th").first
     before = name.bounding_box()["x"]
