@@ -25,19 +25,20 @@ from reclm.data.storage import is_dataset, load_folder
 from reclm.errors import Damaged
 from reclm.files import atomic_file, atomic_folder
 from reclm.folders import current
-from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.langptune import report
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.profiler import ENCODER, Tuned
 from reclm.profilers.langptune.prompts import Samples, SessionHistories, SessionWriter, Written, profile_chat
-from reclm.profilers.langptune.readability import interpretability
 from reclm.profilers.langptune.recommender import CandidateRanker, Contrastive, SystemReward
+from reclm.profilers.rl.decoder import SplitDecoder
 from reclm.profilers.rl.loop import batch_rows
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.rl.rollout import PolicySampler
 from reclm.profilers.tuning.checkpoints import CHECKPOINTS, check_room
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.pipeline import Tuning
+from reclm.profilers.tuning.readability import interpretability
 from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
@@ -201,13 +202,15 @@ class Alternation:
             self.cl.resume(folder / "cl" / CHECKPOINTS)
         if config.source == "profile":
             network = load_network(tuning.model, full=config.lora.whole and writes)
-            sampler = NetworkGenerator(network, tuning.model)
-            self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
+            policy = None
             if writes:
+                precision = config.rlso.precision
+                policy = Policy.adapt(network, config.lora, seed=config.seed, precision=precision)
+            sampler = PolicySampler(policy.decoder if policy else SplitDecoder(network), tuning.model)
+            self.writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
+            if policy:
                 parts = map(tuning.histories.parts, tuning.train_rows.tolist())
                 prompts = [tuning.prompts.ids(profile_chat(first, config.prompts)) for first, *_ in parts]
-                # the adapter goes into the network that the sampler runs
-                policy = Policy.adapt(network, config.lora, seed=config.seed)
                 seeded = config.rlso.model_copy(update={"seed": config.seed + config.rlso.seed})
                 self.rlso = RLSO(policy, sampler, prompts, self.reward, seeded, self.accelerator)
                 self.rlso.watch = self.reward.watch
@@ -313,9 +316,9 @@ class Alternation:
         tuning, config = self.tuning, self.tuning.config
         if number > 1 and config.trains[1]:
             return Samples(tuning.folder / "cl" / "samples", [number, config.writing.model_dump_json()])
-        precision = "float32" if config.lora.whole and config.trains[1] else ""
+        kind = [config.lora.train, config.rlso.precision] if config.trains[1] else ["adapter", "auto"]
         key = [tuning.prompt_key, config.rlso.sampling.model_dump_json(), config.writing.model_dump_json()]
-        return Samples(current().trials() / "samples", [*key, config.seed, precision])
+        return Samples(current().trials() / "samples", [*key, config.seed, *kind])
 
     def _reinforce(self, rlso: RLSO, until: int, number: int) -> None:
         """Update the policy, with the recommender as contrastive learning left it."""

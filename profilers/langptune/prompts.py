@@ -23,7 +23,7 @@ from reclm.llm.chat import Chat, Message, SamplingParams, plain
 from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.langptune.config import PromptConfig
-from reclm.profilers.rl.policy import sample_all
+from reclm.profilers.rl.rollout import sample_all
 from reclm.text.item_text import cut_items, cut_note, item_lines
 
 _ASK = (

@@ -21,9 +21,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from reclm.data.sessions import NONE
 from reclm.profilers.langptune.config import ContrastiveConfig
 from reclm.profilers.langptune.prompts import SessionHistories, finished
-from reclm.profilers.langptune.readability import interpretability
 from reclm.profilers.rl.loop import Metrics, check_batch
-from reclm.profilers.rl.policy import Rollout
+from reclm.profilers.rl.rollout import Rollout
 from reclm.profilers.tuning.checkpoints import (
     Pace,
     checkpoints,
@@ -32,6 +31,7 @@ from reclm.profilers.tuning.checkpoints import (
     save_checkpoint,
 )
 from reclm.profilers.tuning.metrics_log import reading
+from reclm.profilers.tuning.readability import interpretability
 from reclm.text.encoder import TextEncoder
 
 

@@ -12,12 +12,12 @@ from reclm.console import fenced, literal, pipe_table, rich_table
 from reclm.data.dataset import Dataset
 from reclm.files import write_text
 from reclm.intervals import Estimate, duration, mean, rise
-from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.langptune.profiler import LangPTuneProfiler, by_pass
 from reclm.profilers.langptune.prompts import SessionWriter
 from reclm.profilers.langptune.recommender import Contrastive
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.rl.rollout import PolicySampler
 from reclm.profilers.tuning.metrics_log import Metrics, draw, read_metrics
 from reclm.profilers.tuning.training import load_network
 from reclm.profiles.profiles import TextProfiles
@@ -158,15 +158,15 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
     profile_seconds = 0.0
     if config.source == "profile":
         network = load_network(tuning.model, full=config.lora.whole)
-        policy = Policy.adapt(network, config.lora, seed=config.seed)
-        sampler = NetworkGenerator(policy.base, tuning.model)
+        policy = Policy.adapt(network, config.lora, seed=config.seed, precision=config.rlso.precision)
+        sampler = PolicySampler(policy.decoder, tuning.model)
         writer = SessionWriter(tuning.histories, tuning.prompts, sampler)
         profile_seconds = writer.profiles(rows, config.rlso.sampling).seconds / len(rows)
         if writes:
             chats = writer.chats(rows, config.writing).values()
             drawn = config.rlso.steps * config.rlso.batch_size
             seconds = _update_seconds(tuning, policy, sampler, [tuning.prompts.ids(chat) for chat in chats])
-            parts.append(("RLSO", config.rlso.steps, 2 * drawn, seconds * drawn))
+            parts.append(("RLSO", config.rlso.steps, config.rlso.samples * drawn, seconds * drawn))
     if recommends:
         cl = Contrastive(TextEncoder(tuning.encoder.source).model, config.cl, 0.0, tuning.accelerator)
         items = tuning.sessions.future[rows, 0]
@@ -193,7 +193,7 @@ def estimate(tuning: "LangPTunePipeline") -> Table:
 
 
 def _update_seconds(
-    tuning: "LangPTunePipeline", policy: Policy, sampler: NetworkGenerator, prompts: list[list[int]]
+    tuning: "LangPTunePipeline", policy: Policy, sampler: PolicySampler, prompts: list[list[int]]
 ) -> float:
     """Return the seconds of an RLSO update for a prompt, timed on two: on a CPU it is by far the slowest part."""
     size = len(prompts[:2])

@@ -31,7 +31,9 @@ def _whole(shares: dict[Any, float]) -> dict[Any, float]:
 
 def _adapter(lora: LoraOptions) -> LoraOptions:
     if lora.whole:
-        raise ValueError("the stages' adapters are added up, which layers cannot be; leave whole out")
+        raise ValueError(
+            "the stages' adapters are added up, which layers cannot be; leave train = last_layers out"
+        )
     return lora
 
 

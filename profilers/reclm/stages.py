@@ -19,7 +19,6 @@ from reclm.console import progress_bar
 from reclm.errors import BadInput
 from reclm.files import atomic_folder
 from reclm.llm.chat import Chat, Message
-from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.models import LanguageModel
 from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.reclm.config import SupervisedConfig
@@ -27,9 +26,11 @@ from reclm.profilers.reclm.prompts import NO, YES
 from reclm.profilers.reclm.reward_model import padded, tokenise_pairs
 from reclm.profilers.reclm.samples import messages_of
 from reclm.profilers.rl.config import PPOConfig
+from reclm.profilers.rl.decoder import SplitDecoder
 from reclm.profilers.rl.loop import Reward
-from reclm.profilers.rl.policy import LogitHead, Policy
+from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.rl.rollout import PolicySampler
 from reclm.profilers.tuning.checkpoints import CHECKPOINTS, check_room, checkpoints
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.training import (
@@ -106,10 +107,10 @@ def yes_no_accuracy(
     # the first token in which the two answers differ behind a question
     yes, no = (prompts.ids(Chat(chats[0].messages, word))[len(questions[0])] for word in (YES, NO))
     answers = np.zeros(len(chats), bool)
-    head = LogitHead(network)
+    decoder = SplitDecoder(network)
     for rows, ids, mask in padded(questions, 8, 0, network.device):
-        states = head.hidden(ids, mask)[torch.arange(len(rows), device=ids.device), mask.sum(1) - 1]
-        logits = head.logits(states)
+        states = decoder.upper(decoder.lower(ids, mask), mask)
+        logits = decoder.logits(states[torch.arange(len(rows), device=ids.device), mask.sum(1) - 1])
         answers[rows] = (logits[:, yes] > logits[:, no]).cpu().numpy()
     return answers == wanted
 
@@ -201,8 +202,8 @@ def train_ppo(
     folder, network = run.folder, load_network(run.model)
     if start is not None:
         network = with_adapter(network, start)
-    policy = Policy.adapt(network, lora, seed=config.seed)
-    ppo = PPO(policy, NetworkGenerator(policy.base, run.model), prompts, reward, config)
+    policy = Policy.adapt(network, lora, seed=config.seed, precision=config.precision)
+    ppo = PPO(policy, PolicySampler(policy.decoder, run.model), prompts, reward, config)
     steps, first = folder / CHECKPOINTS, ppo.accelerator.is_main_process
     with progress_bar("PPO", config.steps, run.progress and first) as advance, writing(folder):
         check_room(steps, ppo.trained, ppo.accelerator, 2)

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reclm.config import Config
 from reclm.llm.chat import SamplingParams
+from reclm.llm.engines import Precision
 
 
 class OnPolicyConfig(Config):
@@ -15,6 +16,8 @@ class OnPolicyConfig(Config):
     """Updates; each is a batch of new answers."""
     batch_size: int = Field(default=64, ge=1)
     """Prompts a step, of all processes together."""
+    samples: int = Field(ge=1)
+    """G: answers to each prompt, which is read once for all of them."""
     minibatch_size: int = Field(ge=1)
     """Answers (RLSO: prompts) a gradient step, on each process."""
     epochs: int = Field(default=4, ge=1)
@@ -26,6 +29,11 @@ class OnPolicyConfig(Config):
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients of all that is trained together are scaled down to this length."""
 
+    precision: Precision = "auto"
+    """``bf16`` holds the frozen weights in bf16, and multiplies in it, too, where layers are trained themselves (their
+    weights stay in float32). ``auto`` does so for ``train = last_layers`` on a GPU, and on processors that compute in
+    bf16; with an adapter it leaves the weights as they were loaded: bf16 on a GPU that has it, else f32."""
+
     max_new_tokens: int = Field(ge=1)
     """Most tokens of an answer."""
     temperature: float = Field(default=1.0, gt=0)
@@ -36,8 +44,18 @@ class OnPolicyConfig(Config):
     """An answer ends behind the first of these strings, too; it is part of what was written."""
     unfinished_reward: float | None = None
     """Reward of an answer that was cut at ``max_new_tokens``, in place of its own; None leaves it."""
+    finish_reward: float = 0.0
+    """Added to the reward of an answer that ends by itself."""
+    repeat_penalty: float = Field(default=0.0, ge=0)
+    """Taken off the reward of an answer, times the share of its word triples that it said before."""
     whiten_rewards: bool = True
     """Rewards are brought to mean 0 and variance 1 within a batch, so that KL weighs alike whatever their scale."""
+    kl_coefficient: float = Field(ge=0)
+    """Weight of the KL from the reference, at the start."""
+    kl_target: float | None = Field(gt=0)
+    """KL of an answer that the weight is steered towards, in nats; None leaves the weight as it is."""
+    kl_gain: float = Field(default=0.1, ge=0, le=1)
+    """K of the controller: the weight changes by at most a fifth of it in a step."""
 
     checkpoint_steps: int | None = Field(default=None, ge=1)
     """Updates between checkpoints: what a killed run does again. By default so many that writing them takes at most a
@@ -59,8 +77,9 @@ class PPOConfig(OnPolicyConfig):
     """Defaults are those of RecLM's release where it states them, else those of Ziegler et al. (1909.08593)."""
 
     steps: int = Field(default=100, ge=1)
+    samples: int = Field(default=1, ge=1)
     minibatch_size: int = Field(default=16, ge=1)
-    """Answers a gradient step, on each process."""
+    """Answers a gradient step, on each process: those of whole prompts."""
     learning_rate: float = Field(default=1e-5, ge=0)
     value_rate: float = Field(default=10.0, ge=0)
     """Learning rate of the value head, in learning rates of the adapter: it begins at 0 and has a line to learn."""
@@ -85,9 +104,6 @@ class PPOConfig(OnPolicyConfig):
     kl_coefficient: float = Field(default=0.2, ge=0)
     """β at the start: a nat of KL from the reference costs this much (whitened) reward."""
     kl_target: float | None = Field(default=6.0, gt=0)
-    """KL of an answer that β is steered towards, in nats; None leaves β as it is."""
-    kl_gain: float = Field(default=0.1, ge=0, le=1)
-    """K of the controller: β changes by at most a fifth of it in a step."""
     runaway: float | None = Field(default=5.0, gt=1)
     """Training ends once an answer's KL exceeds this many targets; None, or no target: never."""
     update_kl: float | None = Field(default=0.1, gt=0)
@@ -102,8 +118,10 @@ class RLSOConfig(OnPolicyConfig):
 
     steps: int = Field(default=1000, ge=1)
     """Updates; each is a batch of new answers. K = 5 alternations of T = 200 in the paper."""
+    samples: int = Field(default=2, ge=2)
+    """G: answers to each prompt, which is read once for all of them; the regression is over all pairs of them."""
     minibatch_size: int = Field(default=64, ge=1)
-    """Prompts, with two answers each, a gradient step, on each process; the release takes the batch as a whole."""
+    """Prompts, with all their answers, a gradient step, on each process; the release takes the batch as a whole."""
     forward_size: int = Field(default=4, ge=1)
     """Prompts whose answers are in memory at once: gradients of a minibatch are added up, whatever this is."""
     learning_rate: float = Field(default=1e-7, ge=0)
@@ -123,4 +141,13 @@ class RLSOConfig(OnPolicyConfig):
     eta: float = Field(default=1.0, gt=0)
     """η: how far the log-ratio of two answers is moved for a difference of 1 in their (whitened) rewards."""
     kl_coefficient: float = Field(default=0.2, ge=0)
-    """γ: a nat of KL from the reference costs this much reward, before whitening."""
+    """γ at the start: a nat of KL from the reference costs this much reward, before whitening."""
+    kl_target: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _steerable(self) -> "RLSOConfig":
+        if self.kl_target is not None and not self.kl_coefficient:
+            raise ValueError(
+                "kl_target multiplies kl_coefficient, which is 0; give it a weight to begin with"
+            )
+        return self

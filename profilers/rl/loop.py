@@ -1,21 +1,24 @@
 """The on-policy loop of PPO and RLSO: answers, rewards, scores, updates, checkpoints.
 
-Metrics of a step that both log, means over the batch of all processes: ``reward`` (that of a cut answer included),
-``reward_std``, ``kl`` of an answer from the reference (k1, nats), ``kl_token`` a token (k3), ``entropy`` a token
-(nats), ``tokens`` of an answer, ``unfinished`` share of cut answers; ``learning_rate``; ``updates`` done;
-``rollout_seconds``, ``reward_seconds``, ``update_seconds`` with scoring, ``rollout_tokens`` a second.
+Metrics of a step that both log, means over the batch of all processes: ``reward`` (that of a cut answer included, the
+``finish_reward`` and ``repeat_penalty`` of :class:`OnPolicyConfig` not), ``reward_std``, ``kl`` of an answer from the
+reference (k1, nats), ``kl_token`` a token (k3), ``entropy`` a token (nats), ``tokens`` of an answer, ``unfinished``
+share of cut answers, ``repeating`` share that say three words twice; ``kl_coefficient`` that the step used;
+``learning_rate``; ``updates`` done; ``rollout_seconds``, ``reward_seconds``, ``score_seconds``, ``update_seconds``,
+``rollout_tokens`` a second.
 
-A checkpoint ``step-000012/`` holds the adapter as PEFT writes it, ``value_head.safetensors``, ``optimizer.pt`` (read
-with ``weights_only=True``), ``random.safetensors`` (torch's global states, which a reward may draw from) and
+A checkpoint ``step-000012/`` holds what is trained as PEFT writes it, ``value_head.safetensors``, ``optimizer.pt``
+(read with ``weights_only=True``), ``random.safetensors`` (torch's global states, which a reward may draw from) and
 ``state.json``.
 """
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -23,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reclm.errors import BadInput
-from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl.config import OnPolicyConfig
-from reclm.profilers.rl.losses import kl_k1, kl_k3, masked_mean
-from reclm.profilers.rl.policy import Policy, Rollout, TokenScores, roll_out
+from reclm.profilers.rl.losses import kl_controller, kl_k1, kl_k3, masked_mean
+from reclm.profilers.rl.policy import Policy, TokenScores
+from reclm.profilers.rl.rollout import PolicySampler, Rollout
 from reclm.profilers.tuning.checkpoints import (
     Pace,
     checkpoints,
@@ -36,6 +39,7 @@ from reclm.profilers.tuning.checkpoints import (
     step_of,
 )
 from reclm.profilers.tuning.metrics_log import reading
+from reclm.profilers.tuning.readability import repetition
 
 Metrics = dict[str, float]
 
@@ -110,14 +114,12 @@ class OnPolicy(ABC):
     step.
     """
 
-    samples: ClassVar[int] = 1
-    """Answers to each prompt of a batch."""
     config: Any
 
     def __init__(
         self,
         policy: Policy,
-        sampler: NetworkGenerator,
+        sampler: PolicySampler,
         prompts: Sequence[list[int]],
         reward: Reward,
         config: OnPolicyConfig,
@@ -137,6 +139,7 @@ class OnPolicy(ABC):
         self.watch: Callable[[Rollout, Sequence[int]], Metrics] | None = None
         self.step = 0
         self.stopped = False
+        self.coefficient = config.kl_coefficient
         self._pace = Pace(config.checkpoint_steps)
 
     def run(self) -> Iterator[Metrics]:
@@ -148,23 +151,29 @@ class OnPolicy(ABC):
         """Sample a batch of answers, rate them, and update the policy."""
         config, group = self.config, self.accelerator
         started = perf_counter()
-        process = (group.process_index, group.num_processes, self.samples)
+        process = (group.process_index, group.num_processes, config.samples)
         rows, seeds = batch_rows(self.step, config.batch_size, len(self.prompts), config.seed, *process)
-        rollout = roll_out(self.sampler, [self.prompts[row] for row in rows], config.sampling, seeds)
-        rollout = rollout.to(group.device)
+        prompts = [self.prompts[row] for row in rows]
+        rollout = self.sampler.roll_out(prompts, config.sampling, seeds, config.samples).to(group.device)
         sampled = perf_counter()
         rewards = rewards_of(self.reward, rollout, rows, config.unfinished_reward)
+        repeated = torch.from_numpy(repetition(rollout.texts)).to(rewards)
+        guarded = rewards + config.finish_reward * ~rollout.unfinished - config.repeat_penalty * repeated
         rated = perf_counter()
+        means = {"reward": rewards.mean(), "square": rewards.square().mean()}
+        means["repeating"] = (repeated > 0).float().mean()
         watched = self.watch(rollout, rows) if self.watch else {}
-        metrics = self._learn(rollout, rewards)
-        if watched:
-            metrics |= self._mean({name: torch.tensor(value) for name, value in watched.items()})
+        metrics = {"kl_coefficient": self.coefficient, **self._learn(rollout, guarded)}
+        learned = perf_counter()
+        metrics |= self._mean(means | {name: torch.tensor(value) for name, value in watched.items()})
+        metrics["reward_std"] = max(metrics.pop("square") - metrics["reward"] ** 2, 0.0) ** 0.5
         if not self.stopped:
             self.step += 1
         return metrics | {
             "rollout_seconds": sampled - started,
             "reward_seconds": rated - sampled,
-            "update_seconds": perf_counter() - rated,
+            "score_seconds": self._scored - rated,
+            "update_seconds": learned - self._scored,
             "rollout_tokens": float(rollout.answers.sum()) / (sampled - started),
         }
 
@@ -228,38 +237,52 @@ class OnPolicy(ABC):
         """Score a batch of answers with their rewards ``(B,)``, and update the policy."""
 
     def _state(self) -> dict[str, Any]:
-        """Return the algorithm's own part of a checkpoint, as JSON."""
-        return {}
+        """Return the loop's own part of a checkpoint, as JSON."""
+        return {"kl_coefficient": self.coefficient, "stopped": self.stopped}
 
-    def _restore(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def _restore(self, state: dict[str, Any]) -> None:
         """Take over the state that :meth:`_state` returned."""
+        coefficient, stopped = state["kl_coefficient"], state["stopped"]
+        if type(coefficient) is not float or not 0 <= coefficient < math.inf or type(stopped) is not bool:
+            raise ValueError("state.json has no weight of KL")
+        self.coefficient, self.stopped = coefficient, stopped
+
+    def _steer(self, kl: float) -> None:
+        """Change the weight of KL towards the target, by the KL of the latest answers."""
+        target, gain = self.config.kl_target, self.config.kl_gain
+        self.coefficient = kl_controller(self.coefficient, kl, target, gain)
 
     @torch.no_grad()
     def _scores(self, rollout: Rollout, size: int) -> tuple[TokenScores, Tensor]:
-        """Return the scores of all answers, and the reference's log-probabilities, computed ``size`` at a time."""
+        """Return the scores of all answers, and the reference's log-probabilities; those to ``size`` prompts at a time.
+
+        Both begin at the states of the frozen layers, which the rollout has.
+        """
 
         def score() -> TokenScores:
-            rows = torch.arange(len(rollout.ids)).split(size)
-            parts = [self._score(self.policy, rollout, part) for part in rows]
+            prompts = torch.arange(len(rollout.ids) // rollout.samples, device=rollout.ids.device).split(size)
+            parts = [self._score(self.policy, rollout, part) for part in prompts]
             return TokenScores(*map(torch.cat, zip(*parts, strict=True)))
 
         scores = score()
         with self.policy.reference():
-            return scores, score().logprobs
+            reference = score().logprobs
+        self._scored = perf_counter()
+        return scores, reference
 
-    def _score(self, policy: Any, rollout: Rollout, rows: Tensor) -> TokenScores:
-        ids, attention, answers = rollout.ids[rows], rollout.attention[rows], rollout.answers[rows]
-        return policy(ids, attention, answers, self.config.temperature, self.config.chunk, self.samples)
+    def _score(self, policy: Any, rollout: Rollout, prompts: Tensor) -> TokenScores:
+        """Return a policy's scores of the answers to the prompts of these numbers."""
+        rows, config = rollout.rows(prompts), self.config
+        batch = rollout.ids[rows], rollout.attention[rows], rollout.answers[rows]
+        return policy(*batch, config.temperature, config.chunk, rollout.samples, rollout.states(prompts))
 
     def _batch_metrics(
-        self, rollout: Rollout, rewards: Tensor, old: TokenScores, reference: Tensor, **more: Tensor
+        self, rollout: Rollout, old: TokenScores, reference: Tensor, **more: Tensor
     ) -> Metrics:
         """Return statistics of a batch over all processes; ``more`` are means of this process's part, too."""
         answers = rollout.answers
-        values = self._mean(
+        return self._mean(
             {
-                "reward": rewards.mean(),
-                "reward_square": rewards.square().mean(),
                 "kl": kl_k1(old.logprobs, reference).sum(1).mean(),
                 "kl_token": masked_mean(kl_k3(old.logprobs, reference), answers),
                 "entropy": masked_mean(old.entropy, answers),
@@ -268,20 +291,20 @@ class OnPolicy(ABC):
                 **more,
             }
         )
-        values["reward_std"] = max(values.pop("reward_square") - values["reward"] ** 2, 0.0) ** 0.5
-        return values
 
     def _update(
         self,
         size: int,
+        minibatch_size: int,
         loss_of: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]],
         forward_size: int | None = None,
         most_kl: float | None = None,
     ) -> Metrics:
         """Take a gradient step on each minibatch of several epochs; return the means of the loss's terms.
 
-        ``loss_of`` returns the loss of some of the ``size`` samples, and its terms by name. ``forward_size`` of them
-        are in memory at once, all by default. Updates end once ``update_kl`` is above ``most_kl``.
+        ``loss_of`` returns the loss of the answers to some of the ``size`` prompts, ``minibatch_size`` of them a step,
+        and its terms by name. Those to ``forward_size`` are in memory at once, all by default. Updates end once
+        ``update_kl`` is above ``most_kl``.
         """
         config, group = self.config, self.accelerator
         left = 1 - self.step / config.steps if config.schedule == "linear" else 1.0
@@ -294,7 +317,7 @@ class OnPolicy(ABC):
         sums: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
         done = 0
-        for minibatch in (rows for order in orders for rows in order.split(config.minibatch_size)):
+        for minibatch in (rows for order in orders for rows in order.split(minibatch_size)):
             self.optimizer.zero_grad()
             for rows in minibatch.split(forward_size or size):
                 loss, terms = loss_of(rows)

@@ -110,18 +110,30 @@ def rlso_rewards(
 
 
 def rlso_loss(new: Tensor, old: Tensor, rewards: Tensor, eta: float) -> Tensor:
-    """Return ``L = E[(r − r' − (1/η) [ln π(p)/π_t(p) − ln π(p')/π_t(p')])²]``: ``(B, 2) × 3 -> ()``.
+    """Return ``L = E[(r − r' − (1/η) [ln π(p)/π_t(p) − ln π(p')/π_t(p')])²]``: ``(B, G) × 3 -> ()``.
 
-    Two answers p, p' to a prompt: the policy's log-ratio to the one that wrote them is regressed on their relative
-    reward (2410.18870, eq. 6). The release has the square of ``[…] − η (r − r')``: this times η², equal at η = 1.
+    The expectation is over prompts and all pairs of a prompt's G answers: the policy's log-ratio to the one that wrote
+    them is regressed on their relative reward (2410.18870, eq. 6, where G = 2). With ``e = r − (1/η) ln π/π_t`` a
+    pair's error is ``e_i − e_j``, and ``Σ_{i<j} (e_i − e_j)² = G Σ_i (e_i − ē)²``: the mean over the G (G − 1) / 2
+    pairs is ``2 / (G − 1)`` times the squared error of centred log-ratios against centred rewards. The release has the
+    square of ``[…] − η (r − r')``: this times η², equal at η = 1.
 
-    ``new`` are log-probabilities of whole answers under the policy, a row the two answers to a prompt, ``old`` those
-    when the answers were written; ``rewards`` are those of :func:`rlso_rewards`; ``eta`` is η: the larger, the further
-    a difference of rewards moves the policy.
+    ``new`` are log-probabilities of whole answers under the policy, a row the answers to a prompt, ``old`` those when
+    the answers were written; ``rewards`` are those of :func:`rlso_rewards`; ``eta`` is η: the larger, the further a
+    difference of rewards moves the policy.
     """
-    first, second = (new - old.detach()).unbind(1)
-    reward, other = rewards.detach().unbind(1)
-    return (reward - other - (first - second) / eta).square().mean()
+    error = rewards.detach() - (new - old.detach()) / eta
+    centred = error - error.mean(1, keepdim=True)
+    return 2 / (new.shape[1] - 1) * centred.square().sum(1).mean()
+
+
+def kl_controller(coefficient: float, kl: float, target: float | None, gain: float = 0.1) -> float:
+    """Return β for the KL of the latest answers: ``e = clip(KL / target − 1, −0.2, 0.2)``, ``β ← β (1 + K e)``.
+
+    Paper: section 2.2 of https://arxiv.org/abs/1909.08593, where K (``gain``) is 0.1. ``target`` is in nats an answer;
+    None leaves β as it is.
+    """
+    return coefficient * (1 + gain * min(max(kl / target - 1, -0.2), 0.2)) if target else coefficient
 
 
 def kl_k1(policy: Tensor, other: Tensor) -> Tensor:

@@ -1,21 +1,21 @@
-"""The policy: a language model with trained layers, its reference and value function, token scores and rollouts."""
+"""The policy: a language model with trained layers, its reference and value function, and token scores."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reclm.errors import BadInput, NotFound
-from reclm.llm.chat import SamplingParams
-from reclm.llm.engines.transformers import NetworkGenerator
+from reclm.errors import NotFound
+from reclm.llm.engines import Precision
+from reclm.llm.engines.transformers import resolved_precision
+from reclm.profilers.rl.decoder import SplitDecoder
 from reclm.profilers.rl.losses import entropy
 from reclm.profilers.tuning.metrics_log import reading
 from reclm.profilers.tuning.training import LoraOptions, add_adapter
@@ -23,72 +23,13 @@ from reclm.profilers.tuning.training import LoraOptions, add_adapter
 _ADAPTER_FILE, _VALUE_FILE = "adapter_model.safetensors", "value_head.safetensors"
 
 
-class LogitHead:
-    """The output layer of a transformers causal language model, apart from the layers below.
-
-    It may be within a PEFT model: LoRA matrices on the output layer are used and trained like others.
-    """
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-        self._head = network.get_output_embeddings()
-        if self._head is None:
-            kind = type(network).__name__
-            raise BadInput(f"{kind} has no output layer to take log-probabilities from; use a causal LM")
-        config = network.config.get_text_config()
-        # Cohere, Granite and Gemma scale or cap logits behind the output layer
-        divisor = getattr(config, "logits_scaling", None) or 1
-        self._scale = (getattr(config, "logit_scale", None) or 1) / divisor
-        self._cap = getattr(config, "final_logit_softcapping", None)
-
-    def hidden(self, ids: Tensor, attention: Tensor) -> Tensor:
-        """Return the input of the output layer: ``(B, L), (B, L) -> (B, L, h)``; ``attention`` is 0 on padding."""
-        return self._decode(ids, attention).last_hidden_state
-
-    def hidden_of_groups(self, ids: Tensor, attention: Tensor, prompt: int, size: int) -> Tensor:
-        """Return :meth:`hidden` before each token behind the prompts: ``(B, P + T), (B, P + T) -> (B, T, h)``.
-
-        ``prompt`` is P; each ``size`` rows in sequence have the same prompt, which is read once for them.
-        """
-        first = self._decode(ids[::size, :prompt], attention[::size, :prompt], use_cache=True)
-        cache = first.past_key_values
-        cache.batch_repeat_interleave(size)
-        last = first.last_hidden_state[:, -1:].repeat_interleave(size, 0)
-        # nothing is read off the last token
-        tokens = ids[:, prompt:-1]
-        if not tokens.shape[1]:
-            return last
-        behind = self._decode(tokens, attention[:, :-1], past_key_values=cache)
-        return torch.cat([last, behind.last_hidden_state], dim=1)
-
-    def _decode(self, ids: Tensor, attention: Tensor, **more: Any) -> Any:
-        """Run the layers below on the tokens at the end of those that ``attention`` covers."""
-        positions = (attention.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        more = {"use_cache": "past_key_values" in more, **more}
-        return self._network.get_decoder()(
-            input_ids=ids, attention_mask=attention.long(), position_ids=positions, **more
-        )
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits, ``(…, h) -> (…, V)`` in float32."""
-        logits = self._head(hidden).float()
-        if self._scale != 1:
-            logits = logits * self._scale
-        return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
-
-    @torch.no_grad()
-    def check(self) -> None:
-        """Raise BadInput where the logits of three tokens differ from those of the model itself."""
-        ids = torch.arange(3, device=next(self._network.parameters()).device).unsqueeze(0)
-        logits = self.logits(self.hidden(ids, torch.ones_like(ids)))
-        expected = self._network(input_ids=ids, use_cache=False).logits.float()
-        if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
-            kind, how = type(self._network).__name__, "in an unknown way; use another model"
-            raise BadInput(f"{kind} changes its logits behind the output layer {how}")
-
-
 def token_logprobs(
-    head: LogitHead, hidden: Tensor, tokens: Tensor, mask: Tensor, temperature: float = 1.0, chunk: int = 512
+    decoder: SplitDecoder,
+    hidden: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    temperature: float = 1.0,
+    chunk: int = 512,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each token, and the entropy of the distribution it was drawn from, in nats.
 
@@ -99,7 +40,7 @@ def token_logprobs(
     ``hidden`` ``(B, T, h)`` is the state *before* each token, ``mask`` ``(B, T)`` true where there is a token; the
     results ``(B, T)`` are 0 elsewhere. ``temperature`` is τ.
     """
-    of_chunk = partial(_chunk, head, temperature)
+    of_chunk = partial(_chunk, decoder, temperature)
     if torch.is_grad_enabled():
         of_chunk = partial(checkpoint, of_chunk, use_reentrant=False, preserve_rng_state=False)
     parts = [
@@ -114,9 +55,9 @@ def token_logprobs(
     return logprobs, entropies
 
 
-def _chunk(head: LogitHead, temperature: float, hidden: Tensor, tokens: Tensor) -> Tensor:
+def _chunk(decoder: SplitDecoder, temperature: float, hidden: Tensor, tokens: Tensor) -> Tensor:
     """Return log-probabilities and entropies of ``n`` tokens, ``(2, n)``."""
-    logits = head.logits(hidden)
+    logits = decoder.logits(hidden)
     if temperature != 1:
         logits = logits / temperature
     chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
@@ -139,7 +80,8 @@ class Policy(nn.Module):
     The reference policy is the same network with the adapter switched off, or the layers as they were
     (:meth:`reference`): bit for bit the model that training began with, and no second copy of the frozen weights.
     Dropout is off at all times, so that the probability ratio of PPO is 1 before the first update. What of ``network``
-    requires a gradient is trained; ``value_head`` is 0 everywhere at the start.
+    requires a gradient is trained; ``value_head`` is 0 everywhere at the start. ``decoder`` runs the frozen layers
+    below and the trained ones apart.
     """
 
     def __init__(self, network: PeftModel) -> None:
@@ -150,23 +92,35 @@ class Policy(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self.value_head.to(next(network.parameters()).device)
-        self._head = LogitHead(base)
         self.eval()
-        self._head.check()
+        self.decoder = SplitDecoder(base)
 
     @classmethod
-    def adapt(cls, network: Any, options: LoraOptions | None = None, *, seed: int = 0) -> Self:
+    def adapt(
+        cls,
+        network: Any,
+        options: LoraOptions | None = None,
+        *,
+        seed: int = 0,
+        precision: Precision = "auto",
+    ) -> Self:
         """Return a policy that begins as ``network``, a transformers causal LM that is changed in place.
 
         One that has an adapter already is merged with it first: the reference is then the tuned model. Dropout of
         ``options`` is left out. ``seed`` is of the adapter's random half; torch's global state is left as it was.
+        ``precision``: see :attr:`~reclm.profilers.rl.config.OnPolicyConfig.precision`.
         """
         if isinstance(network, PeftModel):
             network = network.merge_and_unload()  # pyright: ignore[reportCallIssue]
         options = (options or LoraOptions()).model_copy(update={"dropout": 0.0})
         # the value head is drawn, too, before it is set to 0
         with torch.random.fork_rng():
-            return cls(add_adapter(network, options, seed=seed))
+            adapted = add_adapter(network, options, seed=seed)
+            if precision == "auto" and not options.whole:
+                precision = "f32"  # an adapter's network stays as it was loaded
+            if resolved_precision(precision, network.device) == "bf16":
+                _freeze_in_bf16(adapted)
+            return cls(adapted)
 
     @property
     def base(self) -> Any:
@@ -185,18 +139,17 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         chunk: int = 512,
         samples: int = 1,
+        states: tuple[Tensor, Tensor] | None = None,
     ) -> TokenScores:
         """Score the answers at the end of the rows (see :class:`Rollout` and :func:`token_logprobs`).
 
-        ``samples`` answers to a prompt follow each other; the prompt is read once for all of them.
+        ``samples`` answers to a prompt follow each other; the prompt is read once for all of them. ``states`` are those
+        of the frozen layers, where they are known (:meth:`~reclm.profilers.rl.decoder.SplitDecoder.states`).
         """
         tokens = answers.shape[1]
-        if samples > 1:
-            hidden = self._head.hidden_of_groups(ids, attention, ids.shape[1] - tokens, samples)
-        else:
-            hidden = self._head.hidden(ids, attention)[:, -tokens - 1 : -1]
+        hidden = self.decoder.hidden(ids, attention, ids.shape[1] - tokens, samples, states)
         logprobs, entropies = token_logprobs(
-            self._head, hidden, ids[:, -tokens:], answers, temperature, chunk
+            self.decoder, hidden, ids[:, -tokens:], answers, temperature, chunk
         )
         values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
         return TokenScores(logprobs, entropies, values.float().masked_fill(~answers, 0))
@@ -231,69 +184,10 @@ class Policy(nn.Module):
             self.value_head.load_state_dict(load_file(folder / _VALUE_FILE, device=device))
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """``B`` prompts of up to ``P`` tokens and their answers of up to ``T``."""
-
-    ids: Tensor
-    """``(B, P + T)``: prompts padded on the left, answers on the right, with 0."""
-    attention: Tensor
-    """``(B, P + T)``, true where there is a token."""
-    answers: Tensor
-    """``(B, T)``, true on the tokens of the answer, the one that ends it included."""
-    unfinished: Tensor
-    """``(B,)``, true where the answer was cut."""
-    texts: list[str]
-
-    @classmethod
-    def build(
-        cls,
-        prompts: Sequence[list[int]],
-        answers: Sequence[list[int]],
-        ended: Sequence[bool],
-        texts: list[str],
-    ) -> Self:
-        """Build a rollout from token ids."""
-        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            if not prompt or not answer:
-                raise BadInput(f"rollout: {'answer' if prompt else 'prompt'} {row} has no token", value=row)
-        left, right = max(map(len, prompts)), max(map(len, answers))
-        rows = [
-            [0] * (left - len(prompt)) + prompt + answer + [0] * (right - len(answer))
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        column = torch.arange(left + right)
-        begin = left - torch.tensor([len(prompt) for prompt in prompts])
-        end = left + torch.tensor([len(answer) for answer in answers])
-        attention = (column >= begin.unsqueeze(1)) & (column < end.unsqueeze(1))
-        return cls(torch.tensor(rows), attention, attention[:, left:], ~torch.tensor(ended), texts)
-
-    def to(self, device: torch.device) -> "Rollout":
-        """Return the rollout with its tensors on ``device``."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
-
-
-def sample_all(
-    sampler: NetworkGenerator,
-    prompts: Sequence[list[int]],
-    params: SamplingParams,
-    seeds: Sequence[int] | None = None,
-) -> list[tuple[list[int], bool]]:
-    """Answer each prompt (token ids): return the tokens, and whether the model ended the answer by itself."""
-    # rows of like length lie together in the engine's batches
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    row_seeds = None if seeds is None else [seeds[row] for row in order]
-    sampled = sampler.sample([prompts[row] for row in order], params, row_seeds)
-    answers = {order[place]: (new, ended) for place, new, ended in sampled}
-    return [answers[row] for row in range(len(prompts))]
-
-
-def roll_out(
-    sampler: NetworkGenerator, prompts: Sequence[list[int]], params: SamplingParams, seeds: Sequence[int]
-) -> Rollout:
-    """Answer each prompt (token ids) once, drawn by its seed: equal prompts get different answers."""
-    if not prompts or not all(prompts):
-        raise BadInput("rollout: there is no prompt, or one without a token")
-    tokens, ended = zip(*sample_all(sampler, prompts, params, seeds), strict=True)
-    return Rollout.build(prompts, tokens, ended, [sampler.decode(new).strip() for new in tokens])
+def _freeze_in_bf16(network: nn.Module) -> None:
+    """Turn frozen weights to bf16, but for the reference's copies of trained layers: these are compared with them."""
+    wrapped = (part for part in network.modules() if isinstance(part, ModulesToSaveWrapper))
+    compared = {weights for part in wrapped for weights in part.parameters()}
+    for weights in network.parameters():
+        if not weights.requires_grad and weights not in compared:
+            weights.data = weights.data.bfloat16()

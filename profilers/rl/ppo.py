@@ -5,10 +5,9 @@ https://arxiv.org/abs/1909.08593; in RecLM (https://arxiv.org/abs/2412.19302) eq
 
 Metrics of a step beside those of :mod:`~reclm.profilers.rl.loop`, means over its updates: ``policy_loss``,
 ``value_loss``, ``clip_fraction``, ``update_kl`` from old to new policy; ``explained_variance`` of the returns by the
-values; ``kl_coefficient`` β that the step used; ``stopped`` 1 if the KL ran away.
+values; ``stopped`` 1 if the KL ran away.
 """
 
-import math
 from functools import partial
 from typing import Any
 
@@ -26,46 +25,26 @@ from reclm.profilers.rl.losses import (
     value_loss,
     whiten,
 )
-from reclm.profilers.rl.policy import Rollout, TokenScores
-
-
-def kl_controller(coefficient: float, kl: float, target: float | None, gain: float = 0.1) -> float:
-    """Return β for the KL of the latest answers: ``e = clip(KL / target − 1, −0.2, 0.2)``, ``β ← β (1 + K e)``.
-
-    Paper: section 2.2 of https://arxiv.org/abs/1909.08593, where K (``gain``) is 0.1. ``target`` is in nats an answer;
-    None leaves β as it is.
-    """
-    return coefficient * (1 + gain * min(max(kl / target - 1, -0.2), 0.2)) if target else coefficient
+from reclm.profilers.rl.policy import TokenScores
+from reclm.profilers.rl.rollout import Rollout
 
 
 class PPO(OnPolicy):
-    """One answer a prompt; the policy's value head is trained with it. See :class:`OnPolicy`.
+    """The policy's value head is trained with it. See :class:`OnPolicy`.
 
     Training is ``stopped`` when the KL runs away; the step in which it does is not done.
     """
 
     config: PPOConfig
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.coefficient = self.config.kl_coefficient
-
     def _groups(self, weights: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
         rate, head = self.config.learning_rate, list(self.policy.value_head.parameters())
         return [{"params": weights, "lr": rate}, {"params": head, "lr": rate * self.config.value_rate}]
 
-    def _state(self) -> dict[str, Any]:
-        return {"kl_coefficient": self.coefficient, "stopped": self.stopped}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        coefficient, stopped = state["kl_coefficient"], state["stopped"]
-        if type(coefficient) is not float or not 0 <= coefficient < math.inf or type(stopped) is not bool:
-            raise ValueError("state.json has no weight of KL")
-        self.coefficient, self.stopped = coefficient, stopped
-
     def _learn(self, rollout: Rollout, rewards: Tensor) -> Metrics:
         config, answers = self.config, rollout.answers
-        old, reference = self._scores(rollout, config.minibatch_size)
+        size = max(1, config.minibatch_size // config.samples)
+        old, reference = self._scores(rollout, size)
         kl = kl_k1(old.logprobs, reference)
 
         everyone = torch.ones_like(rewards, dtype=torch.bool)
@@ -76,24 +55,23 @@ class PPO(OnPolicy):
         advantages = whiten(advantages, answers, add_up=self._sum)
 
         explained = explained_variance(old.values, returns, answers)
-        metrics = self._batch_metrics(rollout, rewards, old, reference, explained_variance=explained)
-        metrics["kl_coefficient"] = self.coefficient
+        metrics = self._batch_metrics(rollout, old, reference, explained_variance=explained)
         limit = config.runaway and config.kl_target and config.runaway * config.kl_target
         if limit and metrics["kl"] > limit:
             self.stopped = True
         else:
             loss = partial(self._loss, rollout, old, advantages, returns)
-            metrics |= self._update(len(answers), loss, most_kl=config.update_kl)
-            target, gain = config.kl_target, config.kl_gain
-            self.coefficient = kl_controller(self.coefficient, metrics["kl"], target, gain)
+            metrics |= self._update(len(answers) // config.samples, size, loss, most_kl=config.update_kl)
+            self._steer(metrics["kl"])
         return metrics | {"stopped": float(self.stopped)}
 
     def _loss(
-        self, rollout: Rollout, old: TokenScores, advantages: Tensor, returns: Tensor, rows: Tensor
+        self, rollout: Rollout, old: TokenScores, advantages: Tensor, returns: Tensor, prompts: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a minibatch, and its terms by name."""
+        rows = rollout.rows(prompts)
         config, answers = self.config, rollout.answers[rows]
-        new = self._score(self.model, rollout, rows)
+        new = self._score(self.model, rollout, prompts)
         policy = ppo_policy_loss(new.logprobs, old.logprobs[rows], advantages[rows], answers, config.clip)
         value = value_loss(new.values, old.values[rows], returns[rows], answers, config.value_clip)
         bonus = masked_mean(new.entropy, answers)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,9 +46,10 @@ from reclm.profilers.tuning.metrics_log import MetricsLog, reading, writing
 
 ADAPTER = "adapter"
 """Folder of a stage's adapter."""
-"""Folder of what a stage goes on from when it is interrupted."""
 _OF_A_RUN = {"num_tokens", "eval_num_tokens", "train_loss", "total_flos"}
 """Metrics that a trainer counts from where it was begun, or begun again; they are not logged."""
+_WHOLE_LAYERS = 4
+"""Layers that are trained themselves where their number is not said."""
 _POOL = 16
 """Batches whose samples are sorted by length together."""
 
@@ -64,17 +65,30 @@ class LoraOptions(Config):
     """Layers that get one; ``all-linear`` is all but the output layer."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the adapter's inputs that are dropped in supervised training."""
-    last_layers: int | None = Field(default=None, ge=1)
-    """Only so many of the layers, the last, get an adapter; all by default. LangPTune has 4 for Llama-3-8B-it."""
-    whole: bool = False
-    """These layers are trained themselves, in float32, as in LangPTune; there is no adapter, whatever its size. The
-    reference's layers are held beside them."""
+    train: Literal["adapter", "last_layers"] = "adapter"
+    """``last_layers``: the last layers and the final norm are trained themselves, in float32, as in LangPTune for
+    Llama-3-8B-it; there is no adapter, whatever its size. The reference's are held beside them, and the layers below
+    run once a token."""
+    layers: int | None = Field(default=None, ge=1)
+    """Only so many of the layers, the last, get an adapter or are trained; by default all, and 4 with ``last_layers``,
+    as in LangPTune for Llama-3-8B-it."""
 
-    @model_validator(mode="after")
-    def _of_some_layers(self) -> "LoraOptions":
-        if self.whole and self.last_layers is None:
-            raise ValueError("whole = true trains the last layers themselves; say how many by last_layers")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _of_0_1(cls, values: Any) -> Any:
+        """Take options as version 0.1 wrote them to run folders."""
+        if not isinstance(values, dict) or not values.keys() & {"whole", "last_layers"}:
+            return values
+        names = {"whole": "train", "last_layers": "layers"}
+        values = {names.get(name, name): value for name, value in values.items()}
+        if isinstance(whole := values.get("train"), bool):
+            values["train"] = "last_layers" if whole else "adapter"
+        return values
+
+    @property
+    def whole(self) -> bool:
+        """Return whether layers are trained themselves."""
+        return self.train == "last_layers"
 
 
 def load_network(
@@ -186,16 +200,17 @@ def add_adapter(
         return with_adapter(network, start, is_trainable=True)
     targets: Any = lora.modules
     whole: list[str] | None = None
-    if lora.last_layers is not None:
-        layers = _last_layers(network, lora.last_layers)
-        if not lora.whole:
-            targets = _targets(layers, lora.modules)
-        else:
-            dtypes = {weights.dtype for layer in layers.values() for weights in layer.parameters()}
-            if other := dtypes - {torch.float32}:
-                message = f"whole = true trains layers in place, and small steps are lost in {other.pop()}"
-                raise BadInput(f"{message}; load the model in float32, or leave whole out")
-            targets, whole = DUMMY_TARGET_MODULES, list(layers)
+    if lora.whole:
+        layers = _last_layers(network, lora.layers or _WHOLE_LAYERS)
+        whole = [*layers, *_final_norm(network)]
+        parts = dict(network.named_modules())
+        dtypes = {weights.dtype for name in whole for weights in parts[name].parameters()}
+        if other := dtypes - {torch.float32}:
+            message = f"train = last_layers trains layers in place, and small steps are lost in {other.pop()}"
+            raise BadInput(f"{message}; load the model in float32, or train an adapter")
+        targets = DUMMY_TARGET_MODULES
+    elif lora.layers is not None:
+        targets = _targets(_last_layers(network, lora.layers), lora.modules)
     trained = {"target_modules": targets, "modules_to_save": whole}
     config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type=task, **trained)
     with torch.random.fork_rng():
@@ -207,11 +222,17 @@ def _last_layers(network: Any, count: int) -> dict[str, nn.Module]:
     """Return the last decoder layers, by their names within the network."""
     depth, kind = network.config.get_text_config().num_hidden_layers, type(network).__name__
     if count > depth:
-        raise BadInput(f"last_layers = {count}, but {kind} has {depth} layers; ask for fewer")
+        raise BadInput(f"layers = {count}, but {kind} has {depth} layers; ask for fewer")
     for name, module in network.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return {f"{name}.{at}": module[at] for at in range(depth - count, depth)}
-    raise BadInput(f"{kind} does not hold its {depth} layers in a list; leave last_layers out")
+    raise BadInput(f"{kind} does not hold its {depth} layers in a list; leave layers out")
+
+
+def _final_norm(network: Any) -> list[str]:
+    """Return the name of the norm behind the last layer, where it has the usual one."""
+    norm = getattr(network.get_decoder(), "norm", None)
+    return [name for name, part in network.named_modules() if part is norm] if norm is not None else []
 
 
 def _targets(layers: dict[str, nn.Module], modules: str | list[str]) -> list[str]:

@@ -19,8 +19,6 @@ from reclm.data.id_map import IdMap
 from reclm.llm.models import find_model
 from reclm.profilers.langptune.config import LangPTuneConfig
 from reclm.profilers.langptune.pipeline import Alternation, LangPTunePipeline
-from reclm.profilers.rl.policy import roll_out
-from reclm.profilers.rl.rlso import RLSO
 from reclm.text.encoder import TextEncoder
 from tools.perf.common import machine
 
@@ -80,7 +78,8 @@ def _measure(alternation: Alternation, batch: int) -> None:
             "roll-out": step["rollout_seconds"],
             "embedding the profiles": embedded,
             "ranking": ranked,
-            "scoring and learning": step["update_seconds"],
+            "scoring": step["score_seconds"],
+            "learning": step["update_seconds"],
         },
         f"{step['rollout_tokens']:.0f} tokens/s rolled out",
     )
@@ -91,24 +90,6 @@ def _measure(alternation: Alternation, batch: int) -> None:
         f"{metrics['update_tokens'] / metrics['update_seconds']:.0f} tokens/s learned from",
     )
     print(f"{len(tuning.sessions.items):,} items embedded anew, once a round: {refresh:.1f} s")
-    once, each = _gradient(rlso, samples=2), _gradient(rlso, samples=1)
-    print(
-        f"gradients of {2 * rlso.config.forward_size} answers: {once:.2f} s with a prompt read once for both of its "
-        f"answers, {each:.2f} s with one read for each: {each / once:.2f} times"
-    )
-
-
-def _gradient(rlso: RLSO, samples: int, times: int = 3) -> float:
-    """Seconds of scoring some pairs of answers and of the way back, the least of some runs."""
-    prompts = [one for one in rlso.prompts[: rlso.config.forward_size] for _ in range(2)]
-    answers = roll_out(rlso.sampler, prompts, rlso.config.sampling, list(range(len(prompts))))
-    seconds = []
-    for _ in range(times):
-        begun = perf_counter()
-        scores = rlso.policy(answers.ids, answers.attention, answers.answers, samples=samples)
-        scores.logprobs.sum().backward()
-        seconds.append(perf_counter() - begun)
-    return min(seconds)
 
 
 def _table(what: str, parts: dict[str, float], rate: str) -> None:

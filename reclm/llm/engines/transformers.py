@@ -222,7 +222,7 @@ class TransformersGenerator(LocalGenerator):
     ) -> None:
         super().__init__(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.precision = _resolved(precision, self.device)
+        self.precision = resolved_precision(precision, self.device)
         self.batch_size = batch_size
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
@@ -391,7 +391,8 @@ def shared_prefix(prompts: list[list[int]]) -> list[int]:
     return first[: next((at for at in range(most) if first[at] != last[at]), most)]
 
 
-def _resolved(precision: Precision, device: torch.device) -> Precision:
+def resolved_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return what ``auto`` is on a device: bf16 where it computes in bf16, else f32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":

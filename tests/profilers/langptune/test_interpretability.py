@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reclm.profilers.langptune.readability import (
+from reclm.profilers.tuning.readability import (
     compliance,
     copying,
     interpretability,

@@ -93,7 +93,7 @@ def test_the_combined_adapter_is_the_first_merged_and_the_second_on_top(tiny, tw
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_an_adapter_of_the_last_layer_is_combined_with_one_of_all(tiny, two, tmp_path, order: int) -> None:
-    last = moved(tiny, tmp_path / "last", LoraOptions(r=2, alpha=6, last_layers=1), 5)
+    last = moved(tiny, tmp_path / "last", LoraOptions(r=2, alpha=6, layers=1), 5)
     first, second = [two[0], last][::order]
     combine_adapters(tiny.model, first, second, tmp_path / "both")
     network = PeftModel.from_pretrained(load_network(tiny.model), str(first))

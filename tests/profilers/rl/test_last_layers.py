@@ -1,6 +1,7 @@
 """An adapter on the last layers only, and the last layers trained themselves."""
 
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -17,12 +18,15 @@ from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.tuning.training import LoraOptions
 
 IDS = torch.tensor([[3, 4, 5, 6, 7, 9]])
-ADAPTER = LoraOptions(r=4, alpha=8, last_layers=1)
-WHOLE = LoraOptions(last_layers=1, whole=True)
-# q and o 32 x 32, k and v 32 x 16, three of 32 x 64, two norms of 32
+ADAPTER = LoraOptions(r=4, alpha=8, layers=1)
+WHOLE = LoraOptions(train="last_layers", layers=1)
+# the final norm has 32; q and o 32 x 32, k and v 32 x 16, three of 32 x 64, two norms of 32
 LAYER = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64 + 2 * 32
 
 both = pytest.mark.parametrize("options", [ADAPTER, WHOLE], ids=["adapter", "whole"])
+
+
+adapted = partial(Policy.adapt, precision="f32")
 
 
 def fresh(llama):
@@ -50,24 +54,24 @@ def move(policy: Policy) -> None:
     [
         # rank 4 times inputs and outputs of each matrix
         (ADAPTER, 4 * (2 * 64 + 2 * 48 + 3 * 96), {"1"}),
-        (LoraOptions(r=4, last_layers=2), 2 * 4 * (2 * 64 + 2 * 48 + 3 * 96), {"0", "1"}),
-        (LoraOptions(r=4, last_layers=1, modules=["q_proj", "v_proj"]), 4 * (64 + 48), {"1"}),
-        (LoraOptions(r=4, last_layers=1, modules=r".*\.q_proj"), 4 * 64, {"1"}),
-        (WHOLE, LAYER, {"1"}),
-        (LoraOptions(last_layers=2, whole=True), 2 * LAYER, {"0", "1"}),
+        (LoraOptions(r=4, layers=2), 2 * 4 * (2 * 64 + 2 * 48 + 3 * 96), {"0", "1"}),
+        (LoraOptions(r=4, layers=1, modules=["q_proj", "v_proj"]), 4 * (64 + 48), {"1"}),
+        (LoraOptions(r=4, layers=1, modules=r".*\.q_proj"), 4 * 64, {"1"}),
+        (WHOLE, LAYER + 32, {"1"}),
+        (LoraOptions(train="last_layers", layers=2), 2 * LAYER + 32, {"0", "1"}),
     ],
 )
 def test_what_is_trained(network, options, numbers, layers):
     found = trained(Policy.adapt(network, options))
     assert sum(one.numel() for one in found.values()) == numbers
-    assert {name.split("layers.")[1].split(".")[0] for name in found} == layers
+    assert {name.split("layers.")[1].split(".")[0] for name in found if "layers." in name} == layers
     assert all(("lora_" in name) != options.whole for name in found)
 
 
 @both
 def test_begins_as_its_reference_which_stays_bit_for_bit(llama, options):
     start = logits(fresh(llama))
-    policy = Policy.adapt(fresh(llama), options)
+    policy = adapted(fresh(llama), options)
     assert torch.equal(logits(policy.network), start)
     names = trained(policy).keys()
     optimizer = torch.optim.AdamW(trained(policy).values(), lr=1e-2)
@@ -86,10 +90,10 @@ def test_begins_as_its_reference_which_stays_bit_for_bit(llama, options):
 
 @both
 def test_saved_and_loaded(llama, tmp_path, options):
-    policy = Policy.adapt(fresh(llama), options)
+    policy = adapted(fresh(llama), options)
     move(policy)
     policy.save(tmp_path)
-    loaded = Policy.adapt(fresh(llama), options, seed=7)
+    loaded = adapted(fresh(llama), options, seed=7)
     loaded.load(tmp_path)
     start = logits(fresh(llama))
     assert torch.equal(logits(loaded.network), logits(policy.network))
@@ -100,7 +104,7 @@ def test_saved_and_loaded(llama, tmp_path, options):
 
 @both
 def test_merged_is_unmerged(llama, tmp_path, options):
-    policy = Policy.adapt(fresh(llama), options)
+    policy = adapted(fresh(llama), options)
     move(policy)
     policy.save(tmp_path)
     wanted = logits(policy.network)
@@ -108,7 +112,7 @@ def test_merged_is_unmerged(llama, tmp_path, options):
     assert merged.state_dict().keys() == fresh(llama).state_dict().keys()
     torch.testing.assert_close(logits(merged), wanted, rtol=1e-4, atol=1e-4)
     # the tuned model is the reference of what goes on from it
-    further = Policy.adapt(PeftModel.from_pretrained(fresh(llama), str(tmp_path)), options)
+    further = adapted(PeftModel.from_pretrained(fresh(llama), str(tmp_path)), options)
     move(further)
     with further.reference():
         torch.testing.assert_close(logits(further.network), wanted, rtol=1e-4, atol=1e-4)
@@ -121,8 +125,8 @@ def test_merged_is_unmerged(llama, tmp_path, options):
         (LoraOptions(), WHOLE),
         (ADAPTER, LoraOptions(r=4)),
         (LoraOptions(r=4), ADAPTER),
-        (LoraOptions(last_layers=2, whole=True), WHOLE),
-        (WHOLE, LoraOptions(last_layers=2, whole=True)),
+        (LoraOptions(train="last_layers", layers=2), WHOLE),
+        (WHOLE, LoraOptions(train="last_layers", layers=2)),
     ],
 )
 def test_what_was_trained_otherwise_is_refused(llama, tmp_path, saved, asked):
@@ -132,6 +136,7 @@ def test_what_was_trained_otherwise_is_refused(llama, tmp_path, saved, asked):
 
 
 SMALL = {
+    "precision": "f32",
     "steps": 2,
     "batch_size": 4,
     "minibatch_size": 4,
@@ -168,20 +173,20 @@ def test_a_step_moves_what_is_trained_and_nothing_else(llama, tmp_path, kind, co
 
 def test_what_cannot_be_trained_is_one_line(network):
     for options, message in (
-        (LoraOptions(last_layers=3), "last_layers = 3, but LlamaForCausalLM has 2 layers; ask for fewer"),
-        (LoraOptions(last_layers=3, whole=True), "last_layers = 3, but LlamaForCausalLM has 2 layers"),
-        (LoraOptions(last_layers=1, modules=["query"]), r"the last 1 layers have no modules \['query'\]"),
+        (LoraOptions(layers=3), "layers = 3, but LlamaForCausalLM has 2 layers; ask for fewer"),
+        (LoraOptions(train="last_layers", layers=3), "layers = 3, but LlamaForCausalLM has 2 layers"),
+        (LoraOptions(layers=1, modules=["query"]), r"the last 1 layers have no modules \['query'\]"),
     ):
         with pytest.raises(BadInput, match=message):
             Policy.adapt(network, options)
     with pytest.raises(BadInput, match="bfloat16"):
         Policy.adapt(deepcopy(network).bfloat16(), WHOLE)
-    for config, values in (
-        (LoraOptions, {"whole": True}),
-        (RecLMConfig, {"ppo_lora": {"whole": True}}),
-    ):
-        with pytest.raises(BadInput, match="whole"):
-            config.build(values)
     for values in ({"ppo_lora": WHOLE.model_dump()}, {"kd": {"lora": WHOLE.model_dump()}}):
-        with pytest.raises(BadInput, match="whole"):
+        with pytest.raises(BadInput, match="last_layers"):
             RecLMConfig.build(values)
+
+
+def test_options_of_version_0_1():
+    read = LoraOptions.model_validate
+    assert read({"r": 4, "last_layers": 2, "whole": True}) == LoraOptions(train="last_layers", layers=2)
+    assert read({"r": 4, "last_layers": None, "whole": False}) == LoraOptions()

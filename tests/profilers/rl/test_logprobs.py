@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from reclm.errors import BadInput
-from reclm.profilers.rl.policy import LogitHead, token_logprobs
+from reclm.profilers.rl.decoder import SplitDecoder
+from reclm.profilers.rl.policy import token_logprobs
 
 SIZE = {
     "vocab_size": 50,
@@ -69,9 +70,9 @@ def dense(network, batch, temperature: float):
 
 
 def chunked(network, batch, temperature: float, chunk: int):
-    head = LogitHead(network)
-    hidden = head.hidden(batch.ids, batch.attention)[:, 4:-1]
-    return token_logprobs(head, hidden, batch.ids[:, 5:], batch.answers, temperature, chunk)
+    decoder = SplitDecoder(network)
+    hidden = decoder.hidden(batch.ids, batch.attention, 5)
+    return token_logprobs(decoder, hidden, batch.ids[:, 5:], batch.answers, temperature, chunk)
 
 
 def gradients(network, results) -> dict[str, torch.Tensor]:
@@ -83,7 +84,6 @@ def gradients(network, results) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_equal_to_the_dense_computation(name, batch):
     network = made(name)
-    LogitHead(network).check()
     other = deepcopy(network)
     for chunk in (1, 3, 100):
         ours = chunked(network, batch, 0.7, chunk)
@@ -105,9 +105,9 @@ def test_prompts_that_are_read_once_for_their_answers_give_the_same(name, batch)
     attention[1::2, 5:] = attention[1::2, 5:].flip(0)
     pairs = SimpleNamespace(ids=ids, attention=attention, answers=attention[:, 5:])
     network = made(name)
-    head, other = LogitHead(network), deepcopy(network)
-    hidden = head.hidden_of_groups(ids, attention, 5, 2)
-    ours = token_logprobs(head, hidden, ids[:, 5:], pairs.answers, 0.7, 3)
+    decoder, other = SplitDecoder(network), deepcopy(network)
+    hidden = decoder.hidden(ids, attention, 5, 2)
+    ours = token_logprobs(decoder, hidden, ids[:, 5:], pairs.answers, 0.7, 3)
     for got, wanted in zip(ours, dense(other, pairs, 0.7), strict=True):
         assert_close(got, wanted, rtol=1e-5, atol=1e-5)
     wanted = gradients(other, dense(other, pairs, 0.7))
@@ -118,10 +118,10 @@ def test_prompts_that_are_read_once_for_their_answers_give_the_same(name, batch)
 
 
 def test_answers_of_one_token_need_their_prompts_only(batch):
-    head = LogitHead(made("llama"))
+    decoder = SplitDecoder(made("llama"))
     ids, attention = batch.ids[:, :6].repeat_interleave(2, 0), batch.attention[:, :6].repeat_interleave(2, 0)
-    wanted = head.hidden(ids, attention)[:, 4:-1]
-    assert_close(head.hidden_of_groups(ids, attention, 5, 2), wanted, rtol=1e-5, atol=1e-5)
+    wanted = decoder.upper(decoder.lower(ids, attention), attention)[:, 4:-1]
+    assert_close(decoder.hidden(ids, attention, 5, 2), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_equal_under_peft_with_an_adapter_on_the_output_layer(batch):
@@ -138,11 +138,13 @@ def test_equal_under_peft_with_an_adapter_on_the_output_layer(batch):
 
 def test_no_more_than_a_chunk_of_logits_at_a_time(batch, monkeypatch):
     sizes = []
-    logits = LogitHead.logits
+    decoder = SplitDecoder(made("llama"))
+    logits = SplitDecoder.logits
     monkeypatch.setattr(
-        LogitHead, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden)
+        SplitDecoder, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden)
     )
-    results = chunked(made("llama"), batch, 1.0, 3)
+    hidden = decoder.hidden(batch.ids, batch.attention, 5)
+    results = token_logprobs(decoder, hidden, batch.ids[:, 5:], batch.answers, 1.0, 3)
     # 4 + 2 + 1 tokens; padding is not computed
     assert sizes == [3, 3, 1]
     results[0].sum().backward()
@@ -164,4 +166,4 @@ def test_a_model_that_changes_its_logits_in_an_unknown_way_is_refused():
             return output
 
     with pytest.raises(BadInput, match="Odd"):
-        LogitHead(Odd(LlamaConfig(**SIZE)).eval()).check()
+        SplitDecoder(Odd(LlamaConfig(**SIZE)).eval())

@@ -11,6 +11,7 @@ from reclm.profilers.rl.losses import (
     entropy,
     explained_variance,
     gae,
+    kl_controller,
     kl_k1,
     kl_k3,
     masked_mean,
@@ -18,7 +19,6 @@ from reclm.profilers.rl.losses import (
     value_loss,
     whiten,
 )
-from reclm.profilers.rl.ppo import kl_controller
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 

@@ -14,13 +14,12 @@ from toy_policy import (  # pyright: ignore[reportMissingImports]
 )
 
 from reclm.errors import BadInput, Damaged
-from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl import loop as on_policy
 from reclm.profilers.rl import ppo as ppo_module
 from reclm.profilers.rl.config import PPOConfig
 from reclm.profilers.rl.loop import batch_rows
-from reclm.profilers.rl.policy import roll_out
 from reclm.profilers.rl.ppo import PPO
+from reclm.profilers.rl.rollout import PolicySampler
 from reclm.profilers.tuning.checkpoints import checkpoints
 
 TOY = PPOConfig(
@@ -63,7 +62,7 @@ def test_one_update_by_hand(llama):
     ppo.train_step()
 
     rows, seeds = batch_rows(0, 8, len(PROMPTS), config.seed)
-    rollout = roll_out(other.sampler, [PROMPTS[row] for row in rows], config.sampling, seeds)
+    rollout = other.sampler.roll_out([PROMPTS[row] for row in rows], config.sampling, seeds)
     score = torch.tensor([float(text.count("e")) for text in rollout.texts])
     answers, width = rollout.answers, rollout.answers.shape[1]
     # values are 0 and policy and reference are equal: what is left of GAE is the discounted score
@@ -238,7 +237,7 @@ def test_bad_rewards(llama, reward, message):
 
 def test_no_prompts(policy, llama):
     with pytest.raises(BadInput):
-        PPO(policy, NetworkGenerator(policy.base, llama), [], count_e, TOY, Accelerator(cpu=True))
+        PPO(policy, PolicySampler(policy.decoder, llama), [], count_e, TOY, Accelerator(cpu=True))
 
 
 def test_every_metric_is_named(llama):

@@ -21,8 +21,10 @@ from reclm.profilers.rl import loop as on_policy
 from reclm.profilers.rl import rlso as rlso_module
 from reclm.profilers.rl.config import RLSOConfig
 from reclm.profilers.rl.loop import batch_rows
-from reclm.profilers.rl.policy import roll_out
+from reclm.profilers.rl.losses import kl_controller
 from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.tuning.readability import repetition
+from reclm.profilers.tuning.training import LoraOptions
 
 TOY = RLSOConfig(
     steps=30,
@@ -66,10 +68,10 @@ def sequence_logprobs(rlso: RLSO, rollout) -> torch.Tensor:
 def batch(rlso: RLSO):
     config = rlso.config
     rows, seeds = batch_rows(rlso.step, config.batch_size, len(PROMPTS), config.seed, samples=2)
-    return roll_out(rlso.sampler, [PROMPTS[row] for row in rows], config.sampling, seeds)
+    return rlso.sampler.roll_out([PROMPTS[row] for row in rows], config.sampling, seeds, 2)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_reward_rises(llama, seed):
     rewards = torch.tensor([one["reward"] for one in make(llama, with_(seed=seed)).run()])
     means = rewards.view(6, -1).mean(1)
@@ -137,6 +139,63 @@ def test_the_old_policy_is_that_of_the_batch_in_every_epoch(llama):
     metrics = twice.train_step()
     assert metrics["loss"] == pytest.approx((first + second) / 2, rel=1e-4)
     assert metrics["updates"] == 2
+
+
+@pytest.mark.parametrize("options", [None, LoraOptions(train="last_layers", layers=1)], ids=["lora", "whole"])
+def test_four_answers_to_a_prompt(llama, options):
+    config = with_(steps=1, samples=4, batch_size=4, minibatch_size=4, forward_size=2, epochs=1)
+    config = config.model_copy(update={"precision": "f32", "max_gradient_norm": 1e9})
+    rlso, other = (make_loop(RLSO, llama, config, count_e, options) for _ in range(2))
+    metrics = rlso.train_step()
+    rows, seeds = batch_rows(0, 4, len(PROMPTS), config.seed, samples=4)
+    rollout = other.sampler.roll_out([PROMPTS[row] for row in rows], config.sampling, seeds, 4)
+    counts = torch.tensor([float(text.count("e")) for text in rollout.texts])
+    rewards = ((counts - counts.mean()) / counts.std(correction=0)).view(4, 4)
+    new = sequence_logprobs(other, rollout).view(4, 4)
+    ratio = new - new.detach()
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    errors = [(rewards[:, i] - rewards[:, j]) - (ratio[:, i] - ratio[:, j]) for i, j in pairs]
+    loss = torch.stack(errors).square().mean()
+    loss.backward()
+    gaps = torch.stack([(counts.view(4, 4)[:, i] - counts.view(4, 4)[:, j]).abs() for i, j in pairs])
+    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert metrics["reward_gap"] == pytest.approx(gaps.mean().item())
+    for (name, one), wanted in zip(rlso.policy.named_parameters(), other.policy.parameters(), strict=True):
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, wanted.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_the_weight_of_kl_is_steered(llama):
+    config = with_(steps=6, learning_rate=3e-2, kl_coefficient=0.1, kl_target=0.05, kl_gain=0.5)
+    metrics = list(make(llama, config).run())
+    weights_of_kl = [one["kl_coefficient"] for one in metrics]
+    # each step changes it by the KL of the one before, at most by a fifth of the gain
+    for before, after, one in zip(weights_of_kl, weights_of_kl[1:], metrics, strict=False):
+        assert after == pytest.approx(kl_controller(before, one["kl"], 0.05, 0.5))
+    assert weights_of_kl[1] == pytest.approx(0.1 * 0.9)
+    assert weights_of_kl[-1] > min(weights_of_kl)
+    with pytest.raises(BadInput, match="kl_target"):
+        RLSOConfig.build({"kl_coefficient": 0, "kl_target": 1})
+
+
+def test_guards_change_what_is_learned_and_not_the_reward(llama, monkeypatch):
+    seen = {}
+    learn = RLSO._learn
+
+    def noted(self, rollout, rewards):
+        seen.update(rewards=rewards, rollout=rollout)
+        return learn(self, rollout, rewards)
+
+    monkeypatch.setattr(RLSO, "_learn", noted)
+    config = with_(steps=1, max_new_tokens=24, finish_reward=0.5, repeat_penalty=2.0)
+    (metrics,) = make(llama, config).run()
+    rollout, texts = seen["rollout"], seen["rollout"].texts
+    assert 0 < metrics["unfinished"] < 1
+    counts = torch.tensor([float(text.count("e")) for text in texts])
+    wanted = counts + 0.5 * ~rollout.unfinished - 2 * torch.from_numpy(repetition(texts)).float()
+    torch.testing.assert_close(seen["rewards"], wanted)
+    assert metrics["reward"] == pytest.approx(counts.mean().item())
+    assert metrics["repeating"] == (repetition(texts) > 0).mean()
 
 
 def test_equal_rewards_move_nothing(llama):

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from reclm.profilers.rl.loop import rewards_of
 from reclm.profilers.rl.losses import rlso_loss, rlso_rewards
-from reclm.profilers.rl.policy import Rollout
+from reclm.profilers.rl.rollout import Rollout
 
 OLD = tensor([[-1.5, -1.0], [-3.0, -2.0]])
 NEW = tensor([[-1.0, -2.0], [-3.0, -2.5]])
@@ -27,6 +27,25 @@ def test_loss_and_gradient():
     # dL / d log π(p) = (2 / B) residual (-1 / η), and the opposite for p'
     slopes = [2 / 2 * one * -1 / 2 for one in (first, second)]
     assert_close(new.grad, tensor([[one, -one] for one in slopes]))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5])
+def test_of_more_than_two_answers_all_pairs_count(samples):
+    generator = torch.Generator().manual_seed(samples)
+    old, new, rewards = torch.randn(3, 4, samples, generator=generator, dtype=torch.float64)
+    pairs = [(i, j) for i in range(samples) for j in range(i)]
+
+    def by_pairs(new: torch.Tensor) -> torch.Tensor:
+        ratio = new - old
+        errors = [(rewards[:, i] - rewards[:, j]) - (ratio[:, i] - ratio[:, j]) / 0.7 for i, j in pairs]
+        return torch.stack(errors).square().mean()
+
+    ours, explicit = (new.clone().requires_grad_() for _ in range(2))
+    loss, wanted = rlso_loss(ours, old, rewards, 0.7), by_pairs(explicit)
+    assert_close(loss, wanted)
+    loss.backward()
+    wanted.backward()
+    assert_close(ours.grad, explicit.grad)
 
 
 def test_equal_rewards_and_equal_policies_have_no_gradient():

@@ -6,9 +6,9 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM
 
-from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.profilers.rl.loop import OnPolicy
 from reclm.profilers.rl.policy import Policy
+from reclm.profilers.rl.rollout import PolicySampler
 from reclm.profilers.tuning.training import LoraOptions
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
@@ -21,8 +21,9 @@ def count_e(texts, rows):
 def make_loop(kind: Any, llama, config, reward, lora: LoraOptions | None = None) -> Any:
     """A PPO or an RLSO on a new policy."""
     network = AutoModelForCausalLM.from_pretrained(llama.path, dtype=torch.float32)
-    policy = Policy.adapt(network, lora or LoraOptions(r=4, alpha=8), seed=config.seed)
-    sampler = NetworkGenerator(policy.base, llama, batch_size=16)
+    lora = lora or LoraOptions(r=4, alpha=8)
+    policy = Policy.adapt(network, lora, seed=config.seed, precision=config.precision)
+    sampler = PolicySampler(policy.decoder, llama, batch_size=16)
     return kind(policy, sampler, PROMPTS, reward, config, Accelerator(cpu=True))
 
 
@@ -31,5 +32,5 @@ def weights(loop: OnPolicy) -> dict[str, torch.Tensor]:
 
 
 def untimed(metrics: dict[str, float]) -> dict[str, float]:
-    clocks = ("rollout_seconds", "reward_seconds", "update_seconds", "rollout_tokens")
+    clocks = ("rollout_seconds", "reward_seconds", "score_seconds", "update_seconds", "rollout_tokens")
     return {name: one for name, one in metrics.items() if name not in clocks}

@@ -83,6 +83,16 @@ def compliance(profiles: Sequence[str], finished: Sequence[bool]) -> np.ndarray:
     return np.array([ended and _in_order(text) for text, ended in zip(profiles, finished, strict=True)], bool)
 
 
+def repetition(texts: Sequence[str], n: int = 3) -> np.ndarray:
+    """Return the share of each text's word n-grams that it had before, ``(n_texts,)`` float64; 0 without any.
+
+    >>> repetition(["Action, drama and action, drama and comedy"])
+    array([0.2])
+    """
+    grams = [list(_ngrams(_words(text), n)) for text in texts]
+    return np.array([1 - len(set(of_text)) / len(of_text) if of_text else 0.0 for of_text in grams])
+
+
 def _in_order(text: str) -> bool:
     sentences, repeats = _sentences(text), Counter(_ngrams(_words(text), 4)).values()
     ends = bool(sentences) and _TEXT_END.search(text) is not None
