@@ -238,6 +238,7 @@ class MindRelease(Reader):
     """
 
     name = "mind-release"
+    noun = "news"
     summary = "the RecLM paper's own two days of MIND, as its authors released them (pickles)"
     source = "the folder that holds trnMat_zero.pkl, or one above it (HKUDS/RecLM's data/mind)"
 

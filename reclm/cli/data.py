@@ -45,6 +45,7 @@ def prepare(
     out: Annotated[opt.File, opt.option("Folder to write, in place of the workspace's.")] = None,
     replace: Annotated[bool, opt.option("Write over one prepared in another way.", "--replace")] = False,
     strict: Annotated[bool, opt.option("Stop at the first malformed line.", "--strict")] = False,
+    noun: Annotated[str, opt.option("What the items are, for prompts: films, songs, ….")] = "",
     set_: Annotated[opt.Texts, opt.setting("Option of the reader; --key VALUE does the same.")] = None,
     home: opt.Home = None,
 ) -> None:
@@ -55,11 +56,11 @@ def prepare(
     from reclm.config import parse_settings
 
     options = parse_settings([*(set_ or []), *_as_settings(context.args)])
-    if taken := sorted({"reader", "source", "name", "replace", "strict"} & {*options}):
+    if taken := sorted({"reader", "source", "name", "replace", "strict", "noun"} & {*options}):
         message = f"{taken[0]} is no option of a reader: reclm data prepare READER --source PATH --name NAME"
         raise BadInput(message, value=taken[0], where="--set")
     dataset = reclm.prepare_dataset(
-        reader, source, name=out or name, replace=replace, strict=strict, **options
+        reader, source, name=out or name, replace=replace, strict=strict, noun=noun, **options
     )
     _show(dataset, str(out) if out else dataset.name)
 

@@ -27,6 +27,7 @@ def prepare_dataset(
     name: str | Path | None = None,
     replace: bool = False,
     strict: bool = False,
+    noun: str = "",
     **options: Any,
 ) -> Dataset:
     """Read raw data, split it and save the result in the workspace.
@@ -38,6 +39,7 @@ def prepare_dataset(
             outside the workspace.
         replace: save it over a data set of that name that was prepared in another way.
         strict: stop at the first malformed line instead of counting it.
+        noun: what the items are, in the plural, for prompts: ``films``, ``songs``; by default the reader's.
         options: of the reader, e.g. ``min_user=5``.
 
     Raises:
@@ -60,7 +62,8 @@ def prepare_dataset(
     elif not replace and folder.name != reader and folder.parent.resolve() == current().datasets().resolve():
         _check_not_embedded(folder.name)
     dataset = plugin.read(place, config, strict=strict)
-    dataset = with_fields(dataset, name=reader if isinstance(name, Path) else name or reader, folder=folder)
+    called = reader if isinstance(name, Path) else name or reader
+    dataset = with_fields(dataset, name=called, folder=folder, noun=noun or dataset.noun or plugin.noun)
     save(dataset, folder, recipe | {"strict": strict, "from_workspace": _from_workspace(recipe["source"])})
     return dataset
 

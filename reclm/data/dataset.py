@@ -1,8 +1,9 @@
 """The container of a data set: ids, splits, item text, protocols; and the part of it that a profiler may read."""
 
 import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,7 @@ ProfileKind = Literal["user", "item"]
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 BLOCK = 1 << 16  # strings that are hashed at a time
+_NOUN = re.compile(r"(?:[^\W\d_][\w'’ -]{0,38}[^\W_])?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +143,7 @@ class TrainingView:
     Attributes:
         fingerprint: of the data set; it travels into every artefact made from the view.
         sessions: of a ``next-item`` data set, the futures of held-out users blanked.
+        noun: what the data set calls its items, see :class:`Dataset`.
     """
 
     name: str
@@ -151,6 +154,7 @@ class TrainingView:
     text_template: str
     fingerprint: str
     sessions: "Sessions | None" = None
+    noun: str = ""
 
     @cached_property
     def has_item_text(self) -> bool:
@@ -187,6 +191,8 @@ class Dataset:
         sessions: of a ``next-item`` data set (:func:`reclm.data.sessions.next_item`).
         folder: where it was loaded from; None for one made in memory.
         by_time: split at moments: no training interaction is later than one of validation, none of these than a test.
+        noun: what its items are, in the plural, for prompts: ``films``; empty where it is not known. Not part of the
+            fingerprint.
     """
 
     name: str
@@ -202,6 +208,7 @@ class Dataset:
     sessions: "Sessions | None" = None
     folder: Path | None = None
     by_time: bool = False
+    noun: str = ""
 
     @classmethod
     def from_frames(
@@ -217,6 +224,7 @@ class Dataset:
         text: Sequence[str] | str | None = None,
         split: Literal["per-user", "time", "given", "sessions"] = "per-user",
         name: str = "mine",
+        noun: str = "",
         **options: Any,
     ) -> "Dataset":
         """Make a data set of your own frames: pandas, polars, Arrow tables or DuckDB relations.
@@ -242,6 +250,7 @@ class Dataset:
                 column ``split`` (option ``split_column``) says train, valid or test. ``sessions``: the ``next-item``
                 protocol (options: :class:`~reclm.data.sessions.SessionOptions`).
             name: the name of the data set.
+            noun: what the items are, in the plural, for prompts: ``films``, ``songs``.
             options: of the split.
 
         Raises:
@@ -251,7 +260,8 @@ class Dataset:
         from reclm.data.readers.table import LogColumns, from_frames
 
         columns = LogColumns(user, item, time, rating, label=label)
-        return from_frames(interactions, items, columns, text, split, name, options)
+        dataset = from_frames(interactions, items, columns, text, split, name, options)
+        return replace(dataset, noun=noun)
 
     def __post_init__(self) -> None:
         if self.item_text.num_rows != len(self.items):
@@ -263,6 +273,9 @@ class Dataset:
                 raise BadInput(f"{name} refers to rows beyond the {users} users × {items} items")
         if not len(self.train):
             raise BadInput(f"data set {self.name!r} has no training interactions", value=self.name)
+        if not _NOUN.fullmatch(self.noun):
+            message = f"noun = {self.noun!r}: give a word or a few in the plural, such as films"
+            raise BadInput(message, value=self.noun, where="noun")
 
     @cached_property
     def has_item_text(self) -> bool:
@@ -335,7 +348,7 @@ class Dataset:
     def view(self) -> TrainingView:
         """Return the training part and item text, all that a profiler may read."""
         shared = (self.name, self.users, self.items, self.train, self.item_text, self.text_template)
-        return TrainingView(*shared, self.fingerprint, self.sessions and self.sessions.blanked())
+        return TrainingView(*shared, self.fingerprint, self.sessions and self.sessions.blanked(), self.noun)
 
     @cached_property
     def fingerprint(self) -> str:

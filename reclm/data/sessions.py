@@ -194,7 +194,11 @@ def next_item(
     valid, test = (log.take(future[part == which].ravel()) for which in (splits.VALID, splits.TEST))
     parts = (log.take(known[known != NONE]), valid, test)
     protocols = (Protocol("next-item", sessions.items, ("train",)),)
-    rest: dict[str, Any] = {"item_text": view.item_text, "text_template": view.text_template}
+    rest: dict[str, Any] = {
+        "item_text": view.item_text,
+        "text_template": view.text_template,
+        "noun": view.noun,
+    }
     rest |= {"protocols": protocols, "report": ReadReport(dropped=dict(report.dropped)), "sessions": sessions}
     return splits.finished(Dataset(f"{view.name}-next-item", view.users, view.items, *parts, **rest))
 

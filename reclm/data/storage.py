@@ -56,6 +56,7 @@ class _Head(Config):
     prepared: dict[str, Any] = Field(default_factory=dict)
     sessions: _Sessions | None = None
     by_time: bool = False
+    noun: str = ""
 
 
 def save(dataset: Dataset, folder: Path, prepared: Mapping[str, Any] | None = None) -> None:
@@ -100,6 +101,8 @@ def _write(dataset: Dataset, folder: Path, prepared: Mapping[str, Any]) -> None:
     }
     if dataset.by_time:
         head["by_time"] = True
+    if dataset.noun:
+        head["noun"] = dataset.noun
     if dataset.sessions is not None:
         pq.write_table(dataset.sessions.to_table(), folder / SESSIONS)
         head["sessions"] = dataset.sessions.head()
@@ -147,6 +150,7 @@ def load_folder(folder: Path) -> Dataset:
         report = _Report.model_validate(head.get("report", {}))
         rest |= {"protocols": protocols, "report": ReadReport(*(getattr(report, name) for name in _REPORT))}
         rest |= {"sessions": sessions, "folder": folder, "by_time": head.get("by_time", False)}
+        rest["noun"] = head.get("noun", "")
         dataset = Dataset(head["name"], *ids, train, valid, test, **rest)
         fingerprint = dataset.fingerprint
     except (

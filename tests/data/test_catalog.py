@@ -48,6 +48,16 @@ def test_embedded_data_is_prepared_on_the_spot_once(monkeypatch):
     assert load_dataset("ml-100k").fingerprint == dataset.fingerprint
 
 
+def test_the_noun_is_the_readers_or_ones_own(source, monkeypatch):
+    assert prepare_dataset("table", source, name="mine", seed=1).noun == ""
+    assert (
+        prepare_dataset("table", source, name="mine", seed=1, noun="songs").noun == "songs"
+    )  # the same data
+    assert load_dataset("mine").noun == "songs"
+    monkeypatch.setattr("reclm.data.readers.table.Table.noun", "films")
+    assert prepare_dataset("table", source, name="mine", seed=1).noun == "films"
+
+
 def test_another_data_set_is_replaced_on_request_only(source):
     first = prepare_dataset("table", source, name="mine", seed=1)
     assert prepare_dataset("table", source, name="mine", seed=1).fingerprint == first.fingerprint

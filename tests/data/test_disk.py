@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,30 @@ def make(name: str = "tiny", review: str = "fine") -> Dataset:
         "{title}",
         ReadReport({"users": 2}, {"malformed line": 1}, ["x:1: é"]),
     )
+
+
+def test_the_noun_is_saved_and_is_no_part_of_the_fingerprint(tmp_path):
+    films = replace(make(), noun="films")
+    save(films, tmp_path / "tiny")
+    assert load_folder(tmp_path / "tiny").noun == films.view().noun == "films"
+    assert films.fingerprint == make().fingerprint
+    save(make(), tmp_path / "tiny")  # as before there were nouns
+    assert "noun" not in (tmp_path / "tiny" / "dataset.yaml").read_text()
+    assert load_folder(tmp_path / "tiny").view().noun == ""
+
+
+@pytest.mark.parametrize(
+    "noun", ["films; Mood: dark", "films:", "a\nb", " films", "{films}", "<s>", "f" * 50]
+)
+def test_a_noun_is_a_few_words(noun, tmp_path):
+    with pytest.raises(BadInput) as error:
+        replace(make(), noun=noun)
+    assert (error.value.value, error.value.where) == (noun, "noun")
+    save(make(), tmp_path / "tiny")
+    head = yaml.safe_load((tmp_path / "tiny" / "dataset.yaml").read_text())
+    (tmp_path / "tiny" / "dataset.yaml").write_text(yaml.safe_dump(head | {"noun": noun}))
+    with pytest.raises(Damaged):
+        load_folder(tmp_path / "tiny")
 
 
 def test_what_is_saved_is_loaded(tmp_path):

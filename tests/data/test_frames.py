@@ -34,6 +34,11 @@ def test_every_kind_of_frame_gives_the_same_data_set():
     assert [protocol.name for protocol in dataset.protocols] == ["full-shot", "zero-shot"]
 
 
+@pytest.mark.parametrize("split", ["per-user", "time"])
+def test_frames_take_a_noun(split):
+    assert Dataset.from_frames(CLICKS, FILMS, noun="films", split=split).view().noun == "films"
+
+
 def test_whole_numbers_meet_however_they_are_stored():
     floats = FILMS.astype({"item_id": float})
     text = FILMS.astype({"item_id": str})

@@ -84,6 +84,7 @@ class LastFM(Adjacency):
     """LastFM as LightGCN++'s authors released it, without names: https://github.com/geon0325/LightGCNpp."""
 
     name = "lastfm"
+    noun = "artists"
     summary = "LastFM, 1,885 users and 17,388 artists by number, as LightGCN++'s authors split it"
 
 

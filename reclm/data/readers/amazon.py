@@ -57,6 +57,7 @@ class Amazon(Reader):
     summary = "Amazon Reviews 2023, a category: reviews, ratings, and what the shop says of the items"
     source = "a folder with NAME.jsonl and meta_NAME.jsonl, or both as .jsonl.gz; NAME is like Movies_and_TV"
     remote = True
+    noun = "products"
 
     class Config(SplitOptions):
         category: str = ""

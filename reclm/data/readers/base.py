@@ -51,6 +51,7 @@ class Reader(ABC):
         source: what ``--source`` must point at, in words; empty for an ``embedded`` reader.
         embedded: needs no source: the data comes with an installed package.
         remote: reads a :class:`RemotePath`, too.
+        noun: what the items of its data sets are, in the plural, for prompts; empty where they may be anything.
         Config: its options, each with a default.
     """
 
@@ -59,6 +60,7 @@ class Reader(ABC):
     source: ClassVar[str] = ""
     embedded: ClassVar[bool] = False
     remote: ClassVar[bool] = False
+    noun: ClassVar[str] = ""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     @abstractmethod

@@ -95,6 +95,7 @@ class Mind(Reader):
 
     name = "mind"
     summary = "MIND news clicks as Microsoft ships them: one day trains, the next tests"
+    noun = "news"
     source = "a MIND zip, or a folder with behaviors.tsv and news.tsv (or several such zips and folders)"
 
     class Config(BaseConfig):

