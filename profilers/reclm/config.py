@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator
 from reclm.config import Config
 from reclm.data.dataset import ProfileKind
 from reclm.llm.chat import SamplingParams
-from reclm.profilers.profile_format import answer_pattern
+from reclm.profilers.profile_format import PAPERS
 from reclm.profilers.rl.config import PPOConfig
 from reclm.profilers.tuning.training import LoraOptions
 
@@ -178,7 +178,7 @@ class GenerationConfig(Config):
 
     def params(self, phrases: int, *, every_script: bool = False) -> SamplingParams:
         """Return how profiles of ``phrases`` identities and interests are generated."""
-        pattern = answer_pattern(phrases, 0, every_script=every_script) if self.constrain else None
+        pattern = PAPERS.pattern(phrases, 0, every_script=every_script) if self.constrain else None
         return SamplingParams(**self.model_dump(exclude={"constrain"}), stop=ENDS, pattern=pattern)
 
 

@@ -20,7 +20,7 @@ from reclm.data.readers.columns import strings
 from reclm.data.readers.records import read_records
 from reclm.errors import BadInput, unknown
 from reclm.llm.chat import plain
-from reclm.profilers.profile_format import fault
+from reclm.profilers.profile_format import PAPERS
 from reclm.profilers.reclm import measure
 from reclm.profilers.reclm.config import (
     ENDS,
@@ -80,7 +80,7 @@ def read_teacher(path: Path, view: TrainingView, kind: ProfileKind, config: Teac
     profiles: dict[str, str] = {}
     for row in np.flatnonzero(known).tolist():
         id, text = ids[row], plain(texts[row])
-        reason = fault(text, phrases) if text else "no text"
+        reason = PAPERS.fault(text, phrases) if text else "no text"
         if reason or id in profiles:
             report.drop(reason or "another profile of the same id")
         else:

@@ -13,7 +13,7 @@ from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import Chat, SamplingParams, TextGenerator, plain
 from reclm.llm.models import LanguageModel, find_model
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.profile_format import ChatProfiler, fault, read_answer
+from reclm.profilers.chat_profiler import ChatProfiler
 from reclm.profilers.reclm.config import ORDER, WRITERS, RecLMConfig, StageName
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.prompts import numbered
@@ -154,12 +154,12 @@ class RecLMProfiler(ChatProfiler):
         params = self.sampling(kind)
         for answer, asked in self.ask_for(kind, chats):
             # behind its number, where the histories of several users are shown
-            text = plain(read_answer(answer, params)).removeprefix(numbered([""]))
+            text = plain(self.form.read(answer, params)).removeprefix(numbered([""]))
             yield Profile.answered(kind, "", text, answer, self.generator.model, asked)
 
     def in_format(self, kind: ProfileKind, text: str) -> bool:
         """Return whether a profile is ``User identity: a, b, c; User interests: x, y, z.`` with as many of each."""
-        return fault(text, self.phrases_of(kind)) is None
+        return self.form.fault(text, self.phrases_of(kind)) is None
 
     def cut_texts(self, view: TrainingView, kind: ProfileKind) -> list[str]:
         """Return a line that says how many items' texts are cut."""

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from reclm.llm.chat import Message
 from reclm.llm.models import LanguageModel
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.profile_format import MIDDLE, START, parse
+from reclm.profilers.profile_format import PAPERS
 from reclm.profilers.reclm.config import Negative, RewardDataConfig
 from reclm.profilers.reclm.samples import Sample, messages_of
 from reclm.profilers.tuning.training import load_network, with_adapter
@@ -70,13 +70,13 @@ def rejected(kind: Negative, own: str, neighbour: str = "") -> str:
     >>> rejected("repeated", "User identity: cook; User interests: bread.")
     'User identity: cook; User identity: cook.'
     """
-    identities = f"{START} {', '.join(parse(own).identities)}"
+    identities = f"{PAPERS.start} {', '.join(PAPERS.parse(own)['identities'])}"
     return {
         "neighbour": neighbour,
         "mixed": f"{own} {neighbour}",
         "identities": f"{identities}.",
         "repeated": f"{identities}; {identities}.",
-        "header": f"{START}{MIDDLE}",
+        "header": "; ".join(f"{field.heading}:" for field in PAPERS.fields),
         "dot": ".",
     }[kind]
 
@@ -175,7 +175,7 @@ class RewardModel:
 
     def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> list[float]:
         """Return the reward of each profile, which lacks ``User identity:``, as an answer to its row's prompt."""
-        answers = (Message("assistant", f"{START} {text}".strip()) for text in texts)
+        answers = (Message("assistant", f"{PAPERS.start} {text}".strip()) for text in texts)
         chats = [(*self.questions[row], answer) for row, answer in zip(rows, answers, strict=True)]
         return self.scores(chats).tolist()
 

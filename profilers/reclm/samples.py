@@ -17,7 +17,7 @@ from reclm.errors import BadInput
 from reclm.files import atomic_folder
 from reclm.llm.chat import Chat, Message
 from reclm.llm.tokens import PromptTokenizer
-from reclm.profilers.profile_format import START
+from reclm.profilers.profile_format import PAPERS
 from reclm.profilers.reclm import prompts
 from reclm.profilers.reclm.config import InstructionConfig
 from reclm.profilers.reclm.prompts import Budget, Histories, blocks, packed, trimmed
@@ -48,7 +48,9 @@ class Sample:
     @property
     def chat(self) -> Chat:
         """The question with the answer begun, as the answers of the stage begin in training."""
-        return Chat(self.messages, prompts.numbered([START]) if self.stage == "inference" else START)
+        return Chat(
+            self.messages, prompts.numbered([PAPERS.start]) if self.stage == "inference" else PAPERS.start
+        )
 
 
 class Instructions:

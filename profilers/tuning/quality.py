@@ -13,9 +13,9 @@ from reclm.console import progress_bar
 from reclm.data.dataset import ProfileKind
 from reclm.data.id_map import IdMap
 from reclm.intervals import Estimate, mean, share
-from reclm.profilers.profile_format import MIDDLE, START, fault, repeats
+from reclm.profilers.profile_format import FORMS, PAPERS, form_of
 
-_HEADINGS = re.compile(f"{re.escape(START)}|{re.escape(MIDDLE)}")
+_HEADINGS = re.compile("|".join(form.headings.pattern for form in FORMS))
 TEACHER = "the teacher"
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
@@ -97,7 +97,7 @@ def stage_quality(stage: str, texts: Mapping[str, str], held_out: HeldOut, vecto
     written = [texts[id] for id in ids]
     if not written:
         return StageQuality(stage, 0)
-    faults = [fault(text, held_out.phrases) for text in written]
+    faults = [PAPERS.fault(text, held_out.phrases) for text in written]
     teacher, other_teacher = _to_teacher(ids, texts, held_out.teacher, vectors)
     near, far = closeness(ids, texts, held_out.neighbours, vectors)
     histories = {id: held_out.histories[id] for id in texts if id in held_out.histories}
@@ -109,7 +109,7 @@ def stage_quality(stage: str, texts: Mapping[str, str], held_out: HeldOut, vecto
         words=float(np.mean([len(_WORD.findall(text)) for text in written])),
         distinct_1=distinct(written, 1),
         distinct_2=distinct(written, 2),
-        repetition=float(np.mean([repeats(text) for text in written])),
+        repetition=float(np.mean([form_of(text).repeats(text) for text in written])),
         teacher=mean(teacher),
         other_teacher=_average(other_teacher),
         neighbours=mean(near),
@@ -198,7 +198,7 @@ class Comparison:
         written = self.texts[stage]
         first: dict[str, tuple[str, str]] = {}
         for id in self.held_out.subjects:
-            reason = fault(written[id], self.held_out.phrases) if id in written else None
+            reason = PAPERS.fault(written[id], self.held_out.phrases) if id in written else None
             if reason:
                 first.setdefault(reason, (id, written[id]))
         (measured,) = (quality for quality in self.quality if quality.stage == stage)

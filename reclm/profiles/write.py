@@ -172,7 +172,7 @@ def open_profiler(
             return opened, opened.writer
         config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
         opened = cls(config, model=model, engine=engine, **more)
-    return opened, f"{name}-{opened.generator.model}" if opened.needs_model else name
+    return opened, opened.writer
 
 
 def reopen_profiler(store: ProfileStore, view: TrainingView) -> Profiler | None:

@@ -2,15 +2,17 @@ import re
 
 import pytest
 
-from reclm.profilers.profile_format import ProfileFormatError, ProfileParts, answer_pattern, parse, tidy
+from reclm.profilers.profile_format import PAPERS, ProfileFormatError
 
+answer_pattern, parse, tidy = PAPERS.pattern, PAPERS.parse, PAPERS.tidy
 GOOD = "User identity: film fan, night owl, home cook; User interests: Alien, space horror, robots."
 
 
 def test_a_profile_is_read_and_written_back():
     parts = parse(GOOD, 3)
-    assert parts == ProfileParts(("film fan", "night owl", "home cook"), ("Alien", "space horror", "robots"))
-    assert str(parts) == GOOD
+    identities, interests = ("film fan", "night owl", "home cook"), ("Alien", "space horror", "robots")
+    assert parts == {"identities": identities, "interests": interests}
+    assert PAPERS.text(parts) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ PHRASES += ["猫 好き", "ホラー 映画", "한국 드라마", "أفلام ر
 def test_fault_10_the_pattern_has_letters_of_any_script(phrase):
     answer = f" film fan, night owl; User interests: {phrase}, Heat, 1984."
     assert re.fullmatch(answer_pattern(2, every_script=True), answer)
-    assert str(parse(f"User identity:{answer}", None)) == f"User identity:{answer}"
+    assert PAPERS.text(parse(f"User identity:{answer}", None)) == f"User identity:{answer}"
     assert tidy(f"User identity:{answer}") == f"User identity:{answer}"
     two = " ".join(f"{phrase} {phrase}".split()[:2])
     assert re.fullmatch(answer_pattern(1, every_script=True), f" {two}; User interests: Heat, 1984.")

@@ -19,7 +19,7 @@ from server_run import view
 from reclm.errors import BadInput, Busy
 from reclm.llm.chat import Generation, NoAnswers, TextGenerator
 from reclm.llm.engines.server import ServerGenerator
-from reclm.profilers.profile_format import profile_schema
+from reclm.profilers.profile_format import PAPERS
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
 from reclm.profiles.run import ProfileRun, make_profiles
 from reclm.profiles.store import ProfileStore
@@ -102,7 +102,7 @@ def test_the_schema_belongs_to_the_hash_of_the_prompt(server: FakeServer) -> Non
     ],
 )
 def test_phrases_of_the_schema_end(phrase: str, fits: bool) -> None:
-    properties = profile_schema(3)["properties"]
+    properties = PAPERS.schema(3)["properties"]
     pattern = properties["interests"]["items"]["pattern"]
     assert bool(re.fullmatch(pattern, phrase)) == fits
     assert not re.fullmatch(properties["identity"]["items"]["pattern"], "one two three four five")
@@ -110,7 +110,7 @@ def test_phrases_of_the_schema_end(phrase: str, fits: bool) -> None:
 
 def test_an_engine_of_grammars_takes_the_schema() -> None:
     matcher = pytest.importorskip("llguidance").LLMatcher
-    assert not matcher.validate_grammar(matcher.grammar_from_json_schema(profile_schema(3, 1)))
+    assert not matcher.validate_grammar(matcher.grammar_from_json_schema(PAPERS.schema(3, 1)))
 
 
 def test_a_cut_answer_with_all_phrases_is_a_profile(server: FakeServer, tmp_path: Path) -> None:
