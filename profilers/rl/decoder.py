@@ -141,6 +141,11 @@ class SplitDecoder:
         return torch.autocast(self.device.type, self._dtype)
 
     @property
+    def head_is_trained(self) -> bool:
+        """Return whether a weight of the output layer is trained."""
+        return any(weights.requires_grad for weights in self._head.parameters())
+
+    @property
     def device(self) -> torch.device:
         """The device of the network, which accelerate may move."""
         return self.network.get_input_embeddings().weight.device

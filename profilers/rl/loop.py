@@ -259,22 +259,23 @@ class OnPolicy(ABC):
         Both begin at the states of the frozen layers, which the rollout has.
         """
 
-        def score() -> TokenScores:
+        def score(entropies: bool) -> TokenScores:
             prompts = torch.arange(len(rollout.ids) // rollout.samples, device=rollout.ids.device).split(size)
-            parts = [self._score(self.policy, rollout, part) for part in prompts]
+            parts = [self._score(self.policy, rollout, part, entropies) for part in prompts]
             return TokenScores(*map(torch.cat, zip(*parts, strict=True)))
 
-        scores = score()
+        scores = score(entropies=True)
         with self.policy.reference():
-            reference = score().logprobs
+            reference = score(entropies=False).logprobs
         self._scored = perf_counter()
         return scores, reference
 
-    def _score(self, policy: Any, rollout: Rollout, prompts: Tensor) -> TokenScores:
-        """Return a policy's scores of the answers to the prompts of these numbers."""
+    def _score(self, policy: Any, rollout: Rollout, prompts: Tensor, entropies: bool = False) -> TokenScores:
+        """Return a policy's scores of the answers to the prompts of these numbers, without entropies by default."""
         rows, config = rollout.rows(prompts), self.config
         batch = rollout.ids[rows], rollout.attention[rows], rollout.answers[rows]
-        return policy(*batch, config.temperature, config.chunk, rollout.samples, rollout.states(prompts))
+        options = config.temperature, config.chunk, rollout.samples, rollout.states(prompts), entropies
+        return policy(*batch, *options)
 
     def _batch_metrics(
         self, rollout: Rollout, old: TokenScores, reference: Tensor, **more: Tensor

@@ -149,8 +149,7 @@ def kl_k3(policy: Tensor, other: Tensor) -> Tensor:
 
 def entropy(logits: Tensor) -> Tensor:
     """Return ``H = −Σ p log p = log Z − Σ p · logit`` in nats: ``(…, V) -> (…)``; a logit of −∞ counts for nothing."""
-    chances = logits.softmax(-1)
-    return logits.logsumexp(-1) - (chances * logits.masked_fill(chances == 0, 0)).sum(-1)
+    return torch.special.entr(logits.softmax(-1)).sum(-1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

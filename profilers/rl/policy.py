@@ -30,38 +30,76 @@ def token_logprobs(
     mask: Tensor,
     temperature: float = 1.0,
     chunk: int = 512,
+    entropies: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each token, and the entropy of the distribution it was drawn from, in nats.
 
     ``log π(a) = z_a / τ − log Σ exp(z / τ)``, with the gradient of the dense computation. The output layer is run on
-    ``chunk`` tokens at a time, and again in the backward pass: a batch of 32 answers of 100 tokens has
-    3,200 × 49,152 logits, 630 MB in float32 and several times that for the gradient.
+    ``chunk`` tokens at a time: a batch of 32 answers of 100 tokens has 3,200 × 49,152 logits, 630 MB in float32 and
+    several times that for the gradient. Without ``entropies`` (they are 0 then) the gradient of a chunk is computed
+    with its logits; with them, or where the output layer is trained, the logits are computed again for it.
 
     ``hidden`` ``(B, T, h)`` is the state *before* each token, ``mask`` ``(B, T)`` true where there is a token; the
     results ``(B, T)`` are 0 elsewhere. ``temperature`` is τ.
     """
-    of_chunk = partial(_chunk, decoder, temperature)
-    if torch.is_grad_enabled():
-        of_chunk = partial(checkpoint, of_chunk, use_reentrant=False, preserve_rng_state=False)
-    parts = [
-        of_chunk(states, chosen)
-        for states, chosen in zip(hidden[mask].split(chunk), tokens[mask].split(chunk), strict=True)
-    ]
-    both = torch.cat(parts, dim=1) if parts else hidden.new_zeros(2, 0)
-    logprobs, entropies = (
+    learns, known = torch.is_grad_enabled(), hidden[mask]
+    chunks = list(zip(known.split(chunk), tokens[mask].split(chunk), strict=True))
+    both = [hidden.new_zeros(2, 0)]
+    if entropies or (learns and decoder.head_is_trained):
+        of_chunk = partial(_chunk, decoder, temperature, entropies)
+        if learns:
+            of_chunk = partial(checkpoint, of_chunk, use_reentrant=False, preserve_rng_state=False)
+        both += [of_chunk(*one) for one in chunks]
+    elif chunks:
+        chosen = partial(_chosen, decoder, temperature)
+        logprobs: Any = _Logprobs.apply(known, tokens[mask], chosen, chunk) if learns else None
+        logprobs = torch.cat([chosen(*one) for one in chunks]) if logprobs is None else logprobs
+        both += [torch.stack([logprobs, torch.zeros_like(logprobs)])]
+    logprobs, entropy_of = (
         torch.zeros(mask.shape, dtype=torch.float32, device=mask.device).masked_scatter(mask, part.float())
-        for part in both
+        for part in torch.cat(both, dim=1)
     )
-    return logprobs, entropies
+    return logprobs, entropy_of
 
 
-def _chunk(decoder: SplitDecoder, temperature: float, hidden: Tensor, tokens: Tensor) -> Tensor:
+class _Logprobs(torch.autograd.Function):
+    """Log-probabilities of tokens whose gradient is computed, chunk by chunk, before it is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, tokens: Tensor, chosen: Any, chunk: int) -> Tensor:
+        logprobs, gradients = [], []
+        for part, some in zip(hidden.split(chunk), tokens.split(chunk), strict=True):
+            with torch.enable_grad():
+                states = part.detach().requires_grad_()
+                ours = chosen(states, some)
+                # a token's log-probability depends on its own state alone
+                gradients += torch.autograd.grad(ours.sum(), states)
+            logprobs.append(ours.detach())
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(logprobs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0].unsqueeze(-1) * ctx.saved_tensors[0], None, None, None
+
+
+def _chosen(decoder: SplitDecoder, temperature: float, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probabilities of ``n`` tokens, ``(n,)``."""
+    return -nn.functional.cross_entropy(_tempered(decoder, temperature, hidden), tokens, reduction="none")
+
+
+def _chunk(
+    decoder: SplitDecoder, temperature: float, entropies: bool, hidden: Tensor, tokens: Tensor
+) -> Tensor:
     """Return log-probabilities and entropies of ``n`` tokens, ``(2, n)``."""
+    logits = _tempered(decoder, temperature, hidden)
+    logprobs = -nn.functional.cross_entropy(logits, tokens, reduction="none")
+    return torch.stack([logprobs, entropy(logits) if entropies else torch.zeros_like(logprobs)])
+
+
+def _tempered(decoder: SplitDecoder, temperature: float, hidden: Tensor) -> Tensor:
     logits = decoder.logits(hidden)
-    if temperature != 1:
-        logits = logits / temperature
-    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-    return torch.stack([chosen, entropy(logits)])
+    return logits if temperature == 1 else logits / temperature
 
 
 class TokenScores(NamedTuple):
@@ -140,6 +178,7 @@ class Policy(nn.Module):
         chunk: int = 512,
         samples: int = 1,
         states: tuple[Tensor, Tensor] | None = None,
+        entropies: bool = True,
     ) -> TokenScores:
         """Score the answers at the end of the rows (see :class:`Rollout` and :func:`token_logprobs`).
 
@@ -149,7 +188,7 @@ class Policy(nn.Module):
         tokens = answers.shape[1]
         hidden = self.decoder.hidden(ids, attention, ids.shape[1] - tokens, samples, states)
         logprobs, entropies = token_logprobs(
-            self.decoder, hidden, ids[:, -tokens:], answers, temperature, chunk
+            self.decoder, hidden, ids[:, -tokens:], answers, temperature, chunk, entropies
         )
         values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
         return TokenScores(logprobs, entropies, values.float().masked_fill(~answers, 0))

@@ -71,7 +71,7 @@ class PPO(OnPolicy):
         """Return the loss of a minibatch, and its terms by name."""
         rows = rollout.rows(prompts)
         config, answers = self.config, rollout.answers[rows]
-        new = self._score(self.model, rollout, prompts)
+        new = self._score(self.model, rollout, prompts, entropies=config.entropy_weight > 0)
         policy = ppo_policy_loss(new.logprobs, old.logprobs[rows], advantages[rows], answers, config.clip)
         value = value_loss(new.values, old.values[rows], returns[rows], answers, config.value_clip)
         bonus = masked_mean(new.entropy, answers)

@@ -97,6 +97,33 @@ def test_equal_to_the_dense_computation(name, batch):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_without_entropies_the_gradient_comes_with_the_logits(name, chunk, batch, monkeypatch):
+    network = made(name)
+    other, decoder = deepcopy(network), SplitDecoder(network)
+    network.get_output_embeddings().requires_grad_(False)
+    other.get_output_embeddings().requires_grad_(False)
+    runs, logits = [], decoder.logits
+    monkeypatch.setattr(decoder, "logits", lambda hidden: runs.append(len(hidden)) or logits(hidden))
+    hidden = decoder.hidden(batch.ids, batch.attention, 5)
+    found, entropies = token_logprobs(decoder, hidden, batch.ids[:, 5:], batch.answers, 0.7, chunk, False)
+    wanted = dense(other, batch, 0.7)[0]
+    assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert not entropies.any()
+    found.square().sum().backward()
+    wanted.square().sum().backward()
+    # the output layer ran once on each token
+    assert sum(runs) == 7
+    for (key, one), whole in zip(network.named_parameters(), other.parameters(), strict=True):
+        if one.requires_grad:
+            assert_close(one.grad, whole.grad, rtol=1e-4, atol=1e-4, msg=key)
+    with torch.no_grad():
+        assert_close(
+            token_logprobs(decoder, hidden, batch.ids[:, 5:], batch.answers, 0.7, chunk, False)[0], found
+        )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_prompts_that_are_read_once_for_their_answers_give_the_same(name, batch):
     # two answers to each prompt: the batch's rows, and the same prompts with other answers
     ids = batch.ids.repeat_interleave(2, 0)
