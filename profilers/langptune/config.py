@@ -69,6 +69,8 @@ class LangPTuneConfig(Config):
     prompts: PromptConfig = PromptConfig()
     reward: Literal["ndcg", "mrr"] = "ndcg"
     """Metric of the ranking of all candidates that is the reward."""
+    reward_at: int | None = Field(default=None, ge=1)
+    """Ranks that the reward counts, the first; by default all, as in the paper's release."""
     cl: ContrastiveConfig = ContrastiveConfig()
     rlso: RLSOConfig = RLSOConfig()
     """``steps`` are those of all rounds together; K = 5 of T = 200 in the paper."""
@@ -109,8 +111,12 @@ class LangPTuneConfig(Config):
         if not writes:
             drawn = {"max_new_tokens", "temperature", "top_p", "stop"} if profiles else set()
             unused["rlso"] = RLSOConfig(**self.rlso.model_dump(include=drawn))
-            unused |= {name: type(self).model_fields[name].default for name in ("reward", "lora")}
+            unused |= {
+                name: type(self).model_fields[name].default for name in ("reward", "reward_at", "lora")
+            }
             unused["rounds"] = 1
+        elif self.lora.whole:
+            unused["lora"] = LoraOptions(train="last_layers", layers=self.lora.layers)
         if not profiles:
             unused["prompts"] = self.prompts.model_copy(update={"begin": "", "fold": None})
             unused |= {"max_new_tokens": None, "temperature": 0.0}

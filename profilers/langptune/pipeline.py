@@ -191,7 +191,9 @@ class Alternation:
             encoder = TextEncoder(encoder.source, encoder.device)
         self.item_texts = item_texts(tuning.view.item_text, tuning.view.text_template)
         self.ranker = CandidateRanker(encoder, self.item_texts, tuning.sessions.items)
-        self.reward = SystemReward(self.ranker, tuning.histories, tuning.train_rows, config.reward)
+        self.reward = SystemReward(
+            self.ranker, tuning.histories, tuning.train_rows, config.reward, config.reward_at
+        )
         self.cl = self.rlso = None
         if recommends:
             rate = config.cl.learning_rate if writes else config.cl.learning_rate_alone

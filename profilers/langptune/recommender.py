@@ -223,41 +223,49 @@ class CandidateRanker:
         return torch.nn.functional.normalize(torch.from_numpy(self.encoder.encode(texts)), dim=1)
 
 
-def ndcg(ranks: Tensor) -> Tensor:
-    """Return ``(n,)`` NDCG of whole rankings in which the ``f`` relevant items have ``ranks (n, f)``.
+def ndcg(ranks: Tensor, at: int | None = None) -> Tensor:
+    """Return ``(n,)`` NDCG of rankings in which the ``f`` relevant items have ``ranks (n, f)``; ``at`` is K, None all.
 
-    ``Σ 1/log2(rank + 1)`` over the same sum for ranks 1 to f; between 0 and 1.
+    ``Σ 1/log2(rank + 1)`` over the ranks up to K, over the same sum for ranks 1 to min(f, K); between 0 and 1.
     """
-    best = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
+    best = torch.arange(1, min(ranks.shape[1], at or ranks.shape[1]) + 1, device=ranks.device)
     gain, most = (1.0 / torch.log2(places.float() + 1) for places in (ranks, best))
-    return gain.sum(1) / most.sum()
+    counted = gain if at is None else gain * (ranks <= at)
+    return counted.sum(1) / most.sum()
 
 
-def mrr(ranks: Tensor) -> Tensor:
-    """Return ``(n,)`` 1 over the rank of the first relevant item."""
-    return 1.0 / ranks.min(1).values.float()
+def mrr(ranks: Tensor, at: int | None = None) -> Tensor:
+    """Return ``(n,)`` 1 over the rank of the first relevant item; 0 where it is behind ``at``."""
+    first = ranks.min(1).values
+    return (1.0 / first.float()) * (first <= (at or first))
 
 
-REWARDS: dict[str, Callable[[Tensor], Tensor]] = {"ndcg": ndcg, "mrr": mrr}
+REWARDS: dict[str, Callable[[Tensor, int | None], Tensor]] = {"ndcg": ndcg, "mrr": mrr}
 
 
 class SystemReward:
-    """NDCG or MRR (``name``) of the ranking by a profile; a :class:`~reclm.profilers.rl.loop.Reward`.
+    """NDCG or MRR (``name``) of the first ``at`` ranks, or all; a :class:`~reclm.profilers.rl.loop.Reward`.
 
     ``rows`` ``(n,)`` are the sessions that the prompts are of.
     """
 
     def __init__(
-        self, ranker: CandidateRanker, histories: SessionHistories, rows: np.ndarray, name: str
+        self,
+        ranker: CandidateRanker,
+        histories: SessionHistories,
+        rows: np.ndarray,
+        name: str,
+        at: int | None = None,
     ) -> None:
         self.ranker, self.histories, self.rows = ranker, histories, rows
-        self.measure = REWARDS[name]
+        self.measure, self.at = REWARDS[name], at
 
     def __call__(self, texts: Sequence[str], rows: Sequence[int]) -> list[float]:
         """Return a number for each answer; ``rows`` are the numbers of the prompts that they answer."""
         sessions, at = self.histories.sessions, self.rows[list(rows)]
         profiles = [finished(self.histories.config, text) for text in texts]
-        return self.measure(self.ranker.ranks(profiles, sessions.history[at], sessions.future[at])).tolist()
+        ranks = self.ranker.ranks(profiles, sessions.history[at], sessions.future[at])
+        return self.measure(ranks, self.at).tolist()
 
     def watch(self, rollout: Rollout, rows: Sequence[int]) -> Metrics:
         """Return measures of how the answers read; see :func:`interpretability`."""

@@ -86,6 +86,17 @@ def test_rewards_by_hand():
     torch.testing.assert_close(mrr(torch.tensor([[4, 2], [3, 9]])), torch.tensor([1 / 2, 1 / 3]))
 
 
+def test_rewards_of_the_first_ranks():
+    ranks = torch.tensor([[1, 2, 9], [3, 1, 4], [7, 15, 4]])
+    best = 1 + 1 / math.log2(3)
+    # of three relevant items, two fit into two ranks
+    torch.testing.assert_close(ndcg(ranks, 2), torch.tensor([1, 1 / best, 0]))
+    best += 1 / 2
+    torch.testing.assert_close(ndcg(ranks, 3), torch.tensor([(1 + 1 / math.log2(3)) / best, 1.5 / best, 0]))
+    torch.testing.assert_close(ndcg(ranks, 99), ndcg(ranks))
+    torch.testing.assert_close(mrr(ranks, 3), torch.tensor([1.0, 1.0, 0.0]))
+
+
 def test_items_are_embedded_when_the_encoder_changed_and_never_otherwise():
     one = ranker()
     for _ in range(3):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from toy_policy import (  # pyright: ignore[reportMissingImports]
     PROMPTS,
     count_e,
@@ -19,9 +20,10 @@ from toy_policy import (  # pyright: ignore[reportMissingImports]
 from reclm.errors import BadInput
 from reclm.profilers.rl import loop as on_policy
 from reclm.profilers.rl import rlso as rlso_module
-from reclm.profilers.rl.config import RLSOConfig
+from reclm.profilers.rl.config import PPOConfig, RLSOConfig
 from reclm.profilers.rl.loop import batch_rows
 from reclm.profilers.rl.losses import kl_controller
+from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.tuning.readability import repetition
 from reclm.profilers.tuning.training import LoraOptions
@@ -243,13 +245,21 @@ def test_the_rate_falls_to_zero(llama):
     assert rates == pytest.approx([1e-2, 0.75e-2, 0.5e-2, 0.25e-2])
 
 
-def test_a_resumed_run_is_the_unbroken_one(llama, tmp_path):
+@pytest.mark.parametrize(
+    ("lora", "precision"),
+    [
+        (LoraOptions(r=4, alpha=8), "f32"),
+        (LoraOptions(train="last_layers", layers=1), "f32"),
+        (LoraOptions(train="last_layers", layers=1), "bf16"),
+    ],
+)
+def test_a_resumed_run_is_the_unbroken_one(llama, tmp_path, lora, precision):
     def noisy(texts, rows):
         return [text.count("e") + float(torch.rand(())) for text in texts]
 
-    config = with_(steps=5, schedule="linear")
+    config = with_(steps=5, schedule="linear", precision=precision, kl_target=1.0)
     torch.manual_seed(4)
-    unbroken = make(llama, config, noisy)
+    unbroken = make_loop(RLSO, llama, config, noisy, lora)
     wanted = []
     for metrics in unbroken.run():
         wanted.append(untimed(metrics))
@@ -257,11 +267,14 @@ def test_a_resumed_run_is_the_unbroken_one(llama, tmp_path):
             assert unbroken.save(tmp_path).name == "step-000003"
 
     torch.manual_seed(5)
-    resumed = make(llama, config, noisy)
+    resumed = make_loop(RLSO, llama, config, noisy, lora)
     assert resumed.resume(tmp_path)
     assert [untimed(one) for one in resumed.run()] == wanted[3:]
     for name, one in weights(resumed).items():
         assert torch.equal(one, weights(unbroken)[name]), name
+    # a checkpoint has what is trained, and no frozen weight
+    names = load_file(tmp_path / "step-000003" / "adapter_model.safetensors").keys()
+    assert len(names) == sum(one.requires_grad for one in resumed.policy.network.parameters())
 
 
 def test_a_checkpoint_of_other_options(llama, tmp_path):
@@ -307,21 +320,53 @@ def test_many_processes_answer_what_one_does():
     assert len({*seeds, *batch_rows(4, 8, 6, seed=1, samples=2)[1]}) == 32
 
 
-def test_two_processes_train_as_one_does(llama, tmp_path):
-    config = with_(steps=2, minibatch_size=16, forward_size=3, kl_coefficient=0.1)
-    together = [untimed(one) for one in make(llama, config).run()]
+PPO_TOY = PPOConfig(
+    batch_size=16,
+    minibatch_size=32,
+    samples=2,
+    epochs=2,
+    learning_rate=1e-2,
+    max_new_tokens=8,
+    top_p=1.0,
+    steps=2,
+    update_kl=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "lora"),
+    [
+        (
+            RLSO,
+            with_(steps=2, minibatch_size=16, forward_size=3, kl_coefficient=0.1),
+            LoraOptions(r=4, alpha=8),
+        ),
+        (
+            RLSO,
+            with_(steps=2, minibatch_size=16, samples=3, precision="f32"),
+            LoraOptions(train="last_layers", layers=1),
+        ),
+        (PPO, PPO_TOY.model_copy(update={"precision": "f32"}), LoraOptions(train="last_layers", layers=1)),
+    ],
+    ids=["lora", "last_layers", "ppo"],
+)
+def test_two_processes_train_as_one_does(llama, tmp_path, kind, config, lora):
+    together = [untimed(one) for one in make_loop(kind, llama, config, count_e, lora).run()]
     script, file = Path(__file__).with_name("two_processes.py"), tmp_path / "metrics.json"
-    # minibatches of 8 on each: both take the batch as a whole
-    options = config.model_copy(update={"minibatch_size": 8}).model_dump_json()
+    # half of the minibatch on each: both take the batch as a whole
+    half = config.model_copy(update={"minibatch_size": config.minibatch_size // 2})
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, script, llama.path, options, file]
+    command = [*launch, script, llama.path, half.model_dump_json(), lora.model_dump_json(), file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     written = json.loads(file.read_text(encoding="utf-8"))
     assert written["processes"] == 2
+    names = {"reward", "reward_std", "kl", "tokens", "unfinished", "updates", "kl_coefficient"}
+    names |= {"loss", "reward_gap"} & together[0].keys()
     for got, wanted in zip(written["metrics"], together, strict=True):
-        for name in ("loss", "reward", "reward_std", "reward_gap", "kl", "tokens", "unfinished", "updates"):
-            assert got[name] == pytest.approx(wanted[name], rel=1e-4), name
+        for name in names:
+            assert got[name] == pytest.approx(wanted[name], rel=1e-4, abs=1e-7), name
+    assert together[1]["kl"] != 0
 
 
 def test_every_metric_is_named(llama):
