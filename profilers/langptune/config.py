@@ -8,7 +8,7 @@ from reclm.config import Config
 from reclm.data.sessions import SessionOptions
 from reclm.llm.chat import SamplingParams
 from reclm.profilers.rl.config import RLSOConfig
-from reclm.profilers.tuning.training import LoraOptions
+from reclm.profilers.tuning.adapter import LoraOptions
 
 Variant = Literal["full", "cl", "rlso", "zero"]
 

@@ -35,11 +35,12 @@ from reclm.profilers.rl.loop import batch_rows
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.rl.rollout import PolicySampler
+from reclm.profilers.tuning.adapter import ADAPTER
 from reclm.profilers.tuning.checkpoints import CHECKPOINTS, check_room
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
 from reclm.profilers.tuning.pipeline import Tuning
 from reclm.profilers.tuning.readability import interpretability
-from reclm.profilers.tuning.training import ADAPTER, load_network, quiet
+from reclm.profilers.tuning.training import load_network, quiet
 from reclm.text.encoder import TextEncoder
 from reclm.text.item_text import item_texts
 

@@ -24,10 +24,10 @@ from reclm.profilers.langptune.prompts import (
     profile_chat,
     source_text,
 )
+from reclm.profilers.tuning.adapter import ADAPTER
 from reclm.profilers.tuning.metrics_log import read_metrics
 from reclm.profilers.tuning.readability import interpretability
 from reclm.profilers.tuning.run_folder import About, RunFolder
-from reclm.profilers.tuning.training import ADAPTER
 from reclm.profiles.profile import Known, Profile, Profiler, Subject
 from reclm.text.encoder import TextEncoder
 

@@ -10,7 +10,7 @@ from reclm.data.dataset import ProfileKind
 from reclm.llm.chat import SamplingParams
 from reclm.profilers.profile_format import PAPERS
 from reclm.profilers.rl.config import PPOConfig
-from reclm.profilers.tuning.training import LoraOptions
+from reclm.profilers.tuning.adapter import LoraOptions
 
 StageName = Literal["kd", "collab", "reward", "ppo", "items"]
 ORDER: tuple[StageName, ...] = ("kd", "collab", "reward", "ppo", "items")

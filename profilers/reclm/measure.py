@@ -23,9 +23,10 @@ from reclm.profilers.reclm.report import save_report, terminal_table, write_card
 from reclm.profilers.reclm.reward_model import RewardModel, pair_accuracy, tokenise_pairs
 from reclm.profilers.reclm.samples import formatted, messages_of
 from reclm.profilers.reclm.stages import label_samples, token_table, yes_no_accuracy
+from reclm.profilers.tuning.adapter import add_adapter
 from reclm.profilers.tuning.metrics_log import draw, read_metrics, writing
 from reclm.profilers.tuning.quality import Comparison, HeldOut, Vectors, compare_stages
-from reclm.profilers.tuning.training import add_adapter, evenly, load_network, quiet
+from reclm.profilers.tuning.training import evenly, load_network, quiet
 from reclm.profiles.estimate import Estimate as ProfilesEstimate
 from reclm.profiles.estimate import KindEstimate
 from reclm.profiles.store import KINDS, ProfileStore

@@ -18,9 +18,9 @@ from reclm.profilers.reclm.config import ORDER, WRITERS, RecLMConfig, StageName
 from reclm.profilers.reclm.neighbours import UserNeighbours, similar_items
 from reclm.profilers.reclm.prompts import numbered
 from reclm.profilers.reclm.samples import Instructions, Sample
+from reclm.profilers.tuning.adapter import ADAPTER
 from reclm.profilers.tuning.metrics_log import FILE
 from reclm.profilers.tuning.run_folder import About, RunFolder
-from reclm.profilers.tuning.training import ADAPTER
 from reclm.profiles.profile import Known, Profile, Subject
 from reclm.text.encoder import TextEncoder
 

@@ -15,7 +15,8 @@ from reclm.llm.tokens import PromptTokenizer
 from reclm.profilers.profile_format import PAPERS
 from reclm.profilers.reclm.config import Negative, RewardDataConfig
 from reclm.profilers.reclm.samples import Sample, messages_of
-from reclm.profilers.tuning.training import load_network, with_adapter
+from reclm.profilers.tuning.adapter import with_adapter
+from reclm.profilers.tuning.training import load_network
 
 
 @dataclass(frozen=True)

@@ -31,19 +31,10 @@ from reclm.profilers.rl.loop import Reward
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.rl.rollout import PolicySampler
+from reclm.profilers.tuning.adapter import ADAPTER, LoraOptions, add_adapter, with_adapter
 from reclm.profilers.tuning.checkpoints import CHECKPOINTS, check_room, checkpoints
 from reclm.profilers.tuning.metrics_log import MetricsLog, writing
-from reclm.profilers.tuning.training import (
-    ADAPTER,
-    LoraOptions,
-    add_adapter,
-    batch_order,
-    evenly,
-    load_network,
-    train,
-    trainer_arguments,
-    with_adapter,
-)
+from reclm.profilers.tuning.training import batch_order, evenly, load_network, train, trainer_arguments
 
 Variant = Literal["mask", "naive"]
 NO_LOSS = -100

@@ -17,8 +17,8 @@ from reclm.llm.engines import Precision
 from reclm.llm.engines.transformers import resolved_precision
 from reclm.profilers.rl.decoder import SplitDecoder
 from reclm.profilers.rl.losses import entropy
+from reclm.profilers.tuning.adapter import LoraOptions, add_adapter
 from reclm.profilers.tuning.metrics_log import reading
-from reclm.profilers.tuning.training import LoraOptions, add_adapter
 
 _ADAPTER_FILE, _VALUE_FILE = "adapter_model.safetensors", "value_head.safetensors"
 

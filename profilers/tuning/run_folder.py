@@ -14,7 +14,8 @@ from reclm.errors import BadInput, NotFound
 from reclm.llm.chat import TextGenerator
 from reclm.llm.engines.transformers import NetworkGenerator
 from reclm.llm.models import LanguageModel, LazyGenerator, digest, find_model
-from reclm.profilers.tuning.training import ADAPTER, load_network, quiet, with_adapter
+from reclm.profilers.tuning.adapter import ADAPTER, with_adapter
+from reclm.profilers.tuning.training import load_network, quiet
 
 ABOUT, CONFIG = "about.yaml", "config.yaml"
 

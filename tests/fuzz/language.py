@@ -141,7 +141,8 @@ def write_adapter(folder: Path) -> None:
 def read_adapter(folder: Path) -> dict[str, np.ndarray]:
     """Return the weights of the model with the adapter merged, as a tuned profiler writes with them."""
     from reclm.llm.models import find_model
-    from reclm.profilers.tuning.training import load_network, with_adapter
+    from reclm.profilers.tuning.adapter import with_adapter
+    from reclm.profilers.tuning.training import load_network
 
     network = load_network(find_model(str(folder / "tiny")), device="cpu")
     network = with_adapter(network, folder / "adapter").merge_and_unload()

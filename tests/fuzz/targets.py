@@ -332,7 +332,7 @@ TARGETS = {
             language.read_adapter,
             language.judge_adapter,
             ("adapter/*",),
-            ("reclm.profilers.tuning.training",),
+            ("reclm.profilers.tuning.adapter",),
         ),
         Target(
             "answer",

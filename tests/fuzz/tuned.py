@@ -38,7 +38,7 @@ def _loop(name: str) -> Any:
     from reclm.profilers.rl.config import PPOConfig, RLSOConfig
     from reclm.profilers.rl.ppo import PPO
     from reclm.profilers.rl.rlso import RLSO
-    from reclm.profilers.tuning.training import LoraOptions
+    from reclm.profilers.tuning.adapter import LoraOptions
     from tests.profilers.rl.toy_policy import count_e, make_loop
 
     folder = Path(mkdtemp())

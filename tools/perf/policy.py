@@ -28,7 +28,8 @@ from reclm.profilers.rl.losses import rlso_loss
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.rl.rollout import PolicySampler, Rollout, sample_all
-from reclm.profilers.tuning.training import LoraOptions, load_network
+from reclm.profilers.tuning.adapter import LoraOptions
+from reclm.profilers.tuning.training import load_network
 from tools.perf.common import machine, peak_memory
 
 PARTS = ("roll-out", "score", "update")

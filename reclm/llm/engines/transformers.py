@@ -175,10 +175,7 @@ def read_network(kind: Any, model: LanguageModel, new_head: bool = False, **opti
         folder = transformers_folder(model, weights=True)
         _check_depth(folder)
         network, report = kind.from_pretrained(
-            folder,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
+            folder, use_safetensors=True, output_loading_info=True, **options
         )
     except (ReclmError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -392,7 +389,7 @@ def shared_prefix(prompts: list[list[int]]) -> list[int]:
 
 
 def resolved_precision(precision: Precision, device: torch.device) -> Precision:
-    """Return what ``auto`` is on a device: bf16 where it computes in bf16, else f32."""
+    """Return the precision that ``auto`` stands for on a device: bf16 where it computes in bf16, else f32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -13,7 +13,8 @@ from reclm.profilers.reclm import stages
 from reclm.profilers.reclm.stages import StageRun, combine_adapters
 from reclm.profilers.rl.config import PPOConfig
 from reclm.profilers.rl.ppo import PPO
-from reclm.profilers.tuning.training import LoraOptions, add_adapter, load_network
+from reclm.profilers.tuning.adapter import LoraOptions, add_adapter
+from reclm.profilers.tuning.training import load_network
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 LORA = LoraOptions(r=2, alpha=6)

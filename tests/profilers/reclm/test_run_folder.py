@@ -14,7 +14,8 @@ import torch
 from reclm.errors import BadInput, Damaged, NotFound
 from reclm.llm.models import find_model
 from reclm.profilers.reclm.profiler import RecLMFolder, RecLMProfiler
-from reclm.profilers.tuning.training import load_network, with_adapter
+from reclm.profilers.tuning.adapter import with_adapter
+from reclm.profilers.tuning.training import load_network
 
 
 def begin(tiny, folder: Path, **changes) -> RecLMFolder:

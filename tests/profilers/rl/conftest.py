@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 from reclm.llm.models import LanguageModel, find_model
 from reclm.profilers.rl.policy import Policy
-from reclm.profilers.tuning.training import LoraOptions
+from reclm.profilers.tuning.adapter import LoraOptions
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "text"))
 sys.path.insert(0, str(Path(__file__).parent))

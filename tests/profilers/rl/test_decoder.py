@@ -26,7 +26,7 @@ from reclm.profilers.rl.decoder import SplitDecoder
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rlso import RLSO
 from reclm.profilers.rl.rollout import PolicySampler, merged
-from reclm.profilers.tuning.training import LoraOptions
+from reclm.profilers.tuning.adapter import LoraOptions
 
 # the vocabulary of the fixture llama, whose tokenizer all of them use
 SIZE = {

@@ -15,7 +15,7 @@ from reclm.profilers.rl.config import PPOConfig, RLSOConfig
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.rl.rlso import RLSO
-from reclm.profilers.tuning.training import LoraOptions
+from reclm.profilers.tuning.adapter import LoraOptions
 
 IDS = torch.tensor([[3, 4, 5, 6, 7, 9]])
 ADAPTER = LoraOptions(r=4, alpha=8, layers=1)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from reclm.errors import Damaged, NotFound
 from reclm.profilers.rl.policy import Policy
-from reclm.profilers.tuning.training import LoraOptions
+from reclm.profilers.tuning.adapter import LoraOptions
 
 IDS = torch.tensor([[0, 5, 6, 7, 8, 9], [3, 4, 5, 6, 7, 0]])
 ATTENTION = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])

@@ -25,8 +25,8 @@ from reclm.profilers.rl.loop import batch_rows
 from reclm.profilers.rl.losses import kl_controller
 from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.rl.rlso import RLSO
+from reclm.profilers.tuning.adapter import LoraOptions
 from reclm.profilers.tuning.readability import repetition
-from reclm.profilers.tuning.training import LoraOptions
 
 TOY = RLSOConfig(
     steps=30,

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from reclm.profilers.rl.loop import OnPolicy
 from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.rollout import PolicySampler
-from reclm.profilers.tuning.training import LoraOptions
+from reclm.profilers.tuning.adapter import LoraOptions
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
 

@@ -15,7 +15,7 @@ from reclm.llm.models import find_model
 from reclm.profilers.rl.config import PPOConfig, RLSOConfig
 from reclm.profilers.rl.ppo import PPO
 from reclm.profilers.rl.rlso import RLSO
-from reclm.profilers.tuning.training import LoraOptions
+from reclm.profilers.tuning.adapter import LoraOptions
 
 if __name__ == "__main__":
     folder, options, trained, file = sys.argv[1:]
