@@ -1,5 +1,6 @@
 """``reclm profile --engine server``, through the command line."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from fake_server import KEY, PROFILE, FakeServer, completion, fault
 from reclm import plugins
 from reclm.llm.engines.server import ServerGenerator
 from reclm.profilers.zero_shot import ZeroShot
+from reclm.profiles.store import ProfileStore
 
 ASKED = ("--dataset", "films", "--engine", "server", "--model", "org/teacher")
 
@@ -18,7 +20,7 @@ class Found:
     """An entry point."""
 
     def __init__(self, plugin: type) -> None:
-        self.plugin = plugin
+        self.plugin, self.value = plugin, f"{plugin.__module__}:{plugin.__qualname__}"
 
     def load(self) -> type:
         return self.plugin
@@ -142,3 +144,33 @@ def test_fault_14_a_run_that_leaves_some_out_says_whom(run: Any, server: FakeSer
     assert "--ask-again" in out
     code, out, err = run("profile", *ASKED, "--ask-again")
     assert ["left without a profile", "0", "0"] in cells(out)
+
+
+def test_each_form_of_profiles_has_a_store_of_its_own(run: Any, home: Path, server: FakeServer) -> None:
+    run("profile", *ASKED)
+    asked = len(server.asked)
+    lists = {
+        "themes": ["space", "fear"],
+        "mood": ["dark"],
+        "audience": ["adults"],
+        "similar": ["Aliens", "The Thing"],
+    }
+    server.reply = lambda request: completion(json.dumps(lists))
+    code, out, err = run("profile", *ASKED, "--set", "form=describe")
+    assert code == 0, err
+    assert ["prompts answered", "3", "3"] in cells(out)
+    assert ["in the profile format", "100.0%", "100.0%"] in cells(out)
+    assert "--profiler-set form=describe" in out, "the next step reads the same profiles"
+    assert len(server.asked) == asked + 6, "nothing was taken from the other form"
+    for request in server.asked[asked:]:
+        assert list(request["response_format"]["json_schema"]["schema"]["properties"]) == list(lists)
+    papers, described = sorted(
+        (home / "profiles" / "films").iterdir(), key=lambda store: "describe" in store.name
+    )
+    assert described.name == "zero-shot-describe-org-teacher-127.0.0.1"
+    assert set(ProfileStore.read(papers).texts("item").values()) == {PROFILE}, "nothing was written over"
+    described_as = "Themes: space, fear; Mood: dark; Audience: adults; Similar items: Aliens, The Thing."
+    assert set(ProfileStore.read(described).texts("item").values()) == {described_as}
+    code, _, err = run("profile", *ASKED, "--set", "form=describe", "--store", str(papers))
+    assert code == 2
+    assert str(papers) in err
