@@ -203,8 +203,8 @@ class RecLMConfig(Config):
     reward: SupervisedConfig = SupervisedConfig(lora=LoraOptions(r=4, alpha=8), learning_rate=1.41e-5)
     reward_data: RewardDataConfig = RewardDataConfig()
     ppo: PPOConfig = PPOConfig()
-    ppo_lora: Lora = LoraOptions(r=4, alpha=8)
-    """The adapter that PPO trains on top of the tuned model; 4 and 8 in the release."""
+    ppo_lora: LoraOptions = LoraOptions(r=4, alpha=8)
+    """The part that PPO trains on top of the tuned model: an adapter, of 4 and 8 in the release, or its last layers."""
     items: SupervisedConfig = SupervisedConfig()
     generation: GenerationConfig = GenerationConfig()
     seed: int = 0

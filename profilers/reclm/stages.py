@@ -14,6 +14,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from peft import (
+    LoraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
+from peft.tuners.lora import LoraLayer
+from peft.utils.constants import DUMMY_TARGET_MODULES
 
 from reclm.console import progress_bar
 from reclm.errors import BadInput
@@ -190,7 +199,7 @@ def train_ppo(
     The adapter holds all stages, that of ``start`` and PPO's in one, on the untuned model. Where the KL ran away it is
     that of the step before. ``prompts`` are token ids, answers begun.
     """
-    folder, network = run.folder, load_network(run.model)
+    folder, network = run.folder, load_network(run.model, full=lora.whole)
     if start is not None:
         network = with_adapter(network, start)
     policy = Policy.adapt(network, lora, seed=config.seed, precision=config.precision)
@@ -219,13 +228,34 @@ def train_ppo(
 
 
 def combine_adapters(model: LanguageModel, first: Path | None, second: Path, folder: Path) -> None:
-    """Write the adapter whose update is the sum of two: their matrices side by side, ranks added."""
+    """Write the adapter whose update is the sum of two: their matrices side by side, ranks added.
+
+    Where ``second`` holds layers that were trained themselves, from ``first`` on, these take the place of its matrices.
+    """
     network = load_network(model, device="cpu")
     if first is None:
         network = with_adapter(network, second)
+    elif trained := LoraConfig.from_pretrained(str(second)).modules_to_save:
+        network = _below(network, first, trained)
+        weights = {
+            **load_peft_weights(str(first), device="cpu"),
+            **load_peft_weights(str(second), device="cpu"),
+        }
+        needed = get_peft_model_state_dict(network, save_embedding_layers=False)
+        set_peft_model_state_dict(network, {name: weights[name] for name in needed})
     else:
         network = with_adapter(network, first, "first")
         network.load_adapter(str(second), "second")
         network.add_weighted_adapter(["first", "second"], [1.0, 1.0], "default", combination_type="cat")
         network.set_adapter("default")
     network.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
+
+
+def _below(network: Any, adapter: Path, trained: Sequence[str]) -> Any:
+    """Return the network with an adapter like the one in a folder, but on none of the ``trained`` layers, and these."""
+    config: Any = LoraConfig.from_pretrained(str(adapter))
+    adapted = with_adapter(network, adapter)
+    names = [name for name, part in adapted.get_base_model().named_modules() if isinstance(part, LoraLayer)]
+    below = [name for name in names if not name.startswith(tuple(f"{layer}." for layer in trained))]
+    config.target_modules, config.modules_to_save = below or DUMMY_TARGET_MODULES, list(trained)
+    return get_peft_model(adapted.unload(), config)

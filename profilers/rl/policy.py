@@ -150,7 +150,8 @@ class Policy(nn.Module):
         """
         if isinstance(network, PeftModel):
             network = network.merge_and_unload()  # pyright: ignore[reportCallIssue]
-        options = (options or LoraOptions()).model_copy(update={"dropout": 0.0})
+        options = options or LoraOptions()
+        options = options.model_copy(update={"dropout": 0.0})
         # the value head is drawn, too, before it is set to 0
         with torch.random.fork_rng():
             adapted = add_adapter(network, options, seed=seed)
@@ -187,11 +188,11 @@ class Policy(nn.Module):
         """
         tokens = answers.shape[1]
         hidden = self.decoder.hidden(ids, attention, ids.shape[1] - tokens, samples, states)
-        logprobs, entropies = token_logprobs(
+        logprobs, entropy_of = token_logprobs(
             self.decoder, hidden, ids[:, -tokens:], answers, temperature, chunk, entropies
         )
         values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
-        return TokenScores(logprobs, entropies, values.float().masked_fill(~answers, 0))
+        return TokenScores(logprobs, entropy_of, values.float().masked_fill(~answers, 0))
 
     def train(self, mode: bool = True) -> Self:
         """Leave dropout off in either mode."""

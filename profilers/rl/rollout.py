@@ -290,7 +290,7 @@ def _key(prompt: Sequence[int], seed: int) -> int:
 @contextmanager
 def merged(network: Any) -> Iterator[None]:
     """Run LoRA layers as one matrix each within the block; the weights are then the same tensors as before."""
-    layers = [part for part in network.modules() if isinstance(part, LoraLayer)]
+    layers: list[Any] = [part for part in network.modules() if isinstance(part, LoraLayer)]
     before = [
         (layer, layer.get_base_layer(), layer.get_base_layer().weight.data)
         for layer in layers
@@ -298,7 +298,7 @@ def merged(network: Any) -> Iterator[None]:
     ]
     try:
         for layer, *_ in before:
-            layer.merge(safe_merge=True)  # pyright: ignore[reportAttributeAccessIssue]
+            layer.merge(safe_merge=True)
         yield
     finally:
         for layer, base, weights in before:

@@ -12,8 +12,9 @@ from reclm.errors import BadInput
 from reclm.profilers.reclm import stages
 from reclm.profilers.reclm.stages import StageRun, combine_adapters
 from reclm.profilers.rl.config import PPOConfig
+from reclm.profilers.rl.policy import Policy
 from reclm.profilers.rl.ppo import PPO
-from reclm.profilers.tuning.adapter import LoraOptions, add_adapter
+from reclm.profilers.tuning.adapter import LoraOptions, add_adapter, with_adapter
 from reclm.profilers.tuning.training import load_network
 
 PROMPTS = [[1, 40 + row, 60, 61, 62][: 3 + row % 3] for row in range(6)]
@@ -101,6 +102,34 @@ def test_an_adapter_of_the_last_layer_is_combined_with_one_of_all(tiny, two, tmp
     expected = logits(PeftModel.from_pretrained(network.merge_and_unload(), str(second)))
     found = logits(PeftModel.from_pretrained(load_network(tiny.model), str(tmp_path / "both")))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_layers_trained_themselves_take_the_place_of_the_first_adapters(
+    tiny, two, tmp_path, first: bool, layers: int
+) -> None:
+    run = StageRun(tiny.model, tiny.prompts, tmp_path / "ppo", progress=False)
+    config = TOY.model_copy(update={"precision": "f32"})
+    whole = LoraOptions(train="last_layers", layers=layers)
+    start = two[0] if first else None
+    policies = []
+    adapt = Policy.adapt
+
+    def noted(*options, **more) -> Policy:
+        policies.append(adapt(*options, **more))
+        return policies[-1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Policy, "adapt", noted)
+        adapter = stages.train_ppo(run, PROMPTS, count_e, config, whole, start)
+    expected = logits(policies[0].network)
+    found = logits(PeftModel.from_pretrained(load_network(tiny.model), str(adapter)))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    with policies[0].reference():
+        assert (logits(policies[0].network) - expected).abs().max() > 1e-3
+    merged = with_adapter(load_network(tiny.model), adapter).merge_and_unload()
+    torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_without_a_first_it_is_the_second(tiny, two, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -203,7 +204,7 @@ def test_merged_weights_are_the_same_tensors_behind(llama):
     policy = Policy.adapt(made("llama"), LoraOptions(r=2, alpha=4))
     move(policy)
     ids = SimpleNamespace(input_ids=torch.tensor([PROMPTS[2]]))
-    layers = [one for one in policy.network.modules() if isinstance(one, LoraLayer)]
+    layers: list[Any] = [one for one in policy.network.modules() if isinstance(one, LoraLayer)]
     before = [one.get_base_layer().weight.clone() for one in layers]
     with torch.no_grad():
         unmerged = policy.base(**vars(ids)).logits
