@@ -97,6 +97,26 @@ def test_variants(place, tmp_path, changes, cl, rlso):
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()} == times
 
 
+def test_last_layers_as_a_variant_of_its_own(place, tmp_path):
+    """Where the processor computes in bf16, the frozen layers are; the profiler that reads the folder is in float32."""
+    changes = {
+        "lora": {"train": "last_layers", "layers": 1},
+        "rlso": {"steps": 2, "samples": 3, "finish_reward": 0.1, "repeat_penalty": 0.1},
+        "reward_at": 5,
+    }
+    one = tuning(place, tmp_path, **changes)
+    one.run()
+    rows = [json.loads(line) for line in (tmp_path / "rlso" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[0]["kl"] == 0 != rows[1]["kl"]
+    assert {"repeating", "unfinished", "copying", "score_seconds"} <= rows[0].keys()
+    weights = load_file(tmp_path / ADAPTER)
+    assert all(".layers.1." in name or name.endswith(".norm.weight") for name in weights)
+    profiler = LangPTuneProfiler.open(tmp_path, model=place.model)
+    (profile,) = profiler.write(profiler.subjects(place.view, "user", np.arange(1), {}))
+    assert profile.text.startswith("The user likes")
+
+
 @pytest.mark.parametrize("stage", ["cl", "rlso"])
 def test_a_killed_run_goes_on_to_the_same_end(place, tuned, tmp_path, stage):
     out = tmp_path / "out"
