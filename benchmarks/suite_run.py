@@ -196,11 +196,9 @@ class SuiteRun:
         chosen: dict[str, Any] = {}
         records = [record.chosen for record in self.records.get(row, ()) if record.chosen]
         for name in records[0] if records else ():
-            counts = Counter(values[name] for values in records)
-            several = ", ".join(f"{value} ({count} seeds)" for value, count in counts.most_common())
-            chosen[name] = (
-                next(iter(counts)) if len(counts) == 1 else several.replace("(1 seeds)", "(1 seed)")
-            )
+            counts = Counter(values[name] for values in records).most_common()
+            several = ", ".join(f"{value} ({count} of {len(records)} seeds)" for value, count in counts)
+            chosen[name] = counts[0][0] if len(counts) == 1 else several
         return chosen
 
     def _origin(self, row: str) -> Features | TrialRecord | None:

@@ -156,7 +156,7 @@ def markdown_page(result: Result, whole: bool = False) -> str:
         parts += ["## Users"] * bool(result.examples)
         parts += [part for example in result.examples for part in _example(example)]
     if whole:
-        parts += _section("What the data can tell", [tables.reach(result)], told(result))
+        parts += _section("What the data can tell", [tables.reach(result)], data_paragraph(result))
     parts += ["## How it was made"]
     parts += ["\n".join(f"- {literal(name)}: {literal(text)}" for name, text in provenance(result))]
     parts += [markdown_table(tables.row_infos(result))]
@@ -198,7 +198,7 @@ def _section(name: str, content: Sequence[Table], note: str = "") -> list[str]:
     return parts
 
 
-def told(result: Result) -> str:
+def data_paragraph(result: Result) -> str:
     """Return what the data can tell, in a paragraph."""
     return " ".join((*result.data.findings, result.data.answer)) if result.data else ""
 
@@ -278,7 +278,7 @@ def html_page(result: Result) -> str:
         verdict=str(result.verdict).replace(" %", UNBROKEN),
         reasons=[reason.replace(" %", UNBROKEN) for reason in reasons(result)],
         headline=title(result.headline),
-        told=told(result),
+        data_paragraph=data_paragraph(result),
         reach=tables.reach(result),
         marks=MARKS,
         results=[tables.results(result, protocol, extra=["epoch"]) for protocol in about.protocols],

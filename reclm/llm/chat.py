@@ -167,10 +167,10 @@ def encodable(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
-def said(text: str) -> str:
+def without_thinking(text: str) -> str:
     """Return an answer without the thinking before it; empty where the thinking does not end.
 
-    >>> said("<think>A cook?</think> User identity: cook")
+    >>> without_thinking("<think>A cook?</think> User identity: cook")
     'User identity: cook'
     """
     text = encodable(text).replace("\0", "")

@@ -15,7 +15,7 @@ from reclm.config import Config as BaseConfig
 from reclm.config import merged, read_yaml
 from reclm.data.dataset import Dataset, ProfileKind, TrainingView, check_dataset
 from reclm.errors import BadInput
-from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator, no_answer, said
+from reclm.llm.chat import Chat, Generation, SamplingParams, TextGenerator, no_answer, without_thinking
 from reclm.llm.models import open_generator
 from reclm.text.encoder import TextEncoder
 
@@ -194,7 +194,7 @@ class Profiler(ABC):
         A refusal, an empty answer or thinking alone is none: it is noted in :attr:`faults`.
         """
         for answer in self.generator.generate(chats, params):
-            text, begun = said(answer.text), chats[answer.key].answer_start.strip()
+            text, begun = without_thinking(answer.text), chats[answer.key].answer_start.strip()
             fault = answer.fault or no_answer(text.removeprefix(begun), answer.text)
             if fault:
                 self.fail(answer.key, fault, answer.passing)

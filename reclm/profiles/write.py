@@ -162,16 +162,16 @@ def open_profiler(
     """
     engine = None if engine == "auto" else engine
     if isinstance(profiler, Profiler):
-        name, opened = profiler.name, profiler
+        opened = profiler
     else:
         name, folder = (str(profiler), Path(adapter)) if adapter else named_or_tuned(profiler)
         cls = plugins.get("profiler", name)
         more = {"engine_options": engine_options} if engine_options else {}
         if folder:
             opened = cls.open(folder, settings, model, engine, **more)
-            return opened, opened.writer
-        config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
-        opened = cls(config, model=model, engine=engine, **more)
+        else:
+            config = cls.Config.build(dict(settings or {}), where=f"profiler {name}")
+            opened = cls(config, model=model, engine=engine, **more)
     return opened, opened.writer
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scripted import Scripted  # pyright: ignore[reportMissingImports]
 
 from reclm.config import read_yaml
 from reclm.data.dataset import ProfileKind, TrainingView
 from reclm.errors import BadInput
-from reclm.llm.chat import Chat, Generation, Message, SamplingParams, TextGenerator
+from reclm.llm.chat import Chat, Generation, Message, SamplingParams
 from reclm.profilers.profile_format import PAPERS, described, form_of
 from reclm.profilers.tuning.quality import distinct
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
@@ -24,23 +25,6 @@ FILMS = described("films")
 GOOD = "Themes: space, fear; Mood: dark; Audience: adult fans of horror; Similar films: Aliens, The Thing."
 EVERY = np.arange(5)
 BOTH: tuple[ProfileKind, ...] = ("user", "item")
-
-
-class Scripted(TextGenerator):
-    """Answers with ``answer(question, params)`` and keeps what it was asked."""
-
-    model = "scripted"
-
-    def __init__(self, answer=lambda question, params: GOOD):
-        self.answer, self.asked = answer, []
-
-    def generate(self, chats, params):
-        for key, chat in chats.items():
-            self.asked.append((chat, params))
-            yield Generation(key, self.answer(chat.messages[-1].content, params), 100, 20, "stop")
-
-    def count_tokens(self, chats):
-        return dict.fromkeys(chats, 100)
 
 
 @pytest.fixture
@@ -342,7 +326,7 @@ def test_a_whole_run_and_its_resumption(films: TrainingView, tmp_path: Path) -> 
     with pytest.warns(UserWarning, match="no profile of 2"):
         users, items = run(again, films, tmp_path / "store").kinds
     assert (users.stored, items.stored, items.passed_over, again.generator.asked) == (3, 2, 2, [])
-    assert asked == 2 + 4 + 3, "two prompts of users, four of items, and three of these once more"
+    assert asked == 2 + 4 + 3, "two prompts of users and four of items, and three of the six once more"
 
 
 def test_the_forms_have_stores_of_their_own(films: TrainingView, tmp_path: Path) -> None:

@@ -4,31 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from scripted import Scripted  # pyright: ignore[reportMissingImports]
 
 from reclm.errors import BadInput, NotFound
-from reclm.llm.chat import Generation, TextGenerator
 from reclm.profilers.zero_shot import ZeroShot, ZeroShotConfig
 from reclm.profiles.profile import Known
 
 GOOD = "User identity: film fan, night owl, home cook; User interests: Alien, space, robots, ships."
 EVERY = np.arange(5)
-
-
-class Scripted(TextGenerator):
-    """Answers with ``answer(question, params)`` and keeps what it was asked."""
-
-    model = "scripted"
-
-    def __init__(self, answer=lambda question, params: GOOD):
-        self.answer, self.asked = answer, []
-
-    def generate(self, chats, params):
-        for key, chat in chats.items():
-            self.asked.append((chat, params))
-            yield Generation(key, self.answer(chat.messages[-1].content, params), 100, 20, "stop")
-
-    def count_tokens(self, chats):
-        return dict.fromkeys(chats, 100)
 
 
 def profiler(answer=lambda question, params: GOOD, **settings):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash, said
+from reclm.llm.chat import Chat, Message, SamplingParams, plain, prompt_hash, without_thinking
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_fault_39_markers_of_other_model_families_are_disarmed(text, safe):
     ],
 )
 def test_fault_37_thinking_of_any_model_family_is_taken_out(before, after):
-    assert said(f"{before}User identity: a <b> cook{after}") == "User identity: a <b> cook"
-    assert "hm" not in said(before.partition("hm")[0] + "hm") or not before.startswith("<"), (
+    assert without_thinking(f"{before}User identity: a <b> cook{after}") == "User identity: a <b> cook"
+    assert "hm" not in without_thinking(before.partition("hm")[0] + "hm") or not before.startswith("<"), (
         "thinking without end"
     )

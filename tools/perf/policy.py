@@ -114,14 +114,19 @@ def _bare(options: argparse.Namespace, policy: Policy) -> float:
         for count, length in ((options.prompts, options.prompt_tokens), (answers, options.new_tokens))
     ]
 
+    def whole(states: torch.Tensor) -> torch.Tensor:
+        """Return the attention mask of rows without padding."""
+        return torch.ones(states.shape[:2], device=decoder.device)
+
     def forward() -> torch.Tensor:
         total = torch.zeros((), device=decoder.device)
         for number in range(0, answers, 16):
             groups = batches[0][number // options.samples :][: 16 // options.samples]
-            hidden = decoder.upper(batches[1][number : number + 16], torch.ones(16, options.new_tokens))
-            logits = decoder.logits(hidden.flatten(0, 1))
-            loss = torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
-            loss = loss + decoder.upper(groups, torch.ones(groups.shape[:2])).mean()
+            replies = batches[1][number : number + 16]
+            logits = decoder.logits(decoder.upper(replies, whole(replies)).flatten(0, 1))
+            labels = torch.zeros(len(logits), dtype=torch.long, device=decoder.device)
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+            loss = loss + decoder.upper(groups, whole(groups)).mean()
             if torch.is_grad_enabled():
                 loss.backward()
             total += loss.detach()

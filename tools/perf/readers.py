@@ -58,14 +58,14 @@ def main() -> None:
         for case, (module, reader, write) in CASES.items():
             source = write(folder, options.rows)
             own = _best(Path.cwd(), module, reader, source, options.runs)
-            print(f"{case}: {_told(own)}; {own['kept']:,} kept, {own['malformed']} malformed")
+            print(f"{case}: {_sentence(own)}; {own['kept']:,} kept, {own['malformed']} malformed")
             for line in own["first"]:
                 print(f"    {line.replace(name, '')}")
             if options.beside:
                 other = _best(options.beside.resolve(), module, reader, source, options.runs)
                 ratios = ", ".join(f"{key} {own[key] / other[key]:.2f}" for key in ("seconds", "cpu", "MiB"))
                 same = "same" if own["fingerprint"] == other["fingerprint"] else "another"
-                print(f"    {options.beside}: {_told(other)}; ratios: {ratios}; {same} fingerprint")
+                print(f"    {options.beside}: {_sentence(other)}; ratios: {ratios}; {same} fingerprint")
 
 
 def _best(clone: Path, module: str, reader: str, source: Path, runs: int) -> dict:
@@ -81,7 +81,7 @@ def _best(clone: Path, module: str, reader: str, source: Path, runs: int) -> dic
     return min(costs, key=lambda cost: cost["seconds"]) | {"MiB": min(cost["MiB"] for cost in costs)}
 
 
-def _told(cost: dict) -> str:
+def _sentence(cost: dict) -> str:
     return f"{cost['seconds']:.1f} s, {cost['cpu']:.1f} s of processors, peak {cost['MiB']:,.0f} MiB"
 
 

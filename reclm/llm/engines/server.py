@@ -19,7 +19,7 @@ from reclm.llm.chat import (
     cut_at_stop,
     encodable,
     no_answer,
-    said,
+    without_thinking,
 )
 from reclm.llm.engines import Count
 from reclm.llm.engines.host import (
@@ -280,7 +280,7 @@ class ServerGenerator(TextGenerator):
         begun = chat.answer_start if self.extensions else ""
         written = self._host.hidden(reply.text)
         space = written[: len(written) - len(written.lstrip())] if begun else ""
-        text, stopped = cut_at_stop(said(written), params)
+        text, stopped = cut_at_stop(without_thinking(written), params)
         fault, line = (
             self._host.hidden(reply.fault) or no_answer(text, written),
             "{model} gave {key!r} no answer: {words}",

@@ -73,6 +73,7 @@ def batch(rlso: RLSO):
     return rlso.sampler.roll_out([PROMPTS[row] for row in rows], config.sampling, seeds, 2)
 
 
+# of seeds 0 to 15, 14 rise so in 30 steps; 0 and 6 begin too slowly
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_reward_rises(llama, seed):
     rewards = torch.tensor([one["reward"] for one in make(llama, with_(seed=seed)).run()])
